@@ -1,0 +1,1 @@
+//! Hash slots and cluster decisions as pure functions and state machines.
