@@ -1,1 +1,16 @@
-//! Hash slots and cluster decisions as pure functions and state machines.
+//! Hash slots and cluster decisions as pure functions.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`slot`] | which slot a key belongs to, which shard a slot belongs to, sets of slots |
+//! | [`redirect`] | whether a node serves a command, and what it tells the client if it does not |
+//!
+//! The crate does no I/O, reads no clock and starts no thread: what it knows it was told.
+
+#![forbid(unsafe_code)]
+
+pub mod redirect;
+pub mod slot;
+
+pub use redirect::{Asker, Endpoint, KeysHere, Owner, Redirect, SlotState, SlotView, Transfer};
+pub use slot::{SLOTS, Slot, SlotSet, hash_tag, shard_of, slot_of};

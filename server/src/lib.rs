@@ -1,1 +1,35 @@
-//! shardis
+//! shardis: a Redis-compatible, sharded, in-memory server.
+//!
+//! As a library it runs inside another program: see [`Server::builder`]. As a program it is `shardis-server`, whose
+//! start is in [`program`].
+//!
+//! The map, from the outside in: [`builder`] and [`node`] start and stop; `event_loop` is what each shard's thread
+//! does; `connection` holds what a client sent and is to get; `dispatch` decides whether, where and how a command runs;
+//! `commands` are the commands; `shard` is what loops are made of; `spec` is how a command is declared and `exec` what its
+//! handler gets; the rest are leaves. Arrows between them point downwards in this order.
+
+#![forbid(unsafe_code)]
+
+pub mod builder;
+pub mod node;
+pub mod program;
+
+mod clock;
+mod commands;
+mod config;
+mod connection;
+mod dispatch;
+mod error;
+mod event_loop;
+mod exec;
+mod limits;
+mod log;
+mod observe;
+mod shard;
+mod spec;
+mod state;
+
+pub use builder::{BuildError, Builder, EffectReceiver, Server};
+pub use config::SetError;
+pub use exec::Effect;
+pub use node::StartError;

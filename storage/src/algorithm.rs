@@ -1,1 +1,4 @@
-//! algorithm
+//! Arithmetic over plain bytes: no keyspace, no commands, no state.
+
+pub mod bitmap;
+pub mod lcs;

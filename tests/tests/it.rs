@@ -1,1 +1,10 @@
-//! Integration tests.
+//! Behaviour of a running server, seen from outside: one binary, so that everything is linked once.
+//!
+//! `scripts/test` builds the server and runs this; see `shardis_tests::node` for how the server is found.
+
+#![expect(clippy::disallowed_methods, reason = "tests watch real processes, so they use the real clock")]
+
+#[path = "it"]
+mod it {
+    mod dialogues;
+}

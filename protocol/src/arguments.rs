@@ -1,0 +1,260 @@
+//! The arguments of one request, as every command sees them: places in a buffer, looked up on demand.
+//! Promise: two small types, both `Copy`; to hand arguments on costs no allocation and touches no byte of them.
+
+use std::fmt;
+
+/// Where an argument lies: a stretch of the base buffer, or, when it was too big to pass through that, one of the
+/// request's detached buffers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Offset in the base, or the index of the detached buffer.
+    start: u32,
+    /// Length in bytes, or [`DETACHED`].
+    len: u32,
+}
+
+/// The length that no span in a base has: a base ends at [`crate::limits::REACH_BYTES`].
+const DETACHED: u32 = u32::MAX;
+
+impl Span {
+    /// The `len` bytes at `start` of the base; `None` where that is beyond [`crate::limits::REACH_BYTES`].
+    #[must_use]
+    pub fn new(start: usize, len: usize) -> Option<Span> {
+        let end = start.checked_add(len)?;
+        (end <= crate::limits::REACH_BYTES).then_some(Span {
+            start: start as u32,
+            len: len as u32,
+        })
+    }
+
+    /// The whole of the detached buffer number `index`.
+    #[must_use]
+    pub const fn detached(index: u32) -> Span {
+        Span {
+            start: index,
+            len: DETACHED,
+        }
+    }
+
+    /// The `len` bytes at `start`. The caller knows that they end within reach.
+    #[inline]
+    pub(crate) fn within_reach(start: usize, len: usize) -> Span {
+        debug_assert!(
+            start + len <= crate::limits::REACH_BYTES,
+            "the parser looks no further"
+        );
+        Span {
+            start: start as u32,
+            len: len as u32,
+        }
+    }
+
+    /// Which detached buffer this is, if it is one.
+    #[inline]
+    #[must_use]
+    pub const fn detached_index(self) -> Option<usize> {
+        if self.len == DETACHED {
+            Some(self.start as usize)
+        } else {
+            None
+        }
+    }
+
+    /// The same bytes where the base begins `bytes` earlier.
+    #[inline]
+    pub(crate) fn moved_up(self, bytes: u32) -> Span {
+        if self.len == DETACHED {
+            self
+        } else {
+            Span {
+                start: self.start + bytes,
+                len: self.len,
+            }
+        }
+    }
+
+    /// The same bytes where the base begins `bytes` later.
+    #[inline]
+    pub(crate) fn moved_down(self, bytes: u32) -> Span {
+        if self.len == DETACHED {
+            self
+        } else {
+            Span {
+                start: self.start - bytes,
+                len: self.len,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detached_index() {
+            Some(index) => write!(f, "detached {index}"),
+            None => write!(f, "{}+{}", self.start, self.len),
+        }
+    }
+}
+
+/// The arguments of one request, the command's name first, over the bytes they lie in.
+#[derive(Clone, Copy)]
+pub struct Arguments<'a> {
+    base: &'a [u8],
+    spans: &'a [Span],
+    detached: &'a [&'a [u8]],
+}
+
+impl<'a> Arguments<'a> {
+    /// Joins `spans` with the buffers that they speak of.
+    ///
+    /// Every span must lie within `base` or name an element of `detached`; one that does not makes the look-up of
+    /// its argument panic.
+    #[inline]
+    #[must_use]
+    pub const fn new(base: &'a [u8], spans: &'a [Span], detached: &'a [&'a [u8]]) -> Self {
+        Arguments {
+            base,
+            spans,
+            detached,
+        }
+    }
+
+    /// How many arguments there are, the command's name included.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none. A request as parsed has at least one.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The argument at `index`, if there are so many.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.spans.get(index).map(|&span| self.bytes(span))
+    }
+
+    /// The argument at `index`.
+    ///
+    /// # Panics
+    /// If there are not so many: for handlers whose arity has been checked.
+    #[inline]
+    #[must_use]
+    #[track_caller]
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        self.bytes(self.spans[index])
+    }
+
+    /// All arguments in order.
+    #[inline]
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + Clone + use<'a> {
+        let all = *self;
+        self.spans.iter().map(move |&span| all.bytes(span))
+    }
+
+    /// The arguments from index `from` on; none where there are not so many.
+    #[inline]
+    #[must_use]
+    pub fn tail(&self, from: usize) -> Arguments<'a> {
+        Arguments {
+            spans: self.spans.get(from..).unwrap_or(&[]),
+            ..*self
+        }
+    }
+
+    /// Which detached buffer holds the argument at `index`, if one does. Whoever owns that buffer may then take it
+    /// over instead of copying it.
+    #[inline]
+    #[must_use]
+    pub fn detached(&self, index: usize) -> Option<usize> {
+        self.spans.get(index).and_then(|span| span.detached_index())
+    }
+
+    /// Where the arguments lie.
+    #[inline]
+    #[must_use]
+    pub const fn spans(&self) -> &'a [Span] {
+        self.spans
+    }
+
+    #[inline]
+    fn bytes(&self, span: Span) -> &'a [u8] {
+        let start = span.start as usize;
+        if span.len == DETACHED {
+            self.detached[start]
+        } else {
+            &self.base[start..start + span.len as usize]
+        }
+    }
+}
+
+impl fmt::Debug for Arguments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.iter().map(|argument| format!("{}", argument.escape_ascii())))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::REACH_BYTES;
+
+    const SPANS: [Span; 4] = [
+        Span { start: 0, len: 3 },
+        Span { start: 4, len: 1 },
+        Span::detached(0),
+        Span { start: 5, len: 0 },
+    ];
+
+    fn sample() -> Arguments<'static> {
+        Arguments::new(b"SET k", &SPANS, &[b"big"])
+    }
+
+    #[test]
+    fn every_way_to_look_agrees() {
+        let arguments = sample();
+        let expected: [&[u8]; 4] = [b"SET", b"k", b"big", b""];
+        assert_eq!(arguments.len(), 4);
+        assert!(arguments.iter().eq(expected));
+        assert!(arguments.iter().rev().eq(expected.into_iter().rev()));
+        for (index, bytes) in expected.into_iter().enumerate() {
+            assert_eq!(arguments.at(index), bytes);
+            assert_eq!(arguments.get(index), Some(bytes));
+        }
+        assert_eq!(arguments.get(4), None);
+        assert_eq!(format!("{arguments:?}"), r#"["SET", "k", "big", ""]"#);
+    }
+
+    #[test]
+    fn a_tail_may_be_empty_but_not_wrong() {
+        let arguments = sample();
+        assert!(arguments.tail(2).iter().eq([&b"big"[..], b""]));
+        assert!(arguments.tail(4).is_empty());
+        assert!(arguments.tail(9).is_empty());
+    }
+
+    #[test]
+    fn detached_arguments_tell_their_buffer() {
+        let arguments = sample();
+        assert_eq!(arguments.detached(2), Some(0));
+        assert_eq!(arguments.tail(1).detached(1), Some(0));
+        assert_eq!(arguments.detached(1), None);
+        assert_eq!(arguments.detached(7), None);
+    }
+
+    #[test]
+    fn a_span_stays_within_reach_and_its_size() {
+        assert_eq!(size_of::<Span>(), 8);
+        assert!(Span::new(0, REACH_BYTES).is_some());
+        assert!(Span::new(1, REACH_BYTES).is_none());
+        assert!(Span::new(usize::MAX, 1).is_none());
+    }
+}

@@ -1,0 +1,634 @@
+//! One way to write replies, RESP2 or RESP3 underneath.
+//!
+//! Handlers say what they mean (a map, a double, nothing); what the client negotiated decides how that looks. Promise:
+//! everything is appended to the output buffer it was given and to nothing else; no intermediate allocation, and what
+//! was appended before stays as it is.
+//!
+//! | reply | RESP3 | RESP2 |
+//! |---|---|---|
+//! | simple string, error, integer, bulk | `+` `-` `:` `$` | the same |
+//! | null, null array | `_` | `$-1`, `*-1` |
+//! | array, set, push | `*` `~` `>` | `*` |
+//! | map of n pairs | `%n` | `*2n` |
+//! | attribute | <code>\|n</code> | left out |
+//! | double, big number, verbatim string | `,` `(` `=` | bulk |
+//! | boolean | `#t`, `#f` | `:1`, `:0` |
+
+use std::io::Write;
+
+/// The version of the protocol that a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resp {
+    /// Every connection begins with this one.
+    #[default]
+    V2,
+    /// Asked for with `HELLO 3`.
+    V3,
+}
+
+/// A type byte, up to twenty digits and the end of the line.
+const HEADER_BYTES_MAX: usize = 1 + 20 + 2;
+
+/// The longest text of a double: `-2.2250738585072014e-308`.
+const DOUBLE_BYTES_MAX: usize = 24;
+
+/// Writes replies to the end of an output buffer.
+#[derive(Debug)]
+pub struct Encoder<'a> {
+    out: &'a mut Vec<u8>,
+    resp: Resp,
+}
+
+/// An aggregate whose length is not known yet. It must be closed, or rolled back.
+#[must_use = "an aggregate without its length is no valid reply"]
+#[derive(Debug)]
+pub struct Deferred {
+    /// Where the digits of the length belong.
+    digits_at: usize,
+    /// How many digits there is room for.
+    digits: usize,
+    /// How many elements of the wire one element of the aggregate is.
+    width: usize,
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder that appends to `out`.
+    #[inline]
+    #[must_use]
+    pub fn new(out: &'a mut Vec<u8>, resp: Resp) -> Self {
+        Encoder { out, resp }
+    }
+
+    /// The version of the protocol.
+    #[inline]
+    #[must_use]
+    pub fn resp(&self) -> Resp {
+        self.resp
+    }
+
+    /// From the next reply on, `resp` is spoken.
+    pub fn set_resp(&mut self, resp: Resp) {
+        self.resp = resp;
+    }
+
+    /// How many bytes the buffer holds: a place to roll back to.
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back all that was written since `position`. For what fails midway.
+    pub fn roll_back(&mut self, position: usize) {
+        self.out.truncate(position);
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// A simple string. Ends of lines in it are replaced by spaces.
+    pub fn simple(&mut self, text: impl AsRef<[u8]>) {
+        self.line(b'+', text.as_ref());
+    }
+
+    /// An error: the whole line, its code first, without the `-`. Ends of lines around it are left out, ends of lines
+    /// in it are replaced by spaces.
+    pub fn error(&mut self, line: impl AsRef<[u8]>) {
+        let line = line.as_ref();
+        let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+        let start = line.iter().position(is_text).unwrap_or(line.len());
+        let end = line.iter().rposition(is_text).map_or(start, |last| last + 1);
+        self.line(b'-', &line[start..end]);
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        match usize::try_from(value) {
+            Ok(small) if small < 100 => self.header(b':', small),
+            _ => self.number_line(b':', itoa::Buffer::new().format(value)),
+        }
+    }
+
+    /// A string of bytes.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(HEADER_BYTES_MAX + bytes.len() + 2);
+        self.header(b'$', bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A number as a string.
+    pub fn bulk_integer(&mut self, value: i64) {
+        self.bulk(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A string that somebody else appends: `len` bytes to [`Encoder::raw`], in pieces of any size, and
+    /// [`Encoder::bulk_end`] after them.
+    pub fn bulk_start(&mut self, len: usize) {
+        self.out.reserve(HEADER_BYTES_MAX + len + 2);
+        self.header(b'$', len);
+    }
+
+    /// The end of what [`Encoder::bulk_start`] began.
+    pub fn bulk_end(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Nothing, where a string or a scalar could be.
+    #[inline]
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(match self.resp {
+            Resp::V2 => b"$-1\r\n",
+            Resp::V3 => b"_\r\n",
+        });
+    }
+
+    /// Nothing, where an array could be.
+    #[inline]
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(match self.resp {
+            Resp::V2 => b"*-1\r\n",
+            Resp::V3 => b"_\r\n",
+        });
+    }
+
+    /// The beginning of an array of `len` elements.
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len);
+    }
+
+    /// The beginning of a map of `pairs` keys, each followed by its value.
+    #[inline]
+    pub fn map(&mut self, pairs: usize) {
+        match self.resp {
+            Resp::V2 => self.header(b'*', 2 * pairs),
+            Resp::V3 => self.header(b'%', pairs),
+        }
+    }
+
+    /// The beginning of a set of `len` elements.
+    #[inline]
+    pub fn set(&mut self, len: usize) {
+        self.header(self.kind(b'~'), len);
+    }
+
+    /// The beginning of a message of `len` elements that nobody asked for.
+    #[inline]
+    pub fn push(&mut self, len: usize) {
+        self.header(self.kind(b'>'), len);
+    }
+
+    /// The beginning of `pairs` keys and values about the reply that follows them.
+    ///
+    /// RESP2 has no place for these: the answer is then `false`, nothing was written, and the pairs are not to be
+    /// written either.
+    #[must_use = "the pairs may be written only if this says so"]
+    pub fn attribute(&mut self, pairs: usize) -> bool {
+        let speaks = self.resp == Resp::V3;
+        if speaks {
+            self.header(b'|', pairs);
+        }
+        speaks
+    }
+
+    /// A floating point number, already as text.
+    pub fn double(&mut self, text: &str) {
+        self.number(b',', text.as_bytes());
+    }
+
+    /// A floating point number, in the shortest form that reads back as the same number. Whole numbers up to 2^62 are
+    /// written out; others change to an exponent where they would have a long row of zeros. Takes some 100 ns.
+    pub fn double_f64(&mut self, value: f64) {
+        let mut text = Text::default();
+        text.format(value);
+        self.number(b',', text.bytes());
+    }
+
+    /// An integer of any size, as text.
+    pub fn big_number(&mut self, digits: &str) {
+        self.number(b'(', digits.as_bytes());
+    }
+
+    /// A text to be shown as it is, with three letters that say of what kind it is (`txt`, `mkd`).
+    pub fn verbatim(&mut self, format: [u8; 3], text: &[u8]) {
+        if self.resp == Resp::V2 {
+            return self.bulk(text);
+        }
+        let [a, b, c] = format;
+        self.out.reserve(HEADER_BYTES_MAX + text.len() + 6);
+        self.header(b'=', text.len() + 4);
+        self.out.extend_from_slice(&[a, b, c, b':']);
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Yes or no.
+    pub fn boolean(&mut self, value: bool) {
+        self.out.extend_from_slice(match (self.resp, value) {
+            (Resp::V2, true) => b":1\r\n",
+            (Resp::V2, false) => b":0\r\n",
+            (Resp::V3, true) => b"#t\r\n",
+            (Resp::V3, false) => b"#f\r\n",
+        });
+    }
+
+    /// Bytes that are encoded already.
+    #[inline]
+    pub fn raw(&mut self, encoded: &[u8]) {
+        self.out.extend_from_slice(encoded);
+    }
+
+    /// Begins an array whose length is told later, to [`Encoder::close`].
+    ///
+    /// `expected` is a guess at the length, or 0. If it has as many digits as the length turns out to have, then
+    /// nothing is moved when the array is closed; if not, what was written since moves by the difference.
+    pub fn deferred_array(&mut self, expected: usize) -> Deferred {
+        self.defer(b'*', 1, expected)
+    }
+
+    /// Begins a map whose number of pairs is told later. See [`Encoder::deferred_array`].
+    pub fn deferred_map(&mut self, expected: usize) -> Deferred {
+        match self.resp {
+            Resp::V2 => self.defer(b'*', 2, expected),
+            Resp::V3 => self.defer(b'%', 1, expected),
+        }
+    }
+
+    /// Begins a set whose length is told later. See [`Encoder::deferred_array`].
+    pub fn deferred_set(&mut self, expected: usize) -> Deferred {
+        self.defer(self.kind(b'~'), 1, expected)
+    }
+
+    /// Begins a push message whose length is told later. See [`Encoder::deferred_array`].
+    pub fn deferred_push(&mut self, expected: usize) -> Deferred {
+        self.defer(self.kind(b'>'), 1, expected)
+    }
+
+    /// Tells the length of an aggregate, in pairs for a map. Aggregates inside of it have been closed before.
+    pub fn close(&mut self, deferred: Deferred, len: usize) {
+        let Deferred {
+            digits_at,
+            digits,
+            width,
+        } = deferred;
+        let mut buffer = itoa::Buffer::new();
+        let text = buffer.format(width * len).as_bytes();
+        // A splice of equal length overwrites; any other moves the rest once.
+        if text.len() == digits {
+            self.out[digits_at..digits_at + digits].copy_from_slice(text);
+        } else {
+            self.out
+                .splice(digits_at..digits_at + digits, text.iter().copied());
+        }
+    }
+
+    fn defer(&mut self, kind: u8, width: usize, expected: usize) -> Deferred {
+        let at = self.out.len();
+        self.header(kind, width * expected);
+        Deferred {
+            digits_at: at + 1,
+            digits: self.out.len() - at - 3,
+            width,
+        }
+    }
+
+    /// The type byte of an aggregate that RESP2 knows as an array only.
+    #[inline]
+    fn kind(&self, kind: u8) -> u8 {
+        match self.resp {
+            Resp::V2 => b'*',
+            Resp::V3 => kind,
+        }
+    }
+
+    /// A number that is a type of its own in RESP3.
+    fn number(&mut self, kind: u8, text: &[u8]) {
+        match self.resp {
+            Resp::V2 => self.bulk(text),
+            Resp::V3 => self.line(kind, text),
+        }
+    }
+
+    /// A type byte and a length. Most lengths are small.
+    #[inline]
+    fn header(&mut self, kind: u8, len: usize) {
+        if len < 10 {
+            self.out
+                .extend_from_slice(&[kind, b'0' + len as u8, b'\r', b'\n']);
+        } else if len < 100 {
+            let (tens, ones) = (b'0' + (len / 10) as u8, b'0' + (len % 10) as u8);
+            self.out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
+        } else {
+            self.number_line(kind, itoa::Buffer::new().format(len));
+        }
+    }
+
+    fn number_line(&mut self, kind: u8, digits: &str) {
+        let mut line = [0; HEADER_BYTES_MAX];
+        let end = 1 + digits.len();
+        line[0] = kind;
+        line[1..end].copy_from_slice(digits.as_bytes());
+        line[end..end + 2].copy_from_slice(b"\r\n");
+        self.out.extend_from_slice(&line[..end + 2]);
+    }
+
+    fn line(&mut self, kind: u8, text: &[u8]) {
+        self.out.reserve(text.len() + 3);
+        self.out.push(kind);
+        let start = self.out.len();
+        self.out.extend_from_slice(text);
+        if memchr::memchr2(b'\r', b'\n', text).is_some() {
+            for byte in &mut self.out[start..] {
+                if matches!(byte, b'\r' | b'\n') {
+                    *byte = b' ';
+                }
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The text of a double, on the stack.
+#[derive(Default)]
+struct Text {
+    buffer: [u8; DOUBLE_BYTES_MAX],
+    len: usize,
+}
+
+impl Text {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.buffer[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn push_zeros(&mut self, count: usize) {
+        self.buffer[self.len..self.len + count].fill(b'0');
+        self.len += count;
+    }
+
+    fn push_integer(&mut self, value: i64) {
+        self.push(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Chooses the form of `value`. The rules are those by which the reference server prints doubles from 7.2 on.
+    fn format(&mut self, value: f64) {
+        /// Whole numbers below this in magnitude are written as integers. 2^62.
+        const WHOLE_MAX: f64 = 4_611_686_018_427_387_904.0;
+        if value.is_nan() {
+            self.push(b"nan");
+        } else if value.is_infinite() {
+            self.push(if value > 0.0 { b"inf" } else { b"-inf" });
+        } else if value == 0.0 {
+            self.push(if value.is_sign_negative() { b"-0" } else { b"0" });
+        } else if value.abs() <= WHOLE_MAX && value.trunc() == value {
+            self.push_integer(value as i64);
+        } else {
+            self.format_digits(value);
+        }
+    }
+
+    /// Writes a number that is finite, and neither zero nor a whole number of moderate size.
+    fn format_digits(&mut self, value: f64) {
+        // The standard library finds the shortest digits: `d.ddde-dd`, 17 digits at most.
+        let mut scientific = [0; DOUBLE_BYTES_MAX];
+        let mut rest = &mut scientific[..];
+        let written = write!(rest, "{:e}", value.abs()).map(|()| rest.len());
+        let len = DOUBLE_BYTES_MAX - written.unwrap_or(0);
+        let e = scientific[..len]
+            .iter()
+            .position(|&byte| byte == b'e')
+            .unwrap_or(len);
+        let exponent = crate::integer::parse(scientific.get(e + 1..len).unwrap_or(&[])).unwrap_or(0);
+        scientific.copy_within(2.min(e)..e, 1);
+        let digits = &scientific[..if e > 1 { e - 1 } else { e }];
+
+        if value < 0.0 {
+            self.push(b"-");
+        }
+        // The value is the digits, read as an integer, times ten to the power of `scale`.
+        let scale = exponent + 1 - digits.len() as i64;
+        if (0..8).contains(&scale) {
+            self.push(digits);
+            self.push_zeros(scale as usize);
+        } else if scale < 0 && (scale > -7 || exponent.abs() < 4) {
+            self.format_decimal(digits, digits.len() as i64 + scale);
+        } else {
+            self.format_scientific(digits, exponent);
+        }
+    }
+
+    /// Writes `digits` with the point behind the first `whole` of them; negative means zeros before them.
+    fn format_decimal(&mut self, digits: &[u8], whole: i64) {
+        match usize::try_from(whole) {
+            Ok(whole) if whole > 0 => {
+                self.push(&digits[..whole]);
+                self.push(b".");
+                self.push(&digits[whole..]);
+            }
+            _ => {
+                self.push(b"0.");
+                self.push_zeros(whole.unsigned_abs() as usize);
+                self.push(digits);
+            }
+        }
+    }
+
+    fn format_scientific(&mut self, digits: &[u8], exponent: i64) {
+        self.push(&digits[..1]);
+        if digits.len() > 1 {
+            self.push(b".");
+            self.push(&digits[1..]);
+        }
+        self.push(if exponent < 0 { b"e" } else { b"e+" });
+        self.push_integer(exponent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What `write` makes of both versions of the protocol.
+    fn check(write: impl Fn(&mut Encoder<'_>), v2: &str, v3: &str) {
+        for (resp, expected) in [(Resp::V2, v2), (Resp::V3, v3)] {
+            let mut out = b"before".to_vec();
+            write(&mut Encoder::new(&mut out, resp));
+            assert_eq!(
+                out.escape_ascii().to_string(),
+                format!("before{}", expected.as_bytes().escape_ascii())
+            );
+        }
+    }
+
+    #[test]
+    fn both_versions_look_as_specified() {
+        check(|e| e.ok(), "+OK\r\n", "+OK\r\n");
+        check(|e| e.simple("PONG"), "+PONG\r\n", "+PONG\r\n");
+        check(|e| e.simple("a\r\nb"), "+a  b\r\n", "+a  b\r\n");
+        check(|e| e.error("ERR no"), "-ERR no\r\n", "-ERR no\r\n");
+        check(
+            |e| e.error(b"\r\nERR a\rb\nc\r\n\r\n"),
+            "-ERR a b c\r\n",
+            "-ERR a b c\r\n",
+        );
+        check(|e| e.error("\r\n"), "-\r\n", "-\r\n");
+        check(|e| e.integer(0), ":0\r\n", ":0\r\n");
+        check(|e| e.integer(-1), ":-1\r\n", ":-1\r\n");
+        check(
+            |e| e.integer(i64::MIN),
+            ":-9223372036854775808\r\n",
+            ":-9223372036854775808\r\n",
+        );
+        check(|e| e.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n");
+        check(|e| e.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n");
+        check(
+            |e| e.bulk(&[b'x'; 12]),
+            "$12\r\nxxxxxxxxxxxx\r\n",
+            "$12\r\nxxxxxxxxxxxx\r\n",
+        );
+        check(|e| e.bulk_integer(-10), "$3\r\n-10\r\n", "$3\r\n-10\r\n");
+        check(
+            |e| {
+                e.bulk_start(3);
+                e.raw(b"a");
+                e.raw(b"bc");
+                e.bulk_end();
+            },
+            "$3\r\nabc\r\n",
+            "$3\r\nabc\r\n",
+        );
+        check(|e| e.null(), "$-1\r\n", "_\r\n");
+        check(|e| e.null_array(), "*-1\r\n", "_\r\n");
+        check(|e| e.array(0), "*0\r\n", "*0\r\n");
+        check(|e| e.array(1234), "*1234\r\n", "*1234\r\n");
+        check(|e| e.map(3), "*6\r\n", "%3\r\n");
+        check(|e| e.set(3), "*3\r\n", "~3\r\n");
+        check(|e| e.push(3), "*3\r\n", ">3\r\n");
+        check(|e| assert_eq!(e.attribute(1), e.resp() == Resp::V3), "", "|1\r\n");
+        check(|e| e.double("1.50"), "$4\r\n1.50\r\n", ",1.50\r\n");
+        check(|e| e.double_f64(0.1), "$3\r\n0.1\r\n", ",0.1\r\n");
+        check(|e| e.big_number("-12"), "$3\r\n-12\r\n", "(-12\r\n");
+        check(
+            |e| e.verbatim(*b"txt", b"a\nb"),
+            "$3\r\na\nb\r\n",
+            "=7\r\ntxt:a\nb\r\n",
+        );
+        check(|e| e.boolean(true), ":1\r\n", "#t\r\n");
+        check(|e| e.boolean(false), ":0\r\n", "#f\r\n");
+    }
+
+    #[test]
+    fn what_fails_midway_can_be_taken_back() {
+        check(
+            |e| {
+                let start = e.position();
+                e.array(2);
+                e.null();
+                e.roll_back(start);
+                e.error("ERR no");
+            },
+            "-ERR no\r\n",
+            "-ERR no\r\n",
+        );
+    }
+
+    #[test]
+    fn lengths_of_every_size_are_right() {
+        for len in [0, 9, 10, 99, 100, 101, 12_345, usize::MAX] {
+            check(|e| e.array(len), &format!("*{len}\r\n"), &format!("*{len}\r\n"));
+        }
+    }
+
+    #[test]
+    fn aggregates_may_be_closed_with_another_length_than_was_expected() {
+        for (expected, len) in [(0, 0), (0, 7), (0, 12), (5, 123), (1_000, 2), (40, 60)] {
+            check(
+                |e| {
+                    let outer = e.deferred_array(0);
+                    let map = e.deferred_map(expected);
+                    e.ok();
+                    e.close(map, len);
+                    let set = e.deferred_set(expected);
+                    e.close(set, len);
+                    let push = e.deferred_push(expected);
+                    e.close(push, len);
+                    e.close(outer, len);
+                },
+                &format!("*{len}\r\n*{}\r\n+OK\r\n*{len}\r\n*{len}\r\n", 2 * len),
+                &format!("*{len}\r\n%{len}\r\n+OK\r\n~{len}\r\n>{len}\r\n"),
+            );
+        }
+    }
+
+    fn text(value: f64) -> String {
+        let mut text = Text::default();
+        text.format(value);
+        String::from_utf8(text.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn doubles_take_the_expected_form() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-3.0, "-3"),
+            (1e15, "1000000000000000"),
+            (4_611_686_018_427_387_904.0, "4611686018427387904"),
+            (9_223_372_036_854_775_808.0, "9223372036854776000"),
+            (1e19, "1e+19"),
+            (1e22, "1e+22"),
+            (-1.5e300, "-1.5e+300"),
+            (0.1, "0.1"),
+            (-0.25, "-0.25"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (3.14159, "3.14159"),
+            (0.00001, "0.00001"),
+            (0.000001, "0.000001"),
+            (0.0000001, "1e-7"),
+            (0.0012345, "0.0012345"),
+            (0.00012345, "1.2345e-4"),
+            (0.00012, "0.00012"),
+            (1234.5678901, "1234.5678901"),
+            (12345678.12345678, "1.234567812345678e+7"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (-f64::MIN_POSITIVE, "-2.2250738585072014e-308"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(text(value), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_double_reads_back(bits in any::<u64>(), moderate in -1e9f64..1e9) {
+            for value in [f64::from_bits(bits), moderate, moderate.trunc(), moderate / 1e12] {
+                let back: f64 = text(value).parse().unwrap();
+                prop_assert!(back.to_bits() == value.to_bits() || (back.is_nan() && value.is_nan()));
+            }
+        }
+
+        #[test]
+        fn every_integer_reads_back(value in any::<i64>(), small in -200i64..200) {
+            for value in [value, small] {
+                let mut out = Vec::new();
+                Encoder::new(&mut out, Resp::V2).integer(value);
+                prop_assert_eq!(out, format!(":{value}\r\n").into_bytes());
+            }
+        }
+    }
+}

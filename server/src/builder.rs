@@ -1,0 +1,205 @@
+//! Embedding: a server inside another program, above all inside its tests.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::clock::Clock;
+use crate::config::{Config, SetError};
+use crate::exec::Effect;
+use crate::log::{Level, Log, Target};
+use crate::node::{Parts, Running, StartError};
+
+/// Builds a server. Nothing of it is global: a process may run as many as it likes.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let server = shardis::Server::builder().port(0).start()?;
+/// let mut stream = std::net::TcpStream::connect(server.address())?;
+/// stream.write_all(b"PING\r\n")?;
+/// let mut reply = [0; 7];
+/// stream.read_exact(&mut reply)?;
+/// assert_eq!(&reply, b"+PONG\r\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    port: u16,
+    shards: usize,
+    directives: BTreeMap<String, Vec<u8>>,
+    clock: Option<Duration>,
+    seed: Option<u64>,
+    log: bool,
+    effects: Option<Sender<Effect>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            shards: 1,
+            directives: BTreeMap::new(),
+            clock: None,
+            seed: None,
+            log: false,
+            effects: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The TCP port on 127.0.0.1; 0, the default, takes any that is free.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// How many shards, each a thread; 1 by default, 0 for as many as there are cores.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// Sets a directive, as a line of redis.conf would: `directive("requirepass", "secret")`.
+    #[must_use]
+    pub fn directive(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.directives.insert(name.into(), value.into());
+        self
+    }
+
+    /// Has the server's time stand still at `start` after the Unix epoch, until [`Server::advance`] moves it.
+    #[must_use]
+    pub fn manual_clock(mut self, start: Duration) -> Self {
+        self.clock = Some(start);
+        self
+    }
+
+    /// Makes all chance repeatable: hash seeds, random keys, samples.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Writes the log to standard output instead of nowhere.
+    #[must_use]
+    pub fn log_to_stdout(mut self) -> Self {
+        self.log = true;
+        self
+    }
+
+    /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat them.
+    /// With several shards, the effects of one key are in order.
+    #[must_use]
+    pub fn effects(mut self, sender: Sender<Effect>) -> Self {
+        self.effects = Some(sender);
+        self
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// When a directive is unknown or its value is wrong, or the port cannot be listened on.
+    pub fn start(self) -> Result<Server, BuildError> {
+        let mut config = Config::default();
+        config.assign("bind", b"127.0.0.1")?;
+        config.assign("shards", self.shards.to_string().as_bytes())?;
+        config.assign("port", self.port.to_string().as_bytes())?;
+        config.assign("save", b"")?;
+        for (name, value) in &self.directives {
+            config.assign(name, value)?;
+        }
+        let target = if self.log { Target::Stdout } else { Target::Silent };
+        let running = Running::start(Parts {
+            clock: self.clock.map_or_else(Clock::real, Clock::manual),
+            log: Log::new(target, Level::Notice),
+            seed: self.seed.unwrap_or_else(rand::random),
+            journal: self.effects,
+            any_port: self.port == 0 && !self.directives.contains_key("port"),
+            config,
+        })?;
+        Ok(Server { running })
+    }
+}
+
+/// A server inside this process. Dropping it stops it, and frees its port.
+#[derive(Debug)]
+pub struct Server {
+    running: Running,
+}
+
+impl Server {
+    /// A builder with defaults for tests: 127.0.0.1, any free port, one shard, nothing persisted, no log.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        let addresses = self.running.state.addresses.get();
+        let first = addresses.and_then(|addresses| addresses.tcp.first().copied());
+        first.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// The URL that client libraries take.
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.address())
+    }
+
+    /// Moves a manual clock forward: what expires meanwhile is gone when this returns to whoever asks, and blocked
+    /// clients whose time is over are answered. False when the server has a real clock.
+    pub fn advance(&self, by: Duration) -> bool {
+        let moved = self.running.state.clock.advance(by);
+        if moved {
+            self.running.state.ring_all();
+        }
+        moved
+    }
+
+    /// Stops the server and waits until its threads are gone.
+    pub fn stop(mut self) {
+        self.running.stop();
+    }
+}
+
+/// Receives what [`Builder::effects`] sends.
+pub type EffectReceiver = Receiver<Effect>;
+
+/// Why a server could not be built.
+#[derive(Debug)]
+pub enum BuildError {
+    /// A directive is unknown, or its value is wrong.
+    Directive(SetError),
+    /// The server did not start.
+    Start(StartError),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directive(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl From<SetError> for BuildError {
+    fn from(error: SetError) -> Self {
+        Self::Directive(error)
+    }
+}
+
+impl From<StartError> for BuildError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}

@@ -1,0 +1,133 @@
+//! The list of command families, and look-up by name.
+
+pub mod bitmaps;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod connection;
+pub mod info;
+pub mod keys;
+pub mod object;
+pub mod server;
+pub mod strings;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod transactions;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::spec::{Command, KeyShape, Registered};
+
+/// Every family. The order is that of the registry's numbers.
+const FAMILIES: &[&[Command]] = &[
+    strings::COMMANDS,
+    bitmaps::COMMANDS,
+    keys::COMMANDS,
+    object::COMMANDS,
+    connection::COMMANDS,
+    client::COMMANDS,
+    transactions::COMMANDS,
+    server::COMMANDS,
+    command::COMMANDS,
+    config::COMMANDS,
+    info::COMMANDS,
+];
+
+/// The longest command name that look-up considers.
+const NAME_BYTES_MAX: usize = 32;
+
+/// All commands of this program, by name.
+#[derive(Debug)]
+pub struct Registry {
+    by_name: HashMap<Box<[u8]>, &'static Registered, foldhash::fast::FixedState>,
+    /// All top-level commands, in the order of the families.
+    all: Vec<&'static Registered>,
+    rows: usize,
+}
+
+/// The registry. It is built from constants at first use, and never changes.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::build);
+    &REGISTRY
+}
+
+impl Registry {
+    fn build() -> Self {
+        let mut registry = Self { by_name: HashMap::default(), all: Vec::new(), rows: 0 };
+        for row in FAMILIES.iter().copied().flatten() {
+            // The registry lives as long as the process, so its rows may be leaked once.
+            let known: &'static Registered = Box::leak(Box::new(register(row, None, &mut registry.rows)));
+            registry.by_name.insert(row.name.as_bytes().into(), known);
+            registry.all.push(known);
+        }
+        registry
+    }
+
+    /// The command of that name, in any case. Complexity: O(its length).
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&'static Registered> {
+        let mut lower = [0_u8; NAME_BYTES_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.by_name.get(&*lower).copied()
+    }
+
+    /// All top-level commands.
+    pub fn all(&self) -> &[&'static Registered] {
+        &self.all
+    }
+
+    /// How many rows there are, subcommands included: all numbers are below it.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+fn register(row: &'static Command, parent: Option<&str>, next: &mut usize) -> Registered {
+    let full_name = match parent {
+        Some(parent) => format!("{parent}|{}", row.name),
+        None => row.name.to_owned(),
+    };
+    let id = u16::try_from(*next).expect("there are far fewer than 65,536 commands");
+    *next += 1;
+    let subcommands = row.subcommands.iter().map(|sub| register(sub, Some(row.name), next)).collect();
+    Registered { row, id, keys: KeyShape::of(row), full_name, subcommands }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Flags, Runs};
+
+    fn every_row() -> Vec<&'static Registered> {
+        registry().all().iter().flat_map(|known| std::iter::once(*known).chain(&known.subcommands)).collect()
+    }
+
+    #[test]
+    fn names_are_unique_and_found_in_any_case() {
+        let mut names: Vec<_> = every_row().iter().map(|known| known.full_name.clone()).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert_eq!(registry().find(b"GeT").unwrap().row.name, "get");
+        assert!(registry().find(b"nonsense").is_none());
+        assert!(registry().find(&[b'x'; 100]).is_none());
+    }
+
+    #[test]
+    fn rows_are_consistent() {
+        for known in every_row() {
+            let (row, name) = (known.row, &known.full_name);
+            assert!(!row.flags.contains(Flags::WRITE | Flags::READONLY), "{name}: writes and only reads");
+            assert!(!matches!(row.runs, Runs::Container) || !row.subcommands.is_empty(), "{name}: container");
+            let on_keys = matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_));
+            assert!(row.keys.is_empty() || on_keys, "{name}: has keys that its routing class does not use");
+            assert!(!matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_)) || !row.keys.is_empty(), "{name}: no keys");
+            assert!(!row.doc.summary.is_empty() && !row.doc.since.is_empty(), "{name}: documentation");
+            assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_')), "{name}");
+        }
+    }
+}

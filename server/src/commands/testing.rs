@@ -1,0 +1,451 @@
+//! A shell to try commands in: handlers run against real keyspaces without sockets or loops. For unit tests.
+//!
+//! A [`Shell`] has one client and one or several partitions, and a clock that stands still until it is moved. Rows are
+//! found by name in the registry and run as their routing class says. A command on keys is given exactly the partitions
+//! its key specifications name, so that a handler which touches another one panics.
+//!
+//! | reply | shown as |
+//! |---|---|
+//! | simple string, error, integer, bulk string | `+OK` `-ERR …` `:1` `"text"` |
+//! | null, null array | `nil` `nil*` |
+//! | array, set, push, map | `[…, …]` `~[…]` `>[…]` `{key: value, …}` |
+//! | double, boolean, big number, verbatim string | `,1.5` `#t` `(123` `=txt:"text"` |
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_protocol::encoder::{Encoder, Resp};
+use shardis_protocol::value::{ReplyParser, Value};
+use shardis_protocol::{Arguments, Span};
+use shardis_storage::entry::Entry;
+use shardis_storage::keyspace::{KeyspaceOptions, Layout};
+use shardis_storage::memory::Buffer;
+
+use crate::clock::Clock;
+use crate::config::{Config, Settings};
+use crate::error::ReplyError;
+use crate::exec::arguments::decode_cursor;
+use crate::exec::effect::Outcome;
+use crate::exec::view::{Held, Stamp, View};
+use crate::exec::watch::WatchToken;
+use crate::exec::{Client, Clients, Context, Effects, Part, Partition, Peer, Session};
+use crate::log::{Level, Log, Target};
+use crate::spec::key_spec::keys_of;
+use crate::spec::{Registered, Runs};
+use crate::state::Node;
+
+/// Where a shell's clock begins, Unix milliseconds.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+const SEED: u64 = 7;
+
+/// One client in front of a node without loops.
+pub(crate) struct Shell {
+    /// Who runs the commands: its database, protocol and flags may be changed between them.
+    pub(crate) client: Client,
+    /// Clients of another loop, for commands over all connections.
+    pub(crate) others: Vec<Client>,
+    /// The state that all loops share.
+    pub(crate) node: Node,
+    /// The configuration that commands on keys see.
+    pub(crate) settings: Settings,
+    /// Time and rules of access; move the time with [`Shell::advance`].
+    pub(crate) stamp: Stamp,
+    partitions: Vec<Option<Box<Partition>>>,
+}
+
+/// What one command gave.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The reply in the notation of this module.
+    pub(crate) reply: String,
+    /// The commands that replicas repeat, words joined by spaces.
+    pub(crate) effects: Vec<String>,
+    /// How many changes were counted.
+    pub(crate) changes: u64,
+    /// The reply as sent.
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Shell {
+    /// A shell over one partition.
+    pub(crate) fn new() -> Self {
+        Self::over(1)
+    }
+
+    /// A shell over so many partitions: keys go to that of their slot.
+    pub(crate) fn over(shards: usize) -> Self {
+        let clock = Clock::manual(Duration::from_millis(START_MS as u64));
+        let node = Node::new(Config::default(), clock, Log::new(Target::Silent, Level::Nothing), shards, SEED);
+        let settings = Settings::clone(&node.settings.load());
+        let partition = |shard| {
+            let options = KeyspaceOptions {
+                databases: settings.databases as usize,
+                layout: Layout::Single,
+                hasher: node.hasher,
+                slot_of: |key| slot_of(key).number(),
+            };
+            Some(Box::new(Partition::new(shard, options, SEED, None)))
+        };
+        let peer = Peer::Tcp {
+            remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
+            local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
+        };
+        Self {
+            client: Client::new(node.next_client_id(), peer, 8, START_MS, true),
+            others: Vec::new(),
+            settings: settings.clone(),
+            stamp: Stamp::new(&settings, START_MS, false),
+            partitions: (0..shards).map(partition).collect(),
+            node,
+        }
+    }
+
+    /// The same shell with a client that speaks RESP3.
+    pub(crate) fn resp3(mut self) -> Self {
+        self.client.resp = Resp::V3;
+        self
+    }
+
+    /// Moves the clock forward.
+    pub(crate) fn advance(&mut self, ms: i64) {
+        self.stamp.now_ms += ms;
+        self.node.clock.advance(Duration::from_millis(ms as u64));
+    }
+
+    /// Watches a key in the client's database.
+    pub(crate) fn watch(&mut self, key: &str) -> Arc<WatchToken> {
+        let (shard, db) = (self.shard_of(key.as_bytes()), self.client.db);
+        let token = Arc::default();
+        self.partition(shard).watches.add(db, key.as_bytes(), &token);
+        token
+    }
+
+    /// A partition, to look behind the commands.
+    pub(crate) fn partition(&mut self, shard: usize) -> &mut Partition {
+        self.partitions[shard].as_deref_mut().unwrap()
+    }
+
+    /// What `look` sees of the entry of a key in the client's database, expired or not.
+    pub(crate) fn entry<T>(&mut self, key: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        let (shard, db) = (self.shard_of(key.as_bytes()), usize::from(self.client.db));
+        let key = self.node.hasher.key(key.as_bytes(), slot_of(key.as_bytes()).number());
+        self.partition(shard).keyspace.database(db).peek(&key).map(look)
+    }
+
+    /// Runs a command line: words apart by spaces; within double quotes `\xHH`, `\r`, `\n` and `\"` are understood.
+    #[track_caller]
+    pub(crate) fn run(&mut self, line: &str) -> Answer {
+        let words = words(line);
+        self.run_words(&words.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    /// Runs the words of a command.
+    #[track_caller]
+    pub(crate) fn run_words(&mut self, words: &[&[u8]]) -> Answer {
+        self.run_request(words, None)
+    }
+
+    /// Runs a command whose argument `index` came in a buffer of its own, which may be kept.
+    #[track_caller]
+    pub(crate) fn run_adopting(&mut self, line: &str, index: usize) -> Answer {
+        let mut words = words(line);
+        let mut buffer = Buffer::new();
+        buffer.extend(&std::mem::take(&mut words[index]));
+        self.run_request(&words.iter().map(Vec::as_slice).collect::<Vec<_>>(), Some((index, buffer)))
+    }
+
+    /// Runs lines and compares their replies.
+    #[track_caller]
+    pub(crate) fn check(&mut self, rows: &[(&str, &str)]) {
+        for (line, reply) in rows {
+            assert_eq!(self.run(line).reply, *reply, "{line}");
+        }
+    }
+
+    /// Runs lines and compares their replies and effects.
+    #[track_caller]
+    pub(crate) fn check_effects(&mut self, rows: &[(&str, &str, &[&str])]) {
+        for (line, reply, effects) in rows {
+            let answer = self.run(line);
+            assert_eq!(answer.reply, *reply, "{line}");
+            assert_eq!(answer.effects, *effects, "{line}");
+        }
+    }
+
+    #[track_caller]
+    fn run_request(&mut self, words: &[&[u8]], adopted: Option<(usize, Buffer)>) -> Answer {
+        let bytes = words.concat();
+        let mut start = 0;
+        let spans: Vec<Span> = words
+            .iter()
+            .map(|word| {
+                let span = Span::new(start, word.len()).unwrap();
+                start += word.len();
+                span
+            })
+            .collect();
+        let args = Arguments::new(&bytes, &spans, &[]);
+        let mut effects = Effects::new(true);
+        let mut raw = Vec::new();
+        if let Err(error) = self.dispatch(args, adopted, &mut effects, &mut raw) {
+            raw.clear();
+            Encoder::new(&mut raw, self.client.resp).error(error.line().as_bytes());
+        }
+        let changes = effects.changes();
+        let repeated = match effects.take() {
+            Outcome::Nothing => Vec::new(),
+            Outcome::Verbatim => vec![words.iter().map(|word| word.to_vec()).collect()],
+            Outcome::Commands(commands) => commands,
+        };
+        Answer {
+            reply: show_all(&raw),
+            effects: self.expired().into_iter().chain(repeated).map(|words| show_words(&words)).collect(),
+            changes,
+            raw,
+        }
+    }
+
+    /// The removals of keys that were found expired: they are repeated ahead of what found them.
+    fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
+        let partitions = self.partitions.iter_mut().flatten();
+        let keys = partitions.flat_map(|partition| partition.expired.drain(..));
+        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()]).collect()
+    }
+
+    fn dispatch(
+        &mut self,
+        args: Arguments<'_>,
+        adopted: Option<(usize, Buffer)>,
+        effects: &mut Effects,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReplyError> {
+        let known = find(args)?;
+        if !known.row.arity.accepts(args.len()) {
+            return Err(ReplyError::arity(known.full_name.clone()));
+        }
+        match known.row.runs {
+            Runs::OnSession(handler) => handler(&mut self.session(args, out)),
+            Runs::OnKeys(handler) | Runs::OnKeysLong(handler) => {
+                let shards = self.shards_of_keys(known, args);
+                self.on_shards(&shards, args, adopted, effects, out, |ctx| handler(ctx))
+            }
+            Runs::OnAllShards(handler) => {
+                let shards: Vec<_> = (0..self.partitions.len()).collect();
+                self.on_shards(&shards, args, adopted, effects, out, |ctx| handler(ctx))
+            }
+            Runs::OnCursorShard(handler) => {
+                let shard = self.shard_of_cursor(args)?;
+                self.on_shards(&[shard], args, adopted, effects, out, |ctx| handler(ctx))
+            }
+            Runs::OnEveryShard(handler, merge) => {
+                let mut parts = Vec::new();
+                for shard in 0..self.partitions.len() {
+                    let mut bytes = Vec::new();
+                    let count = self.on_shards(&[shard], args, None, effects, &mut bytes, |ctx| handler(ctx))?;
+                    parts.push(Part { count, bytes });
+                }
+                merge(&mut self.session(args, out), &parts)
+            }
+            Runs::OnEveryLoop(handler, merge) => {
+                let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
+                let part = |clients| handler(&mut Clients { args, asker, clients, now_ms });
+                let own = part(Box::new(std::iter::once(&mut self.client)))?;
+                let other = part(Box::new(self.others.iter_mut()))?;
+                merge(&mut self.session(args, out), &[own, other])
+            }
+            Runs::OnSessionAndKeys(handler) => {
+                let mut session = Session {
+                    args,
+                    reply: Encoder::new(out, self.client.resp),
+                    client: &mut self.client,
+                    node: &self.node,
+                    now_ms: self.stamp.now_ms,
+                };
+                let db = session.client.db;
+                let held = Held::Many(&mut self.partitions);
+                handler(&mut session, &mut View::new(held, self.node.hasher, self.stamp, db))
+            }
+            Runs::Exec | Runs::Container => panic!("run by the event loop, or by a subcommand"),
+        }
+    }
+
+    fn session<'s>(&'s mut self, args: Arguments<'s>, out: &'s mut Vec<u8>) -> Session<'s> {
+        Session {
+            args,
+            reply: Encoder::new(out, self.client.resp),
+            client: &mut self.client,
+            node: &self.node,
+            now_ms: self.stamp.now_ms,
+        }
+    }
+
+    fn shard_of(&self, key: &[u8]) -> usize {
+        shard_of(slot_of(key).number(), self.partitions.len())
+    }
+
+    /// The shards of the keys of a request, ascending.
+    fn shards_of_keys(&self, known: &Registered, args: Arguments<'_>) -> Vec<usize> {
+        let mut shards = Vec::new();
+        let found = keys_of(known.row.keys, args, |position, _| {
+            shards.push(self.shard_of(args.at(position)));
+        });
+        found.expect("the key specifications fit the request");
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
+    fn shard_of_cursor(&self, args: Arguments<'_>) -> Result<usize, ReplyError> {
+        let (shard, _) = decode_cursor(args.at(1), self.partitions.len())?;
+        Ok(shard)
+    }
+
+    /// Runs something with the partitions of these shards and no others.
+    fn on_shards<T>(
+        &mut self,
+        shards: &[usize],
+        args: Arguments<'_>,
+        adopted: Option<(usize, Buffer)>,
+        effects: &mut Effects,
+        out: &mut Vec<u8>,
+        run: impl FnOnce(&mut Context<'_>) -> Result<T, ReplyError>,
+    ) -> Result<T, ReplyError> {
+        let count = self.partitions.len();
+        let mut lent: Vec<Option<Box<Partition>>> = (0..count).map(|_| None).collect();
+        for &shard in shards {
+            lent[shard] = self.partitions[shard].take();
+        }
+        let held = match shards {
+            [shard] => Held::One(lent[*shard].as_deref_mut().unwrap()),
+            _ => Held::Many(&mut lent),
+        };
+        let mut keyspace = View::new(held, self.node.hasher, self.stamp, self.client.db);
+        keyspace.no_touch = self.client.no_touch;
+        let mut ctx = Context {
+            args,
+            reply: Encoder::new(out, self.client.resp),
+            keyspace,
+            effects,
+            settings: &self.settings,
+            shards: count,
+            shard: shards.first().copied().unwrap_or(0),
+            routed: None,
+            adopted,
+        };
+        let result = run(&mut ctx);
+        for &shard in shards {
+            self.partitions[shard] = lent[shard].take();
+        }
+        result
+    }
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("client", &self.client.id).finish_non_exhaustive()
+    }
+}
+
+/// The row that a request means, which is that of a subcommand where the command is a container.
+fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
+    let shown = String::from_utf8_lossy(args.at(0)).into_owned();
+    let known = super::registry().find(args.at(0)).ok_or_else(|| ReplyError::UnknownCommand(shown.clone()))?;
+    if known.subcommands.is_empty() {
+        return Ok(known);
+    }
+    match args.get(1) {
+        None if matches!(known.row.runs, Runs::Container) => Err(ReplyError::arity(known.full_name.clone())),
+        None => Ok(known),
+        Some(word) => known.subcommand(word).ok_or_else(|| ReplyError::UnknownCommand(shown)),
+    }
+}
+
+/// The words of a line. Quotes join; within them a backslash escapes.
+pub(crate) fn words(line: &str) -> Vec<Vec<u8>> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<Vec<u8>>, false);
+    let mut bytes = line.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            b' ' if !quoted => words.extend(word.take()),
+            b'\\' if quoted => word.get_or_insert_default().push(match bytes.next() {
+                Some(b'x') => {
+                    let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                other => other.unwrap(),
+            }),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    assert!(!quoted, "a quote stays open: {line}");
+    words.extend(word);
+    words
+}
+
+fn show_words(words: &[Vec<u8>]) -> String {
+    let show = |word: &Vec<u8>| if word.is_empty() { "\"\"".to_owned() } else { word.escape_ascii().to_string() };
+    words.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
+/// All replies in these bytes, which must be whole ones.
+fn show_all(mut raw: &[u8]) -> String {
+    let (mut parser, mut shown) = (ReplyParser::default(), Vec::new());
+    while !raw.is_empty() {
+        let (value, end) = parser.parse(raw).expect("a reply is well formed").expect("a reply is complete");
+        shown.push(show(&value));
+        raw = &raw[end..];
+    }
+    shown.join(" ")
+}
+
+/// One reply in the notation of this module.
+pub(crate) fn show(value: &Value) -> String {
+    let list = |values: &[Value]| format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", "));
+    let pairs = |pairs: &[(Value, Value)]| {
+        let shown: Vec<_> = pairs.iter().map(|(key, value)| format!("{}: {}", show(key), show(value))).collect();
+        format!("{{{}}}", shown.join(", "))
+    };
+    match value {
+        Value::Simple(text) => format!("+{}", text.escape_ascii()),
+        Value::Error(line) => format!("-{}", String::from_utf8_lossy(line)),
+        Value::Integer(integer) => format!(":{integer}"),
+        Value::Bulk(bytes) => format!("\"{}\"", bytes.escape_ascii()),
+        Value::Null => "nil".to_owned(),
+        Value::NullArray => "nil*".to_owned(),
+        Value::Double(double) => format!(",{double}"),
+        Value::Boolean(boolean) => if *boolean { "#t" } else { "#f" }.to_owned(),
+        Value::BigNumber(digits) => format!("({}", digits.escape_ascii()),
+        Value::Verbatim { format, text } => format!("={}:\"{}\"", format.escape_ascii(), text.escape_ascii()),
+        Value::Array(values) => list(values),
+        Value::Set(values) => format!("~{}", list(values)),
+        Value::Push(values) => format!(">{}", list(values)),
+        Value::Map(entries) => pairs(entries),
+        Value::Attribute { attributes, value } => format!("|{} {}", pairs(attributes), show(value)),
+    }
+}
+
+#[test]
+fn lines_are_split_into_words() {
+    assert_eq!(words(r#"SET  k "" "a b\x00\n\"""#), [&b"SET"[..], b"k", b"", b"a b\0\n\""]);
+}
+
+#[test]
+fn replies_are_shown_by_their_type() {
+    for (raw, shown) in [
+        ("*3\r\n$-1\r\n:1\r\n+OK\r\n", "[nil, :1, +OK]"),
+        ("*-1\r\n", "nil*"),
+        ("%1\r\n$1\r\na\r\n~1\r\n,1.5\r\n", "{\"a\": ~[,1.5]}"),
+        ("-ERR x\r\n:2\r\n", "-ERR x :2"),
+    ] {
+        assert_eq!(show_all(raw.as_bytes()), shown);
+    }
+}

@@ -1,0 +1,251 @@
+//! Directives whose value is one word of a fixed list.
+//!
+//! Words are matched without regard to case and shown in lower case; a wrong one is answered with the whole
+//! list.
+
+use shardis_storage::keyspace::eviction::Policy;
+
+use super::directives::Row;
+use super::value::{Assign, Reason, Value, single};
+
+macro_rules! choices {
+    ($($(#[$doc:meta])* $type:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type {
+            $($(#[$word_doc])* $variant),+
+        }
+
+        impl $type {
+            /// Every choice, in the order an error message lists them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word a configuration uses for it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
+        impl Value for $type {
+            fn assign(&mut self, _row: &Row, args: &[&[u8]], _how: Assign) -> Result<(), Reason> {
+                let arg = single(args)?;
+                let found = Self::ALL.iter().find(|choice| arg.eq_ignore_ascii_case(choice.name().as_bytes()));
+                *self = *found.ok_or_else(|| unknown_word(Self::ALL.iter().map(|choice| choice.name())))?;
+                Ok(())
+            }
+
+            fn show(&self, _row: &Row) -> Vec<u8> {
+                self.name().as_bytes().to_vec()
+            }
+        }
+    )+};
+}
+
+/// What a client is told whose word is not in the list.
+pub(super) fn unknown_word(words: impl Iterator<Item = &'static str>) -> Reason {
+    let words: Vec<_> = words.collect();
+    format!("argument(s) must be one of the following: {}", words.join(", ")).into()
+}
+
+choices! {
+    /// `loglevel`: the least important line that is still written.
+    LogLevel {
+        /// Everything, for development.
+        Debug = "debug",
+        /// Much, for finding a problem.
+        Verbose = "verbose",
+        /// What an operator wants to know.
+        Notice = "notice",
+        /// Only what needs attention.
+        Warning = "warning",
+        /// Not a line.
+        Nothing = "nothing",
+    }
+    /// `maxmemory-policy`: what gives way when memory is full.
+    EvictionPolicy {
+        /// Keys with an expiry, the least recently used first.
+        VolatileLru = "volatile-lru",
+        /// Keys with an expiry, the least frequently used first.
+        VolatileLfu = "volatile-lfu",
+        /// Keys with an expiry, at random.
+        VolatileRandom = "volatile-random",
+        /// Keys with an expiry, the soonest to expire first.
+        VolatileTtl = "volatile-ttl",
+        /// Any key, the least recently used first.
+        AllKeysLru = "allkeys-lru",
+        /// Any key, the least frequently used first.
+        AllKeysLfu = "allkeys-lfu",
+        /// Any key, at random.
+        AllKeysRandom = "allkeys-random",
+        /// Nothing: writes that need memory fail.
+        NoEviction = "noeviction",
+    }
+    /// `appendfsync`: when the append-only file is brought to disk.
+    AppendFsync {
+        /// Once a second.
+        EverySecond = "everysec",
+        /// Before the reply to a write leaves.
+        Always = "always",
+        /// When the operating system likes.
+        Never = "no",
+    }
+    /// `supervised`: which service manager is told of the start.
+    Supervision {
+        /// upstart, by stopping itself.
+        Upstart = "upstart",
+        /// systemd, over `NOTIFY_SOCKET`.
+        Systemd = "systemd",
+        /// Whichever the environment shows.
+        Auto = "auto",
+        /// None.
+        No = "no",
+    }
+    /// `syslog-facility`.
+    SyslogFacility {
+        /// `LOG_USER`.
+        User = "user",
+        /// `LOG_LOCAL0`.
+        Local0 = "local0",
+        /// `LOG_LOCAL1`.
+        Local1 = "local1",
+        /// `LOG_LOCAL2`.
+        Local2 = "local2",
+        /// `LOG_LOCAL3`.
+        Local3 = "local3",
+        /// `LOG_LOCAL4`.
+        Local4 = "local4",
+        /// `LOG_LOCAL5`.
+        Local5 = "local5",
+        /// `LOG_LOCAL6`.
+        Local6 = "local6",
+        /// `LOG_LOCAL7`.
+        Local7 = "local7",
+    }
+    /// `repl-diskless-load`: whether a replica loads a snapshot straight from the socket.
+    DisklessLoad {
+        /// Never: it goes to a file first.
+        Disabled = "disabled",
+        /// Only if the replica has no data to lose.
+        OnEmptyDb = "on-empty-db",
+        /// Beside the old data, which is swapped out when the load is complete.
+        SwapDb = "swapdb",
+    }
+    /// `oom-score-adj`: whether the kernel is told how expendable the process is.
+    OomScoreAdj {
+        /// No.
+        No = "no",
+        /// As `relative`.
+        Yes = "yes",
+        /// Values are added to the score at the start.
+        Relative = "relative",
+        /// Values are the score.
+        Absolute = "absolute",
+    }
+    /// `acl-pubsub-default`: the channels of a new user.
+    ChannelDefault {
+        /// All of them.
+        AllChannels = "allchannels",
+        /// None.
+        ResetChannels = "resetchannels",
+    }
+    /// `sanitize-dump-payload`: whose serialised values are checked in depth.
+    SanitizeDump {
+        /// Nobody's.
+        No = "no",
+        /// Everybody's.
+        Yes = "yes",
+        /// Those of clients, but not those of a primary or a file.
+        Clients = "clients",
+    }
+    /// `enable-protected-configs`, `enable-debug-command`, `enable-module-command`: who may.
+    Permission {
+        /// Nobody.
+        No = "no",
+        /// Every connection.
+        Yes = "yes",
+        /// Connections from this machine.
+        Local = "local",
+    }
+    /// `cluster-preferred-endpoint-type`: how a redirect names a node.
+    EndpointType {
+        /// By address.
+        Ip = "ip",
+        /// By announced host name.
+        Hostname = "hostname",
+        /// Not at all: the client keeps the host it spoke to.
+        UnknownEndpoint = "unknown-endpoint",
+    }
+    /// `propagation-error-behavior`: what follows when a replicated command fails.
+    PropagationError {
+        /// A log line.
+        Ignore = "ignore",
+        /// The end of the process.
+        Panic = "panic",
+        /// The end of the process if it is a replica.
+        PanicOnReplicas = "panic-on-replicas",
+    }
+    /// `tls-auth-clients`: whether a client must show a certificate.
+    TlsClientAuth {
+        /// None is asked for.
+        No = "no",
+        /// A valid one is required.
+        Yes = "yes",
+        /// One is asked for, and must be valid if given.
+        Optional = "optional",
+    }
+}
+
+impl Permission {
+    /// Whether a connection may, given whether it comes from this machine.
+    pub const fn allows(self, local: bool) -> bool {
+        match self {
+            Self::No => false,
+            Self::Yes => true,
+            Self::Local => local,
+        }
+    }
+}
+
+impl EvictionPolicy {
+    /// The policy as the keyspace knows it.
+    pub fn policy(self) -> Policy {
+        match self {
+            Self::VolatileLru => Policy::VolatileLru,
+            Self::VolatileLfu => Policy::VolatileLfu,
+            Self::VolatileRandom => Policy::VolatileRandom,
+            Self::VolatileTtl => Policy::VolatileTtl,
+            Self::AllKeysLru => Policy::AllKeysLru,
+            Self::AllKeysLfu => Policy::AllKeysLfu,
+            Self::AllKeysRandom => Policy::AllKeysRandom,
+            Self::NoEviction => Policy::NoEviction,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_in_any_case_or_the_list_is_told() {
+        let row = Row::new("appendfsync");
+        let mut value = AppendFsync::Never;
+        value.assign(&row, &[b"EverySec"], Assign::Replace).unwrap();
+        assert_eq!(value, AppendFsync::EverySecond);
+        assert_eq!(value.show(&row), b"everysec");
+        let error = value.assign(&row, &[b"often"], Assign::Replace).unwrap_err();
+        assert_eq!(
+            error,
+            "argument(s) must be one of the following: everysec, always, no"
+        );
+        assert_eq!(value, AppendFsync::EverySecond);
+    }
+
+    #[test]
+    fn local_permission_asks_where_the_client_is() {
+        assert!(Permission::Local.allows(true) && !Permission::Local.allows(false));
+        assert!(Permission::Yes.allows(false) && !Permission::No.allows(true));
+    }
+}

@@ -1,0 +1,279 @@
+//! What a client sent: read into chunks that the connections of a turn share, parsed request by request.
+//!
+//! An idle connection holds no buffer. What is left of an incomplete request at the end of a turn is kept in memory of its
+//! own, and put in front of what is read next. A request that does not fit a chunk grows in its own memory, and a big
+//! argument is read from the socket straight into the buffer that may become the stored value.
+
+use std::io;
+use std::sync::Arc;
+
+use shardis_protocol::{Limits, ProtocolError, RequestParser, Requests, Wants};
+use shardis_storage::memory::Buffer;
+
+use crate::limits::{CARRY_BYTES_MAX, CHUNK_BYTES, READ_BYTES_MAX, READ_BYTES_MIN};
+use crate::shard::chunk::{Chunk, ChunkPool};
+use crate::shard::poll::Socket;
+
+/// The unexecuted input of one connection.
+#[derive(Debug, Default)]
+pub struct Input {
+    parser: RequestParser,
+    /// Unparsed bytes, between turns.
+    kept: Vec<u8>,
+    /// Unparsed bytes in a chunk of this turn.
+    fresh: Option<Fresh>,
+    /// The big argument that is being received.
+    filling: Option<Box<Filling>>,
+    /// Big arguments of the incomplete request that have been received.
+    detached: Vec<Buffer>,
+    /// Bytes that end a big argument and are still to come.
+    terminator: u8,
+    /// The parser has found no further request in what is unparsed.
+    exhausted: bool,
+}
+
+/// A stretch of a chunk.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    chunk: u16,
+    at: usize,
+    end: usize,
+}
+
+#[derive(Debug)]
+struct Filling {
+    buffer: Buffer,
+    len: usize,
+}
+
+/// The chunks that a turn reads into.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// Chunks of the turn, the last one being filled.
+    pub chunks: &'a mut Vec<Chunk>,
+    /// The chunk that is being filled, and how far.
+    pub filled: &'a mut Option<(u16, usize)>,
+    /// Where further chunks come from.
+    pub pool: &'a mut ChunkPool,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes; the socket may have more when `more` is set.
+    Bytes {
+        /// How many.
+        count: usize,
+        /// The read was not cut short by the socket.
+        more: bool,
+    },
+    /// Nothing now.
+    Nothing,
+    /// The client has closed the connection, or it broke.
+    Closed,
+}
+
+impl Input {
+    /// Reads once from the socket.
+    pub fn receive(&mut self, socket: &mut Socket, reading: &mut Reading<'_>) -> Received {
+        debug_assert!(self.fresh.is_none(), "what was read before is parsed or kept before more is read");
+        if self.filling.is_some() {
+            return self.fill(socket);
+        }
+        if self.kept.len() >= CARRY_BYTES_MAX {
+            return self.grow(socket, reading);
+        }
+        let (number, at) = place(reading, self.kept.len());
+        let chunk = &mut reading.chunks[usize::from(number)];
+        let Some(chunk) = Arc::get_mut(chunk) else { unreachable!("a chunk to read into is not shared") };
+        let start = at + self.kept.len();
+        chunk[at..start].copy_from_slice(&self.kept);
+        let room = (chunk.len() - start).min(READ_BYTES_MAX);
+        let received = received(socket.read(&mut chunk[start..start + room]), room);
+        if let Received::Bytes { count, .. } = received {
+            let skipped = self.skip_terminator(&mut chunk[start..start + count]);
+            let end = start + count - skipped;
+            self.kept = Vec::new();
+            self.exhausted = false;
+            self.fresh = Some(Fresh { chunk: number, at, end });
+            *reading.filled = Some((number, end));
+        }
+        received
+    }
+
+    /// Reads more of a request that has outgrown the chunks.
+    fn grow(&mut self, socket: &mut Socket, reading: &mut Reading<'_>) -> Received {
+        let start = self.kept.len();
+        self.kept.resize(start + READ_BYTES_MAX, 0);
+        let received = received(socket.read(&mut self.kept[start..]), READ_BYTES_MAX);
+        let count = if let Received::Bytes { count, .. } = received { count } else { 0 };
+        let skipped = self.terminator.min(u8::try_from(count).unwrap_or(u8::MAX));
+        self.terminator -= skipped;
+        self.kept.drain(start..start + usize::from(skipped));
+        self.kept.truncate(start + count - usize::from(skipped));
+        self.exhausted = false;
+        if count > 0 && reading.chunks.len() < usize::from(u16::MAX) {
+            self.expose_kept(reading.chunks);
+        }
+        received
+    }
+
+    /// Reads more of a big argument, into its own buffer.
+    fn fill(&mut self, socket: &mut Socket) -> Received {
+        let Some(filling) = &mut self.filling else { return Received::Nothing };
+        let missing = filling.len - filling.buffer.len();
+        let space = filling.buffer.spare_mut(missing.min(READ_BYTES_MAX * 16));
+        let room = space.len();
+        let received = received(socket.read(space), room);
+        if let Received::Bytes { count, .. } = received {
+            filling.buffer.advance(count);
+        }
+        received
+    }
+
+    /// Makes what is kept parseable where there is nothing to read first: before the first read of a turn, and after a
+    /// big argument is complete.
+    pub fn expose(&mut self, chunks: &mut Vec<Chunk>) {
+        if let Some(filling) = self.filling.take_if(|filling| filling.buffer.len() == filling.len) {
+            self.detached.push(filling.buffer);
+            self.exhausted = false;
+        }
+        let parseable = !self.exhausted && self.filling.is_none() && self.fresh.is_none() && !self.kept.is_empty();
+        if parseable && chunks.len() < usize::from(u16::MAX) {
+            self.expose_kept(chunks);
+        }
+    }
+
+    fn expose_kept(&mut self, chunks: &mut Vec<Chunk>) {
+        let end = self.kept.len();
+        chunks.push(Arc::new(std::mem::take(&mut self.kept)));
+        self.fresh = Some(Fresh { chunk: (chunks.len() - 1) as u16, at: 0, end });
+    }
+
+    /// Cuts what ends a big argument off the front of what was read. Returns how many bytes that was.
+    fn skip_terminator(&mut self, read: &mut [u8]) -> usize {
+        let skipped = usize::from(self.terminator).min(read.len());
+        if skipped > 0 {
+            read.copy_within(skipped.., 0);
+            self.terminator -= skipped as u8;
+        }
+        skipped
+    }
+
+    /// Takes the next complete request, if there is one: its spans replace `spans`, and the chunk they lie in is
+    /// returned.
+    ///
+    /// # Errors
+    /// When the bytes make no sense.
+    #[inline]
+    pub fn next_request(
+        &mut self,
+        chunks: &mut Vec<Chunk>,
+        limits: &Limits,
+        requests: &mut Requests,
+    ) -> Result<Option<u16>, ProtocolError> {
+        requests.clear();
+        let Some(mut fresh) = self.fresh else { return Ok(None) };
+        if Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]).is_none() {
+            // Commands in it are under way on another shard; what is left moves to a place that may be written.
+            let rest = chunks[usize::from(fresh.chunk)][fresh.at..fresh.end].to_vec();
+            fresh = Fresh { chunk: chunks.len() as u16, at: 0, end: rest.len() };
+            chunks.push(Arc::new(rest));
+        }
+        let Some(chunk) = Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]) else { return Ok(None) };
+        let input = &mut chunk[fresh.at..fresh.end];
+        let progress = self.parser.parse(input, fresh.at as u32, limits, requests, 1)?;
+        fresh.at += progress.consumed;
+        if requests.is_empty() {
+            if let Wants::Bulk { .. } = progress.wants {
+                self.begin_filling(chunk, &mut fresh);
+            }
+            self.fresh = Some(fresh);
+            self.exhausted = true;
+            return Ok(None);
+        }
+        self.fresh = (fresh.at < fresh.end).then_some(fresh);
+        Ok(Some(fresh.chunk))
+    }
+
+    /// Gives a big argument a buffer of its own, and what has arrived of it.
+    fn begin_filling(&mut self, chunk: &[u8], fresh: &mut Fresh) {
+        let Some(bulk) = self.parser.detach_bulk() else { return };
+        let start = fresh.at + bulk.payload_start;
+        let arrived = &chunk[start..fresh.end];
+        let payload = &arrived[..arrived.len().min(bulk.len)];
+        let mut buffer = Buffer::with_capacity(bulk.len);
+        buffer.extend(payload);
+        // The two bytes behind the payload; one may be there already.
+        self.terminator = 2 - (arrived.len() - payload.len()).min(2) as u8;
+        self.filling = Some(Box::new(Filling { buffer, len: bulk.len }));
+        fresh.end = start;
+    }
+
+    /// The big arguments of the request that was just taken.
+    #[inline]
+    pub fn take_detached(&mut self) -> Vec<Buffer> {
+        std::mem::take(&mut self.detached)
+    }
+
+    /// Keeps what was not parsed: chunks go with the turn. `chunks` are those of the turn.
+    pub fn keep(&mut self, chunks: &mut [Chunk]) {
+        let Some(fresh) = self.fresh.take() else { return };
+        let chunk = &mut chunks[usize::from(fresh.chunk)];
+        if fresh.at == 0
+            && chunk.len() != CHUNK_BYTES
+            && let Some(own) = Arc::get_mut(chunk)
+        {
+            // A request that grows in memory of its own stays there.
+            own.truncate(fresh.end);
+            self.kept = std::mem::take(own);
+        } else {
+            self.kept = chunk[fresh.at..fresh.end].to_vec();
+        }
+    }
+
+    /// Whether requests may be found without reading.
+    pub fn has_unparsed(&self) -> bool {
+        !self.exhausted && (self.fresh.is_some() || !self.kept.is_empty()) || self.is_filled()
+    }
+
+    /// Whether a big argument is complete and waits to be parsed with.
+    pub fn is_filled(&self) -> bool {
+        self.filling.as_ref().is_some_and(|filling| filling.buffer.len() == filling.len)
+    }
+
+    /// Bytes that wait to be executed.
+    pub fn bytes(&self) -> usize {
+        let fresh = self.fresh.map_or(0, |fresh| fresh.end - fresh.at);
+        let filling = self.filling.as_ref().map_or(0, |filling| filling.buffer.len());
+        self.kept.len() + fresh + filling + self.detached.iter().map(|buffer| buffer.len()).sum::<usize>()
+    }
+
+    /// Memory it holds.
+    pub fn memory(&self) -> usize {
+        let filling = self.filling.as_ref().map_or(0, |filling| filling.buffer.capacity());
+        let detached: usize = self.detached.iter().map(Buffer::capacity).sum();
+        self.kept.capacity() + filling + detached + self.parser.heap_bytes()
+    }
+}
+
+/// A place in a chunk for what is kept and a decent read behind it.
+fn place(reading: &mut Reading<'_>, kept: usize) -> (u16, usize) {
+    if let Some((number, filled)) = *reading.filled
+        && CHUNK_BYTES - filled >= kept + READ_BYTES_MIN
+        && Arc::get_mut(&mut reading.chunks[usize::from(number)]).is_some()
+    {
+        return (number, filled);
+    }
+    reading.chunks.push(reading.pool.take());
+    ((reading.chunks.len() - 1) as u16, 0)
+}
+
+fn received(outcome: io::Result<usize>, room: usize) -> Received {
+    match outcome {
+        Ok(0) => Received::Closed,
+        Ok(count) => Received::Bytes { count, more: count == room },
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Received::Nothing,
+        Err(_) => Received::Closed,
+    }
+}

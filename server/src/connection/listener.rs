@@ -1,0 +1,76 @@
+//! Listening sockets: bound at start, accepted from by the first loop, connections dealt to all.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+
+use crate::exec::Peer;
+use crate::shard::poll::{Listener, Socket};
+
+/// Binds a TCP listener.
+///
+/// # Errors
+/// What the system says.
+pub fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, SocketAddr)> {
+    let address = SocketAddr::new(ip, port);
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // The IPv4 wildcard is bound by itself.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    let listener = mio::net::TcpListener::from_std(socket.into());
+    let address = listener.local_addr()?;
+    Ok((Listener::Tcp(listener), address))
+}
+
+/// Binds a Unix socket, removing what an earlier run left at its path.
+///
+/// # Errors
+/// What the system says.
+pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
+    let _ = std::fs::remove_file(path);
+    let listener = mio::net::UnixListener::bind(path)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(Listener::Unix(listener))
+}
+
+/// Takes the next connection.
+///
+/// # Errors
+/// What the system says, `WouldBlock` when there is none.
+pub fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, remote) = listener.accept()?;
+            let local = stream.local_addr()?;
+            // Replies are written once per turn: waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            if keepalive_s > 0 {
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive(keepalive_s));
+            }
+            Ok((Socket::Tcp(stream), Peer::Tcp { remote, local }))
+        }
+        Listener::Unix(listener) => {
+            let (stream, _) = listener.accept()?;
+            Ok((Socket::Unix(stream), Peer::Unix(Arc::clone(unix_path))))
+        }
+    }
+}
+
+/// First probe after the whole interval, further ones after a third of it, given up after three.
+fn keepalive(interval_s: u32) -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(interval_s.into()))
+        .with_interval(Duration::from_secs((interval_s / 3).max(1).into()))
+        .with_retries(3)
+}

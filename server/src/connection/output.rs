@@ -1,0 +1,216 @@
+//! What a client is to get: replies in the order of its commands, and the bytes not yet written.
+//!
+//! Commands of one connection may finish in any order over the shards. The reply that is next in order is encoded straight
+//! into the output; one that comes early is parked until those before it are there.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES};
+use crate::shard::poll::Socket;
+
+/// The replies of one connection.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Replies in order; the first `sent` bytes are written.
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Number of the next command.
+    next_command: u32,
+    /// Number of the command whose reply comes next.
+    next_reply: u32,
+    /// Replies that came early.
+    parked: Option<Box<Parked>>,
+}
+
+#[derive(Debug, Default)]
+struct Parked {
+    /// Where the reply of command `next_reply + index` lies in `bytes`, if it has come.
+    places: VecDeque<Option<(usize, usize)>>,
+    bytes: Vec<u8>,
+}
+
+impl Output {
+    /// Gives the next command its place in the order.
+    #[inline]
+    pub fn issue(&mut self) -> u32 {
+        let sequence = self.next_command;
+        self.next_command = sequence.wrapping_add(1);
+        sequence
+    }
+
+    /// Commands that have not been answered.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.next_command.wrapping_sub(self.next_reply)
+    }
+
+    /// Whether further commands may be taken in.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < IN_FLIGHT_MAX && self.bytes() < OUTPUT_PAUSE_BYTES
+    }
+
+    /// Where the reply of a command is to be encoded, behind what is there.
+    #[inline]
+    pub fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
+        if sequence == self.next_reply {
+            &mut self.bytes
+        } else {
+            &mut self.parked.get_or_insert_default().bytes
+        }
+    }
+
+    /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave.
+    #[inline]
+    pub fn end(&mut self, sequence: u32, start: usize) {
+        if sequence == self.next_reply {
+            self.next_reply = sequence.wrapping_add(1);
+            if self.parked.is_some() {
+                self.unpark();
+            }
+        } else {
+            self.park(sequence, start);
+        }
+    }
+
+    /// Delivers a reply that was encoded elsewhere.
+    pub fn deliver(&mut self, sequence: u32, reply: &[u8]) {
+        let place = self.begin(sequence);
+        let start = place.len();
+        place.extend_from_slice(reply);
+        self.end(sequence, start);
+    }
+
+    fn park(&mut self, sequence: u32, start: usize) {
+        let index = sequence.wrapping_sub(self.next_reply) as usize;
+        let parked = self.parked.get_or_insert_default();
+        if parked.places.len() <= index {
+            parked.places.resize(index + 1, None);
+        }
+        parked.places[index] = Some((start, parked.bytes.len()));
+    }
+
+    /// Moves parked replies whose turn has come to the output.
+    fn unpark(&mut self) {
+        let Some(parked) = &mut self.parked else { return };
+        // The place of the reply that was just completed.
+        parked.places.pop_front();
+        while let Some(&Some((start, end))) = parked.places.front() {
+            self.bytes.extend_from_slice(&parked.bytes[start..end]);
+            parked.places.pop_front();
+            self.next_reply = self.next_reply.wrapping_add(1);
+        }
+        if parked.places.is_empty() {
+            parked.bytes.clear();
+            if parked.bytes.capacity() > OUTPUT_KEPT_BYTES {
+                self.parked = None;
+            }
+        }
+    }
+
+    /// Adds bytes that answer no command.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes as much as the socket takes. True when nothing is left.
+    ///
+    /// # Errors
+    /// What the socket says, except that it would block.
+    pub fn write(&mut self, socket: &mut Socket, written: &mut u64) -> io::Result<bool> {
+        while self.sent < self.bytes.len() {
+            match socket.write(&self.bytes[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.sent += count;
+                    *written += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.forget_sent();
+                    return Ok(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sent = 0;
+        if self.bytes.capacity() > OUTPUT_KEPT_BYTES {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.clear();
+        }
+        Ok(true)
+    }
+
+    /// Drops what was written once it is most of the buffer: each byte is moved at most once on average.
+    fn forget_sent(&mut self) {
+        if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Whether there is something to write.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.sent < self.bytes.len()
+    }
+
+    /// Bytes that wait to be written, parked ones included.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() - self.sent + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
+    }
+
+    /// Memory it holds.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.parked.as_ref().map_or(0, |parked| parked.bytes.capacity())
+    }
+
+    /// Gives memory back while the connection is idle.
+    pub fn release(&mut self) {
+        if !self.is_pending() && self.in_flight() == 0 {
+            self.bytes = Vec::new();
+            self.sent = 0;
+            self.parked = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the order in which replies come, they go out in the order of their commands.
+        #[test]
+        fn replies_leave_in_command_order(order in Just((0..40_u32).collect::<Vec<_>>()).prop_shuffle(), waves in 1..5_u32) {
+            let mut output = Output::default();
+            for wave in 0..waves {
+                let sequences: Vec<u32> = order.iter().map(|_| output.issue()).collect();
+                for &index in &order {
+                    output.deliver(sequences[index as usize], format!("{wave}-{index};").as_bytes());
+                }
+                prop_assert_eq!(output.in_flight(), 0);
+            }
+            let expected: String =
+                (0..waves).flat_map(|wave| (0..40).map(move |index| format!("{wave}-{index};"))).collect();
+            prop_assert_eq!(String::from_utf8(output.bytes.clone()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_connection_with_too_much_in_flight_has_no_room() {
+        let mut output = Output::default();
+        for _ in 0..IN_FLIGHT_MAX {
+            assert!(output.has_room());
+            output.issue();
+        }
+        assert!(!output.has_room());
+        output.deliver(0, b"x");
+        assert!(output.has_room());
+    }
+}

@@ -1,0 +1,143 @@
+//! May it run? The checks on a request, in the order in which a client can observe them.
+
+use shardis_protocol::Arguments;
+
+use crate::commands::registry;
+use crate::config::Settings;
+use crate::error::ReplyError;
+use crate::exec::Client;
+use crate::limits::SHOWN_BYTES_MAX;
+use crate::spec::{Flags, Registered, Runs};
+use crate::state::PauseMode;
+
+/// What the checks look at beside the client and its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions<'a> {
+    /// The running configuration.
+    pub settings: &'a Settings,
+    /// Memory is above `maxmemory`, and nothing could be evicted.
+    pub out_of_memory: bool,
+    /// The running CLIENT PAUSE.
+    pub pause: Option<PauseMode>,
+}
+
+/// What becomes of a request that passed the checks.
+#[derive(Clone, Copy, Debug)]
+pub enum Admitted {
+    /// It runs now.
+    Run(&'static Registered),
+    /// It is queued: the client is inside MULTI.
+    Queue(&'static Registered),
+    /// It waits for the end of a CLIENT PAUSE, and is then checked again.
+    Wait,
+}
+
+/// Finds the command of a request and checks whether it may run.
+///
+/// # Errors
+/// The first check that fails, as the client is told.
+#[inline]
+pub fn admit(
+    client: &Client,
+    args: Arguments<'_>,
+    conditions: &Conditions<'_>,
+) -> Result<Admitted, ReplyError> {
+    let command = find(args)?;
+    let flags = command.row.flags;
+    if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
+        return Err(ReplyError::NoAuth);
+    }
+    let in_multi = client.transaction.is_some();
+    if in_multi && flags.contains(Flags::NO_MULTI) {
+        return Err(ReplyError::NotInMulti);
+    }
+    if conditions.out_of_memory && refuses_without_memory(client, command) {
+        return Err(ReplyError::OutOfMemory);
+    }
+    if let Some(mode) = conditions.pause
+        && is_held_back(client, command, mode)
+    {
+        return Ok(Admitted::Wait);
+    }
+    if in_multi && !flags.contains(Flags::NOT_QUEUED) {
+        return Ok(Admitted::Queue(command));
+    }
+    Ok(Admitted::Run(command))
+}
+
+/// The command, or subcommand, that a request names, if its arity fits.
+///
+/// # Errors
+/// Unknown command, unknown subcommand, or wrong number of arguments.
+#[inline]
+pub fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
+    let name = args.at(0);
+    let mut command = registry().find(name).ok_or_else(|| unknown(args))?;
+    if !command.row.subcommands.is_empty()
+        && let Some(word) = args.get(1)
+    {
+        command = command.subcommand(word).ok_or_else(|| ReplyError::UnknownSubcommand {
+            word: shown(word, SHOWN_BYTES_MAX),
+            container: container_name(command),
+        })?;
+    }
+    // A container is never run itself: alone, it lacks its subcommand.
+    if !command.row.arity.accepts(args.len()) || matches!(command.row.runs, Runs::Container) {
+        return Err(ReplyError::arity(command.full_name.as_str()));
+    }
+    Ok(command)
+}
+
+fn container_name(command: &'static Registered) -> &'static str {
+    static UPPER: std::sync::LazyLock<std::collections::HashMap<&'static str, String>> =
+        std::sync::LazyLock::new(|| {
+            registry().all().iter().map(|known| (known.row.name, known.row.name.to_ascii_uppercase())).collect()
+        });
+    UPPER.get(command.row.name).map_or(command.row.name, String::as_str)
+}
+
+/// The error for a name that is no command: it repeats the beginning of the request.
+#[cold]
+fn unknown(args: Arguments<'_>) -> ReplyError {
+    let mut line = format!("'{}', with args beginning with: ", shown(args.at(0), SHOWN_BYTES_MAX));
+    let start = line.len();
+    for arg in args.tail(1).iter() {
+        let used = line.len() - start;
+        if used >= SHOWN_BYTES_MAX {
+            break;
+        }
+        line.push('\'');
+        line.push_str(&shown(arg, SHOWN_BYTES_MAX - used));
+        line.push_str("' ");
+    }
+    ReplyError::UnknownCommand(line)
+}
+
+fn shown(text: &[u8], bytes_max: usize) -> String {
+    // What a C string shows: up to the first NUL.
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(&text[..text.len().min(bytes_max)]).into_owned()
+}
+
+/// EXEC is refused when anything that was queued would be.
+fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
+    let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
+    match &client.transaction {
+        Some(transaction) if matches!(command.row.runs, Runs::Exec) => {
+            transaction.queue.iter().any(|queued| denied(queued.command))
+        }
+        _ => denied(command),
+    }
+}
+
+fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool {
+    let writes = |command: &Registered| command.row.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE);
+    match (mode, &client.transaction) {
+        (PauseMode::All, _) => true,
+        (PauseMode::Write, Some(transaction)) if matches!(command.row.runs, Runs::Exec) => {
+            transaction.queue.iter().any(|queued| writes(queued.command))
+        }
+        (PauseMode::Write, _) => writes(command),
+    }
+}
+

@@ -1,0 +1,201 @@
+//! Where does it run? The only place that decides.
+
+use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_protocol::Arguments;
+use shardis_storage::key::KeyHasher;
+use smallvec::SmallVec;
+
+use crate::error::ReplyError;
+use crate::exec::Client;
+use crate::exec::arguments::decode_cursor;
+use crate::spec::key_spec::keys_of;
+use crate::spec::{KeyShape, Registered, Runs};
+
+/// Where a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the loop of its connection.
+    Session,
+    /// On one shard.
+    Shard {
+        /// The shard.
+        shard: usize,
+        /// The key that says so.
+        key: Routed,
+    },
+    /// With these shards lent.
+    Lend(ShardSet),
+    /// On the loop of its connection, with these shards lent.
+    LendToSession(ShardSet),
+    /// On the loop of its connection, with the shards of the client's transaction lent.
+    Exec,
+    /// On every shard by itself.
+    EveryShard,
+    /// On every loop by itself.
+    EveryLoop,
+}
+
+/// The key that routed a command, hashed once and carried all the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Its argument; 0 when there is none.
+    pub index: u8,
+    /// Its hash.
+    pub hash: u64,
+    /// Its slot.
+    pub slot: u16,
+}
+
+impl Routed {
+    #[inline]
+    fn at(index: usize, bytes: &[u8], hasher: KeyHasher) -> Self {
+        // A position that does not fit is not remembered: 0 is the command's name, so the key is hashed again.
+        Self { index: u8::try_from(index).unwrap_or(0), hash: hasher.hash(bytes), slot: slot_of(bytes).number() }
+    }
+}
+
+/// Decides where a command runs.
+///
+/// # Errors
+/// When its keys cannot be told, or its cursor is none.
+#[inline]
+pub fn place(
+    command: &Registered,
+    args: Arguments<'_>,
+    hasher: KeyHasher,
+    shards: usize,
+) -> Result<Place, ReplyError> {
+    match command.row.runs {
+        Runs::OnKeys(_) | Runs::OnKeysLong(_) => match command.keys {
+            KeyShape::One(index) => {
+                let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
+                Ok(Place::Shard { shard: shard_of(key.slot, shards), key })
+            }
+            _ => place_of_keys(command, args, hasher, shards),
+        },
+        Runs::OnSession(_) | Runs::Container => Ok(Place::Session),
+        Runs::OnEveryShard(..) => Ok(Place::EveryShard),
+        Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
+        Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
+        Runs::OnCursorShard(_) => {
+            let (shard, _) = decode_cursor(args.at(1), shards)?;
+            Ok(Place::Shard { shard, key: Routed::default() })
+        }
+        Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
+        Runs::Exec => Ok(Place::Exec),
+    }
+}
+
+fn place_of_keys(
+    command: &Registered,
+    args: Arguments<'_>,
+    hasher: KeyHasher,
+    shards: usize,
+) -> Result<Place, ReplyError> {
+    let mut first = None;
+    let mut set = ShardSet::none(shards);
+    keys_of(command.row.keys, args, |index, _| {
+        if first.is_none() {
+            first = Some(Routed::at(index, args.at(index), hasher));
+        }
+        if shards > 1 {
+            set.insert(shard_of(slot_of(args.at(index)).number(), shards));
+        }
+    })
+    .unwrap_or_default();
+    // Without a readable key the handler will answer with its own error: any shard will do for that.
+    let key = first.unwrap_or_default();
+    if set.len() > 1 { Ok(Place::Lend(set)) } else { Ok(Place::Shard { shard: shard_of(key.slot, shards), key }) }
+}
+
+/// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.
+fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
+    let mut set = ShardSet::none(shards);
+    keys_of(command.row.keys, args, |index, _| set.insert(shard_of(slot_of(args.at(index)).number(), shards)))
+        .unwrap_or_default();
+    set
+}
+
+/// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
+pub fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
+    let mut set = ShardSet::none(shards);
+    for queued in client.transaction.iter().flat_map(|transaction| &transaction.queue) {
+        match place(queued.command, queued.request.arguments(), hasher, shards) {
+            Ok(Place::Shard { shard, .. }) => set.insert(shard),
+            Ok(Place::Lend(more) | Place::LendToSession(more)) => set.extend(&more),
+            Ok(Place::EveryShard) => set.extend(&ShardSet::all(shards)),
+            // A command that fails to be placed will fail to run, with the same error.
+            Ok(Place::Session | Place::EveryLoop | Place::Exec) | Err(_) => {}
+        }
+    }
+    for watched in client.watching.iter().flat_map(|watching| &watching.keys) {
+        set.insert(shard_of(watched.slot, shards));
+    }
+    set
+}
+
+/// A set of shards, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSet {
+    words: SmallVec<[u64; 2]>,
+}
+
+impl ShardSet {
+    /// No shard of so many.
+    pub fn none(shards: usize) -> Self {
+        Self { words: SmallVec::from_elem(0, shards.div_ceil(64)) }
+    }
+
+    /// All of so many.
+    pub fn all(shards: usize) -> Self {
+        let mut set = Self::none(shards);
+        (0..shards).for_each(|shard| set.insert(shard));
+        set
+    }
+
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: usize) {
+        self.words[shard / 64] |= 1 << (shard % 64);
+    }
+
+    /// Adds another set of as many shards.
+    pub fn extend(&mut self, other: &Self) {
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+    }
+
+    /// How many are in it.
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether none is in it.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
+    /// Its shards, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.words.iter().enumerate().flat_map(|(index, &word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_iterate_in_ascending_order() {
+        let mut set = ShardSet::none(130);
+        for shard in [129, 3, 64, 0] {
+            set.insert(shard);
+        }
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 3, 64, 129]);
+        assert_eq!(set.len(), 4);
+        assert_eq!(ShardSet::all(70).len(), 70);
+        assert!(ShardSet::none(70).is_empty());
+    }
+}

@@ -1,0 +1,201 @@
+//! Every error text that a client may see, in one enum: clients and people grep for these.
+//!
+//! `Display` gives the line without its leading `-`: code, space, text.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// Options that do not fit together or are unknown.
+    Syntax,
+    /// The key holds a value of another type.
+    WrongType,
+    /// An argument or value should be a 64-bit integer.
+    NotInteger,
+    /// An argument or value should be a floating-point number.
+    NotFloat,
+    /// An integer argument outside its bounds.
+    OutOfRange,
+    /// An integer argument that must be positive.
+    NotPositive,
+    /// An integer that must be within bounds.
+    OutOfBounds {
+        /// Smallest accepted value.
+        min: i64,
+        /// Largest accepted value.
+        max: i64,
+    },
+    /// The key does not exist.
+    NoSuchKey,
+    /// A database index outside `databases`.
+    DatabaseOutOfRange,
+    /// A database index that is no integer.
+    InvalidDatabase,
+    /// Source and destination are the same.
+    SameObject,
+    /// A SCAN cursor that is no number.
+    InvalidCursor,
+    /// A time to live of zero, below, or too large, for the command named.
+    InvalidExpire(&'static str),
+    /// The wrong number of words for the command named (`get`, `client|id`).
+    Arity(String),
+    /// No such command.
+    UnknownCommand(String),
+    /// No such subcommand of the container named, or the wrong number of words for it.
+    UnknownSubcommand {
+        /// What the client sent.
+        word: String,
+        /// The container, in capitals.
+        container: &'static str,
+    },
+    /// MULTI inside MULTI.
+    NestedMulti,
+    /// EXEC without MULTI.
+    ExecWithoutMulti,
+    /// DISCARD without MULTI.
+    DiscardWithoutMulti,
+    /// WATCH inside MULTI.
+    WatchInsideMulti,
+    /// EXEC after a command that could not be queued.
+    ExecAborted,
+    /// A command that may not be queued.
+    NotInMulti,
+    /// A command before authentication.
+    NoAuth,
+    /// A wrong user name or password.
+    WrongPassword,
+    /// AUTH with one argument where no password is set.
+    NoPasswordSet,
+    /// A client name with bytes that would break CLIENT LIST.
+    BadClientName,
+    /// HELLO with a version other than 2 or 3.
+    UnsupportedProtocol,
+    /// Memory is above `maxmemory`.
+    OutOfMemory,
+    /// The result would be longer than `proto-max-bulk-len`.
+    StringTooLong,
+    /// The keys belong to different slots.
+    CrossSlot,
+    /// A negative offset into a string.
+    OffsetOutOfRange,
+    /// A counter would leave 64 bits.
+    IncrementOverflow,
+    /// A decrement that has no negative.
+    DecrementOverflow,
+    /// A floating-point counter would become infinite or no number.
+    NotFinite,
+    /// LCS of something else than strings.
+    LcsNotStrings,
+    /// LCS with both LEN and IDX.
+    LcsLengthAndIndexes,
+    /// LCS of strings so long that it would take too much memory.
+    LcsTooLarge,
+    /// A bit offset that is no number, negative, or beyond the longest string.
+    BitOffset,
+    /// SETBIT with something else than 0 or 1.
+    BitValue,
+    /// BITPOS with a number other than 0 and 1.
+    BitArgument,
+    /// BITOP NOT of several keys.
+    BitopNot,
+    /// A BITFIELD integer type that does not exist.
+    BitfieldType,
+    /// An OVERFLOW behaviour that does not exist.
+    BitfieldOverflow,
+    /// BITFIELD_RO with an operation that writes.
+    BitfieldReadOnly,
+    /// Our own state failed a check while the command ran.
+    Internal,
+    /// A fixed text with its code.
+    Fixed(&'static str),
+    /// A text made for this case, with its code.
+    Text(String),
+}
+
+impl ReplyError {
+    /// An arity error for a command's full name.
+    pub fn arity(full_name: impl Into<String>) -> Self {
+        Self::Arity(full_name.into())
+    }
+
+    /// The line as sent, without the leading `-`.
+    pub fn line(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Syntax => "ERR syntax error",
+            Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Self::NotInteger => "ERR value is not an integer or out of range",
+            Self::NotFloat => "ERR value is not a valid float",
+            Self::OutOfRange => "ERR value is out of range",
+            Self::NotPositive => "ERR value is out of range, must be positive",
+            Self::NoSuchKey => "ERR no such key",
+            Self::DatabaseOutOfRange => "ERR DB index is out of range",
+            Self::InvalidDatabase => "ERR invalid DB index",
+            Self::SameObject => "ERR source and destination objects are the same",
+            Self::InvalidCursor => "ERR invalid cursor",
+            Self::NestedMulti => "ERR MULTI calls can not be nested",
+            Self::ExecWithoutMulti => "ERR EXEC without MULTI",
+            Self::DiscardWithoutMulti => "ERR DISCARD without MULTI",
+            Self::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
+            Self::ExecAborted => "EXECABORT Transaction discarded because of previous errors.",
+            Self::NotInMulti => "ERR Command not allowed inside a transaction",
+            Self::NoAuth => "NOAUTH Authentication required.",
+            Self::WrongPassword => "WRONGPASS invalid username-password pair or user is disabled.",
+            Self::NoPasswordSet => {
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?"
+            }
+            Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
+            Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
+            Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Self::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot",
+            Self::OffsetOutOfRange => "ERR offset is out of range",
+            Self::IncrementOverflow => "ERR increment or decrement would overflow",
+            Self::DecrementOverflow => "ERR decrement would overflow",
+            Self::NotFinite => "ERR increment would produce NaN or Infinity",
+            Self::LcsNotStrings => "ERR The specified keys must contain string values",
+            Self::LcsLengthAndIndexes => "ERR If you want both the length and indexes, please just use IDX.",
+            Self::LcsTooLarge => "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
+            Self::BitOffset => "ERR bit offset is not an integer or out of range",
+            Self::BitValue => "ERR bit is not an integer or out of range",
+            Self::BitArgument => "ERR The bit argument must be 1 or 0.",
+            Self::BitopNot => "ERR BITOP NOT must be called with a single source key.",
+            Self::BitfieldType => {
+                "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
+            }
+            Self::BitfieldOverflow => "ERR Invalid OVERFLOW type specified",
+            Self::BitfieldReadOnly => "ERR BITFIELD_RO only supports the GET subcommand",
+            Self::Internal => "ERR internal error: the command was stopped; see the server's log",
+            Self::Fixed(text) => text,
+            Self::Text(text) => text,
+            Self::OutOfBounds { min, max } => {
+                return Cow::Owned(format!("ERR value is out of range, value must between {min} and {max}"));
+            }
+            Self::InvalidExpire(command) => {
+                return Cow::Owned(format!("ERR invalid expire time in '{command}' command"));
+            }
+            Self::Arity(command) => {
+                return Cow::Owned(format!("ERR wrong number of arguments for '{command}' command"));
+            }
+            Self::UnknownCommand(shown) => return Cow::Owned(format!("ERR unknown command {shown}")),
+            Self::UnknownSubcommand { word, container } => {
+                return Cow::Owned(format!("ERR unknown subcommand '{word}'. Try {container} HELP."));
+            }
+        })
+    }
+
+    /// The error's code: its first word.
+    pub fn code(&self) -> String {
+        self.line().split(' ').next().unwrap_or("ERR").to_owned()
+    }
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line())
+    }
+}
+
+impl std::error::Error for ReplyError {}

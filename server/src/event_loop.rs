@@ -1,0 +1,313 @@
+//! The event loop of one shard: one thread that owns the shard and carries its share of the connections.
+//!
+//! A turn:
+//! 1. wait for sockets, the inbox and timers;
+//! 2. take in messages; read every ready socket once, parse, check, and sort the commands by shard (`turn`);
+//! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
+//! 4. write every connection that has output; cron within its time (`cron`).
+//!
+//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`.
+
+mod accept;
+mod cron;
+mod gather;
+mod lend;
+mod turn;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use shardis_protocol::Requests;
+use slab::Slab;
+
+use crate::config::Settings;
+use crate::connection::Connection;
+use crate::dispatch::run::Environment;
+use crate::exec::{Closing, Stamp};
+use crate::shard::Mesh;
+use crate::shard::chunk::ChunkPool;
+use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
+use crate::shard::poll::{Event, Poll};
+use crate::state::Node;
+pub use accept::Acceptor;
+use cron::Cron;
+use gather::Gathering;
+use lend::Operation;
+
+/// The loop of one shard.
+#[derive(Debug)]
+pub struct EventLoop {
+    index: usize,
+    node: Arc<Node>,
+    mesh: Arc<Mesh>,
+    inbox: Receiver<Message>,
+    poll: Poll,
+    /// Listeners, on the first loop.
+    acceptor: Option<Acceptor>,
+    connections: Slab<Connection>,
+    /// Connections to serve in this turn, or in the next one.
+    queue: Vec<usize>,
+    /// Connections with output to write.
+    dirty: Vec<usize>,
+    /// Connections that wait for the end of a CLIENT PAUSE.
+    paused: Vec<usize>,
+    /// Connections that are to be closed.
+    closing: Vec<usize>,
+    /// Work for this shard that waits until its partition is back.
+    waiting: VecDeque<Work>,
+    /// Commands over several shards that connections of this loop wait for.
+    operations: Slab<Operation>,
+    /// Commands over all shards or loops that connections of this loop wait for.
+    gatherings: Slab<Gathering>,
+    /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
+    under_way: Vec<u32>,
+    turn: Turn,
+    cron: Cron,
+    settings: Arc<Settings>,
+    stamp: Stamp,
+    now_us: i64,
+    out_of_memory: bool,
+}
+
+/// Work that needs this shard's partition.
+#[derive(Debug)]
+enum Work {
+    Run(Box<Batch>),
+    Lend { borrower: usize, operation: usize },
+    Gather(Arc<Gather>),
+}
+
+/// What a turn collects. Its memory is used turn after turn.
+#[derive(Debug)]
+struct Turn {
+    pool: ChunkPool,
+    source: Source,
+    /// The chunk that is being filled, and how far.
+    filled: Option<(u16, usize)>,
+    requests: Requests,
+    /// Commands by shard.
+    tasks: Vec<Vec<Task>>,
+    /// Which shards have commands whose cost is not constant.
+    long: Vec<bool>,
+    /// Replies nobody is to see.
+    scratch: Vec<u8>,
+    batches: Vec<Box<Batch>>,
+}
+
+impl EventLoop {
+    /// A loop over what the node's start has put together.
+    pub fn new(
+        index: usize,
+        node: Arc<Node>,
+        mesh: Arc<Mesh>,
+        inbox: Receiver<Message>,
+        poll: Poll,
+        acceptor: Option<Acceptor>,
+    ) -> Self {
+        let shards = mesh.len();
+        let settings = node.settings.load_full();
+        let now_us = node.clock.now_us();
+        let stamp = Stamp::new(&settings, now_us / 1000, false);
+        Self {
+            index,
+            mesh,
+            inbox,
+            poll,
+            acceptor,
+            connections: Slab::new(),
+            queue: Vec::new(),
+            dirty: Vec::new(),
+            paused: Vec::new(),
+            closing: Vec::new(),
+            waiting: VecDeque::new(),
+            operations: Slab::new(),
+            gatherings: Slab::new(),
+            under_way: vec![0; shards],
+            turn: Turn {
+                pool: ChunkPool::default(),
+                source: Source::default(),
+                filled: None,
+                requests: Requests::new(),
+                tasks: vec![Vec::new(); shards],
+                long: vec![false; shards],
+                scratch: Vec::new(),
+                batches: Vec::new(),
+            },
+            cron: Cron::new(now_us),
+            settings,
+            stamp,
+            now_us,
+            out_of_memory: false,
+            node,
+        }
+    }
+
+    /// Runs turns until the node is to end.
+    ///
+    /// # Errors
+    /// When the system can no longer say which sockets are ready.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.node.shutdown.is_requested() {
+            self.wait()?;
+            self.begin_turn();
+            self.take_in_messages();
+            self.accept();
+            self.resume_paused();
+            self.serve_and_execute();
+            self.write();
+            self.run_cron();
+            self.close_connections();
+        }
+        self.farewell();
+        Ok(())
+    }
+
+    /// Step 1: waits, unless there is something to do at once.
+    fn wait(&mut self) -> io::Result<()> {
+        let busy = !self.queue.is_empty() || self.cron.has_garbage();
+        let timeout = if busy { Duration::ZERO } else { self.time_to_sleep() };
+        let Self { poll, connections, queue, dirty, acceptor, mesh, inbox, index, node, .. } = self;
+        let bell = mesh.bell(*index);
+        let may_sleep =
+            timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
+        let timeout = if may_sleep { timeout } else { Duration::ZERO };
+        poll.wait(Some(timeout), |event| match event {
+            Event::Accept { listener } => {
+                if let Some(acceptor) = acceptor {
+                    acceptor.mark_ready(listener);
+                }
+            }
+            Event::Socket { connection: number, readable, writable } => {
+                let Some(connection) = connections.get_mut(number) else { return };
+                if readable {
+                    connection.readable = true;
+                    if !connection.is_queued {
+                        connection.is_queued = true;
+                        queue.push(number);
+                    }
+                }
+                if writable && connection.output.is_pending() && !connection.is_dirty {
+                    connection.is_dirty = true;
+                    dirty.push(number);
+                }
+            }
+        })?;
+        bell.awake();
+        Ok(())
+    }
+
+    /// Looks at the clock and the settings, once for the whole turn.
+    fn begin_turn(&mut self) {
+        self.now_us = self.node.clock.now_us();
+        let settings = self.node.settings.load();
+        if !Arc::ptr_eq(&settings, &self.settings) {
+            self.settings = Arc::clone(&settings);
+        }
+        let paused = self.node.pause.active(self.now_ms()).is_some();
+        self.stamp = Stamp::new(&self.settings, self.now_ms(), paused);
+        self.node.stats[self.index].turns.add(1);
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.now_us / 1000
+    }
+
+    fn environment(&self) -> Environment<'_> {
+        Environment {
+            hasher: self.node.hasher,
+            stamp: self.stamp,
+            settings: &self.settings,
+            shards: self.mesh.len(),
+        }
+    }
+
+    /// Step 2, first part: what other loops sent.
+    fn take_in_messages(&mut self) {
+        // What arrives meanwhile is taken in by the next turn, so that messages cannot keep sockets waiting.
+        for _ in 0..self.inbox.len() {
+            let Ok(message) = self.inbox.try_recv() else { break };
+            match message {
+                Message::Run(batch) => self.work(Work::Run(batch)),
+                Message::Done(batch) => self.deliver(batch),
+                Message::Lend { borrower, operation } => self.work(Work::Lend { borrower, operation }),
+                Message::Lent { operation, partition } => self.lent(operation, partition),
+                Message::Returned(partition) => self.returned(partition),
+                Message::Gather(gather) => self.take_part(gather),
+                Message::Gathered { gathering, from, part } => self.gathered(gathering, from, part),
+                Message::Connect { socket, peer } => self.connect(socket, peer),
+            }
+        }
+    }
+
+    /// Puts a connection on the list to serve.
+    fn enqueue(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        if !connection.is_queued {
+            connection.is_queued = true;
+            self.queue.push(number);
+        }
+    }
+
+    fn mark_dirty(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(number);
+        }
+    }
+
+    /// Step 4: writes every connection that has output, once.
+    fn write(&mut self) {
+        let mut written = 0;
+        for number in std::mem::take(&mut self.dirty) {
+            let Some(connection) = self.connections.get_mut(number) else { continue };
+            connection.is_dirty = false;
+            let had_room = connection.output.has_room();
+            match connection.output.write(&mut connection.socket, &mut written) {
+                Ok(done) => {
+                    let answered = done && connection.output.in_flight() == 0;
+                    if answered && connection.client.closing == Closing::AfterReply {
+                        connection.client.closing = Closing::Now;
+                    }
+                    if !done && self.is_over_output_limit(number) {
+                        self.disconnect(number);
+                    } else if !had_room || self.connections[number].input.has_unparsed() {
+                        self.enqueue(number);
+                    }
+                }
+                Err(_) => connection.client.closing = Closing::Now,
+            }
+            if self.connections[number].client.closing == Closing::Now {
+                self.closing.push(number);
+            }
+        }
+        if written > 0 {
+            self.node.stats[self.index].bytes_out.add(written);
+        }
+    }
+
+    /// Has a connection closed at the end of the turn.
+    fn disconnect(&mut self, number: usize) {
+        if let Some(connection) = self.connections.get_mut(number) {
+            connection.client.closing = Closing::Now;
+            self.closing.push(number);
+        }
+    }
+
+    fn close_connections(&mut self) {
+        for number in std::mem::take(&mut self.closing) {
+            if self.connections.try_remove(number).is_some() {
+                self.node.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Says what is still to be said, as far as sockets take it without waiting.
+    fn farewell(&mut self) {
+        self.dirty = self.connections.iter().map(|(number, _)| number).collect();
+        self.write();
+    }
+}

@@ -1,0 +1,201 @@
+//! What a loop does now and then: expiry, freeing, client timeouts, figures. Each within a bound, so that no turn is long.
+
+use std::time::Duration;
+
+
+use super::EventLoop;
+use super::turn::count_memory;
+use crate::exec::{Closing, Partition};
+use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
+
+/// When what is due next, Unix microseconds; and what the last second counted.
+#[derive(Debug)]
+pub(super) struct Cron {
+    next_us: i64,
+    next_second_us: i64,
+    garbage: bool,
+    next_database: usize,
+    stats_epoch: u64,
+    last: [u64; 3],
+    sweep_from: usize,
+}
+
+impl Cron {
+    pub(super) fn new(now_us: i64) -> Self {
+        Self {
+            next_us: now_us,
+            next_second_us: now_us,
+            garbage: false,
+            next_database: 0,
+            stats_epoch: 0,
+            last: [0; 3],
+            sweep_from: 0,
+        }
+    }
+
+    /// Whether there is something to free, for which the loop does not sleep.
+    pub(super) fn has_garbage(&self) -> bool {
+        self.garbage
+    }
+}
+
+impl EventLoop {
+    /// How long the loop may sleep when nothing happens.
+    pub(super) fn time_to_sleep(&self) -> Duration {
+        if !self.node.clock.is_real() {
+            // Time stands still: whoever moves it rings.
+            return Duration::from_secs(3600);
+        }
+        let mut next_us = self.cron.next_us;
+        if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms())) {
+            next_us = next_us.min(until_ms * 1000);
+        }
+        // Rounded up, so that the loop does not wake a moment too early and find nothing due.
+        Duration::from_micros((next_us - self.now_us).clamp(0, 1_000_000) as u64) + Duration::from_micros(999)
+    }
+
+    /// The last step of a turn.
+    pub(super) fn run_cron(&mut self) {
+        self.release_garbage();
+        if self.now_us < self.cron.next_us {
+            return;
+        }
+        let hz = i64::from(self.settings.hz.clamp(1, 500));
+        self.cron.next_us = self.now_us + 1_000_000 / hz;
+        self.expire();
+        self.sweep_clients(hz);
+        if self.now_us >= self.cron.next_second_us {
+            self.cron.next_second_us = self.now_us + 1_000_000;
+            self.every_second();
+        }
+    }
+
+    /// Frees some of what was flushed or unlinked. Between two slices, sockets are served.
+    fn release_garbage(&mut self) {
+        let mesh = std::sync::Arc::clone(&self.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else { return };
+        let partition = held.get();
+        self.cron.garbage = partition.keyspace.pending_release() > 0;
+        if self.cron.garbage {
+            let left = count_memory(partition, &self.node, |partition| partition.keyspace.release(RELEASE_SLICE));
+            self.cron.garbage = left > 0;
+        }
+    }
+
+    /// Removes keys whose time has come, a slice of time per run.
+    fn expire(&mut self) {
+        if self.node.pause.active(self.now_ms()).is_some() {
+            return;
+        }
+        let mesh = std::sync::Arc::clone(&self.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else { return };
+        let (now_ms, first) = (self.now_ms(), self.cron.next_database);
+        let clock = &self.node.clock;
+        let begin_us = clock.now_us();
+        let databases = self.settings.databases as usize;
+        count_memory(held.get(), &self.node, |partition| {
+            for step in 0..databases {
+                let db = (first + step) % databases;
+                expire_database(partition, db, now_ms);
+                if clock.now_us() - begin_us > EXPIRE_SLICE_US {
+                    partition.figures.expire_time_caps += 1;
+                    self.cron.next_database = (db + 1) % databases;
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
+    fn sweep_clients(&mut self, hz: i64) {
+        let count = self.connections.len();
+        if count == 0 {
+            return;
+        }
+        let share = count.div_ceil(hz as usize).max(50);
+        let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
+        let first = if self.cron.sweep_from >= self.connections.capacity() { 0 } else { self.cron.sweep_from };
+        let last = (first + share).min(self.connections.capacity());
+        for number in first..last {
+            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let idle_ms = now_ms - connection.client.active_ms;
+            if idle_ms > 2000 {
+                connection.output.release();
+            }
+            let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000;
+            if idle_too_long && connection.client.closing == Closing::No {
+                self.node.log.verbose(format_args!("Closing idle client"));
+                self.node.stats[self.index].timeouts.add(1);
+                self.disconnect(number);
+            } else if self.is_over_output_limit(number) {
+                self.disconnect(number);
+            }
+        }
+        self.cron.sweep_from = last;
+    }
+
+    /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
+    pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
+        let limit = self.settings.client_output_buffer_limit.normal;
+        let now_ms = self.now_ms();
+        let Some(connection) = self.connections.get_mut(number) else { return false };
+        let bytes = connection.output.bytes() as u64;
+        let over_hard = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
+        let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
+        if !over_soft {
+            connection.over_soft_limit_since_ms = None;
+        }
+        let since_ms = *connection.over_soft_limit_since_ms.get_or_insert(now_ms);
+        if !over_soft {
+            connection.over_soft_limit_since_ms = None;
+        }
+        let over = over_hard || over_soft && now_ms - since_ms > limit.soft_seconds as i64 * 1000;
+        if over {
+            self.node.stats[self.index].output_limit_closes.add(1);
+            self.node.log.warning(format_args!(
+                "Client id={} addr={} closed for overcoming of output buffer limits.",
+                connection.client.id,
+                connection.client.peer.remote()
+            ));
+        }
+        over
+    }
+
+    fn every_second(&mut self) {
+        let stats = &self.node.stats[self.index];
+        let epoch = self.node.stats_epoch.load(std::sync::atomic::Ordering::Acquire);
+        if epoch != self.cron.stats_epoch {
+            self.cron.stats_epoch = epoch;
+            stats.reset();
+            self.cron.last = [0; 3];
+        }
+        let now = [stats.commands.get(), stats.bytes_in.get(), stats.bytes_out.get()];
+        let rates = [&stats.commands_per_second, &stats.bytes_in_per_second, &stats.bytes_out_per_second];
+        for ((rate, now), last) in rates.into_iter().zip(now).zip(self.cron.last) {
+            rate.set(now.saturating_sub(last));
+        }
+        self.cron.last = now;
+        let mesh = std::sync::Arc::clone(&self.mesh);
+        if let Some(mut held) = mesh.cell(self.index).own() {
+            held.get().watches.prune();
+        }
+    }
+}
+
+/// Keys looked at in one slice of a database's expiry.
+const EXPIRE_LOOKS: usize = 2000;
+
+fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
+    let Partition { keyspace, expired, .. } = partition;
+    if keyspace.database(db).volatile_len() == 0 {
+        return;
+    }
+    keyspace.database_mut(db).expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
+        expired.push((db as u16, entry.key().into()));
+    });
+    for (db, key) in &partition.expired {
+        partition.watches.touch(*db, key);
+    }
+    partition.figures.expired += partition.expired.len() as u64;
+    partition.journal_expired();
+}

@@ -1,0 +1,157 @@
+//! Commands that every shard, or every loop, does by itself; the loop of the connection makes one reply of the parts.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use shardis_protocol::{Arguments, Encoder};
+
+use super::turn::count_memory;
+use super::{EventLoop, Work};
+use crate::connection::Hold;
+use crate::dispatch::run::{finish, run_part};
+use crate::error::ReplyError;
+use crate::exec::view::Held;
+use crate::exec::{Clients, Closing, OwnedRequest, Part, Session};
+use crate::shard::inbox::{Gather, Message};
+use crate::spec::{Registered, Runs};
+
+/// A command whose parts are being gathered.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    connection: usize,
+    client: u64,
+    sequence: u32,
+    command: &'static Registered,
+    gather: Arc<Gather>,
+    /// What has come, by shard or loop.
+    parts: Vec<Option<Result<Part, ReplyError>>>,
+    missing: usize,
+}
+
+impl EventLoop {
+    pub(super) fn begin_gathering(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        let shards = self.mesh.len();
+        let connection = &mut self.connections[number];
+        connection.hold = Hold::UnderWay(command);
+        let entry = self.gatherings.vacant_entry();
+        let gather = Arc::new(Gather {
+            origin: self.index,
+            gathering: entry.key(),
+            command,
+            request: OwnedRequest::copy(args),
+            db: connection.client.db,
+            resp: connection.client.resp,
+            client: connection.client.id,
+        });
+        entry.insert(Gathering {
+            connection: number,
+            client: connection.client.id,
+            sequence: connection.output.issue(),
+            command,
+            gather: Arc::clone(&gather),
+            parts: (0..shards).map(|_| None).collect(),
+            missing: shards,
+        });
+        for shard in (0..shards).filter(|&shard| shard != self.index) {
+            self.mesh.send(shard, Message::Gather(Arc::clone(&gather)));
+        }
+        self.take_part(gather);
+    }
+
+    /// Does this shard's or loop's part.
+    pub(super) fn take_part(&mut self, gather: Arc<Gather>) {
+        match gather.command.row.runs {
+            Runs::OnEveryShard(..) => self.work(Work::Gather(gather)),
+            Runs::OnEveryLoop(handler, _) => {
+                let clients = self.connections.iter_mut().map(|(_, connection)| {
+                    connection.measure();
+                    &mut connection.client
+                });
+                let part = handler(&mut Clients {
+                    args: gather.request.arguments(),
+                    asker: gather.client,
+                    clients: Box::new(clients),
+                    now_ms: self.now_us / 1000,
+                });
+                self.close_killed();
+                self.hand_in(&gather, part);
+            }
+            _ => unreachable!("only commands on every shard or loop are gathered"),
+        }
+    }
+
+    /// Clients that a command has marked are closed with the turn.
+    fn close_killed(&mut self) {
+        let killed = self.connections.iter().filter(|(_, connection)| connection.client.closing == Closing::Now);
+        self.closing.extend(killed.map(|(number, _)| number));
+    }
+
+    /// Does this shard's part. False when its partition is lent.
+    pub(super) fn run_part(&mut self, gather: &Gather) -> bool {
+        let mesh = Arc::clone(&self.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else { return false };
+        let environment = self.environment();
+        let part = count_memory(held.get(), &self.node, |partition| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let args = gather.request.arguments();
+                run_part(Held::One(partition), gather.command, args, gather.db, gather.resp, &environment)
+            }))
+            .unwrap_or(Err(ReplyError::Internal))
+        });
+        drop(held);
+        self.hand_in(gather, part);
+        true
+    }
+
+    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>) {
+        if gather.origin == self.index {
+            self.gathered(gather.gathering, self.index, part);
+        } else {
+            let gathering = gather.gathering;
+            self.mesh.send(gather.origin, Message::Gathered { gathering, from: self.index, part });
+        }
+    }
+
+    /// A part has come; with the last one, the reply is made.
+    pub(super) fn gathered(&mut self, number: usize, from: usize, part: Result<Part, ReplyError>) {
+        let Some(gathering) = self.gatherings.get_mut(number) else { return };
+        gathering.parts[from] = Some(part);
+        gathering.missing -= 1;
+        if gathering.missing > 0 {
+            return;
+        }
+        let gathering = self.gatherings.remove(number);
+        self.merge(gathering);
+    }
+
+    fn merge(&mut self, gathering: Gathering) {
+        let Gathering { connection: number, client, sequence, command, gather, parts, .. } = gathering;
+        let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else { return };
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        if connection.client.id != client {
+            return;
+        }
+        connection.hold = Hold::None;
+        let mode = connection.client.reply_mode;
+        let resp = connection.client.resp;
+        let out = connection.output.begin(sequence);
+        let start = out.len();
+        let parts: Result<Vec<Part>, ReplyError> = parts.into_iter().flatten().collect();
+        let result = parts.and_then(|parts| {
+            let mut session = Session {
+                args: gather.request.arguments(),
+                reply: Encoder::new(out, resp),
+                client: &mut connection.client,
+                node: &self.node,
+                now_ms: self.now_us / 1000,
+            };
+            merge(&mut session, &parts)
+        });
+        finish(result, start, connection.output.begin(sequence), resp);
+        connection.mute(mode, sequence, start);
+        connection.output.end(sequence, start);
+        self.node.stats[self.index].commands.add(1);
+        self.mark_dirty(number);
+        self.wake_if_it_may_go_on(number);
+    }
+}

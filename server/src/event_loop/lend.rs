@@ -1,0 +1,294 @@
+//! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the command
+//! with plain access to all of them.
+//!
+//! If all of them are free at this moment, the loop holds their cells while it runs, and nobody notices. Otherwise it asks
+//! the owners, in ascending order of shards, and each hands its partition over by value once it has done what came
+//! before. Two coordinators can wait for each other only in ascending order, so never in a circle.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use shardis_protocol::{Arguments, Encoder};
+use smallvec::SmallVec;
+
+use super::turn::count_memory;
+use super::{EventLoop, Work};
+use crate::connection::Hold;
+use crate::dispatch::plan::{Place, Routed, ShardSet, shards_of_transaction};
+use crate::dispatch::run::{self, Call};
+use crate::dispatch::transaction;
+use crate::error::ReplyError;
+use crate::exec::view::Held;
+use crate::exec::{OwnedRequest, Partition, Session, View};
+use crate::limits::BORROW_TRIES;
+use crate::shard::inbox::{Batch, Message};
+use crate::spec::{Registered, Runs};
+
+/// A command that waits for partitions.
+#[derive(Debug)]
+pub(super) struct Operation {
+    connection: usize,
+    client: u64,
+    sequence: u32,
+    command: &'static Registered,
+    request: OwnedRequest,
+    /// Shards still to be asked, the next one last.
+    missing: Vec<usize>,
+    /// What was lent so far, by shard.
+    lent: Vec<Option<Box<Partition>>>,
+}
+
+impl EventLoop {
+    /// Begins a command that needs more than one shard or loop. It runs when all before it has been answered, and what
+    /// comes after it waits.
+    pub(super) fn run_alone(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        place: Place,
+    ) {
+        let connection = &mut self.connections[number];
+        if connection.output.in_flight() > 0 {
+            connection.hold = Hold::Drain(OwnedRequest::copy(args));
+            return;
+        }
+        match place {
+            Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args),
+            Place::Lend(shards) | Place::LendToSession(shards) => self.begin_operation(number, command, args, &shards),
+            Place::Exec => {
+                let shards = shards_of_transaction(&connection.client, self.node.hasher, self.mesh.len());
+                self.begin_operation(number, command, args, &shards);
+            }
+            Place::Session | Place::Shard { .. } => unreachable!("commands on one shard or none do not run alone"),
+        }
+    }
+
+    fn begin_operation(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        shards: &ShardSet,
+    ) {
+        let sequence = self.connections[number].output.issue();
+        if self.run_if_free(number, sequence, command, args, shards) {
+            return;
+        }
+        self.node.stats[self.index].lends.add(1);
+        let connection = &mut self.connections[number];
+        connection.hold = Hold::UnderWay(command);
+        let mut missing: Vec<usize> = shards.iter().collect();
+        missing.reverse();
+        let operation = self.operations.insert(Operation {
+            connection: number,
+            client: connection.client.id,
+            sequence,
+            command,
+            request: OwnedRequest::copy(args),
+            missing,
+            lent: (0..self.mesh.len()).map(|_| None).collect(),
+        });
+        self.ask_for_next(operation);
+    }
+
+    /// Runs the command at once if no partition that it needs is taken.
+    fn run_if_free(
+        &mut self,
+        number: usize,
+        sequence: u32,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        shards: &ShardSet,
+    ) -> bool {
+        if !self.waiting.is_empty() {
+            return false;
+        }
+        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mut cells: SmallVec<[_; 8]> = SmallVec::new();
+        for shard in shards.iter() {
+            match mesh.cell(shard).borrow(BORROW_TRIES) {
+                Some(held) => cells.push((shard, held)),
+                None => return false,
+            }
+        }
+        let mut partitions: SmallVec<[Option<Box<Partition>>; 8]> = (0..mesh.len()).map(|_| None).collect();
+        for (shard, held) in &mut cells {
+            partitions[*shard] = Some(held.take());
+        }
+        self.run_lent(number, sequence, command, args, &mut partitions);
+        for (shard, held) in &mut cells {
+            if let Some(partition) = partitions[*shard].take() {
+                held.put(partition);
+            }
+        }
+        true
+    }
+
+    /// Asks for the next partition; runs the command when there is none left to ask for.
+    fn ask_for_next(&mut self, number: usize) {
+        let Some(operation) = self.operations.get_mut(number) else { return };
+        match operation.missing.last() {
+            Some(&shard) => self.mesh.send(shard, Message::Lend { borrower: self.index, operation: number }),
+            None => self.run_operation(number),
+        }
+    }
+
+    /// A partition that was asked for is here.
+    pub(super) fn lent(&mut self, number: usize, partition: Box<Partition>) {
+        let Some(operation) = self.operations.get_mut(number) else {
+            return self.give_back(partition);
+        };
+        operation.missing.pop();
+        let shard = partition.shard;
+        operation.lent[shard] = Some(partition);
+        self.ask_for_next(number);
+    }
+
+    fn run_operation(&mut self, number: usize) {
+        let Some(mut operation) = self.operations.try_remove(number) else { return };
+        let connection = operation.connection;
+        // The client may have gone meanwhile; its command runs all the same, as it would have on one shard.
+        let is_here = self.connections.get(connection).is_some_and(|found| found.client.id == operation.client);
+        if is_here {
+            self.connections[connection].hold = Hold::None;
+            let args = operation.request.arguments();
+            self.run_lent(connection, operation.sequence, operation.command, args, &mut operation.lent);
+            self.wake_if_it_may_go_on(connection);
+        }
+        for partition in operation.lent.into_iter().flatten() {
+            self.give_back(partition);
+        }
+    }
+
+    fn give_back(&mut self, partition: Box<Partition>) {
+        self.mesh.send(partition.shard, Message::Returned(partition));
+    }
+
+    /// Runs a command on the partitions it needs, and answers it.
+    fn run_lent(
+        &mut self,
+        number: usize,
+        sequence: u32,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        partitions: &mut [Option<Box<Partition>>],
+    ) {
+        let before = shardis_storage::memory::thread_balance();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.run_on(number, sequence, command, args, &mut *partitions)));
+        if outcome.is_err() {
+            self.node.log.warning(format_args!(
+                "a handler of '{}' panicked: the command was answered with an error, and what it had changed so far \
+                 stays; please report this as a bug",
+                command.full_name
+            ));
+            self.reply_to(number, sequence, |reply| reply.error(&*ReplyError::Internal.line()));
+        }
+        self.node.stats[self.index].commands.add(1);
+        // What a command over several shards allocates is booked to the first: the sum is what counts.
+        if let Some(partition) = partitions.iter_mut().find_map(|held| held.as_deref_mut()) {
+            partition.memory_bytes += shardis_storage::memory::thread_balance() - before;
+            count_memory(partition, &self.node, |_| {});
+        }
+    }
+
+    fn run_on(
+        &mut self,
+        number: usize,
+        sequence: u32,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        partitions: &mut [Option<Box<Partition>>],
+    ) {
+        let environment = crate::dispatch::run::Environment {
+            hasher: self.node.hasher,
+            stamp: self.stamp,
+            settings: &self.settings,
+            shards: self.mesh.len(),
+        };
+        let connection = &mut self.connections[number];
+        let mode = connection.client.reply_mode;
+        let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
+        let out = connection.output.begin(sequence);
+        let start = out.len();
+        match command.row.runs {
+            Runs::Exec => {
+                let mut caller = transaction::Caller {
+                    client: &mut connection.client,
+                    node: &self.node,
+                    now_ms: self.now_us / 1000,
+                };
+                transaction::exec(&mut caller, partitions, out, &environment);
+            }
+            Runs::OnSessionAndKeys(handler) => {
+                let mut view = View::new(Held::Many(partitions), environment.hasher, environment.stamp, db);
+                let mut session = Session {
+                    args,
+                    reply: Encoder::new(out, resp),
+                    client: &mut connection.client,
+                    node: &self.node,
+                    now_ms: self.now_us / 1000,
+                };
+                let result = handler(&mut session, &mut view);
+                run::finish(result, start, connection.output.begin(sequence), resp);
+            }
+            _ => {
+                let call = Call { command, args, db, modes, routed: Routed::default() };
+                run::run_call(Held::Many(partitions), call, None, out, &environment);
+            }
+        }
+        connection.mute(mode, sequence, start);
+        connection.output.end(sequence, start);
+        self.mark_dirty(number);
+    }
+
+    /// Does work that needs this shard's partition, or has it wait until that is back. In order.
+    pub(super) fn work(&mut self, work: Work) {
+        if !self.waiting.is_empty() {
+            return self.waiting.push_back(work);
+        }
+        if let Err(work) = self.try_work(work) {
+            self.waiting.push_back(work);
+        }
+    }
+
+    /// The partition is back: what waited for it goes on, until it is lent again.
+    pub(super) fn returned(&mut self, partition: Box<Partition>) {
+        self.mesh.cell(self.index).put_back(partition);
+        while let Some(work) = self.waiting.pop_front() {
+            if let Err(work) = self.try_work(work) {
+                return self.waiting.push_front(work);
+            }
+        }
+    }
+
+    /// Does the work, or gives it back when the partition is lent.
+    fn try_work(&mut self, work: Work) -> Result<(), Work> {
+        match work {
+            Work::Run(mut batch) => {
+                if !self.run_sent(&mut batch) {
+                    return Err(Work::Run(batch));
+                }
+                self.send_back(batch);
+            }
+            Work::Lend { borrower, operation } => match self.mesh.cell(self.index).take() {
+                Some(partition) => self.mesh.send(borrower, Message::Lent { operation, partition }),
+                None => return Err(Work::Lend { borrower, operation }),
+            },
+            Work::Gather(gather) => {
+                if !self.run_part(&gather) {
+                    return Err(Work::Gather(gather));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_back(&mut self, batch: Box<Batch>) {
+        if batch.origin == self.index {
+            self.deliver(batch);
+        } else {
+            self.mesh.send(batch.origin, Message::Done(batch));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Typed arguments: integers, floats, expiry options, keyword options.
+
+use shardis_protocol::Arguments;
+use shardis_storage::number;
+
+use crate::error::ReplyError;
+
+/// Reads a 64-bit integer as Redis does.
+///
+/// # Errors
+/// [`ReplyError::NotInteger`].
+#[inline]
+pub fn int(arg: &[u8]) -> Result<i64, ReplyError> {
+    number::parse_i64(arg).ok_or(ReplyError::NotInteger)
+}
+
+/// Reads an integer within bounds.
+///
+/// # Errors
+/// [`ReplyError::NotInteger`], or [`ReplyError::OutOfBounds`] outside the bounds.
+pub fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyError> {
+    let value = int(arg)?;
+    if (min..=max).contains(&value) { Ok(value) } else { Err(ReplyError::OutOfBounds { min, max }) }
+}
+
+/// Reads a floating-point number.
+///
+/// # Errors
+/// [`ReplyError::NotFloat`].
+pub fn float(arg: &[u8]) -> Result<f64, ReplyError> {
+    number::parse_f64(arg).ok_or(ReplyError::NotFloat)
+}
+
+/// Reads a 32-bit integer.
+///
+/// # Errors
+/// [`ReplyError::NotInteger`], or [`ReplyError::OutOfBounds`] when it needs more bits.
+pub fn int32(arg: &[u8]) -> Result<i32, ReplyError> {
+    let value = int_within(arg, i64::from(i32::MIN), i64::from(i32::MAX))?;
+    Ok(value as i32)
+}
+
+/// The database of an index.
+///
+/// # Errors
+/// [`ReplyError::DatabaseOutOfRange`] when there is none.
+pub fn database_at(index: i32, databases: usize) -> Result<u16, ReplyError> {
+    let known = usize::try_from(index).is_ok_and(|index| index < databases);
+    u16::try_from(index).ok().filter(|_| known).ok_or(ReplyError::DatabaseOutOfRange)
+}
+
+/// Reads the index of a database.
+///
+/// # Errors
+/// Those of [`int32`] and [`database_at`].
+pub fn database(arg: &[u8], databases: usize) -> Result<u16, ReplyError> {
+    database_at(int32(arg)?, databases)
+}
+
+/// Reads a SCAN cursor over all shards: the shard that it is in, and the cursor within that shard's database.
+///
+/// It is the inner cursor times the number of shards, plus the shard: with one shard just the inner cursor.
+///
+/// # Errors
+/// [`ReplyError::InvalidCursor`].
+pub fn decode_cursor(arg: &[u8], shards: usize) -> Result<(usize, u64), ReplyError> {
+    let cursor = cursor(arg).ok_or(ReplyError::InvalidCursor)?;
+    let shards = shards as u64;
+    Ok(((cursor % shards) as usize, cursor / shards))
+}
+
+/// The cursor to go on with after `inner` of a shard. An inner cursor of 0 means that the shard is done: the next one
+/// follows, and 0 after the last.
+pub fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
+    match inner {
+        0 if shard + 1 >= shards => 0,
+        0 => shard as u64 + 1,
+        // An inner cursor has at most 46 bits, so nothing wraps.
+        inner => inner.wrapping_mul(shards as u64).wrapping_add(shard as u64),
+    }
+}
+
+/// Reads an unsigned number as `strtoul` does, which clients have come to know from SCAN: a sign is accepted, and nothing
+/// at all is 0.
+fn cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() && !text.is_empty() {
+        return None;
+    }
+    let magnitude = digits.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 { None } else { value.checked_mul(10)?.checked_add(u64::from(digit)) }
+    })?;
+    Some(if negative { magnitude.wrapping_neg() } else { magnitude })
+}
+
+/// The error for a subcommand with options that do not go together.
+pub fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
+    let show = |index| String::from_utf8_lossy(args.get(index).unwrap_or_default()).into_owned();
+    ReplyError::Text(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{}'. Try {} HELP.",
+        show(1),
+        show(0).to_ascii_uppercase()
+    ))
+}
+
+/// Goes through optional words at the end of a request.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    args: Arguments<'a>,
+    next: usize,
+}
+
+impl<'a> Options<'a> {
+    /// The options from argument `from` on.
+    pub fn new(args: Arguments<'a>, from: usize) -> Self {
+        Self { args, next: from }
+    }
+
+    /// The next word, if there is one.
+    pub fn word(&mut self) -> Option<&'a [u8]> {
+        let word = self.args.get(self.next)?;
+        self.next += 1;
+        Some(word)
+    }
+
+    /// The argument that the option just read must be followed by.
+    ///
+    /// # Errors
+    /// [`ReplyError::Syntax`] when the request ends here.
+    pub fn value(&mut self) -> Result<&'a [u8], ReplyError> {
+        self.word().ok_or(ReplyError::Syntax)
+    }
+
+    /// An integer that must follow.
+    ///
+    /// # Errors
+    /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NotInteger`].
+    pub fn int(&mut self) -> Result<i64, ReplyError> {
+        int(self.value()?)
+    }
+
+    /// Position of the word that comes next.
+    pub fn position(&self) -> usize {
+        self.next
+    }
+}
+
+/// Whether an argument is this keyword, in any case. `keyword` is in capitals.
+#[inline]
+pub fn is(arg: &[u8], keyword: &str) -> bool {
+    arg.eq_ignore_ascii_case(keyword.as_bytes())
+}
+
+/// The four ways to say when a key expires: `EX`, `PX`, `EXAT`, `PXAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiration {
+    /// In seconds rather than milliseconds.
+    pub seconds: bool,
+    /// A point in time rather than a distance from now.
+    pub absolute: bool,
+}
+
+impl Expiration {
+    /// Seconds from now.
+    pub const EX: Self = Self { seconds: true, absolute: false };
+    /// Milliseconds from now.
+    pub const PX: Self = Self { seconds: false, absolute: false };
+    /// Unix time in seconds.
+    pub const EXAT: Self = Self { seconds: true, absolute: true };
+    /// Unix time in milliseconds.
+    pub const PXAT: Self = Self { seconds: false, absolute: true };
+
+    /// The way that an option names.
+    pub fn from_option(word: &[u8]) -> Option<Self> {
+        [("EX", Self::EX), ("PX", Self::PX), ("EXAT", Self::EXAT), ("PXAT", Self::PXAT)]
+            .into_iter()
+            .find(|(name, _)| is(word, name))
+            .map(|(_, way)| way)
+    }
+
+    /// The Unix time in milliseconds that `value` means, of whatever sign; `None` when it leaves 64 bits.
+    pub fn resolve(self, value: i64, now_ms: i64) -> Option<i64> {
+        let ms = if self.seconds { value.checked_mul(1000)? } else { value };
+        if self.absolute { Some(ms) } else { ms.checked_add(now_ms) }
+    }
+
+    /// The time that a positive argument means, for commands that store a value with it (SET, GETEX…).
+    ///
+    /// # Errors
+    /// [`ReplyError::NotInteger`], or [`ReplyError::InvalidExpire`] for `command` when not positive or too large.
+    pub fn at(self, arg: &[u8], now_ms: i64, command: &'static str) -> Result<i64, ReplyError> {
+        let value = int(arg)?;
+        if value <= 0 {
+            return Err(ReplyError::InvalidExpire(command));
+        }
+        self.resolve(value, now_ms).ok_or(ReplyError::InvalidExpire(command))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_is_resolved_without_overflow() {
+        assert_eq!(Expiration::EX.resolve(2, 10), Some(2010));
+        assert_eq!(Expiration::PXAT.resolve(2, 10), Some(2));
+        assert_eq!(Expiration::EX.resolve(i64::MAX / 1000 + 1, 0), None);
+        assert_eq!(Expiration::PX.resolve(i64::MAX, 1), None);
+        assert_eq!(Expiration::PX.at(b"0", 1, "set"), Err(ReplyError::InvalidExpire("set")));
+    }
+
+    #[test]
+    fn databases_are_checked() {
+        assert_eq!(database(b"15", 16), Ok(15));
+        assert_eq!(database(b"16", 16), Err(ReplyError::DatabaseOutOfRange));
+        assert_eq!(database(b"-1", 16), Err(ReplyError::DatabaseOutOfRange));
+        assert_eq!(database(b"65536", 100_000), Err(ReplyError::DatabaseOutOfRange));
+        assert_eq!(database(b"x", 16), Err(ReplyError::NotInteger));
+        let bounds = ReplyError::OutOfBounds { min: i64::from(i32::MIN), max: i64::from(i32::MAX) };
+        assert_eq!(database(b"2147483648", 16), Err(bounds));
+    }
+
+    #[test]
+    fn cursors_are_read_as_redis_reads_them() {
+        for (text, cursor) in [
+            ("0", Some(0)),
+            ("", Some(0)),
+            ("+7", Some(7)),
+            ("-1", Some(u64::MAX)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            (" 0", None),
+            ("0 ", None),
+            ("-", None),
+            ("x", None),
+        ] {
+            assert_eq!(super::cursor(text.as_bytes()), cursor, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_walks_one_shard_after_the_other() {
+        assert_eq!(encode_cursor(0, 0, 1), 0);
+        assert_eq!(encode_cursor(0, 5, 1), 5);
+        assert_eq!((encode_cursor(0, 0, 3), encode_cursor(1, 0, 3), encode_cursor(2, 0, 3)), (1, 2, 0));
+        for shards in 1..5 {
+            for shard in 0..shards {
+                for inner in [1, 2, 1 << 45] {
+                    let text = encode_cursor(shard, inner, shards).to_string();
+                    assert_eq!(decode_cursor(text.as_bytes(), shards), Ok((shard, inner)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A client as commands see it: who it is, what it selected, its transaction. Sockets and buffers are elsewhere.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use shardis_protocol::Resp;
+
+use super::request::OwnedRequest;
+use super::watch::WatchList;
+use crate::spec::Registered;
+
+/// The state of one client.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique in this process, ascending.
+    pub id: u64,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Its socket, as CLIENT LIST shows it.
+    pub fd: i32,
+    /// CLIENT SETNAME
+    pub name: Option<Box<[u8]>>,
+    /// CLIENT SETINFO LIB-NAME
+    pub library_name: Option<Box<[u8]>>,
+    /// CLIENT SETINFO LIB-VER
+    pub library_version: Option<Box<[u8]>>,
+    /// The selected database.
+    pub db: u16,
+    /// The protocol it speaks.
+    pub resp: Resp,
+    /// It has given the password, or none was needed when it connected.
+    pub authenticated: bool,
+    /// When it connected, Unix milliseconds.
+    pub created_ms: i64,
+    /// When it last sent something, Unix milliseconds.
+    pub active_ms: i64,
+    /// Its last command.
+    pub last_command: Option<&'static Registered>,
+    /// CLIENT REPLY
+    pub reply_mode: ReplyMode,
+    /// CLIENT NO-EVICT
+    pub no_evict: bool,
+    /// CLIENT NO-TOUCH
+    pub no_touch: bool,
+    /// Whether and when the connection ends.
+    pub closing: Closing,
+    /// What it queued after MULTI.
+    pub transaction: Option<Box<Transaction>>,
+    /// What it watches.
+    pub watching: Option<Box<WatchList>>,
+    /// Sizes of its buffers, kept by the connection for CLIENT LIST.
+    pub buffers: BufferSizes,
+}
+
+/// Sizes of the buffers of a connection, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BufferSizes {
+    /// Read and not yet executed.
+    pub query: usize,
+    /// Room left in the query buffer.
+    pub query_free: usize,
+    /// Waiting to be written.
+    pub output: usize,
+    /// Allocated for the connection in all.
+    pub total: usize,
+}
+
+/// Where a client comes from.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// Over TCP: its address and ours.
+    Tcp {
+        /// The client's address.
+        remote: SocketAddr,
+        /// The address it connected to.
+        local: SocketAddr,
+    },
+    /// Over the Unix socket at this path.
+    Unix(Arc<str>),
+}
+
+impl Peer {
+    /// The client's address as CLIENT LIST shows it.
+    pub fn remote(&self) -> String {
+        match self {
+            Self::Tcp { remote, .. } => remote.to_string(),
+            Self::Unix(path) => format!("{path}:0"),
+        }
+    }
+
+    /// The address it connected to as CLIENT LIST shows it.
+    pub fn local(&self) -> String {
+        match self {
+            Self::Tcp { local, .. } => local.to_string(),
+            Self::Unix(path) => format!("{path}:0"),
+        }
+    }
+
+    /// Whether it can only be a process of this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+/// CLIENT REPLY.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Replies are sent.
+    #[default]
+    On,
+    /// Nothing is sent.
+    Off,
+    /// The reply to the command that asked for it is not sent, nor the next one.
+    SkipNext,
+    /// The reply to this command is not sent.
+    Skip,
+}
+
+/// Whether and when a connection ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// It stays.
+    #[default]
+    No,
+    /// After what is to be said has been written.
+    AfterReply,
+    /// At once.
+    Now,
+}
+
+/// Commands queued after MULTI.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// The commands, in order.
+    pub queue: Vec<Queued>,
+    /// A command could not be queued: EXEC will refuse.
+    pub failed: bool,
+    /// Bytes the queue holds.
+    pub bytes: usize,
+}
+
+/// One queued command.
+#[derive(Debug)]
+pub struct Queued {
+    /// Its row.
+    pub command: &'static Registered,
+    /// Its arguments.
+    pub request: OwnedRequest,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, authenticated: bool) -> Self {
+        Self {
+            id,
+            peer,
+            fd,
+            name: None,
+            library_name: None,
+            library_version: None,
+            db: 0,
+            resp: Resp::V2,
+            authenticated,
+            created_ms: now_ms,
+            active_ms: now_ms,
+            last_command: None,
+            reply_mode: ReplyMode::On,
+            no_evict: false,
+            no_touch: false,
+            closing: Closing::No,
+            transaction: None,
+            watching: None,
+            buffers: BufferSizes::default(),
+        }
+    }
+
+    /// Back to the state of a new connection: RESET. Identity and library information stay.
+    pub fn reset(&mut self, authenticated: bool) {
+        self.name = None;
+        self.db = 0;
+        self.resp = Resp::V2;
+        self.authenticated = authenticated;
+        self.reply_mode = ReplyMode::On;
+        self.no_evict = false;
+        self.no_touch = false;
+        self.transaction = None;
+        self.watching = None;
+    }
+
+    /// Its line in CLIENT LIST, without the line feed.
+    pub fn describe(&self, now_ms: i64) -> String {
+        let mut line = String::with_capacity(320);
+        let text = |bytes: &Option<Box<[u8]>>| {
+            bytes.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+        };
+        let seconds = |since: i64| (now_ms - since).max(0) / 1000;
+        let queued = self.transaction.as_ref();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+             qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
+             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.peer.remote(),
+            self.peer.local(),
+            self.fd,
+            text(&self.name),
+            seconds(self.created_ms),
+            seconds(self.active_ms),
+            self.flags(),
+            self.db,
+            queued.map_or(-1, |transaction| transaction.queue.len() as i64),
+            self.watching.as_ref().map_or(0, |watching| watching.keys.len()),
+            self.buffers.query,
+            self.buffers.query_free,
+            queued.map_or(0, |transaction| transaction.bytes),
+            self.buffers.output,
+            self.buffers.total + size_of::<Self>(),
+            self.last_command.map_or("NULL", |command| command.full_name.as_str()),
+            if self.resp == Resp::V3 { 3 } else { 2 },
+            text(&self.library_name),
+            text(&self.library_version),
+        );
+        line
+    }
+
+    fn flags(&self) -> String {
+        let mut flags = String::new();
+        for (set, flag) in [
+            (self.transaction.is_some(), 'x'),
+            (self.watching.as_ref().is_some_and(|watching| watching.token.is_touched()), 'd'),
+            (self.closing == Closing::AfterReply, 'c'),
+            (matches!(self.peer, Peer::Unix(_)), 'U'),
+            (self.no_evict, 'e'),
+            (self.no_touch, 'T'),
+        ] {
+            if set {
+                flags.push(flag);
+            }
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        flags
+    }
+}

@@ -1,0 +1,114 @@
+//! What a command did to the data, in the form in which replicas and the append-only file repeat it.
+//!
+//! The default is the request itself, if it is a write and changed something. A handler reports another form where
+//! repeating the request would not give the same result (relative expiry, random choice, conditions).
+
+use smallvec::SmallVec;
+
+/// One effect: a command to repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The database it applies to.
+    pub db: u16,
+    /// Its words.
+    pub words: Vec<Vec<u8>>,
+}
+
+/// Collects the effects of one command.
+#[derive(Debug, Default)]
+pub struct Effects {
+    recording: bool,
+    changes: u64,
+    form: Form,
+}
+
+#[derive(Debug, Default)]
+enum Form {
+    #[default]
+    Verbatim,
+    Replaced(SmallVec<[Vec<Vec<u8>>; 1]>),
+    Nothing,
+}
+
+/// What remains to be written down once a command is done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing changed, or nothing is to be repeated.
+    Nothing,
+    /// Repeat the request as it came.
+    Verbatim,
+    /// Repeat these commands instead, in order.
+    Commands(Vec<Vec<Vec<u8>>>),
+}
+
+impl Effects {
+    /// A collector; with `recording` off nothing listens, and reports cost nothing.
+    pub fn new(recording: bool) -> Self {
+        Self { recording, ..Self::default() }
+    }
+
+    /// Whether somebody listens. Handlers ask before they build words for a report.
+    #[inline]
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Counts changes to the dataset.
+    #[inline]
+    pub fn changed(&mut self, count: u64) {
+        self.changes += count;
+    }
+
+    /// How many changes were counted.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Reports a command to repeat instead of the request; several calls add up.
+    pub fn replace(&mut self, words: &[&[u8]]) {
+        if !self.recording {
+            return;
+        }
+        let command = words.iter().map(|word| word.to_vec()).collect();
+        match &mut self.form {
+            Form::Replaced(commands) => commands.push(command),
+            form => *form = Form::Replaced(SmallVec::from_buf([command])),
+        }
+    }
+
+    /// Reports that nothing is to be repeated although something changed.
+    pub fn suppress(&mut self) {
+        self.form = Form::Nothing;
+    }
+
+    /// Takes what was reported and starts anew.
+    pub fn take(&mut self) -> Outcome {
+        let form = std::mem::take(&mut self.form);
+        let changed = std::mem::take(&mut self.changes) > 0;
+        match form {
+            Form::Replaced(commands) => Outcome::Commands(commands.into_vec()),
+            Form::Verbatim if changed => Outcome::Verbatim,
+            Form::Verbatim | Form::Nothing => Outcome::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_repeated_verbatim_unless_reported_otherwise() {
+        let mut effects = Effects::new(true);
+        assert_eq!(effects.take(), Outcome::Nothing);
+        effects.changed(1);
+        assert_eq!(effects.take(), Outcome::Verbatim);
+        effects.changed(1);
+        effects.replace(&[b"DEL", b"k"]);
+        assert_eq!(effects.take(), Outcome::Commands(vec![vec![b"DEL".to_vec(), b"k".to_vec()]]));
+        effects.changed(1);
+        effects.suppress();
+        assert_eq!(effects.take(), Outcome::Nothing);
+    }
+}

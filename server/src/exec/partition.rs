@@ -1,0 +1,92 @@
+//! What one shard owns: its part of the keyspace and what is kept beside it. It moves as one box, to whoever runs a
+//! command over several shards, and back.
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use shardis_storage::keyspace::{Keyspace, KeyspaceOptions};
+use shardis_storage::memory;
+
+use super::effect::Effect;
+use super::watch::Watches;
+
+/// The data of one shard.
+#[derive(Debug)]
+pub struct Partition {
+    /// Index of the shard that owns it.
+    pub shard: usize,
+    /// Its databases.
+    pub keyspace: Keyspace,
+    /// Which of its keys are watched, and by whom.
+    pub watches: Watches,
+    /// What it counts.
+    pub figures: Figures,
+    /// Keys that were found expired by the command that runs now: (database, key).
+    pub expired: Vec<(u16, Box<[u8]>)>,
+    /// Where effects go; none when nobody listens.
+    pub journal: Option<Journal>,
+    /// Its source of chance.
+    pub rng: SmallRng,
+    /// Bytes its values, keys and tables take, as the allocator hands them out.
+    pub memory_bytes: i64,
+}
+
+/// Takes the effects of a shard.
+pub type Journal = crossbeam_channel::Sender<Effect>;
+
+/// What a partition counts since the last CONFIG RESETSTAT.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Look-ups for reading that found a key.
+    pub hits: u64,
+    /// Look-ups for reading that found none.
+    pub misses: u64,
+    /// Keys removed because their time had come.
+    pub expired: u64,
+    /// Keys removed to make room.
+    pub evicted: u64,
+    /// Changes to the dataset; not reset.
+    pub changes: u64,
+    /// Share of volatile keys that the last active cycle found expired, in thousandths.
+    pub stale_permille: u64,
+    /// How often an active expiry cycle ended because its time was over.
+    pub expire_time_caps: u64,
+    /// Objects freed in the background.
+    pub lazily_freed: u64,
+}
+
+impl Figures {
+    /// Starts what CONFIG RESETSTAT resets anew.
+    pub fn reset(&mut self) {
+        *self = Self { changes: self.changes, ..Self::default() };
+    }
+}
+
+impl Partition {
+    /// An empty partition.
+    pub fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
+        let before = memory::thread_balance();
+        let keyspace = Keyspace::new(options);
+        Self {
+            shard,
+            keyspace,
+            watches: Watches::default(),
+            figures: Figures::default(),
+            expired: Vec::new(),
+            journal,
+            rng: SmallRng::seed_from_u64(seed ^ shard as u64),
+            memory_bytes: memory::thread_balance() - before,
+        }
+    }
+
+    /// Puts the removal of expired keys into the journal, ahead of the command that found them.
+    pub fn journal_expired(&mut self) {
+        if let Some(journal) = &self.journal {
+            for (db, key) in self.expired.drain(..) {
+                // A closed channel means that the listener has gone; effects then go nowhere.
+                let _ = journal.send(Effect { db, words: vec![b"DEL".to_vec(), key.into_vec()] });
+            }
+        } else {
+            self.expired.clear();
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A request that outlives the buffer it was read into: queued by MULTI, or sent to every shard.
+
+use shardis_protocol::{Arguments, Span};
+
+/// The arguments of one request in memory of their own.
+#[derive(Clone, Debug)]
+pub struct OwnedRequest {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl OwnedRequest {
+    /// Copies a request. Complexity: O(its bytes).
+    pub fn copy(args: Arguments<'_>) -> Self {
+        let mut bytes = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
+        let mut spans = Vec::with_capacity(args.len());
+        for arg in args.iter() {
+            let span = Span::new(bytes.len(), arg.len());
+            spans.push(span.expect("the query buffer limit keeps a request within the reach of spans"));
+            bytes.extend_from_slice(arg);
+        }
+        Self { bytes, spans }
+    }
+
+    /// The arguments, the command's name first.
+    pub fn arguments(&self) -> Arguments<'_> {
+        Arguments::new(&self.bytes, &self.spans, &[])
+    }
+
+    /// Its bytes, and where in them its arguments lie.
+    pub fn into_parts(self) -> (Vec<u8>, Vec<Span>) {
+        (self.bytes, self.spans)
+    }
+
+    /// Bytes it holds, for the limits of a transaction and CLIENT LIST.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + std::mem::size_of_val(&*self.spans)
+    }
+}

@@ -1,0 +1,58 @@
+//! What handlers get that work on a client and the node rather than on keys.
+
+use shardis_protocol::{Arguments, Encoder};
+
+use super::CommandResult;
+use super::client::Client;
+use crate::state::Node;
+
+/// One client with its request, and the node it is connected to.
+pub struct Session<'a> {
+    /// The request; argument 0 is the command's name.
+    pub args: Arguments<'a>,
+    /// Where the reply goes.
+    pub reply: Encoder<'a>,
+    /// The client.
+    pub client: &'a mut Client,
+    /// What all loops of the node share.
+    pub node: &'a Node,
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+}
+
+impl Session<'_> {
+    /// Answers the HELP of a container: its first line names the command as it was sent, the last two HELP itself.
+    pub fn help(&mut self, lines: &[&str]) -> CommandResult {
+        let command = String::from_utf8_lossy(self.args.at(0)).to_ascii_uppercase();
+        self.reply.array(lines.len() + 3);
+        self.reply.simple(format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+        for line in lines.iter().chain(&["HELP", "    Print this help."]) {
+            self.reply.simple(line);
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("client", &self.client.id).finish_non_exhaustive()
+    }
+}
+
+/// The connections of one loop, for a command that goes over all of them.
+pub struct Clients<'a> {
+    /// The request.
+    pub args: Arguments<'a>,
+    /// Who asks.
+    pub asker: u64,
+    /// The connections that this loop carries.
+    pub clients: Box<dyn Iterator<Item = &'a mut Client> + 'a>,
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+}
+
+impl std::fmt::Debug for Clients<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clients").field("asker", &self.asker).finish_non_exhaustive()
+    }
+}

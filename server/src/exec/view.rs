@@ -1,0 +1,368 @@
+//! The databases that a command may touch: of one shard, or of several that were lent for it.
+
+use shardis_cluster::slot::shard_of;
+use rand::rngs::SmallRng;
+use shardis_storage::entry::Entry;
+use shardis_storage::key::{Key, KeyHasher};
+use shardis_storage::keyspace::eviction::lfu::{self, LfuOptions};
+use shardis_storage::keyspace::{Database, Expiry, Lookup, OnExpired};
+use shardis_storage::memory::Buffer;
+use shardis_storage::value::StringRef;
+
+use super::context::NewString;
+use super::effect::Effects;
+use super::partition::{Figures, Partition};
+use super::watch::Watches;
+use crate::config::Settings;
+use crate::error::ReplyError;
+
+/// The time and the rules of access that all commands of a turn share.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+    /// Access clock of entries that are made or touched now.
+    pub clock: u32,
+    /// Set where the access clock counts uses instead of telling the time of the last one.
+    pub lfu: Option<LfuOptions>,
+    /// What becomes of expired keys that are come across: they stay while writes are paused and on replicas.
+    pub on_expired: OnExpired,
+    /// `lazyfree-lazy-server-del`: overwritten and renamed-over values are freed later.
+    pub lazy_server_del: bool,
+    /// `lazyfree-lazy-user-del`: DEL behaves as UNLINK.
+    pub lazy_user_del: bool,
+    /// `lazyfree-lazy-user-flush`: FLUSHALL and FLUSHDB free later unless told otherwise.
+    pub lazy_user_flush: bool,
+}
+
+impl Stamp {
+    /// What holds at `now_ms` under these settings.
+    pub fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
+        let policy = settings.maxmemory_policy.policy();
+        Self {
+            now_ms,
+            clock: policy.new_clock(now_ms),
+            lfu: policy.is_lfu().then_some(LfuOptions {
+                log_factor: settings.lfu_log_factor,
+                decay_minutes: settings.lfu_decay_time,
+            }),
+            on_expired: match (writes_paused, settings.lazyfree_lazy_expire) {
+                (true, _) => OnExpired::Keep,
+                (false, true) => OnExpired::Unlink,
+                (false, false) => OnExpired::Remove,
+            },
+            lazy_server_del: settings.lazyfree_lazy_server_del,
+            lazy_user_del: settings.lazyfree_lazy_user_del,
+            lazy_user_flush: settings.lazyfree_lazy_user_flush,
+        }
+    }
+
+    /// Notes that an entry was used.
+    #[inline]
+    pub fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
+        let clock = match self.lfu {
+            None => self.clock,
+            Some(options) => lfu::touch(entry.clock(), self.now_ms, options, rng),
+        };
+        entry.set_clock(clock);
+    }
+}
+
+/// The partitions a command was given.
+pub enum Held<'a> {
+    /// Those of one shard.
+    One(&'a mut Partition),
+    /// Those of several shards, by shard index; the others are `None`.
+    Many(&'a mut [Option<Box<Partition>>]),
+}
+
+impl Held<'_> {
+    /// The same partitions for a shorter time.
+    #[inline]
+    pub fn reborrow(&mut self) -> Held<'_> {
+        match self {
+            Self::One(partition) => Held::One(partition),
+            Self::Many(partitions) => Held::Many(partitions),
+        }
+    }
+
+    /// Does something to each.
+    #[inline]
+    pub fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
+        match self {
+            Self::One(partition) => act(partition),
+            Self::Many(partitions) => partitions.iter_mut().filter_map(|held| held.as_deref_mut()).for_each(act),
+        }
+    }
+
+    /// The first of them: the one that counts what concerns all.
+    #[inline]
+    pub fn first(&mut self) -> Option<&mut Partition> {
+        match self {
+            Self::One(partition) => Some(partition),
+            Self::Many(partitions) => partitions.iter_mut().find_map(|held| held.as_deref_mut()),
+        }
+    }
+
+    /// Whether somebody listens to their effects.
+    #[inline]
+    pub fn journals(&mut self) -> bool {
+        self.first().is_some_and(|partition| partition.journal.is_some())
+    }
+}
+
+/// The databases that a command may touch, as seen from one client.
+pub struct View<'a> {
+    held: Held<'a>,
+    /// Time and rules of access.
+    pub stamp: Stamp,
+    /// The client's selected database.
+    pub db: u16,
+    /// Leave access clocks alone (CLIENT NO-TOUCH).
+    pub no_touch: bool,
+    hasher: KeyHasher,
+}
+
+impl<'a> View<'a> {
+    /// A view of one partition or several.
+    pub fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
+        Self { held, stamp, db, no_touch: false, hasher }
+    }
+
+    /// The partition that owns a slot.
+    ///
+    /// # Panics
+    /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
+    #[inline]
+    pub fn partition(&mut self, slot: u16) -> &mut Partition {
+        match &mut self.held {
+            Held::One(partition) => partition,
+            Held::Many(partitions) => {
+                let shard = shard_of(slot, partitions.len());
+                partitions[shard].as_deref_mut().expect("the shard of every key of a command is lent to it")
+            }
+        }
+    }
+
+    /// The partition of a shard.
+    ///
+    /// # Panics
+    /// When it was not lent.
+    pub fn shard(&mut self, shard: usize) -> &mut Partition {
+        match &mut self.held {
+            Held::One(partition) => partition,
+            Held::Many(partitions) => {
+                partitions[shard].as_deref_mut().expect("the shards that a command names are lent to it")
+            }
+        }
+    }
+
+    /// Does something with another database selected.
+    pub fn in_database<T>(&mut self, db: u16, act: impl FnOnce(&mut Self) -> T) -> T {
+        let selected = std::mem::replace(&mut self.db, db);
+        let result = act(self);
+        self.db = selected;
+        result
+    }
+
+    /// The partitions held.
+    pub fn held(&mut self) -> &mut Held<'a> {
+        &mut self.held
+    }
+
+    /// A key with its hash and slot. Complexity: O(its length).
+    pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        Key { bytes, hash: self.hasher.hash(bytes), slot: shardis_cluster::slot::slot_of(bytes).number() }
+    }
+
+    /// The client's database in the partition of a key.
+    #[inline]
+    pub fn database(&mut self, key: &Key<'_>) -> &mut Database {
+        let db = usize::from(self.db);
+        self.partition(key.slot).keyspace.database_mut(db)
+    }
+
+    /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
+    #[inline]
+    pub fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.read_touching(key, !self.no_touch)
+    }
+
+    /// Looks a key up for a question about it rather than its value: as [`read`](Self::read), but not an access.
+    #[inline]
+    pub fn inspect(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.read_touching(key, false)
+    }
+
+    #[inline]
+    fn read_touching(&mut self, key: &Key<'_>, touch: bool) -> Option<&Entry> {
+        let (stamp, db) = (self.stamp, self.db);
+        let Partition { keyspace, figures, rng, expired, watches, .. } = self.partition(key.slot);
+        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+            Lookup::Live(entry) => {
+                figures.hits += 1;
+                if touch {
+                    stamp.touch(entry, rng);
+                }
+                Some(entry)
+            }
+            Lookup::Missing => {
+                figures.misses += 1;
+                None
+            }
+            Lookup::Expired => {
+                figures.misses += 1;
+                note_expired(stamp, db, key, figures, expired, watches);
+                None
+            }
+        }
+    }
+
+    /// Looks a key up for changing it: as [`read`](Self::read), but neither a hit nor a miss.
+    #[inline]
+    pub fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        let (stamp, db, touch) = (self.stamp, self.db, !self.no_touch);
+        let Partition { keyspace, figures, rng, expired, watches, .. } = self.partition(key.slot);
+        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+            Lookup::Live(entry) => {
+                if touch {
+                    stamp.touch(entry, rng);
+                }
+                Some(entry)
+            }
+            Lookup::Missing => None,
+            Lookup::Expired => {
+                note_expired(stamp, db, key, figures, expired, watches);
+                None
+            }
+        }
+    }
+
+    /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
+    pub fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        let (stamp, db) = (self.stamp, self.db);
+        let Partition { keyspace, figures, expired, watches, .. } = self.partition(key.slot);
+        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+            Lookup::Live(entry) => Some(entry),
+            Lookup::Missing => None,
+            Lookup::Expired => {
+                note_expired(stamp, db, key, figures, expired, watches);
+                None
+            }
+        }
+    }
+
+    /// Looks a string up for reading; see [`read`](Self::read).
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub fn read_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
+        self.read(key).map(|entry| entry.string().ok_or(ReplyError::WrongType)).transpose()
+    }
+
+    /// Looks a string up for changing it; see [`write`](Self::write).
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub fn write_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
+        self.write(key).map(|entry| entry.string().ok_or(ReplyError::WrongType)).transpose()
+    }
+
+    /// The entry of a key that this command has looked up before and found live. Several can be held at a time.
+    ///
+    /// # Panics
+    /// When the shard of the slot was not lent; see [`partition`](Self::partition).
+    pub fn found(&self, key: &Key<'_>) -> Option<&Entry> {
+        let partition = match &self.held {
+            Held::One(partition) => &**partition,
+            Held::Many(partitions) => {
+                let shard = shard_of(key.slot, partitions.len());
+                partitions[shard].as_deref().expect("the shard of every key of a command is lent to it")
+            }
+        };
+        partition.keyspace.database(usize::from(self.db)).peek(key)
+    }
+
+    /// The one place where a write marks its key: watchers learn of it, and the change is counted.
+    #[inline]
+    pub fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
+        effects.changed(1);
+        self.signal(key);
+    }
+
+    /// Tells watchers that a key changed, without counting a change to the dataset.
+    #[inline]
+    pub fn signal(&mut self, key: &Key<'_>) {
+        let db = self.db;
+        let watches = &mut self.partition(key.slot).watches;
+        if !watches.is_empty() {
+            watches.touch(db, key.bytes);
+        }
+    }
+
+    /// Stores a string under a key, whatever was there.
+    #[inline]
+    pub fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
+        let stamp = self.stamp;
+        let database = self.database(key);
+        let entry = match value {
+            NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
+            NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
+        };
+        // A new value is as recent as a new key; how often the key was used stays known.
+        if stamp.lfu.is_none() {
+            entry.set_clock(stamp.clock);
+        }
+    }
+
+    /// Stores bytes that were put together in a buffer.
+    pub fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
+        let clock = self.stamp.clock;
+        self.database(key).set_buffer(key, buffer, expiry, clock);
+    }
+
+    /// Stores an integer as a string.
+    #[inline]
+    pub fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
+        let clock = self.stamp.clock;
+        self.database(key).set_integer(key, value, expiry, clock);
+    }
+
+    /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
+    pub fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
+        let clock = self.stamp.clock;
+        self.database(key).string_mut(key, len, clock)
+    }
+
+    /// Removes a key, freeing a large value later when `lazily`. True when it was there.
+    pub fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
+        let database = self.database(key);
+        if lazily { database.unlink(key) } else { database.remove(key) }
+    }
+}
+
+/// Accounts for a key that a look-up found past its time; unless expired keys stay, the look-up has removed it.
+#[cold]
+fn note_expired(
+    stamp: Stamp,
+    db: u16,
+    key: &Key<'_>,
+    figures: &mut Figures,
+    expired: &mut Vec<(u16, Box<[u8]>)>,
+    watches: &mut Watches,
+) {
+    if stamp.on_expired == OnExpired::Keep {
+        return;
+    }
+    figures.expired += 1;
+    expired.push((db, key.bytes.into()));
+    watches.touch(db, key.bytes);
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("db", &self.db).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! One running node: put together, started, stopped.
+//!
+//! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before anything
+//! else happens; 3. one thread per shard; 4. *ready* in the log, when connections really are accepted.
+//! Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its turn and writes what it
+//! can; 3. threads are joined; 4. sockets and files that others see (the Unix socket's path, the pid file) are removed.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use shardis_storage::keyspace::{KeyspaceOptions, Layout};
+
+use crate::clock::Clock;
+use crate::config::{Config, Settings};
+use crate::connection::listener::{bind_tcp, bind_unix};
+use crate::event_loop::{Acceptor, EventLoop};
+use crate::exec::Partition;
+use crate::exec::partition::Journal;
+use crate::log::Log;
+use crate::shard::Mesh;
+use crate::shard::poll::{Listener, Poll};
+use crate::state::{Addresses, Node};
+
+/// Why a node did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The configuration leaves nothing to listen on.
+    NoAddress,
+    /// The system refused something else.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } => {
+                write!(f, "Failed listening on port: {address}: {error}. Is another server running there?")
+            }
+            Self::NoAddress => {
+                write!(f, "Configured to not listen anywhere, exiting: set a port, or the path of a unixsocket.")
+            }
+            Self::Io(error) => write!(f, "The node could not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What a node is started with beside its configuration.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) log: Log,
+    pub(crate) seed: u64,
+    pub(crate) journal: Option<Journal>,
+    /// Port 0 means any free port rather than none.
+    pub(crate) any_port: bool,
+}
+
+/// A node that runs until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) state: Arc<Node>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    unix_path: Option<PathBuf>,
+}
+
+impl Running {
+    /// Starts a node.
+    pub(crate) fn start(parts: Parts) -> Result<Self, StartError> {
+        let Parts { config, clock, log, seed, journal, any_port } = parts;
+        let settings = config.settings();
+        let shards = shard_count(&settings);
+        let (listeners, addresses) = listen(&settings, any_port, &log)?;
+        let state = Arc::new(Node::new(config, clock, log, shards, seed));
+        let _ = state.addresses.set(addresses);
+
+        let (mut polls, mut members) = (Vec::new(), Vec::new());
+        for shard in 0..shards {
+            let (poll, waker) = Poll::new()?;
+            members.push((Partition::new(shard, keyspace(&settings, &state), seed, journal.clone()), waker));
+            polls.push(poll);
+        }
+        let (mesh, inboxes) = Mesh::new(members);
+        let mesh = Arc::new(mesh);
+        let ringing = Arc::clone(&mesh);
+        state.connect_bells(move || ringing.ring_all());
+        let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
+
+        let mut acceptor = Some(acceptor);
+        let mut running = Self { state, threads: Vec::new(), unix_path: None };
+        running.unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty()).map(PathBuf::from);
+        for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
+            let event_loop =
+                EventLoop::new(shard, Arc::clone(&running.state), Arc::clone(&mesh), inbox, poll, acceptor.take());
+            // Should a later thread fail to start, dropping what runs stops those before it.
+            let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || event_loop.run())?;
+            running.threads.push(thread);
+        }
+        running.announce();
+        Ok(running)
+    }
+
+    /// Says in the log where the node can be reached.
+    fn announce(&self) {
+        let Some(addresses) = self.state.addresses.get() else { return };
+        if !addresses.tcp.is_empty() {
+            self.state.log.notice(format_args!("Ready to accept connections tcp"));
+        }
+        if addresses.unix.is_some() {
+            self.state.log.notice(format_args!("Ready to accept connections unix"));
+        }
+    }
+
+    /// Stops the node and waits until its threads are gone.
+    pub(crate) fn stop(&mut self) {
+        self.state.shutdown.request();
+        self.state.ring_all();
+        self.wait();
+    }
+
+    /// Waits until the node has been stopped, by a command or a signal.
+    pub(crate) fn wait(&mut self) {
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.state.log.warning(format_args!("a loop ended with an error: {error}")),
+                Err(_) => self.state.log.warning(format_args!("a loop ended with a panic; please report this as a bug")),
+            }
+        }
+        if let Some(path) = self.unix_path.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// As many shards as configured, or as there are cores.
+fn shard_count(settings: &Settings) -> usize {
+    match settings.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count as usize,
+    }
+}
+
+fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
+    KeyspaceOptions {
+        databases: settings.databases as usize,
+        layout: if settings.cluster_enabled { Layout::PerSlot } else { Layout::Single },
+        hasher: state.hasher,
+        slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
+    }
+}
+
+/// Binds every configured address.
+fn listen(settings: &Settings, any_port: bool, log: &Log) -> Result<(Vec<Listener>, Addresses), StartError> {
+    let (mut listeners, mut addresses) = (Vec::new(), Addresses::default());
+    if settings.port > 0 || any_port {
+        bind_all(settings, log, &mut listeners, &mut addresses)?;
+    }
+    if !settings.unixsocket.is_empty() {
+        let mode = Some(settings.unixsocketperm).filter(|&mode| mode > 0);
+        let listener = bind_unix(&settings.unixsocket, mode)
+            .map_err(|error| StartError::Listen { address: settings.unixsocket.clone(), error })?;
+        listeners.push(listener);
+        addresses.unix = Some(settings.unixsocket.clone());
+    }
+    if listeners.is_empty() { Err(StartError::NoAddress) } else { Ok((listeners, addresses)) }
+}
+
+/// Binds the TCP port on every address of `bind`. An address with a `-` before it may be missing on this machine.
+fn bind_all(
+    settings: &Settings,
+    log: &Log,
+    listeners: &mut Vec<Listener>,
+    addresses: &mut Addresses,
+) -> Result<(), StartError> {
+    let mut port = settings.port;
+    for configured in &settings.bind.0 {
+        let (name, optional) = match configured.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (configured.as_str(), false),
+        };
+        let bound = resolve(name).and_then(|ip| bind_tcp(ip, port, settings.tcp_backlog as i32));
+        match bound {
+            Ok((listener, address)) => {
+                port = address.port();
+                listeners.push(listener);
+                addresses.tcp.push(address);
+            }
+            Err(error) if optional && is_missing(&error) => {}
+            Err(error) => {
+                let address = format!("{name}:{port}");
+                log.warning(format_args!("Could not create server TCP listening socket {address}: {error}"));
+                return Err(StartError::Listen { address, error });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn resolve(name: &str) -> io::Result<IpAddr> {
+    match name {
+        "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        "::*" => Ok(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
+        _ => match name.parse() {
+            Ok(ip) => Ok(ip),
+            Err(_) => std::net::ToSocketAddrs::to_socket_addrs(&(name, 0))?
+                .next()
+                .map(|address: SocketAddr| address.ip())
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        },
+    }
+}
+
+/// Whether an address, or its whole family, is not there on this machine.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT))
+}

@@ -1,0 +1,4 @@
+//! What the node tells about itself.
+
+pub mod process;
+pub mod stats;

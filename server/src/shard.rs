@@ -1,0 +1,93 @@
+//! What a shard is made of: the cell that holds its data, the inbox and doorbell that reach its loop, the sockets it
+//! waits for. [`Mesh`] is all shards of a node as one loop sees them.
+//!
+//! Nothing here knows a command; the loop itself is in `event_loop`.
+
+pub mod cell;
+pub mod chunk;
+pub mod doorbell;
+pub mod inbox;
+pub mod poll;
+pub(crate) mod sync;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use self::cell::Cell;
+use self::doorbell::Doorbell;
+use self::inbox::Message;
+use self::poll::Waker;
+use crate::exec::Partition;
+
+/// All shards of a node, reachable from each of its loops.
+#[derive(Debug)]
+pub struct Mesh {
+    shards: Vec<Reach>,
+}
+
+/// How a loop reaches one shard.
+#[derive(Debug)]
+struct Reach {
+    cell: Cell<Partition>,
+    inbox: Sender<Message>,
+    bell: Doorbell<Waker>,
+}
+
+impl Mesh {
+    /// Joins partitions and the wakers of their loops. Also returns the receiving end of each inbox.
+    pub fn new(shards: impl IntoIterator<Item = (Partition, Waker)>) -> (Self, Vec<Receiver<Message>>) {
+        let mut receivers = Vec::new();
+        let shards = shards
+            .into_iter()
+            .map(|(partition, waker)| {
+                // Unbounded in type only: what a connection may have under way is bounded, and so are connections.
+                let (inbox, receiver) = crossbeam_channel::unbounded();
+                receivers.push(receiver);
+                Reach { cell: Cell::new(partition), inbox, bell: Doorbell::new(waker) }
+            })
+            .collect();
+        (Self { shards }, receivers)
+    }
+
+    /// How many shards there are.
+    pub fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether there are none; a node has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// The cell of a shard's data.
+    #[inline]
+    pub fn cell(&self, shard: usize) -> &Cell<Partition> {
+        &self.shards[shard].cell
+    }
+
+    /// The doorbell of a shard's loop.
+    #[inline]
+    pub fn bell(&self, shard: usize) -> &Doorbell<Waker> {
+        &self.shards[shard].bell
+    }
+
+    /// Puts a message into a shard's inbox and wakes its loop if it sleeps.
+    pub fn send(&self, shard: usize, message: Message) {
+        let reach = &self.shards[shard];
+        // The receiver goes only with the loop, at the end of the node: nobody is left to care then.
+        if reach.inbox.send(message).is_ok() {
+            reach.bell.ring();
+        }
+    }
+
+    /// Messages waiting in a shard's inbox.
+    pub fn backlog(&self, shard: usize) -> usize {
+        self.shards[shard].inbox.len()
+    }
+
+    /// Wakes all loops.
+    pub fn ring_all(&self) {
+        for reach in &self.shards {
+            reach.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Read chunks: the memory that the connections of a turn are read into, one after another.
+//!
+//! A chunk is shared while commands that lie in it are under way on another shard; a loop then goes on with another one.
+
+use std::sync::Arc;
+
+use crate::limits::CHUNK_BYTES;
+
+/// Bytes that were read from clients, shared by the commands that lie in them.
+pub type Chunk = Arc<Vec<u8>>;
+
+/// The chunks of one loop.
+#[derive(Debug, Default)]
+pub struct ChunkPool {
+    spare: Vec<Chunk>,
+}
+
+/// Chunks kept for reuse: more are freed.
+const SPARES_MAX: usize = 8;
+
+impl ChunkPool {
+    /// A chunk of [`CHUNK_BYTES`] that nobody else holds.
+    pub fn take(&mut self) -> Chunk {
+        match self.spare.iter_mut().position(|chunk| Arc::get_mut(chunk).is_some()) {
+            Some(free) => self.spare.swap_remove(free),
+            None => Arc::new(vec![0; CHUNK_BYTES]),
+        }
+    }
+
+    /// Takes a chunk back, for when whoever shares it is done.
+    pub fn put(&mut self, chunk: Chunk) {
+        if chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {
+            self.spare.push(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_chunk_is_not_handed_out() {
+        let mut pool = ChunkPool::default();
+        let first = pool.take();
+        let shared = Arc::clone(&first);
+        pool.put(first);
+        let second = pool.take();
+        assert!(!Arc::ptr_eq(&second, &shared));
+        drop(shared);
+        pool.put(second);
+        assert_eq!(pool.spare.len(), 2);
+        assert_eq!(Arc::strong_count(&pool.take()), 1);
+    }
+}

@@ -1,0 +1,263 @@
+//! What loops send each other: the whole vocabulary, one closed enum.
+
+use std::sync::Arc;
+
+use shardis_protocol::{Arguments, Resp, Span};
+use shardis_storage::memory::Buffer;
+
+use super::chunk::Chunk;
+use super::poll::Socket;
+use crate::error::ReplyError;
+use crate::exec::{OwnedRequest, Part, Partition, Peer};
+use crate::spec::Registered;
+
+/// A message to a loop.
+#[derive(Debug)]
+pub enum Message {
+    /// Run these commands on your partition and send them back.
+    Run(Box<Batch>),
+    /// Your commands have run: here are the replies.
+    Done(Box<Batch>),
+    /// Lend your partition to this loop's operation.
+    Lend {
+        /// The loop that asks.
+        borrower: usize,
+        /// Its operation.
+        operation: usize,
+    },
+    /// The partition that your operation asked for.
+    Lent {
+        /// The operation.
+        operation: usize,
+        /// The partition.
+        partition: Box<Partition>,
+    },
+    /// The partition you lent comes back.
+    Returned(Box<Partition>),
+    /// Do your part of a command over all shards or loops.
+    Gather(Arc<Gather>),
+    /// A part of a command that you gather.
+    Gathered {
+        /// The gathering loop's number for it.
+        gathering: usize,
+        /// Which shard or loop did it.
+        from: usize,
+        /// What came of it.
+        part: Result<Part, ReplyError>,
+    },
+    /// A new connection for you.
+    Connect {
+        /// Its socket.
+        socket: Socket,
+        /// Where it comes from.
+        peer: Peer,
+    },
+}
+
+/// A command over all shards or loops, as each of them gets it.
+#[derive(Debug)]
+pub struct Gather {
+    /// The loop that asks and merges.
+    pub origin: usize,
+    /// Its number for it.
+    pub gathering: usize,
+    /// The command.
+    pub command: &'static Registered,
+    /// The request.
+    pub request: OwnedRequest,
+    /// The client's database.
+    pub db: u16,
+    /// The client's protocol.
+    pub resp: Resp,
+    /// The client's id.
+    pub client: u64,
+}
+
+/// A command on its way to a shard and back.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Its row.
+    pub command: &'static Registered,
+    /// Hash of the key that routed it.
+    pub hash: u64,
+    /// The connection on the loop it came from.
+    pub connection: u32,
+    /// Low bits of the client's id: tells a reused connection number.
+    pub client: u32,
+    /// Its place in the order of the connection's replies.
+    pub sequence: u32,
+    /// Its first span.
+    pub first_span: u32,
+    /// How many spans.
+    pub spans: u32,
+    /// Its detached buffers, counted from 1; 0 when it has none.
+    pub detached: u32,
+    /// Which chunk its spans are over.
+    pub chunk: u16,
+    /// Slot of the key that routed it.
+    pub slot: u16,
+    /// The client's database.
+    pub db: u16,
+    /// Argument that is the key that routed it.
+    pub key: u8,
+    /// What else there is to know of the client.
+    pub modes: Modes,
+}
+
+impl Task {
+    /// Where its request lies.
+    #[inline]
+    pub fn place(&self) -> Place {
+        Place { chunk: self.chunk, first_span: self.first_span, spans: self.spans, detached: self.detached }
+    }
+}
+
+/// Where a request lies in a [`Source`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which chunk its spans are over.
+    pub chunk: u16,
+    /// Its first span.
+    pub first_span: u32,
+    /// How many spans.
+    pub spans: u32,
+    /// Its detached buffers, counted from 1; 0 when it has none.
+    pub detached: u32,
+}
+
+bitflags::bitflags! {
+    /// What a command must know of its client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Modes: u8 {
+        /// It speaks RESP3.
+        const RESP3 = 1;
+        /// Its replies are not sent.
+        const MUTE = 2;
+        /// It leaves access clocks alone.
+        const NO_TOUCH = 4;
+    }
+}
+
+impl Modes {
+    /// The protocol of the reply.
+    #[inline]
+    pub fn resp(self) -> Resp {
+        if self.contains(Self::RESP3) { Resp::V3 } else { Resp::V2 }
+    }
+}
+
+/// Commands and the bytes they lie in.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// Read chunks.
+    pub chunks: Vec<Chunk>,
+    /// Spans over them.
+    pub spans: Vec<Span>,
+    /// Big arguments in buffers of their own, by request.
+    pub detached: Vec<Vec<Buffer>>,
+}
+
+impl Source {
+    /// The arguments of a task, given its big ones.
+    #[inline]
+    pub fn arguments<'a>(&'a self, task: &Task, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
+        self.arguments_at(task.place(), buffers)
+    }
+
+    /// Takes in a request that lies in one of the chunks.
+    #[inline]
+    pub fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Place {
+        let first_span = self.spans.len() as u32;
+        self.spans.extend_from_slice(spans);
+        let mut detached = 0;
+        if !buffers.is_empty() {
+            self.detached.push(buffers);
+            detached = self.detached.len() as u32;
+        }
+        Place { chunk, first_span, spans: spans.len() as u32, detached }
+    }
+
+    /// Takes in a request that lies elsewhere, as a chunk of its own.
+    pub fn copy(&mut self, args: Arguments<'_>) -> Place {
+        let request = OwnedRequest::copy(args);
+        let (bytes, spans) = request.into_parts();
+        self.chunks.push(Arc::new(bytes));
+        self.add((self.chunks.len() - 1) as u16, &spans, Vec::new())
+    }
+
+    /// Drops the request that was taken in last.
+    #[inline]
+    pub fn remove_last(&mut self, place: Place) {
+        self.spans.truncate(place.first_span as usize);
+        if place.detached > 0 {
+            self.detached.pop();
+        }
+    }
+
+    /// The big arguments of a request.
+    #[inline]
+    pub fn buffers(&self, place: Place) -> impl Iterator<Item = &[u8]> {
+        let index = (place.detached as usize).checked_sub(1);
+        index.into_iter().flat_map(|index| &self.detached[index]).map(|buffer| &**buffer)
+    }
+
+    /// The arguments of a request, given its big ones.
+    #[inline]
+    pub fn arguments_at<'a>(&'a self, place: Place, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
+        let first = place.first_span as usize;
+        let spans = &self.spans[first..first + place.spans as usize];
+        Arguments::new(&self.chunks[usize::from(place.chunk)], spans, buffers)
+    }
+
+    /// Forgets everything but keeps the memory. Chunks are handed to `free`.
+    pub fn clear(&mut self, free: impl FnMut(Chunk)) {
+        self.chunks.drain(..).for_each(free);
+        self.spans.clear();
+        self.detached.clear();
+    }
+}
+
+/// Commands for one shard from one loop, and on the way back their replies.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The loop that sent it.
+    pub origin: usize,
+    /// The shard that is to run it.
+    pub target: usize,
+    /// The commands.
+    pub tasks: Vec<Task>,
+    /// Where their arguments lie.
+    pub source: Source,
+    /// Their replies, one after another.
+    pub replies: Vec<u8>,
+    /// Where the reply of each task ends.
+    pub ends: Vec<usize>,
+}
+
+impl Batch {
+    /// Takes over commands of a turn, with the bytes they lie in.
+    pub fn pack(&mut self, origin: usize, target: usize, tasks: &mut Vec<Task>, source: &mut Source) {
+        self.origin = origin;
+        self.target = target;
+        self.source.chunks.extend(source.chunks.iter().cloned());
+        for mut task in tasks.drain(..) {
+            let first = task.first_span as usize;
+            let spans = &source.spans[first..first + task.spans as usize];
+            task.first_span = self.source.spans.len() as u32;
+            self.source.spans.extend_from_slice(spans);
+            if let Some(index) = (task.detached as usize).checked_sub(1) {
+                self.source.detached.push(std::mem::take(&mut source.detached[index]));
+                task.detached = self.source.detached.len() as u32;
+            }
+            self.tasks.push(task);
+        }
+    }
+
+    /// Forgets everything but keeps the memory. Chunks are handed to `free`.
+    pub fn clear(&mut self, free: impl FnMut(Chunk)) {
+        self.tasks.clear();
+        self.source.clear(free);
+        self.replies.clear();
+        self.ends.clear();
+    }
+}

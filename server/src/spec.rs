@@ -1,0 +1,152 @@
+//! A command is one row: [`Command`]. Everything that is asked about a command (COMMAND and its subcommands, arity
+//! errors, ACL categories, routing, the keys of a request) derives from its row and is written nowhere else.
+//!
+//! Rows stand in `commands/*.rs` beside their handlers; the parts they are built from are in `spec/`.
+
+pub mod argument;
+pub mod arity;
+pub mod category;
+pub mod flags;
+pub mod key_spec;
+
+pub use argument::{Arg, ArgKind, Doc, Group};
+pub use arity::Arity;
+pub use category::Category;
+pub use flags::Flags;
+pub use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
+
+use crate::exec::{ClientsHandler, Handler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+
+/// One command, or one subcommand of a container, declared once.
+#[derive(Debug)]
+pub struct Command {
+    /// Lower-case name; of a subcommand its own word only (`id`, not `client|id`).
+    pub name: &'static str,
+    /// How many words a request has, the command's own name (and its subcommand's) included.
+    pub arity: Arity,
+    /// What the command does and when it may run.
+    pub flags: Flags,
+    /// ACL categories beside those that the flags imply.
+    pub acl: Category,
+    /// Hints for clients and proxies, as COMMAND INFO shows them.
+    pub tips: &'static [&'static str],
+    /// Where its keys are.
+    pub keys: &'static [KeySpec],
+    /// Which thread runs it, and with what at hand.
+    pub runs: Runs,
+    /// The argument that holds a value to be stored as it is: a big one may be kept instead of copied.
+    pub adopts: Option<u8>,
+    /// Documentation; cold, so behind a reference.
+    pub doc: &'static Doc,
+    /// Rows of the subcommands of a container.
+    pub subcommands: &'static [Command],
+}
+
+/// The routing class of a command: one look tells thread, access and cost.
+#[derive(Clone, Copy, Debug)]
+pub enum Runs {
+    /// On the loop that carries the connection, with the client's own state and the node's: PING, SELECT, CONFIG.
+    OnSession(NodeHandler),
+    /// On the shard of its keys, or with all shards of its keys lent when they are several. Constant or logarithmic
+    /// cost: another loop may borrow the shard for it.
+    OnKeys(Handler),
+    /// As `OnKeys`, but of a cost that grows with what it touches: only the shard's owner runs it.
+    OnKeysLong(Handler),
+    /// On every shard by itself; the parts are merged on the loop of the connection. Not atomic over the shards.
+    OnEveryShard(ShardHandler, Merge),
+    /// With all shards lent: atomic over the whole keyspace.
+    OnAllShards(Handler),
+    /// On the shard that the cursor in argument 1 names; the cursor it returns names the next one.
+    OnCursorShard(Handler),
+    /// On every loop, with the connections it carries; the parts are merged on the loop of the connection.
+    OnEveryLoop(ClientsHandler, Merge),
+    /// With the client's own state and all shards of its keys: WATCH.
+    OnSessionAndKeys(TransactionHandler),
+    /// Runs what the client has queued, with all shards of its queue and of its watched keys.
+    Exec,
+    /// Only names its subcommands.
+    Container,
+}
+
+impl Command {
+    /// What a row starts from; it must set at least name, arity, runs and doc.
+    pub const BLANK: Command = Command {
+        name: "",
+        arity: Arity::AtLeast(1),
+        flags: Flags::empty(),
+        acl: Category::empty(),
+        tips: &[],
+        keys: &[],
+        runs: Runs::Container,
+        adopts: None,
+        doc: &Doc::BLANK,
+        subcommands: &[],
+    };
+
+    /// The row of a subcommand, by its word in any case.
+    pub fn subcommand(&self, word: &[u8]) -> Option<&'static Command> {
+        self.subcommands.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(word))
+    }
+
+    /// Flags as declared, and `movablekeys` where the keys cannot be told from first, last and step alone.
+    pub fn all_flags(&self) -> Flags {
+        let (_, movable) = key_spec::legacy_range(self.keys);
+        if movable { self.flags | Flags::MOVABLE_KEYS } else { self.flags }
+    }
+
+    /// ACL categories: the explicit ones and those that the flags imply.
+    pub fn categories(&self) -> Category {
+        self.acl | Category::implied_by(self.flags)
+    }
+}
+
+/// A row with what was derived from it once.
+#[derive(Debug)]
+pub struct Registered {
+    /// The row.
+    pub row: &'static Command,
+    /// Its number among all rows, subcommands included: the index of its statistics.
+    pub id: u16,
+    /// `get`, `client|id`
+    pub full_name: String,
+    /// Where its keys are, so that the common cases cost one branch.
+    pub keys: KeyShape,
+    /// Its subcommands.
+    pub subcommands: Vec<Registered>,
+}
+
+/// Where the keys of a command are, in the terms of routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyShape {
+    /// It has none.
+    None,
+    /// One, always at this argument.
+    One(u8),
+    /// Found by its key specifications.
+    General,
+}
+
+impl KeyShape {
+    /// The shape of a row. Complexity: O(its specifications).
+    pub fn of(row: &Command) -> Self {
+        match row.keys {
+            [] => Self::None,
+            [spec] => match (spec.begin, spec.find) {
+                (BeginSearch::Index(index), FindKeys::Range { last: 0, .. })
+                    if row.arity.minimum() > usize::from(index) =>
+                {
+                    Self::One(index)
+                }
+                _ => Self::General,
+            },
+            _ => Self::General,
+        }
+    }
+}
+
+impl Registered {
+    /// The registered subcommand of that name, in any case.
+    pub fn subcommand(&self, word: &[u8]) -> Option<&Registered> {
+        self.subcommands.iter().find(|known| known.row.name.as_bytes().eq_ignore_ascii_case(word))
+    }
+}

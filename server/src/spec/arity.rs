@@ -1,0 +1,51 @@
+//! How many words a request may have.
+
+/// The number of words of a request, the command's own name included (a subcommand counts the container's name too).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly so many words.
+    Exactly(u8),
+    /// So many words or more.
+    AtLeast(u8),
+}
+
+impl Arity {
+    /// Whether a request of `words` words may be this command.
+    #[inline]
+    pub const fn accepts(self, words: usize) -> bool {
+        match self {
+            Self::Exactly(count) => words == count as usize,
+            Self::AtLeast(count) => words >= count as usize,
+        }
+    }
+
+    /// As COMMAND INFO writes it: negative for "at least".
+    pub const fn to_wire(self) -> i64 {
+        match self {
+            Self::Exactly(count) => count as i64,
+            Self::AtLeast(count) => -(count as i64),
+        }
+    }
+
+    /// The fewest words that are accepted.
+    pub const fn minimum(self) -> usize {
+        match self {
+            Self::Exactly(count) | Self::AtLeast(count) => count as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arity::{AtLeast, Exactly};
+
+    #[test]
+    fn accepts_what_it_says() {
+        for (arity, words, accepted) in
+            [(Exactly(2), 1, false), (Exactly(2), 2, true), (Exactly(2), 3, false), (AtLeast(2), 1, false), (AtLeast(2), 9, true)]
+        {
+            assert_eq!(arity.accepts(words), accepted, "{arity:?} {words}");
+        }
+        assert_eq!((Exactly(3).to_wire(), AtLeast(3).to_wire()), (3, -3));
+    }
+}

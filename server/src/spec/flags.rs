@@ -1,0 +1,92 @@
+//! Command flags: what a command does and when it may run, with the names that COMMAND INFO shows.
+
+bitflags::bitflags! {
+    /// The flags of a command row.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Flags: u32 {
+        /// May change the keyspace.
+        const WRITE = 1 << 0;
+        /// Reads keys and changes nothing.
+        const READONLY = 1 << 1;
+        /// Refused while memory is above `maxmemory` and nothing can be evicted.
+        const DENYOOM = 1 << 2;
+        /// For operators.
+        const ADMIN = 1 << 3;
+        /// Belongs to publish and subscribe.
+        const PUBSUB = 1 << 4;
+        /// Not callable from a script.
+        const NOSCRIPT = 1 << 5;
+        /// Blocks the client when there is nothing to answer with.
+        const BLOCKING = 1 << 6;
+        /// Allowed while the dataset is being loaded.
+        const LOADING = 1 << 7;
+        /// Allowed on a replica whose data is stale.
+        const STALE = 1 << 8;
+        /// Not shown by MONITOR.
+        const SKIP_MONITOR = 1 << 9;
+        /// Not entered in the slow log.
+        const SKIP_SLOWLOG = 1 << 10;
+        /// Runs as if ASKING had been sent before it.
+        const ASKING = 1 << 11;
+        /// Of constant or logarithmic cost.
+        const FAST = 1 << 12;
+        /// Allowed before authentication.
+        const NO_AUTH = 1 << 13;
+        /// May replicate although it is no write command.
+        const MAY_REPLICATE = 1 << 14;
+        /// Its keys may be absent although it has key specifications.
+        const NO_MANDATORY_KEYS = 1 << 15;
+        /// Not allowed while the dataset is being loaded in the background.
+        const NO_ASYNC_LOADING = 1 << 16;
+        /// Not allowed inside MULTI.
+        const NO_MULTI = 1 << 17;
+        /// Allowed while a script runs for too long.
+        const ALLOW_BUSY = 1 << 18;
+        /// Its keys are not at fixed places: derived from the key specifications, never declared.
+        const MOVABLE_KEYS = 1 << 19;
+        /// Runs at once inside MULTI: it is about the transaction or the connection itself. Not shown to clients.
+        const NOT_QUEUED = 1 << 20;
+    }
+}
+
+impl Flags {
+    /// Names of the set flags, as COMMAND INFO shows them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| *name)
+    }
+}
+
+const NAMES: &[(Flags, &str)] = &[
+    (Flags::WRITE, "write"),
+    (Flags::READONLY, "readonly"),
+    (Flags::DENYOOM, "denyoom"),
+    (Flags::ADMIN, "admin"),
+    (Flags::PUBSUB, "pubsub"),
+    (Flags::NOSCRIPT, "noscript"),
+    (Flags::BLOCKING, "blocking"),
+    (Flags::LOADING, "loading"),
+    (Flags::STALE, "stale"),
+    (Flags::SKIP_MONITOR, "skip_monitor"),
+    (Flags::SKIP_SLOWLOG, "skip_slowlog"),
+    (Flags::ASKING, "asking"),
+    (Flags::FAST, "fast"),
+    (Flags::NO_AUTH, "no_auth"),
+    (Flags::MAY_REPLICATE, "may_replicate"),
+    (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),
+    (Flags::NO_ASYNC_LOADING, "no_async_loading"),
+    (Flags::NO_MULTI, "no_multi"),
+    (Flags::MOVABLE_KEYS, "movablekeys"),
+    (Flags::ALLOW_BUSY, "allow_busy"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_name_of_its_own() {
+        for flag in Flags::all().difference(Flags::NOT_QUEUED).iter() {
+            assert_eq!(flag.names().count(), 1, "{flag:?}");
+        }
+    }
+}

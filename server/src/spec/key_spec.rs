@@ -1,0 +1,395 @@
+//! Where the keys of a request are: key specifications, and the one iterator over (position, flags) that routing, ACL
+//! checks and COMMAND GETKEYS share.
+
+use shardis_protocol::Arguments;
+
+bitflags::bitflags! {
+    /// What a command does with the keys of a specification.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct KeyFlags: u16 {
+        /// Reads and changes the value.
+        const RW = 1 << 0;
+        /// Only reads.
+        const RO = 1 << 1;
+        /// Overwrites whatever is there.
+        const OW = 1 << 2;
+        /// Removes.
+        const RM = 1 << 3;
+        /// Returns or copies user data.
+        const ACCESS = 1 << 4;
+        /// Changes user data in a way that depends on it.
+        const UPDATE = 1 << 5;
+        /// Adds user data, and does not look at what is there.
+        const INSERT = 1 << 6;
+        /// Takes user data away.
+        const DELETE = 1 << 7;
+        /// Not a key, but routed like one.
+        const NOT_KEY = 1 << 8;
+        /// The specification may miss keys.
+        const INCOMPLETE = 1 << 9;
+        /// What is done depends on the options given.
+        const VARIABLE_FLAGS = 1 << 10;
+    }
+}
+
+impl KeyFlags {
+    /// Names of the set flags, as COMMAND INFO shows them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (Self::RW, "RW"),
+            (Self::RO, "RO"),
+            (Self::OW, "OW"),
+            (Self::RM, "RM"),
+            (Self::ACCESS, "access"),
+            (Self::UPDATE, "update"),
+            (Self::INSERT, "insert"),
+            (Self::DELETE, "delete"),
+            (Self::NOT_KEY, "not_key"),
+            (Self::INCOMPLETE, "incomplete"),
+            (Self::VARIABLE_FLAGS, "variable_flags"),
+        ]
+        .into_iter()
+        .filter(move |(flag, _)| self.contains(*flag))
+        .map(|(_, name)| name)
+    }
+}
+
+/// Where the search for keys starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeginSearch {
+    /// At this argument.
+    Index(u8),
+    /// After this word, looked for from this argument on (backwards from the end when negative).
+    Keyword(&'static str, i8),
+}
+
+/// How keys are found from where the search starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindKeys {
+    /// Every `step`-th argument up to `last`, which counts from the start when positive or zero and from the end of the
+    /// request when negative. With `limit` of 2 or more and `last` of -1, only the first 1/limit of what remains.
+    Range {
+        /// Offset of the last key.
+        last: i16,
+        /// Distance between keys.
+        step: u8,
+        /// Divisor of what remains.
+        limit: u8,
+    },
+    /// As many as an argument says.
+    Count {
+        /// Offset of the argument that holds the number of keys.
+        index: u8,
+        /// Offset of the first key.
+        first: u8,
+        /// Distance between keys.
+        step: u8,
+    },
+}
+
+/// One key specification.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySpec {
+    /// What is done with the keys.
+    pub flags: KeyFlags,
+    /// Where to start.
+    pub begin: BeginSearch,
+    /// How to go on.
+    pub find: FindKeys,
+    /// A remark that COMMAND INFO shows.
+    pub notes: Option<&'static str>,
+    /// What the keys are used for when it depends on the request; replaces `flags` then.
+    pub decide: Option<fn(Arguments<'_>) -> KeyFlags>,
+}
+
+impl KeySpec {
+    /// One key at argument `index`.
+    pub const fn at(index: u8) -> Self {
+        Self {
+            flags: KeyFlags::empty(),
+            begin: BeginSearch::Index(index),
+            find: FindKeys::Range { last: 0, step: 1, limit: 0 },
+            notes: None,
+            decide: None,
+        }
+    }
+
+    /// Keys from argument `index` to the end, every `step`-th.
+    pub const fn from(index: u8, step: u8) -> Self {
+        Self::at(index).range(-1, step, 0)
+    }
+
+    /// As many keys as argument `index` says, right after it.
+    pub const fn counted(index: u8) -> Self {
+        let mut spec = Self::at(index);
+        spec.find = FindKeys::Count { index: 0, first: 1, step: 1 };
+        spec
+    }
+
+    /// Keys after a word.
+    pub const fn after(word: &'static str, from: i8) -> Self {
+        let mut spec = Self::at(0);
+        spec.begin = BeginSearch::Keyword(word, from);
+        spec
+    }
+
+    /// An explicit range.
+    pub const fn range(mut self, last: i16, step: u8, limit: u8) -> Self {
+        self.find = FindKeys::Range { last, step, limit };
+        self
+    }
+
+    const fn with(mut self, flags: KeyFlags) -> Self {
+        self.flags = self.flags.union(flags);
+        self
+    }
+
+    /// Reads and changes the value.
+    pub const fn read_write(self) -> Self {
+        self.with(KeyFlags::RW)
+    }
+
+    /// Only reads.
+    pub const fn read_only(self) -> Self {
+        self.with(KeyFlags::RO)
+    }
+
+    /// Overwrites.
+    pub const fn overwrite(self) -> Self {
+        self.with(KeyFlags::OW)
+    }
+
+    /// Removes.
+    pub const fn remove(self) -> Self {
+        self.with(KeyFlags::RM)
+    }
+
+    /// Returns user data.
+    pub const fn access(self) -> Self {
+        self.with(KeyFlags::ACCESS)
+    }
+
+    /// Changes user data depending on it.
+    pub const fn update(self) -> Self {
+        self.with(KeyFlags::UPDATE)
+    }
+
+    /// Adds user data.
+    pub const fn insert(self) -> Self {
+        self.with(KeyFlags::INSERT)
+    }
+
+    /// Takes user data away.
+    pub const fn delete(self) -> Self {
+        self.with(KeyFlags::DELETE)
+    }
+
+    /// Not a key, but routed like one.
+    pub const fn not_key(self) -> Self {
+        self.with(KeyFlags::NOT_KEY)
+    }
+
+    /// May miss keys.
+    pub const fn incomplete(self) -> Self {
+        self.with(KeyFlags::INCOMPLETE)
+    }
+
+    /// Says how a request's own options decide what is done with its key.
+    pub const fn variable(mut self, decide: fn(Arguments<'_>) -> KeyFlags) -> Self {
+        self.decide = Some(decide);
+        self.with(KeyFlags::VARIABLE_FLAGS)
+    }
+
+    /// With a remark.
+    pub const fn notes(mut self, text: &'static str) -> Self {
+        self.notes = Some(text);
+        self
+    }
+
+    /// First, last and step, for a specification that is a range from a fixed place.
+    fn legacy_range(&self) -> Option<LegacyRange> {
+        match (self.begin, self.find) {
+            (BeginSearch::Index(first), FindKeys::Range { last, step, .. }) => {
+                let first = i64::from(first);
+                let last = if last < 0 { i64::from(last) } else { first + i64::from(last) };
+                Some(LegacyRange { first, last, step: i64::from(step) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether what it finds are not keys.
+    pub fn is_not_key(&self) -> bool {
+        self.flags.contains(KeyFlags::NOT_KEY)
+    }
+
+    /// What this request does with the keys that the specification finds.
+    fn flags_in(&self, args: Arguments<'_>) -> KeyFlags {
+        match self.decide {
+            // The fixed part of the declaration says only that it varies.
+            Some(decide) => decide(args),
+            None => self.flags,
+        }
+    }
+
+    /// The positions it finds in a request. Complexity: O(1) for an index, O(words) for a keyword.
+    ///
+    /// # Errors
+    /// When a number of keys is missing, no integer, or larger than the request.
+    pub fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
+        let Some(start) = self.start(args) else { return Ok(Positions::NONE) };
+        match self.find {
+            FindKeys::Range { last, step, limit } => Ok(range(args.len(), start, last, step, limit)),
+            FindKeys::Count { index, first, step } => counted(args, start, index, first, step),
+        }
+    }
+
+    fn start(&self, args: Arguments<'_>) -> Option<usize> {
+        match self.begin {
+            BeginSearch::Index(index) => (usize::from(index) < args.len()).then_some(usize::from(index)),
+            BeginSearch::Keyword(word, from) if from >= 0 => (usize::from(from.unsigned_abs())..args.len())
+                .find(|&i| args.at(i).eq_ignore_ascii_case(word.as_bytes()))
+                .map(|i| i + 1)
+                .filter(|&i| i < args.len()),
+            BeginSearch::Keyword(word, from) => {
+                let last = args.len().checked_sub(usize::from(from.unsigned_abs()))?;
+                (1..=last).rev().find(|&i| args.at(i).eq_ignore_ascii_case(word.as_bytes())).map(|i| i + 1)
+                    .filter(|&i| i < args.len())
+            }
+        }
+    }
+}
+
+fn range(words: usize, start: usize, last: i16, step: u8, limit: u8) -> Positions {
+    let end = if last >= 0 {
+        start + usize::from(last.unsigned_abs())
+    } else {
+        let from_end = usize::from(last.unsigned_abs());
+        let Some(end) = words.checked_sub(from_end) else { return Positions::NONE };
+        if last == -1 && limit > 1 { start + ((words - start) / usize::from(limit)).saturating_sub(1) } else { end }
+    };
+    if end < start || end >= words {
+        return Positions::NONE;
+    }
+    Positions { next: start, end: end + 1, step: usize::from(step) }
+}
+
+fn counted(args: Arguments<'_>, start: usize, index: u8, first: u8, step: u8) -> Result<Positions, BadKeyCount> {
+    let text = args.get(start + usize::from(index)).ok_or(BadKeyCount)?;
+    let count = shardis_storage::number::parse_i64(text).ok_or(BadKeyCount)?;
+    let count = usize::try_from(count).map_err(|_| BadKeyCount)?;
+    if count == 0 {
+        return Ok(Positions::NONE);
+    }
+    let first = start + usize::from(first);
+    let step = usize::from(step);
+    let end = count.checked_sub(1).and_then(|n| n.checked_mul(step)).and_then(|n| n.checked_add(first + 1));
+    match end {
+        Some(end) if end <= args.len() => Ok(Positions { next: first, end, step }),
+        _ => Err(BadKeyCount),
+    }
+}
+
+/// First key, last key and step: all that COMMAND could say about keys before there were key specifications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegacyRange {
+    /// Position of the first key; 0 when there is none.
+    pub first: i64,
+    /// Position of the last key, from the end of the request when negative.
+    pub last: i64,
+    /// Distance between keys.
+    pub step: i64,
+}
+
+/// The range that sums up the specifications of a command, and whether it leaves keys out (the flag `movablekeys`).
+pub fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
+    let mut movable = specs.iter().any(|spec| spec.flags.contains(KeyFlags::INCOMPLETE));
+    if let [spec] = specs
+        && let Some(range) = spec.legacy_range()
+    {
+        return (range, movable);
+    }
+    let mut whole: Option<LegacyRange> = None;
+    for spec in specs {
+        // Ranges of single steps that follow one another are one range; whatever else there is, it leaves out.
+        match spec.legacy_range().filter(|range| range.step == 1) {
+            Some(range) if whole.is_none_or(|whole| whole.last == range.first - 1) => {
+                whole = Some(LegacyRange { first: whole.map_or(range.first, |whole| whole.first), ..range });
+            }
+            _ => movable = true,
+        }
+    }
+    (whole.unwrap_or_default(), movable)
+}
+
+/// The number of keys in a request is missing or senseless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadKeyCount;
+
+/// Positions of keys among the arguments, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    next: usize,
+    end: usize,
+    step: usize,
+}
+
+impl Positions {
+    const NONE: Self = Self { next: 0, end: 0, step: 1 };
+}
+
+impl Iterator for Positions {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        if self.next >= self.end {
+            return None;
+        }
+        let position = self.next;
+        self.next += self.step;
+        Some(position)
+    }
+}
+
+/// Every key of a request with what is done to it, in the order of the specifications.
+///
+/// # Errors
+/// When a number of keys is missing or senseless.
+pub fn keys_of(
+    specs: &'static [KeySpec],
+    args: Arguments<'_>,
+    mut visit: impl FnMut(usize, KeyFlags),
+) -> Result<(), BadKeyCount> {
+    for spec in specs {
+        let flags = spec.flags_in(args);
+        for position in spec.positions(args)? {
+            visit(position, flags);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specifications_are_summed_up() {
+        let counted = KeySpec::counted(1);
+        let store = KeySpec::after("STORE", 2);
+        for (specs, first, last, step, movable) in [
+            (&[][..], 0, 0, 0, false),
+            (&[KeySpec::at(1)], 1, 1, 1, false),
+            (&[KeySpec::from(1, 2)], 1, -1, 2, false),
+            (&[KeySpec::at(1), KeySpec::at(2)], 1, 2, 1, false),
+            (&[KeySpec::at(2), KeySpec::from(3, 1)], 2, -1, 1, false),
+            (&[KeySpec::at(1), counted], 1, 1, 1, true),
+            (&[counted], 0, 0, 0, true),
+            (&[KeySpec::at(1), store], 1, 1, 1, true),
+            (&[KeySpec::at(1).incomplete()], 1, 1, 1, true),
+        ] {
+            assert_eq!(legacy_range(specs), (LegacyRange { first, last, step }, movable), "{specs:?}");
+        }
+    }
+}

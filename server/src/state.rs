@@ -1,0 +1,246 @@
+//! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use shardis_storage::key::KeyHasher;
+
+use crate::clock::Clock;
+use crate::config::{Caller, Config, SetError, Settings};
+use crate::log::{Level, Log};
+use crate::observe::stats::{Counter, LoopStats};
+
+/// The Redis version whose behaviour and replies this node has.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// This program's own version.
+pub const SHARDIS_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The state of one node.
+pub struct Node {
+    /// What time it is.
+    pub clock: Clock,
+    /// Its log.
+    pub log: Log,
+    /// How keys are hashed.
+    pub hasher: KeyHasher,
+    /// How many shards, and loops, it has.
+    pub shards: usize,
+    /// The configuration; changed by CONFIG SET.
+    pub config: Mutex<Config>,
+    /// The configuration as loops read it, anew in every turn.
+    pub settings: ArcSwap<Settings>,
+    /// Where it listens.
+    pub addresses: OnceLock<Addresses>,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// Whether it is to end.
+    pub shutdown: Shutdown,
+    /// Counters of each loop.
+    pub stats: Vec<LoopStats>,
+    /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
+    pub memory: Vec<Counter>,
+    /// Connected clients.
+    pub clients: AtomicUsize,
+    /// Forty hexadecimal digits that name this run.
+    pub run_id: String,
+    /// When it started, Unix microseconds.
+    pub started_us: i64,
+    /// When CONFIG RESETSTAT ran last, Unix microseconds: each loop starts its counters anew when it sees a new value.
+    pub stats_epoch: AtomicU64,
+    next_client_id: AtomicU64,
+    bells: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// TCP addresses, with the ports that were really bound.
+    pub tcp: Vec<std::net::SocketAddr>,
+    /// Path of the Unix socket.
+    pub unix: Option<String>,
+}
+
+impl Node {
+    /// The state of a node that is about to start.
+    pub fn new(config: Config, clock: Clock, log: Log, shards: usize, seed: u64) -> Self {
+        let settings = ArcSwap::new(config.settings());
+        let started_us = clock.now_us();
+        let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
+        let run_id = words.map(|word| format!("{:016x}", word.wrapping_mul(0x9E37_79B9_7F4A_7C15))).concat();
+        Self {
+            clock,
+            log,
+            hasher: KeyHasher::new(seed),
+            shards,
+            config: Mutex::new(config),
+            settings,
+            addresses: OnceLock::new(),
+            pause: Pause::default(),
+            shutdown: Shutdown::default(),
+            stats: (0..shards).map(|_| LoopStats::default()).collect(),
+            memory: (0..shards).map(|_| Counter::default()).collect(),
+            clients: AtomicUsize::new(0),
+            run_id: run_id[..40].to_owned(),
+            started_us,
+            stats_epoch: AtomicU64::new(0),
+            next_client_id: AtomicU64::new(1),
+            bells: OnceLock::new(),
+        }
+    }
+
+    /// Changes directives and lets all loops know.
+    ///
+    /// # Errors
+    /// When one of them cannot be changed: then none is.
+    pub fn change_settings(&self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<(), SetError> {
+        let mut config = self.config.lock();
+        let previous = config.settings();
+        let changed = config.set(pairs, caller)?;
+        let settings = config.settings();
+        if let Err(error) = self.apply(&settings, &changed) {
+            config.revert(previous);
+            return Err(error);
+        }
+        for name in changed {
+            if let Some(notice) = crate::config::find(name.as_bytes()).and_then(crate::config::notice) {
+                self.log.warning(format_args!("{notice}"));
+            }
+        }
+        self.settings.store(settings);
+        drop(config);
+        self.ring_all();
+        Ok(())
+    }
+
+    /// Carries out what does not follow from loops reading the settings.
+    fn apply(&self, settings: &Settings, changed: &[&'static str]) -> Result<(), SetError> {
+        for &name in changed {
+            match name {
+                "loglevel" => self.log.set_level(Level::from(settings.loglevel)),
+                "dir" => std::env::set_current_dir(settings.dir.path())
+                    .map_err(|error| SetError::failed(name, format!("{error}")))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// CONFIG RESETSTAT: each loop starts its counters anew within a second.
+    pub fn reset_stats(&self) {
+        self.stats_epoch.fetch_add(1, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// A client id never given before.
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Says how to wake all loops; once, at start.
+    pub fn connect_bells(&self, ring: impl Fn() + Send + Sync + 'static) {
+        let _ = self.bells.set(Box::new(ring));
+    }
+
+    /// Wakes all loops, so that they see what changed in the node's state.
+    pub fn ring_all(&self) {
+        if let Some(ring) = self.bells.get() {
+            ring();
+        }
+    }
+
+    /// The TCP port that clients connect to; 0 when there is none.
+    pub fn port(&self) -> u16 {
+        self.addresses.get().and_then(|addresses| addresses.tcp.first()).map_or(0, |address| address.port())
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("shards", &self.shards).field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// CLIENT PAUSE: until when, and for which commands.
+#[derive(Debug, Default)]
+pub struct Pause {
+    until_ms: AtomicI64,
+    mode: AtomicU8,
+}
+
+/// Which commands a pause holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PauseMode {
+    /// Writes, and what may replicate.
+    Write,
+    /// Everything.
+    All,
+}
+
+impl Pause {
+    /// Begins a pause, or extends one: the later end and the stricter mode win.
+    pub fn begin(&self, mode: PauseMode, until_ms: i64, now_ms: i64) {
+        let running = self.active(now_ms);
+        let mode = running.map_or(mode, |(running, _)| running.max(mode));
+        let until_ms = running.map_or(until_ms, |(_, running)| running.max(until_ms));
+        self.mode.store(mode as u8, Ordering::Release);
+        self.until_ms.store(until_ms, Ordering::Release);
+    }
+
+    /// Ends the pause.
+    pub fn end(&self) {
+        self.until_ms.store(0, Ordering::Release);
+    }
+
+    /// The running pause: its mode and its end in Unix milliseconds.
+    #[inline]
+    pub fn active(&self, now_ms: i64) -> Option<(PauseMode, i64)> {
+        let until_ms = self.until_ms.load(Ordering::Acquire);
+        if until_ms <= now_ms {
+            return None;
+        }
+        let all = self.mode.load(Ordering::Acquire) == PauseMode::All as u8;
+        Some((if all { PauseMode::All } else { PauseMode::Write }, until_ms))
+    }
+}
+
+/// The request to end the node.
+#[derive(Debug, Default)]
+pub struct Shutdown {
+    requested: AtomicBool,
+}
+
+impl Shutdown {
+    /// Asks the node to end. The loops see it in their next turn.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::Release);
+    }
+
+    /// Whether the node is to end.
+    #[inline]
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_only_ever_extended() {
+        let pause = Pause::default();
+        assert_eq!(pause.active(10), None);
+        pause.begin(PauseMode::All, 100, 10);
+        pause.begin(PauseMode::Write, 50, 20);
+        assert_eq!(pause.active(60), Some((PauseMode::All, 100)));
+        assert_eq!(pause.active(100), None);
+        pause.begin(PauseMode::Write, 200, 150);
+        assert_eq!(pause.active(160), Some((PauseMode::Write, 200)));
+        pause.end();
+        assert_eq!(pause.active(160), None);
+    }
+}

@@ -1,0 +1,952 @@
+//! UNSAFE: a key, its value and what is known about both, in one allocation.
+//!
+//! ```text
+//!  byte 0        1..4          4..6         6..8
+//! +-------------+-------------+------------+--------------+
+//! | form, flags | clock       | key length | value length |   header, one little word of 8 bytes
+//! +-------------+-------------+------------+--------------+
+//! | expiry: milliseconds since 1970        (if EXPIRES)   |
+//! +-------------------------------------------------------+
+//! | key length of 64 bits                  (if LONG_KEY)  |
+//! +-------------------------------------------------------+
+//! | key                                                   |
+//! +-------------------------------------------------------+
+//! | value, directly behind the key, at no alignment:      |
+//! |   Int       8 bytes                                   |
+//! |   Embedded  `value length` bytes                      |
+//! |   Heap      pointer, length, capacity of a `Buffer`   |
+//! +-------------------------------------------------------+
+//! ```
+//! A key of 16 bytes with a value of 32 takes 8 + 16 + 32 = 56 bytes. The total is rounded up to 8.
+//!
+//! The *form* says how the value is held; the collection types become forms of their own, each a pointer to a box
+//! behind the key like `Heap`. It takes four bits.
+//!
+//! Three faces: [`Entry`], borrowed, what everybody sees; [`EntryBox`], which owns; [`EntryPtr`], a bare pointer, what
+//! tables hold.
+//!
+//! Invariants: the header describes the bytes behind it; the allocation's size class is that of the size the header
+//! tells; a heap value's parts belong to the entry alone. A key never changes during the life of its entry, and whether
+//! it has an expiry does not either (a table that indexes volatile keys relies on it): both are changed by building
+//! another entry.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::memory::{Buffer, alloc, dealloc, usable_size};
+use crate::number::parse_i64;
+use crate::value::{Encoding, INT_TEXT_MAX, Kind, StringRef, format_int};
+
+/// Values up to this many bytes stand in the entry; longer ones have an allocation of their own, so that an entry's
+/// reallocation when its value changes size stays cheap.
+pub const EMBEDDED_MAX: usize = 1024;
+
+/// The longest string OBJECT ENCODING calls `embstr`.
+const EMBSTR_MAX: usize = 44;
+
+const ALIGN: usize = 8;
+const HEADER: usize = size_of::<Header>();
+const HEAP_PARTS: usize = size_of::<NonNull<u8>>() + 2 * size_of::<usize>();
+
+/// How a value is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Form {
+    Int = 0,
+    Embedded = 1,
+    Heap = 2,
+}
+
+/// The first word of an entry.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Header(u64);
+
+impl Header {
+    const FORM_MASK: u64 = 0x0f;
+    /// There is an expiry.
+    const EXPIRES: u64 = 1 << 4;
+    /// The key length does not fit 16 bits and stands in a word of its own.
+    const LONG_KEY: u64 = 1 << 5;
+    /// A short string that was changed in place, so that it is `raw` though it could be `embstr`.
+    const RAW: u64 = 1 << 6;
+    const CLOCK_SHIFT: u32 = 8;
+    const CLOCK_MASK: u64 = 0x00ff_ffff;
+    const KEY_SHIFT: u32 = 32;
+    const VALUE_SHIFT: u32 = 48;
+
+    #[inline]
+    fn form(self) -> Form {
+        match self.0 & Self::FORM_MASK {
+            0 => Form::Int,
+            1 => Form::Embedded,
+            _ => Form::Heap,
+        }
+    }
+
+    #[inline]
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    #[inline]
+    fn clock(self) -> u32 {
+        (self.0 >> Self::CLOCK_SHIFT & Self::CLOCK_MASK) as u32
+    }
+
+    #[inline]
+    fn with_clock(self, clock: u32) -> Self {
+        let clock = u64::from(clock) & Self::CLOCK_MASK;
+        Self(self.0 & !(Self::CLOCK_MASK << Self::CLOCK_SHIFT) | clock << Self::CLOCK_SHIFT)
+    }
+
+    /// The key length, unless it is in a word of its own.
+    #[inline]
+    fn short_key(self) -> usize {
+        usize::from((self.0 >> Self::KEY_SHIFT) as u16)
+    }
+
+    #[inline]
+    fn embedded(self) -> usize {
+        usize::from((self.0 >> Self::VALUE_SHIFT) as u16)
+    }
+
+    /// The same key and clock with another value.
+    #[inline]
+    fn with_value(self, value: &NewValue<'_>) -> Self {
+        const KEPT: u64 = (Header::CLOCK_MASK << Header::CLOCK_SHIFT)
+            | (0xffff << Header::KEY_SHIFT)
+            | Header::EXPIRES
+            | Header::LONG_KEY;
+        Self(self.0 & KEPT | value.header_bits())
+    }
+
+    /// Where the key begins.
+    #[inline]
+    fn key_at(self) -> usize {
+        HEADER + 8 * usize::from(self.has(Self::EXPIRES)) + 8 * usize::from(self.has(Self::LONG_KEY))
+    }
+
+    #[inline]
+    fn value_size(self) -> usize {
+        match self.form() {
+            Form::Int => size_of::<i64>(),
+            Form::Embedded => self.embedded(),
+            Form::Heap => HEAP_PARTS,
+        }
+    }
+}
+
+/// A value on its way into an entry.
+pub(crate) enum NewValue<'a> {
+    /// An integer.
+    Int(i64),
+    /// Bytes to embed, at most [`EMBEDDED_MAX`] with the zeros that follow them up to `len`; `raw` if they are not to
+    /// count as `embstr` even if short.
+    Embedded { bytes: &'a [u8], len: usize, raw: bool },
+    /// Bytes that keep their own allocation.
+    Heap(Buffer),
+}
+
+impl<'a> NewValue<'a> {
+    /// A string in the form it gets when set as a whole: integer, embedded or copied to an allocation of its own.
+    #[inline]
+    pub(crate) fn string(bytes: &'a [u8]) -> Self {
+        if let Some(int) = canonical_int(bytes) {
+            Self::Int(int)
+        } else if bytes.len() <= EMBEDDED_MAX {
+            Self::Embedded {
+                bytes,
+                len: bytes.len(),
+                raw: false,
+            }
+        } else {
+            Self::Heap(Buffer::from(bytes))
+        }
+    }
+
+    /// Whether bytes set as a whole need no allocation of their own.
+    #[inline]
+    pub(crate) fn embeds(bytes: &[u8]) -> bool {
+        bytes.len() <= EMBEDDED_MAX
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        match self {
+            Self::Int(_) => size_of::<i64>(),
+            Self::Embedded { len, .. } => *len,
+            Self::Heap(_) => HEAP_PARTS,
+        }
+    }
+
+    #[inline]
+    fn header_bits(&self) -> u64 {
+        match self {
+            Self::Int(_) => Form::Int as u64,
+            Self::Embedded { len, raw, .. } => {
+                debug_assert!(*len <= EMBEDDED_MAX);
+                Form::Embedded as u64 | u64::from(*raw) * Header::RAW | (*len as u64) << Header::VALUE_SHIFT
+            }
+            Self::Heap(_) => Form::Heap as u64,
+        }
+    }
+
+    /// Writes the value's bytes.
+    ///
+    /// # Safety
+    /// [`NewValue::size`] bytes may be written at `at`, and nothing there needs to be dropped.
+    #[inline]
+    unsafe fn write(self, at: NonNull<u8>) {
+        // SAFETY: what is written is as long as `size` says; `bytes` are borrowed, so they do not overlap memory that
+        // the caller may write to.
+        unsafe {
+            match self {
+                Self::Int(int) => at.cast::<i64>().write_unaligned(int),
+                Self::Embedded { bytes, len, .. } => {
+                    let copied = bytes.len().min(len);
+                    at.copy_from_nonoverlapping(NonNull::from(bytes).cast(), copied);
+                    if len > copied {
+                        at.add(copied).write_bytes(0, len - copied);
+                    }
+                }
+                Self::Heap(buffer) => write_buffer(at, buffer),
+            }
+        }
+    }
+}
+
+/// The integer that `bytes` spell, if it would be printed back as just these bytes.
+#[inline]
+fn canonical_int(bytes: &[u8]) -> Option<i64> {
+    if bytes.len() > INT_TEXT_MAX {
+        return None;
+    }
+    parse_i64(bytes)
+}
+
+/// # Safety
+/// The parts of a buffer may be written at `at`.
+#[inline]
+unsafe fn write_buffer(at: NonNull<u8>, buffer: Buffer) {
+    let (ptr, len, capacity) = buffer.into_parts();
+    // SAFETY: the caller gives room for three words; the pointer is written as one, so it keeps its provenance.
+    unsafe {
+        at.cast::<NonNull<u8>>().write_unaligned(ptr);
+        at.cast::<usize>().add(1).write_unaligned(len);
+        at.cast::<usize>().add(2).write_unaligned(capacity);
+    }
+}
+
+/// The buffer whose parts stand at `at`. They stay there: the caller decides which of the two goes on.
+///
+/// # Safety
+/// [`write_buffer`] has written there.
+#[inline]
+unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
+    // SAFETY: the parts are there, and only one of the copies is dropped, as the caller sees to.
+    unsafe {
+        let ptr = at.cast::<NonNull<u8>>().read_unaligned();
+        let len = at.cast::<usize>().add(1).read_unaligned();
+        let capacity = at.cast::<usize>().add(2).read_unaligned();
+        ManuallyDrop::new(Buffer::from_parts(ptr, len, capacity))
+    }
+}
+
+/// The size of an entry with these parts.
+#[inline]
+fn total(key_at: usize, key_len: usize, value_size: usize) -> usize {
+    (key_at + key_len + value_size + (ALIGN - 1)) & !(ALIGN - 1)
+}
+
+/// A bare pointer to an entry: what tables hold. Whoever made it from an [`EntryBox`] must make it one again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct EntryPtr(NonNull<u8>);
+
+impl EntryPtr {
+    /// The address as tables store it; the low three bits are zero.
+    #[inline]
+    pub(crate) fn as_ptr(self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// The inverse of [`EntryPtr::as_ptr`].
+    ///
+    /// # Safety
+    /// `ptr` came from there.
+    #[inline]
+    pub(crate) unsafe fn from_ptr(ptr: NonNull<u8>) -> Self {
+        Self(ptr)
+    }
+
+    /// # Safety
+    /// Here and in all methods below: the entry is alive, and nobody holds a reference that conflicts with the access.
+    #[inline]
+    unsafe fn header(self) -> Header {
+        // SAFETY: every entry begins with a header.
+        unsafe { self.0.cast::<Header>().read() }
+    }
+
+    #[inline]
+    unsafe fn set_header(self, header: Header) {
+        // SAFETY: every entry begins with a header.
+        unsafe { self.0.cast::<Header>().write(header) }
+    }
+
+    #[inline]
+    unsafe fn key_len(self, header: Header) -> usize {
+        if header.has(Header::LONG_KEY) {
+            // SAFETY: the flag says that the word before the key is its length.
+            return unsafe { self.0.add(header.key_at() - 8).cast::<u64>().read() } as usize;
+        }
+        header.short_key()
+    }
+
+    #[inline]
+    unsafe fn value_at(self, header: Header) -> NonNull<u8> {
+        // SAFETY: the value follows the key within the allocation.
+        unsafe { self.0.add(header.key_at() + self.key_len(header)) }
+    }
+
+    #[inline]
+    unsafe fn total(self, header: Header) -> usize {
+        // SAFETY: the entry is alive.
+        total(
+            header.key_at(),
+            unsafe { self.key_len(header) },
+            header.value_size(),
+        )
+    }
+
+    /// The key.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::header`]; `'a` must not outlive the entry.
+    #[inline]
+    pub(crate) unsafe fn key<'a>(self) -> &'a [u8] {
+        // SAFETY: the entry is alive and its key never changes.
+        unsafe {
+            let header = self.header();
+            std::slice::from_raw_parts(self.0.add(header.key_at()).as_ptr(), self.key_len(header))
+        }
+    }
+
+    /// Borrows the entry.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::header`]; `'a` must not outlive the entry, nor the time nobody changes it.
+    #[inline]
+    pub(crate) unsafe fn as_ref<'a>(self) -> &'a Entry {
+        // SAFETY: the reference spans what the header describes: all of it is allocated and initialised.
+        unsafe { &*self.wide() }
+    }
+
+    /// Borrows the entry to change it.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::header`]; for `'a` nobody else uses the entry.
+    #[inline]
+    pub(crate) unsafe fn as_mut<'a>(self) -> &'a mut Entry {
+        // SAFETY: as for `as_ref`, and alone.
+        unsafe { &mut *self.wide() }
+    }
+
+    #[inline]
+    unsafe fn wide(self) -> *mut Entry {
+        // SAFETY: the entry is alive.
+        let tail = unsafe {
+            let header = self.header();
+            header.key_at() + self.key_len(header) + header.value_size() - HEADER
+        };
+        std::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), tail) as *mut Entry
+    }
+
+    /// Gives the entry another value, and another expiry if it has one, if it is of the right size for that: the same
+    /// size class as before, and an expiry before if there is to be one after. Otherwise the value comes back.
+    /// Returns a heap value that was replaced.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::as_mut`].
+    #[inline]
+    pub(crate) unsafe fn assign<'v>(
+        self,
+        expiry: Option<i64>,
+        value: NewValue<'v>,
+    ) -> Result<Option<Buffer>, NewValue<'v>> {
+        // SAFETY: the entry is alive and ours; the class of the allocation stays that of the size the header tells.
+        unsafe {
+            let header = self.header();
+            let key_len = self.key_len(header);
+            let old_total = total(header.key_at(), key_len, header.value_size());
+            let new_total = total(header.key_at(), key_len, value.size());
+            let fits = old_total == new_total || usable_size(old_total) == usable_size(new_total);
+            if !fits || header.has(Header::EXPIRES) != expiry.is_some() {
+                return Err(value);
+            }
+            let replaced = self.take_heap(header);
+            if let Some(at) = expiry {
+                self.0.add(HEADER).cast::<i64>().write(at);
+            }
+            self.set_header(header.with_value(&value));
+            value.write(self.value_at(header));
+            Ok(replaced)
+        }
+    }
+
+    /// Takes a heap value out and leaves an empty one.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::as_mut`]; `header` is the entry's.
+    #[inline]
+    unsafe fn take_heap(self, header: Header) -> Option<Buffer> {
+        if header.form() != Form::Heap {
+            return None;
+        }
+        // SAFETY: the form says that a buffer's parts are there; an empty buffer replaces what is taken.
+        unsafe {
+            let at = self.value_at(header);
+            let buffer = ManuallyDrop::into_inner(read_buffer(at));
+            write_buffer(at, Buffer::new());
+            Some(buffer)
+        }
+    }
+
+    /// Builds the entry that is to replace this one, with another key, clock or expiry. The value moves if it is on the
+    /// heap, else it is copied; what remains is an entry with an unspecified value, good for dropping.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::as_mut`].
+    pub(crate) unsafe fn rebuild(self, key: Option<&[u8]>, clock: u32, expiry: Option<i64>) -> EntryBox {
+        // SAFETY: the entry is alive and ours; the borrowed key and bytes end before it changes again.
+        unsafe {
+            let header = self.header();
+            let value = match self.take_heap(header) {
+                Some(buffer) => NewValue::Heap(buffer),
+                None => self.as_ref().embedded_value(),
+            };
+            EntryBox::new(key.unwrap_or_else(|| self.key()), clock, expiry, value)
+        }
+    }
+
+    /// Makes the string raw and at least `len` bytes long if that can be done within the allocation.
+    ///
+    /// # Safety
+    /// See [`EntryPtr::as_mut`]; the entry holds a string.
+    pub(crate) unsafe fn grow_in_place(self, len: usize) -> bool {
+        // SAFETY: the entry is alive and ours. The class of the allocation stays that of the size the header tells, and
+        // what a longer value adds is zeroed before the header tells of it.
+        unsafe {
+            let header = self.header();
+            let at = self.value_at(header);
+            match header.form() {
+                Form::Int => false,
+                Form::Heap => {
+                    let mut buffer = ManuallyDrop::into_inner(read_buffer(at));
+                    if buffer.len() < len {
+                        buffer.resize(len);
+                    }
+                    write_buffer(at, buffer);
+                    true
+                }
+                Form::Embedded => {
+                    let old = header.embedded();
+                    let new = old.max(len);
+                    let key_len = self.key_len(header);
+                    let new_total = total(header.key_at(), key_len, new);
+                    let old_total = total(header.key_at(), key_len, old);
+                    if new > EMBEDDED_MAX || usable_size(old_total) != usable_size(new_total) {
+                        return false;
+                    }
+                    at.add(old).write_bytes(0, new - old);
+                    let value = NewValue::Embedded {
+                        bytes: &[],
+                        len: new,
+                        raw: true,
+                    };
+                    self.set_header(header.with_value(&value));
+                    true
+                }
+            }
+        }
+    }
+}
+
+/// An entry, borrowed: key, value, expiry and access clock.
+///
+/// As an unsized type it cannot be swapped with another one, so that a `&mut Entry` gives no way to put an entry under
+/// a key that is not its own.
+#[repr(C)]
+pub struct Entry {
+    header: Header,
+    /// All that follows the header.
+    tail: [u8],
+}
+
+impl Entry {
+    /// Where the key begins in `tail`, and how long it is.
+    #[inline]
+    fn key_span(&self) -> (usize, usize) {
+        let at = self.header.key_at() - HEADER;
+        if self.header.has(Header::LONG_KEY) {
+            let mut len = [0; 8];
+            len.copy_from_slice(&self.tail[at - 8..at]);
+            return (at, u64::from_ne_bytes(len) as usize);
+        }
+        (at, self.header.short_key())
+    }
+
+    /// The key.
+    #[inline]
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        let (at, len) = self.key_span();
+        &self.tail[at..at + len]
+    }
+
+    #[inline]
+    fn value_bytes(&self) -> &[u8] {
+        let (at, len) = self.key_span();
+        &self.tail[at + len..]
+    }
+
+    /// The type of the value.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.header.form() {
+            Form::Int | Form::Embedded | Form::Heap => Kind::String,
+        }
+    }
+
+    /// How the value is stored.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        match self.header.form() {
+            Form::Int => Encoding::Int,
+            Form::Embedded if self.header.embedded() <= EMBSTR_MAX && !self.header.has(Header::RAW) => {
+                Encoding::EmbStr
+            }
+            Form::Embedded | Form::Heap => Encoding::Raw,
+        }
+    }
+
+    /// The string, if the value is one.
+    #[inline]
+    #[must_use]
+    pub fn string(&self) -> Option<StringRef<'_>> {
+        let bytes = self.value_bytes();
+        Some(match self.header.form() {
+            Form::Int => StringRef::Int(self.int()),
+            Form::Embedded => StringRef::Bytes(bytes),
+            Form::Heap => StringRef::Bytes(self.heap()),
+        })
+    }
+
+    #[inline]
+    fn int(&self) -> i64 {
+        let mut int = [0; 8];
+        int.copy_from_slice(&self.value_bytes()[..8]);
+        i64::from_ne_bytes(int)
+    }
+
+    /// The bytes of a heap value.
+    #[inline]
+    fn heap(&self) -> &[u8] {
+        debug_assert_eq!(self.header.form(), Form::Heap);
+        // SAFETY: the form says that a buffer's parts are there. They are only read, and the bytes they tell of are
+        // borrowed for as long as the entry is.
+        unsafe {
+            let at = NonNull::from(self.value_bytes()).cast::<u8>();
+            let ptr = at.cast::<NonNull<u8>>().read_unaligned();
+            let len = at.cast::<usize>().add(1).read_unaligned();
+            std::slice::from_raw_parts(ptr.as_ptr(), len)
+        }
+    }
+
+    /// The bytes of a string that is not an integer, to be changed in place.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let (at, len) = self.key_span();
+        match self.header.form() {
+            Form::Int => None,
+            Form::Embedded => Some(&mut self.tail[at + len..]),
+            // SAFETY: as for `heap`; the bytes belong to the entry, which is borrowed mutably.
+            Form::Heap => unsafe {
+                let at = NonNull::from(&mut self.tail[at + len..]).cast::<u8>();
+                let ptr = at.cast::<NonNull<u8>>().read_unaligned();
+                let len = at.cast::<usize>().add(1).read_unaligned();
+                Some(std::slice::from_raw_parts_mut(ptr.as_ptr(), len))
+            },
+        }
+    }
+
+    /// A value that is not on the heap, to be copied into another entry.
+    fn embedded_value(&self) -> NewValue<'_> {
+        match self.header.form() {
+            Form::Int => NewValue::Int(self.int()),
+            Form::Embedded | Form::Heap => {
+                let bytes = self.value_bytes();
+                NewValue::Embedded {
+                    bytes,
+                    len: bytes.len(),
+                    raw: self.header.has(Header::RAW),
+                }
+            }
+        }
+    }
+
+    /// When the key expires, in milliseconds since 1970.
+    #[inline]
+    #[must_use]
+    pub fn expiry(&self) -> Option<i64> {
+        if !self.header.has(Header::EXPIRES) {
+            return None;
+        }
+        let mut at = [0; 8];
+        at.copy_from_slice(&self.tail[..8]);
+        Some(i64::from_ne_bytes(at))
+    }
+
+    /// Whether the key's time is over at `now_ms`. The millisecond of its expiry itself still belongs to it.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        self.expiry().is_some_and(|at| now_ms > at)
+    }
+
+    /// Moves an expiry there is; false if there is none.
+    pub(crate) fn set_expiry_in_place(&mut self, at: i64) -> bool {
+        let expires = self.header.has(Header::EXPIRES);
+        if expires {
+            self.tail[..8].copy_from_slice(&at.to_ne_bytes());
+        }
+        expires
+    }
+
+    /// The access clock, 24 bits; what they mean is up to [`crate::keyspace::eviction`].
+    #[inline]
+    #[must_use]
+    pub fn clock(&self) -> u32 {
+        self.header.clock()
+    }
+
+    /// Sets the access clock to the low 24 bits of `clock`.
+    #[inline]
+    pub fn set_clock(&mut self, clock: u32) {
+        self.header = self.header.with_clock(clock);
+    }
+
+    /// Bytes allocated for the entry and its value, by size class; the table's share is not in it.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let heap = if self.header.form() == Form::Heap {
+            self.heap_capacity()
+        } else {
+            0
+        };
+        usable_size(size_of_val(self)) + heap
+    }
+
+    /// Bytes allocated outside the entry.
+    pub(crate) fn heap_memory(&self) -> usize {
+        if self.header.form() == Form::Heap {
+            self.heap_capacity()
+        } else {
+            0
+        }
+    }
+
+    fn heap_capacity(&self) -> usize {
+        let parts = self.value_bytes();
+        let mut capacity = [0; size_of::<usize>()];
+        capacity.copy_from_slice(&parts[HEAP_PARTS - size_of::<usize>()..]);
+        usize::from_ne_bytes(capacity)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("key", &self.key().escape_ascii().to_string())
+            .field("kind", &self.kind())
+            .field("expiry", &self.expiry())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An entry and the right and duty to free it.
+pub(crate) struct EntryBox(EntryPtr);
+
+// SAFETY: an entry is plain bytes and a buffer of its own; nothing ties it to a thread.
+unsafe impl Send for EntryBox {}
+// SAFETY: nothing changes through a shared reference.
+unsafe impl Sync for EntryBox {}
+
+impl EntryBox {
+    /// Builds an entry. One allocation; O(length of key and embedded value).
+    #[inline]
+    pub(crate) fn new(key: &[u8], clock: u32, expiry: Option<i64>, value: NewValue<'_>) -> Self {
+        let long = key.len() > usize::from(u16::MAX);
+        let key_bits = if long {
+            Header::LONG_KEY
+        } else {
+            (key.len() as u64) << Header::KEY_SHIFT
+        };
+        let expiry_bits = if expiry.is_some() { Header::EXPIRES } else { 0 };
+        let header = Header(key_bits | expiry_bits | value.header_bits()).with_clock(clock);
+        let key_at = header.key_at();
+        let ptr = alloc(total(key_at, key.len(), value.size()), ALIGN);
+        // SAFETY: the allocation holds header, expiry, key length, key and value in this order, as `total` counted.
+        unsafe {
+            ptr.cast::<Header>().write(header);
+            if let Some(at) = expiry {
+                ptr.add(HEADER).cast::<i64>().write(at);
+            }
+            if long {
+                ptr.add(key_at - 8).cast::<u64>().write(key.len() as u64);
+            }
+            ptr.add(key_at)
+                .copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
+            value.write(ptr.add(key_at + key.len()));
+        }
+        Self(EntryPtr(ptr))
+    }
+
+    /// Gives up ownership: the pointer must come back through [`EntryBox::from_ptr`].
+    #[inline]
+    pub(crate) fn into_ptr(self) -> EntryPtr {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Takes ownership again.
+    ///
+    /// # Safety
+    /// The pointer came from [`EntryBox::into_ptr`], only once since, and nobody borrows the entry.
+    #[inline]
+    pub(crate) unsafe fn from_ptr(ptr: EntryPtr) -> Self {
+        Self(ptr)
+    }
+
+    /// Replaces the entry by one with or without an expiry.
+    pub(crate) fn rebuild(&mut self, expiry: Option<i64>) {
+        // SAFETY: we own the entry; what is left of the old one is dropped with the assignment.
+        *self = unsafe { self.0.rebuild(None, self.clock(), expiry) };
+    }
+
+    /// The same value under another key.
+    pub(crate) fn rekey(self, key: &[u8], clock: u32) -> Self {
+        // SAFETY: we own the entry; what is left of the old one is dropped here.
+        unsafe { self.0.rebuild(Some(key), clock, self.expiry()) }
+    }
+
+    /// Takes the buffer of a heap value, leaving it empty.
+    pub(crate) fn take_heap(&mut self) -> Option<Buffer> {
+        // SAFETY: we own the entry, and the header is its own.
+        unsafe { self.0.take_heap(self.0.header()) }
+    }
+}
+
+impl Entry {
+    /// A copy of the entry and all it holds. O(size).
+    pub(crate) fn duplicate(&self) -> EntryBox {
+        let value = match self.header.form() {
+            Form::Heap => NewValue::Heap(Buffer::from(self.heap())),
+            Form::Int | Form::Embedded => self.embedded_value(),
+        };
+        EntryBox::new(self.key(), self.clock(), self.expiry(), value)
+    }
+
+    /// The entry that replaces this one when its string must become raw and `len` bytes long and cannot in place.
+    pub(crate) fn grown(&self, len: usize) -> EntryBox {
+        let mut scratch = [0; INT_TEXT_MAX];
+        let bytes = match self.header.form() {
+            Form::Int => format_int(self.int(), &mut scratch),
+            Form::Embedded => self.value_bytes(),
+            Form::Heap => self.heap(),
+        };
+        let len = len.max(bytes.len());
+        EntryBox::new(self.key(), self.clock(), self.expiry(), NewValue::raw(bytes, len))
+    }
+}
+
+impl NewValue<'_> {
+    /// A raw string of `len` bytes that begins with `bytes` and goes on with zeros.
+    pub(crate) fn raw(bytes: &[u8], len: usize) -> NewValue<'_> {
+        if len <= EMBEDDED_MAX {
+            return NewValue::Embedded {
+                bytes,
+                len,
+                raw: true,
+            };
+        }
+        let mut buffer = Buffer::new();
+        // What outgrows the entry is likely to grow on: the buffer reserves ahead.
+        buffer.reserve(len);
+        buffer.extend(bytes);
+        buffer.resize(len);
+        NewValue::Heap(buffer)
+    }
+}
+
+impl Drop for EntryBox {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: we own the entry; its size class is that of the size the header tells.
+        unsafe {
+            let header = self.0.header();
+            drop(self.0.take_heap(header));
+            dealloc(self.0.0, self.0.total(header), ALIGN);
+        }
+    }
+}
+
+impl Deref for EntryBox {
+    type Target = Entry;
+
+    #[inline]
+    fn deref(&self) -> &Entry {
+        // SAFETY: owned, and borrowed as long as we are.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for EntryBox {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Entry {
+        // SAFETY: owned, and borrowed mutably as long as we are.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::thread_balance;
+
+    fn bytes_of(entry: &Entry) -> Vec<u8> {
+        entry.string().unwrap().as_bytes(&mut [0; INT_TEXT_MAX]).to_vec()
+    }
+
+    #[test]
+    fn small_entries_have_no_padding() {
+        for (key, value, expiry, size) in [
+            (16, 32, None, 56),
+            (16, 32, Some(1), 64),
+            (1, 1, None, 16),
+            (8, 0, None, 16),
+            (16, EMBEDDED_MAX, None, 1280),
+        ] {
+            let start = thread_balance();
+            let entry = EntryBox::new(&vec![b'k'; key], 0, expiry, NewValue::string(&vec![b'v'; value]));
+            assert_eq!(thread_balance() - start, size, "key {key}, value {value}");
+            assert_eq!(entry.memory() as i64, size);
+        }
+    }
+
+    #[test]
+    fn encodings_are_named_as_strings_are_made() {
+        let long = [b'x'; 45];
+        for (bytes, name) in [
+            (&b"123"[..], "int"),
+            (b"-9223372036854775808", "int"),
+            (b"9223372036854775808", "embstr"),
+            (b"0123", "embstr"),
+            (b"", "embstr"),
+            (&long[..44], "embstr"),
+            (&long, "raw"),
+        ] {
+            let entry = EntryBox::new(b"k", 0, None, NewValue::string(bytes));
+            assert_eq!(entry.encoding().name(), name, "{}", bytes.escape_ascii());
+            assert_eq!(bytes_of(&entry), bytes);
+        }
+        let entry = EntryBox::new(b"k", 0, None, NewValue::string(b"123"));
+        assert_eq!(entry.grown(3).encoding().name(), "raw");
+    }
+
+    #[test]
+    fn a_replaced_heap_value_comes_out_and_nothing_leaks() {
+        let start = thread_balance();
+        let entry = EntryBox::new(b"key", 0, None, NewValue::Heap(Buffer::zeroed(5000))).into_ptr();
+        // SAFETY: the entry was just made and is used here alone.
+        unsafe {
+            let value = NewValue::Embedded {
+                bytes: &[1; 24],
+                len: 24,
+                raw: false,
+            };
+            let Ok(Some(old)) = entry.assign(None, value) else {
+                panic!("24 bytes fit where 3 words were")
+            };
+            assert_eq!(old.len(), 5000);
+            let Err(_) = entry.assign(None, NewValue::string(&[1; 400])) else {
+                panic!("400 bytes do not")
+            };
+            let Err(_) = entry.assign(Some(1), NewValue::Int(1)) else {
+                panic!("an expiry does not")
+            };
+            drop(EntryBox::from_ptr(entry));
+        }
+        assert_eq!(thread_balance(), start);
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..40),
+            1 => (65_530usize..65_545).prop_map(|len| vec![b'k'; len]),
+        ]
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            any::<i64>().prop_map(|int| int.to_string().into_bytes()),
+            proptest::collection::vec(any::<u8>(), 0..80),
+            (1000usize..1100).prop_map(|len| vec![b'v'; len]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_gives_back_what_was_put_in(
+            key in key(), other in key(), value in value(), next in value(),
+            expiry in any::<Option<i64>>(), clock in 0u32..1 << 24, grow in 0usize..1300,
+        ) {
+            let start = thread_balance();
+            let mut entry = EntryBox::new(&key, clock, expiry, NewValue::string(&value));
+            prop_assert_eq!((entry.key(), entry.clock(), entry.expiry()), (&key[..], clock, expiry));
+            prop_assert_eq!(bytes_of(&entry), value.clone());
+            prop_assert_eq!(thread_balance() - start, entry.memory() as i64);
+
+            entry.set_clock(!clock);
+            prop_assert_eq!(entry.clock(), !clock & 0xff_ffff);
+            prop_assert_eq!(bytes_of(&entry.duplicate()), value.clone());
+
+            let mut entry = entry.rekey(&other, clock);
+            prop_assert_eq!((entry.key(), entry.clock(), entry.expiry()), (&other[..], clock, expiry));
+            prop_assert_eq!(bytes_of(&entry), value.clone());
+            entry.rebuild(Some(77));
+            prop_assert_eq!((entry.expiry(), bytes_of(&entry)), (Some(77), value.clone()));
+
+            let ptr = entry.into_ptr();
+            // SAFETY: the entry is owned here, and by nobody else until it is a box again.
+            let entry = unsafe {
+                let assigned = ptr.assign(Some(78), NewValue::string(&next)).is_ok();
+                let now = if assigned { &next } else { &value };
+                prop_assert_eq!(bytes_of(ptr.as_ref()), now.clone());
+                let mut want = now.clone();
+                want.resize(grow.max(want.len()), 0);
+                let old = EntryBox::from_ptr(ptr);
+                let new = if ptr.grow_in_place(grow) { old } else { old.grown(grow) };
+                prop_assert_eq!(bytes_of(&new), want);
+                prop_assert_eq!(new.encoding(), Encoding::Raw);
+                new
+            };
+            prop_assert_eq!(thread_balance() - start, entry.memory() as i64);
+            drop(entry);
+            prop_assert_eq!(thread_balance(), start);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The keyspace: the databases of one owner, and the crate's front door.
+//!
+//! It is a value: to hand a shard's keys to another thread is to move it. It never frees much at a time: what
+//! FLUSHALL and UNLINK leave behind is garbage that [`Keyspace::release`] works off in slices.
+//!
+//! Read on in [`database`](Database) for what can be done with keys, in [`eviction`] and
+//! [`expiry`](Database::expire_cycle) for what makes them go.
+
+mod database;
+pub mod eviction;
+mod expiry;
+mod scan;
+mod slots;
+pub(crate) mod store;
+
+use std::fmt;
+
+pub use database::{Database, Lookup, OnExpired};
+pub use expiry::{ExpireStats, Expiry};
+pub use store::Layout;
+
+use crate::key::{Key, KeyHasher};
+
+/// What a keyspace is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyspaceOptions {
+    /// How many databases SELECT can choose from; at least one is made.
+    pub databases: usize,
+    /// How each arranges its keys.
+    pub layout: Layout,
+    /// The hash function of all keys.
+    pub hasher: KeyHasher,
+    /// The slot of a key, below [`SLOTS`](crate::key::SLOTS): what callers put into [`Key::slot`]. Asked for keys that
+    /// the keyspace finds by itself: those that expire, those to evict.
+    pub slot_of: fn(&[u8]) -> u16,
+}
+
+/// The databases of one owner.
+pub struct Keyspace {
+    databases: Vec<Database>,
+    hasher: KeyHasher,
+    slot_of: fn(&[u8]) -> u16,
+}
+
+const _: () = {
+    const fn send<T: Send>() {}
+    send::<Keyspace>();
+};
+
+impl Keyspace {
+    /// Empty databases. Nothing is allocated for keys until there are some.
+    #[must_use]
+    pub fn new(options: KeyspaceOptions) -> Self {
+        let KeyspaceOptions {
+            databases,
+            layout,
+            hasher,
+            slot_of,
+        } = options;
+        let databases = (0..databases.max(1))
+            .map(|_| Database::new(layout, hasher, slot_of))
+            .collect();
+        Self {
+            databases,
+            hasher,
+            slot_of,
+        }
+    }
+
+    /// How many databases there are.
+    #[inline]
+    #[must_use]
+    pub fn databases(&self) -> usize {
+        self.databases.len()
+    }
+
+    /// The hash function of all keys.
+    #[inline]
+    #[must_use]
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// A key with its hash and slot, for where these are not known yet.
+    #[must_use]
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
+        self.hasher.key(bytes, (self.slot_of)(bytes))
+    }
+
+    /// A database.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Keyspace::databases`].
+    #[inline]
+    #[must_use]
+    pub fn database(&self, index: usize) -> &Database {
+        &self.databases[index]
+    }
+
+    /// A database, to be changed.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Keyspace::databases`].
+    #[inline]
+    #[must_use]
+    pub fn database_mut(&mut self, index: usize) -> &mut Database {
+        &mut self.databases[index]
+    }
+
+    /// Exchanges two databases. O(1).
+    ///
+    /// # Panics
+    /// When an index is not below [`Keyspace::databases`].
+    pub fn swap(&mut self, a: usize, b: usize) {
+        self.databases.swap(a, b);
+    }
+
+    /// Keys in all databases.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.databases.iter().map(Database::len).sum()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.databases.iter().all(Database::is_empty)
+    }
+
+    /// Empties all databases; returns how many keys there were. See [`Database::flush`].
+    pub fn flush_all(&mut self) -> usize {
+        self.databases.iter_mut().map(Database::flush).sum()
+    }
+
+    /// Frees garbage to the value of about `budget` small entries (50 to 100 ns each) and returns how many objects
+    /// remain. To free all at once, call it until that is 0.
+    pub fn release(&mut self, budget: usize) -> usize {
+        let mut left = budget;
+        for database in &mut self.databases {
+            left = database.garbage.release(left);
+        }
+        self.pending_release()
+    }
+
+    /// How many objects wait to be freed: entries of flushed databases and large values.
+    #[inline]
+    #[must_use]
+    pub fn pending_release(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.garbage.pending())
+            .sum()
+    }
+}
+
+impl fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyspace")
+            .field("databases", &self.databases.len())
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::thread_balance;
+
+    fn keyspace(layout: Layout) -> Keyspace {
+        Keyspace::new(KeyspaceOptions {
+            databases: 3,
+            layout,
+            hasher: KeyHasher::new(5),
+            slot_of: |key| u16::from(key.first().copied().unwrap_or(0)),
+        })
+    }
+
+    #[test]
+    fn swapped_databases_take_their_keys_along() {
+        let mut keyspace = keyspace(Layout::Single);
+        let key = keyspace.key(b"key");
+        keyspace
+            .database_mut(0)
+            .set_string(&key, b"value", Expiry::Clear, 0);
+        keyspace.swap(0, 2);
+        let key = keyspace.key(b"key");
+        assert!(keyspace.database(0).peek(&key).is_none());
+        assert!(keyspace.database(2).peek(&key).is_some());
+        assert_eq!(keyspace.len(), 1);
+    }
+
+    #[test]
+    fn flushed_keys_are_gone_at_once_and_freed_by_and_by() {
+        for layout in [Layout::Single, Layout::PerSlot] {
+            let start = thread_balance();
+            let mut keyspace = keyspace(layout);
+            for n in 0..5000 {
+                let name = format!("{n}");
+                let key = keyspace.key(name.as_bytes());
+                let expiry = if n % 2 == 0 { Expiry::At(1) } else { Expiry::Clear };
+                keyspace.database_mut(1).set_string(&key, b"value", expiry, 0);
+            }
+            let key = keyspace.key(b"large");
+            keyspace
+                .database_mut(1)
+                .set_string(&key, &vec![1; 3 << 20], Expiry::Clear, 0);
+            let full = thread_balance();
+            assert_eq!(keyspace.flush_all(), 5001);
+            assert!(keyspace.is_empty());
+            assert_eq!(keyspace.database(1).volatile_len(), 0);
+            assert!(thread_balance() > full - 1000, "garbage still counts");
+            let mut calls = 0;
+            let mut before = keyspace.pending_release();
+            assert_eq!(before, 5001);
+            loop {
+                let left = keyspace.release(100);
+                assert!(before - left <= 130, "{} freed by a budget of 100", before - left);
+                calls += 1;
+                if left == 0 {
+                    break;
+                }
+                before = left;
+            }
+            assert!(calls >= 50);
+            drop(keyspace);
+            assert_eq!(thread_balance(), start);
+        }
+    }
+}

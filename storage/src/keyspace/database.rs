@@ -1,0 +1,751 @@
+//! One database: keys with their values and expiries.
+//!
+//! All functions are O(1) on average beyond the bytes they copy, unless they say otherwise.
+
+use std::fmt;
+
+use rand::rngs::SmallRng;
+
+use super::expiry::{Expiry, ExpiryState};
+use super::store::{Layout, Store};
+use crate::entry::{Entry, EntryBox, NewValue};
+use crate::key::{Key, KeyHasher};
+use crate::memory::Buffer;
+use crate::release::Garbage;
+use crate::table::TableStats;
+use crate::value::Owned;
+
+/// What a look-up found.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    /// No such key.
+    Missing,
+    /// The key was there, but its time is over. [`OnExpired`] says whether it still is.
+    Expired,
+    /// The key is there.
+    Live(&'a mut Entry),
+}
+
+/// What becomes of an expired key that a look-up comes across.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExpired {
+    /// It stays: on a replica, or while writes are paused.
+    Keep,
+    /// It is removed, its value freed at once.
+    Remove,
+    /// It is removed; a large value becomes garbage that is freed in slices.
+    Unlink,
+}
+
+/// One database.
+pub struct Database {
+    store: Store,
+    pub(super) garbage: Garbage,
+    pub(super) expiry: ExpiryState,
+    slot_of: fn(&[u8]) -> u16,
+}
+
+impl Database {
+    pub(super) fn new(layout: Layout, hasher: KeyHasher, slot_of: fn(&[u8]) -> u16) -> Self {
+        let store = Store::new(layout, hasher);
+        Self {
+            store,
+            garbage: Garbage::default(),
+            expiry: ExpiryState::default(),
+            slot_of,
+        }
+    }
+
+    /// How many keys there are, expired ones that are still here among them.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether there are no keys.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many keys have an expiry.
+    #[inline]
+    #[must_use]
+    pub fn volatile_len(&self) -> usize {
+        self.store.volatile_len()
+    }
+
+    /// A key with its hash and slot, for where these are not known yet.
+    #[inline]
+    pub(super) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        self.store.hasher().key(bytes, (self.slot_of)(bytes))
+    }
+
+    /// Finds a key and tells whether it has expired; if so, does what `on_expired` says. One probe, unless it has.
+    #[inline]
+    pub fn lookup(&mut self, key: &Key<'_>, now_ms: i64, on_expired: OnExpired) -> Lookup<'_> {
+        match self.store.find(key) {
+            None => return Lookup::Missing,
+            Some(entry) if entry.is_expired(now_ms) => {
+                self.expire(key, on_expired);
+                return Lookup::Expired;
+            }
+            Some(_) => {}
+        }
+        // The entry's line is in the cache: finding it again costs next to nothing.
+        match self.store.find_mut(key) {
+            Some(found) => Lookup::Live(found.into_mut()),
+            None => Lookup::Missing,
+        }
+    }
+
+    #[cold]
+    fn expire(&mut self, key: &Key<'_>, on_expired: OnExpired) {
+        match on_expired {
+            OnExpired::Keep => {}
+            OnExpired::Remove => drop(self.remove(key)),
+            OnExpired::Unlink => drop(self.unlink(key)),
+        }
+    }
+
+    /// Finds a key, expired or not.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self, key: &Key<'_>) -> Option<&Entry> {
+        self.store.find(key)
+    }
+
+    /// Sets a key to a string, whatever it held, in the encoding that suits: an integer if the bytes are one's canonical
+    /// decimal spelling, else as they are. A key that existed keeps its access clock, a new one gets `clock`.
+    #[inline]
+    pub fn set_string(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry, clock: u32) -> &mut Entry {
+        self.set(key, NewValue::string(bytes), expiry, clock)
+    }
+
+    /// Sets a key to a string that is an integer.
+    #[inline]
+    pub fn set_integer(&mut self, key: &Key<'_>, int: i64, expiry: Expiry, clock: u32) -> &mut Entry {
+        self.set(key, NewValue::Int(int), expiry, clock)
+    }
+
+    /// Sets a key to the string in `buffer`, whose allocation is adopted unless the bytes are few enough to be embedded.
+    /// Room the buffer has to spare stays with it.
+    pub fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry, clock: u32) -> &mut Entry {
+        if NewValue::embeds(&buffer) {
+            return self.set_string(key, &buffer, expiry, clock);
+        }
+        self.set(key, NewValue::Heap(buffer), expiry, clock)
+    }
+
+    #[inline]
+    fn set(&mut self, key: &Key<'_>, value: NewValue<'_>, expiry: Expiry, clock: u32) -> &mut Entry {
+        match self.store.find_or_vacant(key) {
+            Ok(found) => {
+                let expiry = expiry.after(found.entry().expiry());
+                let (entry, displaced) = found.assign(expiry, value);
+                self.garbage.push_displaced(displaced);
+                entry
+            }
+            Err(store) => store.insert(key, EntryBox::new(key.bytes, clock, expiry.after(None), value)),
+        }
+    }
+
+    /// Makes the string of a key raw and at least `len` bytes long and gives all of its bytes to change: APPEND, SETRANGE,
+    /// SETBIT. A missing key is created, a shorter string continued with zeros; a string that keeps growing is copied a
+    /// bounded number of times. The key must be missing or hold a string.
+    pub fn string_mut(&mut self, key: &Key<'_>, len: usize, clock: u32) -> &mut [u8] {
+        let entry = match self.store.find_or_vacant(key) {
+            Ok(found) => found.grow(len),
+            Err(store) => store.insert(
+                key,
+                EntryBox::new(key.bytes, clock, None, NewValue::raw(b"", len)),
+            ),
+        };
+        entry.bytes_mut().unwrap_or_default()
+    }
+
+    /// Removes a key and frees what it held; false if there is none.
+    #[inline]
+    pub fn remove(&mut self, key: &Key<'_>) -> bool {
+        self.store
+            .find_mut(key)
+            .map(|found| drop(found.remove()))
+            .is_some()
+    }
+
+    /// Removes a key; a large value is freed later by [`Keyspace::release`](super::Keyspace::release).
+    pub fn unlink(&mut self, key: &Key<'_>) -> bool {
+        let removed = self.store.find_mut(key).map(|found| found.remove());
+        removed.map(|entry| self.garbage.push_entry(entry)).is_some()
+    }
+
+    /// Removes a key and gives what it held.
+    pub fn take(&mut self, key: &Key<'_>) -> Option<Owned> {
+        self.store.find_mut(key).map(|found| Owned {
+            entry: found.remove(),
+        })
+    }
+
+    /// Puts a value under a key, in the place of what it held. The access clock is set to `clock`.
+    pub fn insert(&mut self, key: &Key<'_>, value: Owned, clock: u32) -> &mut Entry {
+        let entry = value.entry.rekey(key.bytes, clock);
+        match self.store.find_or_vacant(key) {
+            Ok(found) => {
+                let (entry, old) = found.replace(entry);
+                self.garbage.push_entry(old);
+                entry
+            }
+            Err(store) => store.insert(key, entry),
+        }
+    }
+
+    /// A copy of what a key holds. O(size).
+    #[must_use]
+    pub fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
+        self.store.find(key).map(|entry| Owned {
+            entry: entry.duplicate(),
+        })
+    }
+
+    /// Sets or clears when a key expires, in milliseconds since 1970; false if there is no such key.
+    pub fn set_expiry(&mut self, key: &Key<'_>, expiry: Option<i64>) -> bool {
+        self.store
+            .find_mut(key)
+            .map(|found| found.set_expiry(expiry))
+            .is_some()
+    }
+
+    /// Visits the keys of at most `buckets` buckets (and of one at least), from a cursor on, and returns the cursor to go
+    /// on with; begin with 0, which is also the end. Every key that is present all the time is visited, perhaps twice.
+    /// Cursors have at most 32 bits in [`Layout::Single`] and 46 in [`Layout::PerSlot`], where the low 14 are the slot.
+    pub fn scan(&self, cursor: u64, buckets: usize, visit: impl FnMut(&Entry)) -> u64 {
+        self.store.scan(cursor, buckets, visit)
+    }
+
+    /// A random key, each with nearly the same probability, expired or not.
+    pub fn random(&self, rng: &mut SmallRng) -> Option<&Entry> {
+        self.store.random(rng)
+    }
+
+    /// A random key among those that have an expiry.
+    pub fn random_volatile(&self, rng: &mut SmallRng) -> Option<&Entry> {
+        self.store.random_volatile(rng)
+    }
+
+    /// Visits every key. O(keys).
+    pub fn for_each(&self, visit: impl FnMut(&Entry)) {
+        self.store.for_each(visit);
+    }
+
+    /// How many keys a slot has. O(1) in [`Layout::PerSlot`]; in [`Layout::Single`] all keys are looked at.
+    #[must_use]
+    pub fn slot_len(&self, slot: u16) -> usize {
+        self.store.slot_len(slot).unwrap_or_else(|| {
+            let mut count = 0;
+            self.slot_keys(slot, usize::MAX, |_| count += 1);
+            count
+        })
+    }
+
+    /// Visits up to `max` keys of a slot. O(keys visited) in [`Layout::PerSlot`]; in [`Layout::Single`] keys of other slots
+    /// have to be passed over.
+    pub fn slot_keys(&self, slot: u16, max: usize, mut visit: impl FnMut(&Entry)) {
+        let mixed = self.store.slot_len(slot).is_none();
+        let mut left = max;
+        self.store.visit_slot(slot, |entry| {
+            if left > 0 && (!mixed || (self.slot_of)(entry.key()) == slot) {
+                left -= 1;
+                visit(entry);
+            }
+            left > 0
+        });
+    }
+
+    /// Removes all keys of a slot and returns how many there were; what they held becomes garbage as with
+    /// [`Database::flush`]. O(keys of the slot) in [`Layout::PerSlot`]; in [`Layout::Single`] nothing is removed: there the
+    /// keys are to be enumerated and removed one by one.
+    pub fn flush_slot(&mut self, slot: u16) -> usize {
+        let Some(store) = self.store.split_off_slot(slot) else {
+            return 0;
+        };
+        let removed = store.len();
+        self.garbage.push_store(store);
+        removed
+    }
+
+    /// Asks for the cache line in which a key's look-up begins. For batches: first this for every key, then
+    /// [`Database::prefetch_entry`] for every key, then the look-ups.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64, slot: u16) {
+        self.store.prefetch_bucket(hash, slot);
+    }
+
+    /// Asks for the entry itself; the line of [`Database::prefetch_bucket`] should have arrived.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64, slot: u16) {
+        self.store.prefetch_entry(hash, slot);
+    }
+
+    /// Removes all keys and returns how many there were. They become garbage that
+    /// [`Keyspace::release`](super::Keyspace::release) frees; until then they count as memory. O(1) but for small
+    /// databases, which are freed at once.
+    pub fn flush(&mut self) -> usize {
+        let removed = self.len();
+        let empty = self.store.new_alike();
+        self.garbage.push_store(std::mem::replace(&mut self.store, empty));
+        self.expiry = ExpiryState::default();
+        removed
+    }
+
+    /// What the table of keys is made of. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].
+    #[must_use]
+    pub fn table_stats(&self) -> TableStats {
+        self.store.stats()
+    }
+
+    /// What the index of the keys that have an expiry is made of. O(1).
+    #[must_use]
+    pub fn volatile_table_stats(&self) -> TableStats {
+        self.store.volatile_stats()
+    }
+
+    /// Visits one bucket of the volatile index; returns where to go on.
+    pub(super) fn visit_volatile(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
+        self.store.visit_volatile(index, visit)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("len", &self.len())
+            .field("volatile_len", &self.volatile_len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::memory::thread_balance;
+    use crate::value::{Encoding, INT_TEXT_MAX};
+
+    const LAYOUTS: [Layout; 2] = [Layout::Single, Layout::PerSlot];
+
+    /// Eleven slots, so that tables by slot are of some size.
+    fn slot_of(key: &[u8]) -> u16 {
+        key.iter().fold(0u16, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(u16::from(*byte))
+        }) % 11
+    }
+
+    fn database(layout: Layout) -> Database {
+        Database::new(layout, KeyHasher::new(17), slot_of)
+    }
+
+    fn name(n: u32) -> Vec<u8> {
+        format!("key:{n}").into_bytes()
+    }
+
+    fn text(entry: &Entry) -> Vec<u8> {
+        entry.string().unwrap().as_bytes(&mut [0; INT_TEXT_MAX]).to_vec()
+    }
+
+    fn fill(database: &mut Database, range: std::ops::Range<u32>) {
+        for n in range {
+            let name = name(n);
+            let key = database.key(&name);
+            database.set_string(&key, b"value", Expiry::Clear, 0);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set {
+            bytes: Vec<u8>,
+            expiry: Option<Option<i64>>,
+        },
+        SetInteger(i64),
+        SetBuffer(usize),
+        Grow(usize),
+        Remove,
+        Unlink,
+        Rename(u32),
+        Copy(u32),
+        Expire(Option<i64>),
+        Flush,
+        FlushSlot,
+        Release(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..60),
+            (1000usize..1200).prop_map(|len| vec![1; len]),
+            Just(vec![2; 70_000]),
+            any::<i64>().prop_map(|int| int.to_string().into_bytes()),
+        ];
+        let expiry = prop_oneof![
+            Just(None),
+            Just(Some(None)),
+            any::<i64>().prop_map(|at| Some(Some(at)))
+        ];
+        prop_oneof![
+            20 => (bytes, expiry).prop_map(|(bytes, expiry)| Step::Set { bytes, expiry }),
+            4 => any::<i64>().prop_map(Step::SetInteger),
+            2 => (0usize..3000).prop_map(Step::SetBuffer),
+            6 => (0usize..2500).prop_map(Step::Grow),
+            6 => Just(Step::Remove),
+            4 => Just(Step::Unlink),
+            4 => any::<u32>().prop_map(Step::Rename),
+            2 => any::<u32>().prop_map(Step::Copy),
+            8 => any::<Option<i64>>().prop_map(Step::Expire),
+            1 => Just(Step::Flush),
+            1 => Just(Step::FlushSlot),
+            2 => (0usize..200).prop_map(Step::Release),
+        ]
+    }
+
+    /// What a database should hold: the obvious way.
+    #[derive(Default)]
+    struct Model {
+        values: HashMap<Vec<u8>, Vec<u8>>,
+        expiries: BTreeMap<Vec<u8>, i64>,
+    }
+
+    impl Model {
+        fn remove(&mut self, key: &[u8]) -> Option<(Vec<u8>, Option<i64>)> {
+            let expiry = self.expiries.remove(key);
+            self.values.remove(key).map(|value| (value, expiry))
+        }
+
+        fn insert(&mut self, key: &[u8], value: Vec<u8>, expiry: Option<i64>) {
+            self.remove(key);
+            self.values.insert(key.to_vec(), value);
+            self.expiries.extend(expiry.map(|at| (key.to_vec(), at)));
+        }
+    }
+
+    fn apply(database: &mut Database, model: &mut Model, n: u32, step: Step, keys: u32) {
+        let bytes = name(n % keys);
+        let key = database.key(&bytes);
+        let before = model.expiries.get(&bytes).copied();
+        match step {
+            Step::Set { bytes: value, expiry } => {
+                let (expiry, after) = match expiry {
+                    None => (Expiry::Keep, before),
+                    Some(None) => (Expiry::Clear, None),
+                    Some(Some(at)) => (Expiry::At(at), Some(at)),
+                };
+                let entry = database.set_string(&key, &value, expiry, 5);
+                assert_eq!(
+                    (entry.key(), entry.expiry(), text(entry)),
+                    (&bytes[..], after, value.clone())
+                );
+                model.insert(&bytes, value, after);
+            }
+            Step::SetInteger(int) => {
+                let entry = database.set_integer(&key, int, Expiry::Keep, 5);
+                assert_eq!(entry.encoding(), Encoding::Int);
+                model.insert(&bytes, int.to_string().into_bytes(), before);
+            }
+            Step::SetBuffer(len) => {
+                database.set_buffer(&key, Buffer::from(&vec![3; len][..]), Expiry::Clear, 5);
+                model.insert(&bytes, vec![3; len], None);
+            }
+            Step::Grow(len) => {
+                let mut value = model.values.get(&bytes).cloned().unwrap_or_default();
+                value.resize(len.max(value.len()), 0);
+                let grown = database.string_mut(&key, len, 5);
+                assert_eq!(grown, value);
+                if let (Some(last), Some(model_last)) = (grown.last_mut(), value.last_mut()) {
+                    (*last, *model_last) = (b'z', b'z');
+                }
+                model.insert(&bytes, value, before);
+            }
+            Step::Remove => assert_eq!(database.remove(&key), model.remove(&bytes).is_some()),
+            Step::Unlink => assert_eq!(database.unlink(&key), model.remove(&bytes).is_some()),
+            Step::Rename(other) => {
+                let other = name(other % keys);
+                let other_key = database.key(&other);
+                let (taken, expected) = (database.take(&key), model.remove(&bytes));
+                assert_eq!(taken.is_some(), expected.is_some());
+                if let (Some(owned), Some((value, expiry))) = (taken, expected) {
+                    assert_eq!(owned.expiry(), expiry);
+                    let entry = database.insert(&other_key, owned, 6);
+                    assert_eq!(entry.clock(), 6);
+                    model.insert(&other, value, expiry);
+                }
+            }
+            Step::Copy(other) => {
+                let other = name(other % keys);
+                let other_key = database.key(&other);
+                if let Some(owned) = database.duplicate(&key) {
+                    database.insert(&other_key, owned, 6);
+                    let value = model.values[&bytes].clone();
+                    model.insert(&other, value, before);
+                }
+            }
+            Step::Expire(at) => {
+                let present = model.values.contains_key(&bytes);
+                assert_eq!(database.set_expiry(&key, at), present);
+                if present {
+                    model.expiries.remove(&bytes);
+                    model.expiries.extend(at.map(|at| (bytes.clone(), at)));
+                }
+            }
+            Step::Flush => {
+                assert_eq!(database.flush(), model.values.len());
+                *model = Model::default();
+            }
+            Step::FlushSlot => {
+                let removed = database.flush_slot(key.slot);
+                if removed > 0 {
+                    let before = model.values.len();
+                    model.values.retain(|key, _| slot_of(key) != slot_of(&bytes));
+                    model.expiries.retain(|key, _| slot_of(key) != slot_of(&bytes));
+                    assert_eq!(removed, before - model.values.len());
+                }
+            }
+            Step::Release(budget) => {
+                database.garbage.release(budget);
+            }
+        }
+    }
+
+    fn compare(database: &Database, model: &Model) {
+        assert_eq!(database.len(), model.values.len());
+        assert_eq!(database.volatile_len(), model.expiries.len());
+        let mut seen = 0;
+        database.for_each(|entry| {
+            seen += 1;
+            assert_eq!(model.values.get(entry.key()), Some(&text(entry)));
+            assert_eq!(model.expiries.get(entry.key()).copied(), entry.expiry());
+            let key = database.key(entry.key());
+            assert!(std::ptr::eq(database.peek(&key).unwrap(), entry));
+        });
+        assert_eq!(seen, model.values.len());
+        let mut volatile = BTreeSet::new();
+        let buckets = database.volatile_table_stats().buckets as u32;
+        for index in 0..buckets {
+            database.visit_volatile(index, |entry| assert!(volatile.insert(entry.key().to_vec())));
+        }
+        assert!(volatile.iter().eq(model.expiries.keys()));
+        for slot in 0..11 {
+            let expected = model.values.keys().filter(|key| slot_of(key) == slot).count();
+            assert_eq!(database.slot_len(slot), expected, "slot {slot}");
+            let mut keys = HashSet::new();
+            database.slot_keys(slot, expected / 2 + 1, |entry| {
+                assert!(keys.insert(entry.key().to_vec()))
+            });
+            assert_eq!(keys.len(), expected.min(expected / 2 + 1));
+            assert!(keys.iter().all(|key| slot_of(key) == slot));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 96 }))]
+        #[test]
+        fn a_database_behaves_as_its_model(
+            steps in proptest::collection::vec((any::<u32>(), step()), 0..if cfg!(miri) { 60 } else { 600 }),
+            keys in prop_oneof![Just(3u32), Just(40), Just(400)],
+        ) {
+            for layout in LAYOUTS {
+                let start = thread_balance();
+                let mut database = database(layout);
+                let mut model = Model::default();
+                for (count, (n, step)) in steps.iter().cloned().enumerate() {
+                    apply(&mut database, &mut model, n, step, keys);
+                    if count % 50 == 0 {
+                        compare(&database, &model);
+                    }
+                }
+                compare(&database, &model);
+                drop(database);
+                prop_assert_eq!(thread_balance(), start);
+            }
+        }
+
+        #[test]
+        fn scan_returns_what_is_there_throughout(
+            steady in 0u32..600, waves in proptest::collection::vec((0u32..3000, any::<bool>()), 1..12),
+            buckets in 1usize..20, pace in 1usize..6,
+        ) {
+            for layout in LAYOUTS {
+                let mut database = database(layout);
+                fill(&mut database, 0..steady);
+                fill(&mut database, 10_000..10_000 + waves[0].0);
+                let mut seen = HashSet::new();
+                let mut waves = waves.iter();
+                let (mut cursor, mut calls) = (0, 0);
+                loop {
+                    cursor = database.scan(cursor, buckets, |entry| {
+                        seen.insert(entry.key().to_vec());
+                    });
+                    calls += 1;
+                    if cursor == 0 {
+                        break;
+                    }
+                    if calls % pace == 0 && let Some((count, grow)) = waves.next() {
+                        if *grow {
+                            fill(&mut database, 10_000..10_000 + count);
+                        } else {
+                            for n in 10_000..10_000 + count {
+                                let name = name(n);
+                                let key = database.key(&name);
+                                database.remove(&key);
+                            }
+                        }
+                    }
+                }
+                for n in 0..steady {
+                    prop_assert!(seen.contains(&name(n)), "key {} was not returned ({:?})", n, layout);
+                }
+            }
+        }
+
+        #[test]
+        fn any_cursor_is_taken(cursor in any::<u64>(), keys in 0u32..200) {
+            for layout in LAYOUTS {
+                let mut database = database(layout);
+                fill(&mut database, 0..keys);
+                let mut cursor = cursor;
+                for _ in 0..10_000 {
+                    cursor = database.scan(cursor, 1, |_| {});
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                prop_assert_eq!(cursor, 0, "a scan ends wherever it begins");
+            }
+        }
+    }
+
+    #[test]
+    fn look_ups_tell_expired_keys_and_leave_them() {
+        let mut database = database(Layout::Single);
+        let key = database.key(b"key");
+        assert!(matches!(database.lookup(&key, 0), Lookup::Missing));
+        database.set_string(&key, b"v", Expiry::At(100), 3);
+        assert!(matches!(database.lookup(&key, 100), Lookup::Live(entry) if entry.clock() == 3));
+        assert!(matches!(database.lookup(&key, 101), Lookup::Expired));
+        assert_eq!((database.len(), database.volatile_len()), (1, 1));
+        database.set_string(&key, b"w", Expiry::Clear, 9);
+        assert!(matches!(database.lookup(&key, 101), Lookup::Live(entry) if entry.clock() == 3));
+        assert_eq!(database.volatile_len(), 0);
+    }
+
+    #[test]
+    fn appending_keeps_amortised_cost_and_the_raw_encoding() {
+        let mut database = database(Layout::Single);
+        let key = database.key(b"key");
+        database.set_string(&key, b"1", Expiry::Clear, 0);
+        for len in 2..5000 {
+            database.string_mut(&key, len, 0)[len - 1] = b'x';
+        }
+        let entry = database.peek(&key).unwrap();
+        assert_eq!(entry.string().unwrap().len(), 4999);
+        assert_eq!(entry.encoding(), Encoding::Raw);
+        let other = database.key(b"other");
+        database.string_mut(&other, 0, 0);
+        assert_eq!(database.peek(&other).unwrap().encoding(), Encoding::Raw);
+    }
+
+    #[test]
+    fn the_table_keeps_its_size_while_growing_and_shrinking() {
+        let keys = if cfg!(miri) { 500 } else { 200_000 };
+        let mut database = database(Layout::Single);
+        for n in 0..keys {
+            fill(&mut database, n..n + 1);
+            let stats = database.table_stats();
+            let bytes_max = if n < 20_000 { 23.0 } else { 13.2 };
+            assert!(
+                n < 100 || stats.bytes as f64 / f64::from(n + 1) < bytes_max,
+                "{n}: {stats:?}"
+            );
+        }
+        for n in 0..keys {
+            let name = name(n);
+            let key = database.key(&name);
+            assert!(database.remove(&key));
+            let (stats, left) = (database.table_stats(), keys - n - 1);
+            let bytes_max = if left < 40_000 { 27.0 } else { 15.5 };
+            assert!(
+                left < 100 || stats.bytes as f64 / f64::from(left) < bytes_max,
+                "{left}: {stats:?}"
+            );
+        }
+        assert_eq!(database.table_stats(), TableStats::default());
+    }
+
+    #[test]
+    fn random_reaches_every_key_about_equally() {
+        let keys = 700;
+        for layout in LAYOUTS {
+            let mut database = database(layout);
+            fill(&mut database, 0..keys);
+            for n in (0..keys).step_by(2) {
+                let name = name(n);
+                let key = database.key(&name);
+                database.set_expiry(&key, Some(1));
+            }
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut hits: HashMap<Vec<u8>, u32> = HashMap::new();
+            let draws = if cfg!(miri) { 700 } else { 140_000 };
+            for _ in 0..draws {
+                *hits
+                    .entry(database.random(&mut rng).unwrap().key().to_vec())
+                    .or_default() += 1;
+                assert!(database.random_volatile(&mut rng).unwrap().expiry().is_some());
+            }
+            if !cfg!(miri) {
+                assert_eq!(hits.len(), keys as usize);
+                // 200 expected; beyond these bounds something is skewed by far more than chance.
+                let (min, max) = (hits.values().min().unwrap(), hits.values().max().unwrap());
+                assert!(
+                    *min > 120 && *max < 300,
+                    "between {min} and {max} of 200 ({layout:?})"
+                );
+            }
+            let start = rng.random_range(0..2u64);
+            assert!(database.scan(start, 1, |_| {}) < 1 << 46);
+        }
+    }
+
+    #[test]
+    fn an_empty_database_allocates_nothing() {
+        let start = thread_balance();
+        for layout in LAYOUTS {
+            let mut database = database(layout);
+            let key = database.key(b"key");
+            assert!(database.peek(&key).is_none() && !database.remove(&key));
+            assert_eq!(database.scan(0, 10, |_| {}), 0);
+            assert!(database.random(&mut SmallRng::seed_from_u64(0)).is_none());
+            assert_eq!((database.flush(), database.slot_len(3)), (0, 0));
+            assert_eq!(thread_balance(), start);
+        }
+    }
+
+    #[test]
+    fn prefetching_is_harmless_whatever_is_there() {
+        for layout in LAYOUTS {
+            let mut database = database(layout);
+            for count in [0, 1, 100, 3000] {
+                fill(&mut database, 0..count);
+                for n in 0..count * 2 {
+                    let name = name(n);
+                    let key = database.key(&name);
+                    database.prefetch_bucket(key.hash, key.slot);
+                    database.prefetch_entry(key.hash, key.slot);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! UNSAFE: the entries of a database, and the two tables that point at them.
+//!
+//! Every entry is owned by the store. It is in the main table (or that of its slot), found by its key; if it has an
+//! expiry it is in the *volatile index* as well, a second table of the same kind, found by its address.
+//!
+//! Invariants:
+//! - An entry in the main tables came from an [`EntryBox`] and becomes one again when it leaves them.
+//! - The volatile index holds just the entries of the main tables that have an expiry. What may change that (a new
+//!   entry, a removal, an entry that moves because it is rebuilt) happens here and changes both.
+//!
+//! References handed out borrow the store, so that an entry is not freed or moved under them.
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use super::scan::SlotCursor;
+use super::slots::SlotTables;
+use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
+use crate::key::{Key, KeyHasher, SLOTS};
+use crate::memory::Buffer;
+use crate::table::TableStats;
+use crate::table::raw::{Position, RawTable};
+
+/// How a database arranges its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One table. Slots are not told apart: to count or enumerate one is to walk everything.
+    Single,
+    /// One small table for each hash slot (cluster mode): to count, enumerate or flush a slot costs that slot.
+    PerSlot,
+}
+
+enum Tables {
+    Single(RawTable),
+    /// The tables, once there is something to hold.
+    PerSlot(Option<Box<SlotTables>>),
+}
+
+/// The entries of one database.
+pub(crate) struct Store {
+    tables: Tables,
+    volatile: RawTable,
+    hasher: KeyHasher,
+}
+
+/// What was displaced by a change and is still to be dropped, at once or later.
+pub(crate) enum Displaced {
+    Nothing,
+    Buffer(Buffer),
+    Entry(EntryBox),
+}
+
+impl Store {
+    pub(crate) const fn new(layout: Layout, hasher: KeyHasher) -> Self {
+        let tables = match layout {
+            Layout::Single => Tables::Single(RawTable::new()),
+            Layout::PerSlot => Tables::PerSlot(None),
+        };
+        Self {
+            tables,
+            volatile: RawTable::new(),
+            hasher,
+        }
+    }
+
+    /// An empty store of the same layout and hash function.
+    pub(crate) fn new_alike(&self) -> Self {
+        let layout = match self.tables {
+            Tables::Single(_) => Layout::Single,
+            Tables::PerSlot(_) => Layout::PerSlot,
+        };
+        Self::new(layout, self.hasher)
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        match &self.tables {
+            Tables::Single(table) => table.len(),
+            Tables::PerSlot(slots) => slots.as_ref().map_or(0, |slots| slots.len()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn volatile_len(&self) -> usize {
+        self.volatile.len()
+    }
+
+    #[inline]
+    fn table(&self, slot: u16) -> Option<&RawTable> {
+        match &self.tables {
+            Tables::Single(table) => Some(table),
+            Tables::PerSlot(slots) => slots.as_ref().map(|slots| slots.table(usize::from(slot) % SLOTS)),
+        }
+    }
+
+    #[inline]
+    fn table_mut(&mut self, slot: u16) -> &mut RawTable {
+        match &mut self.tables {
+            Tables::Single(table) => table,
+            Tables::PerSlot(slots) => slots
+                .get_or_insert_with(|| Box::new(SlotTables::new()))
+                .table_mut(usize::from(slot) % SLOTS),
+        }
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub(crate) fn find(&self, key: &Key<'_>) -> Option<&Entry> {
+        let (_, entry) = self.table(key.slot)?.find(key.hash, key.bytes)?;
+        // SAFETY: entries in the tables are alive and change only through `&mut self`.
+        Some(unsafe { entry.as_ref() })
+    }
+
+    /// The entry of a key with the means to change it.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, key: &Key<'_>) -> Option<Occupied<'_>> {
+        let (position, entry) = self.table(key.slot)?.find(key.hash, key.bytes)?;
+        Some(Occupied {
+            store: self,
+            position,
+            entry,
+            hash: key.hash,
+            slot: key.slot,
+        })
+    }
+
+    /// The entry of a key, or the place where it would be.
+    #[inline]
+    pub(crate) fn find_or_vacant(&mut self, key: &Key<'_>) -> Result<Occupied<'_>, &mut Self> {
+        match self
+            .table(key.slot)
+            .and_then(|table| table.find(key.hash, key.bytes))
+        {
+            Some((position, entry)) => Ok(Occupied {
+                store: self,
+                position,
+                entry,
+                hash: key.hash,
+                slot: key.slot,
+            }),
+            None => Err(self),
+        }
+    }
+
+    /// Adds an entry for a key that has none. `key` is the entry's own.
+    #[inline]
+    pub(crate) fn insert(&mut self, key: &Key<'_>, entry: EntryBox) -> &mut Entry {
+        debug_assert!(entry.key() == key.bytes && self.find(key).is_none());
+        debug_assert_eq!(key.hash, self.hasher.hash(key.bytes));
+        let expires = entry.expiry().is_some();
+        let (ptr, hasher) = (entry.into_ptr(), self.hasher);
+        // SAFETY: the store owns the entry from here on; it leaves both tables before it is freed. With a wrong hash it
+        // would not be found again, but no pointer would be lost or dangle: the volatile index is told the same hash,
+        // and should an entry not be found there on removal, `unlist` stops the program.
+        unsafe { self.table_mut(key.slot).insert(key.hash, ptr, &hasher) };
+        if let Tables::PerSlot(Some(slots)) = &mut self.tables {
+            slots.added(usize::from(key.slot) % SLOTS);
+        }
+        if expires {
+            // SAFETY: as above.
+            unsafe { self.volatile.insert(key.hash, ptr, &hasher) };
+        }
+        // SAFETY: alive, and borrowed with the store.
+        unsafe { ptr.as_mut() }
+    }
+
+    /// Takes an entry out of the volatile index.
+    #[inline]
+    fn unlist(&mut self, hash: u64, entry: EntryPtr) {
+        let position = self.volatile.find_entry(hash, entry);
+        let position = position.expect("the volatile index holds every entry that has an expiry");
+        // SAFETY: the position was found just now.
+        unsafe { self.volatile.remove(position) };
+    }
+
+    /// Visits some buckets from a cursor on, at most `buckets` of them but at least one; returns the cursor to go on
+    /// with, 0 at the end. Every entry that is present from the first call to the last is visited at least once.
+    pub(crate) fn scan(&self, cursor: u64, buckets: usize, mut visit: impl FnMut(&Entry)) -> u64 {
+        // SAFETY: entries in the tables are alive, and the store is borrowed.
+        let mut visit = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
+        match &self.tables {
+            Tables::Single(table) => {
+                let mut cursor = cursor as u32;
+                for _ in 0..buckets.max(1) {
+                    cursor = table.scan(cursor, &mut visit);
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                u64::from(cursor)
+            }
+            Tables::PerSlot(None) => 0,
+            Tables::PerSlot(Some(slots)) => {
+                let mut at = SlotCursor::unpack(cursor);
+                for _ in 0..buckets.max(1) {
+                    let Some(slot) = slots.next_used(at.slot) else {
+                        return 0;
+                    };
+                    let inner = if slot == at.slot { at.inner } else { 0 };
+                    at = SlotCursor {
+                        slot,
+                        inner: slots.table(slot).scan(inner, &mut visit),
+                    };
+                    if at.inner == 0 {
+                        at.slot += 1;
+                    }
+                    if at.slot == SLOTS {
+                        return 0;
+                    }
+                }
+                at.pack()
+            }
+        }
+    }
+
+    /// Calls `visit` for every entry.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Entry)) {
+        // SAFETY: entries in the tables are alive, and the store is borrowed.
+        let mut visit = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
+        match &self.tables {
+            Tables::Single(table) => table.for_each(visit),
+            Tables::PerSlot(None) => {}
+            Tables::PerSlot(Some(slots)) => {
+                let mut slot = 0;
+                while let Some(used) = slots.next_used(slot) {
+                    slots.table(used).for_each(&mut visit);
+                    slot = used + 1;
+                }
+            }
+        }
+    }
+
+    /// How many entries a slot has, if that can be told without a walk.
+    pub(crate) fn slot_len(&self, slot: u16) -> Option<usize> {
+        match &self.tables {
+            Tables::Single(_) => None,
+            Tables::PerSlot(_) => Some(self.table(slot).map_or(0, RawTable::len)),
+        }
+    }
+
+    /// Calls `visit` for the entries of the table that `slot` is in, until it returns false or `max` are visited. With a
+    /// single table these are all entries.
+    pub(crate) fn visit_slot(&self, slot: u16, mut visit: impl FnMut(&Entry) -> bool) {
+        let Some(table) = self.table(slot) else { return };
+        let (mut cursor, mut more) = (0, true);
+        loop {
+            cursor = table.scan(cursor, |entry| {
+                // SAFETY: entries in the tables are alive, and the store is borrowed.
+                more = more && visit(unsafe { entry.as_ref() });
+            });
+            if cursor == 0 || !more {
+                return;
+            }
+        }
+    }
+
+    /// Takes a slot's entries out into a store of their own. O(entries of the slot that have an expiry, and a look at
+    /// each of the others). Only in a layout by slot; nothing otherwise.
+    pub(crate) fn split_off_slot(&mut self, slot: u16) -> Option<Self> {
+        let mut detached = Self::new(Layout::Single, self.hasher);
+        let index = usize::from(slot) % SLOTS;
+        let Tables::PerSlot(Some(slots)) = &mut self.tables else {
+            return None;
+        };
+        let table = std::mem::replace(slots.table_mut(index), RawTable::new());
+        slots.removed(index, table.len());
+        table.for_each(|entry| {
+            // SAFETY: the entries of the table are alive.
+            let (key, expires) = unsafe { (entry.key(), entry.as_ref().expiry().is_some()) };
+            if expires {
+                self.unlist(self.hasher.hash(key), entry);
+            }
+        });
+        // The volatile index of the new store stays empty: nothing looks at it there but `drain`.
+        detached.tables = Tables::Single(table);
+        Some(detached)
+    }
+
+    /// A random entry, each with nearly the same probability.
+    pub(crate) fn random(&self, rng: &mut SmallRng) -> Option<&Entry> {
+        let entry = match &self.tables {
+            Tables::Single(table) => table.sample(rng),
+            Tables::PerSlot(None) => None,
+            Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
+                let slot = slots.slot_of(rng.random_range(0..slots.len()));
+                slots.table(slot).sample(rng)
+            }
+            Tables::PerSlot(Some(_)) => None,
+        };
+        // SAFETY: entries in the tables are alive, and the store is borrowed.
+        entry.map(|entry| unsafe { entry.as_ref() })
+    }
+
+    /// A random entry among those with an expiry.
+    pub(crate) fn random_volatile(&self, rng: &mut SmallRng) -> Option<&Entry> {
+        // SAFETY: entries in the index are entries of the main tables, alive.
+        self.volatile.sample(rng).map(|entry| unsafe { entry.as_ref() })
+    }
+
+    /// Visits one bucket of the volatile index as a ring; returns where to go on.
+    pub(crate) fn visit_volatile(&self, index: u32, mut visit: impl FnMut(&Entry)) -> u32 {
+        // SAFETY: entries in the index are entries of the main tables, alive.
+        self.volatile
+            .visit_from(index, |entry| visit(unsafe { entry.as_ref() }))
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: u64, slot: u16) {
+        if let Some(table) = self.table(slot) {
+            table.prefetch_bucket(hash);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_entry(&self, hash: u64, slot: u16) {
+        if let Some(table) = self.table(slot) {
+            table.prefetch_entry(hash);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> TableStats {
+        match &self.tables {
+            Tables::Single(table) => table.stats(),
+            Tables::PerSlot(slots) => slots
+                .as_ref()
+                .map_or_else(TableStats::default, |slots| slots.stats()),
+        }
+    }
+
+    pub(crate) fn volatile_stats(&self) -> TableStats {
+        self.volatile.stats()
+    }
+
+    #[inline]
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// Frees one bucket and what is in it; false when all is gone. In between, the store is not good for anything else.
+    /// `each` gets the entries.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(EntryBox)) -> bool {
+        // The index goes first: at no time does it point at what is freed.
+        if self.volatile.len() > 0 {
+            self.volatile.drain_bucket(|_| {});
+            return true;
+        }
+        // SAFETY: the entry leaves the only table that has it and is handed on.
+        let mut each = |entry: EntryPtr| each(unsafe { EntryBox::from_ptr(entry) });
+        match &mut self.tables {
+            Tables::Single(table) => table.drain_bucket(&mut each),
+            Tables::PerSlot(None) => return false,
+            Tables::PerSlot(Some(slots)) => {
+                let Some(slot) = slots.next_used(0) else {
+                    self.tables = Tables::PerSlot(None);
+                    return true;
+                };
+                let mut count = 0;
+                slots.table_mut(slot).drain_bucket(|entry| {
+                    count += 1;
+                    each(entry);
+                });
+                slots.removed(slot, count);
+            }
+        }
+        self.len() > 0 || matches!(self.tables, Tables::PerSlot(Some(_)))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        while self.drain(drop) {}
+    }
+}
+
+/// An entry in the store, found, with the means to change it.
+pub(crate) struct Occupied<'a> {
+    store: &'a mut Store,
+    /// Where the main table has it.
+    position: Position,
+    entry: EntryPtr,
+    hash: u64,
+    slot: u16,
+}
+
+impl<'a> Occupied<'a> {
+    #[inline]
+    pub(crate) fn entry(&self) -> &Entry {
+        // SAFETY: alive; the store is borrowed mutably, and so are we for this.
+        unsafe { self.entry.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn into_mut(self) -> &'a mut Entry {
+        // SAFETY: alive, and the store stays borrowed for `'a`.
+        unsafe { self.entry.as_mut() }
+    }
+
+    /// Gives the key another value and expiry: in place if the size allows, else by an entry that takes the place of
+    /// this one. The access clock stays.
+    #[inline]
+    pub(crate) fn assign(self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
+        // SAFETY: the store is borrowed mutably.
+        match unsafe { self.entry.assign(expiry, value) } {
+            Ok(None) => (self.into_mut(), Displaced::Nothing),
+            Ok(Some(buffer)) => (self.into_mut(), Displaced::Buffer(buffer)),
+            Err(value) => {
+                let new = EntryBox::new(self.entry().key(), self.entry().clock(), expiry, value);
+                let (entry, old) = self.replace(new);
+                (entry, Displaced::Entry(old))
+            }
+        }
+    }
+
+    /// Sets or clears the expiry.
+    pub(crate) fn set_expiry(mut self, expiry: Option<i64>) -> &'a mut Entry {
+        match (self.entry().expiry(), expiry) {
+            (None, None) => self.into_mut(),
+            (Some(_), Some(at)) => {
+                let entry = self.entry_mut();
+                entry.set_expiry_in_place(at);
+                self.into_mut()
+            }
+            (None, Some(_)) | (Some(_), None) => {
+                let clock = self.entry().clock();
+                // SAFETY: the store is borrowed mutably; what is left of the old entry is dropped by `replace`'s result.
+                let new = unsafe { self.entry.rebuild(None, clock, expiry) };
+                self.replace(new).0
+            }
+        }
+    }
+
+    #[inline]
+    fn entry_mut(&mut self) -> &mut Entry {
+        // SAFETY: alive; the store is borrowed mutably, and so are we for this.
+        unsafe { self.entry.as_mut() }
+    }
+
+    /// Makes the string raw and at least `len` bytes long, with zeros behind what there was.
+    pub(crate) fn grow(self, len: usize) -> &'a mut Entry {
+        // SAFETY: the store is borrowed mutably; entries hold strings.
+        if unsafe { self.entry.grow_in_place(len) } {
+            return self.into_mut();
+        }
+        let new = self.entry().grown(len);
+        self.replace(new).0
+    }
+
+    /// Puts another entry of the same key in the place of this one, which comes back.
+    pub(crate) fn replace(self, new: EntryBox) -> (&'a mut Entry, EntryBox) {
+        debug_assert_eq!(new.key(), self.entry().key());
+        let (had, has) = (self.entry().expiry().is_some(), new.expiry().is_some());
+        let new = new.into_ptr();
+        let store = self.store;
+        let hasher = store.hasher;
+        // SAFETY: the position was found in this table, which has not changed since; the new entry is owned by the store
+        // from here on.
+        unsafe { store.table_mut(self.slot).replace(self.position, new) };
+        match (had, has) {
+            (true, true) => {
+                let position = store.volatile.find_entry(self.hash, self.entry);
+                let position = position.expect("the volatile index holds every entry that has an expiry");
+                // SAFETY: the position was found just now; the entry is in the main table as well.
+                unsafe { store.volatile.replace(position, new) };
+            }
+            (true, false) => store.unlist(self.hash, self.entry),
+            // SAFETY: the hash is that of the key; the entry is in the main table and leaves both before it is freed.
+            (false, true) => unsafe { store.volatile.insert(self.hash, new, &hasher) },
+            (false, false) => {}
+        }
+        // SAFETY: no table has the old entry any more; the new one is borrowed with the store.
+        unsafe { (new.as_mut(), EntryBox::from_ptr(self.entry)) }
+    }
+
+    /// Takes the entry out.
+    pub(crate) fn remove(self) -> EntryBox {
+        if self.entry().expiry().is_some() {
+            self.store.unlist(self.hash, self.entry);
+        }
+        // SAFETY: the position was found in this table, which has not changed since.
+        unsafe { self.store.table_mut(self.slot).remove(self.position) };
+        if let Tables::PerSlot(Some(slots)) = &mut self.store.tables {
+            slots.removed(usize::from(self.slot) % SLOTS, 1);
+        }
+        // SAFETY: no table has the entry any more.
+        unsafe { EntryBox::from_ptr(self.entry) }
+    }
+}

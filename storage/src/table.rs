@@ -1,0 +1,82 @@
+//! The hash table: what it is, what it costs, and the arithmetic of walking it.
+//!
+//! Buckets of one cache line hold eight pointers to entries, each with 16 bits of the hash in the top of the address,
+//! so that a look-up touches one line of the table and, nearly always, only the entry it wants. A ninth entry makes the
+//! bucket lend its last place to the address of another bucket.
+//!
+//! The table grows by **linear hashing**. Bucket `n` is split off its parent when an insertion leaves more than 6.5
+//! entries a bucket, one bucket an insertion; it is merged back when a removal leaves fewer than 5.5. So the cost a key
+//! is the same at any size (12.3 to 12.6 bytes after growth), and no operation pays for more than a bucket or two. Up
+//! to [`SEGMENT_BUCKETS`] buckets are one array, which grows in steps of a quarter; beyond, they are segments of 64 KiB
+//! behind a directory.
+//!
+//! Seen from SCAN, the buckets are the leaves of a trie over the hash's low bits, lowest first: splitting gives a leaf
+//! two children, merging takes them away. A cursor is a place in that trie's order: see [`advance`].
+
+pub(crate) mod raw;
+
+/// Buckets in a segment: 64 KiB.
+pub(crate) const SEGMENT_BUCKETS: u32 = 1024;
+
+/// The cursor that follows the bucket of `cursor` whose address is the hash bits under `mask`, 0 when it was the last.
+///
+/// Cursors count with their bits reversed: the highest bit of the mask changes first. Then all hashes that fall into one
+/// bucket are consecutive, and so are those of the buckets it is split into later, or of the one it is merged with: what
+/// lies before a cursor and what lies behind it does not depend on how many buckets there are.
+#[inline]
+pub(crate) fn advance(cursor: u32, mask: u32) -> u32 {
+    (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()
+}
+
+/// What a table is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Entries in it.
+    pub entries: usize,
+    /// Buckets with an address of their own.
+    pub buckets: usize,
+    /// Buckets chained behind one of those.
+    pub overflow_buckets: usize,
+    /// Bytes it has allocated, without the entries.
+    pub bytes: usize,
+}
+
+impl TableStats {
+    /// Adds another table's figures.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.buckets += other.buckets;
+        self.overflow_buckets += other.overflow_buckets;
+        self.bytes += other.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_visit_every_address_once() {
+        for bits in 0..12 {
+            let mask = (1u32 << bits) - 1;
+            let mut seen = vec![false; 1 << bits];
+            let mut cursor = 0;
+            loop {
+                assert!(!std::mem::replace(&mut seen[(cursor & mask) as usize], true));
+                cursor = advance(cursor, mask);
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert!(seen.into_iter().all(|seen| seen), "{bits} bits");
+        }
+    }
+
+    #[test]
+    fn a_finer_mask_goes_on_where_a_coarser_one_stopped() {
+        let cursor = advance(0b01, 0b11);
+        assert_eq!(cursor, 0b11);
+        assert_eq!(advance(0b011, 0b111), 0b111);
+        assert_eq!(advance(0b111, 0b111), 0);
+    }
+}

@@ -1,0 +1,822 @@
+//! UNSAFE: buckets of tagged pointers to entries, grown by linear hashing.
+//!
+//! ```text
+//!  a bucket: 64 bytes, one cache line           a place: 8 bytes
+//! +----+----+----+----+----+----+----+----+    +-----------+------------------------------+---+
+//! | 0  | 1  | 2  | 3  | 4  | 5  | 6  | 7  |    | tag, 16   | address, 48                  | c |
+//! +----+----+----+----+----+----+----+----+    +-----------+------------------------------+---+
+//! ```
+//! A place is empty (null), an entry with the top 16 bits of its hash, or, place 7 alone and told by the lowest bit, the
+//! address of an overflow bucket.
+//!
+//! Invariants:
+//! - The chain of a bucket is filled from the front without gaps; every overflow bucket holds at least two entries.
+//! - An entry is in the chain of the bucket that `home` computes from its hash.
+//! - Buckets `0..buckets` are initialised, those up to `capacity` only allocated.
+//! - Every entry in the table is alive and its key does not change: whoever inserts promises that. So reading keys is
+//!   safe here, and the rest of the module is.
+//!
+//! The table never owns an entry. Dropped, it frees its buckets only.
+
+use std::ptr::{self, NonNull};
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use super::{SEGMENT_BUCKETS, TableStats, advance};
+use crate::entry::EntryPtr;
+use crate::key::KeyHasher;
+use crate::memory::{Zeroed, alloc, dealloc, usable_size};
+
+/// Places in a bucket.
+const PLACES: usize = 8;
+/// The place that may hold the address of an overflow bucket.
+const LAST: usize = PLACES - 1;
+const BUCKET_BYTES: usize = size_of::<Bucket>();
+const TAG_SHIFT: u32 = 48;
+const ADDRESS_MASK: usize = (1 << TAG_SHIFT) - 1;
+const CHAIN: usize = 1;
+
+/// Splits above 13/2 entries a bucket, merges below 11/2.
+const FULL: (u64, u64) = (13, 2);
+const SPARSE: (u64, u64) = (11, 2);
+
+/// A directory begins with room for this many segments.
+const DIRECTORY_MIN: u32 = 8;
+
+/// One place of a bucket.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Place(*mut u8);
+
+impl Place {
+    const EMPTY: Self = Self(ptr::null_mut());
+
+    #[inline]
+    fn entry(tag: u16, entry: EntryPtr) -> Self {
+        Self(
+            entry
+                .as_ptr()
+                .as_ptr()
+                .map_addr(|address| address | usize::from(tag) << TAG_SHIFT),
+        )
+    }
+
+    #[inline]
+    fn chain(bucket: NonNull<Bucket>) -> Self {
+        Self(bucket.as_ptr().cast::<u8>().map_addr(|address| address | CHAIN))
+    }
+
+    #[inline]
+    fn is_empty(self) -> bool {
+        self.0.is_null()
+    }
+
+    #[inline]
+    fn tag(self) -> u16 {
+        (self.0.addr() >> TAG_SHIFT) as u16
+    }
+
+    /// The entry here, in a place that is not a chain.
+    #[inline]
+    fn as_entry(self) -> Option<EntryPtr> {
+        let ptr = NonNull::new(self.0.map_addr(|address| address & ADDRESS_MASK))?;
+        // SAFETY: places that are neither empty nor chains are made of entries only.
+        Some(unsafe { EntryPtr::from_ptr(ptr) })
+    }
+
+    /// The overflow bucket here, if the place is a chain.
+    #[inline]
+    fn as_chain(self) -> Option<NonNull<Bucket>> {
+        if self.0.addr() & CHAIN == 0 {
+            return None;
+        }
+        NonNull::new(self.0.map_addr(|address| address & !CHAIN).cast())
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Bucket {
+    places: [Place; PLACES],
+}
+
+const _: () = assert!(BUCKET_BYTES == 64);
+
+impl Bucket {
+    const EMPTY: Self = Self {
+        places: [Place::EMPTY; PLACES],
+    };
+
+    /// One bit for each place that carries `tag`: empty ones too when it is 0, and perhaps the chain.
+    #[inline]
+    fn matches(&self, tag: u16) -> u32 {
+        let mut matches = 0;
+        for (index, place) in self.places.iter().enumerate() {
+            matches |= u32::from(place.tag() == tag) << index;
+        }
+        matches
+    }
+
+    /// The bucket chained to this one.
+    #[inline]
+    fn next(&self) -> Option<NonNull<Self>> {
+        self.places[LAST].as_chain()
+    }
+
+    /// The places that may hold entries.
+    #[inline]
+    fn own(&self) -> &[Place] {
+        let end = if self.next().is_some() { LAST } else { PLACES };
+        &self.places[..end]
+    }
+
+    /// How many entries are here, not counting those behind the chain.
+    #[inline]
+    fn len(&self) -> usize {
+        self.own().iter().filter(|place| !place.is_empty()).count()
+    }
+
+    #[inline]
+    fn entries(&self) -> impl Iterator<Item = EntryPtr> + '_ {
+        self.own().iter().map_while(|place| place.as_entry())
+    }
+}
+
+/// Where an entry is. Good until the table changes in any other way than through the position.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    home: NonNull<Bucket>,
+    bucket: NonNull<Bucket>,
+    place: usize,
+}
+
+/// A table of entries it does not own. All zero bytes are an empty table, which has allocated nothing.
+pub(crate) struct RawTable {
+    /// With `capacity` up to [`SEGMENT_BUCKETS`], the buckets; above, the directory of segments; null with none.
+    root: *mut u8,
+    len: usize,
+    buckets: u32,
+    /// Buckets allocated.
+    capacity: u32,
+    /// The next power of two from `buckets`, minus one.
+    mask: u32,
+    /// Overflow buckets.
+    overflow: u32,
+    /// Segments the directory has room for.
+    directory: u32,
+}
+
+const _: () = assert!(size_of::<RawTable>() <= 48);
+
+// SAFETY: the table owns its buckets; the entries are plain memory, and whoever inserts them answers for them.
+unsafe impl Send for RawTable {}
+// SAFETY: nothing changes through a shared reference.
+unsafe impl Sync for RawTable {}
+// SAFETY: null, and zero for all figures, is what `new` gives.
+unsafe impl Zeroed for RawTable {}
+
+impl RawTable {
+    pub(crate) const fn new() -> Self {
+        Self {
+            root: ptr::null_mut(),
+            len: 0,
+            buckets: 0,
+            capacity: 0,
+            mask: 0,
+            overflow: 0,
+            directory: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The index of the bucket that entries of `hash` are in. There is at least one bucket.
+    #[inline]
+    fn index(&self, hash: u64) -> u32 {
+        let index = hash as u32 & self.mask;
+        // Addresses beyond the last bucket have not been split off yet: they are with their parents.
+        if index < self.buckets {
+            index
+        } else {
+            index & (self.mask >> 1)
+        }
+    }
+
+    /// The bucket of that index, which is below `capacity`.
+    #[inline]
+    fn bucket(&self, index: u32) -> NonNull<Bucket> {
+        debug_assert!(index < self.capacity);
+        // SAFETY: below `capacity` the bucket is allocated, in the one array or in the segment the directory tells.
+        unsafe {
+            let start = if self.capacity <= SEGMENT_BUCKETS {
+                return NonNull::new_unchecked(self.root.cast::<Bucket>().add(index as usize));
+            } else {
+                self.root
+                    .cast::<*mut Bucket>()
+                    .add((index / SEGMENT_BUCKETS) as usize)
+                    .read()
+            };
+            NonNull::new_unchecked(start.add((index % SEGMENT_BUCKETS) as usize))
+        }
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> NonNull<Bucket> {
+        self.bucket(self.index(hash))
+    }
+
+    #[inline]
+    fn tag(hash: u64) -> u16 {
+        (hash >> TAG_SHIFT) as u16
+    }
+
+    /// Finds the entry `wanted` tells among those whose hash agrees in its tag.
+    #[inline]
+    fn find_by(&self, hash: u64, wanted: impl Fn(EntryPtr) -> bool) -> Option<(Position, EntryPtr)> {
+        if self.buckets == 0 {
+            return None;
+        }
+        let tag = Self::tag(hash);
+        let home = self.home(hash);
+        let mut at = home;
+        loop {
+            // SAFETY: buckets of a chain are alive, and nobody changes them while the table is borrowed.
+            let bucket = unsafe { at.as_ref() };
+            let next = bucket.next();
+            let mut matches = bucket.matches(tag);
+            if next.is_some() {
+                matches &= !(1 << LAST);
+            }
+            while matches != 0 {
+                let place = matches.trailing_zeros() as usize;
+                matches &= matches - 1;
+                if let Some(entry) = bucket.places[place].as_entry()
+                    && wanted(entry)
+                {
+                    return Some((
+                        Position {
+                            home,
+                            bucket: at,
+                            place,
+                        },
+                        entry,
+                    ));
+                }
+            }
+            at = next?;
+        }
+    }
+
+    /// Finds an entry by its key.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(Position, EntryPtr)> {
+        // SAFETY: entries in the table are alive.
+        self.find_by(hash, |entry| unsafe { entry.key() } == key)
+    }
+
+    /// Finds an entry by its address, without looking at it.
+    #[inline]
+    pub(crate) fn find_entry(&self, hash: u64, entry: EntryPtr) -> Option<Position> {
+        self.find_by(hash, |other| other == entry)
+            .map(|(position, _)| position)
+    }
+
+    /// Puts another entry in the place of the one at `position`.
+    ///
+    /// # Safety
+    /// The position is of this table and still good; the key is the same; and as for [`RawTable::insert`].
+    #[inline]
+    pub(crate) unsafe fn replace(&mut self, position: Position, entry: EntryPtr) {
+        // SAFETY: a good position names a place that holds an entry.
+        unsafe {
+            let place = &mut (*position.bucket.as_ptr()).places[position.place];
+            *place = Place::entry(place.tag(), entry);
+        }
+    }
+
+    /// Adds an entry that the table does not have.
+    ///
+    /// # Safety
+    /// `hash` is that of the entry's key by `hasher`, which is the one of all entries here. The entry stays alive and
+    /// its key as it is until it is removed or the table is dropped or drained.
+    #[inline]
+    pub(crate) unsafe fn insert(&mut self, hash: u64, entry: EntryPtr, hasher: &KeyHasher) {
+        assert!(
+            entry.as_ptr().addr().get() <= ADDRESS_MASK,
+            "an address of more than 48 bits"
+        );
+        if self.buckets == 0 {
+            self.set_capacity(1);
+            self.push_bucket();
+        }
+        let home = self.home(hash);
+        self.push(home, Place::entry(Self::tag(hash), entry));
+        self.len += 1;
+        if self.len as u64 * FULL.1 > u64::from(self.buckets) * FULL.0 {
+            self.split(hasher);
+        }
+    }
+
+    /// Takes an entry out.
+    ///
+    /// # Safety
+    /// The position is of this table and still good.
+    pub(crate) unsafe fn remove(&mut self, position: Position) {
+        let (mut last, mut before) = (position.home, None);
+        // SAFETY: the buckets of the chain are alive, and the table is borrowed mutably. The chain's last entry fills
+        // the gap, and an overflow bucket that is left with one entry gives it back to the place that led to it.
+        unsafe {
+            while let Some(next) = last.as_ref().next() {
+                before = Some(last);
+                last = next;
+            }
+            let tail = last.as_ref().len() - 1;
+            let moved = last.as_ref().places[tail];
+            (*position.bucket.as_ptr()).places[position.place] = moved;
+            (*last.as_ptr()).places[tail] = Place::EMPTY;
+            if let Some(before) = before
+                && tail == 1
+            {
+                (*before.as_ptr()).places[LAST] = last.as_ref().places[0];
+                self.free_overflow(last);
+            }
+        }
+        self.len -= 1;
+        self.shrink();
+    }
+
+    /// Adds to the end of a chain.
+    fn push(&mut self, home: NonNull<Bucket>, place: Place) {
+        let mut at = home;
+        // SAFETY: the buckets of the chain are alive, and the table is borrowed mutably.
+        unsafe {
+            while let Some(next) = at.as_ref().next() {
+                at = next;
+            }
+            let len = at.as_ref().len();
+            if len < PLACES {
+                (*at.as_ptr()).places[len] = place;
+                return;
+            }
+            let overflow = alloc(BUCKET_BYTES, BUCKET_BYTES).cast::<Bucket>();
+            let mut bucket = Bucket::EMPTY;
+            bucket.places[0] = at.as_ref().places[LAST];
+            bucket.places[1] = place;
+            overflow.write(bucket);
+            (*at.as_ptr()).places[LAST] = Place::chain(overflow);
+            self.overflow += 1;
+        }
+    }
+
+    /// # Safety
+    /// The overflow bucket is of this table and no chain leads to it any more.
+    unsafe fn free_overflow(&mut self, bucket: NonNull<Bucket>) {
+        // SAFETY: overflow buckets are allocated one by one.
+        unsafe { dealloc(bucket.cast(), BUCKET_BYTES, BUCKET_BYTES) };
+        self.overflow -= 1;
+    }
+
+    /// Empties the chain of a bucket and hands over what was in it.
+    fn take_chain(&mut self, home: NonNull<Bucket>, mut each: impl FnMut(&mut Self, Place)) {
+        // SAFETY: the buckets of the chain are alive; each overflow bucket is copied out and freed before what it held is
+        // handed over, the home bucket emptied, so that no chain leads to what is freed.
+        unsafe {
+            let mut bucket = home.replace(Bucket::EMPTY);
+            loop {
+                let next = bucket.next().map(|next| {
+                    let copy = next.read();
+                    self.free_overflow(next);
+                    copy
+                });
+                for place in bucket.own().iter().take_while(|place| !place.is_empty()) {
+                    each(self, *place);
+                }
+                match next {
+                    Some(next) => bucket = next,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Initialises one more bucket, for which there is room.
+    fn push_bucket(&mut self) -> NonNull<Bucket> {
+        let index = self.buckets;
+        let bucket = self.bucket(index);
+        // SAFETY: below `capacity` buckets are allocated.
+        unsafe { bucket.write(Bucket::EMPTY) };
+        self.buckets += 1;
+        self.mask |= index;
+        bucket
+    }
+
+    /// Splits the next bucket in turn.
+    fn split(&mut self, hasher: &KeyHasher) {
+        if self.buckets == self.capacity {
+            if self.capacity > u32::MAX - SEGMENT_BUCKETS {
+                // 28 thousand million entries: chains may as well grow longer.
+                return;
+            }
+            self.set_capacity(capacity_above(self.capacity));
+        }
+        let index = self.buckets;
+        let child = self.push_bucket();
+        let parent = self.bucket(index & (self.mask >> 1));
+        let mask = self.mask;
+        self.take_chain(parent, |table, place| {
+            let Some(entry) = place.as_entry() else { return };
+            // SAFETY: entries in the table are alive.
+            let hash = hasher.hash(unsafe { entry.key() });
+            table.push(
+                if hash as u32 & mask == index {
+                    child
+                } else {
+                    parent
+                },
+                place,
+            );
+        });
+        self.prefetch_next_split();
+    }
+
+    /// Asks for the entries the next split will have to hash, which then are there when it comes.
+    #[inline]
+    fn prefetch_next_split(&self) {
+        let index = self.buckets;
+        let parent = index & ((self.mask | index) >> 1);
+        // SAFETY: buckets below `buckets` are initialised; a parent is.
+        for entry in unsafe { self.bucket(parent).as_ref() }.entries() {
+            prefetch(entry.as_ptr().as_ptr());
+        }
+    }
+
+    /// Undoes splits while the table is sparse, at most two: removing one entry at a time it never lags behind.
+    fn shrink(&mut self) {
+        if self.len == 0 {
+            self.free_all();
+            return;
+        }
+        for _ in 0..2 {
+            if self.buckets == 1 || self.len as u64 * SPARSE.1 >= u64::from(self.buckets) * SPARSE.0 {
+                return;
+            }
+            self.merge();
+        }
+    }
+
+    /// Merges the last bucket with its parent.
+    fn merge(&mut self) {
+        let index = self.buckets - 1;
+        let parent = self.bucket(index & (self.mask >> 1));
+        self.take_chain(self.bucket(index), |table, place| table.push(parent, place));
+        self.pop_bucket();
+    }
+
+    /// Forgets the last bucket, which is empty and not the only one, and frees what room is not likely to be used soon.
+    fn pop_bucket(&mut self) {
+        self.buckets -= 1;
+        if self.buckets == (self.mask >> 1) + 1 {
+            self.mask >>= 1;
+        }
+        let wanted = capacity_below(self.capacity, self.buckets);
+        if wanted < self.capacity {
+            self.set_capacity(wanted);
+        }
+    }
+
+    /// Allocates or frees room for buckets: one array up to a segment's size, one segment more or less beyond.
+    #[cold]
+    fn set_capacity(&mut self, capacity: u32) {
+        debug_assert!(capacity >= self.buckets && capacity > 0);
+        let old = self.capacity;
+        // SAFETY: each case sees to it that `root` is what its description says of the new capacity, moves the buckets
+        // in use, and frees what is not referred to any more, with the size it was allocated with.
+        unsafe {
+            if old > SEGMENT_BUCKETS && capacity > old {
+                self.add_segment();
+            } else if old > SEGMENT_BUCKETS {
+                self.drop_segment();
+            } else if capacity > SEGMENT_BUCKETS {
+                // The array is as large as a segment and becomes the first.
+                let directory = alloc(directory_bytes(DIRECTORY_MIN), 8).cast::<*mut Bucket>();
+                directory.write(self.root.cast());
+                self.root = directory.cast().as_ptr();
+                self.directory = DIRECTORY_MIN;
+                self.add_segment();
+            } else {
+                let moved = alloc(bucket_bytes(capacity), BUCKET_BYTES);
+                if let Some(root) = NonNull::new(self.root) {
+                    moved.copy_from_nonoverlapping(root, bucket_bytes(self.buckets));
+                    dealloc(root, bucket_bytes(old), BUCKET_BYTES);
+                }
+                self.root = moved.as_ptr();
+            }
+        }
+        self.capacity = capacity;
+    }
+
+    /// # Safety
+    /// There is a directory, and `capacity` is a whole number of segments; the caller adds one.
+    unsafe fn add_segment(&mut self) {
+        let segments = self.capacity / SEGMENT_BUCKETS;
+        // SAFETY: the directory has room for `directory` segments and holds `segments`; it moves before it overflows.
+        // 8 bytes for 6,650 keys: copying it is no pause worth avoiding (120 KB at 100 million keys).
+        unsafe {
+            if segments == self.directory {
+                let moved = alloc(directory_bytes(self.directory * 2), 8);
+                let root = NonNull::new_unchecked(self.root);
+                moved.copy_from_nonoverlapping(root, directory_bytes(segments));
+                dealloc(root, directory_bytes(self.directory), 8);
+                self.root = moved.as_ptr();
+                self.directory *= 2;
+            }
+            let segment = alloc(bucket_bytes(SEGMENT_BUCKETS), BUCKET_BYTES).cast::<Bucket>();
+            self.root
+                .cast::<*mut Bucket>()
+                .add(segments as usize)
+                .write(segment.as_ptr());
+        }
+    }
+
+    /// # Safety
+    /// There is a directory of at least two segments, and no bucket of the last is in use; the caller takes one off.
+    unsafe fn drop_segment(&mut self) {
+        let last = self.capacity / SEGMENT_BUCKETS - 1;
+        // SAFETY: the last segment is unused. When one remains it becomes the root and the directory goes.
+        unsafe {
+            let directory = self.root.cast::<*mut Bucket>();
+            let segment = NonNull::new_unchecked(directory.add(last as usize).read());
+            dealloc(segment.cast(), bucket_bytes(SEGMENT_BUCKETS), BUCKET_BYTES);
+            if last == 1 {
+                let first = directory.read();
+                dealloc(
+                    NonNull::new_unchecked(self.root),
+                    directory_bytes(self.directory),
+                    8,
+                );
+                self.root = first.cast();
+                self.directory = 0;
+            }
+        }
+    }
+
+    /// Frees all buckets of a table that has no entries, or whose entries are to be forgotten.
+    fn free_all(&mut self) {
+        while self.buckets > 0 {
+            self.drain_bucket(|_| {});
+        }
+    }
+
+    /// Empties the last bucket, frees it and hands its entries to `each`, which owns them from then on if the table's
+    /// keeper did. Until the table is empty only this is to be called: look-ups would miss entries.
+    pub(crate) fn drain_bucket(&mut self, mut each: impl FnMut(EntryPtr)) {
+        let Some(index) = self.buckets.checked_sub(1) else {
+            return;
+        };
+        if let Some(next) = index.checked_sub(1) {
+            // SAFETY: buckets below `buckets` are initialised.
+            for entry in unsafe { self.bucket(next).as_ref() }.entries() {
+                prefetch(entry.as_ptr().as_ptr());
+            }
+        }
+        self.take_chain(self.bucket(index), |table, place| {
+            table.len -= 1;
+            if let Some(entry) = place.as_entry() {
+                each(entry);
+            }
+        });
+        if index > 0 {
+            self.pop_bucket();
+            return;
+        }
+        // SAFETY: with one bucket left the capacity is below a segment's, so that the root is the array.
+        unsafe {
+            debug_assert!(self.capacity <= SEGMENT_BUCKETS && self.overflow == 0);
+            dealloc(
+                NonNull::new_unchecked(self.root),
+                bucket_bytes(self.capacity),
+                BUCKET_BYTES,
+            );
+        }
+        // Nothing is left that dropping the old value would free.
+        std::mem::forget(std::mem::replace(self, Self::new()));
+    }
+
+    /// Calls `visit` for every entry of a bucket and its chain.
+    #[inline]
+    fn visit_bucket(&self, index: u32, mut visit: impl FnMut(EntryPtr)) {
+        let mut at = Some(self.bucket(index));
+        while let Some(bucket) = at {
+            // SAFETY: the buckets of a chain are alive, and nobody changes them while the table is borrowed.
+            let bucket = unsafe { bucket.as_ref() };
+            bucket.entries().for_each(&mut visit);
+            at = bucket.next();
+        }
+    }
+
+    /// Calls `visit` for every entry.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(EntryPtr)) {
+        for index in 0..self.buckets {
+            self.visit_bucket(index, &mut visit);
+        }
+    }
+
+    /// Visits the bucket at `cursor` and returns the next cursor, 0 at the end.
+    pub(crate) fn scan(&self, cursor: u32, visit: impl FnMut(EntryPtr)) -> u32 {
+        if self.buckets == 0 {
+            return 0;
+        }
+        let mut index = cursor & self.mask;
+        let half = self.mask >> 1;
+        // The bucket's address is one bit shorter if it has not been split in the present round.
+        let mut mask = self.mask;
+        if index >= self.buckets {
+            index &= half;
+            mask = half;
+        } else if index <= half && index + half + 1 >= self.buckets {
+            mask = half;
+        }
+        self.visit_bucket(index, visit);
+        advance(cursor, mask)
+    }
+
+    /// Visits the buckets from `index` on, at most `buckets` of them, as a ring that stays as it is between calls that
+    /// change nothing; returns the next index.
+    pub(crate) fn visit_from(&self, index: u32, mut visit: impl FnMut(EntryPtr)) -> u32 {
+        if self.buckets == 0 {
+            return 0;
+        }
+        let index = if index < self.buckets { index } else { 0 };
+        self.visit_bucket(index, &mut visit);
+        index + 1
+    }
+
+    /// A random entry, each with nearly the same probability. Expected O(1).
+    pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<EntryPtr> {
+        /// Tables up to this size are counted through, which is exact and cheap.
+        const SMALL: usize = 32;
+        /// Longer chains than this are so rare that their entries' lesser chance does not matter.
+        const CHAIN_MAX: usize = 16;
+        /// With 5.5 entries a bucket a third of the tries hits; no table that has shrunk as it should needs so many.
+        const TRIES: usize = 100;
+
+        if self.len == 0 {
+            return None;
+        }
+        if self.len <= SMALL {
+            return self.nth(rng.random_range(0..self.len));
+        }
+        for _ in 0..TRIES {
+            // A bucket and one of as many places as a long chain has: an entry is as likely as any other.
+            let (index, place) = (rng.random_range(0..self.buckets), rng.random_range(0..CHAIN_MAX));
+            let mut seen = 0;
+            let mut chosen = None;
+            self.visit_bucket(index, |entry| {
+                if seen % CHAIN_MAX == place && (seen < CHAIN_MAX || rng.random_range(0..2) == 0) {
+                    chosen = Some(entry);
+                }
+                seen += 1;
+            });
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
+        self.nth(rng.random_range(0..SMALL))
+    }
+
+    /// The entry of that number in the table's order.
+    fn nth(&self, number: usize) -> Option<EntryPtr> {
+        let mut left = number;
+        let mut chosen = None;
+        for index in 0..self.buckets {
+            self.visit_bucket(index, |entry| {
+                if left == 0 && chosen.is_none() {
+                    chosen = Some(entry);
+                }
+                left = left.saturating_sub(1);
+            });
+            if chosen.is_some() {
+                break;
+            }
+        }
+        chosen
+    }
+
+    /// Asks for the bucket of `hash`.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        if self.buckets > 0 {
+            prefetch(self.home(hash).as_ptr().cast());
+        }
+    }
+
+    /// Asks for the entry of `hash`, going by the tag; the bucket should have arrived.
+    #[inline]
+    pub(crate) fn prefetch_entry(&self, hash: u64) {
+        if self.buckets == 0 {
+            return;
+        }
+        // SAFETY: the bucket is alive, and nobody changes it while the table is borrowed.
+        let bucket = unsafe { self.home(hash).as_ref() };
+        let matches = bucket.matches(Self::tag(hash));
+        if matches == 0 {
+            if let Some(next) = bucket.next() {
+                prefetch(next.as_ptr().cast());
+            }
+            return;
+        }
+        let entry = bucket.places[matches.trailing_zeros() as usize]
+            .0
+            .map_addr(|a| a & ADDRESS_MASK);
+        prefetch(entry);
+        // Entries are not aligned to lines: key and value mostly reach into the next.
+        prefetch(entry.wrapping_add(56));
+    }
+
+    pub(crate) fn stats(&self) -> TableStats {
+        let buckets = if self.capacity <= SEGMENT_BUCKETS {
+            if self.capacity == 0 {
+                0
+            } else {
+                usable_size(bucket_bytes(self.capacity))
+            }
+        } else {
+            (self.capacity / SEGMENT_BUCKETS) as usize * bucket_bytes(SEGMENT_BUCKETS)
+        };
+        let directory = if self.directory == 0 {
+            0
+        } else {
+            usable_size(directory_bytes(self.directory))
+        };
+        TableStats {
+            entries: self.len,
+            buckets: self.buckets as usize,
+            overflow_buckets: self.overflow as usize,
+            bytes: buckets + directory + self.overflow as usize * BUCKET_BYTES,
+        }
+    }
+}
+
+impl Drop for RawTable {
+    fn drop(&mut self) {
+        self.free_all();
+    }
+}
+
+#[inline]
+const fn bucket_bytes(buckets: u32) -> usize {
+    buckets as usize * BUCKET_BYTES
+}
+
+#[inline]
+const fn directory_bytes(segments: u32) -> usize {
+    segments as usize * size_of::<*mut Bucket>()
+}
+
+/// The capacity that follows: steps of a quarter, which are size classes, up to a segment; then segments.
+fn capacity_above(capacity: u32) -> u32 {
+    if capacity >= SEGMENT_BUCKETS {
+        return capacity + SEGMENT_BUCKETS;
+    }
+    capacity + (1 << capacity.ilog2() >> 2).max(1)
+}
+
+/// The capacity to keep for `buckets`: what there is until half of the array, or a segment and a quarter, is unused;
+/// then less, but with a step in hand, so that it does not grow again at once.
+fn capacity_below(capacity: u32, buckets: u32) -> u32 {
+    if capacity > SEGMENT_BUCKETS {
+        let unused = buckets + SEGMENT_BUCKETS + SEGMENT_BUCKETS / 4 <= capacity;
+        return if unused {
+            capacity - SEGMENT_BUCKETS
+        } else {
+            capacity
+        };
+    }
+    if buckets <= capacity / 2 {
+        capacity_above(buckets).min(capacity)
+    } else {
+        capacity
+    }
+}
+
+/// Asks the processor for the line at an address, which need not be valid.
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch has no effect but on the cache.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: a prefetch has no effect but on the cache.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = address;
+}

@@ -1,0 +1,116 @@
+//! `scripts/bench`: shardis beside redis-server, in server CPU per operation, memory and pauses.
+//!
+//! Prints one table a section. The exit code is 0 if every row could be measured, targets met or not; 1 if a row failed
+//! or the machine lacks something; 2 if the command line is wrong.
+
+#[path = "../load.rs"]
+mod load;
+
+use std::io::{self, Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use load::bystanders::Bystanders;
+use load::options::{NoOptions, Options, Section};
+use load::placement::{Cores, Placement};
+use load::report::Report;
+use load::server::Program;
+use load::{compare, memory, pauses};
+
+fn main() -> ExitCode {
+    let mut errors = Report::new(io::stderr());
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(help @ NoOptions::Help) => {
+            return exit_code(Report::new(io::stdout()).say(&help.to_string()).map(|()| true));
+        }
+        Err(bad) => {
+            // Nothing is left to do if standard error cannot be written.
+            let _ = errors.say(&bad.to_string());
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = run(&options);
+    if let Err(error) = &outcome {
+        let _ = errors.say(&format!("bench: {error}"));
+    }
+    exit_code(outcome)
+}
+
+fn exit_code(outcome: Result<bool>) -> ExitCode {
+    if matches!(outcome, Ok(true)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Measures what was asked for; true if every row could be measured.
+fn run(options: &Options) -> Result<bool> {
+    let shardis_path = find_shardis(options)?;
+    check_redis(&options.redis)?;
+    let redis = Program::Redis(options.redis.clone());
+    let shardis = |shards| Program::Shardis(shardis_path.clone(), shards);
+    let pair = [redis, shardis(1)];
+    let cores = Cores::read()?;
+    let mut report = Report::new(io::stdout());
+    for program in &pair {
+        report.say(&format!("{}: {}", program.name(), version(program)?))?;
+    }
+    for section in &options.sections {
+        let bystanders = Bystanders::read()?;
+        match section {
+            Section::Cpu => compare::cpu(options, &cores, &pair, &mut report)?,
+            Section::Shards => compare::shards(options, &cores, shardis, &mut report)?,
+            Section::Memory => memory::memory(options, &cores, &pair, &mut report)?,
+            Section::Pauses => pauses::pauses(options, &cores, &pair, &mut report)?,
+        }
+        if let Some(warning) = bystanders.warning()? {
+            report.say(&warning)?;
+        }
+    }
+    report.close()
+}
+
+/// What the server says it is. This is also the first test that it starts at all.
+fn version(program: &Program) -> Result<String> {
+    let server = program.start(Placement::Free, &[])?;
+    let fields =
+        ["redis_version", "shardis_version"].map(|field| (field, server.info(field).unwrap_or_default()));
+    let known = fields.iter().filter(|(_, version)| !version.is_empty());
+    Ok(known
+        .map(|(field, version)| format!("{field} {version}"))
+        .collect::<Vec<_>>()
+        .join(", "))
+}
+
+/// The server to measure: the one named, or the one built beside this program.
+fn find_shardis(options: &Options) -> Result<PathBuf> {
+    let path = match &options.shardis {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_file_name("shardis-server"),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::other(format!(
+        "{} is not there: build it with `cargo build --release`, or name one with --shardis PATH",
+        path.display()
+    )))
+}
+
+fn check_redis(path: &Path) -> Result<()> {
+    let started = Command::new(path)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if started.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(Error::other(format!(
+        "{} cannot be run: the figures are beside redis-server 7.0 (Debian: `apt-get install redis-server`), \
+         or name one with --redis PATH",
+        path.display()
+    )))
+}

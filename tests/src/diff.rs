@@ -1,0 +1,176 @@
+//! When are two replies the same? Rules for comparing what two servers said to one command.
+//!
+//! Most replies must agree to the byte. Some cannot (what is random, what depends on the clock, what comes in no
+//! order), and a few must not, because the reference is 7.0 and shardis is a 7.2. Each has a rule, and the rule is
+//! always the strictest that holds.
+
+use crate::reply::Reply;
+
+/// How the replies of the two servers to one command relate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Equal, byte by byte.
+    Same,
+    /// Equal as sets: the elements come in no order.
+    Sorted,
+    /// Equal but for integers, which may be this far apart.
+    Near(i64),
+    /// The same types and lengths of aggregates; contents may differ.
+    Shape,
+    /// Anything, as long as a reply comes.
+    Any,
+    /// The subject's reply reads exactly so; the oracle's is of no interest.
+    Expect(String),
+    /// The subject's reply reads so, with `*` for any text; the oracle's is of no interest.
+    Match(String),
+}
+
+/// Which of the two servers a reply is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The server under test: expectations are checked.
+    Shardis,
+    /// A second reference server, see [`crate::node::is_redis`]: expectations of shardis do not concern it.
+    Redis,
+}
+
+impl Rule {
+    /// True when `subject` is right, given what the oracle said.
+    #[must_use]
+    pub fn holds(&self, kind: Subject, subject: &Reply, oracle: &Reply) -> bool {
+        match self {
+            Rule::Any => true,
+            Rule::Expect(text) => kind == Subject::Redis || subject.to_string() == *text,
+            Rule::Match(pattern) => kind == Subject::Redis || wildcard(pattern, &subject.to_string()),
+            Rule::Same => subject == oracle,
+            Rule::Sorted => sorted(subject) == sorted(oracle),
+            Rule::Near(distance) => {
+                alike(subject, oracle, &|a, b| match (a, b) {
+                    (Reply::Integer(a), Reply::Integer(b)) => a.abs_diff(*b) <= distance.unsigned_abs(),
+                    _ => a == b,
+                })
+            }
+            Rule::Shape => alike(subject, oracle, &|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)),
+        }
+    }
+
+    /// What the rule wants to see, for reports.
+    #[must_use]
+    pub fn wanted(&self, oracle: &Reply) -> String {
+        match self {
+            Rule::Expect(text) => format!("{text}   (expected of shardis)"),
+            Rule::Match(pattern) => format!("{pattern}   (pattern expected of shardis)"),
+            Rule::Same | Rule::Any => oracle.to_string(),
+            rule => format!("{oracle}   ({rule:?})"),
+        }
+    }
+}
+
+/// The reply with its elements in order of their contents.
+fn sorted(reply: &Reply) -> Reply {
+    match reply.clone() {
+        Reply::Array(mut items) => {
+            items.sort();
+            Reply::Array(items)
+        }
+        Reply::Set(mut items) => {
+            items.sort();
+            Reply::Set(items)
+        }
+        Reply::Map(mut pairs) => {
+            pairs.sort();
+            Reply::Map(pairs)
+        }
+        other => other,
+    }
+}
+
+/// Walks two replies of the same structure and asks `leaf` about each pair of scalars.
+fn alike(a: &Reply, b: &Reply, leaf: &impl Fn(&Reply, &Reply) -> bool) -> bool {
+    let all = |a: &[Reply], b: &[Reply]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b, leaf));
+    match (a, b) {
+        (Reply::Array(a), Reply::Array(b)) | (Reply::Set(a), Reply::Set(b)) | (Reply::Push(a), Reply::Push(b)) => {
+            all(a, b)
+        }
+        (Reply::Map(a), Reply::Map(b)) => {
+            let pair = |(a, b): (&(Reply, Reply), &(Reply, Reply))| alike(&a.0, &b.0, leaf) && alike(&a.1, &b.1, leaf);
+            a.len() == b.len() && a.iter().zip(b).all(pair)
+        }
+        _ => leaf(a, b),
+    }
+}
+
+/// Does `text` match `pattern`, where `*` stands for any text and everything else for itself?
+#[must_use]
+pub fn wildcard(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Reply {
+        Reply::Bulk(text.into())
+    }
+
+    fn holds(rule: &Rule, subject: &Reply, oracle: &Reply) -> bool {
+        rule.holds(Subject::Shardis, subject, oracle)
+    }
+
+    #[test]
+    fn order_matters_unless_the_rule_says_otherwise() {
+        let (ab, ba) = (Reply::Array(vec![bulk("a"), bulk("b")]), Reply::Array(vec![bulk("b"), bulk("a")]));
+        assert!(!holds(&Rule::Same, &ab, &ba));
+        assert!(holds(&Rule::Sorted, &ab, &ba));
+        assert!(!holds(&Rule::Sorted, &ab, &Reply::Array(vec![bulk("a"), bulk("a")])));
+    }
+
+    #[test]
+    fn near_is_about_integers_at_any_depth() {
+        let ttl = |ttl| Reply::Array(vec![bulk("k"), Reply::Integer(ttl)]);
+        assert!(holds(&Rule::Near(2), &ttl(99), &ttl(100)));
+        assert!(!holds(&Rule::Near(2), &ttl(97), &ttl(100)));
+        assert!(!holds(&Rule::Near(2), &bulk("99"), &bulk("100")));
+    }
+
+    #[test]
+    fn shape_tells_types_apart() {
+        assert!(holds(&Rule::Shape, &bulk("a"), &bulk("b")));
+        assert!(!holds(&Rule::Shape, &bulk("1"), &Reply::Integer(1)));
+        assert!(!holds(&Rule::Shape, &Reply::Array(vec![]), &Reply::Array(vec![bulk("a")])));
+    }
+
+    #[test]
+    fn expectations_bind_shardis_only() {
+        let rule = Rule::Expect("+OK".to_owned());
+        assert!(!rule.holds(Subject::Shardis, &Reply::Null, &Reply::Null));
+        assert!(rule.holds(Subject::Redis, &Reply::Null, &Reply::Null));
+        assert!(rule.holds(Subject::Shardis, &Reply::Simple(b"OK".to_vec()), &Reply::Null));
+    }
+
+    #[test]
+    fn wildcards() {
+        for (pattern, text, matches) in [
+            ("", "", true),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(wildcard(pattern, text), matches, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Random commands from a seed: plausible ones, hostile ones, and plausible ones gone wrong.
+//!
+//! A command starts from a template, its blanks filled from small pools so that commands meet on the same keys;
+//! one in thirty is then damaged. Expiry times lie so far away, or so clearly in the past, that no key expires
+//! while two servers are compared.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::diff::Rule;
+
+/// One command of a random run.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Which of the clients says it.
+    pub client: usize,
+    /// Name and arguments.
+    pub words: Vec<Vec<u8>>,
+    /// How the replies relate.
+    pub rule: Rule,
+}
+
+impl Command {
+    /// A SCAN is not compared reply by reply but followed to its end: cursors mean nothing to others.
+    #[must_use]
+    pub fn is_scan(&self) -> bool {
+        self.words.len() > 1 && self.words[0].eq_ignore_ascii_case(b"scan")
+    }
+}
+
+/// How many clients a run has: a second one so that WATCH has something to see.
+pub const CLIENTS: usize = 2;
+
+/// One command in so many is damaged.
+const DAMAGE_ONE_IN: u32 = 30;
+
+/// What relates the replies to a template, see [`Rule`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Same,
+    Sorted,
+    Seconds,
+    Milliseconds,
+    Random,
+}
+
+use Reply::{Milliseconds, Random, Same, Seconds, Sorted};
+
+/// Weight, reply, template. Words in capitals stand for themselves, words in small letters are blanks (see
+/// [`Generator::blank`]); `A|B` is a choice, an empty choice no word at all; `A~b` is two words; `b+` one to three.
+const TEMPLATES: &[(u32, Reply, &str)] = &[
+    (20, Same, "SET key value"),
+    (20, Same, "SET key value |NX|XX |GET |EX~seconds|PX~milliseconds|KEEPTTL|EXAT~at|PXAT~at_ms"),
+    (4, Same, "SET key value |NX|XX|GET|KEEPTTL |NX|XX|GET|KEEPTTL |EX~seconds|PX~milliseconds EX~seconds|"),
+    (20, Same, "GET key"),
+    (6, Same, "GETEX key |PERSIST|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms"),
+    (3, Same, "GETDEL key"),
+    (4, Same, "GETSET key value"),
+    (4, Same, "SETNX key value"),
+    (3, Same, "SETEX key seconds value"),
+    (3, Same, "PSETEX key milliseconds value"),
+    (4, Same, "MSET pair+"),
+    (4, Same, "MSETNX pair+"),
+    (4, Same, "MGET key+"),
+    (10, Same, "APPEND key value"),
+    (4, Same, "STRLEN key"),
+    (8, Same, "SETRANGE key offset value"),
+    (8, Same, "GETRANGE|SUBSTR key index index"),
+    (8, Same, "INCR|DECR key"),
+    (8, Same, "INCRBY|DECRBY key integer"),
+    (10, Same, "INCRBYFLOAT key float"),
+    (5, Same, "LCS key key |LEN|IDX |WITHMATCHLEN |MINMATCHLEN~small"),
+    (8, Same, "SETBIT key bit 0|1|2"),
+    (6, Same, "GETBIT key bit"),
+    (8, Same, "BITCOUNT present |index~index~BIT|index~index~BYTE|index~index"),
+    (8, Same, "BITPOS present 0|1 |index|index~index|index~index~BIT|index~index~BYTE"),
+    (8, Same, "BITOP AND|OR|XOR|NOT key key+"),
+    (8, Same, "BITFIELD key operation+"),
+    (4, Same, "BITFIELD_RO key GET~encoding~place GET~encoding~place|"),
+    (6, Same, "DEL|UNLINK|EXISTS|TOUCH key+"),
+    (3, Same, "TYPE key"),
+    (4, Same, "RENAME|RENAMENX key key"),
+    (5, Same, "COPY key key |REPLACE |DB~database"),
+    (3, Same, "MOVE key database"),
+    (1, Same, "SWAPDB database database"),
+    (8, Same, "EXPIRE key seconds |NX|XX|GT|LT |NX|XX|GT|LT"),
+    (4, Same, "PEXPIRE key milliseconds |NX|XX|GT|LT"),
+    (4, Same, "EXPIREAT key at |NX|XX|GT|LT"),
+    (4, Same, "PEXPIREAT key at_ms |NX|XX|GT|LT"),
+    (4, Same, "PERSIST key"),
+    (5, Seconds, "TTL|EXPIRETIME key"),
+    (5, Milliseconds, "PTTL|PEXPIRETIME key"),
+    (4, Sorted, "KEYS pattern"),
+    (4, Sorted, "SCAN 0 |MATCH~pattern |COUNT~small |TYPE~STRING|TYPE~list"),
+    (2, Random, "RANDOMKEY"),
+    (4, Same, "OBJECT ENCODING|REFCOUNT key"),
+    (1, Seconds, "OBJECT IDLETIME key"),
+    (3, Same, "DBSIZE"),
+    (1, Same, "FLUSHDB |ASYNC|SYNC"),
+    (3, Same, "SELECT database"),
+    (6, Same, "WATCH key+"),
+    (2, Same, "UNWATCH"),
+    (6, Same, "MULTI"),
+    (6, Same, "EXEC"),
+    (1, Same, "DISCARD"),
+    (2, Same, "PING |value"),
+    (2, Same, "ECHO value"),
+    (1, Same, "COMMAND GETKEYS SET|MSET|BITOP|COPY|LCS|DEL word+"),
+    (1, Same, "COMMAND GETKEYSANDFLAGS SET|MSET|BITOP|COPY|LCS|BITFIELD word+"),
+    (1, Same, "word word+"),
+    (1, Same, "CLIENT|CONFIG|OBJECT|COMMAND junk"),
+];
+
+/// The keys: few, and one that stays absent most of the time.
+const KEYS: &[&str] = &["a", "b", "c", "d", "{a}1", "{a}2", "long-key-name-0123456789-0123456789", "", "k\x00\r\n"];
+
+/// A source of random commands.
+pub struct Generator {
+    rng: StdRng,
+    /// For each client: inside MULTI, as far as can be told from here.
+    in_transaction: [bool; CLIENTS],
+}
+
+impl Generator {
+    /// The same seed gives the same commands.
+    #[must_use]
+    pub fn new(seed: u64) -> Generator {
+        Generator { rng: StdRng::seed_from_u64(seed), in_transaction: [false; CLIENTS] }
+    }
+
+    /// The next command.
+    pub fn command(&mut self) -> Command {
+        let client = usize::from(self.rng.random_ratio(1, 6));
+        let (reply, template) = self.template(client);
+        let mut words: Vec<Vec<u8>> = template.split(' ').flat_map(|choice| self.choose(choice)).collect();
+        if reply == Same && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
+            self.damage(&mut words);
+        }
+        if self.rng.random_ratio(1, 4) {
+            words[0].make_ascii_lowercase();
+        }
+        self.note_transaction(client, &words);
+        let rule = match reply {
+            Same => Rule::Same,
+            Sorted => Rule::Sorted,
+            Seconds => Rule::Near(5),
+            Milliseconds => Rule::Near(5000),
+            Random => Rule::Any,
+        };
+        Command { client, words, rule }
+    }
+
+    /// A template by weight. Inside a transaction only those whose replies are the same everywhere will do, since
+    /// EXEC returns them; a transaction is ended more often than one is begun.
+    fn template(&mut self, client: usize) -> (Reply, &'static str) {
+        if self.in_transaction[client] && self.rng.random_ratio(1, 8) {
+            return (Same, "EXEC");
+        }
+        loop {
+            let chosen = TEMPLATES.choose_weighted(&mut self.rng, |row| row.0).expect("weights are positive");
+            if chosen.1 == Same || !self.in_transaction[client] {
+                return (chosen.1, chosen.2);
+            }
+        }
+    }
+
+    /// Keeps track of MULTI, as well as that can be done without looking at replies. A damaged command that is
+    /// taken for the end of a transaction only costs strictness: it cannot make replies differ.
+    fn note_transaction(&mut self, client: usize, words: &[Vec<u8>]) {
+        if words[0].eq_ignore_ascii_case(b"multi") && words.len() == 1 {
+            self.in_transaction[client] = true;
+        } else if (words[0].eq_ignore_ascii_case(b"exec") || words[0].eq_ignore_ascii_case(b"discard")) && words.len() == 1
+        {
+            self.in_transaction[client] = false;
+        }
+    }
+
+    /// The words for one place of a template.
+    fn choose(&mut self, choice: &str) -> Vec<Vec<u8>> {
+        let choices: Vec<&str> = choice.split('|').collect();
+        let chosen = self.pick(&choices);
+        chosen.split('~').filter(|word| !word.is_empty()).flat_map(|word| self.fill(word)).collect()
+    }
+
+    /// The words for one word of a template.
+    fn fill(&mut self, word: &str) -> Vec<Vec<u8>> {
+        if let Some(word) = word.strip_suffix('+') {
+            return (0..self.rng.random_range(1..=3)).flat_map(|_| self.fill(word)).collect();
+        }
+        match word {
+            "pair" => vec![self.blank("key"), self.blank("value")],
+            "operation" => match self.rng.random_range(0..7) {
+                0..=2 => vec![b"GET".to_vec(), self.blank("encoding"), self.blank("place")],
+                3 => vec![b"SET".to_vec(), self.blank("encoding"), self.blank("place"), self.blank("integer")],
+                4..=5 => vec![b"INCRBY".to_vec(), self.blank("encoding"), self.blank("place"), self.blank("integer")],
+                _ => vec![b"OVERFLOW".to_vec(), self.pick(&["WRAP", "SAT", "FAIL", "none"]).as_bytes().to_vec()],
+            },
+            _ => vec![self.blank(word)],
+        }
+    }
+
+    /// One of the strings.
+    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices.choose(&mut self.rng).copied().unwrap_or_default()
+    }
+
+    /// The bytes for one blank.
+    fn blank(&mut self, name: &str) -> Vec<u8> {
+        let text = match name {
+            "key" => self.pick(KEYS).to_owned(),
+            "present" => self.pick(&KEYS[..4]).to_owned(),
+            "value" => return self.value(),
+            "integer" => self.integer(),
+            "float" => self.float(),
+            "small" => self.rng.random_range(-1..20).to_string(),
+            "index" => self.pick(&["0", "1", "-1", "2", "-2", "5", "-5", "7", "8", "9", "100", "-100", "x"]).to_owned(),
+            "offset" => self.pick(&["0", "1", "3", "10", "40", "64", "100", "-1", "536870912", "x"]).to_owned(),
+            "bit" => self.pick(&["0", "1", "7", "8", "9", "63", "100", "1000", "-1", "4294967296", "x"]).to_owned(),
+            "database" => self.pick(&["0", "1", "2", "0", "1", "16", "-1", "x"]).to_owned(),
+            "seconds" => self.span(10_000, 10_000_000, "9223372036854775807"),
+            "milliseconds" => self.span(10_000_000, 10_000_000_000, "9223372036854775807"),
+            "at" => self.span(4_000_000_000, 5_000_000_000, "9223372036854776"),
+            "at_ms" => self.span(4_000_000_000_000, 5_000_000_000_000, "9223372036854775807"),
+            "pattern" => self
+                .pick(&["*", "a", "?", "[a-c]", "[^a]", "{a}*", "*0*", "l?ng*", "\\a", "[", "[b-", "*a*1", ""])
+                .to_owned(),
+            "encoding" => self
+                .pick(&["u8", "i8", "u1", "i1", "u63", "i64", "i5", "u13", "u64", "i0", "i65", "x8", "u"])
+                .to_owned(),
+            "place" => self.pick(&["0", "1", "7", "#0", "#1", "#3", "100", "-1", "#-1", "x", "#"]).to_owned(),
+            "word" => return self.word(),
+            "junk" => self.pick(&["nosuch", "", "get", "set", "x y", "\r\n", "-1"]).to_owned(),
+            capitals => capitals.to_owned(),
+        };
+        text.into_bytes()
+    }
+
+    /// A string value: numbers often, so that arithmetic has something to work on.
+    fn value(&mut self) -> Vec<u8> {
+        match self.rng.random_range(0..10) {
+            0..=2 => self.integer().into_bytes(),
+            3 => self.float().into_bytes(),
+            4 => Vec::new(),
+            5 => vec![b'x'; self.rng.random_range(40..50)],
+            6 => (0..self.rng.random_range(1..30)).map(|_| self.rng.random()).collect(),
+            7 => vec![b'y'; self.rng.random_range(100..3000)],
+            _ => (0..self.rng.random_range(1..12)).map(|_| *b"abcdxyz ".choose(&mut self.rng).unwrap_or(&b'a')).collect(),
+        }
+    }
+
+    fn integer(&mut self) -> String {
+        match self.rng.random_range(0..6) {
+            0 => self.rng.random_range(-10..10_i64).to_string(),
+            1 => self.rng.random_range(-20_000..20_000_i64).to_string(),
+            2 => self.rng.random::<i64>().to_string(),
+            3 => self.pick(&["9223372036854775807", "-9223372036854775808", "9223372036854775806"]).to_owned(),
+            4 => self.pick(&["9223372036854775808", "-9223372036854775809", "01", "+1", "-0", " 1", "1 ", "", "1.0"]).to_owned(),
+            _ => "1".to_owned(),
+        }
+    }
+
+    fn float(&mut self) -> String {
+        match self.rng.random_range(0..5) {
+            0 => format!("{}", self.rng.random_range(-1000..1000) as f64 / 8.0),
+            1 => format!("{:e}", self.rng.random::<f64>() * 10_f64.powi(self.rng.random_range(-12..18))),
+            2 => self.pick(&["inf", "-inf", "nan", "1e400", "abc", "", " 1", "1 ", "0x10", "+1.5", ".5", "5."]).to_owned(),
+            3 => self.pick(&["0.1", "0.2", "-0.3", "3.0e3", "1e-7", "1e17", "0", "-0"]).to_owned(),
+            _ => self.integer(),
+        }
+    }
+
+    /// A time: far away mostly, else long past, or `huge`, or no time at all.
+    fn span(&mut self, from: i64, to: i64, huge: &str) -> String {
+        match self.rng.random_range(0..12) {
+            0 => "0".to_owned(),
+            1 => "-1".to_owned(),
+            2 => huge.to_owned(),
+            3 => "x".to_owned(),
+            _ => self.rng.random_range(from..to).to_string(),
+        }
+    }
+
+    /// Any word at all.
+    fn word(&mut self) -> Vec<u8> {
+        match self.rng.random_range(0..4) {
+            0 => self.blank("key"),
+            1 => self.value(),
+            2 => self.pick(&["NX", "GET", "REPLACE", "DB", "EX", "100", "LEN", "AND", "u8"]).as_bytes().to_vec(),
+            _ => self.integer().into_bytes(),
+        }
+    }
+
+    /// Spoils a command: a word lost, doubled, exchanged, or in other letters.
+    fn damage(&mut self, words: &mut Vec<Vec<u8>>) {
+        let at = self.rng.random_range(0..words.len());
+        match self.rng.random_range(0..5) {
+            0 if words.len() > 1 => drop(words.remove(at.max(1))),
+            1 => words.insert(at + 1, words[at].clone()),
+            2 => words[at] = self.word(),
+            3 => words.push(self.word()),
+            _ => words[at].make_ascii_lowercase(),
+        }
+        // Damage must not hide what makes a reply differ by nature.
+        const RISKY: &[&[u8]] = &[b"ttl", b"pttl", b"keys", b"scan", b"randomkey", b"expiretime", b"pexpiretime", b"time"];
+        if RISKY.iter().any(|name| words[0].eq_ignore_ascii_case(name)) || words[0].is_empty() {
+            words[0] = b"EXISTS".to_vec();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(seed: u64) -> Vec<Command> {
+        let mut generator = Generator::new(seed);
+        (0..5000).map(|_| generator.command()).collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_run() {
+        let words = |seed| some(seed).into_iter().map(|command| command.words).collect::<Vec<_>>();
+        assert_eq!(words(1), words(1));
+        assert_ne!(words(1), words(2));
+    }
+
+    #[test]
+    fn every_template_comes_up_and_no_blank_is_left() {
+        let commands = some(7);
+        for (_, _, template) in TEMPLATES {
+            let names: Vec<&str> = template.split(' ').next().unwrap_or_default().split('|').collect();
+            if names == ["word"] {
+                continue;
+            }
+            let is_said = |command: &Command| names.iter().any(|name| command.words[0].eq_ignore_ascii_case(name.as_bytes()));
+            assert!(commands.iter().any(is_said), "{template}");
+        }
+        let blanks: &[&[u8]] = &[b"key", b"value", b"seconds", b"operation", b"pair", b"encoding", b"place", b"present"];
+        assert!(commands.iter().flat_map(|command| &command.words).all(|word| !blanks.contains(&word.as_slice())));
+    }
+}

@@ -1,0 +1,68 @@
+//! The load generator and the side-by-side runner behind `scripts/bench`.
+//!
+//! What is measured is the CPU time of the *server* process per operation, not throughput: a figure that a busy
+//! generator, a second server waiting beside it or a slow network cannot blur. Servers run on loopback only, on free
+//! ports, and live no longer than their [`server::Server`] value.
+//!
+//! Where to read next: `rows.rs` is the list of what is measured (a new row is one line there); `compare.rs` is one
+//! interleaved comparison; `generator.rs` is the event loop that produces the load.
+
+#[path = "load/bystanders.rs"]
+pub(crate) mod bystanders;
+#[path = "load/client.rs"]
+pub(crate) mod client;
+#[path = "load/compare.rs"]
+pub(crate) mod compare;
+#[path = "load/generator.rs"]
+pub(crate) mod generator;
+#[path = "load/memory.rs"]
+pub(crate) mod memory;
+#[path = "load/options.rs"]
+pub(crate) mod options;
+#[path = "load/pauses.rs"]
+pub(crate) mod pauses;
+#[path = "load/placement.rs"]
+pub(crate) mod placement;
+#[path = "load/procfs.rs"]
+pub(crate) mod procfs;
+#[path = "load/report.rs"]
+pub(crate) mod report;
+#[path = "load/rows.rs"]
+pub(crate) mod rows;
+#[path = "load/server.rs"]
+pub(crate) mod server;
+#[path = "load/skipper.rs"]
+pub(crate) mod skipper;
+#[path = "load/template.rs"]
+pub(crate) mod template;
+
+use std::time::Instant;
+
+/// The time, for the only program of the workspace whose subject is real time.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// The middle of `values`, which must not be empty (of an even number, the mean of the two in the middle).
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn median_of_odd_and_even() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}
