@@ -62,7 +62,7 @@ impl fmt::Display for Slot {
 #[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
-    let Some(open) = key.iter().position(|&byte| byte == b'{') else {
+    let Some(open) = find_brace(key) else {
         return key;
     };
     let behind = &key[open + 1..];
@@ -70,6 +70,24 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
         None | Some(0) => key,
         Some(close) => &behind[..close],
     }
+}
+
+/// Where the first `{` is. Nearly every key has none, which is found out eight bytes at a time; the last eight may
+/// overlap the ones before.
+#[inline]
+fn find_brace(key: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const BRACES: u64 = b'{' as u64 * ONES;
+    // A byte that is zero borrows from its highest bit; one that is not either keeps that bit or had it set.
+    let has_brace = |block: &[u8; 8]| {
+        let differences = u64::from_ne_bytes(*block) ^ BRACES;
+        differences.wrapping_sub(ONES) & !differences & (ONES << 7) != 0
+    };
+    let possible = match key.last_chunk::<8>() {
+        Some(last) => has_brace(last) || key.as_chunks::<8>().0.iter().any(has_brace),
+        None => true,
+    };
+    if possible { key.iter().position(|&byte| byte == b'{') } else { None }
 }
 
 /// The slot of `key`. O(n).
@@ -124,25 +142,24 @@ const fn tables() -> [[u16; 256]; 8] {
 }
 
 /// CRC16/XMODEM. A CRC is linear: eight bytes contribute independently of each other, so their table look-ups need not
-/// wait for one another as they do byte by byte. Only the two bytes that meet the CRC so far wait for it.
+/// wait for one another as they do byte by byte. Only the two bytes that meet the CRC so far wait for it. The odd bytes
+/// come first, because there is no CRC yet that they would have to wait for.
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
-    let (blocks, rest) = bytes.as_chunks::<8>();
+    let (odd, blocks) = bytes.as_rchunks::<8>();
     let mut crc = 0u16;
+    for (table, &byte) in TABLES.iter().zip(odd.iter().rev()) {
+        crc ^= table[usize::from(byte)];
+    }
     for &[a, b, c, d, e, f, g, h] in blocks {
         let [high, low] = crc.to_be_bytes();
-        crc = TABLES[7][usize::from(a ^ high)]
-            ^ TABLES[6][usize::from(b ^ low)]
-            ^ TABLES[5][usize::from(c)]
+        let ahead = TABLES[5][usize::from(c)]
             ^ TABLES[4][usize::from(d)]
             ^ TABLES[3][usize::from(e)]
             ^ TABLES[2][usize::from(f)]
             ^ TABLES[1][usize::from(g)]
             ^ TABLES[0][usize::from(h)];
-    }
-    for &byte in rest {
-        let [high, low] = crc.to_be_bytes();
-        crc = u16::from(low) << 8 ^ TABLES[0][usize::from(high ^ byte)];
+        crc = ahead ^ (TABLES[7][usize::from(a ^ high)] ^ TABLES[6][usize::from(b ^ low)]);
     }
     crc
 }

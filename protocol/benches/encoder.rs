@@ -21,7 +21,7 @@ fn encode(criterion: &mut Criterion) {
     bench("ok", &|encoder| encoder.ok());
     bench("integer 7", &|encoder| encoder.integer(black_box(7)));
     bench("integer 123456789", &|encoder| {
-        encoder.integer(black_box(123_456_789))
+        encoder.integer(black_box(123_456_789));
     });
     bench("bulk of 64 B", &|encoder| encoder.bulk(black_box(&[b'x'; 64])));
     bench("bulk of 1 KiB", &|encoder| encoder.bulk(black_box(&[b'x'; 1024])));

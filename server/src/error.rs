@@ -31,8 +31,6 @@ pub enum ReplyError {
     NoSuchKey,
     /// A database index outside `databases`.
     DatabaseOutOfRange,
-    /// A database index that is no integer.
-    InvalidDatabase,
     /// Source and destination are the same.
     SameObject,
     /// A SCAN cursor that is no number.
@@ -48,7 +46,7 @@ pub enum ReplyError {
         /// What the client sent.
         word: String,
         /// The container, in capitals.
-        container: &'static str,
+        container: String,
     },
     /// MULTI inside MULTI.
     NestedMulti,
@@ -131,7 +129,6 @@ impl ReplyError {
             Self::NotPositive => "ERR value is out of range, must be positive",
             Self::NoSuchKey => "ERR no such key",
             Self::DatabaseOutOfRange => "ERR DB index is out of range",
-            Self::InvalidDatabase => "ERR invalid DB index",
             Self::SameObject => "ERR source and destination objects are the same",
             Self::InvalidCursor => "ERR invalid cursor",
             Self::NestedMulti => "ERR MULTI calls can not be nested",

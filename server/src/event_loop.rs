@@ -10,6 +10,7 @@
 
 mod accept;
 mod cron;
+mod evict;
 mod gather;
 mod lend;
 mod turn;
@@ -155,6 +156,7 @@ impl EventLoop {
             self.begin_turn();
             self.take_in_messages();
             self.accept();
+            self.make_room();
             self.resume_paused();
             self.serve_and_execute();
             self.write();

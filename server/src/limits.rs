@@ -30,6 +30,9 @@ pub const BORROW_TRIES: u32 = 200;
 /// Microseconds of one active expiry slice in a turn of cron.
 pub const EXPIRE_SLICE_US: i64 = 1000;
 
+/// Microseconds of eviction in a turn.
+pub const EVICT_SLICE_US: i64 = 1000;
+
 /// Objects freed between two turns while garbage is left.
 pub const RELEASE_SLICE: usize = 2000;
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use shardis_storage::key::KeyHasher;
-use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup};
+use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup, OnExpired};
 
 fn bench(criterion: &mut Criterion) {
     let options = KeyspaceOptions {
@@ -20,7 +20,7 @@ fn bench(criterion: &mut Criterion) {
     let database = keyspace.database_mut(0);
 
     criterion.bench_function("hash of 16 bytes", |bencher| {
-        bencher.iter(|| hasher.hash(black_box(&name)))
+        bencher.iter(|| hasher.hash(black_box(&name)));
     });
     for (label, value) in [
         ("32 bytes", vec![b'v'; 32]),
@@ -33,7 +33,7 @@ fn bench(criterion: &mut Criterion) {
             });
         });
         criterion.bench_function(&format!("get, {label}"), |bencher| {
-            bencher.iter(|| match database.lookup(black_box(&key), 0) {
+            bencher.iter(|| match database.lookup(black_box(&key), 0, OnExpired::Keep) {
                 Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
                 Lookup::Missing | Lookup::Expired => 0,
             });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shardis_storage::key::{Key, KeyHasher};
-use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup};
+use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup, OnExpired};
 
 const KEYS: usize = 1_000_000;
 /// Commands that are prefetched together.
@@ -79,7 +79,7 @@ fn bench_layout(criterion: &mut Criterion, layout: Layout) {
     };
 
     group.bench_function("get", |bencher| {
-        bencher.iter(|| match database.lookup(&key(&next(1)[0]), 0) {
+        bencher.iter(|| match database.lookup(&key(&next(1)[0]), 0, OnExpired::Keep) {
             Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
             Lookup::Missing | Lookup::Expired => 0,
         });

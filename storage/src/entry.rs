@@ -188,7 +188,9 @@ impl<'a> NewValue<'a> {
             Self::Int(_) => Form::Int as u64,
             Self::Embedded { len, raw, .. } => {
                 debug_assert!(*len <= EMBEDDED_MAX);
-                Form::Embedded as u64 | u64::from(*raw) * Header::RAW | (*len as u64) << Header::VALUE_SHIFT
+                Form::Embedded as u64
+                    | (u64::from(*raw) * Header::RAW)
+                    | ((*len as u64) << Header::VALUE_SHIFT)
             }
             Self::Heap(_) => Form::Heap as u64,
         }

@@ -381,7 +381,7 @@ impl Buffer {
         unsafe {
             self.ptr
                 .add(self.len)
-                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len())
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
         };
         self.len += bytes.len();
         self.initialised = self.initialised.max(self.len);
@@ -413,7 +413,7 @@ impl Buffer {
             unsafe {
                 self.ptr
                     .add(self.initialised)
-                    .write_bytes(0, end - self.initialised)
+                    .write_bytes(0, end - self.initialised);
             };
             self.initialised = end;
         }

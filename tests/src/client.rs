@@ -60,7 +60,10 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Client { stream: Stream::Tcp(stream), received: Vec::new() })
+        Ok(Client {
+            stream: Stream::Tcp(stream),
+            received: Vec::new(),
+        })
     }
 
     /// Connects over a Unix domain socket.
@@ -70,7 +73,10 @@ impl Client {
     pub fn connect_unix(path: &Path) -> io::Result<Client> {
         let stream = UnixStream::connect(path)?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Client { stream: Stream::Unix(stream), received: Vec::new() })
+        Ok(Client {
+            stream: Stream::Unix(stream),
+            received: Vec::new(),
+        })
     }
 
     /// Sends any bytes.
@@ -107,7 +113,8 @@ impl Client {
     pub fn read_within(&mut self, patience: Duration) -> io::Result<Reply> {
         let deadline = Instant::now() + patience;
         loop {
-            let parsed = Reply::parse(&self.received).map_err(|text| io::Error::new(ErrorKind::InvalidData, text))?;
+            let parsed =
+                Reply::parse(&self.received).map_err(|text| io::Error::new(ErrorKind::InvalidData, text))?;
             if let Some((reply, length)) = parsed {
                 self.received.drain(..length);
                 return Ok(reply);
@@ -126,7 +133,8 @@ impl Client {
         // A reply of megabytes is read in large steps, since parsing starts over after each of them.
         self.received.resize(start + (64 << 10).max(start), 0);
         let result = self.stream.read(&mut self.received[start..]);
-        self.received.truncate(start + result.as_ref().map_or(0, |&count| count));
+        self.received
+            .truncate(start + result.as_ref().map_or(0, |&count| count));
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
@@ -148,7 +156,8 @@ impl Client {
     /// # Panics
     /// When the connection fails, naming the request.
     pub fn call(&mut self, arguments: &[impl AsRef<[u8]>]) -> Reply {
-        self.try_call(arguments).unwrap_or_else(|error| panic!("{}: {error}", shown(arguments)))
+        self.try_call(arguments)
+            .unwrap_or_else(|error| panic!("{}: {error}", shown(arguments)))
     }
 
     /// Sends a command written as one line, split at spaces.
@@ -166,9 +175,11 @@ impl Client {
     pub fn pipeline(&mut self, requests: &[Vec<Vec<u8>>]) -> Vec<Reply> {
         let mut bytes = Vec::new();
         requests.iter().for_each(|request| encode(&mut bytes, request));
-        self.write(&bytes).unwrap_or_else(|error| panic!("a pipeline of {} requests: {error}", requests.len()));
+        self.write(&bytes)
+            .unwrap_or_else(|error| panic!("a pipeline of {} requests: {error}", requests.len()));
         let reply = |request: &Vec<Vec<u8>>| {
-            self.read().unwrap_or_else(|error| panic!("pipelined {}: {error}", shown(request)))
+            self.read()
+                .unwrap_or_else(|error| panic!("pipelined {}: {error}", shown(request)))
         };
         requests.iter().map(reply).collect()
     }
@@ -181,8 +192,12 @@ impl Client {
     pub fn scan(&mut self, mut words: Vec<Vec<u8>>) -> Result<Reply, String> {
         let mut found = Vec::new();
         for _ in 0..SCAN_STEPS_MAX {
-            let reply = self.try_call(&words).map_err(|error| format!("no reply: {error}"))?;
-            let [cursor, keys] = reply.items() else { return Ok(reply) };
+            let reply = self
+                .try_call(&words)
+                .map_err(|error| format!("no reply: {error}"))?;
+            let [cursor, keys] = reply.items() else {
+                return Ok(reply);
+            };
             found.extend_from_slice(keys.items());
             if cursor.bytes() == b"0" {
                 found.sort();
@@ -227,7 +242,10 @@ pub fn encode(request: &mut Vec<u8>, arguments: &[impl AsRef<[u8]>]) {
 #[must_use]
 pub fn shown(arguments: &[impl AsRef<[u8]>]) -> String {
     let argument = |argument: &[u8]| {
-        let bare = !argument.is_empty() && argument.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'$\\".contains(byte));
+        let bare = !argument.is_empty()
+            && argument
+                .iter()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"'$\\".contains(byte));
         if !bare {
             return crate::reply::quoted(argument);
         }
@@ -236,5 +254,9 @@ pub fn shown(arguments: &[impl AsRef<[u8]>]) -> String {
             length => format!("{}...({length} bytes)", String::from_utf8_lossy(&argument[..40])),
         }
     };
-    arguments.iter().map(|bytes| argument(bytes.as_ref())).collect::<Vec<_>>().join(" ")
+    arguments
+        .iter()
+        .map(|bytes| argument(bytes.as_ref()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

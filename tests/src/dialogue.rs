@@ -136,20 +136,32 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
             continue;
         }
         if let Some(title) = line.strip_prefix("== ") {
-            dialogues.push(Dialogue { title: title.to_owned(), steps: Vec::new(), only: None });
+            dialogues.push(Dialogue {
+                title: title.to_owned(),
+                steps: Vec::new(),
+                only: None,
+            });
             continue;
         }
-        let dialogue = dialogues.last_mut().ok_or_else(|| at_line("no `== title` yet".to_owned()))?;
+        let dialogue = dialogues
+            .last_mut()
+            .ok_or_else(|| at_line("no `== title` yet".to_owned()))?;
         if let (true, Some(resp)) = (dialogue.steps.is_empty(), Resp::from_rule(line)) {
             dialogue.only = Some(resp);
             continue;
         }
         let steps = &mut dialogue.steps;
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
-            let action = Action::Sleep(milliseconds.parse().map_err(|_| at_line("`!sleep` what?".to_owned()))?);
+            let action = Action::Sleep(
+                milliseconds
+                    .parse()
+                    .map_err(|_| at_line("`!sleep` what?".to_owned()))?,
+            );
             steps.push(Step::new(number, 'A', action));
         } else if line.starts_with('!') {
-            let step = steps.last_mut().ok_or_else(|| at_line("a rule for no command".to_owned()))?;
+            let step = steps
+                .last_mut()
+                .ok_or_else(|| at_line("a rule for no command".to_owned()))?;
             step.add_rules(line).map_err(at_line)?;
         } else {
             steps.push(said(number, line).map_err(at_line)?);
@@ -165,13 +177,24 @@ fn said(number: usize, line: &str) -> Result<Step, String> {
         (Some(client @ 'A'..='Z'), Some(':'), Some(' ')) => (client, &line[3..]),
         _ => ('A', line),
     };
-    let action = if said == "<" { Action::Listen } else { Action::Say(words(said)?) };
+    let action = if said == "<" {
+        Action::Listen
+    } else {
+        Action::Say(words(said)?)
+    };
     Ok(Step::new(number, client, action))
 }
 
 impl Step {
     fn new(line: usize, client: char, action: Action) -> Step {
-        Step { line, client, action, rule: Rule::Same, outcome: Outcome::Reply, only: None }
+        Step {
+            line,
+            client,
+            action,
+            rule: Rule::Same,
+            outcome: Outcome::Reply,
+            only: None,
+        }
     }
 
     /// Takes in a line of rules.
@@ -199,7 +222,9 @@ impl Step {
                 "!expect" => self.rule = Rule::Expect(std::mem::take(&mut rest).to_owned()),
                 "!match" => self.rule = Rule::Match(std::mem::take(&mut rest).to_owned()),
                 "!since" => {
-                    let (_, reply) = rest.split_once(' ').ok_or("`!since` needs a version and a reply")?;
+                    let (_, reply) = rest
+                        .split_once(' ')
+                        .ok_or("`!since` needs a version and a reply")?;
                     self.rule = Rule::Expect(reply.to_owned());
                     rest = "";
                 }
@@ -232,7 +257,10 @@ pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
             b'"' => double_quoted(&rest[1..])?,
             b'\'' => single_quoted(&rest[1..])?,
             _ => {
-                let length = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+                let length = rest
+                    .iter()
+                    .position(u8::is_ascii_whitespace)
+                    .unwrap_or(rest.len());
                 (rest[..length].to_vec(), length)
             }
         };
@@ -280,7 +308,10 @@ fn double_quoted(text: &[u8]) -> Result<(Vec<u8>, usize), String> {
 
 /// The word up to the closing `'`, taken literally, and the length of all of it with both quotes.
 fn single_quoted(text: &[u8]) -> Result<(Vec<u8>, usize), String> {
-    let end = text.iter().position(|&byte| byte == b'\'').ok_or("an unbalanced quote")?;
+    let end = text
+        .iter()
+        .position(|&byte| byte == b'\'')
+        .ok_or("an unbalanced quote")?;
     Ok((text[..end].to_vec(), end + 2))
 }
 
@@ -290,10 +321,17 @@ fn single_quoted(text: &[u8]) -> Result<(Vec<u8>, usize), String> {
 /// The report: for each difference the file and line, the dialogue up to there, and both replies.
 pub fn hold(file: &str, dialogues: &[Dialogue], resp: Resp, servers: &Servers<'_>) -> Result<(), String> {
     let mut differences = Vec::new();
-    for dialogue in dialogues.iter().filter(|dialogue| dialogue.only.is_none_or(|only| only == resp)) {
+    for dialogue in dialogues
+        .iter()
+        .filter(|dialogue| dialogue.only.is_none_or(|only| only == resp))
+    {
         let mut stage = Stage::new(servers, resp);
         let mut transcript = String::new();
-        for step in dialogue.steps.iter().filter(|step| step.only.is_none_or(|only| only == resp)) {
+        for step in dialogue
+            .steps
+            .iter()
+            .filter(|step| step.only.is_none_or(|only| only == resp))
+        {
             let result = stage.play(step, &mut transcript);
             if let Err(difference) = &result {
                 differences.push(format!(
@@ -311,7 +349,11 @@ pub fn hold(file: &str, dialogues: &[Dialogue], resp: Resp, servers: &Servers<'_
     }
     let count = differences.len();
     differences.truncate(DIFFERENCES_MAX);
-    Err(format!("{count} differences, the first {} of them:\n\n{}", differences.len(), differences.join("\n")))
+    Err(format!(
+        "{count} differences, the first {} of them:\n\n{}",
+        differences.len(),
+        differences.join("\n")
+    ))
 }
 
 /// The two servers of a comparison.
@@ -365,7 +407,10 @@ impl<'a> Stage<'a> {
             }
             (Ok(Some(subject)), Ok(Some(oracle))) => {
                 let _ = writeln!(transcript, "      {subject}   <-- differs");
-                difference(format!("  wanted {}\n  got    {subject}", step.rule.wanted(&oracle)), false)
+                difference(
+                    format!("  wanted {}\n  got    {subject}", step.rule.wanted(&oracle)),
+                    false,
+                )
             }
             (subject, oracle) => difference(format!("  wanted {oracle:?}\n  got    {subject:?}"), true),
         }
@@ -394,8 +439,16 @@ impl<'a> Side<'a> {
         let mut control = server.connect();
         control.line("CLIENT UNPAUSE");
         let flushed = control.line("FLUSHALL");
-        assert_eq!(flushed, Reply::Simple(b"OK".to_vec()), "FLUSHALL before a dialogue");
-        Side { server, resp, clients: BTreeMap::new() }
+        assert_eq!(
+            flushed,
+            Reply::Simple(b"OK".to_vec()),
+            "FLUSHALL before a dialogue"
+        );
+        Side {
+            server,
+            resp,
+            clients: BTreeMap::new(),
+        }
     }
 
     /// Plays a step and returns its reply, or what went wrong instead.
@@ -411,7 +464,13 @@ impl<'a> Side<'a> {
             Action::Say(words) => {
                 let words = self.expand(words)?;
                 let sent = self.client(step.client).send(&words);
-                sent.or_else(|error| if step.outcome == Outcome::End { Ok(()) } else { Err(error.to_string()) })?;
+                sent.or_else(|error| {
+                    if step.outcome == Outcome::End {
+                        Ok(())
+                    } else {
+                        Err(error.to_string())
+                    }
+                })?;
             }
         }
         self.outcome(step.client, step.outcome)
@@ -426,7 +485,10 @@ impl<'a> Side<'a> {
                 Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
                 other => Err(format!("held back should be {other:?}")),
             },
-            Outcome::Reply => client.read().map(Some).map_err(|error| format!("no reply: {error}")),
+            Outcome::Reply => client
+                .read()
+                .map(Some)
+                .map_err(|error| format!("no reply: {error}")),
             Outcome::ReplyThenEnd => {
                 let reply = client.read().map_err(|error| format!("no reply: {error}"))?;
                 self.end(name)?;
@@ -440,7 +502,11 @@ impl<'a> Side<'a> {
     fn end(&mut self, name: char) -> Result<(), String> {
         let is_closed = self.client(name).is_closed_within(CLOSE_PATIENCE);
         self.clients.remove(&name);
-        if is_closed { Ok(()) } else { Err("the connection is not closed".to_owned()) }
+        if is_closed {
+            Ok(())
+        } else {
+            Err("the connection is not closed".to_owned())
+        }
     }
 
     fn connect(&mut self, name: char) {
@@ -448,14 +514,19 @@ impl<'a> Side<'a> {
             let mut client = self.server.connect();
             if self.resp == Resp::V3 {
                 let reply = client.line("HELLO 3");
-                assert!(matches!(reply, Reply::Map(_)), "HELLO 3 answers with a map, not with {reply}");
+                assert!(
+                    matches!(reply, Reply::Map(_)),
+                    "HELLO 3 answers with a map, not with {reply}"
+                );
             }
             self.clients.insert(name, client);
         }
     }
 
     fn client(&mut self, name: char) -> &mut Client {
-        self.clients.get_mut(&name).expect("a client connects before it speaks")
+        self.clients
+            .get_mut(&name)
+            .expect("a client connects before it speaks")
     }
 
     /// Replaces every `${...}` in the words of a command.
@@ -467,7 +538,11 @@ impl<'a> Side<'a> {
         let mut expanded = Vec::new();
         let mut rest = word;
         while let Some(open) = rest.windows(2).position(|pair| pair == b"${") {
-            let close = open + rest[open..].iter().position(|&byte| byte == b'}').ok_or("`${` without `}`")?;
+            let close = open
+                + rest[open..]
+                    .iter()
+                    .position(|&byte| byte == b'}')
+                    .ok_or("`${` without `}`")?;
             expanded.extend_from_slice(&rest[..open]);
             expanded.extend(self.variable(&rest[open + 2..close])?);
             rest = &rest[close + 1..];
@@ -480,7 +555,9 @@ impl<'a> Side<'a> {
     fn variable(&mut self, name: &[u8]) -> Result<Vec<u8>, String> {
         let text = String::from_utf8_lossy(name).into_owned();
         if let Some((unit, count)) = text.rsplit_once('*') {
-            let count = count.parse().map_err(|_| format!("${{{text}}}: how many times?"))?;
+            let count = count
+                .parse()
+                .map_err(|_| format!("${{{text}}}: how many times?"))?;
             return Ok(unit.repeat(count).into_bytes());
         }
         let of_client = |prefix: &str| text.strip_prefix(prefix).and_then(|name| name.chars().next());
@@ -488,7 +565,11 @@ impl<'a> Side<'a> {
             Ok(self.server.port().to_string().into_bytes())
         } else if let Some(client) = of_client("id:") {
             self.connect(client);
-            let id = self.client(client).line("CLIENT ID").integer().ok_or("CLIENT ID is no number")?;
+            let id = self
+                .client(client)
+                .line("CLIENT ID")
+                .integer()
+                .ok_or("CLIENT ID is no number")?;
             Ok(id.to_string().into_bytes())
         } else if let Some(client) = of_client("addr:") {
             self.connect(client);
@@ -513,12 +594,24 @@ mod tests {
         let text = "# remark\n== One\nSET k \"a b\"\n  !near 5 !resp3\nB: <\n!sleep 7\nSCAN 0\n  !scan\nX\n  !since 7.2 +OK fine\n";
         let dialogues = parse(text).unwrap();
         let steps = &dialogues[0].steps;
-        assert_eq!((dialogues.len(), dialogues[0].title.as_str(), steps.len()), (1, "One", 5));
-        assert_eq!(steps[0].action, Action::Say(vec![b"SET".to_vec(), b"k".to_vec(), b"a b".to_vec()]));
-        assert_eq!((&steps[0].rule, steps[0].only, steps[0].line), (&Rule::Near(5), Some(Resp::V3), 3));
+        assert_eq!(
+            (dialogues.len(), dialogues[0].title.as_str(), steps.len()),
+            (1, "One", 5)
+        );
+        assert_eq!(
+            steps[0].action,
+            Action::Say(vec![b"SET".to_vec(), b"k".to_vec(), b"a b".to_vec()])
+        );
+        assert_eq!(
+            (&steps[0].rule, steps[0].only, steps[0].line),
+            (&Rule::Near(5), Some(Resp::V3), 3)
+        );
         assert_eq!((steps[1].client, &steps[1].action), ('B', &Action::Listen));
         assert_eq!(steps[2].action, Action::Sleep(7));
-        assert_eq!(steps[3].action, Action::Scan(vec![b"SCAN".to_vec(), b"0".to_vec()]));
+        assert_eq!(
+            steps[3].action,
+            Action::Scan(vec![b"SCAN".to_vec(), b"0".to_vec()])
+        );
         assert_eq!(steps[4].rule, Rule::Expect("+OK fine".to_owned()));
     }
 

@@ -44,13 +44,13 @@ impl Rule {
             Rule::Match(pattern) => kind == Subject::Redis || wildcard(pattern, &subject.to_string()),
             Rule::Same => subject == oracle,
             Rule::Sorted => sorted(subject) == sorted(oracle),
-            Rule::Near(distance) => {
-                alike(subject, oracle, &|a, b| match (a, b) {
-                    (Reply::Integer(a), Reply::Integer(b)) => a.abs_diff(*b) <= distance.unsigned_abs(),
-                    _ => a == b,
-                })
-            }
-            Rule::Shape => alike(subject, oracle, &|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)),
+            Rule::Near(distance) => alike(subject, oracle, &|a, b| match (a, b) {
+                (Reply::Integer(a), Reply::Integer(b)) => a.abs_diff(*b) <= distance.unsigned_abs(),
+                _ => a == b,
+            }),
+            Rule::Shape => alike(subject, oracle, &|a, b| {
+                std::mem::discriminant(a) == std::mem::discriminant(b)
+            }),
         }
     }
 
@@ -87,13 +87,16 @@ fn sorted(reply: &Reply) -> Reply {
 
 /// Walks two replies of the same structure and asks `leaf` about each pair of scalars.
 fn alike(a: &Reply, b: &Reply, leaf: &impl Fn(&Reply, &Reply) -> bool) -> bool {
-    let all = |a: &[Reply], b: &[Reply]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b, leaf));
+    let all =
+        |a: &[Reply], b: &[Reply]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b, leaf));
     match (a, b) {
-        (Reply::Array(a), Reply::Array(b)) | (Reply::Set(a), Reply::Set(b)) | (Reply::Push(a), Reply::Push(b)) => {
-            all(a, b)
-        }
+        (Reply::Array(a), Reply::Array(b))
+        | (Reply::Set(a), Reply::Set(b))
+        | (Reply::Push(a), Reply::Push(b)) => all(a, b),
         (Reply::Map(a), Reply::Map(b)) => {
-            let pair = |(a, b): (&(Reply, Reply), &(Reply, Reply))| alike(&a.0, &b.0, leaf) && alike(&a.1, &b.1, leaf);
+            let pair = |(a, b): (&(Reply, Reply), &(Reply, Reply))| {
+                alike(&a.0, &b.0, leaf) && alike(&a.1, &b.1, leaf)
+            };
             a.len() == b.len() && a.iter().zip(b).all(pair)
         }
         _ => leaf(a, b),
@@ -104,9 +107,13 @@ fn alike(a: &Reply, b: &Reply, leaf: &impl Fn(&Reply, &Reply) -> bool) -> bool {
 #[must_use]
 pub fn wildcard(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
     let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
     for part in middle {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
@@ -128,10 +135,17 @@ mod tests {
 
     #[test]
     fn order_matters_unless_the_rule_says_otherwise() {
-        let (ab, ba) = (Reply::Array(vec![bulk("a"), bulk("b")]), Reply::Array(vec![bulk("b"), bulk("a")]));
+        let (ab, ba) = (
+            Reply::Array(vec![bulk("a"), bulk("b")]),
+            Reply::Array(vec![bulk("b"), bulk("a")]),
+        );
         assert!(!holds(&Rule::Same, &ab, &ba));
         assert!(holds(&Rule::Sorted, &ab, &ba));
-        assert!(!holds(&Rule::Sorted, &ab, &Reply::Array(vec![bulk("a"), bulk("a")])));
+        assert!(!holds(
+            &Rule::Sorted,
+            &ab,
+            &Reply::Array(vec![bulk("a"), bulk("a")])
+        ));
     }
 
     #[test]
@@ -146,7 +160,11 @@ mod tests {
     fn shape_tells_types_apart() {
         assert!(holds(&Rule::Shape, &bulk("a"), &bulk("b")));
         assert!(!holds(&Rule::Shape, &bulk("1"), &Reply::Integer(1)));
-        assert!(!holds(&Rule::Shape, &Reply::Array(vec![]), &Reply::Array(vec![bulk("a")])));
+        assert!(!holds(
+            &Rule::Shape,
+            &Reply::Array(vec![]),
+            &Reply::Array(vec![bulk("a")])
+        ));
     }
 
     #[test]

@@ -30,7 +30,13 @@ const SHRINK_PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// The report of the first difference, with the seed and the shortest run found that shows it.
-pub fn fight(seed: u64, steps: usize, kind: Subject, subject: &Process, oracle: &Process) -> Result<(), String> {
+pub fn fight(
+    seed: u64,
+    steps: usize,
+    kind: Subject,
+    subject: &Process,
+    oracle: &Process,
+) -> Result<(), String> {
     let mut generator = Generator::new(seed);
     let mut played = 0;
     while played < steps {
@@ -38,7 +44,12 @@ pub fn fight(seed: u64, steps: usize, kind: Subject, subject: &Process, oracle: 
         let commands: Vec<Command> = (0..round).map(|_| generator.command()).collect();
         if let Err(difference) = Duel::new(kind, subject, oracle).play(&commands) {
             let failing = &commands[..difference.played];
-            return Err(report(seed, played, &shrink(failing, kind, subject, oracle), difference));
+            return Err(report(
+                seed,
+                played,
+                &shrink(failing, kind, subject, oracle),
+                difference,
+            ));
         }
         played += round;
     }
@@ -52,7 +63,12 @@ fn report(seed: u64, played: usize, commands: &[Command], difference: Difference
         played + difference.played
     );
     for command in commands {
-        let _ = writeln!(text, "  {}: {}", ['A', 'B'][command.client], shown(&command.words));
+        let _ = writeln!(
+            text,
+            "  {}: {}",
+            ['A', 'B'][command.client],
+            shown(&command.words)
+        );
     }
     text + &difference.text
 }
@@ -78,7 +94,11 @@ impl Duel {
             clients[0].line("FLUSHALL");
             clients
         };
-        Duel { kind, subject: clients(subject), oracle: clients(oracle) }
+        Duel {
+            kind,
+            subject: clients(subject),
+            oracle: clients(oracle),
+        }
     }
 
     /// Plays commands up to the first difference.
@@ -99,7 +119,9 @@ impl Duel {
         let subject = say(&mut self.subject[command.client], command);
         let outcome = match (&subject, &oracle) {
             (Ok(subject), Ok(oracle)) if command.rule.holds(self.kind, subject, oracle) => return Ok(()),
-            (Ok(subject), Ok(oracle)) => format!("  wanted {}\n  got    {subject}", command.rule.wanted(oracle)),
+            (Ok(subject), Ok(oracle)) => {
+                format!("  wanted {}\n  got    {subject}", command.rule.wanted(oracle))
+            }
             _ => format!("  wanted {oracle:?}\n  got    {subject:?}"),
         };
         Err(format!("{}\n{outcome}", shown(&command.words)))
@@ -122,7 +144,11 @@ impl Duel {
 
     /// Plays one command of the inspection.
     fn check(&mut self, words: &[&[u8]], rule: Rule) -> Result<(), String> {
-        self.compare(&Command { client: INSPECTOR, words: words.iter().map(|word| word.to_vec()).collect(), rule })
+        self.compare(&Command {
+            client: INSPECTOR,
+            words: words.iter().map(|word| word.to_vec()).collect(),
+            rule,
+        })
     }
 }
 

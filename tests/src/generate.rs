@@ -51,10 +51,22 @@ use Reply::{Milliseconds, Random, Same, Seconds, Sorted};
 /// [`Generator::blank`]); `A|B` is a choice, an empty choice no word at all; `A~b` is two words; `b+` one to three.
 const TEMPLATES: &[(u32, Reply, &str)] = &[
     (20, Same, "SET key value"),
-    (20, Same, "SET key value |NX|XX |GET |EX~seconds|PX~milliseconds|KEEPTTL|EXAT~at|PXAT~at_ms"),
-    (4, Same, "SET key value |NX|XX|GET|KEEPTTL |NX|XX|GET|KEEPTTL |EX~seconds|PX~milliseconds EX~seconds|"),
+    (
+        20,
+        Same,
+        "SET key value |NX|XX |GET |EX~seconds|PX~milliseconds|KEEPTTL|EXAT~at|PXAT~at_ms",
+    ),
+    (
+        4,
+        Same,
+        "SET key value |NX|XX|GET|KEEPTTL |NX|XX|GET|KEEPTTL |EX~seconds|PX~milliseconds EX~seconds|",
+    ),
     (20, Same, "GET key"),
-    (6, Same, "GETEX key |PERSIST|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms"),
+    (
+        6,
+        Same,
+        "GETEX key |PERSIST|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms",
+    ),
     (3, Same, "GETDEL key"),
     (4, Same, "GETSET key value"),
     (4, Same, "SETNX key value"),
@@ -73,8 +85,16 @@ const TEMPLATES: &[(u32, Reply, &str)] = &[
     (5, Same, "LCS key key |LEN|IDX |WITHMATCHLEN |MINMATCHLEN~small"),
     (8, Same, "SETBIT key bit 0|1|2"),
     (6, Same, "GETBIT key bit"),
-    (8, Same, "BITCOUNT present |index~index~BIT|index~index~BYTE|index~index"),
-    (8, Same, "BITPOS present 0|1 |index|index~index|index~index~BIT|index~index~BYTE"),
+    (
+        8,
+        Same,
+        "BITCOUNT present |index~index~BIT|index~index~BYTE|index~index",
+    ),
+    (
+        8,
+        Same,
+        "BITPOS present 0|1 |index|index~index|index~index~BIT|index~index~BYTE",
+    ),
     (8, Same, "BITOP AND|OR|XOR|NOT key key+"),
     (8, Same, "BITFIELD key operation+"),
     (4, Same, "BITFIELD_RO key GET~encoding~place GET~encoding~place|"),
@@ -92,7 +112,11 @@ const TEMPLATES: &[(u32, Reply, &str)] = &[
     (5, Seconds, "TTL|EXPIRETIME key"),
     (5, Milliseconds, "PTTL|PEXPIRETIME key"),
     (4, Sorted, "KEYS pattern"),
-    (4, Sorted, "SCAN 0 |MATCH~pattern |COUNT~small |TYPE~STRING|TYPE~list"),
+    (
+        4,
+        Sorted,
+        "SCAN 0 |MATCH~pattern |COUNT~small |TYPE~STRING|TYPE~list",
+    ),
     (2, Random, "RANDOMKEY"),
     (4, Same, "OBJECT ENCODING|REFCOUNT key"),
     (1, Seconds, "OBJECT IDLETIME key"),
@@ -107,13 +131,27 @@ const TEMPLATES: &[(u32, Reply, &str)] = &[
     (2, Same, "PING |value"),
     (2, Same, "ECHO value"),
     (1, Same, "COMMAND GETKEYS SET|MSET|BITOP|COPY|LCS|DEL word+"),
-    (1, Same, "COMMAND GETKEYSANDFLAGS SET|MSET|BITOP|COPY|LCS|BITFIELD word+"),
+    (
+        1,
+        Same,
+        "COMMAND GETKEYSANDFLAGS SET|MSET|BITOP|COPY|LCS|BITFIELD word+",
+    ),
     (1, Same, "word word+"),
     (1, Same, "CLIENT|CONFIG|OBJECT|COMMAND junk"),
 ];
 
 /// The keys: few, and one that stays absent most of the time.
-const KEYS: &[&str] = &["a", "b", "c", "d", "{a}1", "{a}2", "long-key-name-0123456789-0123456789", "", "k\x00\r\n"];
+const KEYS: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "d",
+    "{a}1",
+    "{a}2",
+    "long-key-name-0123456789-0123456789",
+    "",
+    "k\x00\r\n",
+];
 
 /// A source of random commands.
 pub struct Generator {
@@ -126,14 +164,20 @@ impl Generator {
     /// The same seed gives the same commands.
     #[must_use]
     pub fn new(seed: u64) -> Generator {
-        Generator { rng: StdRng::seed_from_u64(seed), in_transaction: [false; CLIENTS] }
+        Generator {
+            rng: StdRng::seed_from_u64(seed),
+            in_transaction: [false; CLIENTS],
+        }
     }
 
     /// The next command.
     pub fn command(&mut self) -> Command {
         let client = usize::from(self.rng.random_ratio(1, 6));
         let (reply, template) = self.template(client);
-        let mut words: Vec<Vec<u8>> = template.split(' ').flat_map(|choice| self.choose(choice)).collect();
+        let mut words: Vec<Vec<u8>> = template
+            .split(' ')
+            .flat_map(|choice| self.choose(choice))
+            .collect();
         if reply == Same && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
             self.damage(&mut words);
         }
@@ -158,7 +202,9 @@ impl Generator {
             return (Same, "EXEC");
         }
         loop {
-            let chosen = TEMPLATES.choose_weighted(&mut self.rng, |row| row.0).expect("weights are positive");
+            let chosen = TEMPLATES
+                .choose_weighted(&mut self.rng, |row| row.0)
+                .expect("weights are positive");
             if chosen.1 == Same || !self.in_transaction[client] {
                 return (chosen.1, chosen.2);
             }
@@ -170,7 +216,8 @@ impl Generator {
     fn note_transaction(&mut self, client: usize, words: &[Vec<u8>]) {
         if words[0].eq_ignore_ascii_case(b"multi") && words.len() == 1 {
             self.in_transaction[client] = true;
-        } else if (words[0].eq_ignore_ascii_case(b"exec") || words[0].eq_ignore_ascii_case(b"discard")) && words.len() == 1
+        } else if (words[0].eq_ignore_ascii_case(b"exec") || words[0].eq_ignore_ascii_case(b"discard"))
+            && words.len() == 1
         {
             self.in_transaction[client] = false;
         }
@@ -180,21 +227,40 @@ impl Generator {
     fn choose(&mut self, choice: &str) -> Vec<Vec<u8>> {
         let choices: Vec<&str> = choice.split('|').collect();
         let chosen = self.pick(&choices);
-        chosen.split('~').filter(|word| !word.is_empty()).flat_map(|word| self.fill(word)).collect()
+        chosen
+            .split('~')
+            .filter(|word| !word.is_empty())
+            .flat_map(|word| self.fill(word))
+            .collect()
     }
 
     /// The words for one word of a template.
     fn fill(&mut self, word: &str) -> Vec<Vec<u8>> {
         if let Some(word) = word.strip_suffix('+') {
-            return (0..self.rng.random_range(1..=3)).flat_map(|_| self.fill(word)).collect();
+            return (0..self.rng.random_range(1..=3))
+                .flat_map(|_| self.fill(word))
+                .collect();
         }
         match word {
             "pair" => vec![self.blank("key"), self.blank("value")],
             "operation" => match self.rng.random_range(0..7) {
                 0..=2 => vec![b"GET".to_vec(), self.blank("encoding"), self.blank("place")],
-                3 => vec![b"SET".to_vec(), self.blank("encoding"), self.blank("place"), self.blank("integer")],
-                4..=5 => vec![b"INCRBY".to_vec(), self.blank("encoding"), self.blank("place"), self.blank("integer")],
-                _ => vec![b"OVERFLOW".to_vec(), self.pick(&["WRAP", "SAT", "FAIL", "none"]).as_bytes().to_vec()],
+                3 => vec![
+                    b"SET".to_vec(),
+                    self.blank("encoding"),
+                    self.blank("place"),
+                    self.blank("integer"),
+                ],
+                4..=5 => vec![
+                    b"INCRBY".to_vec(),
+                    self.blank("encoding"),
+                    self.blank("place"),
+                    self.blank("integer"),
+                ],
+                _ => vec![
+                    b"OVERFLOW".to_vec(),
+                    self.pick(&["WRAP", "SAT", "FAIL", "none"]).as_bytes().to_vec(),
+                ],
             },
             _ => vec![self.blank(word)],
         }
@@ -214,23 +280,51 @@ impl Generator {
             "integer" => self.integer(),
             "float" => self.float(),
             "small" => self.rng.random_range(-1..20).to_string(),
-            "index" => self.pick(&["0", "1", "-1", "2", "-2", "5", "-5", "7", "8", "9", "100", "-100", "x"]).to_owned(),
-            "offset" => self.pick(&["0", "1", "3", "10", "40", "64", "100", "-1", "536870912", "x"]).to_owned(),
-            "bit" => self.pick(&["0", "1", "7", "8", "9", "63", "100", "1000", "-1", "4294967296", "x"]).to_owned(),
+            "index" => self
+                .pick(&[
+                    "0", "1", "-1", "2", "-2", "5", "-5", "7", "8", "9", "100", "-100", "x",
+                ])
+                .to_owned(),
+            "offset" => self
+                .pick(&["0", "1", "3", "10", "40", "64", "100", "-1", "536870912", "x"])
+                .to_owned(),
+            "bit" => self
+                .pick(&[
+                    "0",
+                    "1",
+                    "7",
+                    "8",
+                    "9",
+                    "63",
+                    "100",
+                    "1000",
+                    "-1",
+                    "4294967296",
+                    "x",
+                ])
+                .to_owned(),
             "database" => self.pick(&["0", "1", "2", "0", "1", "16", "-1", "x"]).to_owned(),
             "seconds" => self.span(10_000, 10_000_000, "9223372036854775807"),
             "milliseconds" => self.span(10_000_000, 10_000_000_000, "9223372036854775807"),
             "at" => self.span(4_000_000_000, 5_000_000_000, "9223372036854776"),
             "at_ms" => self.span(4_000_000_000_000, 5_000_000_000_000, "9223372036854775807"),
             "pattern" => self
-                .pick(&["*", "a", "?", "[a-c]", "[^a]", "{a}*", "*0*", "l?ng*", "\\a", "[", "[b-", "*a*1", ""])
+                .pick(&[
+                    "*", "a", "?", "[a-c]", "[^a]", "{a}*", "*0*", "l?ng*", "\\a", "[", "[b-", "*a*1", "",
+                ])
                 .to_owned(),
             "encoding" => self
-                .pick(&["u8", "i8", "u1", "i1", "u63", "i64", "i5", "u13", "u64", "i0", "i65", "x8", "u"])
+                .pick(&[
+                    "u8", "i8", "u1", "i1", "u63", "i64", "i5", "u13", "u64", "i0", "i65", "x8", "u",
+                ])
                 .to_owned(),
-            "place" => self.pick(&["0", "1", "7", "#0", "#1", "#3", "100", "-1", "#-1", "x", "#"]).to_owned(),
+            "place" => self
+                .pick(&["0", "1", "7", "#0", "#1", "#3", "100", "-1", "#-1", "x", "#"])
+                .to_owned(),
             "word" => return self.word(),
-            "junk" => self.pick(&["nosuch", "", "get", "set", "x y", "\r\n", "-1"]).to_owned(),
+            "junk" => self
+                .pick(&["nosuch", "", "get", "set", "x y", "\r\n", "-1"])
+                .to_owned(),
             capitals => capitals.to_owned(),
         };
         text.into_bytes()
@@ -243,9 +337,13 @@ impl Generator {
             3 => self.float().into_bytes(),
             4 => Vec::new(),
             5 => vec![b'x'; self.rng.random_range(40..50)],
-            6 => (0..self.rng.random_range(1..30)).map(|_| self.rng.random()).collect(),
+            6 => (0..self.rng.random_range(1..30))
+                .map(|_| self.rng.random())
+                .collect(),
             7 => vec![b'y'; self.rng.random_range(100..3000)],
-            _ => (0..self.rng.random_range(1..12)).map(|_| *b"abcdxyz ".choose(&mut self.rng).unwrap_or(&b'a')).collect(),
+            _ => (0..self.rng.random_range(1..12))
+                .map(|_| *b"abcdxyz ".choose(&mut self.rng).unwrap_or(&b'a'))
+                .collect(),
         }
     }
 
@@ -254,8 +352,26 @@ impl Generator {
             0 => self.rng.random_range(-10..10_i64).to_string(),
             1 => self.rng.random_range(-20_000..20_000_i64).to_string(),
             2 => self.rng.random::<i64>().to_string(),
-            3 => self.pick(&["9223372036854775807", "-9223372036854775808", "9223372036854775806"]).to_owned(),
-            4 => self.pick(&["9223372036854775808", "-9223372036854775809", "01", "+1", "-0", " 1", "1 ", "", "1.0"]).to_owned(),
+            3 => self
+                .pick(&[
+                    "9223372036854775807",
+                    "-9223372036854775808",
+                    "9223372036854775806",
+                ])
+                .to_owned(),
+            4 => self
+                .pick(&[
+                    "9223372036854775808",
+                    "-9223372036854775809",
+                    "01",
+                    "+1",
+                    "-0",
+                    " 1",
+                    "1 ",
+                    "",
+                    "1.0",
+                ])
+                .to_owned(),
             _ => "1".to_owned(),
         }
     }
@@ -263,9 +379,18 @@ impl Generator {
     fn float(&mut self) -> String {
         match self.rng.random_range(0..5) {
             0 => format!("{}", self.rng.random_range(-1000..1000) as f64 / 8.0),
-            1 => format!("{:e}", self.rng.random::<f64>() * 10_f64.powi(self.rng.random_range(-12..18))),
-            2 => self.pick(&["inf", "-inf", "nan", "1e400", "abc", "", " 1", "1 ", "0x10", "+1.5", ".5", "5."]).to_owned(),
-            3 => self.pick(&["0.1", "0.2", "-0.3", "3.0e3", "1e-7", "1e17", "0", "-0"]).to_owned(),
+            1 => format!(
+                "{:e}",
+                self.rng.random::<f64>() * 10_f64.powi(self.rng.random_range(-12..18))
+            ),
+            2 => self
+                .pick(&[
+                    "inf", "-inf", "nan", "1e400", "abc", "", " 1", "1 ", "0x10", "+1.5", ".5", "5.",
+                ])
+                .to_owned(),
+            3 => self
+                .pick(&["0.1", "0.2", "-0.3", "3.0e3", "1e-7", "1e17", "0", "-0"])
+                .to_owned(),
             _ => self.integer(),
         }
     }
@@ -286,7 +411,10 @@ impl Generator {
         match self.rng.random_range(0..4) {
             0 => self.blank("key"),
             1 => self.value(),
-            2 => self.pick(&["NX", "GET", "REPLACE", "DB", "EX", "100", "LEN", "AND", "u8"]).as_bytes().to_vec(),
+            2 => self
+                .pick(&["NX", "GET", "REPLACE", "DB", "EX", "100", "LEN", "AND", "u8"])
+                .as_bytes()
+                .to_vec(),
             _ => self.integer().into_bytes(),
         }
     }
@@ -302,7 +430,16 @@ impl Generator {
             _ => words[at].make_ascii_lowercase(),
         }
         // Damage must not hide what makes a reply differ by nature.
-        const RISKY: &[&[u8]] = &[b"ttl", b"pttl", b"keys", b"scan", b"randomkey", b"expiretime", b"pexpiretime", b"time"];
+        const RISKY: &[&[u8]] = &[
+            b"ttl",
+            b"pttl",
+            b"keys",
+            b"scan",
+            b"randomkey",
+            b"expiretime",
+            b"pexpiretime",
+            b"time",
+        ];
         if RISKY.iter().any(|name| words[0].eq_ignore_ascii_case(name)) || words[0].is_empty() {
             words[0] = b"EXISTS".to_vec();
         }
@@ -320,7 +457,12 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_run() {
-        let words = |seed| some(seed).into_iter().map(|command| command.words).collect::<Vec<_>>();
+        let words = |seed| {
+            some(seed)
+                .into_iter()
+                .map(|command| command.words)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(words(1), words(1));
         assert_ne!(words(1), words(2));
     }
@@ -329,14 +471,37 @@ mod tests {
     fn every_template_comes_up_and_no_blank_is_left() {
         let commands = some(7);
         for (_, _, template) in TEMPLATES {
-            let names: Vec<&str> = template.split(' ').next().unwrap_or_default().split('|').collect();
+            let names: Vec<&str> = template
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .split('|')
+                .collect();
             if names == ["word"] {
                 continue;
             }
-            let is_said = |command: &Command| names.iter().any(|name| command.words[0].eq_ignore_ascii_case(name.as_bytes()));
+            let is_said = |command: &Command| {
+                names
+                    .iter()
+                    .any(|name| command.words[0].eq_ignore_ascii_case(name.as_bytes()))
+            };
             assert!(commands.iter().any(is_said), "{template}");
         }
-        let blanks: &[&[u8]] = &[b"key", b"value", b"seconds", b"operation", b"pair", b"encoding", b"place", b"present"];
-        assert!(commands.iter().flat_map(|command| &command.words).all(|word| !blanks.contains(&word.as_slice())));
+        let blanks: &[&[u8]] = &[
+            b"key",
+            b"value",
+            b"seconds",
+            b"operation",
+            b"pair",
+            b"encoding",
+            b"place",
+            b"present",
+        ];
+        assert!(
+            commands
+                .iter()
+                .flat_map(|command| &command.words)
+                .all(|word| !blanks.contains(&word.as_slice()))
+        );
     }
 }

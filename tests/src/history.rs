@@ -88,7 +88,10 @@ pub fn is_linearizable(events: &[Event]) -> bool {
         })
         .collect();
     moments.sort_by_key(|(moment, ..)| *moment);
-    let actions = moments.into_iter().map(|(_, client, action)| (client, action)).collect();
+    let actions = moments
+        .into_iter()
+        .map(|(_, client, action)| (client, action))
+        .collect();
     WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
 }
 
@@ -97,35 +100,55 @@ mod tests {
     use super::*;
 
     fn event(client: usize, asked: u64, answered: u64, operation: Operation) -> Event {
-        Event { client, asked, answered, operation }
+        Event {
+            client,
+            asked,
+            answered,
+            operation,
+        }
     }
 
     #[test]
     fn overlapping_operations_may_take_effect_in_either_order() {
         let write = event(0, 0, 9, Operation::Set(1));
         for seen in [None, Some(1)] {
-            assert!(is_linearizable(&[write, event(1, 2, 3, Operation::Get(seen))]), "{seen:?}");
+            assert!(
+                is_linearizable(&[write, event(1, 2, 3, Operation::Get(seen))]),
+                "{seen:?}"
+            );
         }
     }
 
     #[test]
     fn a_stale_read_is_refused() {
-        let events = [event(0, 0, 1, Operation::Set(1)), event(1, 2, 3, Operation::Get(None))];
+        let events = [
+            event(0, 0, 1, Operation::Set(1)),
+            event(1, 2, 3, Operation::Get(None)),
+        ];
         assert!(!is_linearizable(&events));
     }
 
     #[test]
     fn a_value_that_comes_and_goes_is_refused() {
         let write = event(0, 0, 9, Operation::Set(1));
-        let reads = [event(1, 2, 3, Operation::Get(Some(1))), event(1, 4, 5, Operation::Get(None))];
+        let reads = [
+            event(1, 2, 3, Operation::Get(Some(1))),
+            event(1, 4, 5, Operation::Get(None)),
+        ];
         assert!(!is_linearizable(&[write, reads[0], reads[1]]));
     }
 
     #[test]
     fn a_lost_increment_is_refused() {
-        let events = [event(0, 0, 3, Operation::Increment(1)), event(1, 1, 2, Operation::Increment(1))];
+        let events = [
+            event(0, 0, 3, Operation::Increment(1)),
+            event(1, 1, 2, Operation::Increment(1)),
+        ];
         assert!(!is_linearizable(&events));
-        let events = [event(0, 0, 3, Operation::Increment(2)), event(1, 1, 2, Operation::Increment(1))];
+        let events = [
+            event(0, 0, 3, Operation::Increment(2)),
+            event(1, 1, 2, Operation::Increment(1)),
+        ];
         assert!(is_linearizable(&events));
     }
 }

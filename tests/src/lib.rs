@@ -10,7 +10,10 @@
 //! has an end, so that a broken server fails a test and never hangs it. The harness panics where a test would:
 //! its callers are tests, and a message that says what went wrong is what they would make of an error anyhow.
 
-#![expect(clippy::disallowed_methods, reason = "tests watch real processes, so they use the real clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests watch real processes, so they use the real clock"
+)]
 
 pub mod client;
 pub mod dialogue;

@@ -32,7 +32,10 @@ pub fn binary() -> &'static Path {
 /// `target/<profile>/shardis-server`, seen from `target/<profile>/deps/<test>`.
 fn beside_this_test() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
-    test.ancestors().nth(2).unwrap_or(Path::new(".")).join("shardis-server")
+    test.ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+        .join("shardis-server")
 }
 
 /// True when the program under test is a real redis-server, see the head of this file.
@@ -40,7 +43,9 @@ fn beside_this_test() -> PathBuf {
 pub fn is_redis() -> bool {
     static IS_REDIS: OnceLock<bool> = OnceLock::new();
     *IS_REDIS.get_or_init(|| {
-        let version = Launch::new(binary()).with(&["--version"]).finish(Duration::from_secs(20));
+        let version = Launch::new(binary())
+            .with(&["--version"])
+            .finish(Duration::from_secs(20));
         !version.text().contains("shardis")
     })
 }
@@ -49,7 +54,11 @@ pub fn is_redis() -> bool {
 #[must_use]
 pub fn launch(shards: usize) -> Launch {
     let launch = Launch::new(binary()).with(&["--save", "", "--appendonly", "no"]);
-    if is_redis() { launch } else { launch.with(&["--shards", &shards.to_string()]) }
+    if is_redis() {
+        launch
+    } else {
+        launch.with(&["--shards", &shards.to_string()])
+    }
 }
 
 /// A running server of `shards` shards that keeps nothing on disk.

@@ -57,13 +57,18 @@ impl Launch {
     /// Starts from no options at all.
     #[must_use]
     pub fn new(program: &Path) -> Launch {
-        Launch { program: program.to_owned(), options: Vec::new(), input: None }
+        Launch {
+            program: program.to_owned(),
+            options: Vec::new(),
+            input: None,
+        }
     }
 
     /// Adds options.
     #[must_use]
     pub fn with(mut self, options: &[impl AsRef<str>]) -> Launch {
-        self.options.extend(options.iter().map(|option| option.as_ref().to_owned()));
+        self.options
+            .extend(options.iter().map(|option| option.as_ref().to_owned()));
         self
     }
 
@@ -82,11 +87,19 @@ impl Launch {
     pub fn serve(self) -> Process {
         for _ in 0..8 {
             let port = free_port();
-            let process = self.clone().with(&["--port", &port.to_string(), "--bind", "127.0.0.1"]).spawn(port);
+            let process = self
+                .clone()
+                .with(&["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .spawn(port);
             match process.wait_until_ready() {
                 Ok(()) => return process,
                 Err(reason) if process.log().contains(PORT_TAKEN) => drop(reason),
-                Err(reason) => panic!("{} {}: {reason}\n{}", self.program.display(), self.options.join(" "), process.log()),
+                Err(reason) => panic!(
+                    "{} {}: {reason}\n{}",
+                    self.program.display(),
+                    self.options.join(" "),
+                    process.log()
+                ),
             }
         }
         panic!("{}: no free port in eight attempts", self.program.display())
@@ -101,12 +114,20 @@ impl Launch {
     pub fn spawn(&self, port: u16) -> Process {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("stdout.log");
-        let mut child = self.command(directory.path(), &log).spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let mut child = self
+            .command(directory.path(), &log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         if let (Some(text), Some(mut pipe)) = (&self.input, child.stdin.take()) {
             // A program that does not read its input is judged by what it does, not by a broken pipe.
             let _ = pipe.write_all(text.as_bytes());
         }
-        Process { child, port, directory, log }
+        Process {
+            child,
+            port,
+            directory,
+            log,
+        }
     }
 
     /// The command line, its output going to files in `directory`.
@@ -116,7 +137,11 @@ impl Launch {
         command
             .args(&self.options)
             .current_dir(directory)
-            .stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if self.input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(create(log))
             .stderr(create(&log.with_extension("err")));
         command
@@ -167,8 +192,18 @@ impl Process {
 
     /// True while the process has not ended (and become a zombie).
     fn is_running(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z') && !rest.is_empty())
+        state(&format!("/proc/{}/stat", self.pid())).is_some_and(|state| state != 'Z')
+    }
+
+    /// True when a signal has stopped all threads of the process.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid()))
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        let mut states = threads.map(|thread| state(&thread.path().join("stat").display().to_string()));
+        states.all(|state| state == Some('T'))
     }
 
     /// Where it listens.
@@ -198,7 +233,9 @@ impl Process {
     /// What it wrote to standard output so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// A new connection.
@@ -207,14 +244,17 @@ impl Process {
     /// When the server does not accept it; the message has its log.
     #[must_use]
     pub fn connect(&self) -> Client {
-        Client::connect(self.address()).unwrap_or_else(|error| panic!("connect to {}: {error}\n{}", self.address(), self.log()))
+        Client::connect(self.address())
+            .unwrap_or_else(|error| panic!("connect to {}: {error}\n{}", self.address(), self.log()))
     }
 
     /// Sends a signal, for example `libc::SIGTERM`.
     pub fn signal(&self, signal: i32) {
         let name = signal.to_string();
         // The `kill` program rather than the system call: no unsafe code for the sake of a test.
-        let _ = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        let _ = Command::new("kill")
+            .args([format!("-{name}"), self.pid().to_string()])
+            .status();
     }
 
     /// Waits for its end; `None` when it still runs after `patience`.
@@ -237,6 +277,17 @@ impl Drop for Process {
     }
 }
 
+/// The state letter in a `stat` file of `/proc`: it follows the program's name, which may hold anything.
+fn state(path: &str) -> Option<char> {
+    fs::read_to_string(path)
+        .ok()?
+        .rsplit(')')
+        .next()?
+        .trim_start()
+        .chars()
+        .next()
+}
+
 /// A port of 127.0.0.1 that nobody listens on at this moment.
 ///
 /// # Panics
@@ -246,14 +297,19 @@ pub fn free_port() -> u16 {
     let mut rng = rand::rng();
     let candidates = (0..1000).map(|_| rng.random_range(10_000..30_000_u16));
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    candidates.into_iter().find(is_free).expect("one of a thousand random ports is free")
+    candidates
+        .into_iter()
+        .find(is_free)
+        .expect("one of a thousand random ports is free")
 }
 
 /// The program `name` if it is on the search path.
 #[must_use]
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }
 
 /// Reads a file of the repository, by its path from the root.
@@ -267,5 +323,7 @@ pub fn repository_file(path: &str) -> io::Result<String> {
 /// The root of the repository.
 #[must_use]
 pub fn repository_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_path_buf)
 }

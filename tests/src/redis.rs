@@ -13,7 +13,7 @@ pub fn binary() -> PathBuf {
     tool("redis-server")
 }
 
-/// One of the programs that come with Redis: `redis-server`, `redis-cli`, `redis-benchmark`.
+/// One of the programs that come with Redis (`redis-server`, `redis-cli`, `redis-benchmark`), or another one.
 ///
 /// # Panics
 /// When it is not installed.

@@ -79,7 +79,11 @@ impl Reply {
     /// The number in an integer reply.
     #[must_use]
     pub fn integer(&self) -> Option<i64> {
-        if let Reply::Integer(number) = self { Some(*number) } else { None }
+        if let Reply::Integer(number) = self {
+            Some(*number)
+        } else {
+            None
+        }
     }
 
     /// The text of a simple, bulk, verbatim, double or error reply, lossily as UTF-8; empty for all others.
@@ -116,14 +120,21 @@ impl Reply {
     pub fn pairs(&self) -> Vec<(&Reply, &Reply)> {
         match self {
             Reply::Map(pairs) => pairs.iter().map(|(key, value)| (key, value)).collect(),
-            _ => self.items().chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect(),
+            _ => self
+                .items()
+                .chunks_exact(2)
+                .map(|pair| (&pair[0], &pair[1]))
+                .collect(),
         }
     }
 
     /// The value under `key` in a map, or in an array that RESP2 sends in its place.
     #[must_use]
     pub fn field(&self, key: &str) -> Option<&Reply> {
-        self.pairs().into_iter().find(|(name, _)| name.bytes() == key.as_bytes()).map(|(_, value)| value)
+        self.pairs()
+            .into_iter()
+            .find(|(name, _)| name.bytes() == key.as_bytes())
+            .map(|(_, value)| value)
     }
 }
 
@@ -140,7 +151,9 @@ impl<'a> Parser<'a> {
             return Err(format!("a reply nested deeper than {DEPTH_MAX}"));
         }
         let Some(line) = self.line()? else { return Ok(None) };
-        let (&mark, rest) = line.split_first().ok_or("an empty line where a reply should begin")?;
+        let (&mark, rest) = line
+            .split_first()
+            .ok_or("an empty line where a reply should begin")?;
         let reply = match mark {
             b'+' => Reply::Simple(rest.to_vec()),
             b'-' => Reply::Error(rest.to_vec()),
@@ -152,11 +165,15 @@ impl<'a> Parser<'a> {
             b'$' if rest == b"-1" => Reply::NullBulk,
             b'*' if rest == b"-1" => Reply::NullArray,
             b'$' | b'!' | b'=' => {
-                let Some(bytes) = self.payload(length(rest)?)? else { return Ok(None) };
+                let Some(bytes) = self.payload(length(rest)?)? else {
+                    return Ok(None);
+                };
                 blob(mark, bytes)?
             }
             b'*' | b'~' | b'>' => {
-                let Some(items) = self.replies(length(rest)?, depth)? else { return Ok(None) };
+                let Some(items) = self.replies(length(rest)?, depth)? else {
+                    return Ok(None);
+                };
                 match mark {
                     b'*' => Reply::Array(items),
                     b'~' => Reply::Set(items),
@@ -164,16 +181,25 @@ impl<'a> Parser<'a> {
                 }
             }
             b'%' | b'|' => {
-                let Some(items) = self.replies(length(rest)? * 2, depth)? else { return Ok(None) };
+                let Some(items) = self.replies(length(rest)? * 2, depth)? else {
+                    return Ok(None);
+                };
                 let pairs = in_pairs(items);
                 if mark == b'%' {
                     Reply::Map(pairs)
                 } else {
-                    let Some(about) = self.reply(depth + 1)? else { return Ok(None) };
+                    let Some(about) = self.reply(depth + 1)? else {
+                        return Ok(None);
+                    };
                     Reply::Attributed(pairs, Box::new(about))
                 }
             }
-            _ => return Err(format!("a reply cannot begin with {:?}", String::from_utf8_lossy(line))),
+            _ => {
+                return Err(format!(
+                    "a reply cannot begin with {:?}",
+                    String::from_utf8_lossy(line)
+                ));
+            }
         };
         Ok(Some(reply))
     }
@@ -182,7 +208,9 @@ impl<'a> Parser<'a> {
     fn replies(&mut self, count: usize, depth: usize) -> Result<Option<Vec<Reply>>, String> {
         let mut items = Vec::with_capacity(count.min(1024));
         for _ in 0..count {
-            let Some(item) = self.reply(depth + 1)? else { return Ok(None) };
+            let Some(item) = self.reply(depth + 1)? else {
+                return Ok(None);
+            };
             items.push(item);
         }
         Ok(Some(items))
@@ -191,8 +219,12 @@ impl<'a> Parser<'a> {
     /// The line up to the next CR LF, without it.
     fn line(&mut self) -> Result<Option<&'a [u8]>, String> {
         let rest = &self.input[self.at..];
-        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
-        let line = rest[..end].strip_suffix(b"\r").ok_or("a line that ends in LF without CR")?;
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+            return Ok(None);
+        };
+        let line = rest[..end]
+            .strip_suffix(b"\r")
+            .ok_or("a line that ends in LF without CR")?;
         self.at += end + 1;
         Ok(Some(line))
     }
@@ -236,7 +268,8 @@ fn in_pairs(items: Vec<Reply>) -> Vec<(Reply, Reply)> {
 /// A decimal number as headers carry it.
 fn number(digits: &[u8]) -> Result<i64, String> {
     let text = String::from_utf8_lossy(digits);
-    text.parse().map_err(|_| format!("{text:?} where a number should be"))
+    text.parse()
+        .map_err(|_| format!("{text:?} where a number should be"))
 }
 
 /// A length as headers carry it.
@@ -372,14 +405,26 @@ mod tests {
     fn a_cut_reply_is_never_taken_for_a_whole_one() {
         for (wire, text) in WIRE {
             for cut in 0..wire.len() {
-                assert_eq!(Reply::parse(&wire[..cut]), Ok(None), "{text} cut after {cut} bytes");
+                assert_eq!(
+                    Reply::parse(&wire[..cut]),
+                    Ok(None),
+                    "{text} cut after {cut} bytes"
+                );
             }
         }
     }
 
     #[test]
     fn what_is_not_resp_is_refused() {
-        for wire in [&b"hello\r\n"[..], b"+OK\n", b":x\r\n", b"$1\r\nabc\r\n", b"*-2\r\n", b"\r\n", b"=3\r\nabc\r\n"] {
+        for wire in [
+            &b"hello\r\n"[..],
+            b"+OK\n",
+            b":x\r\n",
+            b"$1\r\nabc\r\n",
+            b"*-2\r\n",
+            b"\r\n",
+            b"=3\r\nabc\r\n",
+        ] {
             assert!(Reply::parse(wire).is_err(), "{wire:?}");
         }
     }

@@ -7,7 +7,13 @@ pub const SLOTS: u16 = 16384;
 #[must_use]
 pub fn of(key: &[u8]) -> u16 {
     let crc = tag(key).iter().fold(0_u16, |crc, &byte| {
-        (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
+        (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| {
+            if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                crc << 1 ^ 0x1021
+            }
+        })
     });
     crc % SLOTS
 }
@@ -16,7 +22,9 @@ pub fn of(key: &[u8]) -> u16 {
 fn tag(key: &[u8]) -> &[u8] {
     let tagged = key.iter().position(|&byte| byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
-        rest.iter().position(|&byte| byte == b'}').map(|close| &rest[..close])
+        rest.iter()
+            .position(|&byte| byte == b'}')
+            .map(|close| &rest[..close])
     });
     tagged.filter(|tag| !tag.is_empty()).unwrap_or(key)
 }
@@ -26,7 +34,9 @@ fn tag(key: &[u8]) -> &[u8] {
 #[must_use]
 pub fn one_key_per_shard(prefix: &str, shards: usize) -> Vec<String> {
     let on = |shard: usize| {
-        (0..).map(|i| format!("{prefix}{i}")).find(|key| usize::from(of(key.as_bytes())) % shards == shard)
+        (0..)
+            .map(|i| format!("{prefix}{i}"))
+            .find(|key| usize::from(of(key.as_bytes())) % shards == shard)
     };
     (0..shards).filter_map(on).collect()
 }
@@ -47,7 +57,10 @@ mod tests {
     #[test]
     fn finds_a_key_for_every_shard() {
         let keys = one_key_per_shard("k", 7);
-        let shards: Vec<_> = keys.iter().map(|key| usize::from(of(key.as_bytes())) % 7).collect();
+        let shards: Vec<_> = keys
+            .iter()
+            .map(|key| usize::from(of(key.as_bytes())) % 7)
+            .collect();
         assert_eq!(shards, (0..7).collect::<Vec<_>>());
     }
 }

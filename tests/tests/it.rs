@@ -2,9 +2,20 @@
 //!
 //! `scripts/test` builds the server and runs this; see `shardis_tests::node` for how the server is found.
 
-#![expect(clippy::disallowed_methods, reason = "tests watch real processes, so they use the real clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests watch real processes, so they use the real clock"
+)]
 
-#[path = "it"]
 mod it {
+    mod commands;
     mod dialogues;
+    mod differential;
+    mod histories;
+    mod program;
+    mod protocol_abuse;
+    mod redis_client;
+    mod server_replies;
+    mod stock_tools;
+    mod tidy;
 }

@@ -20,12 +20,19 @@ const OWN: Command = Command {
 
 /// As [`OWN`], for operators.
 const ADMIN: Command = Command {
-    flags: Flags::ADMIN.union(Flags::NOSCRIPT).union(Flags::LOADING).union(Flags::STALE),
+    flags: Flags::ADMIN
+        .union(Flags::NOSCRIPT)
+        .union(Flags::LOADING)
+        .union(Flags::STALE),
     acl: Category::CONNECTION,
     ..Command::BLANK
 };
 
-const DOC: Doc = Doc { group: Group::Connection, complexity: "O(1)", ..Doc::BLANK };
+const DOC: Doc = Doc {
+    group: Group::Connection,
+    complexity: "O(1)",
+    ..Doc::BLANK
+};
 
 const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
 
@@ -47,7 +54,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "getname",
             arity: Arity::Exactly(2),
             runs: Runs::OnSession(getname),
-            doc: &Doc { since: "2.6.9", summary: "Tells the name of this connection.", ..DOC },
+            doc: &Doc {
+                since: "2.6.9",
+                summary: "Tells the name of this connection.",
+                ..DOC
+            },
             ..OWN
         },
         Command {
@@ -55,14 +66,22 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             arity: Arity::Exactly(2),
             flags: Flags::LOADING.union(Flags::STALE),
             runs: Runs::OnSession(help),
-            doc: &Doc { since: "5.0.0", summary: "Lists the subcommands.", ..DOC },
+            doc: &Doc {
+                since: "5.0.0",
+                summary: "Lists the subcommands.",
+                ..DOC
+            },
             ..OWN
         },
         Command {
             name: "id",
             arity: Arity::Exactly(2),
             runs: Runs::OnSession(id),
-            doc: &Doc { since: "5.0.0", summary: "Tells the number of this connection.", ..DOC },
+            doc: &Doc {
+                since: "5.0.0",
+                summary: "Tells the number of this connection.",
+                ..DOC
+            },
             ..OWN
         },
         Command {
@@ -70,7 +89,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             arity: Arity::Exactly(2),
             tips: &["nondeterministic_output"],
             runs: Runs::OnSession(info),
-            doc: &Doc { since: "6.2.0", summary: "Describes this connection.", ..DOC },
+            doc: &Doc {
+                since: "6.2.0",
+                summary: "Describes this connection.",
+                ..DOC
+            },
             ..OWN
         },
         Command {
@@ -106,7 +129,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                     ("2.8.12", "The field `id`."),
                     ("5.0.0", "The filter `TYPE`."),
                     ("6.0.0", "The field `user`."),
-                    ("6.2.0", "The fields `argv-mem`, `tot-mem`, `laddr` and `redir`, and the filter `ID`."),
+                    (
+                        "6.2.0",
+                        "The fields `argv-mem`, `tot-mem`, `laddr` and `redir`, and the filter `ID`.",
+                    ),
                     ("7.0.0", "The fields `resp`, `multi-mem`, `rbs` and `rbp`."),
                     ("7.0.3", "The field `ssub`."),
                 ],
@@ -123,7 +149,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                     .token("TYPE")
                     .since("5.0.0")
                     .optional(),
-                    Arg::integer("client-id").token("ID").since("6.2.0").optional().multiple(),
+                    Arg::integer("client-id")
+                        .token("ID")
+                        .since("6.2.0")
+                        .optional()
+                        .multiple(),
                 ],
                 ..DOC
             },
@@ -180,7 +210,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 summary: "Says whether this connection wants replies.",
                 args: &[Arg::one_of(
                     "action",
-                    &[Arg::flag("on", "ON"), Arg::flag("off", "OFF"), Arg::flag("skip", "SKIP")],
+                    &[
+                        Arg::flag("on", "ON"),
+                        Arg::flag("off", "OFF"),
+                        Arg::flag("skip", "SKIP"),
+                    ],
                 )],
                 ..DOC
             },
@@ -196,7 +230,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 summary: "Says which library this connection is made with.",
                 args: &[Arg::one_of(
                     "attr",
-                    &[Arg::string("libname").token("LIB-NAME"), Arg::string("libver").token("LIB-VER")],
+                    &[
+                        Arg::string("libname").token("LIB-NAME"),
+                        Arg::string("libver").token("LIB-VER"),
+                    ],
                 )],
                 ..DOC
             },
@@ -225,8 +262,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 summary: "Ends the waiting of another connection's blocking command.",
                 args: &[
                     Arg::integer("client-id"),
-                    Arg::one_of("unblock-type", &[Arg::flag("timeout", "TIMEOUT"), Arg::flag("error", "ERROR")])
-                        .optional(),
+                    Arg::one_of(
+                        "unblock-type",
+                        &[Arg::flag("timeout", "TIMEOUT"), Arg::flag("error", "ERROR")],
+                    )
+                    .optional(),
                 ],
                 ..DOC
             },
@@ -269,8 +309,14 @@ const NEW_FILTERS: Arg = Arg::one_of(
         .optional(),
         Arg::string("username").token("USER").optional(),
         Arg::string("addr").display("ip:port").token("ADDR").optional(),
-        Arg::string("laddr").display("ip:port").token("LADDR").since("6.2.0").optional(),
-        Arg::one_of("skipme", &[Arg::flag("yes", "YES"), Arg::flag("no", "NO")]).token("SKIPME").optional(),
+        Arg::string("laddr")
+            .display("ip:port")
+            .token("LADDR")
+            .since("6.2.0")
+            .optional(),
+        Arg::one_of("skipme", &[Arg::flag("yes", "YES"), Arg::flag("no", "NO")])
+            .token("SKIPME")
+            .optional(),
     ],
 )
 .multiple();
@@ -327,7 +373,9 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
     };
     if !is_plain(value) {
         let word = String::from_utf8_lossy(attribute);
-        return Err(ReplyError::Text(format!("ERR {word} cannot contain spaces, newlines or special characters.")));
+        return Err(ReplyError::Text(format!(
+            "ERR {word} cannot contain spaces, newlines or special characters."
+        )));
     }
     *place = named(value);
     session.reply.ok();
@@ -391,7 +439,9 @@ fn timeout(arg: &[u8], now_ms: i64) -> Result<i64, ReplyError> {
     if timeout < 0 {
         return Err(ReplyError::Fixed("ERR timeout is negative"));
     }
-    now_ms.checked_add(timeout).ok_or(ReplyError::Fixed("ERR timeout is out of range"))
+    now_ms
+        .checked_add(timeout)
+        .ok_or(ReplyError::Fixed("ERR timeout is out of range"))
 }
 
 fn unpause(session: &mut Session<'_>) -> CommandResult {
@@ -406,8 +456,16 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
 fn is_normal(word: &[u8]) -> Result<bool, ReplyError> {
     match word {
         word if is(word, "NORMAL") => Ok(true),
-        word if ["MASTER", "REPLICA", "SLAVE", "PUBSUB"].iter().any(|known| is(word, known)) => Ok(false),
-        _ => Err(ReplyError::Text(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(word)))),
+        word if ["MASTER", "REPLICA", "SLAVE", "PUBSUB"]
+            .iter()
+            .any(|known| is(word, known)) =>
+        {
+            Ok(false)
+        }
+        _ => Err(ReplyError::Text(format!(
+            "ERR Unknown client type '{}'",
+            String::from_utf8_lossy(word)
+        ))),
     }
 }
 
@@ -423,9 +481,11 @@ impl Listed {
     fn parse(args: Arguments<'_>) -> Result<Self, ReplyError> {
         match (args.len(), args.get(2)) {
             (2, _) => Ok(Self::All),
-            (4, Some(word)) if is(word, "TYPE") => {
-                Ok(if is_normal(args.at(3))? { Self::All } else { Self::None })
-            }
+            (4, Some(word)) if is(word, "TYPE") => Ok(if is_normal(args.at(3))? {
+                Self::All
+            } else {
+                Self::None
+            }),
             (4.., Some(word)) if is(word, "ID") => {
                 let id = |arg| parse_i64(arg).ok_or(ReplyError::Fixed("ERR Invalid client ID"));
                 Ok(Self::Ids(args.tail(3).iter().map(id).collect::<Result<_, _>>()?))
@@ -449,7 +509,8 @@ fn list(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     for client in &mut clients.clients {
         if listed.includes(client) {
             part.count += 1;
-            part.bytes.extend_from_slice(client.describe(clients.now_ms).as_bytes());
+            part.bytes
+                .extend_from_slice(client.describe(clients.now_ms).as_bytes());
             part.bytes.push(b'\n');
         }
     }
@@ -458,12 +519,19 @@ fn list(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
 
 /// Puts the lines of all loops in the order of their ids, or in that in which ids were asked for.
 fn merge_list(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
-    let lines = parts.iter().flat_map(|part| part.bytes.split_inclusive(|&byte| byte == b'\n'));
+    let lines = parts
+        .iter()
+        .flat_map(|part| part.bytes.split_inclusive(|&byte| byte == b'\n'));
     let mut lines: Vec<(i64, &[u8])> = lines.map(|line| (id_of(line), line)).collect();
     lines.sort_by_key(|&(id, _)| id);
     let text = match Listed::parse(session.args)? {
         Listed::Ids(ids) => {
-            let line = |id: &i64| lines.binary_search_by_key(id, |&(id, _)| id).ok().map(|index| lines[index].1);
+            let line = |id: &i64| {
+                lines
+                    .binary_search_by_key(id, |&(id, _)| id)
+                    .ok()
+                    .map(|index| lines[index].1)
+            };
             ids.iter().filter_map(line).collect::<Vec<_>>().concat()
         }
         Listed::All | Listed::None => lines.iter().map(|&(_, line)| line).collect::<Vec<_>>().concat(),
@@ -474,7 +542,10 @@ fn merge_list(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 
 /// The id that begins a line of CLIENT LIST.
 fn id_of(line: &[u8]) -> i64 {
-    let id = line.split(|&byte| byte == b' ').next().and_then(|field| field.strip_prefix(b"id="));
+    let id = line
+        .split(|&byte| byte == b' ')
+        .next()
+        .and_then(|field| field.strip_prefix(b"id="));
     id.and_then(parse_i64).unwrap_or_default()
 }
 
@@ -491,9 +562,19 @@ struct Killed<'a> {
 impl<'a> Killed<'a> {
     /// `CLIENT KILL addr`, or filters that all must fit.
     fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut killed = Self { address: None, local_address: None, id: None, normal: true, skip_me: true };
+        let mut killed = Self {
+            address: None,
+            local_address: None,
+            id: None,
+            normal: true,
+            skip_me: true,
+        };
         if args.len() == 3 {
-            return Ok(Self { address: args.get(2), skip_me: false, ..killed });
+            return Ok(Self {
+                address: args.get(2),
+                skip_me: false,
+                ..killed
+            });
         }
         let mut words = args.tail(2).iter();
         while let Some(word) = words.next() {
@@ -513,7 +594,10 @@ impl<'a> Killed<'a> {
             word if is(word, "LADDR") => self.local_address = Some(value),
             word if is(word, "USER") => {
                 if value != b"default" {
-                    return Err(ReplyError::Text(format!("ERR No such user '{}'", String::from_utf8_lossy(value))));
+                    return Err(ReplyError::Text(format!(
+                        "ERR No such user '{}'",
+                        String::from_utf8_lossy(value)
+                    )));
                 }
             }
             word if is(word, "SKIPME") && is(value, "YES") => self.skip_me = true,
@@ -540,7 +624,11 @@ fn kill(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     for client in &mut clients.clients {
         if killed.includes(client, clients.asker) {
             // Who kills itself is told so first.
-            client.closing = if client.id == clients.asker { Closing::AfterReply } else { Closing::Now };
+            client.closing = if client.id == clients.asker {
+                Closing::AfterReply
+            } else {
+                Closing::Now
+            };
             part.count += 1;
         }
     }
@@ -563,7 +651,11 @@ fn unblock(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     match (args.len(), args.get(3)) {
         (3, _) => {}
         (4, Some(word)) if is(word, "TIMEOUT") || is(word, "ERROR") => {}
-        (4, _) => return Err(ReplyError::Fixed("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        (4, _) => {
+            return Err(ReplyError::Fixed(
+                "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            ));
+        }
         _ => return Err(bad_subcommand(args)),
     }
     int(args.at(2))?;
@@ -571,7 +663,9 @@ fn unblock(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
 }
 
 fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
-    session.reply.integer(parts.iter().map(|part| part.count).sum::<u64>() as i64);
+    session
+        .reply
+        .integer(parts.iter().map(|part| part.count).sum::<u64>() as i64);
     Ok(())
 }
 
@@ -636,14 +730,20 @@ mod tests {
                 remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000 + id)),
                 local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
             };
-            shell.others.push(Client::new(id.into(), peer, 10, START_MS, true));
+            shell
+                .others
+                .push(Client::new(id.into(), peer, 10, START_MS, true));
         }
         shell
     }
 
     /// The ids in a reply of CLIENT LIST.
     fn ids(reply: &str) -> Vec<&str> {
-        reply.split("id=").skip(1).map(|line| line.split(' ').next().unwrap()).collect()
+        reply
+            .split("id=")
+            .skip(1)
+            .map(|line| line.split(' ').next().unwrap())
+            .collect()
     }
 
     #[test]
@@ -654,8 +754,14 @@ mod tests {
             ("CLIENT GETNAME", "nil"),
             ("CLIENT SETNAME me!", "+OK"),
             ("CLIENT GETNAME", "\"me!\""),
-            ("CLIENT SETNAME \"a b\"", "-ERR Client names cannot contain spaces, newlines or special characters."),
-            ("CLIENT SETNAME \"a\\n\"", "-ERR Client names cannot contain spaces, newlines or special characters."),
+            (
+                "CLIENT SETNAME \"a b\"",
+                "-ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
+            (
+                "CLIENT SETNAME \"a\\n\"",
+                "-ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
             ("CLIENT GETNAME", "\"me!\""),
             ("CLIENT SETNAME \"\"", "+OK"),
             ("CLIENT GETNAME", "nil"),
@@ -669,9 +775,17 @@ mod tests {
             ("CLIENT SETINFO lib-name redis-py(x)", "+OK"),
             ("CLIENT SETINFO LIB-VER 5.0", "+OK"),
             ("CLIENT SETINFO lib-foo 5", "-ERR Unrecognized option 'lib-foo'"),
-            ("CLIENT SETINFO lib-ver \"5 0\"", "-ERR lib-ver cannot contain spaces, newlines or special characters."),
+            (
+                "CLIENT SETINFO lib-ver \"5 0\"",
+                "-ERR lib-ver cannot contain spaces, newlines or special characters.",
+            ),
         ]);
-        assert!(shell.run("CLIENT INFO").reply.contains(" lib-name=redis-py(x) lib-ver=5.0\\n"));
+        assert!(
+            shell
+                .run("CLIENT INFO")
+                .reply
+                .contains(" lib-name=redis-py(x) lib-ver=5.0\\n")
+        );
         shell.check(&[("CLIENT SETINFO LIB-NAME \"\"", "+OK")]);
         assert!(shell.client.library_name.is_none());
     }
@@ -682,7 +796,10 @@ mod tests {
         shell.client.db = 3;
         shell.advance(5000);
         let reply = shell.run("CLIENT INFO").reply;
-        assert!(reply.starts_with("\"id=1 addr=127.0.0.1:50000 laddr=127.0.0.1:6379 fd=8 name= age=5 "), "{reply}");
+        assert!(
+            reply.starts_with("\"id=1 addr=127.0.0.1:50000 laddr=127.0.0.1:6379 fd=8 name= age=5 "),
+            "{reply}"
+        );
         assert!(reply.contains(" db=3 ") && reply.ends_with("\\n\""), "{reply}");
         assert!(shell.resp3().run("CLIENT INFO").reply.starts_with("=txt:\"id=1 "));
     }
@@ -715,10 +832,16 @@ mod tests {
     #[test]
     fn kills_by_address() {
         let mut shell = three_clients();
-        shell.check(&[("CLIENT KILL 127.0.0.1:1", "-ERR No such client"), ("CLIENT KILL 127.0.0.1:7003", "+OK")]);
+        shell.check(&[
+            ("CLIENT KILL 127.0.0.1:1", "-ERR No such client"),
+            ("CLIENT KILL 127.0.0.1:7003", "+OK"),
+        ]);
         let closing: Vec<_> = shell.others.iter().map(|client| client.closing).collect();
         assert_eq!(closing, [Closing::No, Closing::Now]);
-        shell.check(&[("CLIENT KILL 127.0.0.1:7003", "-ERR No such client"), ("CLIENT KILL 127.0.0.1:50000", "+OK")]);
+        shell.check(&[
+            ("CLIENT KILL 127.0.0.1:7003", "-ERR No such client"),
+            ("CLIENT KILL 127.0.0.1:50000", "+OK"),
+        ]);
         assert_eq!(shell.client.closing, Closing::AfterReply);
     }
 
@@ -742,7 +865,10 @@ mod tests {
             let reply = shell.run(&format!("CLIENT KILL {filters}")).reply;
             assert_eq!(reply, format!(":{}", killed.len()), "{filters}");
             let all = std::iter::once(&shell.client).chain(&shell.others);
-            let closed: Vec<_> = all.filter(|client| client.closing != Closing::No).map(|client| client.id).collect();
+            let closed: Vec<_> = all
+                .filter(|client| client.closing != Closing::No)
+                .map(|client| client.id)
+                .collect();
             assert_eq!(closed, killed, "{filters}");
         }
     }
@@ -769,7 +895,10 @@ mod tests {
             ("CLIENT PAUSE x", "-ERR timeout is not an integer or out of range"),
             ("CLIENT PAUSE -1", "-ERR timeout is negative"),
             ("CLIENT PAUSE 9223372036854775807", "-ERR timeout is out of range"),
-            ("CLIENT PAUSE x FOO", "-ERR CLIENT PAUSE mode must be WRITE or ALL"),
+            (
+                "CLIENT PAUSE x FOO",
+                "-ERR CLIENT PAUSE mode must be WRITE or ALL",
+            ),
             (
                 "CLIENT PAUSE 1 ALL x",
                 "-ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.",
@@ -821,7 +950,10 @@ mod tests {
         three_clients().check(&[
             ("CLIENT UNBLOCK 3", ":0"),
             ("CLIENT UNBLOCK 3 error", ":0"),
-            ("CLIENT UNBLOCK x FOO", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
+            (
+                "CLIENT UNBLOCK x FOO",
+                "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            ),
             ("CLIENT UNBLOCK x", "-ERR value is not an integer or out of range"),
             (
                 "CLIENT UNBLOCK 3 ERROR x",
@@ -834,7 +966,11 @@ mod tests {
     fn help_lists_every_subcommand() {
         let reply = Shell::new().run("CLIENT HELP").reply;
         for subcommand in COMMANDS[0].subcommands {
-            assert!(reply.contains(&format!("+{}", subcommand.name.to_ascii_uppercase())), "{}", subcommand.name);
+            assert!(
+                reply.contains(&format!("+{}", subcommand.name.to_ascii_uppercase())),
+                "{}",
+                subcommand.name
+            );
         }
     }
 }

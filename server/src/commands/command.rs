@@ -12,7 +12,8 @@ use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Session};
 use crate::spec::key_spec::{keys_of, legacy_range};
 use crate::spec::{
-    Arg, ArgKind, Arity, BeginSearch, Category, Command, Doc, FindKeys, Flags, Group, KeyFlags, KeySpec, Registered, Runs,
+    Arg, ArgKind, Arity, BeginSearch, Category, Command, Doc, FindKeys, Flags, Group, KeyFlags, KeySpec,
+    Registered, Runs,
 };
 
 const ROW: Command = Command {
@@ -21,7 +22,11 @@ const ROW: Command = Command {
     ..Command::BLANK
 };
 
-const DOC: Doc = Doc { since: "7.0.0", group: Group::Server, ..Doc::BLANK };
+const DOC: Doc = Doc {
+    since: "7.0.0",
+    group: Group::Server,
+    ..Doc::BLANK
+};
 
 const NAMES: &[Arg] = &[Arg::string("command-name").optional().multiple()];
 
@@ -41,7 +46,12 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "count",
             arity: Arity::Exactly(2),
             runs: Runs::OnSession(count),
-            doc: &Doc { since: "2.8.13", complexity: "O(1)", summary: "Counts the commands.", ..DOC },
+            doc: &Doc {
+                since: "2.8.13",
+                complexity: "O(1)",
+                summary: "Counts the commands.",
+                ..DOC
+            },
             ..ROW
         },
         Command {
@@ -86,7 +96,12 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "help",
             arity: Arity::Exactly(2),
             runs: Runs::OnSession(help),
-            doc: &Doc { since: "5.0.0", complexity: "O(1)", summary: "Lists the subcommands.", ..DOC },
+            doc: &Doc {
+                since: "5.0.0",
+                complexity: "O(1)",
+                summary: "Lists the subcommands.",
+                ..DOC
+            },
             ..ROW
         },
         Command {
@@ -225,7 +240,10 @@ impl<'a> Filter<'a> {
 
 fn list(session: &mut Session<'_>) -> CommandResult {
     let filter = Filter::parse(session.args)?;
-    let all = registry().all().iter().flat_map(|known| std::iter::once(*known).chain(&known.subcommands));
+    let all = registry()
+        .all()
+        .iter()
+        .flat_map(|known| std::iter::once(*known).chain(&known.subcommands));
     let accepted: Vec<_> = all.filter(|known| filter.accepts(known)).collect();
     session.reply.array(accepted.len());
     for known in accepted {
@@ -253,10 +271,14 @@ fn reply_keys(session: &mut Session<'_>, show: fn(&mut Encoder<'_>, &[u8], KeyFl
         return Err(ReplyError::Fixed("ERR The command has no key arguments"));
     }
     if !known.row.arity.accepts(request.len()) {
-        return Err(ReplyError::Fixed("ERR Invalid number of arguments specified for command"));
+        return Err(ReplyError::Fixed(
+            "ERR Invalid number of arguments specified for command",
+        ));
     }
     let mut keys = Vec::new();
-    let found = keys_of(known.row.keys, request, |position, flags| keys.push((position, flags)));
+    let found = keys_of(known.row.keys, request, |position, flags| {
+        keys.push((position, flags));
+    });
     if (found.is_err() || keys.is_empty()) && !known.row.flags.contains(Flags::NO_MANDATORY_KEYS) {
         return Err(ReplyError::Fixed("ERR Invalid arguments specified for command"));
     }
@@ -328,12 +350,28 @@ fn describe_keys(reply: &mut Encoder<'_>, spec: &KeySpec) {
     }
     reply.bulk(b"find_keys");
     match spec.find {
-        FindKeys::Range { last, step: distance, limit } => {
-            let fields = [("lastkey", last.into()), ("keystep", distance.into()), ("limit", limit.into())];
+        FindKeys::Range {
+            last,
+            step: distance,
+            limit,
+        } => {
+            let fields = [
+                ("lastkey", last.into()),
+                ("keystep", distance.into()),
+                ("limit", limit.into()),
+            ];
             step(reply, "range", &fields);
         }
-        FindKeys::Count { index, first, step: distance } => {
-            let fields = [("keynumidx", index.into()), ("firstkey", first.into()), ("keystep", distance.into())];
+        FindKeys::Count {
+            index,
+            first,
+            step: distance,
+        } => {
+            let fields = [
+                ("keynumidx", index.into()),
+                ("firstkey", first.into()),
+                ("keystep", distance.into()),
+            ];
             step(reply, "keynum", &fields);
         }
     }
@@ -436,17 +474,28 @@ fn document_argument(reply: &mut Encoder<'_>, arg: &Arg) {
         pairs += 1;
         number(reply, "key_spec_index", spec.into());
     }
-    for (name, value) in [("token", arg.token), ("since", arg.since), ("deprecated_since", arg.deprecated_since)] {
+    for (name, value) in [
+        ("token", arg.token),
+        ("since", arg.since),
+        ("deprecated_since", arg.deprecated_since),
+    ] {
         if let Some(value) = value {
             pairs += 1;
             text(reply, name, value);
         }
     }
-    let flags = [(arg.optional, "optional"), (arg.multiple, "multiple"), (arg.multiple_token, "multiple_token")];
+    let flags = [
+        (arg.optional, "optional"),
+        (arg.multiple, "multiple"),
+        (arg.multiple_token, "multiple_token"),
+    ];
     if flags.iter().any(|&(set, _)| set) {
         pairs += 1;
         reply.bulk(b"flags");
-        names(reply, flags.into_iter().filter(|&(set, _)| set).map(|(_, name)| name));
+        names(
+            reply,
+            flags.into_iter().filter(|&(set, _)| set).map(|(_, name)| name),
+        );
     }
     if let Some(parts) = parts {
         pairs += 1;
@@ -506,7 +555,10 @@ mod tests {
         let id = "[\"client|id\", :2, [+noscript, +loading, +stale], :0, :0, :0, [+@slow, +@connection], [], [], []]";
         Shell::new().check(&[
             ("COMMAND INFO Rename", &format!("[{rename}]")),
-            ("COMMAND INFO nope get|x CLIENT|ID client|id|x", &format!("[nil, nil, {id}, nil]")),
+            (
+                "COMMAND INFO nope get|x CLIENT|ID client|id|x",
+                &format!("[nil, nil, {id}, nil]"),
+            ),
         ]);
     }
 
@@ -519,7 +571,9 @@ mod tests {
             \"find_keys\": {\"type\": \"range\", \"spec\": {\"lastkey\": :0, \"keystep\": :1, \"limit\": :0}}}], ~[]]";
         shell.check(&[("COMMAND INFO ttl nope", &format!("[{ttl}, nil]"))]);
         let object = shell.run("COMMAND INFO object").reply;
-        assert!(object.starts_with("[[\"object\", :-2, ~[], :0, :0, :0, ~[+@slow], ~[], ~[], [[\"object|encoding\", :3, "));
+        assert!(object.starts_with(
+            "[[\"object\", :-2, ~[], :0, :0, :0, ~[+@slow], ~[], ~[], [[\"object|encoding\", :3, "
+        ));
     }
 
     #[test]
@@ -530,7 +584,11 @@ mod tests {
             \"arguments\": [{\"name\": \"index\", \"type\": \"integer\", \"display_text\": \"index\"}]}}";
         shell.check(&[("COMMAND DOCS select nope", select), ("COMMAND DOCS nope", "{}")]);
         let quit = shell.run("COMMAND DOCS quit").reply;
-        assert!(quit.contains("\"doc_flags\": ~[+deprecated], \"deprecated_since\": \"7.2.0\", \"replaced_by\": "));
+        assert!(
+            quit.contains(
+                "\"doc_flags\": ~[+deprecated], \"deprecated_since\": \"7.2.0\", \"replaced_by\": "
+            )
+        );
         let expire = shell.run("COMMAND DOCS expire").reply;
         assert!(expire.contains("\"history\": ~[[\"7.0.0\", "));
         assert!(expire.contains(
@@ -570,7 +628,8 @@ mod tests {
     #[test]
     fn lists_names() {
         let mut shell = Shell::new();
-        let names = |reply: &str| -> Vec<String> { reply.split('"').skip(1).step_by(2).map(str::to_owned).collect() };
+        let names =
+            |reply: &str| -> Vec<String> { reply.split('"').skip(1).step_by(2).map(str::to_owned).collect() };
         let all = names(&shell.run("COMMAND LIST").reply);
         assert_eq!(all.len(), registry().rows());
         for (line, listed) in [
@@ -584,7 +643,11 @@ mod tests {
         }
         let admin = names(&shell.run("COMMAND LIST FILTERBY ACLCAT Admin").reply);
         assert!(admin.contains(&"client|kill".to_owned()) && !admin.contains(&"get".to_owned()));
-        for line in ["COMMAND LIST FILTERBY", "COMMAND LIST FOO PATTERN x", "COMMAND LIST FILTERBY FOO x"] {
+        for line in [
+            "COMMAND LIST FILTERBY",
+            "COMMAND LIST FOO PATTERN x",
+            "COMMAND LIST FILTERBY FOO x",
+        ] {
             shell.check(&[(line, "-ERR syntax error")]);
         }
     }
@@ -594,14 +657,26 @@ mod tests {
         Shell::new().check(&[
             ("COMMAND GETKEYS mset a b c d", "[\"a\", \"c\"]"),
             ("COMMAND GETKEYS object encoding x", "[\"x\"]"),
-            ("COMMAND GETKEYSANDFLAGS rename a b", "[[\"a\", [+RW, +access, +delete]], [\"b\", [+OW, +update]]]"),
+            (
+                "COMMAND GETKEYSANDFLAGS rename a b",
+                "[[\"a\", [+RW, +access, +delete]], [\"b\", [+OW, +update]]]",
+            ),
             ("COMMAND GETKEYSANDFLAGS set a b", "[[\"a\", [+OW, +update]]]"),
-            ("COMMAND GETKEYSANDFLAGS set a b get", "[[\"a\", [+RW, +access, +update]]]"),
+            (
+                "COMMAND GETKEYSANDFLAGS set a b get",
+                "[[\"a\", [+RW, +access, +update]]]",
+            ),
             ("COMMAND GETKEYS nope x", "-ERR Invalid command specified"),
             ("COMMAND GETKEYS object nope x", "-ERR Invalid command specified"),
             ("COMMAND GETKEYS ping x", "-ERR The command has no key arguments"),
-            ("COMMAND GETKEYS get a b", "-ERR Invalid number of arguments specified for command"),
-            ("COMMAND GETKEYS object encoding", "-ERR Invalid number of arguments specified for command"),
+            (
+                "COMMAND GETKEYS get a b",
+                "-ERR Invalid number of arguments specified for command",
+            ),
+            (
+                "COMMAND GETKEYS object encoding",
+                "-ERR Invalid number of arguments specified for command",
+            ),
         ]);
         let reply = Shell::new().resp3().run("COMMAND GETKEYSANDFLAGS get a").reply;
         assert_eq!(reply, "[[\"a\", ~[+RO, +access]]]");
@@ -611,7 +686,11 @@ mod tests {
     fn help_lists_every_subcommand() {
         let reply = Shell::new().run("COMMAND HELP").reply;
         for subcommand in COMMANDS[0].subcommands {
-            assert!(reply.contains(&format!("+{}", subcommand.name.to_ascii_uppercase())), "{}", subcommand.name);
+            assert!(
+                reply.contains(&format!("+{}", subcommand.name.to_ascii_uppercase())),
+                "{}",
+                subcommand.name
+            );
         }
     }
 }

@@ -31,7 +31,10 @@ pub(crate) static COMMANDS: &[Command] = &[
             complexity: "O(N) for N passwords of the user",
             summary: "Tells the server who the client is.",
             history: &[("6.0.0", "A user name before the password.")],
-            args: &[Arg::string("username").since("6.0.0").optional(), Arg::string("password")],
+            args: &[
+                Arg::string("username").since("6.0.0").optional(),
+                Arg::string("password"),
+            ],
             ..Doc::BLANK
         },
         ..Command::BLANK
@@ -63,12 +66,17 @@ pub(crate) static COMMANDS: &[Command] = &[
             group: Group::Connection,
             complexity: "O(1)",
             summary: "Chooses the protocol, and tells about the server and the connection.",
-            history: &[("6.2.0", "Without a version nothing is changed, and the reply is the same.")],
+            history: &[(
+                "6.2.0",
+                "Without a version nothing is changed, and the reply is the same.",
+            )],
             args: &[Arg::block(
                 "arguments",
                 &[
                     Arg::integer("protover"),
-                    Arg::block("auth", &[Arg::string("username"), Arg::string("password")]).token("AUTH").optional(),
+                    Arg::block("auth", &[Arg::string("username"), Arg::string("password")])
+                        .token("AUTH")
+                        .optional(),
                     Arg::string("clientname").token("SETNAME").optional(),
                 ],
             )
@@ -105,7 +113,10 @@ pub(crate) static COMMANDS: &[Command] = &[
             group: Group::Connection,
             complexity: "O(1)",
             summary: "Ends the connection.",
-            deprecated: Some(Deprecated { since: "7.2.0", replaced_by: "closing the connection" }),
+            deprecated: Some(Deprecated {
+                since: "7.2.0",
+                replaced_by: "closing the connection",
+            }),
             ..Doc::BLANK
         },
         ..Command::BLANK
@@ -180,7 +191,9 @@ fn reset(session: &mut Session<'_>) -> CommandResult {
 
 fn auth(session: &mut Session<'_>) -> CommandResult {
     let (user, password) = match session.args.len() {
-        2 if session.node.settings.load().requirepass.get().is_none() => return Err(ReplyError::NoPasswordSet),
+        2 if session.node.settings.load().requirepass.get().is_none() => {
+            return Err(ReplyError::NoPasswordSet);
+        }
         2 => (DEFAULT_USER, session.args.at(1)),
         3 => (session.args.at(1), session.args.at(2)),
         _ => return Err(ReplyError::Syntax),
@@ -207,7 +220,10 @@ fn authenticate(session: &mut Session<'_>, user: &[u8], password: &[u8]) -> Comm
 /// Whether two secrets are equal. Every byte is compared whatever those before it said, so that the time this takes does
 /// not tell how far a guess was right.
 fn same_secret(known: &[u8], given: &[u8]) -> bool {
-    let differing = known.iter().zip(given).fold(0, |differing, (known, given)| differing | (known ^ given));
+    let differing = known
+        .iter()
+        .zip(given)
+        .fold(0, |differing, (known, given)| differing | (known ^ given));
     known.len() == given.len() && std::hint::black_box(differing) == 0
 }
 
@@ -240,7 +256,9 @@ fn protocol(version: &[u8]) -> Result<Resp, ReplyError> {
         Ok(2) => Ok(Resp::V2),
         Ok(3) => Ok(Resp::V3),
         Ok(_) => Err(ReplyError::UnsupportedProtocol),
-        Err(_) => Err(ReplyError::Fixed("ERR Protocol version is not an integer or out of range")),
+        Err(_) => Err(ReplyError::Fixed(
+            "ERR Protocol version is not an integer or out of range",
+        )),
     }
 }
 
@@ -257,17 +275,23 @@ impl<'a> HelloOptions<'a> {
         while let Some(word) = words.next() {
             // The words that follow an option are taken only if all of them are there.
             let mut ahead = words.clone();
-            if is(word, "AUTH") && let (Some(user), Some(password)) = (ahead.next(), ahead.next()) {
+            if is(word, "AUTH")
+                && let (Some(user), Some(password)) = (ahead.next(), ahead.next())
+            {
                 parsed.credentials = Some((user, password));
                 words = ahead;
-            } else if is(word, "SETNAME") && let Some(name) = words.next() {
+            } else if is(word, "SETNAME")
+                && let Some(name) = words.next()
+            {
                 if !is_plain(name) {
                     return Err(ReplyError::BadClientName);
                 }
                 parsed.name = Some(name);
             } else {
                 let word = String::from_utf8_lossy(word);
-                return Err(ReplyError::Text(format!("ERR Syntax error in HELLO option '{word}'")));
+                return Err(ReplyError::Text(format!(
+                    "ERR Syntax error in HELLO option '{word}'"
+                )));
             }
         }
         Ok(parsed)
@@ -335,7 +359,10 @@ mod tests {
             ("SELECT 16", "-ERR DB index is out of range"),
             ("SELECT -1", "-ERR DB index is out of range"),
             ("SELECT x", "-ERR value is not an integer or out of range"),
-            ("SELECT 99999999999", "-ERR value is out of range, value must between -2147483648 and 2147483647"),
+            (
+                "SELECT 99999999999",
+                "-ERR value is out of range, value must between -2147483648 and 2147483647",
+            ),
         ]);
         assert_eq!(shell.client.db, 15);
     }
@@ -356,7 +383,10 @@ mod tests {
         shell.client.no_touch = true;
         assert_eq!(shell.run("RESET").raw, b"+RESET\r\n");
         let client = &shell.client;
-        assert_eq!((client.db, client.resp, client.reply_mode), (0, Resp::V2, ReplyMode::On));
+        assert_eq!(
+            (client.db, client.resp, client.reply_mode),
+            (0, Resp::V2, ReplyMode::On)
+        );
         assert!(client.name.is_none() && !client.no_touch && client.authenticated);
         let mut shell = with_password("secret");
         shell.check(&[("AUTH secret", "+OK"), ("RESET", "+RESET")]);
@@ -381,7 +411,14 @@ mod tests {
     fn a_password_must_be_right() {
         let mut shell = with_password("secret");
         let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
-        for line in ["AUTH Secret", "AUTH secre", "AUTH secrets", "AUTH \"\"", "AUTH Default secret", "AUTH default x"] {
+        for line in [
+            "AUTH Secret",
+            "AUTH secre",
+            "AUTH secrets",
+            "AUTH \"\"",
+            "AUTH Default secret",
+            "AUTH default x",
+        ] {
             shell.check(&[(line, wrong)]);
             assert!(!shell.client.authenticated, "{line}");
         }
@@ -400,7 +437,9 @@ mod tests {
                    \"role\", \"master\", \"modules\", []";
         assert_eq!(shell.run("HELLO").reply, format!("[{two}, {ours}]"));
         let reply = shell.run("HELLO 3").reply;
-        assert!(reply.starts_with("{\"server\": \"redis\", \"version\": \"7.2.4\", \"proto\": :3, \"id\": :1, "));
+        assert!(
+            reply.starts_with("{\"server\": \"redis\", \"version\": \"7.2.4\", \"proto\": :3, \"id\": :1, ")
+        );
         assert_eq!(shell.client.resp, Resp::V3);
         assert!(shell.run("HELLO").reply.contains("\"proto\": :3"));
         assert!(shell.run("HELLO 2").reply.starts_with("[\"server\""));
@@ -409,13 +448,29 @@ mod tests {
     #[test]
     fn hello_names_and_authenticates() {
         let mut shell = with_password("secret");
-        assert!(shell.run("HELLO 3").reply.starts_with("-NOAUTH HELLO must be called with the client already "));
+        assert!(
+            shell
+                .run("HELLO 3")
+                .reply
+                .starts_with("-NOAUTH HELLO must be called with the client already ")
+        );
         shell.check(&[
-            ("HELLO 3 AUTH default x", "-WRONGPASS invalid username-password pair or user is disabled."),
-            ("HELLO 3 SETNAME \"a b\"", "-ERR Client names cannot contain spaces, newlines or special characters."),
+            (
+                "HELLO 3 AUTH default x",
+                "-WRONGPASS invalid username-password pair or user is disabled.",
+            ),
+            (
+                "HELLO 3 SETNAME \"a b\"",
+                "-ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
         ]);
         assert_eq!(shell.client.resp, Resp::V2);
-        assert!(shell.run("HELLO 3 setname me auth default secret").reply.starts_with('{'));
+        assert!(
+            shell
+                .run("HELLO 3 setname me auth default secret")
+                .reply
+                .starts_with('{')
+        );
         assert!(shell.client.authenticated);
         assert_eq!(shell.client.name.as_deref(), Some(&b"me"[..]));
         shell.run("HELLO 2 SETNAME \"\"");
@@ -425,13 +480,19 @@ mod tests {
     #[test]
     fn wrong_greetings() {
         Shell::new().check(&[
-            ("HELLO x", "-ERR Protocol version is not an integer or out of range"),
+            (
+                "HELLO x",
+                "-ERR Protocol version is not an integer or out of range",
+            ),
             ("HELLO 4", "-NOPROTO unsupported protocol version"),
             ("HELLO 1 FOO", "-NOPROTO unsupported protocol version"),
             ("HELLO 2 FOO", "-ERR Syntax error in HELLO option 'FOO'"),
             ("HELLO 2 AUTH a", "-ERR Syntax error in HELLO option 'AUTH'"),
             ("HELLO 2 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'"),
-            ("HELLO 2 AUTH foo bar", "-WRONGPASS invalid username-password pair or user is disabled."),
+            (
+                "HELLO 2 AUTH foo bar",
+                "-WRONGPASS invalid username-password pair or user is disabled.",
+            ),
         ]);
     }
 }

@@ -18,7 +18,12 @@ use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
 
 const CONDITION: Arg = Arg::one_of(
     "condition",
-    &[Arg::flag("nx", "NX"), Arg::flag("xx", "XX"), Arg::flag("gt", "GT"), Arg::flag("lt", "LT")],
+    &[
+        Arg::flag("nx", "NX"),
+        Arg::flag("xx", "XX"),
+        Arg::flag("gt", "GT"),
+        Arg::flag("lt", "LT"),
+    ],
 )
 .since("7.0.0")
 .optional();
@@ -118,7 +123,10 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: Flags::WRITE,
         acl: Category::KEYSPACE,
-        keys: &[KeySpec::at(1).read_write().access().delete(), KeySpec::at(2).overwrite().update()],
+        keys: &[
+            KeySpec::at(1).read_write().access().delete(),
+            KeySpec::at(2).overwrite().update(),
+        ],
         runs: Runs::OnKeys(rename),
         doc: &Doc {
             since: "1.0.0",
@@ -134,7 +142,10 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: Flags::WRITE.union(Flags::FAST),
         acl: Category::KEYSPACE,
-        keys: &[KeySpec::at(1).read_write().access().delete(), KeySpec::at(2).overwrite().insert()],
+        keys: &[
+            KeySpec::at(1).read_write().access().delete(),
+            KeySpec::at(2).overwrite().insert(),
+        ],
         runs: Runs::OnKeys(renamenx),
         doc: &Doc {
             since: "1.0.0",
@@ -151,7 +162,10 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Category::KEYSPACE,
-        keys: &[KeySpec::at(1).read_only().access(), KeySpec::at(2).overwrite().update()],
+        keys: &[
+            KeySpec::at(1).read_only().access(),
+            KeySpec::at(2).overwrite().update(),
+        ],
         runs: Runs::OnKeys(copy),
         doc: &Doc {
             since: "6.2.0",
@@ -246,7 +260,11 @@ pub(crate) static COMMANDS: &[Command] = &[
             complexity: "O(1)",
             summary: "Lets a key live until a point in time, given in milliseconds.",
             history: CONDITION_HISTORY,
-            args: &[Arg::key("key", 0), Arg::unix_time("unix-time-milliseconds"), CONDITION],
+            args: &[
+                Arg::key("key", 0),
+                Arg::unix_time("unix-time-milliseconds"),
+                CONDITION,
+            ],
             ..Doc::BLANK
         },
         ..Command::BLANK
@@ -356,7 +374,11 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: Flags::READONLY,
         acl: Category::KEYSPACE,
-        tips: &["nondeterministic_output", "request_policy:special", "response_policy:special"],
+        tips: &[
+            "nondeterministic_output",
+            "request_policy:special",
+            "response_policy:special",
+        ],
         runs: Runs::OnCursorShard(scan),
         doc: &Doc {
             since: "2.8.0",
@@ -378,7 +400,11 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: Flags::READONLY,
         acl: Category::KEYSPACE,
-        tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
+        tips: &[
+            "request_policy:all_shards",
+            "response_policy:special",
+            "nondeterministic_output",
+        ],
         runs: Runs::OnEveryShard(randomkey, merge_randomkey),
         doc: &Doc {
             since: "1.0.0",
@@ -439,7 +465,10 @@ fn touch(ctx: &mut Context<'_>) -> CommandResult {
 
 fn kind(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
-    let name = ctx.keyspace.inspect(&key).map_or("none", |entry| entry.kind().name());
+    let name = ctx
+        .keyspace
+        .inspect(&key)
+        .map_or("none", |entry| entry.kind().name());
     ctx.reply.simple(name);
     Ok(())
 }
@@ -511,7 +540,9 @@ fn store_copy(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>, db: u16, repl
     if taken && !replace {
         return false;
     }
-    let Some(value) = ctx.keyspace.database(from).duplicate(from) else { return false };
+    let Some(value) = ctx.keyspace.database(from).duplicate(from) else {
+        return false;
+    };
     ctx.keyspace.in_database(db, |view| {
         if taken {
             view.remove(to, view.stamp.lazy_server_del);
@@ -529,7 +560,8 @@ fn move_key(ctx: &mut Context<'_>) -> CommandResult {
         return Err(ReplyError::SameObject);
     }
     let key = ctx.key(1);
-    let free = ctx.keyspace.write(&key).is_some() && ctx.keyspace.in_database(db, |view| view.write(&key).is_none());
+    let free =
+        ctx.keyspace.write(&key).is_some() && ctx.keyspace.in_database(db, |view| view.write(&key).is_none());
     if free && let Some(value) = ctx.keyspace.database(&key).take(&key) {
         ctx.keyspace.signal(&key);
         ctx.keyspace.in_database(db, |view| {
@@ -560,9 +592,14 @@ fn pexpireat(ctx: &mut Context<'_>) -> CommandResult {
 
 fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> CommandResult {
     let condition = Condition::parse(ctx.args)?;
-    let at_ms = way.resolve(int(ctx.args.at(2))?, ctx.now_ms()).ok_or(ReplyError::InvalidExpire(command))?;
+    let at_ms = way
+        .resolve(int(ctx.args.at(2))?, ctx.now_ms())
+        .ok_or(ReplyError::InvalidExpire(command))?;
     let key = ctx.key(1);
-    let met = ctx.keyspace.write(&key).is_some_and(|entry| condition.allows(entry.expiry(), at_ms));
+    let met = ctx
+        .keyspace
+        .write(&key)
+        .is_some_and(|entry| condition.allows(entry.expiry(), at_ms));
     if met {
         let on_expired = ctx.keyspace.stamp.on_expired;
         // Where expired keys stay, because somebody else decides on their end, this one stays too.
@@ -608,14 +645,21 @@ impl Condition {
         while let Some(word) = options.word() {
             *condition.flag(word).ok_or_else(|| unsupported(word))? = true;
         }
-        let Self { only_without, only_with, only_later, only_sooner } = condition;
+        let Self {
+            only_without,
+            only_with,
+            only_later,
+            only_sooner,
+        } = condition;
         if only_without && (only_with || only_later || only_sooner) {
             return Err(ReplyError::Fixed(
                 "ERR NX and XX, GT or LT options at the same time are not compatible",
             ));
         }
         if only_later && only_sooner {
-            return Err(ReplyError::Fixed("ERR GT and LT options at the same time are not compatible"));
+            return Err(ReplyError::Fixed(
+                "ERR GT and LT options at the same time are not compatible",
+            ));
         }
         Ok(condition)
     }
@@ -640,7 +684,10 @@ impl Condition {
 
 #[cold]
 fn unsupported(word: &[u8]) -> ReplyError {
-    ReplyError::Text(format!("ERR Unsupported option {}", String::from_utf8_lossy(word)))
+    ReplyError::Text(format!(
+        "ERR Unsupported option {}",
+        String::from_utf8_lossy(word)
+    ))
 }
 
 fn ttl(ctx: &mut Context<'_>) -> CommandResult {
@@ -661,7 +708,7 @@ fn pexpiretime(ctx: &mut Context<'_>) -> CommandResult {
 
 /// Milliseconds as the nearest number of seconds.
 fn seconds(ms: i64) -> i64 {
-    ms.saturating_add(500) / 1000
+    ms / 1000 + i64::from(ms % 1000 >= 500)
 }
 
 /// Replies with what `show` makes of a key's expiry and the time it is; -1 without an expiry, -2 without the key.
@@ -678,7 +725,10 @@ fn reply_expiry(ctx: &mut Context<'_>, show: fn(i64, i64) -> i64) -> CommandResu
 
 fn persist(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
-    let ends = ctx.keyspace.write(&key).is_some_and(|entry| entry.expiry().is_some());
+    let ends = ctx
+        .keyspace
+        .write(&key)
+        .is_some_and(|entry| entry.expiry().is_some());
     if ends {
         ctx.keyspace.database(&key).set_expiry(&key, None);
         ctx.modified(&key);
@@ -703,7 +753,9 @@ fn keys(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
 }
 
 fn merge_elements(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
-    session.reply.array(parts.iter().map(|part| part.count as usize).sum());
+    session
+        .reply
+        .array(parts.iter().map(|part| part.count as usize).sum());
     for part in parts {
         session.reply.raw(&part.bytes);
     }
@@ -727,12 +779,19 @@ struct ScanOptions<'a> {
 
 impl<'a> ScanOptions<'a> {
     fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self { pattern: b"*", kind: None, count: 10 };
+        let mut parsed = Self {
+            pattern: b"*",
+            kind: None,
+            count: 10,
+        };
         let mut options = Options::new(args, 2);
         while let Some(word) = options.word() {
             if is(word, "COUNT") {
                 let count = options.int()?;
-                parsed.count = u64::try_from(count).ok().filter(|&count| count > 0).ok_or(ReplyError::Syntax)?;
+                parsed.count = u64::try_from(count)
+                    .ok()
+                    .filter(|&count| count > 0)
+                    .ok_or(ReplyError::Syntax)?;
             } else if is(word, "MATCH") {
                 parsed.pattern = options.value()?;
             } else if is(word, "TYPE") {
@@ -767,7 +826,11 @@ fn scan(ctx: &mut Context<'_>) -> CommandResult {
         ctx.keyspace.peek(&key);
     }
     ctx.reply.array(2);
-    ctx.reply.bulk(itoa::Buffer::new().format(encode_cursor(shard, inner, ctx.shards)).as_bytes());
+    ctx.reply.bulk(
+        itoa::Buffer::new()
+            .format(encode_cursor(shard, inner, ctx.shards))
+            .as_bytes(),
+    );
     ctx.reply.array(found);
     ctx.reply.raw(&elements);
     Ok(())
@@ -815,7 +878,9 @@ fn randomkey(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
         let keys = partition.keyspace.database(db).len();
         let chance: f64 = partition.rng.random();
         let time = (1.0 - chance).ln().abs() / keys as f64;
-        if time < first && let Some(key) = random_live(partition, db, now_ms) {
+        if time < first
+            && let Some(key) = random_live(partition, db, now_ms)
+        {
             (first, winner) = (time, Some(key));
         }
     });
@@ -826,7 +891,11 @@ fn randomkey(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
 }
 
 fn merge_randomkey(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
-    match parts.iter().filter(|part| !part.bytes.is_empty()).min_by_key(|part| part.count) {
+    match parts
+        .iter()
+        .filter(|part| !part.bytes.is_empty())
+        .min_by_key(|part| part.count)
+    {
         Some(part) => session.reply.raw(&part.bytes),
         None => session.reply.null(),
     }
@@ -859,6 +928,8 @@ fn random_live(partition: &mut Partition, db: usize, now_ms: i64) -> Option<Vec<
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use shardis_cluster::slot::slot_of;
 
     use super::*;
     use crate::commands::testing::{START_MS, Shell};
@@ -896,7 +967,7 @@ mod tests {
     fn an_expired_key_is_not_removed_by_del() {
         let mut shell = Shell::new();
         shell.run("SET a 1 PX 5");
-        shell.advance(5);
+        shell.advance(6);
         let answer = shell.run("DEL a");
         assert_eq!((answer.reply.as_str(), answer.changes), (":0", 0));
         assert_eq!(answer.effects, ["DEL a"], "the end of its time is repeated, once");
@@ -931,7 +1002,14 @@ mod tests {
         let clock = |shell: &mut Shell| shell.entry("a", Entry::clock);
         let set_at = clock(&mut shell);
         shell.stamp.clock += 100;
-        for line in ["EXISTS a", "TYPE a", "TTL a", "OBJECT ENCODING a", "KEYS *", "SCAN 0"] {
+        for line in [
+            "EXISTS a",
+            "TYPE a",
+            "TTL a",
+            "OBJECT ENCODING a",
+            "KEYS *",
+            "SCAN 0",
+        ] {
             shell.run(line);
             assert_eq!(clock(&mut shell), set_at, "{line}");
         }
@@ -993,8 +1071,16 @@ mod tests {
             let mut shell = Shell::over(shards);
             shell.run("SET a 1 PXAT 1700000100000");
             shell.check_effects(&[
-                ("COPY a a", "-ERR source and destination objects are the same", &[]),
-                ("COPY nokey nokey", "-ERR source and destination objects are the same", &[]),
+                (
+                    "COPY a a",
+                    "-ERR source and destination objects are the same",
+                    &[],
+                ),
+                (
+                    "COPY nokey nokey",
+                    "-ERR source and destination objects are the same",
+                    &[],
+                ),
                 ("COPY nokey b", ":0", &[]),
                 ("COPY a b", ":1", &["COPY a b"]),
                 ("COPY a b", ":0", &[]),
@@ -1006,7 +1092,11 @@ mod tests {
                 ("COPY a a DB 3 replace", ":1", &["COPY a a DB 3 replace"]),
                 ("COPY a b DB", "-ERR syntax error", &[]),
                 ("COPY a b FOO", "-ERR syntax error", &[]),
-                ("COPY a b DB x", "-ERR value is not an integer or out of range", &[]),
+                (
+                    "COPY a b DB x",
+                    "-ERR value is not an integer or out of range",
+                    &[],
+                ),
                 ("COPY a b DB 16", "-ERR DB index is out of range", &[]),
                 ("COPY a b DB -1", "-ERR DB index is out of range", &[]),
             ]);
@@ -1036,8 +1126,16 @@ mod tests {
         shell.check_effects(&[
             ("MOVE a x", "-ERR value is not an integer or out of range", &[]),
             ("MOVE a 16", "-ERR DB index is out of range", &[]),
-            ("MOVE a 99999999999", "-ERR value is out of range, value must between -2147483648 and 2147483647", &[]),
-            ("MOVE a 0", "-ERR source and destination objects are the same", &[]),
+            (
+                "MOVE a 99999999999",
+                "-ERR value is out of range, value must between -2147483648 and 2147483647",
+                &[],
+            ),
+            (
+                "MOVE a 0",
+                "-ERR source and destination objects are the same",
+                &[],
+            ),
             ("MOVE nokey 1", ":0", &[]),
             ("MOVE a 1", ":1", &["MOVE a 1"]),
             ("EXISTS a", ":0", &[]),
@@ -1057,9 +1155,21 @@ mod tests {
             ("EXPIRE k 100", ":1", &["PEXPIREAT k 1700000100000"]),
             ("EXPIRE k 100 GT", ":0", &[]),
             ("EXPIRE k 99 lt", ":1", &["PEXPIREAT k 1700000099000 lt"]),
-            ("PEXPIRE k 100000 XX GT", ":1", &["PEXPIREAT k 1700000100000 XX GT"]),
-            ("EXPIREAT k 1700000200 GT", ":1", &["PEXPIREAT k 1700000200000 GT"]),
-            ("pexpireat k 1700000300001 gt", ":1", &["pexpireat k 1700000300001 gt"]),
+            (
+                "PEXPIRE k 100000 XX GT",
+                ":1",
+                &["PEXPIREAT k 1700000100000 XX GT"],
+            ),
+            (
+                "EXPIREAT k 1700000200 GT",
+                ":1",
+                &["PEXPIREAT k 1700000200000 GT"],
+            ),
+            (
+                "pexpireat k 1700000300001 gt",
+                ":1",
+                &["pexpireat k 1700000300001 gt"],
+            ),
             ("PTTL k", ":300001", &[]),
             ("TTL k", ":300", &[]),
             ("PERSIST k", ":1", &["PERSIST k"]),
@@ -1072,7 +1182,13 @@ mod tests {
     #[test]
     fn a_time_that_has_passed_removes_the_key() {
         let mut shell = Shell::new();
-        for line in ["EXPIRE k 0", "EXPIRE k -1", "PEXPIRE k 0", "EXPIREAT k 1700000000", "PEXPIREAT k -5"] {
+        for line in [
+            "EXPIRE k 0",
+            "EXPIRE k -1",
+            "PEXPIRE k 0",
+            "EXPIREAT k 1700000000",
+            "PEXPIREAT k -5",
+        ] {
             shell.run("SET k v");
             let watcher = shell.watch("k");
             shell.check_effects(&[(line, ":1", &["DEL k"]), ("EXISTS k", ":0", &[])]);
@@ -1099,9 +1215,12 @@ mod tests {
             ("XX GT", 0, 1, 0, 0),
             ("XX LT", 0, 0, 0, 1),
         ] {
-            for (before, holds) in
-                [("SET k v", without), ("SET k v EX 50", earlier), ("SET k v EX 100", same), ("SET k v EX 200", later)]
-            {
+            for (before, holds) in [
+                ("SET k v", without),
+                ("SET k v EX 50", earlier),
+                ("SET k v EX 100", same),
+                ("SET k v EX 200", later),
+            ] {
                 let mut shell = Shell::new();
                 shell.run(before);
                 let line = format!("EXPIRE k 100 {options}");
@@ -1116,17 +1235,53 @@ mod tests {
         shell.run("SET k v");
         shell.check_effects(&[
             ("EXPIRE k x FOO", "-ERR Unsupported option FOO", &[]),
-            ("EXPIRE k x NX XX", "-ERR NX and XX, GT or LT options at the same time are not compatible", &[]),
-            ("EXPIRE k 5 NX GT LT", "-ERR NX and XX, GT or LT options at the same time are not compatible", &[]),
-            ("EXPIRE k 5 GT LT", "-ERR GT and LT options at the same time are not compatible", &[]),
+            (
+                "EXPIRE k x NX XX",
+                "-ERR NX and XX, GT or LT options at the same time are not compatible",
+                &[],
+            ),
+            (
+                "EXPIRE k 5 NX GT LT",
+                "-ERR NX and XX, GT or LT options at the same time are not compatible",
+                &[],
+            ),
+            (
+                "EXPIRE k 5 GT LT",
+                "-ERR GT and LT options at the same time are not compatible",
+                &[],
+            ),
             ("EXPIRE k x", "-ERR value is not an integer or out of range", &[]),
-            ("EXPIRE nokey 9223372036854775807", "-ERR invalid expire time in 'expire' command", &[]),
-            ("EXPIRE k 9223372036854775", "-ERR invalid expire time in 'expire' command", &[]),
-            ("EXPIRE k -9223372036854775807", "-ERR invalid expire time in 'expire' command", &[]),
-            ("PEXPIRE k 9223372036854775807", "-ERR invalid expire time in 'pexpire' command", &[]),
-            ("EXPIREAT k 9223372036854776", "-ERR invalid expire time in 'expireat' command", &[]),
-            ("PEXPIREAT k 9223372036854775807", ":1", &["PEXPIREAT k 9223372036854775807"]),
-            ("EXPIRETIME k", ":9223372036854775", &[]),
+            (
+                "EXPIRE nokey 9223372036854775807",
+                "-ERR invalid expire time in 'expire' command",
+                &[],
+            ),
+            (
+                "EXPIRE k 9223372036854775",
+                "-ERR invalid expire time in 'expire' command",
+                &[],
+            ),
+            (
+                "EXPIRE k -9223372036854775807",
+                "-ERR invalid expire time in 'expire' command",
+                &[],
+            ),
+            (
+                "PEXPIRE k 9223372036854775807",
+                "-ERR invalid expire time in 'pexpire' command",
+                &[],
+            ),
+            (
+                "EXPIREAT k 9223372036854776",
+                "-ERR invalid expire time in 'expireat' command",
+                &[],
+            ),
+            (
+                "PEXPIREAT k 9223372036854775807",
+                ":1",
+                &["PEXPIREAT k 9223372036854775807"],
+            ),
+            ("EXPIRETIME k", ":9223372036854776", &[]),
         ]);
     }
 
@@ -1148,6 +1303,8 @@ mod tests {
         shell.advance(1);
         shell.check(&[("TTL k", ":2"), ("PTTL k", ":2498")]);
         shell.advance(2498);
+        shell.check(&[("TTL k", ":0"), ("PTTL k", ":0")]);
+        shell.advance(1);
         shell.check(&[("TTL k", ":-2")]);
     }
 
@@ -1157,7 +1314,7 @@ mod tests {
             let mut shell = Shell::over(shards);
             shell.run("MSET one 1 two 2 three 3 four 4");
             shell.run("SET gone 1 PX 1");
-            shell.advance(1);
+            shell.advance(2);
             let mut all = shell.run("KEYS *").reply;
             for key in ["one", "two", "three", "four"] {
                 let shown = format!("\"{key}\"");
@@ -1203,7 +1360,7 @@ mod tests {
         let mut shell = Shell::new();
         shell.run("SET a 1 PX 1");
         shell.run("SET b 2");
-        shell.advance(1);
+        shell.advance(2);
         shell.check_effects(&[("SCAN 0", "[\"0\", [\"b\"]]", &["DEL a"]), ("DBSIZE", ":1", &[])]);
         assert_eq!(shell.partition(0).figures.expired, 1);
     }
@@ -1238,12 +1395,33 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_is_drawn_as_often_as_it_has_keys() {
+        let mut shell = Shell::over(2);
+        let shards =
+            |shell: &mut Shell| [0, 1].map(|shard| shell.partition(shard).keyspace.database(0).len());
+        // Tags of which one falls to each shard.
+        let tags = ["{a}", "{b}", "{c}", "{d}"];
+        let shard_of = |tag: &str| slot_of(tag.as_bytes()).index() % 2;
+        let [even, odd] = [0, 1].map(|shard| tags.into_iter().find(|tag| shard_of(tag) == shard).unwrap());
+        (0..90).for_each(|i| drop(shell.run(&format!("SET {even}{i} v"))));
+        (0..10).for_each(|i| drop(shell.run(&format!("SET {odd}{i} v"))));
+        assert_eq!(shards(&mut shell), [90, 10]);
+        let drawn = (0..1000)
+            .filter(|_| shell.run("RANDOMKEY").reply.contains(odd))
+            .count();
+        assert!(
+            (50..200).contains(&drawn),
+            "{drawn} of 1000 draws for a tenth of the keys"
+        );
+    }
+
+    #[test]
     fn a_random_key_is_alive() {
         let mut shell = Shell::over(2);
         for i in 0..300 {
             shell.run(&format!("SET gone:{i} v PX 1"));
         }
-        shell.advance(1);
+        shell.advance(2);
         shell.check(&[("RANDOMKEY", "nil")]);
         shell.run("SET here v");
         for _ in 0..20 {

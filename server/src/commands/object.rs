@@ -16,7 +16,12 @@ const QUESTION: Command = Command {
     ..Command::BLANK
 };
 
-const QUESTION_DOC: Doc = Doc { since: "2.2.3", complexity: "O(1)", args: &[Arg::key("key", 0)], ..Doc::BLANK };
+const QUESTION_DOC: Doc = Doc {
+    since: "2.2.3",
+    complexity: "O(1)",
+    args: &[Arg::key("key", 0)],
+    ..Doc::BLANK
+};
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "object",
@@ -32,7 +37,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "encoding",
             runs: Runs::OnKeys(encoding),
-            doc: &Doc { summary: "Names the form in which a value is stored.", ..QUESTION_DOC },
+            doc: &Doc {
+                summary: "Names the form in which a value is stored.",
+                ..QUESTION_DOC
+            },
             ..QUESTION
         },
         Command {
@@ -62,13 +70,19 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "idletime",
             runs: Runs::OnKeys(idletime),
-            doc: &Doc { summary: "Tells for how many seconds a key has not been used.", ..QUESTION_DOC },
+            doc: &Doc {
+                summary: "Tells for how many seconds a key has not been used.",
+                ..QUESTION_DOC
+            },
             ..QUESTION
         },
         Command {
             name: "refcount",
             runs: Runs::OnKeys(refcount),
-            doc: &Doc { summary: "Tells how many keys share a value.", ..QUESTION_DOC },
+            doc: &Doc {
+                summary: "Tells how many keys share a value.",
+                ..QUESTION_DOC
+            },
             ..QUESTION
         },
     ],
@@ -201,7 +215,9 @@ mod tests {
     #[test]
     fn help_has_the_shape_of_every_help() {
         let reply = Shell::new().run("Object HELP").reply;
-        assert!(reply.starts_with("[+OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:, +ENCODING <key>, "));
+        assert!(reply.starts_with(
+            "[+OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:, +ENCODING <key>, "
+        ));
         assert!(reply.ends_with("+HELP, +    Print this help.]"));
     }
 }

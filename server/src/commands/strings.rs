@@ -9,6 +9,7 @@ use shardis_storage::key::Key;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::number::LongDouble;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
+use smallvec::SmallVec;
 
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -755,16 +756,35 @@ fn persist(ctx: &mut Context<'_>, key: &Key<'_>) {
     }
 }
 
-fn mget(ctx: &mut Context<'_>) -> CommandResult {
-    let keys = 1..ctx.args.len();
-    ctx.reply.array(keys.len());
-    for index in keys {
-        let key = ctx.key(index);
-        match ctx.keyspace.read_string(&key) {
-            Ok(Some(value)) => bulk(&mut ctx.reply, value),
-            Ok(None) | Err(_) => ctx.reply.null(),
+/// Keys that are fetched from memory together.
+const KEYS_AT_ONCE: usize = 32;
+
+/// Does something with the keys at these positions, one after another, having fetched them from memory together.
+fn for_each_key<'a>(
+    ctx: &mut Context<'a>,
+    mut positions: impl Iterator<Item = usize>,
+    mut act: impl FnMut(&mut Context<'a>, usize, &Key<'_>),
+) {
+    let mut keys: SmallVec<[(usize, Key<'_>); KEYS_AT_ONCE]> = SmallVec::new();
+    loop {
+        keys.extend(positions.by_ref().take(KEYS_AT_ONCE).map(|position| (position, ctx.key(position))));
+        if keys.is_empty() {
+            return;
+        }
+        ctx.keyspace.prefetch(keys.iter().map(|(_, key)| key));
+        for (position, key) in keys.drain(..) {
+            act(ctx, position, &key);
         }
     }
+}
+
+fn mget(ctx: &mut Context<'_>) -> CommandResult {
+    let positions = 1..ctx.args.len();
+    ctx.reply.array(positions.len());
+    for_each_key(ctx, positions, |ctx, _, key| match ctx.keyspace.read_string(key) {
+        Ok(Some(value)) => bulk(&mut ctx.reply, value),
+        Ok(None) | Err(_) => ctx.reply.null(),
+    });
     Ok(())
 }
 
@@ -773,7 +793,7 @@ fn mget(ctx: &mut Context<'_>) -> CommandResult {
 /// # Errors
 /// An arity error for `command` when a value is missing.
 fn pairs(args: Arguments<'_>, command: &'static str) -> Result<impl Iterator<Item = usize> + Clone + use<>, ReplyError> {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(ReplyError::arity(command));
     }
     Ok((1..args.len()).step_by(2))
@@ -800,12 +820,12 @@ fn msetnx(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-fn set_pairs(ctx: &mut Context<'_>, pairs: impl Iterator<Item = usize>) {
-    for index in pairs {
-        let (key, value) = (ctx.key(index), NewString::Bytes(ctx.args.at(index + 1)));
-        ctx.keyspace.set_string(&key, value, Expiry::Clear);
-        ctx.modified(&key);
-    }
+fn set_pairs(ctx: &mut Context<'_>, positions: impl Iterator<Item = usize>) {
+    for_each_key(ctx, positions, |ctx, position, key| {
+        let value = NewString::Bytes(ctx.args.at(position + 1));
+        ctx.keyspace.set_string(key, value, Expiry::Clear);
+        ctx.modified(key);
+    });
 }
 
 fn append(ctx: &mut Context<'_>) -> CommandResult {
@@ -1452,6 +1472,44 @@ mod tests {
             let selected: Vec<u64> = (0..len).filter(|index| (place(start)..=place(end)).contains(index)).collect();
             let clamped = clamp(start, end, len).map_or(Vec::new(), |(first, last)| (first..=last).collect());
             prop_assert_eq!(clamped, selected);
+        }
+    }
+
+    // THROWAWAY
+    #[test]
+    #[ignore]
+    fn measure_mget() {
+        use crate::exec::{Effects, Context};
+        let mut shell = Shell::new();
+        let n: usize = std::env::var("N").unwrap().parse().unwrap();
+        for i in 0..n { let k = format!("key:{i:012}"); shell.run_words(&[b"SET", k.as_bytes(), b"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]); }
+        let mut x = 88172645463325252u64;
+        for width in [10usize, 50] { for (name, f) in [("mget", mget as fn(&mut Context<'_>) -> CommandResult), ("mset", mset), ("mget1", mget1), ("mset1", mset1)] {
+            let mut total = std::time::Duration::ZERO;
+            for _ in 0..20000 {
+                let mut bytes = b"MXXX".to_vec(); let mut spans = vec![shardis_protocol::Span::new(0,4).unwrap()];
+                for _ in 0..width { x ^= x << 13; x ^= x >> 7; x ^= x << 17; let k = format!("key:{:012}", x as usize % n);
+                    spans.push(shardis_protocol::Span::new(bytes.len(), k.len()).unwrap()); bytes.extend_from_slice(k.as_bytes());
+                    if name.starts_with("mset") { spans.push(shardis_protocol::Span::new(bytes.len(), 32).unwrap()); bytes.extend_from_slice(&[b'y';32]); } }
+                let mut effects = Effects::new(false); let mut out = Vec::with_capacity(4096);
+                let settings = shell.settings.clone(); let stamp = shell.stamp; let hasher = shell.node.hasher;
+                let held = crate::exec::view::Held::One(shell.partition(0));
+                let mut ctx = Context { args: Arguments::new(&bytes, &spans, &[]), reply: Encoder::new(&mut out, shardis_protocol::Resp::V2),
+                    keyspace: crate::exec::View::new(held, hasher, stamp, 0), effects: &mut effects, settings: &settings, shards: 1, shard: 0, routed: None, adopted: None };
+                let start = std::time::Instant::now(); f(&mut ctx).unwrap(); total += start.elapsed();
+            }
+            println!("{name} {width}: {:.1} ns a key", total.as_nanos() as f64 / 20000.0 / width as f64);
+        } }
+        fn mget1(ctx: &mut Context<'_>) -> CommandResult {
+            let positions = 1..ctx.args.len();
+            ctx.reply.array(positions.len());
+            for i in positions { let key = ctx.key(i); match ctx.keyspace.read_string(&key) { Ok(Some(v)) => bulk(&mut ctx.reply, v), _ => ctx.reply.null() } }
+            Ok(())
+        }
+        fn mset1(ctx: &mut Context<'_>) -> CommandResult {
+            for i in pairs(ctx.args, "mset")? { let (key, value) = (ctx.key(i), NewString::Bytes(ctx.args.at(i + 1)));
+                ctx.keyspace.set_string(&key, value, Expiry::Clear); ctx.modified(&key); }
+            ctx.reply.ok(); Ok(())
         }
     }
 }

@@ -121,6 +121,8 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
             continue;
         }
         let key = keyspace.key(bytes);
+        // A key past its time goes now where it may, so that its removal later is no change that EXEC would see.
+        keyspace.peek(&key);
         let expired = keyspace.database(&key).peek(&key).is_some_and(|entry| entry.is_expired(now_ms));
         keyspace.partition(key.slot).watches.add(db, bytes, &watching.token);
         watching.keys.push(WatchedKey { db, slot: key.slot, key: bytes.into(), expired });

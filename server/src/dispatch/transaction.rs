@@ -128,7 +128,14 @@ fn run_queued(
         Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) => {
             run::run_call(Held::Many(partitions), call, None, out, environment);
         }
-        Runs::OnEveryLoop(..) | Runs::OnSessionAndKeys(_) | Runs::Exec | Runs::Container => {
+        Runs::OnEveryLoop(_, merge) => {
+            let parts = queued.parts.clone().unwrap_or(Ok(Vec::new()));
+            let result = parts.and_then(|parts| {
+                merge(&mut Session { args, reply: Encoder::new(out, resp), client, node, now_ms: *now_ms }, &parts)
+            });
+            run::finish(result, start, out, resp);
+        }
+        Runs::OnSessionAndKeys(_) | Runs::Exec | Runs::Container => {
             unreachable!("such commands are not queued")
         }
     }

@@ -10,6 +10,7 @@ use super::{EventLoop, Work};
 use crate::connection::Hold;
 use crate::dispatch::run::{finish, run_part};
 use crate::error::ReplyError;
+use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::{Clients, Closing, OwnedRequest, Part, Session};
 use crate::shard::inbox::{Gather, Message};
@@ -20,7 +21,7 @@ use crate::spec::{Registered, Runs};
 pub(super) struct Gathering {
     connection: usize,
     client: u64,
-    sequence: u32,
+    purpose: Purpose,
     command: &'static Registered,
     gather: Arc<Gather>,
     /// What has come, by shard or loop.
@@ -28,8 +29,39 @@ pub(super) struct Gathering {
     missing: usize,
 }
 
+/// What becomes of the parts.
+#[derive(Debug)]
+enum Purpose {
+    /// They make the reply to the command with this number.
+    Reply { sequence: u32 },
+    /// They wait in the client's transaction, with the command at this index, and EXEC is tried again.
+    Exec { index: usize, exec: OwnedRequest },
+}
+
 impl EventLoop {
-    pub(super) fn begin_gathering(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+    /// Gathers what a transaction needs of all loops before it can run. False when there is nothing to gather.
+    pub(super) fn gather_for_exec(&mut self, number: usize, exec: Arguments<'_>) -> bool {
+        let Some(transaction) = &self.connections[number].client.transaction else { return false };
+        let lacking = |queued: &Queued| matches!(queued.command.row.runs, Runs::OnEveryLoop(..)) && queued.parts.is_none();
+        let Some(index) = transaction.queue.iter().position(lacking) else { return false };
+        if transaction.failed {
+            return false;
+        }
+        let command = transaction.queue[index].command;
+        let request = transaction.queue[index].request.clone();
+        let exec = OwnedRequest::copy(exec);
+        self.begin_gathering(number, command, request.arguments(), Some((index, exec)));
+        true
+    }
+
+    /// Asks all shards or loops for their parts of a command: for its own reply, or for that of an EXEC.
+    pub(super) fn begin_gathering(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        for_exec: Option<(usize, OwnedRequest)>,
+    ) {
         let shards = self.mesh.len();
         let connection = &mut self.connections[number];
         connection.hold = Hold::UnderWay(command);
@@ -46,7 +78,10 @@ impl EventLoop {
         entry.insert(Gathering {
             connection: number,
             client: connection.client.id,
-            sequence: connection.output.issue(),
+            purpose: match for_exec {
+                Some((index, exec)) => Purpose::Exec { index, exec },
+                None => Purpose::Reply { sequence: connection.output.issue() },
+            },
             command,
             gather: Arc::clone(&gather),
             parts: (0..shards).map(|_| None).collect(),
@@ -125,18 +160,29 @@ impl EventLoop {
     }
 
     fn merge(&mut self, gathering: Gathering) {
-        let Gathering { connection: number, client, sequence, command, gather, parts, .. } = gathering;
+        let Gathering { connection: number, client, purpose, command, gather, parts, .. } = gathering;
         let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else { return };
         let Some(connection) = self.connections.get_mut(number) else { return };
         if connection.client.id != client {
             return;
         }
         connection.hold = Hold::None;
+        let parts: Result<Vec<Part>, ReplyError> = parts.into_iter().flatten().collect();
+        let sequence = match purpose {
+            Purpose::Reply { sequence } => sequence,
+            Purpose::Exec { index, exec } => {
+                let queue = connection.client.transaction.as_mut().map(|transaction| &mut transaction.queue);
+                if let Some(queued) = queue.and_then(|queue| queue.get_mut(index)) {
+                    queued.parts = Some(parts);
+                }
+                self.request(number, exec.arguments(), None);
+                return self.wake_if_it_may_go_on(number);
+            }
+        };
         let mode = connection.client.reply_mode;
         let resp = connection.client.resp;
         let out = connection.output.begin(sequence);
         let start = out.len();
-        let parts: Result<Vec<Part>, ReplyError> = parts.into_iter().flatten().collect();
         let result = parts.and_then(|parts| {
             let mut session = Session {
                 args: gather.request.arguments(),

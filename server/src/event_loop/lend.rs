@@ -53,9 +53,13 @@ impl EventLoop {
             return;
         }
         match place {
-            Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args),
+            Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args, None),
             Place::Lend(shards) | Place::LendToSession(shards) => self.begin_operation(number, command, args, &shards),
             Place::Exec => {
+                if self.gather_for_exec(number, args) {
+                    return;
+                }
+                let connection = &self.connections[number];
                 let shards = shards_of_transaction(&connection.client, self.node.hasher, self.mesh.len());
                 self.begin_operation(number, command, args, &shards);
             }

@@ -200,16 +200,10 @@ impl EventLoop {
 
     fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let connection = &mut self.connections[number];
-        if matches!(command.row.runs, Runs::OnEveryLoop(..)) {
-            if let Some(transaction) = &mut connection.client.transaction {
-                transaction.failed = true;
-            }
-            return self.answer(number, Err(ReplyError::NotInMulti));
-        }
         if let Some(transaction) = &mut connection.client.transaction {
             let request = OwnedRequest::copy(args);
             transaction.bytes += request.size();
-            transaction.queue.push(Queued { command, request });
+            transaction.queue.push(Queued { command, request, parts: None });
         }
         self.reply(number, |reply| reply.simple("QUEUED"));
     }

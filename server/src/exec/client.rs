@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use shardis_protocol::Resp;
 
+use super::Part;
 use super::request::OwnedRequest;
 use super::watch::WatchList;
+use crate::error::ReplyError;
 use crate::spec::Registered;
 
 /// The state of one client.
@@ -150,6 +152,8 @@ pub struct Queued {
     pub command: &'static Registered,
     /// Its arguments.
     pub request: OwnedRequest,
+    /// Of a command over all loops, their parts: gathered before EXEC runs the queue.
+    pub parts: Option<Result<Vec<Part>, ReplyError>>,
 }
 
 impl Client {

@@ -3,6 +3,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use shardis_storage::keyspace::eviction::Evictor;
 use shardis_storage::keyspace::{Keyspace, KeyspaceOptions};
 use shardis_storage::memory;
 
@@ -24,6 +25,8 @@ pub struct Partition {
     pub expired: Vec<(u16, Box<[u8]>)>,
     /// Where effects go; none when nobody listens.
     pub journal: Option<Journal>,
+    /// Chooses keys to evict.
+    pub evictor: Evictor,
     /// Its source of chance.
     pub rng: SmallRng,
     /// Bytes its values, keys and tables take, as the allocator hands them out.
@@ -73,6 +76,7 @@ impl Partition {
             figures: Figures::default(),
             expired: Vec::new(),
             journal,
+            evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
         }

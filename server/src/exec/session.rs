@@ -25,7 +25,9 @@ impl Session<'_> {
     pub fn help(&mut self, lines: &[&str]) -> CommandResult {
         let command = String::from_utf8_lossy(self.args.at(0)).to_ascii_uppercase();
         self.reply.array(lines.len() + 3);
-        self.reply.simple(format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+        self.reply.simple(format!(
+            "{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+        ));
         for line in lines.iter().chain(&["HELP", "    Print this help."]) {
             self.reply.simple(line);
         }
@@ -35,7 +37,9 @@ impl Session<'_> {
 
 impl std::fmt::Debug for Session<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("client", &self.client.id).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("client", &self.client.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,6 +57,8 @@ pub struct Clients<'a> {
 
 impl std::fmt::Debug for Clients<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clients").field("asker", &self.asker).finish_non_exhaustive()
+        f.debug_struct("Clients")
+            .field("asker", &self.asker)
+            .finish_non_exhaustive()
     }
 }

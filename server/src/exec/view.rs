@@ -285,6 +285,16 @@ impl<'a> View<'a> {
         partition.keyspace.database(usize::from(self.db)).peek(key)
     }
 
+    /// Has what keys lead to fetched from memory all at once, before the keys are looked up one after another.
+    pub fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k Key<'k>> + Clone) {
+        for key in keys.clone() {
+            self.database(key).prefetch_bucket(key.hash, key.slot);
+        }
+        for key in keys {
+            self.database(key).prefetch_entry(key.hash, key.slot);
+        }
+    }
+
     /// The one place where a write marks its key: watchers learn of it, and the change is counted.
     #[inline]
     pub fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {

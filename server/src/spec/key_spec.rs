@@ -108,7 +108,11 @@ impl KeySpec {
         Self {
             flags: KeyFlags::empty(),
             begin: BeginSearch::Index(index),
-            find: FindKeys::Range { last: 0, step: 1, limit: 0 },
+            find: FindKeys::Range {
+                last: 0,
+                step: 1,
+                limit: 0,
+            },
             notes: None,
             decide: None,
         }
@@ -122,7 +126,11 @@ impl KeySpec {
     /// As many keys as argument `index` says, right after it.
     pub const fn counted(index: u8) -> Self {
         let mut spec = Self::at(index);
-        spec.find = FindKeys::Count { index: 0, first: 1, step: 1 };
+        spec.find = FindKeys::Count {
+            index: 0,
+            first: 1,
+            step: 1,
+        };
         spec
     }
 
@@ -211,8 +219,16 @@ impl KeySpec {
         match (self.begin, self.find) {
             (BeginSearch::Index(first), FindKeys::Range { last, step, .. }) => {
                 let first = i64::from(first);
-                let last = if last < 0 { i64::from(last) } else { first + i64::from(last) };
-                Some(LegacyRange { first, last, step: i64::from(step) })
+                let last = if last < 0 {
+                    i64::from(last)
+                } else {
+                    first + i64::from(last)
+                };
+                Some(LegacyRange {
+                    first,
+                    last,
+                    step: i64::from(step),
+                })
             }
             _ => None,
         }
@@ -237,7 +253,9 @@ impl KeySpec {
     /// # Errors
     /// When a number of keys is missing, no integer, or larger than the request.
     pub fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
-        let Some(start) = self.start(args) else { return Ok(Positions::NONE) };
+        let Some(start) = self.start(args) else {
+            return Ok(Positions::NONE);
+        };
         match self.find {
             FindKeys::Range { last, step, limit } => Ok(range(args.len(), start, last, step, limit)),
             FindKeys::Count { index, first, step } => counted(args, start, index, first, step),
@@ -253,7 +271,10 @@ impl KeySpec {
                 .filter(|&i| i < args.len()),
             BeginSearch::Keyword(word, from) => {
                 let last = args.len().checked_sub(usize::from(from.unsigned_abs()))?;
-                (1..=last).rev().find(|&i| args.at(i).eq_ignore_ascii_case(word.as_bytes())).map(|i| i + 1)
+                (1..=last)
+                    .rev()
+                    .find(|&i| args.at(i).eq_ignore_ascii_case(word.as_bytes()))
+                    .map(|i| i + 1)
                     .filter(|&i| i < args.len())
             }
         }
@@ -265,16 +286,32 @@ fn range(words: usize, start: usize, last: i16, step: u8, limit: u8) -> Position
         start + usize::from(last.unsigned_abs())
     } else {
         let from_end = usize::from(last.unsigned_abs());
-        let Some(end) = words.checked_sub(from_end) else { return Positions::NONE };
-        if last == -1 && limit > 1 { start + ((words - start) / usize::from(limit)).saturating_sub(1) } else { end }
+        let Some(end) = words.checked_sub(from_end) else {
+            return Positions::NONE;
+        };
+        if last == -1 && limit > 1 {
+            start + ((words - start) / usize::from(limit)).saturating_sub(1)
+        } else {
+            end
+        }
     };
     if end < start || end >= words {
         return Positions::NONE;
     }
-    Positions { next: start, end: end + 1, step: usize::from(step) }
+    Positions {
+        next: start,
+        end: end + 1,
+        step: usize::from(step),
+    }
 }
 
-fn counted(args: Arguments<'_>, start: usize, index: u8, first: u8, step: u8) -> Result<Positions, BadKeyCount> {
+fn counted(
+    args: Arguments<'_>,
+    start: usize,
+    index: u8,
+    first: u8,
+    step: u8,
+) -> Result<Positions, BadKeyCount> {
     let text = args.get(start + usize::from(index)).ok_or(BadKeyCount)?;
     let count = shardis_storage::number::parse_i64(text).ok_or(BadKeyCount)?;
     let count = usize::try_from(count).map_err(|_| BadKeyCount)?;
@@ -283,9 +320,16 @@ fn counted(args: Arguments<'_>, start: usize, index: u8, first: u8, step: u8) ->
     }
     let first = start + usize::from(first);
     let step = usize::from(step);
-    let end = count.checked_sub(1).and_then(|n| n.checked_mul(step)).and_then(|n| n.checked_add(first + 1));
+    let end = count
+        .checked_sub(1)
+        .and_then(|n| n.checked_mul(step))
+        .and_then(|n| n.checked_add(first + 1));
     match end {
-        Some(end) if end <= args.len() => Ok(Positions { next: first, end, step }),
+        Some(end) if end <= args.len() => Ok(Positions {
+            next: first,
+            end,
+            step,
+        }),
         _ => Err(BadKeyCount),
     }
 }
@@ -314,7 +358,10 @@ pub fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
         // Ranges of single steps that follow one another are one range; whatever else there is, it leaves out.
         match spec.legacy_range().filter(|range| range.step == 1) {
             Some(range) if whole.is_none_or(|whole| whole.last == range.first - 1) => {
-                whole = Some(LegacyRange { first: whole.map_or(range.first, |whole| whole.first), ..range });
+                whole = Some(LegacyRange {
+                    first: whole.map_or(range.first, |whole| whole.first),
+                    ..range
+                });
             }
             _ => movable = true,
         }
@@ -335,7 +382,11 @@ pub struct Positions {
 }
 
 impl Positions {
-    const NONE: Self = Self { next: 0, end: 0, step: 1 };
+    const NONE: Self = Self {
+        next: 0,
+        end: 0,
+        step: 1,
+    };
 }
 
 impl Iterator for Positions {
@@ -389,7 +440,11 @@ mod tests {
             (&[KeySpec::at(1), store], 1, 1, 1, true),
             (&[KeySpec::at(1).incomplete()], 1, 1, 1, true),
         ] {
-            assert_eq!(legacy_range(specs), (LegacyRange { first, last, step }, movable), "{specs:?}");
+            assert_eq!(
+                legacy_range(specs),
+                (LegacyRange { first, last, step }, movable),
+                "{specs:?}"
+            );
         }
     }
 }

@@ -188,7 +188,7 @@ mod tests {
         Database::new(layout, KeyHasher::new(3), |key| u16::from(key[key.len() - 1]))
     }
 
-    fn fill(database: &mut Database, range: std::ops::Range<i64>, at: impl Fn(i64) -> i64) {
+    fn fill(database: &mut Database, range: Range<i64>, at: impl Fn(i64) -> i64) {
         for n in range {
             let name = format!("key:{n}");
             let key = database.key(name.as_bytes());

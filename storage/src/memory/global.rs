@@ -14,7 +14,11 @@ pub struct Jemalloc;
 
 #[inline]
 fn flags(layout: Layout) -> c_int {
-    if layout.align() <= super::NATURAL_ALIGN { 0 } else { jemalloc::MALLOCX_ALIGN(layout.align()) }
+    if layout.align() <= super::NATURAL_ALIGN {
+        0
+    } else {
+        jemalloc::MALLOCX_ALIGN(layout.align())
+    }
 }
 
 // SAFETY: jemalloc returns distinct memory of at least the size and, by the flag, of the alignment asked for, or null;

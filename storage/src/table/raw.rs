@@ -820,3 +820,125 @@ fn prefetch(address: *const u8) {
     #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let _ = address;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::{EntryBox, NewValue};
+    use crate::memory::thread_balance;
+
+    const HASHER: KeyHasher = KeyHasher::new(23);
+
+    fn name(n: u32) -> [u8; 4] {
+        n.to_le_bytes()
+    }
+
+    fn put(table: &mut RawTable, n: u32) -> EntryPtr {
+        let entry = EntryBox::new(&name(n), 0, None, NewValue::Int(0)).into_ptr();
+        // SAFETY: the hash is that of the key, and the entry lives until `take`.
+        unsafe { table.insert(HASHER.hash(&name(n)), entry, &HASHER) };
+        entry
+    }
+
+    fn take(table: &mut RawTable, n: u32, entry: EntryPtr) {
+        let position = table.find_entry(HASHER.hash(&name(n)), entry).unwrap();
+        // SAFETY: the position was just found, and with the removal the entry is ours again.
+        unsafe {
+            table.remove(position);
+            drop(EntryBox::from_ptr(entry));
+        }
+    }
+
+    /// Checks what the header of the file promises.
+    fn check(table: &RawTable) {
+        assert!(table.buckets <= table.capacity);
+        assert!(table.buckets == 0 || table.mask == table.buckets.next_power_of_two() - 1);
+        let (mut entries, mut overflow) = (0, 0);
+        for index in 0..table.buckets {
+            let mut at = Some(table.bucket(index));
+            while let Some(bucket) = at {
+                // SAFETY: buckets in use are alive.
+                let bucket = unsafe { bucket.as_ref() };
+                let is_overflow = at != Some(table.bucket(index));
+                overflow += u32::from(is_overflow);
+                assert!(
+                    !is_overflow || bucket.len() >= 2,
+                    "an overflow bucket for one entry"
+                );
+                assert_eq!(bucket.entries().count(), bucket.len(), "a gap");
+                assert!(bucket.next().is_none() || bucket.len() == LAST);
+                for entry in bucket.entries() {
+                    // SAFETY: entries in the table are alive.
+                    let hash = HASHER.hash(unsafe { entry.key() });
+                    assert_eq!(table.index(hash), index, "an entry is not at home");
+                    entries += 1;
+                }
+                at = bucket.next();
+            }
+        }
+        assert_eq!((entries, overflow), (table.len, table.overflow));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 40 }))]
+        #[test]
+        fn invariants_hold_at_any_size(
+            waves in proptest::collection::vec((0u32..if cfg!(miri) { 60 } else { 9000 }, any::<bool>()), 1..8)
+        ) {
+            let start = thread_balance();
+            let mut table = RawTable::new();
+            let mut present: HashMap<u32, EntryPtr> = HashMap::new();
+            for (count, add) in waves {
+                for n in 0..count {
+                    if add {
+                        present.entry(n).or_insert_with(|| put(&mut table, n));
+                    } else if let Some(entry) = present.remove(&n) {
+                        take(&mut table, n, entry);
+                    }
+                    if n % 701 == 0 {
+                        check(&table);
+                    }
+                }
+                check(&table);
+                prop_assert_eq!(table.len(), present.len());
+                for (n, entry) in &present {
+                    let found = table.find(HASHER.hash(&name(*n)), &name(*n));
+                    prop_assert_eq!(found.map(|(_, found)| found), Some(*entry));
+                }
+            }
+            let entry_bytes = 24 * present.len() as i64;
+            prop_assert_eq!(thread_balance() - start, table.stats().bytes as i64 + entry_bytes);
+            let mut left = present.len();
+            while table.len() > 0 {
+                // SAFETY: the table gives the entry up.
+                table.drain_bucket(|entry| unsafe {
+                    left -= 1;
+                    drop(EntryBox::from_ptr(entry));
+                });
+            }
+            prop_assert_eq!(left, 0);
+            drop(table);
+            prop_assert_eq!(thread_balance(), start);
+        }
+    }
+
+    #[test]
+    fn the_first_array_becomes_a_segment_without_a_gap_in_capacities() {
+        let mut capacity = 1;
+        while capacity < SEGMENT_BUCKETS {
+            let next = capacity_above(capacity);
+            assert!(next > capacity && next <= SEGMENT_BUCKETS);
+            assert_eq!(
+                usable_size(bucket_bytes(next)),
+                bucket_bytes(next),
+                "{next} buckets are a size class"
+            );
+            capacity = next;
+        }
+        assert_eq!(capacity, SEGMENT_BUCKETS);
+    }
+}

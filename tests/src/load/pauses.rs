@@ -27,6 +27,7 @@ const FREEING_QUIET_STEPS: u32 = 8;
 const FREEING_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The maxima of one repetition.
+#[derive(Debug)]
 struct Maxima {
     idle: Duration,
     filling: Duration,
@@ -83,7 +84,11 @@ pub(crate) fn pauses(
     for _ in 0..repetitions {
         for (program, maxima) in pair.iter().zip(&mut maxima) {
             match one_life(program, placement, count) {
-                Ok(found) => maxima.push(found),
+                Ok(found) => {
+                    // A life takes half a minute or more: show what it found before the medians are known.
+                    report.say(&format!("  {:<8} {found:.1?}", program.name()))?;
+                    maxima.push(found);
+                }
                 Err(error) => return report.failure(program.name(), &error),
             }
         }
@@ -94,8 +99,7 @@ pub(crate) fn pauses(
             report.say(&format!("{name:<28} not reported by both"))?;
             continue;
         }
-        let note = format!("all: {first:.2?} and {second:.2?}");
-        report.line(name, Some(median(&first)), median(&second), *target, &note)?;
+        report.line(name, Some(median(&first)), median(&second), *target, "")?;
     }
     Ok(())
 }

@@ -42,8 +42,16 @@ fn hold(name: &str) {
     let mut report = String::new();
     for shards in [1, 4] {
         let subject = node::start(shards);
-        let kind = if node::is_redis() { Subject::Redis } else { Subject::Shardis };
-        let servers = Servers { kind, subject: &subject, oracle: &oracle };
+        let kind = if node::is_redis() {
+            Subject::Redis
+        } else {
+            Subject::Shardis
+        };
+        let servers = Servers {
+            kind,
+            subject: &subject,
+            oracle: &oracle,
+        };
         for resp in [Resp::V2, Resp::V3] {
             if let Err(differences) = dialogue::hold(&file, &dialogues, resp, &servers) {
                 report += &format!("--- {shards} shard(s), {resp:?}: {differences}\n");

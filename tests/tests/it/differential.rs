@@ -12,14 +12,22 @@ const STEPS: usize = 8_000;
 
 /// A number from the environment.
 fn setting(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
 /// Plays random commands against a server of `shards` shards.
 fn fight(shards: usize) {
-    let steps = setting("SHARDIS_DIFF_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a sane number"));
+    let steps =
+        setting("SHARDIS_DIFF_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a sane number"));
     let seed = setting("SHARDIS_DIFF_SEED").unwrap_or_else(rand::random);
-    let kind = if node::is_redis() { Subject::Redis } else { Subject::Shardis };
+    let kind = if node::is_redis() {
+        Subject::Redis
+    } else {
+        Subject::Shardis
+    };
     let (subject, oracle) = (node::start(shards), redis::start());
     if let Err(report) = duel::fight(seed, steps, kind, &subject, &oracle) {
         panic!("{shards} shard(s): {report}");

@@ -54,15 +54,33 @@ fn record(server: &Process, keys: &[String]) -> Vec<Vec<Event>> {
             let value = i64::try_from(id * OPERATIONS + step).expect("small") * 1000;
             let asked = moments.next();
             let operation = operate(&mut client, &mut rng, &keys[key], value);
-            events.push((key, Event { client: id, asked, answered: moments.next(), operation }));
+            events.push((
+                key,
+                Event {
+                    client: id,
+                    asked,
+                    answered: moments.next(),
+                    operation,
+                },
+            ));
         }
         events
     };
     let all: Vec<(usize, Event)> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|id| scope.spawn(move || one_client(id))).collect();
-        clients.into_iter().flat_map(|client| client.join().expect("a client that ends well")).collect()
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|id| scope.spawn(move || one_client(id)))
+            .collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("a client that ends well"))
+            .collect()
     });
-    let of_key = |key| all.iter().filter(|(of, _)| *of == key).map(|(_, event)| *event).collect();
+    let of_key = |key| {
+        all.iter()
+            .filter(|(of, _)| *of == key)
+            .map(|(_, event)| *event)
+            .collect()
+    };
     (0..keys.len()).map(of_key).collect()
 }
 
@@ -72,7 +90,10 @@ fn every_key_is_linearizable() {
     let keys = one_key_per_shard("key", SHARDS);
     for (key, events) in keys.iter().zip(record(&server, &keys)) {
         assert!(events.len() > OPERATIONS, "{key} was used {} times", events.len());
-        assert!(is_linearizable(&events), "{key}: no order of these explains them: {events:#?}");
+        assert!(
+            is_linearizable(&events),
+            "{key}: no order of these explains them: {events:#?}"
+        );
     }
 }
 
@@ -91,7 +112,11 @@ fn a_doctored_history_is_refused() {
 }
 
 /// Runs `readers` beside `write` until the writer is through, and returns how often they looked.
-fn watch_while(server: &Process, write: impl FnOnce(&mut Client) + Send, look: impl Fn(&mut Client) + Sync) -> usize {
+fn watch_while(
+    server: &Process,
+    write: impl FnOnce(&mut Client) + Send,
+    look: impl Fn(&mut Client) + Sync,
+) -> usize {
     let is_over = AtomicBool::new(false);
     let (is_over, look) = (&is_over, &look);
     thread::scope(|scope| {
@@ -110,7 +135,10 @@ fn watch_while(server: &Process, write: impl FnOnce(&mut Client) + Send, look: i
             write(&mut server.connect());
         });
         writer.join().expect("the writer ends well");
-        readers.into_iter().map(|reader| reader.join().expect("no reader saw anything half done")).sum()
+        readers
+            .into_iter()
+            .map(|reader| reader.join().expect("no reader saw anything half done"))
+            .sum()
     })
 }
 
@@ -129,14 +157,20 @@ const WRITES: usize = 600;
 /// All values of a reply are the same.
 fn assert_whole(reply: &Reply) {
     let values = reply.items();
-    assert!(!values.is_empty() && values.iter().all(|value| *value == values[0]), "half done: {reply}");
+    assert!(
+        !values.is_empty() && values.iter().all(|value| *value == values[0]),
+        "half done: {reply}"
+    );
 }
 
 #[test]
 fn mset_is_never_seen_half_done() {
     let server = node::start(SHARDS);
     let keys = one_key_per_shard("m", SHARDS);
-    let mget: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let mget: Vec<&str> = ["MGET"]
+        .into_iter()
+        .chain(keys.iter().map(String::as_str))
+        .collect();
     let write = |client: &mut Client| {
         for value in 0..WRITES {
             let value = value.to_string();
@@ -190,10 +224,17 @@ fn rename_between_shards_never_shows_both_names_nor_none() {
             assert_eq!(client.call(&["RENAME", from, to]).text(), "OK");
         }
     };
-    let mget: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let mget: Vec<&str> = ["MGET"]
+        .into_iter()
+        .chain(keys.iter().map(String::as_str))
+        .collect();
     let looks = watch_while(&server, write, |client| {
         let reply = client.call(&mget);
-        assert_eq!(reply.items().iter().filter(|value| !value.is_null()).count(), 1, "half done: {reply}");
+        assert_eq!(
+            reply.items().iter().filter(|value| !value.is_null()).count(),
+            1,
+            "half done: {reply}"
+        );
     });
     assert!(looks > 10, "only {looks} looks");
 }
@@ -220,6 +261,9 @@ fn counters_over_several_shards_lose_nothing() {
     });
     let mut client = server.connect();
     for key in &keys {
-        assert_eq!(client.call(&["GET", key]).text(), (CLIENTS * OPERATIONS).to_string());
+        assert_eq!(
+            client.call(&["GET", key]).text(),
+            (CLIENTS * OPERATIONS).to_string()
+        );
     }
 }

@@ -31,13 +31,15 @@ fn agree(cases: &[Vec<u8>], options: &[&str]) {
     let oracle = redis::launch().with(options).serve();
     let subjects = [1, 4].map(|shards| node::launch(shards).with(options).serve());
     let judge_all = |server: &Process| -> Vec<Verdict> {
-        let judge = |bytes: &Vec<u8>| {
-            let bytes = bytes.clone();
-            move |server: &Process| judge(server, &bytes)
-        };
         std::thread::scope(|scope| {
-            let verdicts: Vec<_> = cases.iter().map(|bytes| (judge)(bytes)).map(|judge| scope.spawn(move || judge(server))).collect();
-            verdicts.into_iter().map(|verdict| verdict.join().expect("a judge that returns")).collect()
+            let judges: Vec<_> = cases
+                .iter()
+                .map(|bytes| scope.spawn(move || judge(server, bytes)))
+                .collect();
+            judges
+                .into_iter()
+                .map(|judge| judge.join().expect("a judge that returns"))
+                .collect()
         })
     };
     let wanted = judge_all(&oracle);
@@ -49,7 +51,11 @@ fn agree(cases: &[Vec<u8>], options: &[&str]) {
                 report += &format!("{request}\n  wanted {}\n  got    {}\n", told(wanted), told(&got));
             }
         }
-        assert_eq!(subject.connect().line("PING").text(), "PONG", "the server lives");
+        let reply = subject.connect().line("PING").text();
+        assert!(
+            reply == "PONG" || reply.starts_with("NOAUTH"),
+            "the server lives: {reply}"
+        );
     }
     assert!(report.is_empty(), "{report}");
 }
@@ -57,7 +63,11 @@ fn agree(cases: &[Vec<u8>], options: &[&str]) {
 /// A verdict in one line.
 fn told(verdict: &Verdict) -> String {
     let replies: Vec<String> = verdict.replies.iter().map(Reply::to_string).collect();
-    format!("{}{}", replies.join(" "), if verdict.is_closed { " closed" } else { " open" })
+    format!(
+        "{}{}",
+        replies.join(" "),
+        if verdict.is_closed { " closed" } else { " open" }
+    )
 }
 
 /// Byte strings from texts.
@@ -178,10 +188,10 @@ fn inline_requests() {
             "+PING\r\n",
             "nosuch a b\r\n",
             "GET\r\n",
-            "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n",
             "POST / HTTP/1.1\r\nPING\r\n",
-            "PING\r\nHost: example.org\r\nPING\r\n",
-            "PING\r\nhost: example.org\r\n",
+            "Host: example.org\r\nPING\r\n",
+            "host: example.org\r\n",
+            "post\r\nPING\r\n",
             "\u{e4}\u{f6}\u{fc}\r\n",
             "QUIT\r\nPING\r\n",
             "QUIT",
@@ -192,7 +202,9 @@ fn inline_requests() {
 
 #[test]
 fn requests_that_are_too_long() {
-    let long = |prefix: &str, unit: &str, count: usize, end: &str| format!("{prefix}{}{end}", unit.repeat(count)).into_bytes();
+    let long = |prefix: &str, unit: &str, count: usize, end: &str| {
+        format!("{prefix}{}{end}", unit.repeat(count)).into_bytes()
+    };
     agree(
         &[
             long("ECHO ", "a", 65_000, "\r\n"),
@@ -212,6 +224,17 @@ fn requests_that_are_too_long() {
         ],
         &[],
     );
+}
+
+/// A web page can make a browser send a form here; what its headers reveal ends the connection, so that nothing
+/// in the body is done.
+#[test]
+fn a_browser_is_hung_up_on() {
+    for server in [node::start(1), node::start(4)] {
+        let verdict = judge(&server, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\nSET from web\r\n");
+        assert!(verdict.is_closed, "{}", told(&verdict));
+        assert!(server.connect().line("GET from").is_null());
+    }
 }
 
 /// Before a client has given the password it is not trusted with large requests.
@@ -250,8 +273,18 @@ fn a_pipeline_may_be_split_anywhere() {
             // The pause lets the server see the first half alone, now and then at least.
             std::thread::sleep(Duration::from_micros(300));
             client.write(&pipeline[cut..]).expect("a server that reads");
-            let replies: Vec<String> = (0..5).map(|_| client.read().map_or_else(|error| error.to_string(), |reply| reply.to_string())).collect();
-            assert_eq!(replies, ["+OK", "+PONG", r#""va\r\nl""#, r#""x y""#, "+PONG"], "cut after {cut} bytes");
+            let replies: Vec<String> = (0..5)
+                .map(|_| {
+                    client
+                        .read()
+                        .map_or_else(|error| error.to_string(), |reply| reply.to_string())
+                })
+                .collect();
+            assert_eq!(
+                replies,
+                ["+OK", "+PONG", r#""va\r\nl""#, r#""x y""#, "+PONG"],
+                "cut after {cut} bytes"
+            );
         }
     }
 }
@@ -264,7 +297,9 @@ fn a_pipeline_may_arrive_byte_by_byte() {
         client.write(&[*byte]).expect("a server that reads");
         std::thread::sleep(Duration::from_micros(200));
     }
-    let replies: Vec<String> = (0..3).map(|_| client.read().expect("a reply").to_string()).collect();
+    let replies: Vec<String> = (0..3)
+        .map(|_| client.read().expect("a reply").to_string())
+        .collect();
     assert_eq!(replies, ["+OK", r#""val""#, "+PONG"]);
 }
 
@@ -275,14 +310,25 @@ fn a_long_pipeline_over_all_shards_keeps_its_order() {
         let mut client = server.connect();
         let commands: Vec<Vec<Vec<u8>>> = (0..20_000)
             .map(|i| {
-                let (name, key) = (if i % 2 == 0 { "SET" } else { "GET" }, format!("k{}", i / 2 % 1000));
+                let (name, key) = (
+                    if i % 2 == 0 { "SET" } else { "GET" },
+                    format!("k{}", i / 2 % 1000),
+                );
                 let value = (i / 2).to_string();
-                let words = if i % 2 == 0 { vec![name, &key, &value] } else { vec![name, &key] };
+                let words = if i % 2 == 0 {
+                    vec![name, &key, &value]
+                } else {
+                    vec![name, &key]
+                };
                 words.into_iter().map(|word| word.as_bytes().to_vec()).collect()
             })
             .collect();
         for (i, reply) in client.pipeline(&commands).iter().enumerate() {
-            let wanted = if i % 2 == 0 { "OK".to_owned() } else { (i / 2).to_string() };
+            let wanted = if i % 2 == 0 {
+                "OK".to_owned()
+            } else {
+                (i / 2).to_string()
+            };
             assert_eq!(reply.text(), wanted, "reply {i} of {shards} shard(s)");
         }
     }
@@ -296,8 +342,14 @@ fn large_arguments() {
         let value: Vec<u8> = (0..size).map(|i: u32| (i % 251) as u8).collect();
         assert_eq!(client.call(&[&b"SET"[..], b"big", &value]).text(), "OK");
         assert_eq!(client.line("STRLEN big").integer(), Some(i64::from(size)));
-        assert!(client.line("GET big").bytes() == value, "a value of {size} bytes comes back as it was");
-        assert_eq!(client.line("GETRANGE big 1000000 1000001").bytes(), &value[1_000_000..=1_000_001]);
+        assert!(
+            client.line("GET big").bytes() == value,
+            "a value of {size} bytes comes back as it was"
+        );
+        assert_eq!(
+            client.line("GETRANGE big 1000000 1000001").bytes(),
+            &value[1_000_000..=1_000_001]
+        );
     }
     let key = vec![b'k'; 1 << 20];
     assert_eq!(client.call(&[&b"SET"[..], &key, b"v"]).text(), "OK");
@@ -311,18 +363,31 @@ fn promises_are_not_memory() {
     let server = node::start(1);
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default().to_owned();
-        line.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("VmRSS in /proc")
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap_or_default()
+            .to_owned();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .expect("VmRSS in /proc")
     };
     let before = resident();
     let clients: Vec<Client> = (0..50)
         .map(|_| {
             let mut client = server.connect();
-            client.write(b"*1000000\r\n$3\r\nSET\r\n$500000000\r\nabc").expect("a server that reads");
+            client
+                .write(b"*1000000\r\n$3\r\nSET\r\n$500000000\r\nabc")
+                .expect("a server that reads");
             client
         })
         .collect();
     assert_eq!(server.connect().line("PING").text(), "PONG");
     let grown_kib = resident().saturating_sub(before);
-    assert!(grown_kib < 200 << 10, "{} promises cost {grown_kib} KiB", clients.len());
+    assert!(
+        grown_kib < 200 << 10,
+        "{} promises cost {grown_kib} KiB",
+        clients.len()
+    );
 }

@@ -1,0 +1,90 @@
+//! Making room: keys go while the node's data takes more than `maxmemory`.
+//!
+//! Every shard gives up a share of the excess that is in proportion to the memory it holds, within a bound of time per
+//! turn. What a loop cannot know in a turn, whether other shards have done theirs, it does not wait for.
+
+use shardis_storage::keyspace::eviction::lfu::LfuOptions;
+use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
+
+use super::EventLoop;
+use super::turn::count_memory;
+use crate::exec::{Effect, Partition};
+use crate::limits::EVICT_SLICE_US;
+
+impl EventLoop {
+    /// Evicts keys of this shard if the node is over its limit, and finds out whether commands that need memory must be
+    /// refused.
+    pub(super) fn make_room(&mut self) {
+        self.out_of_memory = false;
+        let limit = self.settings.maxmemory;
+        if limit == 0 {
+            return;
+        }
+        let excess = self.used_bytes().saturating_sub(limit);
+        if excess == 0 {
+            return;
+        }
+        let policy = self.settings.maxmemory_policy.policy();
+        let evicted = policy != Policy::NoEviction && self.evict(excess);
+        let still_over = self.used_bytes() > limit;
+        if still_over && self.mesh.len() > 1 {
+            // The others may not have noticed.
+            self.mesh.ring_all();
+        }
+        self.out_of_memory = still_over && !evicted;
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.node.memory.iter().map(|memory| memory.get()).sum()
+    }
+
+    /// Evicts this shard's share of `excess`. False when there was nothing to evict.
+    fn evict(&mut self, excess: u64) -> bool {
+        let mesh = std::sync::Arc::clone(&self.mesh);
+        // While the partition is lent nothing is known of it; the next turn sees to it.
+        let Some(mut held) = mesh.cell(self.index).own() else { return true };
+        let (used, own) = (self.used_bytes().max(1), self.node.memory[self.index].get());
+        let share = u64::try_from(u128::from(excess) * u128::from(own) / u128::from(used)).unwrap_or(excess);
+        let target = held.get().memory_bytes - share.max(1) as i64;
+        let options = EvictionOptions {
+            policy: self.settings.maxmemory_policy.policy(),
+            samples: self.settings.maxmemory_samples as usize,
+            lfu: LfuOptions {
+                log_factor: self.settings.lfu_log_factor,
+                decay_minutes: self.settings.lfu_decay_time,
+            },
+        };
+        let (now_ms, lazily) = (self.now_ms(), self.settings.lazyfree_lazy_eviction);
+        let begin_us = self.node.clock.now_us();
+        let mut evicted = false;
+        while held.get().memory_bytes > target {
+            let found =
+                count_memory(held.get(), &self.node, |partition| evict_one(partition, options, now_ms, lazily));
+            if !found {
+                break;
+            }
+            evicted = true;
+            if self.node.clock.now_us() - begin_us > EVICT_SLICE_US {
+                break;
+            }
+        }
+        evicted || share == 0
+    }
+}
+
+/// Removes the key that the policy gives up first. False when it finds none.
+fn evict_one(partition: &mut Partition, options: EvictionOptions, now_ms: i64, lazily: bool) -> bool {
+    let Partition { keyspace, evictor, rng, figures, watches, journal, .. } = partition;
+    let Some(victim) = evictor.pick(keyspace, options, now_ms, rng) else { return false };
+    let db = victim.database as u16;
+    let key = keyspace.key(victim.key);
+    watches.touch(db, key.bytes);
+    if let Some(journal) = journal {
+        // A closed channel means that the listener has gone; effects then go nowhere.
+        let _ = journal.send(Effect { db, words: vec![b"DEL".to_vec(), key.bytes.to_vec()] });
+    }
+    let database = keyspace.database_mut(victim.database);
+    let removed = if lazily { database.unlink(&key) } else { database.remove(&key) };
+    figures.evicted += u64::from(removed);
+    removed
+}

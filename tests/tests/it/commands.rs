@@ -1,0 +1,446 @@
+//! What the server says of its own commands, row by row beside what Redis says; and that each row is tested.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use shardis_tests::client::Client;
+use shardis_tests::dialogue::{self, Action};
+use shardis_tests::reply::Reply;
+use shardis_tests::{node, redis};
+
+/// Where 7.2 says something other than the 7.0 that we compare with.
+struct Known {
+    command: &'static str,
+    /// A field of COMMAND INFO, or `docs`.
+    field: &'static str,
+    /// What 7.0 has and 7.2 has not.
+    gone: &'static [&'static str],
+    /// What 7.2 has and 7.0 had not.
+    came: &'static [&'static str],
+}
+
+const KNOWN_DIFFERENCES: &[Known] = &[
+    Known {
+        command: "client|setname",
+        field: "tips",
+        gone: &[],
+        came: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+    },
+    Known {
+        command: "msetnx",
+        field: "tips",
+        gone: &["request_policy:multi_shard", "response_policy:agg_min"],
+        came: &[],
+    },
+    Known {
+        command: "randomkey",
+        field: "tips",
+        gone: &[],
+        came: &["response_policy:special"],
+    },
+    Known {
+        command: "scan",
+        field: "tips",
+        gone: &[],
+        came: &["response_policy:special"],
+    },
+    // The operation became a choice of words.
+    Known {
+        command: "bitop",
+        field: "docs",
+        gone: &[".arguments[0].type = string"],
+        came: &[
+            ".arguments[0].type = oneof",
+            ".arguments[0].arguments[0].token = AND",
+            ".arguments[0].arguments[0].type = pure-token",
+            ".arguments[0].arguments[1].token = OR",
+            ".arguments[0].arguments[1].type = pure-token",
+            ".arguments[0].arguments[2].token = XOR",
+            ".arguments[0].arguments[2].type = pure-token",
+            ".arguments[0].arguments[3].token = NOT",
+            ".arguments[0].arguments[3].type = pure-token",
+        ],
+    },
+    // So did the value of SKIPME.
+    Known {
+        command: "client|kill",
+        field: "docs",
+        gone: &[".arguments[0].arguments[1].arguments[5].type = string"],
+        came: &[
+            ".arguments[0].arguments[1].arguments[5].type = oneof",
+            ".arguments[0].arguments[1].arguments[5].arguments[0].token = YES",
+            ".arguments[0].arguments[1].arguments[5].arguments[0].type = pure-token",
+            ".arguments[0].arguments[1].arguments[5].arguments[1].token = NO",
+            ".arguments[0].arguments[1].arguments[5].arguments[1].type = pure-token",
+        ],
+    },
+    Known {
+        command: "client|list",
+        field: "docs",
+        gone: &[
+            ".arguments[1].type = block",
+            ".arguments[1].arguments[0].type = integer",
+            ".arguments[1].arguments[0].flags has +multiple",
+        ],
+        came: &[
+            ".arguments[1].type = integer",
+            ".arguments[1].flags has +multiple",
+        ],
+    },
+    Known {
+        command: "client|pause",
+        field: "docs",
+        gone: &[".since = 2.9.50"],
+        came: &[".since = 3.0.0"],
+    },
+    // Documented since 7.2 only.
+    Known {
+        command: "command|getkeys",
+        field: "docs",
+        gone: &[],
+        came: COMMAND_AND_ARGUMENTS,
+    },
+    Known {
+        command: "command|getkeysandflags",
+        field: "docs",
+        gone: &[],
+        came: COMMAND_AND_ARGUMENTS,
+    },
+    Known {
+        command: "config|get",
+        field: "docs",
+        gone: &[
+            ".arguments[0].type = block",
+            ".arguments[0].arguments[0].type = string",
+        ],
+        came: &[".arguments[0].type = string"],
+    },
+    // Deprecated since 7.2 says so.
+    Known {
+        command: "setnx",
+        field: "docs",
+        gone: &[],
+        came: &[
+            ".deprecated_since = 2.6.12",
+            ".doc_flags has +deprecated",
+            ".replaced_by = `SET` with the `NX` argument",
+        ],
+    },
+    Known {
+        command: "setex",
+        field: "docs",
+        gone: &[],
+        came: &[
+            ".deprecated_since = 2.6.12",
+            ".doc_flags has +deprecated",
+            ".replaced_by = `SET` with the `EX` argument",
+        ],
+    },
+    Known {
+        command: "psetex",
+        field: "docs",
+        gone: &[],
+        came: &[
+            ".deprecated_since = 2.6.12",
+            ".doc_flags has +deprecated",
+            ".replaced_by = `SET` with the `PX` argument",
+        ],
+    },
+    Known {
+        command: "quit",
+        field: "docs",
+        gone: &[],
+        came: &[
+            ".deprecated_since = 7.2.0",
+            ".doc_flags has +deprecated",
+            ".replaced_by = closing the connection",
+        ],
+    },
+];
+
+/// A command and what it is given.
+const COMMAND_AND_ARGUMENTS: &[&str] = &[
+    ".arguments[0].type = string",
+    ".arguments[1].type = string",
+    ".arguments[1].flags has +multiple",
+    ".arguments[1].flags has +optional",
+];
+
+/// Commands that are new after 7.0, with the version that brought them.
+const NEWER: &[&str] = &[
+    "client|no-touch",
+    "client|setinfo",
+    "waitaof",
+    "cluster|myshardid",
+];
+
+/// What 7.2 should say where 7.0 says `old`. Beside a second 7.0 that is `old` itself.
+fn expected(command: &str, field: &str, old: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut expected = old.clone();
+    let known = KNOWN_DIFFERENCES
+        .iter()
+        .filter(|known| known.command == command && known.field == field);
+    for known in known.filter(|_| !node::is_redis()) {
+        expected.retain(|line| !known.gone.contains(&line.as_str()));
+        expected.extend(known.came.iter().map(|&line| line.to_owned()));
+    }
+    expected
+}
+
+/// Texts of a list as a set: flags, categories and tips come in no order.
+fn texts(list: &Reply) -> BTreeSet<String> {
+    list.items().iter().map(Reply::text).collect()
+}
+
+/// What is written for people and therefore in our own words, or renamed throughout in 7.2: the names of
+/// arguments.
+const WORDING: &[&str] = &["summary", "complexity", "name", "display_text", "notes"];
+
+/// A reply flattened to lines of `path = value`, without what is only wording.
+fn flatten(path: &str, reply: &Reply, lines: &mut BTreeSet<String>) {
+    match reply {
+        Reply::Map(pairs) => {
+            for (key, value) in pairs {
+                match key.text().as_str() {
+                    wording if WORDING.contains(&wording) => {}
+                    // Of the history only the versions count: the changes are told in our own words.
+                    "history" => {
+                        let versions = value.items().iter().filter_map(|change| change.items().first());
+                        lines.extend(versions.map(|version| format!("{path}.history has {version}")));
+                    }
+                    key => flatten(&format!("{path}.{key}"), value, lines),
+                }
+            }
+        }
+        Reply::Set(items) => {
+            for item in items {
+                lines.insert(format!("{path} has {item}"));
+            }
+        }
+        Reply::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                flatten(&format!("{path}[{i}]"), item, lines);
+            }
+        }
+        // Flags come as simple or bulk strings; what counts is the word.
+        other => {
+            let value = if other.bytes().is_empty() {
+                other.to_string()
+            } else {
+                other.text()
+            };
+            lines.insert(format!("{path} = {value}"));
+        }
+    }
+}
+
+/// One row of COMMAND INFO, field by field.
+fn row(reply: &Reply) -> BTreeMap<String, BTreeSet<String>> {
+    const FIELDS: [&str; 10] = [
+        "name",
+        "arity",
+        "flags",
+        "first key",
+        "last key",
+        "step",
+        "categories",
+        "tips",
+        "key specs",
+        "subcommands",
+    ];
+    let mut row = BTreeMap::new();
+    for (field, value) in FIELDS.iter().zip(reply.items()) {
+        let texts = match *field {
+            "flags" | "categories" | "tips" => texts(value),
+            // Subcommands are rows of their own.
+            "subcommands" => continue,
+            _ => {
+                let mut lines = BTreeSet::new();
+                flatten("", value, &mut lines);
+                lines
+            }
+        };
+        row.insert((*field).to_owned(), texts);
+    }
+    row
+}
+
+/// Both clients speak RESP3, in which sets and maps show as such.
+fn clients() -> [Client; 2] {
+    // The servers live as long as the test: it is short, and they end with it.
+    let (subject, oracle) = (node::start(1), redis::start());
+    let clients = [&subject, &oracle].map(|server| {
+        let mut client = server.connect();
+        client.line("HELLO 3");
+        client
+    });
+    RUNNING.with_borrow_mut(|running| running.extend([subject, oracle]));
+    clients
+}
+
+thread_local! {
+    /// Servers of this test's thread, stopped when it ends.
+    static RUNNING: std::cell::RefCell<Vec<shardis_tests::process::Process>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The commands and subcommands (`container|sub`) of the server under test.
+fn names(subject: &mut Client) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for row in subject.line("COMMAND").items() {
+        let name = row.items().first().map(Reply::text).unwrap_or_default();
+        names.insert(name);
+        for sub in row.items().get(9).map(Reply::items).unwrap_or_default() {
+            names.insert(sub.items().first().map(Reply::text).unwrap_or_default());
+        }
+    }
+    assert!(names.len() > 60, "only {} commands: {names:?}", names.len());
+    names
+}
+
+/// A report of what one set has and the other has not.
+fn differences(wanted: &BTreeSet<String>, got: &BTreeSet<String>) -> String {
+    let missing: Vec<_> = wanted.difference(got).collect();
+    let extra: Vec<_> = got.difference(wanted).collect();
+    format!("missing {missing:?}, too much {extra:?}")
+}
+
+#[test]
+fn rows_are_those_of_redis() {
+    let [mut subject, mut oracle] = clients();
+    let mut report = String::new();
+    for name in names(&mut subject)
+        .iter()
+        .filter(|name| !NEWER.contains(&name.as_str()))
+    {
+        let [got, wanted] = [&mut subject, &mut oracle]
+            .map(|client| row(&client.call(&["COMMAND", "INFO", name]).items()[0]));
+        if wanted.is_empty() {
+            report += &format!("{name}: unknown to Redis\n");
+        }
+        for (field, wanted) in &wanted {
+            let (wanted, got) = (
+                expected(name, field, wanted),
+                got.get(field).cloned().unwrap_or_default(),
+            );
+            if wanted != got {
+                report += &format!("{name}: {field}: {}\n", differences(&wanted, &got));
+            }
+        }
+    }
+    assert!(report.is_empty(), "COMMAND INFO differs:\n{report}");
+}
+
+#[test]
+fn docs_have_the_structure_of_those_of_redis() {
+    let [mut subject, mut oracle] = clients();
+    let mut report = String::new();
+    for name in names(&mut subject)
+        .iter()
+        .filter(|name| !NEWER.contains(&name.as_str()))
+    {
+        let [got, wanted] = [&mut subject, &mut oracle].map(|client| {
+            let docs = client.call(&["COMMAND", "DOCS", name]);
+            let doc = docs.field(name).cloned().unwrap_or(Reply::Null);
+            let [summary, complexity] = ["summary", "complexity"].map(|key| doc.field(key).map(Reply::text));
+            let mut lines = BTreeSet::new();
+            flatten("", &without_subcommands(&doc), &mut lines);
+            (
+                lines,
+                summary.is_some_and(|text| !text.is_empty()),
+                complexity.is_some(),
+            )
+        });
+        let wanted_lines = expected(name, "docs", &wanted.0);
+        if wanted_lines != got.0 {
+            report += &format!("{name}: {}\n", differences(&wanted_lines, &got.0));
+        }
+        if (got.1, got.2) != (wanted.1, wanted.2) {
+            report += &format!("{name}: summary or complexity is missing\n");
+        }
+    }
+    assert!(report.is_empty(), "COMMAND DOCS differs:\n{report}");
+}
+
+/// The documentation of subcommands is compared under their own names.
+fn without_subcommands(doc: &Reply) -> Reply {
+    match doc {
+        Reply::Map(pairs) => Reply::Map(
+            pairs
+                .iter()
+                .filter(|(key, _)| key.text() != "subcommands")
+                .cloned()
+                .collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn command_list_and_count_agree_with_the_rows() {
+    let [mut subject, _] = clients();
+    let names = names(&mut subject);
+    let listed: BTreeSet<String> = texts(&subject.line("COMMAND LIST"));
+    assert_eq!(listed, names);
+    let top = names.iter().filter(|name| !name.contains('|')).count();
+    assert_eq!(subject.line("COMMAND COUNT").integer(), i64::try_from(top).ok());
+    let by_pattern: BTreeSet<String> = texts(&subject.line("COMMAND LIST FILTERBY PATTERN *set*"));
+    assert_eq!(
+        by_pattern,
+        names
+            .iter()
+            .filter(|name| name.contains("set"))
+            .cloned()
+            .collect()
+    );
+}
+
+/// Rows that no dialogue can speak of, and the test file that does, which must name them in capitals.
+const TESTED_ELSEWHERE: &[(&str, &str)] = &[("shutdown", "program.rs"), ("info", "server_replies.rs")];
+
+#[test]
+fn every_row_is_hit_by_a_behaviour_test() {
+    let [mut subject, _] = clients();
+    let said = said_in_dialogues();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let is_tested_elsewhere = |name: &String| {
+        TESTED_ELSEWHERE.iter().any(|(row, file)| {
+            let text = fs::read_to_string(tests.join(file)).unwrap_or_default();
+            row == name && text.contains(&name.replace('|', " ").to_uppercase())
+        })
+    };
+    let missing: Vec<String> = names(&mut subject)
+        .into_iter()
+        .filter(|name| !said.contains(name) && !is_tested_elsewhere(name))
+        .collect();
+    assert!(
+        missing.is_empty() || node::is_redis(),
+        "no dialogue in tests/cases says {missing:?}"
+    );
+}
+
+/// Every command, and every command with its first argument, that occurs in the dialogues.
+fn said_in_dialogues() -> BTreeSet<String> {
+    let mut said = BTreeSet::new();
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    for file in fs::read_dir(cases).expect("tests/cases").filter_map(Result::ok) {
+        let text = fs::read_to_string(file.path()).expect("a readable file");
+        for step in dialogue::parse(&text)
+            .expect("a valid file")
+            .into_iter()
+            .flat_map(|dialogue| dialogue.steps)
+        {
+            if let Action::Say(words) | Action::Scan(words) = step.action {
+                let words: Vec<String> = words
+                    .iter()
+                    .map(|word| String::from_utf8_lossy(word).to_ascii_lowercase())
+                    .collect();
+                said.insert(words[0].clone());
+                if words.len() > 1 {
+                    said.insert(format!("{}|{}", words[0], words[1]));
+                }
+            }
+        }
+    }
+    said
+}
