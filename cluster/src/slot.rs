@@ -87,7 +87,11 @@ fn find_brace(key: &[u8]) -> Option<usize> {
         Some(last) => has_brace(last) || key.as_chunks::<8>().0.iter().any(has_brace),
         None => true,
     };
-    if possible { key.iter().position(|&byte| byte == b'{') } else { None }
+    if possible {
+        key.iter().position(|&byte| byte == b'{')
+    } else {
+        None
+    }
 }
 
 /// The slot of `key`. O(n).

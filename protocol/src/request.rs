@@ -6,7 +6,7 @@
 //! *2\r\n  $3\r\n GET \r\n  $5\r\n hello \r\n
 //! ```
 //!
-//! Anything that does not begin with `*` is an inline request, one line of words ([`inline`]).
+//! Anything that does not begin with `*` is an inline request, one line of words (`request/inline.rs`).
 //!
 //! Promises:
 //! - No argument is copied. A request is a run of [`Span`]s in a [`Requests`] list that is used turn after turn.
@@ -249,8 +249,7 @@ impl RequestParser {
     /// `input[consumed..]` and presents it again, at the front and followed by newer bytes (at whatever `base` it then
     /// has). Inline requests are unescaped where they stand, which is all that is ever written to `input`.
     ///
-    /// Takes O(new bytes) in all. Within one call the arguments of an unfinished request come from `input` only as far
-    /// as they were not detached, and only the first request that completes can have detached ones.
+    /// Takes O(new bytes). Of the requests that one call completes, only the first can have detached arguments.
     ///
     /// # Errors
     /// At the first byte that makes sense no more. The requests before it are in `out`: they are answered first, then

@@ -19,7 +19,7 @@ mod units;
 mod value;
 
 pub use choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, LogLevel, OomScoreAdj,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel, OomScoreAdj,
     Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
 pub use directives::{Check, DIRECTIVES, Directive, Effect, Flags, Row, Settings, find};

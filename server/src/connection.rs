@@ -26,6 +26,8 @@ pub struct Connection {
     pub hold: Hold,
     /// The socket may have something to read.
     pub readable: bool,
+    /// The client has sent all it will: the socket is read up to its end.
+    pub ends: bool,
     /// It is in the loop's list of connections to serve.
     pub is_queued: bool,
     /// It is in the loop's list of connections to write to.
@@ -58,6 +60,7 @@ impl Connection {
             output: Output::default(),
             hold: Hold::None,
             readable: true,
+            ends: false,
             is_queued: false,
             is_dirty: false,
             over_soft_limit_since_ms: None,

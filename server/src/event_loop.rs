@@ -176,14 +176,15 @@ impl EventLoop {
         let may_sleep =
             timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
-        poll.wait(Some(timeout), |event| match event {
+        poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
                 if let Some(acceptor) = acceptor {
                     acceptor.mark_ready(listener);
                 }
             }
-            Event::Socket { connection: number, readable, writable } => {
+            Event::Socket { connection: number, readable, writable, ended } => {
                 let Some(connection) = connections.get_mut(number) else { return };
+                connection.ends |= ended;
                 if readable {
                     connection.readable = true;
                     if !connection.is_queued {
@@ -191,7 +192,8 @@ impl EventLoop {
                         queue.push(number);
                     }
                 }
-                if writable && connection.output.is_pending() && !connection.is_dirty {
+                let has_to_write = connection.output.is_pending() || connection.client.closing == Closing::AfterReply;
+                if writable && has_to_write && !connection.is_dirty {
                     connection.is_dirty = true;
                     dirty.push(number);
                 }
@@ -268,10 +270,10 @@ impl EventLoop {
             let Some(connection) = self.connections.get_mut(number) else { continue };
             connection.is_dirty = false;
             let had_room = connection.output.has_room();
-            match connection.output.write(&mut connection.socket, &mut written) {
+            match connection.output.write(&mut self.poll.link(&mut connection.socket, number), &mut written) {
                 Ok(done) => {
                     let answered = done && connection.output.in_flight() == 0;
-                    if answered && connection.client.closing == Closing::AfterReply {
+                    if answered && connection.client.closing == Closing::AfterReply && !self.poll.is_sending(number) {
                         connection.client.closing = Closing::Now;
                     }
                     if !done && self.is_over_output_limit(number) {
@@ -301,7 +303,8 @@ impl EventLoop {
 
     fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.closing) {
-            if self.connections.try_remove(number).is_some() {
+            if let Some(connection) = self.connections.try_remove(number) {
+                self.poll.remove(&connection.socket, number);
                 self.node.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
             }
         }
@@ -311,5 +314,7 @@ impl EventLoop {
     fn farewell(&mut self) {
         self.dirty = self.connections.iter().map(|(number, _)| number).collect();
         self.write();
+        // Hands over what was written, where that is not done by writing itself.
+        let _ = self.poll.wait(Duration::ZERO, |_| {});
     }
 }

@@ -8,7 +8,7 @@
 //! `commands` are the commands; `shard` is what loops are made of; `spec` is how a command is declared and `exec` what its
 //! handler gets; the rest are leaves. Arrows between them point downwards in this order.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod builder;
 pub mod node;

@@ -1,5 +1,7 @@
 //! Every bound of the server that is not a directive, named.
 
+use std::time::Duration;
+
 /// Bytes of one read chunk: what the connections of a turn are read into, one after another.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -23,6 +25,9 @@ pub const OUTPUT_KEPT_BYTES: usize = 16 * 1024;
 
 /// Unsent bytes beyond which a connection's further commands wait until the client has read some.
 pub const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+
+/// How long a command over several shards waits for each of their cells before it asks for them to be lent.
+pub const BORROW_LIMIT: Duration = Duration::from_micros(200);
 
 /// How often a loop tries for a shard that is taken before it sends a message instead.
 pub const BORROW_TRIES: u32 = 200;

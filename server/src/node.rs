@@ -95,7 +95,7 @@ impl Running {
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
-            let (poll, waker) = Poll::new()?;
+            let (poll, waker) = Poll::new(settings.io_backend)?;
             members.push((Partition::new(shard, keyspace(&settings, &state), seed, journal.clone()), waker));
             polls.push(poll);
         }

@@ -43,26 +43,31 @@ pub fn fight(
         let round = EMPTY_EVERY.min(steps - played);
         let commands: Vec<Command> = (0..round).map(|_| generator.command()).collect();
         if let Err(difference) = Duel::new(kind, subject, oracle).play(&commands) {
-            let failing = &commands[..difference.played];
-            return Err(report(
-                seed,
-                played,
-                &shrink(failing, kind, subject, oracle),
-                difference,
-            ));
+            let run = Run {
+                commands: commands[..difference.played].to_vec(),
+                difference: difference.text,
+            };
+            let shortest = shrink(run, kind, subject, oracle);
+            return Err(report(seed, played + difference.played, &shortest));
         }
         played += round;
     }
     Ok(())
 }
 
-/// The text for a run that shows a difference.
-fn report(seed: u64, played: usize, commands: &[Command], difference: Difference) -> String {
+/// A run from empty servers to a difference.
+struct Run {
+    commands: Vec<Command>,
+    difference: String,
+}
+
+/// The text for a run that shows a difference, found after `played` commands.
+fn report(seed: u64, played: usize, run: &Run) -> String {
     let mut text = format!(
-        "two servers differ (SHARDIS_DIFF_SEED={seed}, after {} commands); a run from an empty server that shows it:\n",
-        played + difference.played
+        "two servers differ (SHARDIS_DIFF_SEED={seed}, after {played} commands); a run from an empty server that \
+         shows it:\n"
     );
-    for command in commands {
+    for command in &run.commands {
         let _ = writeln!(
             text,
             "  {}: {}",
@@ -70,7 +75,7 @@ fn report(seed: u64, played: usize, commands: &[Command], difference: Difference
             shown(&command.words)
         );
     }
-    text + &difference.text
+    text + &run.difference
 }
 
 /// Where and how a run showed a difference.
@@ -160,19 +165,25 @@ fn say(client: &mut Client, command: &Command) -> Result<Reply, String> {
     client.try_call(&command.words).map_err(|error| error.to_string())
 }
 
-/// Leaves out commands as long as a difference remains: ever smaller pieces, as delta debugging does.
-fn shrink(commands: &[Command], kind: Subject, subject: &Process, oracle: &Process) -> Vec<Command> {
+/// Leaves out commands as long as a difference remains, not always the same one: ever smaller pieces, as delta
+/// debugging does.
+fn shrink(found: Run, kind: Subject, subject: &Process, oracle: &Process) -> Run {
     let deadline = Instant::now() + SHRINK_PATIENCE;
-    let mut best = commands.to_vec();
-    let mut piece = best.len().div_ceil(2);
+    let mut best = found;
+    let mut piece = best.commands.len().div_ceil(2);
     while piece > 0 && Instant::now() < deadline {
         let mut from = 0;
-        while from < best.len() && Instant::now() < deadline {
-            let to = (from + piece).min(best.len());
-            let shorter: Vec<Command> = best[..from].iter().chain(&best[to..]).cloned().collect();
+        while from < best.commands.len() && Instant::now() < deadline {
+            let to = (from + piece).min(best.commands.len());
+            let shorter = [&best.commands[..from], &best.commands[to..]].concat();
             match Duel::new(kind, subject, oracle).play(&shorter) {
-                Err(difference) => best = shorter[..difference.played].to_vec(),
                 Ok(()) => from = to,
+                Err(Difference { played, text }) => {
+                    best = Run {
+                        commands: shorter[..played].to_vec(),
+                        difference: text,
+                    };
+                }
             }
         }
         piece = if piece == 1 { 0 } else { piece.div_ceil(2) };

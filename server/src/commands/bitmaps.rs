@@ -4,6 +4,8 @@
 //! A string that is written to grows to where it is written, never beyond `proto-max-bulk-len` (and, for BITFIELD, the
 //! eight bytes that an integer may reach beyond its first bit).
 
+use std::ops::RangeInclusive;
+
 use shardis_protocol::Arguments;
 use shardis_storage::algorithm::bitmap::{self, Field, Operation, Overflow};
 use shardis_storage::entry::EMBEDDED_MAX;
@@ -14,7 +16,7 @@ use shardis_storage::number::parse_i64;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 use smallvec::{SmallVec, smallvec};
 
-use super::strings::{clamp, clamp_ordered};
+use super::strings::{are_crossed, clamp};
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -96,7 +98,10 @@ pub(crate) static COMMANDS: &[Command] = &[
                 Arg::integer("bit"),
                 Arg::block(
                     "range",
-                    &[Arg::integer("start"), Arg::block("end-unit-block", &[Arg::integer("end"), UNIT]).optional()],
+                    &[
+                        Arg::integer("start"),
+                        Arg::block("end-unit-block", &[Arg::integer("end"), UNIT]).optional(),
+                    ],
                 )
                 .optional(),
             ],
@@ -109,7 +114,10 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Category::BITMAP,
-        keys: &[KeySpec::at(2).overwrite().update(), KeySpec::from(3, 1).read_only().access()],
+        keys: &[
+            KeySpec::at(2).overwrite().update(),
+            KeySpec::from(3, 1).read_only().access(),
+        ],
         runs: Runs::OnKeysLong(bitop),
         doc: &Doc {
             since: "2.6.0",
@@ -119,7 +127,12 @@ pub(crate) static COMMANDS: &[Command] = &[
             args: &[
                 Arg::one_of(
                     "operation",
-                    &[Arg::flag("and", "AND"), Arg::flag("or", "OR"), Arg::flag("xor", "XOR"), Arg::flag("not", "NOT")],
+                    &[
+                        Arg::flag("and", "AND"),
+                        Arg::flag("or", "OR"),
+                        Arg::flag("xor", "XOR"),
+                        Arg::flag("not", "NOT"),
+                    ],
                 ),
                 Arg::key("destkey", 0),
                 Arg::key("key", 1).multiple(),
@@ -175,7 +188,10 @@ pub(crate) static COMMANDS: &[Command] = &[
             summary: "Reads integers of any width at any bit of a string.",
             args: &[
                 Arg::key("key", 0),
-                Arg::block("get-block", FIELD).token("GET").optional().multiple_token(),
+                Arg::block("get-block", FIELD)
+                    .token("GET")
+                    .optional()
+                    .multiple_token(),
             ],
             ..Doc::BLANK
         },
@@ -183,14 +199,19 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-const UNIT: Arg =
-    Arg::one_of("unit", &[Arg::flag("byte", "BYTE"), Arg::flag("bit", "BIT")]).since("7.0.0").optional();
+const UNIT: Arg = Arg::one_of("unit", &[Arg::flag("byte", "BYTE"), Arg::flag("bit", "BIT")])
+    .since("7.0.0")
+    .optional();
 
 const FIELD: &[Arg] = &[Arg::string("encoding"), Arg::integer("offset")];
 
 const OVERFLOW: Arg = Arg::one_of(
     "overflow-block",
-    &[Arg::flag("wrap", "WRAP"), Arg::flag("sat", "SAT"), Arg::flag("fail", "FAIL")],
+    &[
+        Arg::flag("wrap", "WRAP"),
+        Arg::flag("sat", "SAT"),
+        Arg::flag("fail", "FAIL"),
+    ],
 )
 .token("OVERFLOW")
 .optional();
@@ -198,16 +219,37 @@ const OVERFLOW: Arg = Arg::one_of(
 const WRITE_OPERATION: Arg = Arg::one_of(
     "write-operation",
     &[
-        Arg::block("set-block", &[Arg::string("encoding"), Arg::integer("offset"), Arg::integer("value")]).token("SET"),
-        Arg::block("incrby-block", &[Arg::string("encoding"), Arg::integer("offset"), Arg::integer("increment")])
-            .token("INCRBY"),
+        Arg::block(
+            "set-block",
+            &[
+                Arg::string("encoding"),
+                Arg::integer("offset"),
+                Arg::integer("value"),
+            ],
+        )
+        .token("SET"),
+        Arg::block(
+            "incrby-block",
+            &[
+                Arg::string("encoding"),
+                Arg::integer("offset"),
+                Arg::integer("increment"),
+            ],
+        )
+        .token("INCRBY"),
     ],
 );
 
 /// Refuses a bit that lies beyond the longest string.
 fn check_offset(offset: Option<i64>, settings: &Settings) -> Result<u64, ReplyError> {
-    let offset = offset.and_then(|offset| u64::try_from(offset).ok()).ok_or(ReplyError::BitOffset)?;
-    if offset / 8 < settings.proto_max_bulk_len { Ok(offset) } else { Err(ReplyError::BitOffset) }
+    let offset = offset
+        .and_then(|offset| u64::try_from(offset).ok())
+        .ok_or(ReplyError::BitOffset)?;
+    if offset / 8 < settings.proto_max_bulk_len {
+        Ok(offset)
+    } else {
+        Err(ReplyError::BitOffset)
+    }
 }
 
 fn bit_offset(arg: &[u8], settings: &Settings) -> Result<u64, ReplyError> {
@@ -279,6 +321,11 @@ impl Unit {
         }
     }
 
+    /// The bits from the first to the last of them.
+    const fn to_bits(self, (first, last): (u64, u64)) -> RangeInclusive<u64> {
+        first * self.bits()..=last * self.bits() + self.bits() - 1
+    }
+
     /// How many of them a string has.
     const fn count(self, bytes: &[u8]) -> u64 {
         bytes.len() as u64 * 8 / self.bits()
@@ -305,11 +352,13 @@ fn bitcount(ctx: &mut Context<'_>) -> CommandResult {
 
 fn count_in_range(bytes: &[u8], args: Arguments<'_>) -> Result<u64, ReplyError> {
     let (start, end) = (int(args.at(2))?, int(args.at(3))?);
+    if are_crossed(start, end) {
+        // Not even the unit is looked at then.
+        return Ok(0);
+    }
     let unit = args.get(4).map_or(Ok(Unit::Byte), Unit::parse)?;
-    Ok(match clamp_ordered(start, end, unit.count(bytes)) {
-        Some((first, last)) => bitmap::count_bit_range(bytes, first * unit.bits()..=last * unit.bits() + unit.bits() - 1),
-        None => 0,
-    })
+    let range = clamp(start, end, unit.count(bytes));
+    Ok(range.map_or(0, |range| bitmap::count_bit_range(bytes, unit.to_bits(range))))
 }
 
 fn bitpos(ctx: &mut Context<'_>) -> CommandResult {
@@ -336,8 +385,10 @@ fn find_bit(bytes: &[u8], bit: bool, args: Arguments<'_>) -> Result<Option<u64>,
     let start = args.get(3).map_or(Ok(0), int)?;
     let unit = args.get(5).map_or(Ok(Unit::Byte), Unit::parse)?;
     let end = args.get(4).map(int).transpose()?;
-    let Some((first, last)) = clamp(start, end.unwrap_or(-1), unit.count(bytes)) else { return Ok(None) };
-    let found = bitmap::position(bytes, bit, first * unit.bits()..=last * unit.bits() + unit.bits() - 1);
+    let Some(range) = clamp(start, end.unwrap_or(-1), unit.count(bytes)) else {
+        return Ok(None);
+    };
+    let found = bitmap::position(bytes, bit, unit.to_bits(range));
     // Where no end was given, the string is followed by zeros.
     let beyond = (!bit && end.is_none()).then_some(bytes.len() as u64 * 8);
     Ok(found.or(beyond))
@@ -373,8 +424,12 @@ fn bitop(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn operation(arg: &[u8]) -> Result<Operation, ReplyError> {
-    let known =
-        [("AND", Operation::And), ("OR", Operation::Or), ("XOR", Operation::Xor), ("NOT", Operation::Not)];
+    let known = [
+        ("AND", Operation::And),
+        ("OR", Operation::Or),
+        ("XOR", Operation::Xor),
+        ("NOT", Operation::Not),
+    ];
     let found = known.into_iter().find(|(name, _)| is(arg, name));
     found.map(|(_, operation)| operation).ok_or(ReplyError::Syntax)
 }
@@ -387,7 +442,10 @@ fn join(ctx: &Context<'_>, operation: Operation, sources: &[Option<Key<'_>>], le
         .zip(&mut scratches)
         .map(|(key, scratch)| {
             let entry = key.and_then(|key| ctx.keyspace.found(&key));
-            entry.and_then(|entry| entry.string()).unwrap_or(StringRef::Bytes(b"")).as_bytes(scratch)
+            entry
+                .and_then(|entry| entry.string())
+                .unwrap_or(StringRef::Bytes(b""))
+                .as_bytes(scratch)
         })
         .collect();
     let mut result = Buffer::zeroed(len);
@@ -442,25 +500,45 @@ fn parse_operations(args: Arguments<'_>, settings: &Settings) -> Result<FieldOpe
         let action = if !writes {
             Action::Get
         } else if is(word, "SET") {
-            Action::Set { value: options.int()?, overflow }
+            Action::Set {
+                value: options.int()?,
+                overflow,
+            }
         } else {
-            Action::Add { increment: options.int()?, overflow }
+            Action::Add {
+                increment: options.int()?,
+                overflow,
+            }
         };
-        operations.push(FieldOperation { field, offset, action });
+        operations.push(FieldOperation {
+            field,
+            offset,
+            action,
+        });
     }
     Ok(operations)
 }
 
 fn parse_overflow(arg: &[u8]) -> Result<Overflow, ReplyError> {
-    let known = [("WRAP", Overflow::Wrap), ("SAT", Overflow::Sat), ("FAIL", Overflow::Fail)];
+    let known = [
+        ("WRAP", Overflow::Wrap),
+        ("SAT", Overflow::Sat),
+        ("FAIL", Overflow::Fail),
+    ];
     let found = known.into_iter().find(|(name, _)| is(arg, name));
-    found.map(|(_, overflow)| overflow).ok_or(ReplyError::BitfieldOverflow)
+    found
+        .map(|(_, overflow)| overflow)
+        .ok_or(ReplyError::BitfieldOverflow)
 }
 
 /// Bytes that the string must have for all that is written; `None` when nothing is.
 fn written_len(operations: &[FieldOperation]) -> Option<u64> {
-    let writes = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
-    writes.map(|write| bitmap::bytes_for(write.offset, write.field.width())).max()
+    let writes = operations
+        .iter()
+        .filter(|operation| !matches!(operation.action, Action::Get));
+    writes
+        .map(|write| bitmap::bytes_for(write.offset, write.field.width()))
+        .max()
 }
 
 /// What BITFIELD does with its key: without a write it only reads. A request that cannot be understood counts as a write.
@@ -514,7 +592,12 @@ fn change_fields(ctx: &mut Context<'_>, operations: &[FieldOperation], len: usiz
     let bytes = ctx.keyspace.string_mut(&key, len);
     let mut changes = 0;
     ctx.reply.array(operations.len());
-    for &FieldOperation { field, offset, action } in operations {
+    for &FieldOperation {
+        field,
+        offset,
+        action,
+    } in operations
+    {
         let old = field.get(bytes, offset);
         let new = match action {
             Action::Get => {
@@ -530,7 +613,11 @@ fn change_fields(ctx: &mut Context<'_>, operations: &[FieldOperation], len: usiz
         };
         field.set(bytes, offset, new);
         changes += u64::from(grows || old != new);
-        ctx.reply.integer(if matches!(action, Action::Set { .. }) { old } else { new });
+        ctx.reply.integer(if matches!(action, Action::Set { .. }) {
+            old
+        } else {
+            new
+        });
     }
     // The string has grown even if every write was refused; whoever repeats the request must see it grow, too.
     if changes > 0 || grows {
@@ -597,6 +684,7 @@ mod tests {
             ("BITCOUNT s -1 -5", ":0"),
             ("BITCOUNT s -100 -90", ":4"),
             ("BITCOUNT s -90 -100", ":0"),
+            ("BITCOUNT s -1 -5 FOO", ":0"),
             ("BITCOUNT s 100 200", ":0"),
             ("BITCOUNT s 3 1", ":0"),
             ("BITCOUNT s 0", SYNTAX),
@@ -664,7 +752,11 @@ mod tests {
         for shards in [1, 4] {
             let mut shell = Shell::over(shards);
             shell.check_effects(&[
-                ("MSET a abcdef b foo i 12 empty \"\"", "+OK", &["MSET a abcdef b foo i 12 empty \"\""]),
+                (
+                    "MSET a abcdef b foo i 12 empty \"\"",
+                    "+OK",
+                    &["MSET a abcdef b foo i 12 empty \"\""],
+                ),
                 ("BITOP AND d a b", ":6", &["BITOP AND d a b"]),
                 ("GET d", "\"`bc\\x00\\x00\\x00\"", &[]),
                 ("BITOP or d a b", ":6", &["BITOP or d a b"]),
@@ -677,7 +769,11 @@ mod tests {
                 ("GET d", "\"\\x00\\x00\\x00\\x00\\x00\\x00\"", &[]),
                 ("BITOP OR a a b", ":6", &["BITOP OR a a b"]),
                 ("GET a", "\"goodef\"", &[]),
-                ("BITOP NOT d a b", "-ERR BITOP NOT must be called with a single source key.", &[]),
+                (
+                    "BITOP NOT d a b",
+                    "-ERR BITOP NOT must be called with a single source key.",
+                    &[],
+                ),
                 ("BITOP DIFF d a", SYNTAX, &[]),
                 ("BITOP AND d none empty", ":0", &["BITOP AND d none empty"]),
                 ("GET d", "nil", &[]),
@@ -686,7 +782,10 @@ mod tests {
                 ("BITOP AND d i i", ":2", &["BITOP AND d i i"]),
                 ("GET d", "\"12\"", &[]),
             ]);
-            assert_eq!(shell.entry("d", |entry| (entry.encoding(), entry.expiry())), Some((Encoding::Raw, None)));
+            assert_eq!(
+                shell.entry("d", |entry| (entry.encoding(), entry.expiry())),
+                Some((Encoding::Raw, None))
+            );
         }
     }
 
@@ -695,7 +794,11 @@ mod tests {
         let mut shell = Shell::new();
         shell.run(&format!("SET a {}", "a".repeat(5000)));
         shell.run(&format!("SET b {}", "b".repeat(3000)));
-        shell.check(&[("BITOP XOR d a b", ":5000"), ("BITCOUNT d", ":12000"), ("BITCOUNT d 3000 -1", ":6000")]);
+        shell.check(&[
+            ("BITOP XOR d a b", ":5000"),
+            ("BITCOUNT d", ":12000"),
+            ("BITCOUNT d 3000 -1", ":6000"),
+        ]);
     }
 
     #[test]
@@ -707,31 +810,56 @@ mod tests {
             ("STRLEN k", ":0", &[]),
             ("BITFIELD k SET u8 0 255", "[:0]", &["BITFIELD k SET u8 0 255"]),
             ("BITFIELD k SET u8 0 255", "[:255]", &[]),
-            ("bitfield k get u8 0 GET i8 0 GET u4 4 GET u8 #1", "[:255, :-1, :15, :0]", &[]),
+            (
+                "bitfield k get u8 0 GET i8 0 GET u4 4 GET u8 #1",
+                "[:255, :-1, :15, :0]",
+                &[],
+            ),
             ("BITFIELD k INCRBY u8 0 1", "[:0]", &["BITFIELD k INCRBY u8 0 1"]),
             ("BITFIELD k INCRBY u8 0 0", "[:0]", &[]),
-            ("BITFIELD k OVERFLOW SAT INCRBY u8 0 300", "[:255]", &["BITFIELD k OVERFLOW SAT INCRBY u8 0 300"]),
+            (
+                "BITFIELD k OVERFLOW SAT INCRBY u8 0 300",
+                "[:255]",
+                &["BITFIELD k OVERFLOW SAT INCRBY u8 0 300"],
+            ),
             ("BITFIELD k OVERFLOW fail INCRBY u8 0 1", "[nil]", &[]),
             ("BITFIELD k OVERFLOW FAIL SET u8 0 256", "[nil]", &[]),
             ("BITFIELD k SET u8 0 -1", "[:255]", &[]),
-            ("BITFIELD k OVERFLOW WRAP SET i8 0 200", "[:-1]", &["BITFIELD k OVERFLOW WRAP SET i8 0 200"]),
-            ("BITFIELD k OVERFLOW SAT SET i8 0 200", "[:-56]", &["BITFIELD k OVERFLOW SAT SET i8 0 200"]),
+            (
+                "BITFIELD k OVERFLOW WRAP SET i8 0 200",
+                "[:-1]",
+                &["BITFIELD k OVERFLOW WRAP SET i8 0 200"],
+            ),
+            (
+                "BITFIELD k OVERFLOW SAT SET i8 0 200",
+                "[:-56]",
+                &["BITFIELD k OVERFLOW SAT SET i8 0 200"],
+            ),
             ("BITFIELD k GET i64 0", "[:9151314442816847872]", &[]),
             ("BITFIELD k GET u63 0", "[:4575657221408423936]", &[]),
             ("BITFIELD k SET u8 #3 7", "[:0]", &["BITFIELD k SET u8 #3 7"]),
             ("STRLEN k", ":4", &[]),
-            ("BITFIELD grown SET u8 100 0", "[:0]", &["BITFIELD grown SET u8 100 0"]),
+            (
+                "BITFIELD grown SET u8 100 0",
+                "[:0]",
+                &["BITFIELD grown SET u8 100 0"],
+            ),
             ("STRLEN grown", ":14", &[]),
             ("SET i 12", "+OK", &["SET i 12"]),
             ("BITFIELD i GET u16 0", "[:12594]", &[]),
             ("BITFIELD i SET u8 0 50", "[:49]", &["BITFIELD i SET u8 0 50"]),
             ("GET i", "\"22\"", &[]),
         ]);
-        let answer = shell.run("BITFIELD new SET u8 0 1 INCRBY u8 8 1 GET u8 8 OVERFLOW FAIL INCRBY u8 0 255");
+        let answer =
+            shell.run("BITFIELD new SET u8 0 1 INCRBY u8 8 1 GET u8 8 OVERFLOW FAIL INCRBY u8 0 255");
         assert_eq!((answer.reply.as_str(), answer.changes), ("[:0, :1, :1, nil]", 2));
         // A string grows for a write that is then refused, and so it has to at those who repeat the request.
         shell.check_effects(&[
-            ("BITFIELD refused OVERFLOW FAIL SET u8 0 256", "[nil]", &["BITFIELD refused OVERFLOW FAIL SET u8 0 256"]),
+            (
+                "BITFIELD refused OVERFLOW FAIL SET u8 0 256",
+                "[nil]",
+                &["BITFIELD refused OVERFLOW FAIL SET u8 0 256"],
+            ),
             ("STRLEN refused", ":1", &[]),
         ]);
     }
@@ -740,8 +868,14 @@ mod tests {
     fn fields_of_64_bits_overflow_as_asked() {
         let (max, min) = (i64::MAX, i64::MIN);
         Shell::new().check(&[
-            (&format!("BITFIELD k SET i64 0 {max} INCRBY i64 0 1"), &format!("[:0, :{min}]")),
-            (&format!("BITFIELD k OVERFLOW SAT INCRBY i64 0 -1 INCRBY i64 0 {max}"), &format!("[:{min}, :-1]")),
+            (
+                &format!("BITFIELD k SET i64 0 {max} INCRBY i64 0 1"),
+                &format!("[:0, :{min}]"),
+            ),
+            (
+                &format!("BITFIELD k OVERFLOW SAT INCRBY i64 0 -1 INCRBY i64 0 {max}"),
+                &format!("[:{min}, :-1]"),
+            ),
             (&format!("BITFIELD k OVERFLOW FAIL INCRBY i64 0 {min}"), "[nil]"),
             ("BITFIELD k INCRBY i64 0 9223372036854775808", NOT_INTEGER),
         ]);
@@ -749,12 +883,14 @@ mod tests {
 
     #[test]
     fn malformed_fields_are_refused_before_anything_changes() {
-        let bad_type =
-            "-ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.";
+        let bad_type = "-ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.";
         let mut shell = Shell::new();
         shell.settings.proto_max_bulk_len = 1 << 20;
         shell.check(&[
-            ("BITFIELD k OVERFLOW FOO GET u8 0", "-ERR Invalid OVERFLOW type specified"),
+            (
+                "BITFIELD k OVERFLOW FOO GET u8 0",
+                "-ERR Invalid OVERFLOW type specified",
+            ),
             ("BITFIELD k OVERFLOW", SYNTAX),
             ("BITFIELD k GET u64 0", bad_type),
             ("BITFIELD k GET i65 0", bad_type),
@@ -775,8 +911,14 @@ mod tests {
             ("BITFIELD k SET u8 8388601 1", "[:0]"),
             ("STRLEN k", ":1048577"),
             ("BITFIELD_RO k GET u8 8388600 OVERFLOW SAT", "[:0]"),
-            ("BITFIELD_RO k SET u8 0 1", "-ERR BITFIELD_RO only supports the GET subcommand"),
-            ("BITFIELD_RO k INCRBY u8 0 1", "-ERR BITFIELD_RO only supports the GET subcommand"),
+            (
+                "BITFIELD_RO k SET u8 0 1",
+                "-ERR BITFIELD_RO only supports the GET subcommand",
+            ),
+            (
+                "BITFIELD_RO k INCRBY u8 0 1",
+                "-ERR BITFIELD_RO only supports the GET subcommand",
+            ),
             ("BITFIELD_RO k FOO", SYNTAX),
             ("BITFIELD_RO k", "[]"),
         ]);

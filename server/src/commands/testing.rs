@@ -78,7 +78,13 @@ impl Shell {
     /// A shell over so many partitions: keys go to that of their slot.
     pub(crate) fn over(shards: usize) -> Self {
         let clock = Clock::manual(Duration::from_millis(START_MS as u64));
-        let node = Node::new(Config::default(), clock, Log::new(Target::Silent, Level::Nothing), shards, SEED);
+        let node = Node::new(
+            Config::default(),
+            clock,
+            Log::new(Target::Silent, Level::Nothing),
+            shards,
+            SEED,
+        );
         let settings = Settings::clone(&node.settings.load());
         let partition = |shard| {
             let options = KeyspaceOptions {
@@ -131,7 +137,10 @@ impl Shell {
     /// What `look` sees of the entry of a key in the client's database, expired or not.
     pub(crate) fn entry<T>(&mut self, key: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
         let (shard, db) = (self.shard_of(key.as_bytes()), usize::from(self.client.db));
-        let key = self.node.hasher.key(key.as_bytes(), slot_of(key.as_bytes()).number());
+        let key = self
+            .node
+            .hasher
+            .key(key.as_bytes(), slot_of(key.as_bytes()).number());
         self.partition(shard).keyspace.database(db).peek(&key).map(look)
     }
 
@@ -154,7 +163,10 @@ impl Shell {
         let mut words = words(line);
         let mut buffer = Buffer::new();
         buffer.extend(&std::mem::take(&mut words[index]));
-        self.run_request(&words.iter().map(Vec::as_slice).collect::<Vec<_>>(), Some((index, buffer)))
+        self.run_request(
+            &words.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+            Some((index, buffer)),
+        )
     }
 
     /// Runs lines and compares their replies.
@@ -202,7 +214,12 @@ impl Shell {
         };
         Answer {
             reply: show_all(&raw),
-            effects: self.expired().into_iter().chain(repeated).map(|words| show_words(&words)).collect(),
+            effects: self
+                .expired()
+                .into_iter()
+                .chain(repeated)
+                .map(|words| show_words(&words))
+                .collect(),
             changes,
             raw,
         }
@@ -212,7 +229,8 @@ impl Shell {
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
         let keys = partitions.flat_map(|partition| partition.expired.drain(..));
-        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()]).collect()
+        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()])
+            .collect()
     }
 
     fn dispatch(
@@ -230,28 +248,35 @@ impl Shell {
             Runs::OnSession(handler) => handler(&mut self.session(args, out)),
             Runs::OnKeys(handler) | Runs::OnKeysLong(handler) => {
                 let shards = self.shards_of_keys(known, args);
-                self.on_shards(&shards, args, adopted, effects, out, |ctx| handler(ctx))
+                self.on_shards(&shards, args, adopted, effects, out, handler)
             }
             Runs::OnAllShards(handler) => {
                 let shards: Vec<_> = (0..self.partitions.len()).collect();
-                self.on_shards(&shards, args, adopted, effects, out, |ctx| handler(ctx))
+                self.on_shards(&shards, args, adopted, effects, out, handler)
             }
             Runs::OnCursorShard(handler) => {
                 let shard = self.shard_of_cursor(args)?;
-                self.on_shards(&[shard], args, adopted, effects, out, |ctx| handler(ctx))
+                self.on_shards(&[shard], args, adopted, effects, out, handler)
             }
             Runs::OnEveryShard(handler, merge) => {
                 let mut parts = Vec::new();
                 for shard in 0..self.partitions.len() {
                     let mut bytes = Vec::new();
-                    let count = self.on_shards(&[shard], args, None, effects, &mut bytes, |ctx| handler(ctx))?;
+                    let count = self.on_shards(&[shard], args, None, effects, &mut bytes, handler)?;
                     parts.push(Part { count, bytes });
                 }
                 merge(&mut self.session(args, out), &parts)
             }
             Runs::OnEveryLoop(handler, merge) => {
                 let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
-                let part = |clients| handler(&mut Clients { args, asker, clients, now_ms });
+                let part = |clients| {
+                    handler(&mut Clients {
+                        args,
+                        asker,
+                        clients,
+                        now_ms,
+                    })
+                };
                 let own = part(Box::new(std::iter::once(&mut self.client)))?;
                 let other = part(Box::new(self.others.iter_mut()))?;
                 merge(&mut self.session(args, out), &[own, other])
@@ -266,7 +291,10 @@ impl Shell {
                 };
                 let db = session.client.db;
                 let held = Held::Many(&mut self.partitions);
-                handler(&mut session, &mut View::new(held, self.node.hasher, self.stamp, db))
+                handler(
+                    &mut session,
+                    &mut View::new(held, self.node.hasher, self.stamp, db),
+                )
             }
             Runs::Exec | Runs::Container => panic!("run by the event loop, or by a subcommand"),
         }
@@ -345,21 +373,25 @@ impl Shell {
 
 impl std::fmt::Debug for Shell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shell").field("client", &self.client.id).finish_non_exhaustive()
+        f.debug_struct("Shell")
+            .field("client", &self.client.id)
+            .finish_non_exhaustive()
     }
 }
 
 /// The row that a request means, which is that of a subcommand where the command is a container.
 fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
     let shown = String::from_utf8_lossy(args.at(0)).into_owned();
-    let known = super::registry().find(args.at(0)).ok_or_else(|| ReplyError::UnknownCommand(shown.clone()))?;
+    let known = super::registry()
+        .find(args.at(0))
+        .ok_or_else(|| ReplyError::UnknownCommand(shown.clone()))?;
     if known.subcommands.is_empty() {
         return Ok(known);
     }
     match args.get(1) {
         None if matches!(known.row.runs, Runs::Container) => Err(ReplyError::arity(known.full_name.clone())),
         None => Ok(known),
-        Some(word) => known.subcommand(word).ok_or_else(|| ReplyError::UnknownCommand(shown)),
+        Some(word) => known.subcommand(word).ok_or(ReplyError::UnknownCommand(shown)),
     }
 }
 
@@ -392,7 +424,13 @@ pub(crate) fn words(line: &str) -> Vec<Vec<u8>> {
 }
 
 fn show_words(words: &[Vec<u8>]) -> String {
-    let show = |word: &Vec<u8>| if word.is_empty() { "\"\"".to_owned() } else { word.escape_ascii().to_string() };
+    let show = |word: &Vec<u8>| {
+        if word.is_empty() {
+            "\"\"".to_owned()
+        } else {
+            word.escape_ascii().to_string()
+        }
+    };
     words.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
@@ -400,7 +438,10 @@ fn show_words(words: &[Vec<u8>]) -> String {
 fn show_all(mut raw: &[u8]) -> String {
     let (mut parser, mut shown) = (ReplyParser::default(), Vec::new());
     while !raw.is_empty() {
-        let (value, end) = parser.parse(raw).expect("a reply is well formed").expect("a reply is complete");
+        let (value, end) = parser
+            .parse(raw)
+            .expect("a reply is well formed")
+            .expect("a reply is complete");
         shown.push(show(&value));
         raw = &raw[end..];
     }
@@ -411,7 +452,10 @@ fn show_all(mut raw: &[u8]) -> String {
 pub(crate) fn show(value: &Value) -> String {
     let list = |values: &[Value]| format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", "));
     let pairs = |pairs: &[(Value, Value)]| {
-        let shown: Vec<_> = pairs.iter().map(|(key, value)| format!("{}: {}", show(key), show(value))).collect();
+        let shown: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| format!("{}: {}", show(key), show(value)))
+            .collect();
         format!("{{{}}}", shown.join(", "))
     };
     match value {
@@ -435,7 +479,10 @@ pub(crate) fn show(value: &Value) -> String {
 
 #[test]
 fn lines_are_split_into_words() {
-    assert_eq!(words(r#"SET  k "" "a b\x00\n\"""#), [&b"SET"[..], b"k", b"", b"a b\0\n\""]);
+    assert_eq!(
+        words(r#"SET  k "" "a b\x00\n\"""#),
+        [&b"SET"[..], b"k", b"", b"a b\0\n\""]
+    );
 }
 
 #[test]

@@ -63,6 +63,15 @@ choices! {
         /// Not a line.
         Nothing = "nothing",
     }
+    /// `io-backend`: how loops wait for their clients' sockets.
+    IoBackend {
+        /// Completion where the system has it, else readiness.
+        Auto = "auto",
+        /// Readiness.
+        Epoll = "epoll",
+        /// Completion, or the start fails.
+        IoUring = "io_uring",
+    }
     /// `maxmemory-policy`: what gives way when memory is full.
     EvictionPolicy {
         /// Keys with an expiry, the least recently used first.

@@ -6,7 +6,7 @@
 //! (`accepted`), and is kept and shown all the same.
 
 use super::choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, LogLevel, OomScoreAdj,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel, OomScoreAdj,
     Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
 use super::special::{
@@ -293,6 +293,8 @@ directives! {
 
     /// Shards, each a thread with its part of the keys; 0 for as many as there are cores.
     shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).immutable();
+    /// How loops wait for their clients' sockets.
+    io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").immutable();
     /// Threads for input and output.
     io_threads: u32 = 1, Row::new("io-threads").range(1, 128).immutable().accepted(SHARD_IO);
     /// Whether those threads read and parse.

@@ -12,7 +12,7 @@ use shardis_storage::memory::Buffer;
 
 use crate::limits::{CARRY_BYTES_MAX, CHUNK_BYTES, READ_BYTES_MAX, READ_BYTES_MIN};
 use crate::shard::chunk::{Chunk, ChunkPool};
-use crate::shard::poll::Socket;
+use crate::shard::poll::Link;
 
 /// The unexecuted input of one connection.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ pub enum Received {
 
 impl Input {
     /// Reads once from the socket.
-    pub fn receive(&mut self, socket: &mut Socket, reading: &mut Reading<'_>) -> Received {
+    pub fn receive(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
         debug_assert!(self.fresh.is_none(), "what was read before is parsed or kept before more is read");
         if self.filling.is_some() {
             return self.fill(socket);
@@ -102,7 +102,7 @@ impl Input {
     }
 
     /// Reads more of a request that has outgrown the chunks.
-    fn grow(&mut self, socket: &mut Socket, reading: &mut Reading<'_>) -> Received {
+    fn grow(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
         let start = self.kept.len();
         self.kept.resize(start + READ_BYTES_MAX, 0);
         let received = received(socket.read(&mut self.kept[start..]), READ_BYTES_MAX);
@@ -119,7 +119,7 @@ impl Input {
     }
 
     /// Reads more of a big argument, into its own buffer.
-    fn fill(&mut self, socket: &mut Socket) -> Received {
+    fn fill(&mut self, socket: &mut Link<'_>) -> Received {
         let Some(filling) = &mut self.filling else { return Received::Nothing };
         let missing = filling.len - filling.buffer.len();
         let space = filling.buffer.spare_mut(missing.min(READ_BYTES_MAX * 16));

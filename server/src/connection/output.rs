@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES};
-use crate::shard::poll::Socket;
+use crate::shard::poll::Link;
 
 /// The replies of one connection.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl Output {
     ///
     /// # Errors
     /// What the socket says, except that it would block.
-    pub fn write(&mut self, socket: &mut Socket, written: &mut u64) -> io::Result<bool> {
+    pub fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
         while self.sent < self.bytes.len() {
             match socket.write(&self.bytes[self.sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

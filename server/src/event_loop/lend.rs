@@ -1,8 +1,8 @@
 //! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the command
 //! with plain access to all of them.
 //!
-//! If all of them are free at this moment, the loop holds their cells while it runs, and nobody notices. Otherwise it asks
-//! the owners, in ascending order of shards, and each hands its partition over by value once it has done what came
+//! If all of them are free at this moment or soon, the loop holds their cells while it runs, and nobody notices. Otherwise it
+//! asks the owners, in ascending order of shards, and each hands its partition over by value once it has done what came
 //! before. Two coordinators can wait for each other only in ascending order, so never in a circle.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use crate::dispatch::transaction;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::{OwnedRequest, Partition, Session, View};
-use crate::limits::BORROW_TRIES;
+use crate::limits::BORROW_LIMIT;
 use crate::shard::inbox::{Batch, Message};
 use crate::spec::{Registered, Runs};
 
@@ -110,7 +110,7 @@ impl EventLoop {
         let mesh = std::sync::Arc::clone(&self.mesh);
         let mut cells: SmallVec<[_; 8]> = SmallVec::new();
         for shard in shards.iter() {
-            match mesh.cell(shard).borrow(BORROW_TRIES) {
+            match mesh.cell(shard).borrow_within(BORROW_LIMIT) {
                 Some(held) => cells.push((shard, held)),
                 None => return false,
             }

@@ -61,8 +61,9 @@ impl EventLoop {
         let Turn { source, filled, pool, .. } = &mut self.turn;
         connection.input.keep(&mut source.chunks);
         let mut reading = Reading { chunks: &mut source.chunks, filled, pool };
-        match connection.input.receive(&mut connection.socket, &mut reading) {
+        match connection.input.receive(&mut self.poll.link(&mut connection.socket, number), &mut reading) {
             Received::Bytes { count, more } => {
+                let more = more || connection.ends;
                 connection.readable = more;
                 connection.client.active_ms = self.now_us / 1000;
                 self.node.stats[self.index].bytes_in.add(count as u64);

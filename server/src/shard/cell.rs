@@ -7,6 +7,8 @@
 //! - *Lending* takes the data out, by value: the cell is then empty, for as long as a command over several shards needs
 //!   it, and everybody finds it so. Only the owner lends, on request, and it puts back what returns.
 
+use std::time::Duration;
+
 use super::sync::{Mutex, MutexGuard, spin_loop};
 
 /// A place for the data of one shard.
@@ -43,6 +45,13 @@ impl<T> Cell<T> {
             spin_loop();
         }
         None
+    }
+
+    /// For a command over several shards: holds the data if that is possible within `limit`. It may hold other cells
+    /// meanwhile, if it takes them in ascending order; the limit keeps it from waiting for a long command. `None` when it
+    /// is taken for longer, or lent.
+    pub fn borrow_within(&self, limit: Duration) -> Option<Held<'_, T>> {
+        self.content.try_lock_for(limit).and_then(Held::of)
     }
 
     /// For the owner: takes the data out, to lend it. `None` when it is lent already.

@@ -1,17 +1,23 @@
-//! The only file that waits: sockets, listeners and the doorbell of one loop behind one face.
+//! The only place that waits: sockets, listeners and the doorbell of one loop behind one face.
 //!
-//! Edge-triggered: after an event, a socket is read until a read comes back short, and written until it would block. What
-//! the loop above relies on is no more than [`Poll::wait`], [`Socket`] and tokens, so that another way to wait for sockets
-//! is another file beside this one.
+//! Two ways to wait stand behind it: readiness (`poll/epoll.rs`, everywhere) and completion (`poll/ring.rs`: Linux's io_uring,
+//! which hands over many reads and writes in one system call). What the loop relies on is the same: after an event a
+//! socket is read until a read comes back short, and written until it would block.
+
+mod epoll;
+#[expect(unsafe_code, reason = "it shares memory with the kernel; the rules are in its header")]
+mod ring;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Events, Interest, Token};
 
-use super::doorbell::Wake;
+use crate::config::IoBackend;
+use epoll::Epoll;
+pub use epoll::Waker;
+use ring::Ring;
 
 /// What happened to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,66 +35,48 @@ pub enum Event {
         readable: bool,
         /// It may be written.
         writable: bool,
+        /// The client has sent all it will: behind the data, if any, is the end.
+        ended: bool,
     },
 }
-
-const WAKE: Token = Token(usize::MAX);
-/// Listeners count down from here, connections up from zero.
-const LISTENERS: usize = usize::MAX - 1;
-const LISTENERS_MAX: usize = 64;
-/// Events taken from the kernel in one wait.
-const EVENTS_PER_WAIT: usize = 1024;
 
 /// The sockets of one loop.
 #[derive(Debug)]
 pub struct Poll {
-    poll: mio::Poll,
-    events: Events,
-}
-
-/// Ends the wait of a [`Poll`].
-#[derive(Debug)]
-pub struct Waker(mio::Waker);
-
-impl Wake for Waker {
-    fn wake(&self) {
-        // The only error is that the counter is full: then it is readable, and the loop will wake.
-        let _ = self.0.wake();
-    }
+    /// Listeners and the doorbell; clients too, unless there is a ring.
+    epoll: Epoll,
+    /// Clients' sockets, where the system has rings.
+    ring: Option<Box<Ring>>,
 }
 
 impl Poll {
     /// A poll that waits for nothing yet, and what wakes it.
     ///
     /// # Errors
-    /// When the system has no file descriptors left.
-    pub fn new() -> io::Result<(Self, Waker)> {
-        let poll = mio::Poll::new()?;
-        let waker = Waker(mio::Waker::new(poll.registry(), WAKE)?);
-        Ok((Self { poll, events: Events::with_capacity(EVENTS_PER_WAIT) }, waker))
+    /// When the system has no file descriptors left, or lacks what `backend` insists on.
+    pub fn new(backend: IoBackend) -> io::Result<(Self, Waker)> {
+        let (epoll, waker) = Epoll::new()?;
+        let ring = match backend {
+            IoBackend::Epoll => None,
+            IoBackend::IoUring => Some(Box::new(Ring::new(epoll.fd())?)),
+            IoBackend::Auto => Ring::new(epoll.fd()).ok().map(Box::new),
+        };
+        Ok((Self { epoll, ring }, waker))
+    }
+
+    /// The way it waits, as INFO names it.
+    pub fn backend(&self) -> &'static str {
+        if self.ring.is_some() { "io_uring" } else { "epoll" }
     }
 
     /// Waits for events, at most `timeout`, and reports them to `on_event`.
     ///
     /// # Errors
     /// What the system says; an interruption by a signal is not an error.
-    pub fn wait(&mut self, timeout: Option<Duration>, mut on_event: impl FnMut(Event)) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            outcome => outcome?,
-        }
-        for event in &self.events {
-            match event.token() {
-                WAKE => {}
-                Token(token) if token > LISTENERS - LISTENERS_MAX => {
-                    on_event(Event::Accept { listener: LISTENERS - token });
-                }
-                Token(connection) => on_event(Event::Socket {
-                    connection,
-                    readable: event.is_readable() || event.is_read_closed() || event.is_error(),
-                    writable: event.is_writable(),
-                }),
-            }
+    pub fn wait(&mut self, timeout: Duration, mut on_event: impl FnMut(Event)) -> io::Result<()> {
+        let Some(ring) = &mut self.ring else { return self.epoll.wait(timeout, on_event) };
+        if ring.wait(timeout, &mut on_event)? {
+            self.epoll.wait(Duration::ZERO, on_event)?;
         }
         Ok(())
     }
@@ -97,12 +85,27 @@ impl Poll {
     ///
     /// # Errors
     /// What the system says.
-    pub fn add(&self, socket: &mut Socket, connection: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match socket {
-            Socket::Tcp(stream) => self.poll.registry().register(stream, Token(connection), interest),
-            Socket::Unix(stream) => self.poll.registry().register(stream, Token(connection), interest),
+    pub fn add(&mut self, socket: &mut Socket, connection: usize) -> io::Result<()> {
+        match &mut self.ring {
+            None => self.epoll.add(socket, connection),
+            Some(ring) => {
+                ring.add(socket.fd(), connection);
+                Ok(())
+            }
         }
+    }
+
+    /// Ends waiting for a connection's socket, which is about to be dropped.
+    pub fn remove(&mut self, socket: &Socket, connection: usize) {
+        if let Some(ring) = &mut self.ring {
+            socket.shut_down();
+            ring.remove(connection);
+        }
+    }
+
+    /// Whether bytes that [`Link::write`] took are still to be sent. When they are sent, the socket is reported writable.
+    pub fn is_sending(&mut self, connection: usize) -> bool {
+        self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
     /// Begins to wait for a listener.
@@ -110,10 +113,47 @@ impl Poll {
     /// # Errors
     /// What the system says.
     pub fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
-        let token = Token(LISTENERS - number);
-        match listener {
-            Listener::Tcp(listener) => self.poll.registry().register(listener, token, Interest::READABLE),
-            Listener::Unix(listener) => self.poll.registry().register(listener, token, Interest::READABLE),
+        self.epoll.add_listener(listener, number)
+    }
+
+    /// The way to read and write one connection's socket.
+    #[inline]
+    pub fn link<'a>(&'a mut self, socket: &'a mut Socket, connection: usize) -> Link<'a> {
+        Link { ring: self.ring.as_deref_mut(), socket, connection }
+    }
+}
+
+/// One connection's socket, for reading and writing.
+#[derive(Debug)]
+pub struct Link<'a> {
+    ring: Option<&'a mut Ring>,
+    socket: &'a mut Socket,
+    connection: usize,
+}
+
+impl Link<'_> {
+    /// Reads what is there into `buffer`; 0 bytes are the end of the connection.
+    ///
+    /// # Errors
+    /// What the system says, `WouldBlock` included.
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match (&mut self.ring, &mut *self.socket) {
+            (Some(ring), _) => ring.read(self.connection, buffer),
+            (None, Socket::Tcp(stream)) => stream.read(buffer),
+            (None, Socket::Unix(stream)) => stream.read(buffer),
+        }
+    }
+
+    /// Writes as much of `bytes` as is taken; what is taken will be sent unless the connection breaks.
+    ///
+    /// # Errors
+    /// What the system says, `WouldBlock` included.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match (&mut self.ring, &mut *self.socket) {
+            (Some(ring), _) => ring.write(self.connection, bytes),
+            (None, socket) => socket.write(bytes),
         }
     }
 }
@@ -137,23 +177,10 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Reads what is there into `buffer`.
+    /// Writes at once what the socket takes: for a last word to a client that is not let in.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` included.
-    #[inline]
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-
-    /// Writes as much of `bytes` as the socket takes.
-    ///
-    /// # Errors
-    /// What the system says, `WouldBlock` included.
-    #[inline]
+    /// What the system says.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
@@ -167,5 +194,13 @@ impl Socket {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
         }
+    }
+
+    fn shut_down(&self) {
+        // A connection that is broken already says so; it goes all the same.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
+        };
     }
 }

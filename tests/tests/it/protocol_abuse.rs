@@ -231,7 +231,10 @@ fn requests_that_are_too_long() {
 #[test]
 fn a_browser_is_hung_up_on() {
     for server in [node::start(1), node::start(4)] {
-        let verdict = judge(&server, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\nSET from web\r\n");
+        let verdict = judge(
+            &server,
+            b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\nSET from web\r\n",
+        );
         assert!(verdict.is_closed, "{}", told(&verdict));
         assert!(server.connect().line("GET from").is_null());
     }

@@ -1,0 +1,506 @@
+//! UNSAFE. Waiting for completion: io_uring (Linux 6.1 and later).
+//!
+//! Every socket has a standing order to receive, into buffers that the kernel picks from a ring of ours; writes of a turn
+//! are handed over together with the next wait, in one system call. A standing order is taken back from a connection that
+//! is not read, so that it cannot use up the buffers of all.
+//!
+//! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
+//!
+//! What the kernel is given, and for how long it stays as it is:
+//! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, ours until it
+//!   is published again; mapped as long as the ring;
+//! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; a connection that goes leaves
+//!   them in `Ring::orphans` until the completion has come.
+//!
+//! The ring is made where the node starts and used by one thread only, which enables it with its first wait.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::Event;
+
+/// Requests that fit the submission queue; more are handed over in between.
+const SUBMISSIONS: u32 = 1024;
+/// Completions that the kernel can hold.
+const COMPLETIONS: u32 = 8192;
+/// Receive buffers, a power of two.
+const BUFFERS: u16 = 512;
+/// Bytes of one receive buffer.
+const BUFFER_BYTES: usize = 4096;
+/// The only group of buffers.
+const GROUP: u16 = 0;
+/// Buffers that wait to be read from one connection before its order to receive is taken back.
+const WAITING_MAX: usize = 16;
+/// Bytes taken for one send.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+/// A link keeps at most this much room for bytes to send.
+const SEND_BYTES_KEPT: usize = 16 * 1024;
+
+/// Sockets whose reads and writes complete.
+pub(super) struct Ring {
+    ring: IoUring,
+    buffers: Buffers,
+    links: Vec<Option<Box<Link>>>,
+    /// Bytes being sent for connections that are gone, by the token of the send.
+    orphans: HashMap<u64, Vec<u8>>,
+    /// Links whose order to receive ended because no buffer was free.
+    starved: Vec<usize>,
+    next_generation: u32,
+    epoll: RawFd,
+    enabled: bool,
+}
+
+/// One connection's socket.
+struct Link {
+    fd: RawFd,
+    generation: u32,
+    /// What has come and was not read: buffer, first unread byte, end.
+    received: VecDeque<(u16, usize, usize)>,
+    /// The connection has ended: with an error of the system, or in order (0).
+    ended: Option<i32>,
+    /// The order to receive stands.
+    receiving: bool,
+    /// It is being taken back.
+    cancelling: bool,
+    /// Bytes being sent, and how far.
+    sending: Vec<u8>,
+    sent: usize,
+    in_flight: bool,
+    /// A write was refused meanwhile: the end of the send is an event.
+    wants_to_write: bool,
+}
+
+/// What a completion is about, in its 64 bits of user data: kind, generation of the link, connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Token {
+    kind: Kind,
+    generation: u32,
+    connection: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Receive = 1,
+    Send,
+    Cancel,
+    Epoll,
+}
+
+const GENERATION_BITS: u32 = 28;
+
+impl Token {
+    fn encode(self) -> u64 {
+        (self.kind as u64) << 60 | u64::from(self.generation) << 32 | self.connection as u64
+    }
+
+    fn decode(data: u64) -> Option<Self> {
+        let kind = match data >> 60 {
+            1 => Kind::Receive,
+            2 => Kind::Send,
+            3 => Kind::Cancel,
+            4 => Kind::Epoll,
+            _ => return None,
+        };
+        let generation = (data >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
+        Some(Self { kind, generation, connection: data as u32 as usize })
+    }
+}
+
+impl Ring {
+    /// A ring that also watches an epoll descriptor.
+    ///
+    /// # Errors
+    /// When the system has no rings, or none of the kind that is used here.
+    pub(super) fn new(epoll: RawFd) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_r_disabled()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_defer_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let buffers = Buffers::new();
+        // SAFETY: the entries are page-aligned, zeroed, as many as said, and outlive the ring: the fields of a struct are
+        // dropped in order, and `ring` is declared before `buffers`.
+        unsafe { ring.submitter().register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)? };
+        let mut made = Self {
+            ring,
+            buffers,
+            links: Vec::new(),
+            orphans: HashMap::new(),
+            starved: Vec::new(),
+            next_generation: 0,
+            epoll,
+            enabled: false,
+        };
+        (0..BUFFERS).for_each(|buffer| made.buffers.give_back(buffer));
+        Ok(made)
+    }
+
+    /// Begins to receive from a connection's socket.
+    pub(super) fn add(&mut self, fd: RawFd, connection: usize) {
+        if self.links.len() <= connection {
+            self.links.resize_with(connection + 1, || None);
+        }
+        self.next_generation = (self.next_generation + 1) & ((1 << GENERATION_BITS) - 1);
+        self.links[connection] = Some(Box::new(Link {
+            fd,
+            generation: self.next_generation,
+            received: VecDeque::new(),
+            ended: None,
+            receiving: false,
+            cancelling: false,
+            sending: Vec::new(),
+            sent: 0,
+            in_flight: false,
+            wants_to_write: false,
+        }));
+        self.receive(connection);
+    }
+
+    /// Forgets a connection. Its socket has been shut down, so what is under way completes soon.
+    pub(super) fn remove(&mut self, connection: usize) {
+        let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else { return };
+        for (buffer, ..) in link.received.drain(..) {
+            self.buffers.give_back(buffer);
+        }
+        if link.in_flight {
+            let token = Token { kind: Kind::Send, generation: link.generation, connection };
+            self.orphans.insert(token.encode(), link.sending);
+        }
+    }
+
+    /// Gives the order to receive.
+    fn receive(&mut self, connection: usize) {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        if link.receiving || link.ended.is_some() {
+            return;
+        }
+        link.receiving = true;
+        let token = Token { kind: Kind::Receive, generation: link.generation, connection };
+        let entry = opcode::RecvMulti::new(Fd(link.fd), GROUP).build().user_data(token.encode());
+        self.push(entry);
+    }
+
+    /// Takes the order to receive back.
+    fn stop_receiving(&mut self, connection: usize) {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        if !link.receiving || link.cancelling {
+            return;
+        }
+        link.cancelling = true;
+        let target = Token { kind: Kind::Receive, generation: link.generation, connection };
+        let token = Token { kind: Kind::Cancel, ..target };
+        self.push(opcode::AsyncCancel::new(target.encode()).build().user_data(token.encode()));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: what entries point to lives until their completion, see the header.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: what is in it is handed over. An error leaves it full, and is met again by the wait.
+            if self.ring.submit().is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Reads what has come.
+    pub(super) fn read(&mut self, connection: usize, out: &mut [u8]) -> io::Result<usize> {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return Ok(0) };
+        let mut count = 0;
+        while count < out.len()
+            && let Some((buffer, from, end)) = link.received.front_mut()
+        {
+            let bytes = &self.buffers.bytes(*buffer)[*from..*end];
+            let taken = bytes.len().min(out.len() - count);
+            out[count..count + taken].copy_from_slice(&bytes[..taken]);
+            count += taken;
+            *from += taken;
+            if *from == *end {
+                let buffer = *buffer;
+                link.received.pop_front();
+                self.buffers.give_back(buffer);
+            }
+        }
+        if link.received.is_empty() && !link.receiving {
+            self.receive(connection);
+        }
+        if count > 0 {
+            return Ok(count);
+        }
+        match self.links[connection].as_ref().and_then(|link| link.ended) {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(0) => Ok(0),
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Takes bytes to send, unless a send is under way.
+    pub(super) fn write(&mut self, connection: usize, bytes: &[u8]) -> io::Result<usize> {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        match link.ended {
+            Some(error) if error != 0 => return Err(io::Error::from_raw_os_error(error)),
+            _ => {}
+        }
+        if link.in_flight {
+            link.wants_to_write = true;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = bytes.len().min(SEND_BYTES_MAX);
+        link.sending.clear();
+        link.sending.extend_from_slice(&bytes[..count]);
+        link.sent = 0;
+        self.send(connection);
+        Ok(count)
+    }
+
+    /// Hands over what is left to send.
+    fn send(&mut self, connection: usize) {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        link.in_flight = true;
+        let rest = &link.sending[link.sent..];
+        let token = Token { kind: Kind::Send, generation: link.generation, connection };
+        let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL)
+            .build()
+            .user_data(token.encode());
+        self.push(entry);
+    }
+
+    /// Hands over what is to be sent and waits for completions. True when the epoll descriptor became ready.
+    pub(super) fn wait(&mut self, timeout: Duration, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
+        if !self.enabled {
+            self.ring.submitter().register_enable_rings()?;
+            self.enabled = true;
+            self.watch_epoll();
+        }
+        for connection in std::mem::take(&mut self.starved) {
+            self.receive(connection);
+        }
+        let limit = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let args = SubmitArgs::new().timespec(&limit);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
+        }
+        self.complete(on_event)
+    }
+
+    fn watch_epoll(&mut self) {
+        let token = Token { kind: Kind::Epoll, generation: 0, connection: 0 };
+        let entry = opcode::PollAdd::new(Fd(self.epoll), libc::POLLIN as u32).multi(true).build();
+        self.push(entry.user_data(token.encode()));
+    }
+
+    /// Takes in what has completed.
+    fn complete(&mut self, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
+        let mut epoll_ready = false;
+        while let Some(done) = { self.ring.completion().next() } {
+            let Some(token) = Token::decode(done.user_data()) else { continue };
+            match token.kind {
+                Kind::Receive => self.received(token, &done, on_event),
+                Kind::Send => self.sent(token, done.result(), on_event),
+                Kind::Cancel => {}
+                Kind::Epoll => {
+                    epoll_ready = true;
+                    if !cqueue::more(done.flags()) {
+                        self.watch_epoll();
+                    }
+                }
+            }
+        }
+        Ok(epoll_ready)
+    }
+
+    /// The link a completion is about, if it is still there.
+    fn link(&mut self, token: Token) -> Option<&mut Link> {
+        let link = self.links.get_mut(token.connection)?.as_deref_mut()?;
+        (link.generation == token.generation).then_some(link)
+    }
+
+    fn received(&mut self, token: Token, done: &cqueue::Entry, on_event: &mut impl FnMut(Event)) {
+        let (result, flags) = (done.result(), done.flags());
+        let buffer = cqueue::buffer_select(flags);
+        let Some(link) = self.link(token) else {
+            if let Some(buffer) = buffer {
+                self.buffers.give_back(buffer);
+            }
+            return;
+        };
+        if !cqueue::more(flags) {
+            link.receiving = false;
+            link.cancelling = false;
+        }
+        let (mut is_event, mut starved, mut unused) = (true, false, None);
+        match (result, buffer) {
+            (1.., Some(buffer)) => link.received.push_back((buffer, 0, result as usize)),
+            (0, buffer) => {
+                unused = buffer;
+                link.ended = Some(0);
+            }
+            (error, _) if error == -libc::ENOBUFS => {
+                is_event = false;
+                starved = link.received.is_empty();
+            }
+            (error, _) if error == -libc::ECANCELED => is_event = false,
+            (error, _) => link.ended = Some(-error),
+        }
+        let crowded = link.received.len() >= WAITING_MAX;
+        let ended = link.ended.is_some();
+        // A cancelled order whose link was emptied meanwhile is given again.
+        let idle = !link.receiving && link.received.is_empty() && link.ended.is_none() && !starved;
+        if let Some(buffer) = unused {
+            self.buffers.give_back(buffer);
+        }
+        if crowded {
+            self.stop_receiving(token.connection);
+        }
+        if starved {
+            self.starved.push(token.connection);
+        } else if idle {
+            self.receive(token.connection);
+        }
+        if is_event {
+            on_event(Event::Socket { connection: token.connection, readable: true, writable: false, ended });
+        }
+    }
+
+    fn sent(&mut self, token: Token, result: i32, on_event: &mut impl FnMut(Event)) {
+        let Some(link) = self.link(token) else {
+            self.orphans.remove(&token.encode());
+            return;
+        };
+        link.in_flight = false;
+        if result < 0 {
+            link.ended = Some(-result);
+            return on_event(Event::Socket { connection: token.connection, readable: true, writable: true, ended: true });
+        }
+        link.sent += result as usize;
+        if link.sent < link.sending.len() {
+            return self.send(token.connection);
+        }
+        if link.sending.capacity() > SEND_BYTES_KEPT {
+            link.sending = Vec::new();
+        }
+        if std::mem::take(&mut link.wants_to_write) {
+            on_event(Event::Socket { connection: token.connection, readable: false, writable: true, ended: false });
+        }
+    }
+
+    /// Whether a connection has bytes that were taken and are not sent; if so, their end will be an event.
+    pub(super) fn is_sending(&mut self, connection: usize) -> bool {
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return false };
+        link.wants_to_write |= link.in_flight;
+        link.in_flight
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("links", &self.links.len()).finish_non_exhaustive()
+    }
+}
+
+/// Receive buffers, and the ring of entries through which the kernel gets them.
+struct Buffers {
+    entries: NonNull<BufRingEntry>,
+    memory: NonNull<u8>,
+    /// Entries published so far; its low 16 bits are the ring's tail.
+    tail: u16,
+}
+
+// SAFETY: the memory is owned by this value alone, apart from the kernel.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096) {
+        Ok(layout) => layout,
+        Err(_) => panic!("constant"),
+    };
+    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER_BYTES, 4096) {
+        Ok(layout) => layout,
+        Err(_) => panic!("constant"),
+    };
+
+    fn new() -> Self {
+        let allocate = |layout: Layout| {
+            // SAFETY: neither layout has size zero.
+            NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+        };
+        Self { entries: allocate(Self::ENTRIES).cast(), memory: allocate(Self::MEMORY), tail: 0 }
+    }
+
+    fn address(&self) -> u64 {
+        self.entries.as_ptr() as u64
+    }
+
+    /// The bytes of a buffer that a completion has named.
+    fn bytes(&self, buffer: u16) -> &[u8] {
+        let at = usize::from(buffer % BUFFERS) * BUFFER_BYTES;
+        // SAFETY: within the allocation, initialised, and not the kernel's until it is given back, which takes `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(at), BUFFER_BYTES) }
+    }
+
+    /// Publishes a buffer for the kernel to fill.
+    fn give_back(&mut self, buffer: u16) {
+        let at = usize::from(buffer % BUFFERS) * BUFFER_BYTES;
+        let index = usize::from(self.tail % BUFFERS);
+        // SAFETY: the entry is within the allocation and not the kernel's: there are as many entries as buffers, and this
+        // buffer is ours. Only address, length and number are written, not the word in which the first entry holds the
+        // tail.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(index);
+            entry.set_addr(self.memory.as_ptr().add(at) as u64);
+            entry.set_len(BUFFER_BYTES as u32);
+            entry.set_bid(buffer % BUFFERS);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the tail is a 16-bit word of the first entry that the kernel only reads, and reads as an atomic.
+        let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
+        // The entry is written before the tail says so.
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: allocated with these layouts; the ring that knew them is gone.
+        unsafe {
+            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
+            dealloc(self.memory.as_ptr(), Self::MEMORY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_their_encoding() {
+        for kind in [Kind::Receive, Kind::Send, Kind::Cancel, Kind::Epoll] {
+            for generation in [0, 1, (1 << GENERATION_BITS) - 1] {
+                let token = Token { kind, generation, connection: 123_456 };
+                assert_eq!(Token::decode(token.encode()), Some(token));
+            }
+        }
+        assert_eq!(Token::decode(0), None);
+    }
+}
