@@ -26,7 +26,11 @@ impl Clock {
 
     /// A clock that stands at `start` after the Unix epoch until it is moved.
     pub fn manual(start: Duration) -> Self {
-        Self { source: Source::Manual { now_us: AtomicI64::new(micros(start)) } }
+        Self {
+            source: Source::Manual {
+                now_us: AtomicI64::new(micros(start)),
+            },
+        }
     }
 
     /// Now, in microseconds. Complexity: one read of the kernel's clock page.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod info;
 pub mod keys;
+pub mod memory;
 pub mod object;
 pub mod server;
 pub mod strings;
@@ -32,6 +33,7 @@ const FAMILIES: &[&[Command]] = &[
     command::COMMANDS,
     config::COMMANDS,
     info::COMMANDS,
+    memory::COMMANDS,
 ];
 
 /// The longest command name that look-up considers.
@@ -43,7 +45,8 @@ pub struct Registry {
     by_name: HashMap<Box<[u8]>, &'static Registered, foldhash::fast::FixedState>,
     /// All top-level commands, in the order of the families.
     all: Vec<&'static Registered>,
-    rows: usize,
+    /// All rows, subcommands included, by their numbers.
+    rows: Vec<&'static Registered>,
 }
 
 /// The registry. It is built from constants at first use, and never changes.
@@ -54,12 +57,15 @@ pub fn registry() -> &'static Registry {
 
 impl Registry {
     fn build() -> Self {
-        let mut registry = Self { by_name: HashMap::default(), all: Vec::new(), rows: 0 };
+        let mut registry = Self { by_name: HashMap::default(), all: Vec::new(), rows: Vec::new() };
+        let mut next = 0;
         for row in FAMILIES.iter().copied().flatten() {
             // The registry lives as long as the process, so its rows may be leaked once.
-            let known: &'static Registered = Box::leak(Box::new(register(row, None, &mut registry.rows)));
+            let known: &'static Registered = Box::leak(Box::new(register(row, None, &mut next)));
             registry.by_name.insert(row.name.as_bytes().into(), known);
             registry.all.push(known);
+            registry.rows.push(known);
+            registry.rows.extend(&known.subcommands);
         }
         registry
     }
@@ -79,9 +85,19 @@ impl Registry {
         &self.all
     }
 
-    /// How many rows there are, subcommands included: all numbers are below it.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// How many rows there are, subcommands included.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The row with this number.
+    ///
+    /// # Panics
+    /// When there is none: numbers come from the registry only.
+    #[inline]
+    pub fn row(&self, id: u16) -> &'static Registered {
+        self.rows[usize::from(id)]
     }
 }
 
@@ -92,8 +108,18 @@ fn register(row: &'static Command, parent: Option<&str>, next: &mut usize) -> Re
     };
     let id = u16::try_from(*next).expect("there are far fewer than 65,536 commands");
     *next += 1;
-    let subcommands = row.subcommands.iter().map(|sub| register(sub, Some(row.name), next)).collect();
-    Registered { row, id, keys: KeyShape::of(row), full_name, subcommands }
+    let subcommands = row
+        .subcommands
+        .iter()
+        .map(|sub| register(sub, Some(row.name), next))
+        .collect();
+    Registered {
+        row,
+        id,
+        keys: KeyShape::of(row),
+        full_name,
+        subcommands,
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +128,11 @@ mod tests {
     use crate::spec::{Flags, Runs};
 
     fn every_row() -> Vec<&'static Registered> {
-        registry().all().iter().flat_map(|known| std::iter::once(*known).chain(&known.subcommands)).collect()
+        registry()
+            .all()
+            .iter()
+            .flat_map(|known| std::iter::once(*known).chain(&known.subcommands))
+            .collect()
     }
 
     #[test]
@@ -118,16 +148,46 @@ mod tests {
     }
 
     #[test]
+    fn numbers_find_their_rows() {
+        for known in every_row() {
+            assert!(std::ptr::eq(registry().row(known.id), known), "{}", known.full_name);
+        }
+    }
+
+    #[test]
     fn rows_are_consistent() {
         for known in every_row() {
             let (row, name) = (known.row, &known.full_name);
-            assert!(!row.flags.contains(Flags::WRITE | Flags::READONLY), "{name}: writes and only reads");
-            assert!(!matches!(row.runs, Runs::Container) || !row.subcommands.is_empty(), "{name}: container");
-            let on_keys = matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_));
-            assert!(row.keys.is_empty() || on_keys, "{name}: has keys that its routing class does not use");
-            assert!(!matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_)) || !row.keys.is_empty(), "{name}: no keys");
-            assert!(!row.doc.summary.is_empty() && !row.doc.since.is_empty(), "{name}: documentation");
-            assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_')), "{name}");
+            assert!(
+                !row.flags.contains(Flags::WRITE | Flags::READONLY),
+                "{name}: writes and only reads"
+            );
+            assert!(
+                !matches!(row.runs, Runs::Container) || !row.subcommands.is_empty(),
+                "{name}: container"
+            );
+            let on_keys = matches!(
+                row.runs,
+                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_)
+            );
+            assert!(
+                row.keys.is_empty() || on_keys,
+                "{name}: has keys that its routing class does not use"
+            );
+            assert!(
+                !matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_)) || !row.keys.is_empty(),
+                "{name}: no keys"
+            );
+            assert!(
+                !row.doc.summary.is_empty() && !row.doc.since.is_empty(),
+                "{name}: documentation"
+            );
+            assert!(
+                row.name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_')),
+                "{name}"
+            );
         }
     }
 }

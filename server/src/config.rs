@@ -19,8 +19,8 @@ mod units;
 mod value;
 
 pub use choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel, OomScoreAdj,
-    Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
+    OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
 pub use directives::{Check, DIRECTIVES, Directive, Effect, Flags, Row, Settings, find};
 pub use file::{ConfigError, Declaration, Place, Source};

@@ -40,11 +40,11 @@ pub enum ReplyError {
     /// The wrong number of words for the command named (`get`, `client|id`).
     Arity(String),
     /// No such command.
-    UnknownCommand(String),
+    UnknownCommand(Vec<u8>),
     /// No such subcommand of the container named, or the wrong number of words for it.
     UnknownSubcommand {
         /// What the client sent.
-        word: String,
+        word: Vec<u8>,
         /// The container, in capitals.
         container: String,
     },
@@ -56,6 +56,8 @@ pub enum ReplyError {
     DiscardWithoutMulti,
     /// WATCH inside MULTI.
     WatchInsideMulti,
+    /// EXEC that was refused itself, for the reason of this line.
+    ExecRefused(Vec<u8>),
     /// EXEC after a command that could not be queued.
     ExecAborted,
     /// A command that may not be queued.
@@ -106,6 +108,8 @@ pub enum ReplyError {
     BitfieldReadOnly,
     /// Our own state failed a check while the command ran.
     Internal,
+    /// A text made for this case, with its code, that repeats bytes as the client sent them.
+    Bytes(Vec<u8>),
     /// A fixed text with its code.
     Fixed(&'static str),
     /// A text made for this case, with its code.
@@ -118,8 +122,28 @@ impl ReplyError {
         Self::Arity(full_name.into())
     }
 
-    /// The line as sent, without the leading `-`.
-    pub fn line(&self) -> Cow<'_, str> {
+    /// The line as sent, without the leading `-`. What it repeats of a request is repeated byte by byte.
+    pub fn line(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::UnknownCommand(shown) => Cow::Owned([b"ERR unknown command ", &shown[..]].concat()),
+            Self::UnknownSubcommand { word, container } => {
+                let parts = [b"ERR unknown subcommand '", &word[..], b"'. Try ", container.as_bytes(), b" HELP."];
+                Cow::Owned(parts.concat())
+            }
+            Self::ExecRefused(reason) => {
+                let reason = reason.strip_prefix(b"ERR ").unwrap_or(reason);
+                Cow::Owned([b"EXECABORT Transaction discarded because of: ", reason].concat())
+            }
+            Self::Bytes(line) => Cow::Borrowed(line),
+            _ => match self.text() {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
+        }
+    }
+
+    /// The line of an error that repeats nothing of a request.
+    fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {
             Self::Syntax => "ERR syntax error",
             Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
@@ -154,7 +178,9 @@ impl ReplyError {
             Self::NotFinite => "ERR increment would produce NaN or Infinity",
             Self::LcsNotStrings => "ERR The specified keys must contain string values",
             Self::LcsLengthAndIndexes => "ERR If you want both the length and indexes, please just use IDX.",
-            Self::LcsTooLarge => "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
+            Self::LcsTooLarge => {
+                "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
+            }
             Self::BitOffset => "ERR bit offset is not an integer or out of range",
             Self::BitValue => "ERR bit is not an integer or out of range",
             Self::BitArgument => "ERR The bit argument must be 1 or 0.",
@@ -168,7 +194,9 @@ impl ReplyError {
             Self::Fixed(text) => text,
             Self::Text(text) => text,
             Self::OutOfBounds { min, max } => {
-                return Cow::Owned(format!("ERR value is out of range, value must between {min} and {max}"));
+                return Cow::Owned(format!(
+                    "ERR value is out of range, value must between {min} and {max}"
+                ));
             }
             Self::InvalidExpire(command) => {
                 return Cow::Owned(format!("ERR invalid expire time in '{command}' command"));
@@ -176,22 +204,17 @@ impl ReplyError {
             Self::Arity(command) => {
                 return Cow::Owned(format!("ERR wrong number of arguments for '{command}' command"));
             }
-            Self::UnknownCommand(shown) => return Cow::Owned(format!("ERR unknown command {shown}")),
-            Self::UnknownSubcommand { word, container } => {
-                return Cow::Owned(format!("ERR unknown subcommand '{word}'. Try {container} HELP."));
+            Self::UnknownCommand(_) | Self::UnknownSubcommand { .. } | Self::ExecRefused(_) | Self::Bytes(_) => {
+                unreachable!("`line` writes these")
             }
         })
     }
 
-    /// The error's code: its first word.
-    pub fn code(&self) -> String {
-        self.line().split(' ').next().unwrap_or("ERR").to_owned()
-    }
 }
 
 impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line())
+        f.write_str(&String::from_utf8_lossy(&self.line()))
     }
 }
 

@@ -170,8 +170,23 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.queue.is_empty() || self.cron.has_garbage();
-        let timeout = if busy { Duration::ZERO } else { self.time_to_sleep() };
-        let Self { poll, connections, queue, dirty, acceptor, mesh, inbox, index, node, .. } = self;
+        let timeout = if busy {
+            Duration::ZERO
+        } else {
+            self.time_to_sleep()
+        };
+        let Self {
+            poll,
+            connections,
+            queue,
+            dirty,
+            acceptor,
+            mesh,
+            inbox,
+            index,
+            node,
+            ..
+        } = self;
         let bell = mesh.bell(*index);
         let may_sleep =
             timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
@@ -182,8 +197,15 @@ impl EventLoop {
                     acceptor.mark_ready(listener);
                 }
             }
-            Event::Socket { connection: number, readable, writable, ended } => {
-                let Some(connection) = connections.get_mut(number) else { return };
+            Event::Socket {
+                connection: number,
+                readable,
+                writable,
+                ended,
+            } => {
+                let Some(connection) = connections.get_mut(number) else {
+                    return;
+                };
                 connection.ends |= ended;
                 if readable {
                     connection.readable = true;
@@ -192,7 +214,8 @@ impl EventLoop {
                         queue.push(number);
                     }
                 }
-                let has_to_write = connection.output.is_pending() || connection.client.closing == Closing::AfterReply;
+                let has_to_write =
+                    connection.output.is_pending() || connection.client.closing == Closing::AfterReply;
                 if writable && has_to_write && !connection.is_dirty {
                     connection.is_dirty = true;
                     dirty.push(number);
@@ -240,7 +263,11 @@ impl EventLoop {
                 Message::Lent { operation, partition } => self.lent(operation, partition),
                 Message::Returned(partition) => self.returned(partition),
                 Message::Gather(gather) => self.take_part(gather),
-                Message::Gathered { gathering, from, part } => self.gathered(gathering, from, part),
+                Message::Gathered {
+                    gathering,
+                    from,
+                    part,
+                } => self.gathered(gathering, from, part),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }
         }
@@ -248,7 +275,9 @@ impl EventLoop {
 
     /// Puts a connection on the list to serve.
     fn enqueue(&mut self, number: usize) {
-        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         if !connection.is_queued {
             connection.is_queued = true;
             self.queue.push(number);
@@ -256,7 +285,9 @@ impl EventLoop {
     }
 
     fn mark_dirty(&mut self, number: usize) {
-        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(number);
@@ -267,13 +298,21 @@ impl EventLoop {
     fn write(&mut self) {
         let mut written = 0;
         for number in std::mem::take(&mut self.dirty) {
-            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
             connection.is_dirty = false;
             let had_room = connection.output.has_room();
-            match connection.output.write(&mut self.poll.link(&mut connection.socket, number), &mut written) {
+            match connection
+                .output
+                .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
+            {
                 Ok(done) => {
                     let answered = done && connection.output.in_flight() == 0;
-                    if answered && connection.client.closing == Closing::AfterReply && !self.poll.is_sending(number) {
+                    if answered
+                        && connection.client.closing == Closing::AfterReply
+                        && !self.poll.is_sending(number)
+                    {
                         connection.client.closing = Closing::Now;
                     }
                     if !done && self.is_over_output_limit(number) {
@@ -305,7 +344,9 @@ impl EventLoop {
         for number in std::mem::take(&mut self.closing) {
             if let Some(connection) = self.connections.try_remove(number) {
                 self.poll.remove(&connection.socket, number);
-                self.node.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                self.node
+                    .clients
+                    .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
             }
         }
     }

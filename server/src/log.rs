@@ -73,7 +73,10 @@ pub struct Log {
 impl Log {
     /// A log that writes lines of at least `level` to `target`.
     pub fn new(target: Target, level: Level) -> Self {
-        Self { level: AtomicU8::new(level as u8), target: Mutex::new(target) }
+        Self {
+            level: AtomicU8::new(level as u8),
+            target: Mutex::new(target),
+        }
     }
 
     /// Changes the level.
@@ -134,8 +137,16 @@ mod tests {
         std::fs::remove_file(&folder).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with(&format!("{}:M ", std::process::id())), "{}", lines[0]);
-        assert!(lines[0].ends_with(" * Ready to accept connections tcp"), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with(&format!("{}:M ", std::process::id())),
+            "{}",
+            lines[0]
+        );
+        assert!(
+            lines[0].ends_with(" * Ready to accept connections tcp"),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].ends_with(" # watch out"), "{}", lines[1]);
     }
 }

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 static ALLOCATOR: shardis_storage::memory::Jemalloc = shardis_storage::memory::Jemalloc;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     ExitCode::from(shardis::program::run(&args))
 }

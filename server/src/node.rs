@@ -45,10 +45,16 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { address, error } => {
-                write!(f, "Failed listening on port: {address}: {error}. Is another server running there?")
+                write!(
+                    f,
+                    "Failed listening on port: {address}: {error}. Is another server running there?"
+                )
             }
             Self::NoAddress => {
-                write!(f, "Configured to not listen anywhere, exiting: set a port, or the path of a unixsocket.")
+                write!(
+                    f,
+                    "Configured to not listen anywhere, exiting: set a port, or the path of a unixsocket."
+                )
             }
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
@@ -86,7 +92,14 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a node.
     pub(crate) fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { config, clock, log, seed, journal, any_port } = parts;
+        let Parts {
+            config,
+            clock,
+            log,
+            seed,
+            journal,
+            any_port,
+        } = parts;
         let settings = config.settings();
         let shards = shard_count(&settings);
         let (listeners, addresses) = listen(&settings, any_port, &log)?;
@@ -96,7 +109,10 @@ impl Running {
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            members.push((Partition::new(shard, keyspace(&settings, &state), seed, journal.clone()), waker));
+            members.push((
+                Partition::new(shard, keyspace(&settings, &state), seed, journal.clone()),
+                waker,
+            ));
             polls.push(poll);
         }
         let (mesh, inboxes) = Mesh::new(members);
@@ -106,13 +122,27 @@ impl Running {
         let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
 
         let mut acceptor = Some(acceptor);
-        let mut running = Self { state, threads: Vec::new(), unix_path: None };
-        running.unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let mut running = Self {
+            state,
+            threads: Vec::new(),
+            unix_path: None,
+        };
+        running.unix_path = Some(&settings.unixsocket)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
-            let event_loop =
-                EventLoop::new(shard, Arc::clone(&running.state), Arc::clone(&mesh), inbox, poll, acceptor.take());
+            let event_loop = EventLoop::new(
+                shard,
+                Arc::clone(&running.state),
+                Arc::clone(&mesh),
+                inbox,
+                poll,
+                acceptor.take(),
+            );
             // Should a later thread fail to start, dropping what runs stops those before it.
-            let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || event_loop.run())?;
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(move || event_loop.run())?;
             running.threads.push(thread);
         }
         running.announce();
@@ -121,12 +151,18 @@ impl Running {
 
     /// Says in the log where the node can be reached.
     fn announce(&self) {
-        let Some(addresses) = self.state.addresses.get() else { return };
+        let Some(addresses) = self.state.addresses.get() else {
+            return;
+        };
         if !addresses.tcp.is_empty() {
-            self.state.log.notice(format_args!("Ready to accept connections tcp"));
+            self.state
+                .log
+                .notice(format_args!("Ready to accept connections tcp"));
         }
         if addresses.unix.is_some() {
-            self.state.log.notice(format_args!("Ready to accept connections unix"));
+            self.state
+                .log
+                .notice(format_args!("Ready to accept connections unix"));
         }
     }
 
@@ -142,8 +178,13 @@ impl Running {
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => self.state.log.warning(format_args!("a loop ended with an error: {error}")),
-                Err(_) => self.state.log.warning(format_args!("a loop ended with a panic; please report this as a bug")),
+                Ok(Err(error)) => self
+                    .state
+                    .log
+                    .warning(format_args!("a loop ended with an error: {error}")),
+                Err(_) => self.state.log.warning(format_args!(
+                    "a loop ended with a panic; please report this as a bug"
+                )),
             }
         }
         if let Some(path) = self.unix_path.take() {
@@ -169,7 +210,11 @@ fn shard_count(settings: &Settings) -> usize {
 fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
     KeyspaceOptions {
         databases: settings.databases as usize,
-        layout: if settings.cluster_enabled { Layout::PerSlot } else { Layout::Single },
+        layout: if settings.cluster_enabled {
+            Layout::PerSlot
+        } else {
+            Layout::Single
+        },
         hasher: state.hasher,
         slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
     }
@@ -183,12 +228,18 @@ fn listen(settings: &Settings, any_port: bool, log: &Log) -> Result<(Vec<Listene
     }
     if !settings.unixsocket.is_empty() {
         let mode = Some(settings.unixsocketperm).filter(|&mode| mode > 0);
-        let listener = bind_unix(&settings.unixsocket, mode)
-            .map_err(|error| StartError::Listen { address: settings.unixsocket.clone(), error })?;
+        let listener = bind_unix(&settings.unixsocket, mode).map_err(|error| StartError::Listen {
+            address: settings.unixsocket.clone(),
+            error,
+        })?;
         listeners.push(listener);
         addresses.unix = Some(settings.unixsocket.clone());
     }
-    if listeners.is_empty() { Err(StartError::NoAddress) } else { Ok((listeners, addresses)) }
+    if listeners.is_empty() {
+        Err(StartError::NoAddress)
+    } else {
+        Ok((listeners, addresses))
+    }
 }
 
 /// Binds the TCP port on every address of `bind`. An address with a `-` before it may be missing on this machine.
@@ -214,7 +265,9 @@ fn bind_all(
             Err(error) if optional && is_missing(&error) => {}
             Err(error) => {
                 let address = format!("{name}:{port}");
-                log.warning(format_args!("Could not create server TCP listening socket {address}: {error}"));
+                log.warning(format_args!(
+                    "Could not create server TCP listening socket {address}: {error}"
+                ));
                 return Err(StartError::Listen { address, error });
             }
         }
@@ -239,5 +292,8 @@ fn resolve(name: &str) -> io::Result<IpAddr> {
 /// Whether an address, or its whole family, is not there on this machine.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT))
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+        )
 }

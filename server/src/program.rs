@@ -81,7 +81,10 @@ fn serve(args: &[String]) -> Result<(), String> {
     let pid_file = write_pid_file(&settings, &running);
     listen_for_signals(signals, &running);
     running.wait();
-    running.state.log.warning(format_args!("shardis is now ready to exit, bye bye..."));
+    running
+        .state
+        .log
+        .warning(format_args!("shardis is now ready to exit, bye bye..."));
     if let Some(path) = pid_file {
         let _ = std::fs::remove_file(path);
     }
@@ -117,7 +120,11 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
     }
     log.notice(format_args!(
         "Running mode={}, port={}, shards={shards}.",
-        if settings.cluster_enabled { "cluster" } else { "standalone" },
+        if settings.cluster_enabled {
+            "cluster"
+        } else {
+            "standalone"
+        },
         settings.port
     ));
     log.notice(format_args!(" PID: {}", std::process::id()));
@@ -132,7 +139,10 @@ fn write_pid_file(settings: &Settings, running: &Running) -> Option<String> {
     match std::fs::write(&path, format!("{}\n", std::process::id())) {
         Ok(()) => Some(path),
         Err(error) => {
-            running.state.log.warning(format_args!("Failed to write PID file {path}: {error}"));
+            running
+                .state
+                .log
+                .warning(format_args!("Failed to write PID file {path}: {error}"));
             None
         }
     }
@@ -149,7 +159,9 @@ fn listen_for_signals(mut signals: Signals, running: &Running) {
                 SIGINT => "SIGINT",
                 _ => continue,
             };
-            state.log.warning(format_args!("Received {name} scheduling shutdown..."));
+            state
+                .log
+                .warning(format_args!("Received {name} scheduling shutdown..."));
             state.shutdown.request();
             state.ring_all();
         }

@@ -42,7 +42,11 @@ impl Mesh {
                 // Unbounded in type only: what a connection may have under way is bounded, and so are connections.
                 let (inbox, receiver) = crossbeam_channel::unbounded();
                 receivers.push(receiver);
-                Reach { cell: Cell::new(partition), inbox, bell: Doorbell::new(waker) }
+                Reach {
+                    cell: Cell::new(partition),
+                    inbox,
+                    bell: Doorbell::new(waker),
+                }
             })
             .collect();
         (Self { shards }, receivers)

@@ -15,6 +15,7 @@ pub use category::Category;
 pub use flags::Flags;
 pub use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 
+use crate::exec::client::CommandTag;
 use crate::exec::{ClientsHandler, Handler, Merge, NodeHandler, ShardHandler, TransactionHandler};
 
 /// One command, or one subcommand of a container, declared once.
@@ -85,13 +86,19 @@ impl Command {
 
     /// The row of a subcommand, by its word in any case.
     pub fn subcommand(&self, word: &[u8]) -> Option<&'static Command> {
-        self.subcommands.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(word))
+        self.subcommands
+            .iter()
+            .find(|row| row.name.as_bytes().eq_ignore_ascii_case(word))
     }
 
     /// Flags as declared, and `movablekeys` where the keys cannot be told from first, last and step alone.
     pub fn all_flags(&self) -> Flags {
         let (_, movable) = key_spec::legacy_range(self.keys);
-        if movable { self.flags | Flags::MOVABLE_KEYS } else { self.flags }
+        if movable {
+            self.flags | Flags::MOVABLE_KEYS
+        } else {
+            self.flags
+        }
     }
 
     /// ACL categories: the explicit ones and those that the flags imply.
@@ -145,8 +152,16 @@ impl KeyShape {
 }
 
 impl Registered {
+    /// How the state of a client remembers it.
+    #[inline]
+    pub fn tag(&'static self) -> CommandTag {
+        CommandTag { id: self.id, name: &self.full_name }
+    }
+
     /// The registered subcommand of that name, in any case.
     pub fn subcommand(&self, word: &[u8]) -> Option<&Registered> {
-        self.subcommands.iter().find(|known| known.row.name.as_bytes().eq_ignore_ascii_case(word))
+        self.subcommands
+            .iter()
+            .find(|known| known.row.name.as_bytes().eq_ignore_ascii_case(word))
     }
 }

@@ -43,6 +43,8 @@ pub struct Node {
     pub stats: Vec<LoopStats>,
     /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
     pub memory: Vec<Counter>,
+    /// Most bytes in use that were noticed.
+    memory_peak: AtomicU64,
     /// Connected clients.
     pub clients: AtomicUsize,
     /// Forty hexadecimal digits that name this run.
@@ -70,7 +72,9 @@ impl Node {
         let settings = ArcSwap::new(config.settings());
         let started_us = clock.now_us();
         let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
-        let run_id = words.map(|word| format!("{:016x}", word.wrapping_mul(0x9E37_79B9_7F4A_7C15))).concat();
+        let run_id = words
+            .map(|word| format!("{:016x}", word.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+            .concat();
         Self {
             clock,
             log,
@@ -83,6 +87,7 @@ impl Node {
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::default()).collect(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
+            memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
             run_id: run_id[..40].to_owned(),
             started_us,
@@ -135,6 +140,11 @@ impl Node {
         self.ring_all();
     }
 
+    /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
+    pub fn note_memory_peak(&self, used: u64) -> u64 {
+        self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
+    }
+
     /// A client id never given before.
     pub fn next_client_id(&self) -> u64 {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
@@ -154,13 +164,19 @@ impl Node {
 
     /// The TCP port that clients connect to; 0 when there is none.
     pub fn port(&self) -> u16 {
-        self.addresses.get().and_then(|addresses| addresses.tcp.first()).map_or(0, |address| address.port())
+        self.addresses
+            .get()
+            .and_then(|addresses| addresses.tcp.first())
+            .map_or(0, |address| address.port())
     }
 }
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("shards", &self.shards).field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("shards", &self.shards)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 

@@ -167,6 +167,20 @@ impl<'a> NewValue<'a> {
         }
     }
 
+    /// A string that stays as its bytes even where they spell an integer.
+    #[inline]
+    pub(crate) fn text(bytes: &'a [u8]) -> Self {
+        if Self::embeds(bytes) {
+            Self::Embedded {
+                bytes,
+                len: bytes.len(),
+                raw: false,
+            }
+        } else {
+            Self::Heap(Buffer::from(bytes))
+        }
+    }
+
     /// Whether bytes set as a whole need no allocation of their own.
     #[inline]
     pub(crate) fn embeds(bytes: &[u8]) -> bool {

@@ -6,7 +6,10 @@ use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 
 /// The flags of all subcommands but HELP.
-const OPERATOR: Flags = Flags::ADMIN.union(Flags::NOSCRIPT).union(Flags::LOADING).union(Flags::STALE);
+const OPERATOR: Flags = Flags::ADMIN
+    .union(Flags::NOSCRIPT)
+    .union(Flags::LOADING)
+    .union(Flags::STALE);
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "config",
@@ -91,9 +94,11 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 complexity: "O(N) for N directives",
                 summary: "Changes directives of the running server, all or none.",
                 history: &[("7.0.0", "Takes several directives at once.")],
-                args: &[
-                    Arg::block("parameter_value", &[Arg::string("parameter"), Arg::string("value")]).multiple(),
-                ],
+                args: &[Arg::block(
+                    "parameter_value",
+                    &[Arg::string("parameter"), Arg::string("value")],
+                )
+                .multiple()],
                 ..Doc::BLANK
             },
             ..Command::BLANK
@@ -116,11 +121,17 @@ fn get(session: &mut Session<'_>) -> CommandResult {
 fn set(session: &mut Session<'_>) -> CommandResult {
     let words: Vec<&[u8]> = session.args.tail(2).iter().collect();
     if !words.len().is_multiple_of(2) {
-        return Err(ReplyError::arity("config|set"));
+        return Err(ReplyError::Syntax);
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    let caller = Caller { local: session.client.peer.is_local(), loading: false };
-    session.node.change_settings(&pairs, caller).map_err(|error| ReplyError::Text(error.to_string()))?;
+    let caller = Caller {
+        local: session.client.peer.is_local(),
+        loading: false,
+    };
+    session
+        .node
+        .change_settings(&pairs, caller)
+        .map_err(|error| ReplyError::Text(error.to_string()))?;
     session.reply.ok();
     Ok(())
 }
@@ -129,12 +140,18 @@ fn rewrite(session: &mut Session<'_>) -> CommandResult {
     let config = session.node.config.lock();
     match config.rewrite(&[], Scope::Changed) {
         Ok(()) => {
-            session.node.log.notice(format_args!("CONFIG REWRITE executed with success."));
+            session
+                .node
+                .log
+                .notice(format_args!("CONFIG REWRITE executed with success."));
             session.reply.ok();
             Ok(())
         }
         Err(error) => {
-            session.node.log.warning(format_args!("CONFIG REWRITE failed: {error}"));
+            session
+                .node
+                .log
+                .warning(format_args!("CONFIG REWRITE failed: {error}"));
             Err(ReplyError::Text(error.to_string()))
         }
     }

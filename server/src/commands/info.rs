@@ -18,7 +18,11 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(1),
         flags: Flags::LOADING.union(Flags::STALE),
         acl: Category::DANGEROUS,
-        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+        tips: &[
+            "nondeterministic_output",
+            "request_policy:all_shards",
+            "response_policy:special",
+        ],
         runs: Runs::OnEveryShard(figures_of_shard, merge),
         doc: &Doc {
             since: "1.0.0",
@@ -48,7 +52,11 @@ pub(crate) static COMMANDS: &[Command] = &[
             summary: "Ends the server.",
             history: &[("7.0.0", "Knows `NOW`, `FORCE` and `ABORT`.")],
             args: &[
-                Arg::one_of("save-selector", &[Arg::flag("nosave", "NOSAVE"), Arg::flag("save", "SAVE")]).optional(),
+                Arg::one_of(
+                    "save-selector",
+                    &[Arg::flag("nosave", "NOSAVE"), Arg::flag("save", "SAVE")],
+                )
+                .optional(),
                 Arg::flag("now", "NOW").optional().since("7.0.0"),
                 Arg::flag("force", "FORCE").optional().since("7.0.0"),
                 Arg::flag("abort", "ABORT").optional().since("7.0.0"),
@@ -81,7 +89,11 @@ fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
         for index in 0..keyspace.databases() {
             let database = keyspace.database(index);
             let average_ttl_ms = database.average_ttl_ms().max(0) as u64;
-            numbers.extend([database.len() as u64, database.volatile_len() as u64, average_ttl_ms]);
+            numbers.extend([
+                database.len() as u64,
+                database.volatile_len() as u64,
+                average_ttl_ms,
+            ]);
         }
     });
     for number in numbers {
@@ -97,8 +109,18 @@ struct Gathered {
 
 impl Gathered {
     fn decode(parts: &[Part]) -> Self {
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-        Self { shards: parts.iter().map(|part| part.bytes.chunks_exact(8).map(number).collect()).collect() }
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |value, &byte| value << 8 | u64::from(byte))
+        };
+        Self {
+            shards: parts
+                .iter()
+                .map(|part| part.bytes.chunks_exact(8).map(number).collect())
+                .collect(),
+        }
     }
 
     fn sum(&self, figure: usize) -> u64 {
@@ -118,7 +140,9 @@ impl Gathered {
     }
 
     fn databases(&self) -> usize {
-        self.shards.first().map_or(0, |figures| figures.len().saturating_sub(SHARD_FIGURES) / 3)
+        self.shards
+            .first()
+            .map_or(0, |figures| figures.len().saturating_sub(SHARD_FIGURES) / 3)
     }
 }
 
@@ -131,16 +155,56 @@ struct Section {
 }
 
 const SECTIONS: &[Section] = &[
-    Section { name: "server", default: true, write: server },
-    Section { name: "clients", default: true, write: clients },
-    Section { name: "memory", default: true, write: memory },
-    Section { name: "persistence", default: true, write: persistence },
-    Section { name: "stats", default: true, write: stats },
-    Section { name: "replication", default: true, write: replication },
-    Section { name: "cpu", default: true, write: cpu },
-    Section { name: "cluster", default: true, write: cluster },
-    Section { name: "keyspace", default: true, write: keyspace },
-    Section { name: "shards", default: false, write: shards },
+    Section {
+        name: "server",
+        default: true,
+        write: server,
+    },
+    Section {
+        name: "clients",
+        default: true,
+        write: clients,
+    },
+    Section {
+        name: "memory",
+        default: true,
+        write: memory,
+    },
+    Section {
+        name: "persistence",
+        default: true,
+        write: persistence,
+    },
+    Section {
+        name: "stats",
+        default: true,
+        write: stats,
+    },
+    Section {
+        name: "replication",
+        default: true,
+        write: replication,
+    },
+    Section {
+        name: "cpu",
+        default: true,
+        write: cpu,
+    },
+    Section {
+        name: "cluster",
+        default: true,
+        write: cluster,
+    },
+    Section {
+        name: "keyspace",
+        default: true,
+        write: keyspace,
+    },
+    Section {
+        name: "shards",
+        default: false,
+        write: shards,
+    },
 ];
 
 fn merge(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
@@ -188,7 +252,15 @@ fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
     line!(text, "redis_git_dirty:0");
     line!(text, "redis_build_id:shardis-{SHARDIS_VERSION}");
     line!(text, "shardis_version:{SHARDIS_VERSION}");
-    line!(text, "redis_mode:{}", if settings.cluster_enabled { "cluster" } else { "standalone" });
+    line!(
+        text,
+        "redis_mode:{}",
+        if settings.cluster_enabled {
+            "cluster"
+        } else {
+            "standalone"
+        }
+    );
     line!(text, "os:{}", process::operating_system());
     line!(text, "arch_bits:{}", usize::BITS);
     line!(text, "monotonic_clock:POSIX clock_gettime");
@@ -202,15 +274,31 @@ fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
     line!(text, "uptime_in_days:{}", uptime_s / 86_400);
     line!(text, "hz:{}", settings.hz);
     line!(text, "configured_hz:{}", settings.hz);
-    line!(text, "lru_clock:{}", shardis_storage::keyspace::eviction::lru::clock(session.now_ms));
+    line!(
+        text,
+        "lru_clock:{}",
+        shardis_storage::keyspace::eviction::lru::clock(session.now_ms)
+    );
     line!(text, "executable:{}", process::executable());
-    line!(text, "config_file:{}", node.config.lock().file().map_or(String::new(), |path| path.display().to_string()));
+    line!(
+        text,
+        "config_file:{}",
+        node.config
+            .lock()
+            .file()
+            .map_or(String::new(), |path| path.display().to_string())
+    );
     line!(text, "shards:{}", node.shards);
 }
 
 fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(text, "connected_clients:{}", session.node.clients.load(Ordering::Relaxed));
+    line!(
+        text,
+        "connected_clients:{}",
+        session.node.clients.load(Ordering::Relaxed)
+    );
     line!(text, "maxclients:{}", session.node.settings.load().maxclients);
+    line!(text, "blocked_clients:0");
 }
 
 fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
@@ -222,6 +310,9 @@ fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(text, "used_memory_human:{}", human(allocator.allocated as u64));
     line!(text, "used_memory_rss:{rss}");
     line!(text, "used_memory_rss_human:{}", human(rss));
+    let peak = session.node.note_memory_peak(allocator.allocated as u64);
+    line!(text, "used_memory_peak:{peak}");
+    line!(text, "used_memory_peak_human:{}", human(peak));
     line!(text, "used_memory_dataset:{dataset}");
     line!(text, "allocator_allocated:{}", allocator.allocated);
     line!(text, "allocator_active:{}", allocator.active);
@@ -229,6 +320,7 @@ fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(text, "maxmemory:{}", settings.maxmemory);
     line!(text, "maxmemory_human:{}", human(settings.maxmemory));
     line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
+    line!(text, "mem_fragmentation_ratio:{:.2}", rss as f64 / (allocator.allocated as f64).max(1.0));
     line!(text, "mem_allocator:jemalloc-5.3.0");
     line!(text, "lazyfree_pending_objects:{}", gathered.sum(6));
 }
@@ -240,7 +332,11 @@ fn human(bytes: u64) -> String {
     if unit == 0 {
         return format!("{bytes}B");
     }
-    format!("{:.2}{}", bytes as f64 / (1_u64 << (10 * unit)) as f64, UNITS[unit])
+    format!(
+        "{:.2}{}",
+        bytes as f64 / (1_u64 << (10 * unit)) as f64,
+        UNITS[unit]
+    )
 }
 
 fn persistence(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
@@ -251,16 +347,37 @@ fn persistence(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
 
 fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let sum = |pick: fn(&crate::observe::stats::LoopStats) -> &crate::observe::stats::Counter| {
-        session.node.stats.iter().map(|stats| pick(stats).get()).sum::<u64>()
+        session
+            .node
+            .stats
+            .iter()
+            .map(|stats| pick(stats).get())
+            .sum::<u64>()
     };
-    line!(text, "total_connections_received:{}", sum(|stats| &stats.connections));
+    line!(
+        text,
+        "total_connections_received:{}",
+        sum(|stats| &stats.connections)
+    );
     line!(text, "total_commands_processed:{}", sum(|stats| &stats.commands));
-    line!(text, "instantaneous_ops_per_sec:{}", sum(|stats| &stats.commands_per_second));
+    line!(
+        text,
+        "instantaneous_ops_per_sec:{}",
+        sum(|stats| &stats.commands_per_second)
+    );
     line!(text, "total_net_input_bytes:{}", sum(|stats| &stats.bytes_in));
     line!(text, "total_net_output_bytes:{}", sum(|stats| &stats.bytes_out));
     let kbps = |bytes: u64| bytes as f64 / 1024.0;
-    line!(text, "instantaneous_input_kbps:{:.2}", kbps(sum(|stats| &stats.bytes_in_per_second)));
-    line!(text, "instantaneous_output_kbps:{:.2}", kbps(sum(|stats| &stats.bytes_out_per_second)));
+    line!(
+        text,
+        "instantaneous_input_kbps:{:.2}",
+        kbps(sum(|stats| &stats.bytes_in_per_second))
+    );
+    line!(
+        text,
+        "instantaneous_output_kbps:{:.2}",
+        kbps(sum(|stats| &stats.bytes_out_per_second))
+    );
     line!(text, "rejected_connections:{}", sum(|stats| &stats.rejected));
     line!(text, "expired_keys:{}", gathered.sum(2));
     line!(text, "expired_time_cap_reached_count:{}", gathered.sum(5));
@@ -269,8 +386,16 @@ fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(text, "keyspace_misses:{}", gathered.sum(1));
     line!(text, "total_forks:0");
     line!(text, "total_error_replies:{}", sum(|stats| &stats.errors));
-    line!(text, "client_query_buffer_limit_disconnections:{}", sum(|stats| &stats.query_limit_closes));
-    line!(text, "client_output_buffer_limit_disconnections:{}", sum(|stats| &stats.output_limit_closes));
+    line!(
+        text,
+        "client_query_buffer_limit_disconnections:{}",
+        sum(|stats| &stats.query_limit_closes)
+    );
+    line!(
+        text,
+        "client_output_buffer_limit_disconnections:{}",
+        sum(|stats| &stats.output_limit_closes)
+    );
     line!(text, "eventloop_cycles:{}", sum(|stats| &stats.turns));
 }
 
@@ -287,14 +412,21 @@ fn cpu(text: &mut String, _: &Session<'_>, _: &Gathered) {
 }
 
 fn cluster(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(text, "cluster_enabled:{}", u8::from(session.node.settings.load().cluster_enabled));
+    line!(
+        text,
+        "cluster_enabled:{}",
+        u8::from(session.node.settings.load().cluster_enabled)
+    );
 }
 
 fn keyspace(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
     for index in 0..gathered.databases() {
         let (keys, volatile, average_ttl_ms) = gathered.database(index);
         if keys > 0 {
-            line!(text, "db{index}:keys={keys},expires={volatile},avg_ttl={average_ttl_ms}");
+            line!(
+                text,
+                "db{index}:keys={keys},expires={volatile},avg_ttl={average_ttl_ms}"
+            );
         }
     }
 }
@@ -302,7 +434,12 @@ fn keyspace(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
 fn shards(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     for (shard, stats) in session.node.stats.iter().enumerate() {
         let figures = gathered.shards.get(shard);
-        let figure = |index: usize| figures.and_then(|figures| figures.get(index)).copied().unwrap_or(0);
+        let figure = |index: usize| {
+            figures
+                .and_then(|figures| figures.get(index))
+                .copied()
+                .unwrap_or(0)
+        };
         line!(
             text,
             "shard{shard}:commands={},keys={},memory={},turns={},borrowed_batches={},sent_batches={},lends={}",
@@ -342,7 +479,10 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
              SHUTDOWN NOSAVE",
         ));
     }
-    session.node.log.warning(format_args!("User requested shutdown..."));
+    session
+        .node
+        .log
+        .warning(format_args!("User requested shutdown..."));
     end(session.node);
     // Nothing is answered: the client learns from the end of the connection.
     session.client.reply_mode = crate::exec::ReplyMode::Off;
@@ -361,7 +501,13 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
-        for (bytes, text) in [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1_572_864, "1.50M"), (3 << 30, "3.00G")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00K"),
+            (1_572_864, "1.50M"),
+            (3 << 30, "3.00G"),
+        ] {
             assert_eq!(human(bytes), text);
         }
     }

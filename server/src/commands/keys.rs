@@ -684,10 +684,9 @@ impl Condition {
 
 #[cold]
 fn unsupported(word: &[u8]) -> ReplyError {
-    ReplyError::Text(format!(
-        "ERR Unsupported option {}",
-        String::from_utf8_lossy(word)
-    ))
+    // Shown as a C string is: up to the first NUL.
+    let shown = word.split(|&byte| byte == 0).next().unwrap_or_default();
+    ReplyError::Bytes([b"ERR Unsupported option ", shown].concat())
 }
 
 fn ttl(ctx: &mut Context<'_>) -> CommandResult {

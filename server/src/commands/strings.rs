@@ -1005,7 +1005,7 @@ fn incrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let mut text = Vec::new();
     sum.write_human(&mut text);
     ctx.keyspace
-        .set_string(&key, NewString::Bytes(&text), Expiry::Keep);
+        .set_text(&key, &text, Expiry::Keep);
     // Who repeats it stores the result: other machines may round otherwise.
     ctx.effects.replace(&[b"SET", key.bytes, &text, b"KEEPTTL"]);
     ctx.modified(&key);

@@ -204,7 +204,7 @@ impl Shell {
         let mut raw = Vec::new();
         if let Err(error) = self.dispatch(args, adopted, &mut effects, &mut raw) {
             raw.clear();
-            Encoder::new(&mut raw, self.client.resp).error(error.line().as_bytes());
+            Encoder::new(&mut raw, self.client.resp).error(error.line());
         }
         let changes = effects.changes();
         let repeated = match effects.take() {
@@ -384,14 +384,14 @@ fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
     let shown = String::from_utf8_lossy(args.at(0)).into_owned();
     let known = super::registry()
         .find(args.at(0))
-        .ok_or_else(|| ReplyError::UnknownCommand(shown.clone()))?;
+        .ok_or_else(|| ReplyError::UnknownCommand(shown.clone().into_bytes()))?;
     if known.subcommands.is_empty() {
         return Ok(known);
     }
     match args.get(1) {
         None if matches!(known.row.runs, Runs::Container) => Err(ReplyError::arity(known.full_name.clone())),
         None => Ok(known),
-        Some(word) => known.subcommand(word).ok_or(ReplyError::UnknownCommand(shown)),
+        Some(word) => known.subcommand(word).ok_or(ReplyError::UnknownCommand(shown.into_bytes())),
     }
 }
 

@@ -24,7 +24,11 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "exec",
         arity: Arity::Exactly(1),
-        flags: Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::SKIP_SLOWLOG).union(Flags::NOT_QUEUED),
+        flags: Flags::NOSCRIPT
+            .union(Flags::LOADING)
+            .union(Flags::STALE)
+            .union(Flags::SKIP_SLOWLOG)
+            .union(Flags::NOT_QUEUED),
         acl: Category::TRANSACTION,
         runs: Runs::Exec,
         doc: &Doc {
@@ -123,9 +127,20 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
         let key = keyspace.key(bytes);
         // A key past its time goes now where it may, so that its removal later is no change that EXEC would see.
         keyspace.peek(&key);
-        let expired = keyspace.database(&key).peek(&key).is_some_and(|entry| entry.is_expired(now_ms));
-        keyspace.partition(key.slot).watches.add(db, bytes, &watching.token);
-        watching.keys.push(WatchedKey { db, slot: key.slot, key: bytes.into(), expired });
+        let expired = keyspace
+            .database(&key)
+            .peek(&key)
+            .is_some_and(|entry| entry.is_expired(now_ms));
+        keyspace
+            .partition(key.slot)
+            .watches
+            .add(db, bytes, &watching.token);
+        watching.keys.push(WatchedKey {
+            db,
+            slot: key.slot,
+            key: bytes.into(),
+            expired,
+        });
     }
     session.reply.ok();
     Ok(())

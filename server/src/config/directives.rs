@@ -6,8 +6,8 @@
 //! (`accepted`), and is kept and shown all the same.
 
 use super::choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel, OomScoreAdj,
-    Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
+    OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
 use super::special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimits, Percentiles, ReplicaOf, SavePoints,

@@ -76,7 +76,10 @@ pub enum Received {
 impl Input {
     /// Reads once from the socket.
     pub fn receive(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
-        debug_assert!(self.fresh.is_none(), "what was read before is parsed or kept before more is read");
+        debug_assert!(
+            self.fresh.is_none(),
+            "what was read before is parsed or kept before more is read"
+        );
         if self.filling.is_some() {
             return self.fill(socket);
         }
@@ -85,7 +88,9 @@ impl Input {
         }
         let (number, at) = place(reading, self.kept.len());
         let chunk = &mut reading.chunks[usize::from(number)];
-        let Some(chunk) = Arc::get_mut(chunk) else { unreachable!("a chunk to read into is not shared") };
+        let Some(chunk) = Arc::get_mut(chunk) else {
+            unreachable!("a chunk to read into is not shared")
+        };
         let start = at + self.kept.len();
         chunk[at..start].copy_from_slice(&self.kept);
         let room = (chunk.len() - start).min(READ_BYTES_MAX);
@@ -95,7 +100,11 @@ impl Input {
             let end = start + count - skipped;
             self.kept = Vec::new();
             self.exhausted = false;
-            self.fresh = Some(Fresh { chunk: number, at, end });
+            self.fresh = Some(Fresh {
+                chunk: number,
+                at,
+                end,
+            });
             *reading.filled = Some((number, end));
         }
         received
@@ -106,7 +115,11 @@ impl Input {
         let start = self.kept.len();
         self.kept.resize(start + READ_BYTES_MAX, 0);
         let received = received(socket.read(&mut self.kept[start..]), READ_BYTES_MAX);
-        let count = if let Received::Bytes { count, .. } = received { count } else { 0 };
+        let count = if let Received::Bytes { count, .. } = received {
+            count
+        } else {
+            0
+        };
         let skipped = self.terminator.min(u8::try_from(count).unwrap_or(u8::MAX));
         self.terminator -= skipped;
         self.kept.drain(start..start + usize::from(skipped));
@@ -120,7 +133,9 @@ impl Input {
 
     /// Reads more of a big argument, into its own buffer.
     fn fill(&mut self, socket: &mut Link<'_>) -> Received {
-        let Some(filling) = &mut self.filling else { return Received::Nothing };
+        let Some(filling) = &mut self.filling else {
+            return Received::Nothing;
+        };
         let missing = filling.len - filling.buffer.len();
         let space = filling.buffer.spare_mut(missing.min(READ_BYTES_MAX * 16));
         let room = space.len();
@@ -134,11 +149,15 @@ impl Input {
     /// Makes what is kept parseable where there is nothing to read first: before the first read of a turn, and after a
     /// big argument is complete.
     pub fn expose(&mut self, chunks: &mut Vec<Chunk>) {
-        if let Some(filling) = self.filling.take_if(|filling| filling.buffer.len() == filling.len) {
+        if let Some(filling) = self
+            .filling
+            .take_if(|filling| filling.buffer.len() == filling.len)
+        {
             self.detached.push(filling.buffer);
             self.exhausted = false;
         }
-        let parseable = !self.exhausted && self.filling.is_none() && self.fresh.is_none() && !self.kept.is_empty();
+        let parseable =
+            !self.exhausted && self.filling.is_none() && self.fresh.is_none() && !self.kept.is_empty();
         if parseable && chunks.len() < usize::from(u16::MAX) {
             self.expose_kept(chunks);
         }
@@ -147,7 +166,11 @@ impl Input {
     fn expose_kept(&mut self, chunks: &mut Vec<Chunk>) {
         let end = self.kept.len();
         chunks.push(Arc::new(std::mem::take(&mut self.kept)));
-        self.fresh = Some(Fresh { chunk: (chunks.len() - 1) as u16, at: 0, end });
+        self.fresh = Some(Fresh {
+            chunk: (chunks.len() - 1) as u16,
+            at: 0,
+            end,
+        });
     }
 
     /// Cuts what ends a big argument off the front of what was read. Returns how many bytes that was.
@@ -173,14 +196,22 @@ impl Input {
         requests: &mut Requests,
     ) -> Result<Option<u16>, ProtocolError> {
         requests.clear();
-        let Some(mut fresh) = self.fresh else { return Ok(None) };
+        let Some(mut fresh) = self.fresh else {
+            return Ok(None);
+        };
         if Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]).is_none() {
             // Commands in it are under way on another shard; what is left moves to a place that may be written.
             let rest = chunks[usize::from(fresh.chunk)][fresh.at..fresh.end].to_vec();
-            fresh = Fresh { chunk: chunks.len() as u16, at: 0, end: rest.len() };
+            fresh = Fresh {
+                chunk: chunks.len() as u16,
+                at: 0,
+                end: rest.len(),
+            };
             chunks.push(Arc::new(rest));
         }
-        let Some(chunk) = Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]) else { return Ok(None) };
+        let Some(chunk) = Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]) else {
+            return Ok(None);
+        };
         let input = &mut chunk[fresh.at..fresh.end];
         let progress = self.parser.parse(input, fresh.at as u32, limits, requests, 1)?;
         fresh.at += progress.consumed;
@@ -198,7 +229,9 @@ impl Input {
 
     /// Gives a big argument a buffer of its own, and what has arrived of it.
     fn begin_filling(&mut self, chunk: &[u8], fresh: &mut Fresh) {
-        let Some(bulk) = self.parser.detach_bulk() else { return };
+        let Some(bulk) = self.parser.detach_bulk() else {
+            return;
+        };
         let start = fresh.at + bulk.payload_start;
         let arrived = &chunk[start..fresh.end];
         let payload = &arrived[..arrived.len().min(bulk.len)];
@@ -206,7 +239,10 @@ impl Input {
         buffer.extend(payload);
         // The two bytes behind the payload; one may be there already.
         self.terminator = 2 - (arrived.len() - payload.len()).min(2) as u8;
-        self.filling = Some(Box::new(Filling { buffer, len: bulk.len }));
+        self.filling = Some(Box::new(Filling {
+            buffer,
+            len: bulk.len,
+        }));
         fresh.end = start;
     }
 
@@ -239,7 +275,9 @@ impl Input {
 
     /// Whether a big argument is complete and waits to be parsed with.
     pub fn is_filled(&self) -> bool {
-        self.filling.as_ref().is_some_and(|filling| filling.buffer.len() == filling.len)
+        self.filling
+            .as_ref()
+            .is_some_and(|filling| filling.buffer.len() == filling.len)
     }
 
     /// Bytes that wait to be executed.
@@ -251,7 +289,10 @@ impl Input {
 
     /// Memory it holds.
     pub fn memory(&self) -> usize {
-        let filling = self.filling.as_ref().map_or(0, |filling| filling.buffer.capacity());
+        let filling = self
+            .filling
+            .as_ref()
+            .map_or(0, |filling| filling.buffer.capacity());
         let detached: usize = self.detached.iter().map(Buffer::capacity).sum();
         self.kept.capacity() + filling + detached + self.parser.heap_bytes()
     }
@@ -272,8 +313,18 @@ fn place(reading: &mut Reading<'_>, kept: usize) -> (u16, usize) {
 fn received(outcome: io::Result<usize>, room: usize) -> Received {
     match outcome {
         Ok(0) => Received::Closed,
-        Ok(count) => Received::Bytes { count, more: count == room },
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Received::Nothing,
+        Ok(count) => Received::Bytes {
+            count,
+            more: count == room,
+        },
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Received::Nothing
+        }
         Err(_) => Received::Closed,
     }
 }

@@ -6,6 +6,7 @@ use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Client;
+use crate::exec::client::CommandTag;
 use crate::limits::SHOWN_BYTES_MAX;
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::PauseMode;
@@ -45,14 +46,14 @@ pub fn admit(
     let command = find(args, client.last_command)?;
     let flags = command.row.flags;
     if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
-        return Err(ReplyError::NoAuth);
+        return Err(refusal(command, ReplyError::NoAuth));
     }
     let in_multi = client.transaction.is_some();
     if in_multi && flags.contains(Flags::NO_MULTI) {
         return Err(ReplyError::NotInMulti);
     }
     if conditions.out_of_memory && refuses_without_memory(client, command) {
-        return Err(ReplyError::OutOfMemory);
+        return Err(refusal(command, ReplyError::OutOfMemory));
     }
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
@@ -65,29 +66,43 @@ pub fn admit(
     Ok(Admitted::Run(command))
 }
 
+/// How a command that may not run is answered: EXEC says that the transaction is over, whatever the reason.
+#[cold]
+fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
+    match command.row.runs {
+        Runs::Exec => ReplyError::ExecRefused(error.line().into_owned()),
+        _ => error,
+    }
+}
+
 /// The command, or subcommand, that a request names, if its arity fits. `last` is the client's last command: most
 /// clients send the same one again, which is seen faster than looked up.
 ///
 /// # Errors
 /// Unknown command, unknown subcommand, or wrong number of arguments.
 #[inline]
-pub fn find(args: Arguments<'_>, last: Option<&'static Registered>) -> Result<&'static Registered, ReplyError> {
+pub fn find(
+    args: Arguments<'_>,
+    last: Option<CommandTag>,
+) -> Result<&'static Registered, ReplyError> {
     let name = args.at(0);
     let mut command = match last {
-        Some(last) if last.full_name.as_bytes().eq_ignore_ascii_case(name) => last,
+        Some(last) if last.name.as_bytes().eq_ignore_ascii_case(name) => registry().row(last.id),
         _ => registry().find(name).ok_or_else(|| unknown(args))?,
     };
     if !command.row.subcommands.is_empty()
         && let Some(word) = args.get(1)
     {
-        command = command.subcommand(word).ok_or_else(|| ReplyError::UnknownSubcommand {
-            word: shown(word, SHOWN_BYTES_MAX),
-            container: command.row.name.to_ascii_uppercase(),
-        })?;
+        command = command
+            .subcommand(word)
+            .ok_or_else(|| ReplyError::UnknownSubcommand {
+                word: shown(word, SHOWN_BYTES_MAX).to_vec(),
+                container: command.row.name.to_ascii_uppercase(),
+            })?;
     }
     // A container is never run itself: alone, it lacks its subcommand.
     if !command.row.arity.accepts(args.len()) || matches!(command.row.runs, Runs::Container) {
-        return Err(ReplyError::arity(command.full_name.as_str()));
+        return Err(refusal(command, ReplyError::arity(command.full_name.as_str())));
     }
     Ok(command)
 }
@@ -95,24 +110,22 @@ pub fn find(args: Arguments<'_>, last: Option<&'static Registered>) -> Result<&'
 /// The error for a name that is no command: it repeats the beginning of the request.
 #[cold]
 fn unknown(args: Arguments<'_>) -> ReplyError {
-    let mut line = format!("'{}', with args beginning with: ", shown(args.at(0), SHOWN_BYTES_MAX));
+    let mut line = [b"'", shown(args.at(0), SHOWN_BYTES_MAX), b"', with args beginning with: "].concat();
     let start = line.len();
     for arg in args.tail(1).iter() {
         let used = line.len() - start;
         if used >= SHOWN_BYTES_MAX {
             break;
         }
-        line.push('\'');
-        line.push_str(&shown(arg, SHOWN_BYTES_MAX - used));
-        line.push_str("' ");
+        line.extend([b"'", shown(arg, SHOWN_BYTES_MAX - used), b"' "].concat());
     }
     ReplyError::UnknownCommand(line)
 }
 
-fn shown(text: &[u8], bytes_max: usize) -> String {
-    // What a C string shows: up to the first NUL.
+/// What a C string shows: up to the first NUL.
+fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(&text[..text.len().min(bytes_max)]).into_owned()
+    &text[..text.len().min(bytes_max)]
 }
 
 /// EXEC is refused when anything that was queued would be.
@@ -120,7 +133,7 @@ fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
     let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
     match &client.transaction {
         Some(transaction) if matches!(command.row.runs, Runs::Exec) => {
-            transaction.queue.iter().any(|queued| denied(queued.command))
+            transaction.queue.iter().any(|queued| denied(registry().row(queued.command.id)))
         }
         _ => denied(command),
     }
@@ -131,9 +144,8 @@ fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool 
     match (mode, &client.transaction) {
         (PauseMode::All, _) => true,
         (PauseMode::Write, Some(transaction)) if matches!(command.row.runs, Runs::Exec) => {
-            transaction.queue.iter().any(|queued| writes(queued.command))
+            transaction.queue.iter().any(|queued| writes(registry().row(queued.command.id)))
         }
         (PauseMode::Write, _) => writes(command),
     }
 }
-

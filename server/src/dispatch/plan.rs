@@ -5,6 +5,7 @@ use shardis_protocol::Arguments;
 use shardis_storage::key::KeyHasher;
 use smallvec::SmallVec;
 
+use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
@@ -50,7 +51,11 @@ impl Routed {
     #[inline]
     fn at(index: usize, bytes: &[u8], hasher: KeyHasher) -> Self {
         // A position that does not fit is not remembered: 0 is the command's name, so the key is hashed again.
-        Self { index: u8::try_from(index).unwrap_or(0), hash: hasher.hash(bytes), slot: slot_of(bytes).number() }
+        Self {
+            index: u8::try_from(index).unwrap_or(0),
+            hash: hasher.hash(bytes),
+            slot: slot_of(bytes).number(),
+        }
     }
 }
 
@@ -69,7 +74,10 @@ pub fn place(
         Runs::OnKeys(_) | Runs::OnKeysLong(_) => match command.keys {
             KeyShape::One(index) => {
                 let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
-                Ok(Place::Shard { shard: shard_of(key.slot, shards), key })
+                Ok(Place::Shard {
+                    shard: shard_of(key.slot, shards),
+                    key,
+                })
             }
             _ => place_of_keys(command, args, hasher, shards),
         },
@@ -79,7 +87,10 @@ pub fn place(
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
         Runs::OnCursorShard(_) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
-            Ok(Place::Shard { shard, key: Routed::default() })
+            Ok(Place::Shard {
+                shard,
+                key: Routed::default(),
+            })
         }
         Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
         Runs::Exec => Ok(Place::Exec),
@@ -105,22 +116,35 @@ fn place_of_keys(
     .unwrap_or_default();
     // Without a readable key the handler will answer with its own error: any shard will do for that.
     let key = first.unwrap_or_default();
-    if set.len() > 1 { Ok(Place::Lend(set)) } else { Ok(Place::Shard { shard: shard_of(key.slot, shards), key }) }
+    if set.len() > 1 {
+        Ok(Place::Lend(set))
+    } else {
+        Ok(Place::Shard {
+            shard: shard_of(key.slot, shards),
+            key,
+        })
+    }
 }
 
 /// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.
 fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
-    keys_of(command.row.keys, args, |index, _| set.insert(shard_of(slot_of(args.at(index)).number(), shards)))
-        .unwrap_or_default();
+    keys_of(command.row.keys, args, |index, _| {
+        set.insert(shard_of(slot_of(args.at(index)).number(), shards))
+    })
+    .unwrap_or_default();
     set
 }
 
 /// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
 pub fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
-    for queued in client.transaction.iter().flat_map(|transaction| &transaction.queue) {
-        match place(queued.command, queued.request.arguments(), hasher, shards) {
+    for queued in client
+        .transaction
+        .iter()
+        .flat_map(|transaction| &transaction.queue)
+    {
+        match place(registry().row(queued.command.id), queued.request.arguments(), hasher, shards) {
             Ok(Place::Shard { shard, .. }) => set.insert(shard),
             Ok(Place::Lend(more) | Place::LendToSession(more)) => set.extend(&more),
             Ok(Place::EveryShard) => set.extend(&ShardSet::all(shards)),
@@ -143,7 +167,9 @@ pub struct ShardSet {
 impl ShardSet {
     /// No shard of so many.
     pub fn none(shards: usize) -> Self {
-        Self { words: SmallVec::from_elem(0, shards.div_ceil(64)) }
+        Self {
+            words: SmallVec::from_elem(0, shards.div_ceil(64)),
+        }
     }
 
     /// All of so many.
@@ -178,7 +204,9 @@ impl ShardSet {
     /// Its shards, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.words.iter().enumerate().flat_map(|(index, &word)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+            (0..64)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| index * 64 + bit)
         })
     }
 }

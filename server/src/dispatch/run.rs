@@ -67,7 +67,7 @@ pub fn run_batch(
             // What the handler had written of its reply is dropped with the rest of its work.
             let out = replies.begin(&task);
             let start = out.len();
-            Encoder::new(out, task.modes.resp()).error(&*ReplyError::Internal.line());
+            Encoder::new(out, task.modes.resp()).error(ReplyError::Internal.line());
             replies.end(&task, start);
             panicked.push(task);
             done += 1;
@@ -83,10 +83,16 @@ fn prefetch(partition: &Partition, group: &[Task]) {
         return;
     }
     for task in group {
-        partition.keyspace.database(usize::from(task.db)).prefetch_bucket(task.hash, task.slot);
+        partition
+            .keyspace
+            .database(usize::from(task.db))
+            .prefetch_bucket(task.hash, task.slot);
     }
     for task in group {
-        partition.keyspace.database(usize::from(task.db)).prefetch_entry(task.hash, task.slot);
+        partition
+            .keyspace
+            .database(usize::from(task.db))
+            .prefetch_entry(task.hash, task.slot);
     }
 }
 
@@ -103,8 +109,18 @@ fn run_task(
     }
     let out = replies.begin(task);
     let start = out.len();
-    let routed = Routed { index: task.key, hash: task.hash, slot: task.slot };
-    let call = Call { command: task.command, args: source.arguments(task, &[]), db: task.db, modes: task.modes, routed };
+    let routed = Routed {
+        index: task.key,
+        hash: task.hash,
+        slot: task.slot,
+    };
+    let call = Call {
+        command: task.command,
+        args: source.arguments(task, &[]),
+        db: task.db,
+        modes: task.modes,
+        routed,
+    };
     run_call(Held::One(partition), call, None, out, environment);
     replies.end(task, start);
 }
@@ -126,9 +142,19 @@ fn run_task_with_buffers(
     let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
     let out = replies.begin(task);
     let start = out.len();
-    let routed = Routed { index: task.key, hash: task.hash, slot: task.slot };
+    let routed = Routed {
+        index: task.key,
+        hash: task.hash,
+        slot: task.slot,
+    };
     let args = source.arguments(task, &slices);
-    let call = Call { command: task.command, args, db: task.db, modes: task.modes, routed };
+    let call = Call {
+        command: task.command,
+        args,
+        db: task.db,
+        modes: task.modes,
+        routed,
+    };
     run_call(Held::One(partition), call, adopted, out, environment);
     replies.end(task, start);
 }
@@ -157,13 +183,24 @@ pub fn run_call(
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
 ) {
-    let Call { command, args, db, modes, routed } = call;
+    let Call {
+        command,
+        args,
+        db,
+        modes,
+        routed,
+    } = call;
     let (handler, shard) = match (command.row.runs, &held) {
         (
-            Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::OnAllShards(handler) | Runs::OnCursorShard(handler),
+            Runs::OnKeys(handler)
+            | Runs::OnKeysLong(handler)
+            | Runs::OnAllShards(handler)
+            | Runs::OnCursorShard(handler),
             Held::One(partition),
         ) => (handler, partition.shard),
-        (Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::OnAllShards(handler), Held::Many(_)) => (handler, 0),
+        (Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::OnAllShards(handler), Held::Many(_)) => {
+            (handler, 0)
+        }
         _ => unreachable!("only commands on keys are planned to run on partitions"),
     };
     let mut effects = Effects::new(held.journals());
@@ -193,7 +230,7 @@ pub fn run_call(
 pub fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, resp: Resp) {
     if let Err(error) = result {
         out.truncate(start);
-        Encoder::new(out, resp).error(&*error.line());
+        Encoder::new(out, resp).error(error.line());
     }
 }
 

@@ -29,7 +29,11 @@ impl Acceptor {
             poll.add_listener(&mut listener, number)?;
             registered.push((listener, true));
         }
-        Ok(Self { listeners: registered, unix_path: unix_path.into(), next_loop: 0 })
+        Ok(Self {
+            listeners: registered,
+            unix_path: unix_path.into(),
+            next_loop: 0,
+        })
     }
 
     pub(super) fn mark_ready(&mut self, listener: usize) {
@@ -54,9 +58,13 @@ impl Acceptor {
 impl EventLoop {
     /// Takes in new connections, a bounded number a turn.
     pub(super) fn accept(&mut self) {
-        let Some(mut acceptor) = self.acceptor.take() else { return };
+        let Some(mut acceptor) = self.acceptor.take() else {
+            return;
+        };
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((mut socket, peer)) = acceptor.next(self.settings.tcp_keepalive) else { break };
+            let Some((mut socket, peer)) = acceptor.next(self.settings.tcp_keepalive) else {
+                break;
+            };
             self.node.stats[self.index].connections.add(1);
             if let Some(line) = self.refusal(&peer) {
                 // One try: a client that does not read gets no more of our time.
@@ -92,11 +100,19 @@ impl EventLoop {
         let authenticated = self.settings.requirepass.get().is_none();
         let entry = self.connections.vacant_entry();
         if let Err(error) = self.poll.add(&mut socket, entry.key()) {
-            self.node.log.warning(format_args!("a connection was dropped, its socket cannot be waited for: {error}"));
+            self.node.log.warning(format_args!(
+                "a connection was dropped, its socket cannot be waited for: {error}"
+            ));
             self.node.clients.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let client = Client::new(self.node.next_client_id(), peer, socket.fd(), self.now_us / 1000, authenticated);
+        let client = Client::new(
+            self.node.next_client_id(),
+            peer,
+            socket.fd(),
+            self.now_us / 1000,
+            authenticated,
+        );
         let number = entry.key();
         entry.insert(Connection::new(client, socket));
         self.enqueue(number);

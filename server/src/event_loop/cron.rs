@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 use super::EventLoop;
 use super::turn::count_memory;
 use crate::exec::{Closing, Partition};
@@ -47,7 +46,8 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us;
-        if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms())) {
+        if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms()))
+        {
             next_us = next_us.min(until_ms * 1000);
         }
         // Rounded up, so that the loop does not wake a moment too early and find nothing due.
@@ -73,11 +73,15 @@ impl EventLoop {
     /// Frees some of what was flushed or unlinked. Between two slices, sockets are served.
     fn release_garbage(&mut self) {
         let mesh = std::sync::Arc::clone(&self.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else { return };
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return;
+        };
         let partition = held.get();
         self.cron.garbage = partition.keyspace.pending_release() > 0;
         if self.cron.garbage {
-            let left = count_memory(partition, &self.node, |partition| partition.keyspace.release(RELEASE_SLICE));
+            let left = count_memory(partition, &self.node, |partition| {
+                partition.keyspace.release(RELEASE_SLICE)
+            });
             self.cron.garbage = left > 0;
         }
     }
@@ -88,7 +92,9 @@ impl EventLoop {
             return;
         }
         let mesh = std::sync::Arc::clone(&self.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else { return };
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return;
+        };
         let (now_ms, first) = (self.now_ms(), self.cron.next_database);
         let clock = &self.node.clock;
         let begin_us = clock.now_us();
@@ -114,10 +120,16 @@ impl EventLoop {
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
-        let first = if self.cron.sweep_from >= self.connections.capacity() { 0 } else { self.cron.sweep_from };
+        let first = if self.cron.sweep_from >= self.connections.capacity() {
+            0
+        } else {
+            self.cron.sweep_from
+        };
         let last = (first + share).min(self.connections.capacity());
         for number in first..last {
-            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
             let idle_ms = now_ms - connection.client.active_ms;
             if idle_ms > 2000 {
                 connection.output.release();
@@ -138,7 +150,9 @@ impl EventLoop {
     pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
         let limit = self.settings.client_output_buffer_limit.normal;
         let now_ms = self.now_ms();
-        let Some(connection) = self.connections.get_mut(number) else { return false };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return false;
+        };
         let bytes = connection.output.bytes() as u64;
         let over_hard = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
         let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
@@ -162,6 +176,9 @@ impl EventLoop {
     }
 
     fn every_second(&mut self) {
+        if self.index == 0 {
+            self.node.note_memory_peak(shardis_storage::memory::jemalloc_stats().allocated as u64);
+        }
         let stats = &self.node.stats[self.index];
         let epoch = self.node.stats_epoch.load(std::sync::atomic::Ordering::Acquire);
         if epoch != self.cron.stats_epoch {
@@ -170,7 +187,11 @@ impl EventLoop {
             self.cron.last = [0; 3];
         }
         let now = [stats.commands.get(), stats.bytes_in.get(), stats.bytes_out.get()];
-        let rates = [&stats.commands_per_second, &stats.bytes_in_per_second, &stats.bytes_out_per_second];
+        let rates = [
+            &stats.commands_per_second,
+            &stats.bytes_in_per_second,
+            &stats.bytes_out_per_second,
+        ];
         for ((rate, now), last) in rates.into_iter().zip(now).zip(self.cron.last) {
             rate.set(now.saturating_sub(last));
         }
@@ -186,13 +207,17 @@ impl EventLoop {
 const EXPIRE_LOOKS: usize = 2000;
 
 fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
-    let Partition { keyspace, expired, .. } = partition;
+    let Partition {
+        keyspace, expired, ..
+    } = partition;
     if keyspace.database(db).volatile_len() == 0 {
         return;
     }
-    keyspace.database_mut(db).expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
-        expired.push((db as u16, entry.key().into()));
-    });
+    keyspace
+        .database_mut(db)
+        .expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
+            expired.push((db as u16, entry.key().into()));
+        });
     for (db, key) in &partition.expired {
         partition.watches.touch(*db, key);
     }

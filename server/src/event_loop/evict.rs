@@ -42,7 +42,9 @@ impl EventLoop {
     fn evict(&mut self, excess: u64) -> bool {
         let mesh = std::sync::Arc::clone(&self.mesh);
         // While the partition is lent nothing is known of it; the next turn sees to it.
-        let Some(mut held) = mesh.cell(self.index).own() else { return true };
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return true;
+        };
         let (used, own) = (self.used_bytes().max(1), self.node.memory[self.index].get());
         let share = u64::try_from(u128::from(excess) * u128::from(own) / u128::from(used)).unwrap_or(excess);
         let target = held.get().memory_bytes - share.max(1) as i64;
@@ -58,8 +60,9 @@ impl EventLoop {
         let begin_us = self.node.clock.now_us();
         let mut evicted = false;
         while held.get().memory_bytes > target {
-            let found =
-                count_memory(held.get(), &self.node, |partition| evict_one(partition, options, now_ms, lazily));
+            let found = count_memory(held.get(), &self.node, |partition| {
+                evict_one(partition, options, now_ms, lazily)
+            });
             if !found {
                 break;
             }
@@ -74,17 +77,34 @@ impl EventLoop {
 
 /// Removes the key that the policy gives up first. False when it finds none.
 fn evict_one(partition: &mut Partition, options: EvictionOptions, now_ms: i64, lazily: bool) -> bool {
-    let Partition { keyspace, evictor, rng, figures, watches, journal, .. } = partition;
-    let Some(victim) = evictor.pick(keyspace, options, now_ms, rng) else { return false };
+    let Partition {
+        keyspace,
+        evictor,
+        rng,
+        figures,
+        watches,
+        journal,
+        ..
+    } = partition;
+    let Some(victim) = evictor.pick(keyspace, options, now_ms, rng) else {
+        return false;
+    };
     let db = victim.database as u16;
     let key = keyspace.key(victim.key);
     watches.touch(db, key.bytes);
     if let Some(journal) = journal {
         // A closed channel means that the listener has gone; effects then go nowhere.
-        let _ = journal.send(Effect { db, words: vec![b"DEL".to_vec(), key.bytes.to_vec()] });
+        let _ = journal.send(Effect {
+            db,
+            words: vec![b"DEL".to_vec(), key.bytes.to_vec()],
+        });
     }
     let database = keyspace.database_mut(victim.database);
-    let removed = if lazily { database.unlink(&key) } else { database.remove(&key) };
+    let removed = if lazily {
+        database.unlink(&key)
+    } else {
+        database.remove(&key)
+    };
     figures.evicted += u64::from(removed);
     removed
 }

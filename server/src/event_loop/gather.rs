@@ -7,6 +7,7 @@ use shardis_protocol::{Arguments, Encoder};
 
 use super::turn::count_memory;
 use super::{EventLoop, Work};
+use crate::commands::registry;
 use crate::connection::Hold;
 use crate::dispatch::run::{finish, run_part};
 use crate::error::ReplyError;
@@ -41,13 +42,19 @@ enum Purpose {
 impl EventLoop {
     /// Gathers what a transaction needs of all loops before it can run. False when there is nothing to gather.
     pub(super) fn gather_for_exec(&mut self, number: usize, exec: Arguments<'_>) -> bool {
-        let Some(transaction) = &self.connections[number].client.transaction else { return false };
-        let lacking = |queued: &Queued| matches!(queued.command.row.runs, Runs::OnEveryLoop(..)) && queued.parts.is_none();
-        let Some(index) = transaction.queue.iter().position(lacking) else { return false };
+        let Some(transaction) = &self.connections[number].client.transaction else {
+            return false;
+        };
+        let lacking = |queued: &Queued| {
+            matches!(registry().row(queued.command.id).row.runs, Runs::OnEveryLoop(..)) && queued.parts.is_none()
+        };
+        let Some(index) = transaction.queue.iter().position(lacking) else {
+            return false;
+        };
         if transaction.failed {
             return false;
         }
-        let command = transaction.queue[index].command;
+        let command = registry().row(transaction.queue[index].command.id);
         let request = transaction.queue[index].request.clone();
         let exec = OwnedRequest::copy(exec);
         self.begin_gathering(number, command, request.arguments(), Some((index, exec)));
@@ -80,7 +87,9 @@ impl EventLoop {
             client: connection.client.id,
             purpose: match for_exec {
                 Some((index, exec)) => Purpose::Exec { index, exec },
-                None => Purpose::Reply { sequence: connection.output.issue() },
+                None => Purpose::Reply {
+                    sequence: connection.output.issue(),
+                },
             },
             command,
             gather: Arc::clone(&gather),
@@ -117,19 +126,31 @@ impl EventLoop {
 
     /// Clients that a command has marked are closed with the turn.
     fn close_killed(&mut self) {
-        let killed = self.connections.iter().filter(|(_, connection)| connection.client.closing == Closing::Now);
+        let killed = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.client.closing == Closing::Now);
         self.closing.extend(killed.map(|(number, _)| number));
     }
 
     /// Does this shard's part. False when its partition is lent.
     pub(super) fn run_part(&mut self, gather: &Gather) -> bool {
         let mesh = Arc::clone(&self.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else { return false };
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return false;
+        };
         let environment = self.environment();
         let part = count_memory(held.get(), &self.node, |partition| {
             catch_unwind(AssertUnwindSafe(|| {
                 let args = gather.request.arguments();
-                run_part(Held::One(partition), gather.command, args, gather.db, gather.resp, &environment)
+                run_part(
+                    Held::One(partition),
+                    gather.command,
+                    args,
+                    gather.db,
+                    gather.resp,
+                    &environment,
+                )
             }))
             .unwrap_or(Err(ReplyError::Internal))
         });
@@ -143,13 +164,22 @@ impl EventLoop {
             self.gathered(gather.gathering, self.index, part);
         } else {
             let gathering = gather.gathering;
-            self.mesh.send(gather.origin, Message::Gathered { gathering, from: self.index, part });
+            self.mesh.send(
+                gather.origin,
+                Message::Gathered {
+                    gathering,
+                    from: self.index,
+                    part,
+                },
+            );
         }
     }
 
     /// A part has come; with the last one, the reply is made.
     pub(super) fn gathered(&mut self, number: usize, from: usize, part: Result<Part, ReplyError>) {
-        let Some(gathering) = self.gatherings.get_mut(number) else { return };
+        let Some(gathering) = self.gatherings.get_mut(number) else {
+            return;
+        };
         gathering.parts[from] = Some(part);
         gathering.missing -= 1;
         if gathering.missing > 0 {
@@ -160,9 +190,21 @@ impl EventLoop {
     }
 
     fn merge(&mut self, gathering: Gathering) {
-        let Gathering { connection: number, client, purpose, command, gather, parts, .. } = gathering;
-        let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else { return };
-        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Gathering {
+            connection: number,
+            client,
+            purpose,
+            command,
+            gather,
+            parts,
+            ..
+        } = gathering;
+        let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         if connection.client.id != client {
             return;
         }
@@ -171,7 +213,11 @@ impl EventLoop {
         let sequence = match purpose {
             Purpose::Reply { sequence } => sequence,
             Purpose::Exec { index, exec } => {
-                let queue = connection.client.transaction.as_mut().map(|transaction| &mut transaction.queue);
+                let queue = connection
+                    .client
+                    .transaction
+                    .as_mut()
+                    .map(|transaction| &mut transaction.queue);
                 if let Some(queued) = queue.and_then(|queue| queue.get_mut(index)) {
                     queued.parts = Some(parts);
                 }
@@ -179,7 +225,6 @@ impl EventLoop {
                 return self.wake_if_it_may_go_on(number);
             }
         };
-        let mode = connection.client.reply_mode;
         let resp = connection.client.resp;
         let out = connection.output.begin(sequence);
         let start = out.len();
@@ -194,7 +239,7 @@ impl EventLoop {
             merge(&mut session, &parts)
         });
         finish(result, start, connection.output.begin(sequence), resp);
-        connection.mute(mode, sequence, start);
+        connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.node.stats[self.index].commands.add(1);
         self.mark_dirty(number);

@@ -54,7 +54,9 @@ impl EventLoop {
         }
         match place {
             Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args, None),
-            Place::Lend(shards) | Place::LendToSession(shards) => self.begin_operation(number, command, args, &shards),
+            Place::Lend(shards) | Place::LendToSession(shards) => {
+                self.begin_operation(number, command, args, &shards)
+            }
             Place::Exec => {
                 if self.gather_for_exec(number, args) {
                     return;
@@ -63,7 +65,9 @@ impl EventLoop {
                 let shards = shards_of_transaction(&connection.client, self.node.hasher, self.mesh.len());
                 self.begin_operation(number, command, args, &shards);
             }
-            Place::Session | Place::Shard { .. } => unreachable!("commands on one shard or none do not run alone"),
+            Place::Session | Place::Shard { .. } => {
+                unreachable!("commands on one shard or none do not run alone")
+            }
         }
     }
 
@@ -130,9 +134,17 @@ impl EventLoop {
 
     /// Asks for the next partition; runs the command when there is none left to ask for.
     fn ask_for_next(&mut self, number: usize) {
-        let Some(operation) = self.operations.get_mut(number) else { return };
+        let Some(operation) = self.operations.get_mut(number) else {
+            return;
+        };
         match operation.missing.last() {
-            Some(&shard) => self.mesh.send(shard, Message::Lend { borrower: self.index, operation: number }),
+            Some(&shard) => self.mesh.send(
+                shard,
+                Message::Lend {
+                    borrower: self.index,
+                    operation: number,
+                },
+            ),
             None => self.run_operation(number),
         }
     }
@@ -149,14 +161,25 @@ impl EventLoop {
     }
 
     fn run_operation(&mut self, number: usize) {
-        let Some(mut operation) = self.operations.try_remove(number) else { return };
+        let Some(mut operation) = self.operations.try_remove(number) else {
+            return;
+        };
         let connection = operation.connection;
         // The client may have gone meanwhile; its command runs all the same, as it would have on one shard.
-        let is_here = self.connections.get(connection).is_some_and(|found| found.client.id == operation.client);
+        let is_here = self
+            .connections
+            .get(connection)
+            .is_some_and(|found| found.client.id == operation.client);
         if is_here {
             self.connections[connection].hold = Hold::None;
             let args = operation.request.arguments();
-            self.run_lent(connection, operation.sequence, operation.command, args, &mut operation.lent);
+            self.run_lent(
+                connection,
+                operation.sequence,
+                operation.command,
+                args,
+                &mut operation.lent,
+            );
             self.wake_if_it_may_go_on(connection);
         }
         for partition in operation.lent.into_iter().flatten() {
@@ -178,15 +201,18 @@ impl EventLoop {
         partitions: &mut [Option<Box<Partition>>],
     ) {
         let before = shardis_storage::memory::thread_balance();
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| self.run_on(number, sequence, command, args, &mut *partitions)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.run_on(number, sequence, command, args, &mut *partitions)
+        }));
         if outcome.is_err() {
             self.node.log.warning(format_args!(
                 "a handler of '{}' panicked: the command was answered with an error, and what it had changed so far \
                  stays; please report this as a bug",
                 command.full_name
             ));
-            self.reply_to(number, sequence, |reply| reply.error(&*ReplyError::Internal.line()));
+            self.reply_to(number, sequence, |reply| {
+                reply.error(ReplyError::Internal.line())
+            });
         }
         self.node.stats[self.index].commands.add(1);
         // What a command over several shards allocates is booked to the first: the sum is what counts.
@@ -211,7 +237,6 @@ impl EventLoop {
             shards: self.mesh.len(),
         };
         let connection = &mut self.connections[number];
-        let mode = connection.client.reply_mode;
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);
         let start = out.len();
@@ -237,11 +262,17 @@ impl EventLoop {
                 run::finish(result, start, connection.output.begin(sequence), resp);
             }
             _ => {
-                let call = Call { command, args, db, modes, routed: Routed::default() };
+                let call = Call {
+                    command,
+                    args,
+                    db,
+                    modes,
+                    routed: Routed::default(),
+                };
                 run::run_call(Held::Many(partitions), call, None, out, &environment);
             }
         }
-        connection.mute(mode, sequence, start);
+        connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.mark_dirty(number);
     }

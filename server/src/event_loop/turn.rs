@@ -40,16 +40,22 @@ impl EventLoop {
 
     /// Takes requests of one connection, reading once where nothing unparsed is left.
     fn serve(&mut self, number: usize) -> Served {
-        let Some(connection) = self.connections.get_mut(number) else { return Served::Done };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return Served::Done;
+        };
         connection.is_queued = false;
         if let Hold::Drain(_) = connection.hold
             && connection.output.in_flight() == 0
         {
-            let Hold::Drain(request) = std::mem::take(&mut connection.hold) else { return Served::Done };
+            let Hold::Drain(request) = std::mem::take(&mut connection.hold) else {
+                return Served::Done;
+            };
             self.request(number, request.arguments(), None);
         }
         self.take_requests(number);
-        let Some(connection) = self.connections.get_mut(number) else { return Served::Done };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return Served::Done;
+        };
         if !connection.may_go_on() || !connection.readable || connection.input.has_unparsed() {
             return Served::Done;
         }
@@ -58,10 +64,19 @@ impl EventLoop {
 
     fn read(&mut self, number: usize) -> Served {
         let connection = &mut self.connections[number];
-        let Turn { source, filled, pool, .. } = &mut self.turn;
+        let Turn {
+            source, filled, pool, ..
+        } = &mut self.turn;
         connection.input.keep(&mut source.chunks);
-        let mut reading = Reading { chunks: &mut source.chunks, filled, pool };
-        match connection.input.receive(&mut self.poll.link(&mut connection.socket, number), &mut reading) {
+        let mut reading = Reading {
+            chunks: &mut source.chunks,
+            filled,
+            pool,
+        };
+        match connection
+            .input
+            .receive(&mut self.poll.link(&mut connection.socket, number), &mut reading)
+        {
             Received::Bytes { count, more } => {
                 let more = more || connection.ends;
                 connection.readable = more;
@@ -115,7 +130,10 @@ impl EventLoop {
                 authenticated: connection.client.authenticated,
                 ..Limits::default()
             };
-            match connection.input.next_request(&mut source.chunks, &limits, &mut requests) {
+            match connection
+                .input
+                .next_request(&mut source.chunks, &limits, &mut requests)
+            {
                 Ok(Some(chunk)) => {
                     let place = source.add(chunk, requests.spans(), connection.input.take_detached());
                     let buffers: SmallVec<[&[u8]; 4]> = source.buffers(place).collect();
@@ -174,20 +192,19 @@ impl EventLoop {
                 return false;
             }
             Err(error) => {
-                if let Some(transaction) = &mut connection.client.transaction {
-                    transaction.failed = true;
-                }
-                self.answer(number, Err(error));
+                self.refuse(number, args, error);
                 return false;
             }
         };
-        connection.client.last_command = Some(command);
+        connection.client.last_command = Some(command.tag());
         match place(command, args, self.node.hasher, self.mesh.len()) {
             Ok(plan::Place::Session) => {
                 self.run_session(number, command, args);
                 false
             }
-            Ok(plan::Place::Shard { shard, key }) => self.push_task(number, command, args, shard, key, place_in),
+            Ok(plan::Place::Shard { shard, key }) => {
+                self.push_task(number, command, args, shard, key, place_in)
+            }
             Ok(place) => {
                 self.run_alone(number, command, args, place);
                 false
@@ -199,31 +216,58 @@ impl EventLoop {
         }
     }
 
+    /// Answers a request that may not run, and sees to what that means for the client's transaction.
+    fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
+        let client = &mut self.connections[number].client;
+        if matches!(error, ReplyError::ExecRefused(_)) {
+            client.transaction = None;
+            client.watching = None;
+        } else if let Some(transaction) = &mut client.transaction {
+            transaction.failed = true;
+        }
+        if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
+            self.node.log.warning(format_args!(
+                "Possible SECURITY ATTACK detected: the client at {} speaks HTTP (POST or Host:), as a browser does that a \
+                 hostile page has send commands; its connection was closed and nothing of it was run.",
+                client.peer.remote()
+            ));
+            return self.disconnect(number);
+        }
+        self.answer(number, Err(error));
+    }
+
     fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let connection = &mut self.connections[number];
         if let Some(transaction) = &mut connection.client.transaction {
             let request = OwnedRequest::copy(args);
             transaction.bytes += request.size();
-            transaction.queue.push(Queued { command, request, parts: None });
+            transaction.queue.push(Queued {
+                command: command.tag(),
+                request,
+                parts: None,
+            });
         }
         self.reply(number, |reply| reply.simple("QUEUED"));
     }
 
     /// Answers a request of a connection right away (in its place in the order).
     pub(super) fn reply(&mut self, number: usize, write: impl FnOnce(&mut Encoder<'_>)) {
-        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         let sequence = connection.output.issue();
         self.reply_to(number, sequence, write);
     }
 
     /// Answers the command with this number.
     pub(super) fn reply_to(&mut self, number: usize, sequence: u32, write: impl FnOnce(&mut Encoder<'_>)) {
-        let Some(connection) = self.connections.get_mut(number) else { return };
-        let mode = connection.client.reply_mode;
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         let out = connection.output.begin(sequence);
         let start = out.len();
         write(&mut Encoder::new(out, connection.client.resp));
-        connection.mute(mode, sequence, start);
+        connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.mark_dirty(number);
     }
@@ -231,17 +275,20 @@ impl EventLoop {
     fn answer(&mut self, number: usize, result: Result<(), ReplyError>) {
         if let Err(error) = result {
             self.node.stats[self.index].errors.add(1);
-            self.reply(number, |reply| reply.error(&*error.line()));
+            self.reply(number, |reply| reply.error(error.line()));
         }
     }
 
     /// Runs a command on the client's and the node's state.
     fn run_session(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
-        let Runs::OnSession(handler) = command.row.runs else { return };
+        let Runs::OnSession(handler) = command.row.runs else {
+            return;
+        };
         let now_ms = self.now_ms();
-        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         let sequence = connection.output.issue();
-        let mode = connection.client.reply_mode;
         let out = connection.output.begin(sequence);
         let start = out.len();
         let resp = connection.client.resp;
@@ -262,7 +309,7 @@ impl EventLoop {
         }
         let out = connection.output.begin(sequence);
         finish(result, start, out, resp);
-        connection.mute(mode, sequence, start);
+        connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.node.stats[self.index].commands.add(1);
         self.mark_dirty(number);
@@ -353,8 +400,17 @@ impl EventLoop {
             settings: &self.settings,
             shards: mesh.len(),
         };
-        let Turn { tasks, source, scratch, .. } = &mut self.turn;
-        let mut replies = ToConnections { connections: &mut self.connections, dirty: &mut self.dirty, scratch };
+        let Turn {
+            tasks,
+            source,
+            scratch,
+            ..
+        } = &mut self.turn;
+        let mut replies = ToConnections {
+            connections: &mut self.connections,
+            dirty: &mut self.dirty,
+            scratch,
+        };
         let tasks = &mut tasks[shard];
         let panicked = count_memory(held.get(), &self.node, |partition| {
             run_batch(partition, tasks, source, &mut replies, &environment)
@@ -379,15 +435,28 @@ impl EventLoop {
 
     fn pack(&mut self, shard: usize) -> Box<Batch> {
         let mut batch = self.turn.batches.pop().unwrap_or_default();
-        batch.pack(self.index, shard, &mut self.turn.tasks[shard], &mut self.turn.source);
+        batch.pack(
+            self.index,
+            shard,
+            &mut self.turn.tasks[shard],
+            &mut self.turn.source,
+        );
         batch
     }
 
     /// Runs a batch on this shard's partition and sends it back. False when the partition is lent: the batch waits.
     pub(super) fn run_sent(&mut self, batch: &mut Batch) -> bool {
         let mesh = std::sync::Arc::clone(&self.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else { return false };
-        let Batch { tasks, source, replies, ends, .. } = batch;
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return false;
+        };
+        let Batch {
+            tasks,
+            source,
+            replies,
+            ends,
+            ..
+        } = batch;
         let mut sink = ToBatch { replies, ends };
         let environment = self.environment();
         let panicked = count_memory(held.get(), &self.node, |partition| {
@@ -409,11 +478,17 @@ impl EventLoop {
             let reply = &batch.replies[start..end];
             start = end;
             let number = task.connection as usize;
-            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
             if connection.client.id as u32 != task.client {
                 continue;
             }
-            let reply = if task.modes.contains(Modes::MUTE) { &[] } else { reply };
+            let reply = if task.modes.contains(Modes::MUTE) {
+                &[]
+            } else {
+                reply
+            };
             connection.output.deliver(task.sequence, reply);
             self.mark_dirty(number);
             self.wake_if_it_may_go_on(number);
@@ -428,10 +503,14 @@ impl EventLoop {
 
     /// Serves a connection again if something in its input waits and now may run.
     pub(super) fn wake_if_it_may_go_on(&mut self, number: usize) {
-        let Some(connection) = self.connections.get(number) else { return };
+        let Some(connection) = self.connections.get(number) else {
+            return;
+        };
         let waits = match connection.hold {
             Hold::Drain(_) => connection.output.in_flight() == 0,
-            Hold::None => connection.output.has_room() && (connection.readable || connection.input.has_unparsed()),
+            Hold::None => {
+                connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
+            }
             Hold::Pause(_) | Hold::UnderWay(_) => false,
         };
         if waits {
@@ -445,7 +524,9 @@ impl EventLoop {
             return;
         }
         for number in std::mem::take(&mut self.paused) {
-            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
             if let Hold::Pause(request) = std::mem::take(&mut connection.hold) {
                 self.request(number, request.arguments(), None);
                 self.enqueue(number);
@@ -456,7 +537,9 @@ impl EventLoop {
     /// Chunks go with the turn: what connections have not parsed moves to memory of their own.
     fn keep_input(&mut self, numbers: &[usize]) {
         for &number in numbers {
-            let Some(connection) = self.connections.get_mut(number) else { continue };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
             connection.input.keep(&mut self.turn.source.chunks);
             let drained = matches!(connection.hold, Hold::Drain(_)) && connection.output.in_flight() == 0;
             let unparsed = connection.may_go_on() && connection.input.has_unparsed();
@@ -467,10 +550,17 @@ impl EventLoop {
     }
 
     fn end_reading(&mut self) {
-        let Turn { pool, source, filled, .. } = &mut self.turn;
+        let Turn {
+            pool, source, filled, ..
+        } = &mut self.turn;
         *filled = None;
         source.clear(|chunk| pool.put(chunk));
     }
+}
+
+/// Whether a request is a line of HTTP: a web page that has a browser send it must not get its body executed.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Whether a connection has more to read than a turn gives it.
@@ -488,7 +578,11 @@ enum Hire {
 }
 
 /// Runs something on a partition and books what it allocates to it.
-pub(super) fn count_memory<R>(partition: &mut Partition, node: &Node, run: impl FnOnce(&mut Partition) -> R) -> R {
+pub(super) fn count_memory<R>(
+    partition: &mut Partition,
+    node: &Node,
+    run: impl FnOnce(&mut Partition) -> R,
+) -> R {
     let before = memory::thread_balance();
     let result = run(partition);
     partition.memory_bytes += memory::thread_balance() - before;
@@ -497,16 +591,10 @@ pub(super) fn count_memory<R>(partition: &mut Partition, node: &Node, run: impl 
 }
 
 impl Connection {
-    /// Drops a reply that CLIENT REPLY keeps from being sent; `mode` is the mode before the command ran.
-    pub(super) fn mute(&mut self, before: ReplyMode, sequence: u32, start: usize) {
-        let after = self.client.reply_mode;
-        let muted = match (before, after) {
-            // The command that turns replies on is answered, the one that turns them off is not.
-            (ReplyMode::Off, ReplyMode::On) => false,
-            (_, ReplyMode::Off | ReplyMode::SkipNext) | (ReplyMode::Skip, _) => true,
-            _ => false,
-        };
-        if muted {
+    /// Drops a reply that CLIENT REPLY keeps from being sent. The command that turns replies on again is answered, the one
+    /// that turns them off is not.
+    pub(super) fn mute(&mut self, sequence: u32, start: usize) {
+        if self.client.reply_mode != ReplyMode::On {
             self.output.begin(sequence).truncate(start);
         }
         self.count_reply_mode();
@@ -541,8 +629,14 @@ impl Replies for ToConnections<'_> {
     #[inline]
     fn end(&mut self, task: &Task, start: usize) {
         self.scratch.clear();
-        let Some(connection) = self.connections.get_mut(task.connection as usize) else { return };
-        let start = if task.modes.contains(Modes::MUTE) { connection.output.begin(task.sequence).len() } else { start };
+        let Some(connection) = self.connections.get_mut(task.connection as usize) else {
+            return;
+        };
+        let start = if task.modes.contains(Modes::MUTE) {
+            connection.output.begin(task.sequence).len()
+        } else {
+            start
+        };
         connection.output.end(task.sequence, start);
         if !connection.is_dirty {
             connection.is_dirty = true;

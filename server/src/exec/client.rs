@@ -10,7 +10,6 @@ use super::Part;
 use super::request::OwnedRequest;
 use super::watch::WatchList;
 use crate::error::ReplyError;
-use crate::spec::Registered;
 
 /// The state of one client.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Client {
     /// When it last sent something, Unix milliseconds.
     pub active_ms: i64,
     /// Its last command.
-    pub last_command: Option<&'static Registered>,
+    pub last_command: Option<CommandTag>,
     /// CLIENT REPLY
     pub reply_mode: ReplyMode,
     /// CLIENT NO-EVICT
@@ -145,11 +144,20 @@ pub struct Transaction {
     pub bytes: usize,
 }
 
+/// A command as the state of a client remembers it: its number in the registry, and its full name (`client|id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandTag {
+    /// Its number among all rows.
+    pub id: u16,
+    /// Its name as CLIENT LIST shows it.
+    pub name: &'static str,
+}
+
 /// One queued command.
 #[derive(Debug)]
 pub struct Queued {
-    /// Its row.
-    pub command: &'static Registered,
+    /// Its command.
+    pub command: CommandTag,
     /// Its arguments.
     pub request: OwnedRequest,
     /// Of a command over all loops, their parts: gathered before EXEC runs the queue.
@@ -199,7 +207,10 @@ impl Client {
     pub fn describe(&self, now_ms: i64) -> String {
         let mut line = String::with_capacity(320);
         let text = |bytes: &Option<Box<[u8]>>| {
-            bytes.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+            bytes
+                .as_deref()
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                .unwrap_or_default()
         };
         let seconds = |since: i64| (now_ms - since).max(0) / 1000;
         let queued = self.transaction.as_ref();
@@ -225,7 +236,8 @@ impl Client {
             queued.map_or(0, |transaction| transaction.bytes),
             self.buffers.output,
             self.buffers.total + size_of::<Self>(),
-            self.last_command.map_or("NULL", |command| command.full_name.as_str()),
+            self.last_command
+                .map_or("NULL", |command| command.name),
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),
             text(&self.library_version),
@@ -237,7 +249,12 @@ impl Client {
         let mut flags = String::new();
         for (set, flag) in [
             (self.transaction.is_some(), 'x'),
-            (self.watching.as_ref().is_some_and(|watching| watching.token.is_touched()), 'd'),
+            (
+                self.watching
+                    .as_ref()
+                    .is_some_and(|watching| watching.token.is_touched()),
+                'd',
+            ),
             (self.closing == Closing::AfterReply, 'c'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
             (self.no_evict, 'e'),

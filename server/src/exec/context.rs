@@ -92,6 +92,8 @@ impl<'a> Context<'a> {
 
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("words", &self.args.len()).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("words", &self.args.len())
+            .finish_non_exhaustive()
     }
 }

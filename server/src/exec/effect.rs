@@ -44,7 +44,10 @@ pub enum Outcome {
 impl Effects {
     /// A collector; with `recording` off nothing listens, and reports cost nothing.
     pub fn new(recording: bool) -> Self {
-        Self { recording, ..Self::default() }
+        Self {
+            recording,
+            ..Self::default()
+        }
     }
 
     /// Whether somebody listens. Handlers ask before they build words for a report.
@@ -106,7 +109,10 @@ mod tests {
         assert_eq!(effects.take(), Outcome::Verbatim);
         effects.changed(1);
         effects.replace(&[b"DEL", b"k"]);
-        assert_eq!(effects.take(), Outcome::Commands(vec![vec![b"DEL".to_vec(), b"k".to_vec()]]));
+        assert_eq!(
+            effects.take(),
+            Outcome::Commands(vec![vec![b"DEL".to_vec(), b"k".to_vec()]])
+        );
         effects.changed(1);
         effects.suppress();
         assert_eq!(effects.take(), Outcome::Nothing);

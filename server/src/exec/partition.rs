@@ -60,7 +60,10 @@ pub struct Figures {
 impl Figures {
     /// Starts what CONFIG RESETSTAT resets anew.
     pub fn reset(&mut self) {
-        *self = Self { changes: self.changes, ..Self::default() };
+        *self = Self {
+            changes: self.changes,
+            ..Self::default()
+        };
     }
 }
 
@@ -87,7 +90,10 @@ impl Partition {
         if let Some(journal) = &self.journal {
             for (db, key) in self.expired.drain(..) {
                 // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(Effect { db, words: vec![b"DEL".to_vec(), key.into_vec()] });
+                let _ = journal.send(Effect {
+                    db,
+                    words: vec![b"DEL".to_vec(), key.into_vec()],
+                });
             }
         } else {
             self.expired.clear();

@@ -1,7 +1,7 @@
 //! The databases that a command may touch: of one shard, or of several that were lent for it.
 
-use shardis_cluster::slot::shard_of;
 use rand::rngs::SmallRng;
+use shardis_cluster::slot::shard_of;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::lfu::{self, LfuOptions};
@@ -91,7 +91,10 @@ impl Held<'_> {
     pub fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
         match self {
             Self::One(partition) => act(partition),
-            Self::Many(partitions) => partitions.iter_mut().filter_map(|held| held.as_deref_mut()).for_each(act),
+            Self::Many(partitions) => partitions
+                .iter_mut()
+                .filter_map(|held| held.as_deref_mut())
+                .for_each(act),
         }
     }
 
@@ -126,7 +129,13 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// A view of one partition or several.
     pub fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
-        Self { held, stamp, db, no_touch: false, hasher }
+        Self {
+            held,
+            stamp,
+            db,
+            no_touch: false,
+            hasher,
+        }
     }
 
     /// The partition that owns a slot.
@@ -139,7 +148,9 @@ impl<'a> View<'a> {
             Held::One(partition) => partition,
             Held::Many(partitions) => {
                 let shard = shard_of(slot, partitions.len());
-                partitions[shard].as_deref_mut().expect("the shard of every key of a command is lent to it")
+                partitions[shard]
+                    .as_deref_mut()
+                    .expect("the shard of every key of a command is lent to it")
             }
         }
     }
@@ -151,9 +162,9 @@ impl<'a> View<'a> {
     pub fn shard(&mut self, shard: usize) -> &mut Partition {
         match &mut self.held {
             Held::One(partition) => partition,
-            Held::Many(partitions) => {
-                partitions[shard].as_deref_mut().expect("the shards that a command names are lent to it")
-            }
+            Held::Many(partitions) => partitions[shard]
+                .as_deref_mut()
+                .expect("the shards that a command names are lent to it"),
         }
     }
 
@@ -172,7 +183,11 @@ impl<'a> View<'a> {
 
     /// A key with its hash and slot. Complexity: O(its length).
     pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
-        Key { bytes, hash: self.hasher.hash(bytes), slot: shardis_cluster::slot::slot_of(bytes).number() }
+        Key {
+            bytes,
+            hash: self.hasher.hash(bytes),
+            slot: shardis_cluster::slot::slot_of(bytes).number(),
+        }
     }
 
     /// The client's database in the partition of a key.
@@ -197,8 +212,18 @@ impl<'a> View<'a> {
     #[inline]
     fn read_touching(&mut self, key: &Key<'_>, touch: bool) -> Option<&Entry> {
         let (stamp, db) = (self.stamp, self.db);
-        let Partition { keyspace, figures, rng, expired, watches, .. } = self.partition(key.slot);
-        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+        let Partition {
+            keyspace,
+            figures,
+            rng,
+            expired,
+            watches,
+            ..
+        } = self.partition(key.slot);
+        match keyspace
+            .database_mut(usize::from(db))
+            .lookup(key, stamp.now_ms, stamp.on_expired)
+        {
             Lookup::Live(entry) => {
                 figures.hits += 1;
                 if touch {
@@ -222,8 +247,18 @@ impl<'a> View<'a> {
     #[inline]
     pub fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let (stamp, db, touch) = (self.stamp, self.db, !self.no_touch);
-        let Partition { keyspace, figures, rng, expired, watches, .. } = self.partition(key.slot);
-        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+        let Partition {
+            keyspace,
+            figures,
+            rng,
+            expired,
+            watches,
+            ..
+        } = self.partition(key.slot);
+        match keyspace
+            .database_mut(usize::from(db))
+            .lookup(key, stamp.now_ms, stamp.on_expired)
+        {
             Lookup::Live(entry) => {
                 if touch {
                     stamp.touch(entry, rng);
@@ -241,8 +276,17 @@ impl<'a> View<'a> {
     /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
     pub fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let (stamp, db) = (self.stamp, self.db);
-        let Partition { keyspace, figures, expired, watches, .. } = self.partition(key.slot);
-        match keyspace.database_mut(usize::from(db)).lookup(key, stamp.now_ms, stamp.on_expired) {
+        let Partition {
+            keyspace,
+            figures,
+            expired,
+            watches,
+            ..
+        } = self.partition(key.slot);
+        match keyspace
+            .database_mut(usize::from(db))
+            .lookup(key, stamp.now_ms, stamp.on_expired)
+        {
             Lookup::Live(entry) => Some(entry),
             Lookup::Missing => None,
             Lookup::Expired => {
@@ -258,7 +302,9 @@ impl<'a> View<'a> {
     /// [`ReplyError::WrongType`] when the key holds something else.
     #[inline]
     pub fn read_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
-        self.read(key).map(|entry| entry.string().ok_or(ReplyError::WrongType)).transpose()
+        self.read(key)
+            .map(|entry| entry.string().ok_or(ReplyError::WrongType))
+            .transpose()
     }
 
     /// Looks a string up for changing it; see [`write`](Self::write).
@@ -267,7 +313,9 @@ impl<'a> View<'a> {
     /// [`ReplyError::WrongType`] when the key holds something else.
     #[inline]
     pub fn write_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
-        self.write(key).map(|entry| entry.string().ok_or(ReplyError::WrongType)).transpose()
+        self.write(key)
+            .map(|entry| entry.string().ok_or(ReplyError::WrongType))
+            .transpose()
     }
 
     /// The entry of a key that this command has looked up before and found live. Several can be held at a time.
@@ -279,7 +327,9 @@ impl<'a> View<'a> {
             Held::One(partition) => &**partition,
             Held::Many(partitions) => {
                 let shard = shard_of(key.slot, partitions.len());
-                partitions[shard].as_deref().expect("the shard of every key of a command is lent to it")
+                partitions[shard]
+                    .as_deref()
+                    .expect("the shard of every key of a command is lent to it")
             }
         };
         partition.keyspace.database(usize::from(self.db)).peek(key)
@@ -327,6 +377,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Stores a string whose bytes stay bytes even where they spell an integer.
+    pub fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
+        let clock = self.stamp.clock;
+        self.database(key).set_text(key, bytes, expiry, clock);
+    }
+
     /// Stores bytes that were put together in a buffer.
     pub fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         let clock = self.stamp.clock;
@@ -349,7 +405,11 @@ impl<'a> View<'a> {
     /// Removes a key, freeing a large value later when `lazily`. True when it was there.
     pub fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
         let database = self.database(key);
-        if lazily { database.unlink(key) } else { database.remove(key) }
+        if lazily {
+            database.unlink(key)
+        } else {
+            database.remove(key)
+        }
     }
 }
 
@@ -373,6 +433,8 @@ fn note_expired(
 
 impl std::fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("db", &self.db).finish_non_exhaustive()
+        f.debug_struct("View")
+            .field("db", &self.db)
+            .finish_non_exhaustive()
     }
 }

@@ -50,7 +50,9 @@ pub struct WatchList {
 impl WatchList {
     /// Whether the key is already watched.
     pub fn contains(&self, db: u16, key: &[u8]) -> bool {
-        self.keys.iter().any(|watched| watched.db == db && *watched.key == *key)
+        self.keys
+            .iter()
+            .any(|watched| watched.db == db && *watched.key == *key)
     }
 }
 

@@ -4,9 +4,11 @@ use std::fs;
 
 /// Bytes of this process in memory; 0 where the system does not say.
 pub fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
+        text.split_whitespace()
+            .nth(1)
+            .and_then(|pages| pages.parse::<u64>().ok())
+    });
     // Linux reports in units of its page size; 4 KiB on all platforms that the allocator is built for here.
     pages.unwrap_or(0) * 4096
 }
@@ -17,22 +19,38 @@ pub fn cpu_seconds() -> (f64, f64) {
     // The second field is the program's name in parentheses, and may contain spaces.
     let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // The kernel counts in hundredths of a second towards programs, whatever its own clock.
-    let seconds = |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+    let seconds = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|ticks| ticks.parse::<f64>().ok())
+            .unwrap_or(0.0)
+            / 100.0
+    };
     (seconds(11), seconds(12))
 }
 
 /// Name and release of the operating system, and the machine's architecture.
 pub fn operating_system() -> String {
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
     let kind = read("/proc/sys/kernel/ostype");
     let release = read("/proc/sys/kernel/osrelease");
-    let kind = if kind.is_empty() { std::env::consts::OS.to_owned() } else { kind };
+    let kind = if kind.is_empty() {
+        std::env::consts::OS.to_owned()
+    } else {
+        kind
+    };
     format!("{kind} {release} {}", std::env::consts::ARCH)
 }
 
 /// Path of the program.
 pub fn executable() -> String {
-    std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default()
+    std::env::current_exe()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

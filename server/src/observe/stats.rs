@@ -10,7 +10,10 @@ impl Counter {
     /// Adds to it. Only the owning loop may: load and store are cheaper than an atomic addition.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
     }
 
     /// Its value.

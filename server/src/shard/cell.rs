@@ -26,7 +26,9 @@ pub struct Held<'a, T> {
 impl<T> Cell<T> {
     /// A cell that holds `content`.
     pub fn new(content: T) -> Self {
-        Self { content: Mutex::new(Some(Box::new(content))) }
+        Self {
+            content: Mutex::new(Some(Box::new(content))),
+        }
     }
 
     /// For the owner: holds the data, waiting for a borrower to finish. `None` while it is lent.
@@ -76,12 +78,16 @@ impl<'a, T> Held<'a, T> {
     /// The data.
     #[inline]
     pub fn get(&mut self) -> &mut T {
-        self.content.as_mut().expect("a cell is held only while it has content")
+        self.content
+            .as_mut()
+            .expect("a cell is held only while it has content")
     }
 
     /// Takes the data out for as long as the cell is held; [`put`](Self::put) must follow.
     pub fn take(&mut self) -> Box<T> {
-        self.content.take().expect("a cell is held only while it has content")
+        self.content
+            .take()
+            .expect("a cell is held only while it has content")
     }
 
     /// Puts back what [`take`](Self::take) took out.

@@ -21,7 +21,11 @@ const SPARES_MAX: usize = 8;
 impl ChunkPool {
     /// A chunk of [`CHUNK_BYTES`] that nobody else holds.
     pub fn take(&mut self) -> Chunk {
-        match self.spare.iter_mut().position(|chunk| Arc::get_mut(chunk).is_some()) {
+        match self
+            .spare
+            .iter_mut()
+            .position(|chunk| Arc::get_mut(chunk).is_some())
+        {
             Some(free) => self.spare.swap_remove(free),
             None => Arc::new(vec![0; CHUNK_BYTES]),
         }

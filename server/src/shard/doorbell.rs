@@ -21,7 +21,10 @@ pub struct Doorbell<W> {
 impl<W: Wake> Doorbell<W> {
     /// A doorbell of a loop that is awake.
     pub fn new(waker: W) -> Self {
-        Self { asleep: AtomicBool::new(false), waker }
+        Self {
+            asleep: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// To be called after the message is in the inbox: wakes the loop if it sleeps or is about to.

@@ -108,7 +108,12 @@ impl Task {
     /// Where its request lies.
     #[inline]
     pub fn place(&self) -> Place {
-        Place { chunk: self.chunk, first_span: self.first_span, spans: self.spans, detached: self.detached }
+        Place {
+            chunk: self.chunk,
+            first_span: self.first_span,
+            spans: self.spans,
+            detached: self.detached,
+        }
     }
 }
 
@@ -142,7 +147,11 @@ impl Modes {
     /// The protocol of the reply.
     #[inline]
     pub fn resp(self) -> Resp {
-        if self.contains(Self::RESP3) { Resp::V3 } else { Resp::V2 }
+        if self.contains(Self::RESP3) {
+            Resp::V3
+        } else {
+            Resp::V2
+        }
     }
 }
 
@@ -174,7 +183,12 @@ impl Source {
             self.detached.push(buffers);
             detached = self.detached.len() as u32;
         }
-        Place { chunk, first_span, spans: spans.len() as u32, detached }
+        Place {
+            chunk,
+            first_span,
+            spans: spans.len() as u32,
+            detached,
+        }
     }
 
     /// Takes in a request that lies elsewhere, as a chunk of its own.
@@ -198,7 +212,10 @@ impl Source {
     #[inline]
     pub fn buffers(&self, place: Place) -> impl Iterator<Item = &[u8]> {
         let index = (place.detached as usize).checked_sub(1);
-        index.into_iter().flat_map(|index| &self.detached[index]).map(|buffer| &**buffer)
+        index
+            .into_iter()
+            .flat_map(|index| &self.detached[index])
+            .map(|buffer| &**buffer)
     }
 
     /// The arguments of a request, given its big ones.
@@ -246,7 +263,9 @@ impl Batch {
             task.first_span = self.source.spans.len() as u32;
             self.source.spans.extend_from_slice(spans);
             if let Some(index) = (task.detached as usize).checked_sub(1) {
-                self.source.detached.push(std::mem::take(&mut source.detached[index]));
+                self.source
+                    .detached
+                    .push(std::mem::take(&mut source.detached[index]));
                 task.detached = self.source.detached.len() as u32;
             }
             self.tasks.push(task);

@@ -5,7 +5,10 @@
 //! socket is read until a read comes back short, and written until it would block.
 
 mod epoll;
-#[expect(unsafe_code, reason = "it shares memory with the kernel; the rules are in its header")]
+#[expect(
+    unsafe_code,
+    reason = "it shares memory with the kernel; the rules are in its header"
+)]
 mod ring;
 
 use std::io::{self, Read, Write};
@@ -74,7 +77,9 @@ impl Poll {
     /// # Errors
     /// What the system says; an interruption by a signal is not an error.
     pub fn wait(&mut self, timeout: Duration, mut on_event: impl FnMut(Event)) -> io::Result<()> {
-        let Some(ring) = &mut self.ring else { return self.epoll.wait(timeout, on_event) };
+        let Some(ring) = &mut self.ring else {
+            return self.epoll.wait(timeout, on_event);
+        };
         if ring.wait(timeout, &mut on_event)? {
             self.epoll.wait(Duration::ZERO, on_event)?;
         }
@@ -119,7 +124,11 @@ impl Poll {
     /// The way to read and write one connection's socket.
     #[inline]
     pub fn link<'a>(&'a mut self, socket: &'a mut Socket, connection: usize) -> Link<'a> {
-        Link { ring: self.ring.as_deref_mut(), socket, connection }
+        Link {
+            ring: self.ring.as_deref_mut(),
+            socket,
+            connection,
+        }
     }
 }
 

@@ -41,9 +41,13 @@ mod tests {
 
     #[test]
     fn accepts_what_it_says() {
-        for (arity, words, accepted) in
-            [(Exactly(2), 1, false), (Exactly(2), 2, true), (Exactly(2), 3, false), (AtLeast(2), 1, false), (AtLeast(2), 9, true)]
-        {
+        for (arity, words, accepted) in [
+            (Exactly(2), 1, false),
+            (Exactly(2), 2, true),
+            (Exactly(2), 3, false),
+            (AtLeast(2), 1, false),
+            (AtLeast(2), 9, true),
+        ] {
             assert_eq!(arity.accepts(words), accepted, "{arity:?} {words}");
         }
         assert_eq!((Exactly(3).to_wire(), AtLeast(3).to_wire()), (3, -3));

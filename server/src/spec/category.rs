@@ -54,7 +54,11 @@ bitflags::bitflags! {
 impl Category {
     /// What the flags of a command say about its categories.
     pub fn implied_by(flags: Flags) -> Self {
-        let mut implied = if flags.contains(Flags::FAST) { Self::FAST } else { Self::SLOW };
+        let mut implied = if flags.contains(Flags::FAST) {
+            Self::FAST
+        } else {
+            Self::SLOW
+        };
         for (flag, categories) in [
             (Flags::WRITE, Self::WRITE),
             (Flags::ADMIN, Self::ADMIN.union(Self::DANGEROUS)),
@@ -74,7 +78,10 @@ impl Category {
 
     /// Names of the set categories, with their `@`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.iter().filter(move |(category, _)| self.contains(*category)).map(|(_, name)| *name)
+        NAMES
+            .iter()
+            .filter(move |(category, _)| self.contains(*category))
+            .map(|(_, name)| *name)
     }
 
     /// The category of a name without its `@`, in any case.

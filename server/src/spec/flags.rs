@@ -52,7 +52,10 @@ bitflags::bitflags! {
 impl Flags {
     /// Names of the set flags, as COMMAND INFO shows them.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| *name)
+        NAMES
+            .iter()
+            .filter(move |(flag, _)| self.contains(*flag))
+            .map(|(_, name)| *name)
     }
 }
 

@@ -114,6 +114,11 @@ impl Database {
         self.set(key, NewValue::string(bytes), expiry, clock)
     }
 
+    /// As [`Database::set_string`], but the bytes stay bytes even where they spell an integer: INCRBYFLOAT.
+    pub fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry, clock: u32) -> &mut Entry {
+        self.set(key, NewValue::text(bytes), expiry, clock)
+    }
+
     /// Sets a key to a string that is an integer.
     #[inline]
     pub fn set_integer(&mut self, key: &Key<'_>, int: i64, expiry: Expiry, clock: u32) -> &mut Entry {

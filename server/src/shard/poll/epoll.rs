@@ -38,7 +38,13 @@ impl Epoll {
     pub(super) fn new() -> io::Result<(Self, Waker)> {
         let poll = mio::Poll::new()?;
         let waker = Waker(mio::Waker::new(poll.registry(), WAKE)?);
-        Ok((Self { poll, events: Events::with_capacity(EVENTS_PER_WAIT) }, waker))
+        Ok((
+            Self {
+                poll,
+                events: Events::with_capacity(EVENTS_PER_WAIT),
+            },
+            waker,
+        ))
     }
 
     /// The descriptor that becomes readable when something waited for is ready.
@@ -55,7 +61,9 @@ impl Epoll {
             match event.token() {
                 WAKE => {}
                 Token(token) if token > LISTENERS - LISTENERS_MAX => {
-                    on_event(Event::Accept { listener: LISTENERS - token });
+                    on_event(Event::Accept {
+                        listener: LISTENERS - token,
+                    });
                 }
                 Token(connection) => on_event(Event::Socket {
                     connection,

@@ -112,7 +112,11 @@ impl Token {
             _ => return None,
         };
         let generation = (data >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
-        Some(Self { kind, generation, connection: data as u32 as usize })
+        Some(Self {
+            kind,
+            generation,
+            connection: data as u32 as usize,
+        })
     }
 }
 
@@ -132,7 +136,10 @@ impl Ring {
         let buffers = Buffers::new();
         // SAFETY: the entries are page-aligned, zeroed, as many as said, and outlive the ring: the fields of a struct are
         // dropped in order, and `ring` is declared before `buffers`.
-        unsafe { ring.submitter().register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)? };
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)?
+        };
         let mut made = Self {
             ring,
             buffers,
@@ -170,38 +177,65 @@ impl Ring {
 
     /// Forgets a connection. Its socket has been shut down, so what is under way completes soon.
     pub(super) fn remove(&mut self, connection: usize) {
-        let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else { return };
+        let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else {
+            return;
+        };
         for (buffer, ..) in link.received.drain(..) {
             self.buffers.give_back(buffer);
         }
         if link.in_flight {
-            let token = Token { kind: Kind::Send, generation: link.generation, connection };
+            let token = Token {
+                kind: Kind::Send,
+                generation: link.generation,
+                connection,
+            };
             self.orphans.insert(token.encode(), link.sending);
         }
     }
 
     /// Gives the order to receive.
     fn receive(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return;
+        };
         if link.receiving || link.ended.is_some() {
             return;
         }
         link.receiving = true;
-        let token = Token { kind: Kind::Receive, generation: link.generation, connection };
-        let entry = opcode::RecvMulti::new(Fd(link.fd), GROUP).build().user_data(token.encode());
+        let token = Token {
+            kind: Kind::Receive,
+            generation: link.generation,
+            connection,
+        };
+        let entry = opcode::RecvMulti::new(Fd(link.fd), GROUP)
+            .build()
+            .user_data(token.encode());
         self.push(entry);
     }
 
     /// Takes the order to receive back.
     fn stop_receiving(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return;
+        };
         if !link.receiving || link.cancelling {
             return;
         }
         link.cancelling = true;
-        let target = Token { kind: Kind::Receive, generation: link.generation, connection };
-        let token = Token { kind: Kind::Cancel, ..target };
-        self.push(opcode::AsyncCancel::new(target.encode()).build().user_data(token.encode()));
+        let target = Token {
+            kind: Kind::Receive,
+            generation: link.generation,
+            connection,
+        };
+        let token = Token {
+            kind: Kind::Cancel,
+            ..target
+        };
+        self.push(
+            opcode::AsyncCancel::new(target.encode())
+                .build()
+                .user_data(token.encode()),
+        );
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -219,7 +253,9 @@ impl Ring {
 
     /// Reads what has come.
     pub(super) fn read(&mut self, connection: usize, out: &mut [u8]) -> io::Result<usize> {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return Ok(0) };
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return Ok(0);
+        };
         let mut count = 0;
         while count < out.len()
             && let Some((buffer, from, end)) = link.received.front_mut()
@@ -271,10 +307,16 @@ impl Ring {
 
     /// Hands over what is left to send.
     fn send(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return };
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return;
+        };
         link.in_flight = true;
         let rest = &link.sending[link.sent..];
-        let token = Token { kind: Kind::Send, generation: link.generation, connection };
+        let token = Token {
+            kind: Kind::Send,
+            generation: link.generation,
+            connection,
+        };
         let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL)
             .build()
@@ -292,20 +334,31 @@ impl Ring {
         for connection in std::mem::take(&mut self.starved) {
             self.receive(connection);
         }
-        let limit = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let limit = Timespec::new()
+            .sec(timeout.as_secs())
+            .nsec(timeout.subsec_nanos());
         let args = SubmitArgs::new().timespec(&limit);
         match self.ring.submitter().submit_with_args(1, &args) {
             Ok(_) => {}
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) => {}
             Err(error) => return Err(error),
         }
         self.complete(on_event)
     }
 
     fn watch_epoll(&mut self) {
-        let token = Token { kind: Kind::Epoll, generation: 0, connection: 0 };
-        let entry = opcode::PollAdd::new(Fd(self.epoll), libc::POLLIN as u32).multi(true).build();
+        let token = Token {
+            kind: Kind::Epoll,
+            generation: 0,
+            connection: 0,
+        };
+        let entry = opcode::PollAdd::new(Fd(self.epoll), libc::POLLIN as u32)
+            .multi(true)
+            .build();
         self.push(entry.user_data(token.encode()));
     }
 
@@ -313,7 +366,9 @@ impl Ring {
     fn complete(&mut self, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
         let mut epoll_ready = false;
         while let Some(done) = { self.ring.completion().next() } {
-            let Some(token) = Token::decode(done.user_data()) else { continue };
+            let Some(token) = Token::decode(done.user_data()) else {
+                continue;
+            };
             match token.kind {
                 Kind::Receive => self.received(token, &done, on_event),
                 Kind::Send => self.sent(token, done.result(), on_event),
@@ -378,7 +433,12 @@ impl Ring {
             self.receive(token.connection);
         }
         if is_event {
-            on_event(Event::Socket { connection: token.connection, readable: true, writable: false, ended });
+            on_event(Event::Socket {
+                connection: token.connection,
+                readable: true,
+                writable: false,
+                ended,
+            });
         }
     }
 
@@ -390,7 +450,12 @@ impl Ring {
         link.in_flight = false;
         if result < 0 {
             link.ended = Some(-result);
-            return on_event(Event::Socket { connection: token.connection, readable: true, writable: true, ended: true });
+            return on_event(Event::Socket {
+                connection: token.connection,
+                readable: true,
+                writable: true,
+                ended: true,
+            });
         }
         link.sent += result as usize;
         if link.sent < link.sending.len() {
@@ -400,13 +465,20 @@ impl Ring {
             link.sending = Vec::new();
         }
         if std::mem::take(&mut link.wants_to_write) {
-            on_event(Event::Socket { connection: token.connection, readable: false, writable: true, ended: false });
+            on_event(Event::Socket {
+                connection: token.connection,
+                readable: false,
+                writable: true,
+                ended: false,
+            });
         }
     }
 
     /// Whether a connection has bytes that were taken and are not sent; if so, their end will be an event.
     pub(super) fn is_sending(&mut self, connection: usize) -> bool {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else { return false };
+        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+            return false;
+        };
         link.wants_to_write |= link.in_flight;
         link.in_flight
     }
@@ -414,7 +486,9 @@ impl Ring {
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("links", &self.links.len()).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("links", &self.links.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -430,7 +504,8 @@ struct Buffers {
 unsafe impl Send for Buffers {}
 
 impl Buffers {
-    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096) {
+    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
+    {
         Ok(layout) => layout,
         Err(_) => panic!("constant"),
     };
@@ -444,7 +519,11 @@ impl Buffers {
             // SAFETY: neither layout has size zero.
             NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
         };
-        Self { entries: allocate(Self::ENTRIES).cast(), memory: allocate(Self::MEMORY), tail: 0 }
+        Self {
+            entries: allocate(Self::ENTRIES).cast(),
+            memory: allocate(Self::MEMORY),
+            tail: 0,
+        }
     }
 
     fn address(&self) -> u64 {
@@ -497,7 +576,11 @@ mod tests {
     fn tokens_survive_their_encoding() {
         for kind in [Kind::Receive, Kind::Send, Kind::Cancel, Kind::Epoll] {
             for generation in [0, 1, (1 << GENERATION_BITS) - 1] {
-                let token = Token { kind, generation, connection: 123_456 };
+                let token = Token {
+                    kind,
+                    generation,
+                    connection: 123_456,
+                };
                 assert_eq!(Token::decode(token.encode()), Some(token));
             }
         }
