@@ -149,6 +149,7 @@ impl Gathered {
 /// A section of INFO: its name in a request, and what writes it.
 struct Section {
     name: &'static str,
+    title: &'static str,
     /// Shown without being asked for.
     default: bool,
     write: fn(&mut String, &Session<'_>, &Gathered),
@@ -157,51 +158,61 @@ struct Section {
 const SECTIONS: &[Section] = &[
     Section {
         name: "server",
+        title: "Server",
         default: true,
         write: server,
     },
     Section {
         name: "clients",
+        title: "Clients",
         default: true,
         write: clients,
     },
     Section {
         name: "memory",
+        title: "Memory",
         default: true,
         write: memory,
     },
     Section {
         name: "persistence",
+        title: "Persistence",
         default: true,
         write: persistence,
     },
     Section {
         name: "stats",
+        title: "Stats",
         default: true,
         write: stats,
     },
     Section {
         name: "replication",
+        title: "Replication",
         default: true,
         write: replication,
     },
     Section {
         name: "cpu",
+        title: "CPU",
         default: true,
         write: cpu,
     },
     Section {
         name: "cluster",
+        title: "Cluster",
         default: true,
         write: cluster,
     },
     Section {
         name: "keyspace",
+        title: "Keyspace",
         default: true,
         write: keyspace,
     },
     Section {
         name: "shards",
+        title: "Shards",
         default: false,
         write: shards,
     },
@@ -226,9 +237,8 @@ fn merge(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
-        let title = section.name;
         // Writing to a String cannot fail.
-        let _ = write!(text, "# {}{}\r\n", title[..1].to_ascii_uppercase(), &title[1..]);
+        let _ = write!(text, "# {}\r\n", section.title);
         (section.write)(&mut text, session, &gathered);
     }
     session.reply.verbatim(*b"txt", text.as_bytes());

@@ -94,7 +94,7 @@ mod tests {
         assert!((16..64).contains(&bytes(&mut shell, "k")));
         assert!(bytes(&mut shell, "large") > 100_000);
         for (line, reply) in [
-            ("MEMORY USAGE none", "_"),
+            ("MEMORY USAGE none", "nil"),
             ("MEMORY USAGE k SAMPLES 5", ":16"),
             ("MEMORY USAGE k SAMPLES -1", "-ERR syntax error"),
             ("MEMORY USAGE k SAMPLES", "-ERR syntax error"),
