@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The clock of one node. Times are Unix times in microseconds or milliseconds.
 #[derive(Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     source: Source,
 }
 
@@ -20,12 +20,12 @@ enum Source {
 
 impl Clock {
     /// The machine's clock.
-    pub const fn real() -> Self {
+    pub(crate) const fn real() -> Self {
         Self { source: Source::Real }
     }
 
     /// A clock that stands at `start` after the Unix epoch until it is moved.
-    pub fn manual(start: Duration) -> Self {
+    pub(crate) fn manual(start: Duration) -> Self {
         Self {
             source: Source::Manual {
                 now_us: AtomicI64::new(micros(start)),
@@ -36,21 +36,15 @@ impl Clock {
     /// Now, in microseconds. Complexity: one read of the kernel's clock page.
     #[inline]
     #[expect(clippy::disallowed_methods, reason = "this is the place that asks")]
-    pub fn now_us(&self) -> i64 {
+    pub(crate) fn now_us(&self) -> i64 {
         match &self.source {
             Source::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
             Source::Manual { now_us } => now_us.load(Ordering::Acquire),
         }
     }
 
-    /// Now, in milliseconds.
-    #[inline]
-    pub fn now_ms(&self) -> i64 {
-        self.now_us() / 1000
-    }
-
     /// Moves a manual clock forward; false when the clock is real and moves by itself.
-    pub fn advance(&self, by: Duration) -> bool {
+    pub(crate) fn advance(&self, by: Duration) -> bool {
         match &self.source {
             Source::Real => false,
             Source::Manual { now_us } => {
@@ -61,7 +55,7 @@ impl Clock {
     }
 
     /// Whether it moves by itself.
-    pub fn is_real(&self) -> bool {
+    pub(crate) fn is_real(&self) -> bool {
         matches!(self.source, Source::Real)
     }
 }
@@ -77,16 +71,16 @@ mod tests {
     #[test]
     fn a_manual_clock_moves_only_when_told() {
         let clock = Clock::manual(Duration::from_secs(5));
-        assert_eq!(clock.now_ms(), 5000);
-        assert_eq!(clock.now_ms(), 5000);
+        assert_eq!(clock.now_us(), 5_000_000);
+        assert_eq!(clock.now_us(), 5_000_000);
         assert!(clock.advance(Duration::from_millis(1500)));
-        assert_eq!(clock.now_ms(), 6500);
+        assert_eq!(clock.now_us(), 6_500_000);
     }
 
     #[test]
     fn a_real_clock_cannot_be_moved() {
         let clock = Clock::real();
-        assert!(clock.now_ms() > 1_600_000_000_000);
+        assert!(clock.now_us() > 1_600_000_000_000_000);
         assert!(!clock.advance(Duration::from_secs(1)));
     }
 }

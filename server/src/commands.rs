@@ -1,19 +1,19 @@
 //! The list of command families, and look-up by name.
 
-pub mod bitmaps;
-pub mod client;
-pub mod command;
-pub mod config;
-pub mod connection;
-pub mod info;
-pub mod keys;
-pub mod memory;
-pub mod object;
-pub mod server;
-pub mod strings;
+pub(crate) mod bitmaps;
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod config;
+pub(crate) mod connection;
+pub(crate) mod info;
+pub(crate) mod keys;
+pub(crate) mod memory;
+pub(crate) mod object;
+pub(crate) mod server;
+pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod transactions;
+pub(crate) mod transactions;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -41,7 +41,7 @@ const NAME_BYTES_MAX: usize = 32;
 
 /// All commands of this program, by name.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     by_name: HashMap<Box<[u8]>, &'static Registered, foldhash::fast::FixedState>,
     /// All top-level commands, in the order of the families.
     all: Vec<&'static Registered>,
@@ -50,14 +50,18 @@ pub struct Registry {
 }
 
 /// The registry. It is built from constants at first use, and never changes.
-pub fn registry() -> &'static Registry {
+pub(crate) fn registry() -> &'static Registry {
     static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::build);
     &REGISTRY
 }
 
 impl Registry {
     fn build() -> Self {
-        let mut registry = Self { by_name: HashMap::default(), all: Vec::new(), rows: Vec::new() };
+        let mut registry = Self {
+            by_name: HashMap::default(),
+            all: Vec::new(),
+            rows: Vec::new(),
+        };
         let mut next = 0;
         for row in FAMILIES.iter().copied().flatten() {
             // The registry lives as long as the process, so its rows may be leaked once.
@@ -72,7 +76,7 @@ impl Registry {
 
     /// The command of that name, in any case. Complexity: O(its length).
     #[inline]
-    pub fn find(&self, name: &[u8]) -> Option<&'static Registered> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&'static Registered> {
         let mut lower = [0_u8; NAME_BYTES_MAX];
         let lower = lower.get_mut(..name.len())?;
         lower.copy_from_slice(name);
@@ -81,7 +85,7 @@ impl Registry {
     }
 
     /// All top-level commands.
-    pub fn all(&self) -> &[&'static Registered] {
+    pub(crate) fn all(&self) -> &[&'static Registered] {
         &self.all
     }
 
@@ -96,7 +100,7 @@ impl Registry {
     /// # Panics
     /// When there is none: numbers come from the registry only.
     #[inline]
-    pub fn row(&self, id: u16) -> &'static Registered {
+    pub(crate) fn row(&self, id: u16) -> &'static Registered {
         self.rows[usize::from(id)]
     }
 }
@@ -150,7 +154,11 @@ mod tests {
     #[test]
     fn numbers_find_their_rows() {
         for known in every_row() {
-            assert!(std::ptr::eq(registry().row(known.id), known), "{}", known.full_name);
+            assert!(
+                std::ptr::eq(registry().row(known.id), known),
+                "{}",
+                known.full_name
+            );
         }
     }
 

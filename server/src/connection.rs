@@ -1,44 +1,43 @@
 //! One client's connection: its state, what was read and not yet executed, what was answered and not yet written.
 
-pub mod input;
-pub mod listener;
-pub mod output;
+pub(crate) mod input;
+pub(crate) mod listener;
+pub(crate) mod output;
 
 use crate::exec::{Client, Closing, OwnedRequest};
 use crate::shard::inbox::Modes;
 use crate::shard::poll::Socket;
-use crate::spec::Registered;
 use input::Input;
 use output::Output;
 
 /// A connection, as its loop keeps it.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The client as commands see it.
-    pub client: Client,
+    pub(crate) client: Client,
     /// Its socket.
-    pub socket: Socket,
+    pub(crate) socket: Socket,
     /// What it sent.
-    pub input: Input,
+    pub(crate) input: Input,
     /// What it is to get.
-    pub output: Output,
+    pub(crate) output: Output,
     /// Why its next command does not run yet.
-    pub hold: Hold,
+    pub(crate) hold: Hold,
     /// The socket may have something to read.
-    pub readable: bool,
+    pub(crate) readable: bool,
     /// The client has sent all it will: the socket is read up to its end.
-    pub ends: bool,
+    pub(crate) ends: bool,
     /// It is in the loop's list of connections to serve.
-    pub is_queued: bool,
+    pub(crate) is_queued: bool,
     /// It is in the loop's list of connections to write to.
-    pub is_dirty: bool,
+    pub(crate) is_dirty: bool,
     /// Since when its output has been over the soft limit, Unix milliseconds.
-    pub over_soft_limit_since_ms: Option<i64>,
+    pub(crate) over_soft_limit_since_ms: Option<i64>,
 }
 
 /// Why a connection's next command does not run yet.
 #[derive(Debug, Default)]
-pub enum Hold {
+pub(crate) enum Hold {
     /// It may.
     #[default]
     None,
@@ -47,12 +46,12 @@ pub enum Hold {
     /// It runs when CLIENT PAUSE is over.
     Pause(OwnedRequest),
     /// The command before it needs several shards or loops, and is under way.
-    UnderWay(&'static Registered),
+    UnderWay,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(client: Client, socket: Socket) -> Self {
+    pub(crate) fn new(client: Client, socket: Socket) -> Self {
         Self {
             client,
             socket,
@@ -69,7 +68,7 @@ impl Connection {
 
     /// What commands must know of the client.
     #[inline]
-    pub fn modes(&self) -> Modes {
+    pub(crate) fn modes(&self) -> Modes {
         let mut modes = Modes::empty();
         modes.set(Modes::RESP3, self.client.resp == shardis_protocol::Resp::V3);
         modes.set(Modes::MUTE, self.client.reply_mode != crate::exec::ReplyMode::On);
@@ -79,12 +78,12 @@ impl Connection {
 
     /// Whether a further command may be taken from its input now.
     #[inline]
-    pub fn may_go_on(&self) -> bool {
+    pub(crate) fn may_go_on(&self) -> bool {
         self.client.closing == Closing::No && matches!(self.hold, Hold::None) && self.output.has_room()
     }
 
     /// Brings the sizes that CLIENT LIST shows up to date.
-    pub fn measure(&mut self) {
+    pub(crate) fn measure(&mut self) {
         self.client.buffers.query = self.input.bytes();
         self.client.buffers.query_free = 0;
         self.client.buffers.output = self.output.bytes();

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplyError {
+pub(crate) enum ReplyError {
     /// Options that do not fit together or are unknown.
     Syntax,
     /// The key holds a value of another type.
@@ -16,10 +16,6 @@ pub enum ReplyError {
     NotInteger,
     /// An argument or value should be a floating-point number.
     NotFloat,
-    /// An integer argument outside its bounds.
-    OutOfRange,
-    /// An integer argument that must be positive.
-    NotPositive,
     /// An integer that must be within bounds.
     OutOfBounds {
         /// Smallest accepted value.
@@ -76,8 +72,6 @@ pub enum ReplyError {
     OutOfMemory,
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
-    /// The keys belong to different slots.
-    CrossSlot,
     /// A negative offset into a string.
     OffsetOutOfRange,
     /// A counter would leave 64 bits.
@@ -118,16 +112,22 @@ pub enum ReplyError {
 
 impl ReplyError {
     /// An arity error for a command's full name.
-    pub fn arity(full_name: impl Into<String>) -> Self {
+    pub(crate) fn arity(full_name: impl Into<String>) -> Self {
         Self::Arity(full_name.into())
     }
 
     /// The line as sent, without the leading `-`. What it repeats of a request is repeated byte by byte.
-    pub fn line(&self) -> Cow<'_, [u8]> {
+    pub(crate) fn line(&self) -> Cow<'_, [u8]> {
         match self {
             Self::UnknownCommand(shown) => Cow::Owned([b"ERR unknown command ", &shown[..]].concat()),
             Self::UnknownSubcommand { word, container } => {
-                let parts = [b"ERR unknown subcommand '", &word[..], b"'. Try ", container.as_bytes(), b" HELP."];
+                let parts = [
+                    b"ERR unknown subcommand '",
+                    &word[..],
+                    b"'. Try ",
+                    container.as_bytes(),
+                    b" HELP.",
+                ];
                 Cow::Owned(parts.concat())
             }
             Self::ExecRefused(reason) => {
@@ -149,8 +149,6 @@ impl ReplyError {
             Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
             Self::NotInteger => "ERR value is not an integer or out of range",
             Self::NotFloat => "ERR value is not a valid float",
-            Self::OutOfRange => "ERR value is out of range",
-            Self::NotPositive => "ERR value is out of range, must be positive",
             Self::NoSuchKey => "ERR no such key",
             Self::DatabaseOutOfRange => "ERR DB index is out of range",
             Self::SameObject => "ERR source and destination objects are the same",
@@ -171,7 +169,6 @@ impl ReplyError {
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
-            Self::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot",
             Self::OffsetOutOfRange => "ERR offset is out of range",
             Self::IncrementOverflow => "ERR increment or decrement would overflow",
             Self::DecrementOverflow => "ERR decrement would overflow",
@@ -204,12 +201,14 @@ impl ReplyError {
             Self::Arity(command) => {
                 return Cow::Owned(format!("ERR wrong number of arguments for '{command}' command"));
             }
-            Self::UnknownCommand(_) | Self::UnknownSubcommand { .. } | Self::ExecRefused(_) | Self::Bytes(_) => {
+            Self::UnknownCommand(_)
+            | Self::UnknownSubcommand { .. }
+            | Self::ExecRefused(_)
+            | Self::Bytes(_) => {
                 unreachable!("`line` writes these")
             }
         })
     }
-
 }
 
 impl fmt::Display for ReplyError {

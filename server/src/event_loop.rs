@@ -33,14 +33,14 @@ use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
 use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
-pub use accept::Acceptor;
+pub(crate) use accept::Acceptor;
 use cron::Cron;
 use gather::Gathering;
 use lend::Operation;
 
 /// The loop of one shard.
 #[derive(Debug)]
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     index: usize,
     node: Arc<Node>,
     mesh: Arc<Mesh>,
@@ -95,12 +95,13 @@ struct Turn {
     long: Vec<bool>,
     /// Replies nobody is to see.
     scratch: Vec<u8>,
+    #[expect(clippy::vec_box, reason = "batches travel as boxes, and come back as such")]
     batches: Vec<Box<Batch>>,
 }
 
 impl EventLoop {
     /// A loop over what the node's start has put together.
-    pub fn new(
+    pub(crate) fn new(
         index: usize,
         node: Arc<Node>,
         mesh: Arc<Mesh>,
@@ -150,7 +151,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// When the system can no longer say which sockets are ready.
-    pub fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();

@@ -11,12 +11,12 @@
 #![deny(unsafe_code)]
 
 pub mod builder;
+pub mod config;
 pub mod node;
 pub mod program;
 
 mod clock;
 mod commands;
-mod config;
 mod connection;
 mod dispatch;
 mod error;
@@ -30,6 +30,5 @@ mod spec;
 mod state;
 
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
-pub use config::SetError;
 pub use exec::Effect;
 pub use node::StartError;

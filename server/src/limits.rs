@@ -3,46 +3,46 @@
 use std::time::Duration;
 
 /// Bytes of one read chunk: what the connections of a turn are read into, one after another.
-pub const CHUNK_BYTES: usize = 256 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Bytes that one connection may read in a turn, so that no pipeline starves the others.
-pub const READ_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection is read into what remains of the chunk only if that is at least this much.
-pub const READ_BYTES_MIN: usize = 16 * 1024;
+pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
 
 /// An incomplete request longer than this is collected in memory of its own instead of being copied to the next chunk.
-pub const CARRY_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const CARRY_BYTES_MAX: usize = 16 * 1024;
 
 /// Commands of one connection that may be under way; beyond it the connection is not read.
-pub const IN_FLIGHT_MAX: u32 = 1024;
+pub(crate) const IN_FLIGHT_MAX: u32 = 1024;
 
 /// Commands whose entries are prefetched together.
-pub const PREFETCH_BATCH: usize = 64;
+pub(crate) const PREFETCH_BATCH: usize = 64;
 
 /// An idle connection keeps at most this much of its output buffer.
-pub const OUTPUT_KEPT_BYTES: usize = 16 * 1024;
+pub(crate) const OUTPUT_KEPT_BYTES: usize = 16 * 1024;
 
 /// Unsent bytes beyond which a connection's further commands wait until the client has read some.
-pub const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+pub(crate) const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 
 /// How long a command over several shards waits for each of their cells before it asks for them to be lent.
-pub const BORROW_LIMIT: Duration = Duration::from_micros(200);
+pub(crate) const BORROW_LIMIT: Duration = Duration::from_micros(200);
 
 /// How often a loop tries for a shard that is taken before it sends a message instead.
-pub const BORROW_TRIES: u32 = 200;
+pub(crate) const BORROW_TRIES: u32 = 200;
 
 /// Microseconds of one active expiry slice in a turn of cron.
-pub const EXPIRE_SLICE_US: i64 = 1000;
+pub(crate) const EXPIRE_SLICE_US: i64 = 1000;
 
 /// Microseconds of eviction in a turn.
-pub const EVICT_SLICE_US: i64 = 1000;
+pub(crate) const EVICT_SLICE_US: i64 = 1000;
 
 /// Objects freed between two turns while garbage is left.
-pub const RELEASE_SLICE: usize = 2000;
+pub(crate) const RELEASE_SLICE: usize = 2000;
 
 /// Connections taken from the listener in one turn.
-pub const ACCEPTS_PER_TURN: usize = 256;
+pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 
 /// Bytes of an unknown command's name and arguments that its error repeats.
-pub const SHOWN_BYTES_MAX: usize = 128;
+pub(crate) const SHOWN_BYTES_MAX: usize = 128;

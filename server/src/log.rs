@@ -16,7 +16,7 @@ use crate::config::LogLevel;
 /// How important a line is. The order is that of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Level {
+pub(crate) enum Level {
     /// For developers.
     Debug,
     /// Often noise.
@@ -54,7 +54,7 @@ impl From<LogLevel> for Level {
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// Nowhere: the default when embedded.
     Silent,
     /// Standard output.
@@ -65,14 +65,14 @@ pub enum Target {
 
 /// The log of one node.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     level: AtomicU8,
     target: Mutex<Target>,
 }
 
 impl Log {
     /// A log that writes lines of at least `level` to `target`.
-    pub fn new(target: Target, level: Level) -> Self {
+    pub(crate) fn new(target: Target, level: Level) -> Self {
         Self {
             level: AtomicU8::new(level as u8),
             target: Mutex::new(target),
@@ -80,12 +80,12 @@ impl Log {
     }
 
     /// Changes the level.
-    pub fn set_level(&self, level: Level) {
+    pub(crate) fn set_level(&self, level: Level) {
         self.level.store(level as u8, Ordering::Relaxed);
     }
 
     /// Writes a line if its level is wanted. A line that cannot be written is lost: there is nowhere to say so.
-    pub fn write(&self, level: Level, text: Arguments<'_>) {
+    pub(crate) fn write(&self, level: Level, text: Arguments<'_>) {
         if (level as u8) < self.level.load(Ordering::Relaxed) {
             return;
         }
@@ -107,17 +107,17 @@ impl Log {
     }
 
     /// What an operator wants to see.
-    pub fn notice(&self, text: Arguments<'_>) {
+    pub(crate) fn notice(&self, text: Arguments<'_>) {
         self.write(Level::Notice, text);
     }
 
     /// What an operator must see.
-    pub fn warning(&self, text: Arguments<'_>) {
+    pub(crate) fn warning(&self, text: Arguments<'_>) {
         self.write(Level::Warning, text);
     }
 
     /// Often noise.
-    pub fn verbose(&self, text: Arguments<'_>) {
+    pub(crate) fn verbose(&self, text: Arguments<'_>) {
         self.write(Level::Verbose, text);
     }
 }

@@ -115,6 +115,7 @@ impl Running {
             ));
             polls.push(poll);
         }
+        let _ = state.multiplexing.set(polls[0].backend());
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         let ringing = Arc::clone(&mesh);

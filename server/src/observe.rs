@@ -1,4 +1,4 @@
 //! What the node tells about itself.
 
-pub mod process;
-pub mod stats;
+pub(crate) mod process;
+pub(crate) mod stats;

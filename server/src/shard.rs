@@ -3,11 +3,11 @@
 //!
 //! Nothing here knows a command; the loop itself is in `event_loop`.
 
-pub mod cell;
-pub mod chunk;
-pub mod doorbell;
-pub mod inbox;
-pub mod poll;
+pub(crate) mod cell;
+pub(crate) mod chunk;
+pub(crate) mod doorbell;
+pub(crate) mod inbox;
+pub(crate) mod poll;
 pub(crate) mod sync;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -20,7 +20,7 @@ use crate::exec::Partition;
 
 /// All shards of a node, reachable from each of its loops.
 #[derive(Debug)]
-pub struct Mesh {
+pub(crate) struct Mesh {
     shards: Vec<Reach>,
 }
 
@@ -34,7 +34,9 @@ struct Reach {
 
 impl Mesh {
     /// Joins partitions and the wakers of their loops. Also returns the receiving end of each inbox.
-    pub fn new(shards: impl IntoIterator<Item = (Partition, Waker)>) -> (Self, Vec<Receiver<Message>>) {
+    pub(crate) fn new(
+        shards: impl IntoIterator<Item = (Partition, Waker)>,
+    ) -> (Self, Vec<Receiver<Message>>) {
         let mut receivers = Vec::new();
         let shards = shards
             .into_iter()
@@ -53,29 +55,24 @@ impl Mesh {
     }
 
     /// How many shards there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shards.len()
-    }
-
-    /// Whether there are none; a node has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.shards.is_empty()
     }
 
     /// The cell of a shard's data.
     #[inline]
-    pub fn cell(&self, shard: usize) -> &Cell<Partition> {
+    pub(crate) fn cell(&self, shard: usize) -> &Cell<Partition> {
         &self.shards[shard].cell
     }
 
     /// The doorbell of a shard's loop.
     #[inline]
-    pub fn bell(&self, shard: usize) -> &Doorbell<Waker> {
+    pub(crate) fn bell(&self, shard: usize) -> &Doorbell<Waker> {
         &self.shards[shard].bell
     }
 
     /// Puts a message into a shard's inbox and wakes its loop if it sleeps.
-    pub fn send(&self, shard: usize, message: Message) {
+    pub(crate) fn send(&self, shard: usize, message: Message) {
         let reach = &self.shards[shard];
         // The receiver goes only with the loop, at the end of the node: nobody is left to care then.
         if reach.inbox.send(message).is_ok() {
@@ -83,13 +80,8 @@ impl Mesh {
         }
     }
 
-    /// Messages waiting in a shard's inbox.
-    pub fn backlog(&self, shard: usize) -> usize {
-        self.shards[shard].inbox.len()
-    }
-
     /// Wakes all loops.
-    pub fn ring_all(&self) {
+    pub(crate) fn ring_all(&self) {
         for reach in &self.shards {
             reach.bell.ring();
         }

@@ -3,49 +3,57 @@
 //!
 //! Rows stand in `commands/*.rs` beside their handlers; the parts they are built from are in `spec/`.
 
-pub mod argument;
-pub mod arity;
-pub mod category;
-pub mod flags;
-pub mod key_spec;
+#[allow(
+    dead_code,
+    reason = "the vocabulary is whole; families to come use the rest of it"
+)]
+pub(crate) mod argument;
+pub(crate) mod arity;
+pub(crate) mod category;
+pub(crate) mod flags;
+#[allow(
+    dead_code,
+    reason = "the vocabulary is whole; families to come use the rest of it"
+)]
+pub(crate) mod key_spec;
 
-pub use argument::{Arg, ArgKind, Doc, Group};
-pub use arity::Arity;
-pub use category::Category;
-pub use flags::Flags;
-pub use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
+pub(crate) use argument::{Arg, ArgKind, Doc, Group};
+pub(crate) use arity::Arity;
+pub(crate) use category::Category;
+pub(crate) use flags::Flags;
+pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 
 use crate::exec::client::CommandTag;
 use crate::exec::{ClientsHandler, Handler, Merge, NodeHandler, ShardHandler, TransactionHandler};
 
 /// One command, or one subcommand of a container, declared once.
 #[derive(Debug)]
-pub struct Command {
+pub(crate) struct Command {
     /// Lower-case name; of a subcommand its own word only (`id`, not `client|id`).
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// How many words a request has, the command's own name (and its subcommand's) included.
-    pub arity: Arity,
+    pub(crate) arity: Arity,
     /// What the command does and when it may run.
-    pub flags: Flags,
+    pub(crate) flags: Flags,
     /// ACL categories beside those that the flags imply.
-    pub acl: Category,
+    pub(crate) acl: Category,
     /// Hints for clients and proxies, as COMMAND INFO shows them.
-    pub tips: &'static [&'static str],
+    pub(crate) tips: &'static [&'static str],
     /// Where its keys are.
-    pub keys: &'static [KeySpec],
+    pub(crate) keys: &'static [KeySpec],
     /// Which thread runs it, and with what at hand.
-    pub runs: Runs,
+    pub(crate) runs: Runs,
     /// The argument that holds a value to be stored as it is: a big one may be kept instead of copied.
-    pub adopts: Option<u8>,
+    pub(crate) adopts: Option<u8>,
     /// Documentation; cold, so behind a reference.
-    pub doc: &'static Doc,
+    pub(crate) doc: &'static Doc,
     /// Rows of the subcommands of a container.
-    pub subcommands: &'static [Command],
+    pub(crate) subcommands: &'static [Command],
 }
 
 /// The routing class of a command: one look tells thread, access and cost.
 #[derive(Clone, Copy, Debug)]
-pub enum Runs {
+pub(crate) enum Runs {
     /// On the loop that carries the connection, with the client's own state and the node's: PING, SELECT, CONFIG.
     OnSession(NodeHandler),
     /// On the shard of its keys, or with all shards of its keys lent when they are several. Constant or logarithmic
@@ -71,7 +79,7 @@ pub enum Runs {
 
 impl Command {
     /// What a row starts from; it must set at least name, arity, runs and doc.
-    pub const BLANK: Command = Command {
+    pub(crate) const BLANK: Command = Command {
         name: "",
         arity: Arity::AtLeast(1),
         flags: Flags::empty(),
@@ -84,15 +92,8 @@ impl Command {
         subcommands: &[],
     };
 
-    /// The row of a subcommand, by its word in any case.
-    pub fn subcommand(&self, word: &[u8]) -> Option<&'static Command> {
-        self.subcommands
-            .iter()
-            .find(|row| row.name.as_bytes().eq_ignore_ascii_case(word))
-    }
-
     /// Flags as declared, and `movablekeys` where the keys cannot be told from first, last and step alone.
-    pub fn all_flags(&self) -> Flags {
+    pub(crate) fn all_flags(&self) -> Flags {
         let (_, movable) = key_spec::legacy_range(self.keys);
         if movable {
             self.flags | Flags::MOVABLE_KEYS
@@ -102,29 +103,29 @@ impl Command {
     }
 
     /// ACL categories: the explicit ones and those that the flags imply.
-    pub fn categories(&self) -> Category {
+    pub(crate) fn categories(&self) -> Category {
         self.acl | Category::implied_by(self.flags)
     }
 }
 
 /// A row with what was derived from it once.
 #[derive(Debug)]
-pub struct Registered {
+pub(crate) struct Registered {
     /// The row.
-    pub row: &'static Command,
+    pub(crate) row: &'static Command,
     /// Its number among all rows, subcommands included: the index of its statistics.
-    pub id: u16,
+    pub(crate) id: u16,
     /// `get`, `client|id`
-    pub full_name: String,
+    pub(crate) full_name: String,
     /// Where its keys are, so that the common cases cost one branch.
-    pub keys: KeyShape,
+    pub(crate) keys: KeyShape,
     /// Its subcommands.
-    pub subcommands: Vec<Registered>,
+    pub(crate) subcommands: Vec<Registered>,
 }
 
 /// Where the keys of a command are, in the terms of routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyShape {
+pub(crate) enum KeyShape {
     /// It has none.
     None,
     /// One, always at this argument.
@@ -135,7 +136,7 @@ pub enum KeyShape {
 
 impl KeyShape {
     /// The shape of a row. Complexity: O(its specifications).
-    pub fn of(row: &Command) -> Self {
+    pub(crate) fn of(row: &Command) -> Self {
         match row.keys {
             [] => Self::None,
             [spec] => match (spec.begin, spec.find) {
@@ -154,12 +155,15 @@ impl KeyShape {
 impl Registered {
     /// How the state of a client remembers it.
     #[inline]
-    pub fn tag(&'static self) -> CommandTag {
-        CommandTag { id: self.id, name: &self.full_name }
+    pub(crate) fn tag(&'static self) -> CommandTag {
+        CommandTag {
+            id: self.id,
+            name: &self.full_name,
+        }
     }
 
     /// The registered subcommand of that name, in any case.
-    pub fn subcommand(&self, word: &[u8]) -> Option<&Registered> {
+    pub(crate) fn subcommand(&self, word: &[u8]) -> Option<&Registered> {
         self.subcommands
             .iter()
             .find(|known| known.row.name.as_bytes().eq_ignore_ascii_case(word))

@@ -14,61 +14,63 @@ use crate::log::{Level, Log};
 use crate::observe::stats::{Counter, LoopStats};
 
 /// The Redis version whose behaviour and replies this node has.
-pub const REDIS_VERSION: &str = "7.2.4";
+pub(crate) const REDIS_VERSION: &str = "7.2.4";
 
 /// This program's own version.
-pub const SHARDIS_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const SHARDIS_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The state of one node.
-pub struct Node {
+pub(crate) struct Node {
     /// What time it is.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Its log.
-    pub log: Log,
+    pub(crate) log: Log,
     /// How keys are hashed.
-    pub hasher: KeyHasher,
+    pub(crate) hasher: KeyHasher,
     /// How many shards, and loops, it has.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// The configuration; changed by CONFIG SET.
-    pub config: Mutex<Config>,
+    pub(crate) config: Mutex<Config>,
     /// The configuration as loops read it, anew in every turn.
-    pub settings: ArcSwap<Settings>,
+    pub(crate) settings: ArcSwap<Settings>,
     /// Where it listens.
-    pub addresses: OnceLock<Addresses>,
+    pub(crate) addresses: OnceLock<Addresses>,
+    /// How its loops wait for sockets: `epoll` or `io_uring`.
+    pub(crate) multiplexing: OnceLock<&'static str>,
     /// CLIENT PAUSE.
-    pub pause: Pause,
+    pub(crate) pause: Pause,
     /// Whether it is to end.
-    pub shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
-    pub stats: Vec<LoopStats>,
+    pub(crate) stats: Vec<LoopStats>,
     /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
-    pub memory: Vec<Counter>,
+    pub(crate) memory: Vec<Counter>,
     /// Most bytes in use that were noticed.
     memory_peak: AtomicU64,
     /// Connected clients.
-    pub clients: AtomicUsize,
+    pub(crate) clients: AtomicUsize,
     /// Forty hexadecimal digits that name this run.
-    pub run_id: String,
+    pub(crate) run_id: String,
     /// When it started, Unix microseconds.
-    pub started_us: i64,
+    pub(crate) started_us: i64,
     /// When CONFIG RESETSTAT ran last, Unix microseconds: each loop starts its counters anew when it sees a new value.
-    pub stats_epoch: AtomicU64,
+    pub(crate) stats_epoch: AtomicU64,
     next_client_id: AtomicU64,
     bells: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Where a node listens.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// TCP addresses, with the ports that were really bound.
-    pub tcp: Vec<std::net::SocketAddr>,
+    pub(crate) tcp: Vec<std::net::SocketAddr>,
     /// Path of the Unix socket.
-    pub unix: Option<String>,
+    pub(crate) unix: Option<String>,
 }
 
 impl Node {
     /// The state of a node that is about to start.
-    pub fn new(config: Config, clock: Clock, log: Log, shards: usize, seed: u64) -> Self {
+    pub(crate) fn new(config: Config, clock: Clock, log: Log, shards: usize, seed: u64) -> Self {
         let settings = ArcSwap::new(config.settings());
         let started_us = clock.now_us();
         let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
@@ -83,6 +85,7 @@ impl Node {
             config: Mutex::new(config),
             settings,
             addresses: OnceLock::new(),
+            multiplexing: OnceLock::new(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::default()).collect(),
@@ -101,7 +104,7 @@ impl Node {
     ///
     /// # Errors
     /// When one of them cannot be changed: then none is.
-    pub fn change_settings(&self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<(), SetError> {
+    pub(crate) fn change_settings(&self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<(), SetError> {
         let mut config = self.config.lock();
         let previous = config.settings();
         let changed = config.set(pairs, caller)?;
@@ -135,35 +138,35 @@ impl Node {
     }
 
     /// CONFIG RESETSTAT: each loop starts its counters anew within a second.
-    pub fn reset_stats(&self) {
+    pub(crate) fn reset_stats(&self) {
         self.stats_epoch.fetch_add(1, Ordering::AcqRel);
         self.ring_all();
     }
 
     /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
-    pub fn note_memory_peak(&self, used: u64) -> u64 {
+    pub(crate) fn note_memory_peak(&self, used: u64) -> u64 {
         self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
     }
 
     /// A client id never given before.
-    pub fn next_client_id(&self) -> u64 {
+    pub(crate) fn next_client_id(&self) -> u64 {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Says how to wake all loops; once, at start.
-    pub fn connect_bells(&self, ring: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn connect_bells(&self, ring: impl Fn() + Send + Sync + 'static) {
         let _ = self.bells.set(Box::new(ring));
     }
 
     /// Wakes all loops, so that they see what changed in the node's state.
-    pub fn ring_all(&self) {
+    pub(crate) fn ring_all(&self) {
         if let Some(ring) = self.bells.get() {
             ring();
         }
     }
 
     /// The TCP port that clients connect to; 0 when there is none.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.addresses
             .get()
             .and_then(|addresses| addresses.tcp.first())
@@ -182,14 +185,14 @@ impl fmt::Debug for Node {
 
 /// CLIENT PAUSE: until when, and for which commands.
 #[derive(Debug, Default)]
-pub struct Pause {
+pub(crate) struct Pause {
     until_ms: AtomicI64,
     mode: AtomicU8,
 }
 
 /// Which commands a pause holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PauseMode {
+pub(crate) enum PauseMode {
     /// Writes, and what may replicate.
     Write,
     /// Everything.
@@ -198,7 +201,7 @@ pub enum PauseMode {
 
 impl Pause {
     /// Begins a pause, or extends one: the later end and the stricter mode win.
-    pub fn begin(&self, mode: PauseMode, until_ms: i64, now_ms: i64) {
+    pub(crate) fn begin(&self, mode: PauseMode, until_ms: i64, now_ms: i64) {
         let running = self.active(now_ms);
         let mode = running.map_or(mode, |(running, _)| running.max(mode));
         let until_ms = running.map_or(until_ms, |(_, running)| running.max(until_ms));
@@ -207,13 +210,13 @@ impl Pause {
     }
 
     /// Ends the pause.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.until_ms.store(0, Ordering::Release);
     }
 
     /// The running pause: its mode and its end in Unix milliseconds.
     #[inline]
-    pub fn active(&self, now_ms: i64) -> Option<(PauseMode, i64)> {
+    pub(crate) fn active(&self, now_ms: i64) -> Option<(PauseMode, i64)> {
         let until_ms = self.until_ms.load(Ordering::Acquire);
         if until_ms <= now_ms {
             return None;
@@ -225,19 +228,19 @@ impl Pause {
 
 /// The request to end the node.
 #[derive(Debug, Default)]
-pub struct Shutdown {
+pub(crate) struct Shutdown {
     requested: AtomicBool,
 }
 
 impl Shutdown {
     /// Asks the node to end. The loops see it in their next turn.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.requested.store(true, Ordering::Release);
     }
 
     /// Whether the node is to end.
     #[inline]
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }
 }

@@ -178,6 +178,5 @@ fn show_help(session: &mut Session<'_>) -> CommandResult {
         "    Start the counters of INFO anew.",
         "REWRITE",
         "    Write the running configuration into the configuration file.",
-    ]);
-    Ok(())
+    ])
 }

@@ -274,7 +274,11 @@ fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
     line!(text, "os:{}", process::operating_system());
     line!(text, "arch_bits:{}", usize::BITS);
     line!(text, "monotonic_clock:POSIX clock_gettime");
-    line!(text, "multiplexing_api:epoll");
+    line!(
+        text,
+        "multiplexing_api:{}",
+        node.multiplexing.get().unwrap_or(&"none")
+    );
     line!(text, "process_id:{}", std::process::id());
     line!(text, "process_supervised:no");
     line!(text, "run_id:{}", node.run_id);
@@ -330,7 +334,11 @@ fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(text, "maxmemory:{}", settings.maxmemory);
     line!(text, "maxmemory_human:{}", human(settings.maxmemory));
     line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
-    line!(text, "mem_fragmentation_ratio:{:.2}", rss as f64 / (allocator.allocated as f64).max(1.0));
+    line!(
+        text,
+        "mem_fragmentation_ratio:{:.2}",
+        rss as f64 / (allocator.allocated as f64).max(1.0)
+    );
     line!(text, "mem_allocator:jemalloc-5.3.0");
     line!(text, "lazyfree_pending_objects:{}", gathered.sum(6));
 }

@@ -43,7 +43,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 group: Group::Server,
                 complexity: "O(N) for N elements that are sampled",
                 summary: "Tells how many bytes a key and its value take.",
-                args: &[Arg::key("key", 0), Arg::integer("count").token("SAMPLES").optional()],
+                args: &[
+                    Arg::key("key", 0),
+                    Arg::integer("count").token("SAMPLES").optional(),
+                ],
                 ..Doc::BLANK
             },
             ..Command::BLANK
@@ -73,8 +76,10 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn help(session: &mut Session<'_>) -> CommandResult {
-    session.help(&["USAGE <key> [SAMPLES <count>]", "    Bytes that a key and its value take."]);
-    Ok(())
+    session.help(&[
+        "USAGE <key> [SAMPLES <count>]",
+        "    Bytes that a key and its value take.",
+    ])
 }
 
 #[cfg(test)]
@@ -101,7 +106,10 @@ mod tests {
             ("MEMORY USAGE k FOO", "-ERR syntax error"),
         ] {
             let got = shell.run(line).reply;
-            assert!(got == reply || reply.starts_with(':') && got.starts_with(':'), "{line}: {got}");
+            assert!(
+                got == reply || reply.starts_with(':') && got.starts_with(':'),
+                "{line}: {got}"
+            );
         }
     }
 }

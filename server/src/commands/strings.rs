@@ -1004,8 +1004,7 @@ fn incrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let sum = current.checked_add(increment).ok_or(ReplyError::NotFinite)?;
     let mut text = Vec::new();
     sum.write_human(&mut text);
-    ctx.keyspace
-        .set_text(&key, &text, Expiry::Keep);
+    ctx.keyspace.set_text(&key, &text, Expiry::Keep);
     // Who repeats it stores the result: other machines may round otherwise.
     ctx.effects.replace(&[b"SET", key.bytes, &text, b"KEEPTTL"]);
     ctx.modified(&key);

@@ -359,7 +359,6 @@ impl Shell {
             effects,
             settings: &self.settings,
             shards: count,
-            shard: shards.first().copied().unwrap_or(0),
             routed: None,
             adopted,
         };
@@ -391,7 +390,9 @@ fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
     match args.get(1) {
         None if matches!(known.row.runs, Runs::Container) => Err(ReplyError::arity(known.full_name.clone())),
         None => Ok(known),
-        Some(word) => known.subcommand(word).ok_or(ReplyError::UnknownCommand(shown.into_bytes())),
+        Some(word) => known
+            .subcommand(word)
+            .ok_or(ReplyError::UnknownCommand(shown.into_bytes())),
     }
 }
 

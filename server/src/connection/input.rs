@@ -16,7 +16,7 @@ use crate::shard::poll::Link;
 
 /// The unexecuted input of one connection.
 #[derive(Debug, Default)]
-pub struct Input {
+pub(crate) struct Input {
     parser: RequestParser,
     /// Unparsed bytes, between turns.
     kept: Vec<u8>,
@@ -48,18 +48,18 @@ struct Filling {
 
 /// The chunks that a turn reads into.
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     /// Chunks of the turn, the last one being filled.
-    pub chunks: &'a mut Vec<Chunk>,
+    pub(crate) chunks: &'a mut Vec<Chunk>,
     /// The chunk that is being filled, and how far.
-    pub filled: &'a mut Option<(u16, usize)>,
+    pub(crate) filled: &'a mut Option<(u16, usize)>,
     /// Where further chunks come from.
-    pub pool: &'a mut ChunkPool,
+    pub(crate) pool: &'a mut ChunkPool,
 }
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub(crate) enum Received {
     /// So many bytes; the socket may have more when `more` is set.
     Bytes {
         /// How many.
@@ -75,7 +75,7 @@ pub enum Received {
 
 impl Input {
     /// Reads once from the socket.
-    pub fn receive(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
+    pub(crate) fn receive(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
         debug_assert!(
             self.fresh.is_none(),
             "what was read before is parsed or kept before more is read"
@@ -148,7 +148,7 @@ impl Input {
 
     /// Makes what is kept parseable where there is nothing to read first: before the first read of a turn, and after a
     /// big argument is complete.
-    pub fn expose(&mut self, chunks: &mut Vec<Chunk>) {
+    pub(crate) fn expose(&mut self, chunks: &mut Vec<Chunk>) {
         if let Some(filling) = self
             .filling
             .take_if(|filling| filling.buffer.len() == filling.len)
@@ -189,7 +189,7 @@ impl Input {
     /// # Errors
     /// When the bytes make no sense.
     #[inline]
-    pub fn next_request(
+    pub(crate) fn next_request(
         &mut self,
         chunks: &mut Vec<Chunk>,
         limits: &Limits,
@@ -248,12 +248,12 @@ impl Input {
 
     /// The big arguments of the request that was just taken.
     #[inline]
-    pub fn take_detached(&mut self) -> Vec<Buffer> {
+    pub(crate) fn take_detached(&mut self) -> Vec<Buffer> {
         std::mem::take(&mut self.detached)
     }
 
     /// Keeps what was not parsed: chunks go with the turn. `chunks` are those of the turn.
-    pub fn keep(&mut self, chunks: &mut [Chunk]) {
+    pub(crate) fn keep(&mut self, chunks: &mut [Chunk]) {
         let Some(fresh) = self.fresh.take() else { return };
         let chunk = &mut chunks[usize::from(fresh.chunk)];
         if fresh.at == 0
@@ -269,26 +269,26 @@ impl Input {
     }
 
     /// Whether requests may be found without reading.
-    pub fn has_unparsed(&self) -> bool {
+    pub(crate) fn has_unparsed(&self) -> bool {
         !self.exhausted && (self.fresh.is_some() || !self.kept.is_empty()) || self.is_filled()
     }
 
     /// Whether a big argument is complete and waits to be parsed with.
-    pub fn is_filled(&self) -> bool {
+    pub(crate) fn is_filled(&self) -> bool {
         self.filling
             .as_ref()
             .is_some_and(|filling| filling.buffer.len() == filling.len)
     }
 
     /// Bytes that wait to be executed.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let fresh = self.fresh.map_or(0, |fresh| fresh.end - fresh.at);
         let filling = self.filling.as_ref().map_or(0, |filling| filling.buffer.len());
         self.kept.len() + fresh + filling + self.detached.iter().map(|buffer| buffer.len()).sum::<usize>()
     }
 
     /// Memory it holds.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let filling = self
             .filling
             .as_ref()

@@ -15,7 +15,7 @@ use crate::shard::poll::{Listener, Socket};
 ///
 /// # Errors
 /// What the system says.
-pub fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, SocketAddr)> {
+pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, SocketAddr)> {
     let address = SocketAddr::new(ip, port);
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -35,7 +35,7 @@ pub fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, So
 ///
 /// # Errors
 /// What the system says.
-pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
+pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
     let _ = std::fs::remove_file(path);
     let listener = mio::net::UnixListener::bind(path)?;
     if let Some(mode) = mode {
@@ -48,7 +48,11 @@ pub fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
 ///
 /// # Errors
 /// What the system says, `WouldBlock` when there is none.
-pub fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+pub(crate) fn accept(
+    listener: &Listener,
+    unix_path: &Arc<str>,
+    keepalive_s: u32,
+) -> io::Result<(Socket, Peer)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, remote) = listener.accept()?;

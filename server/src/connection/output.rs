@@ -11,7 +11,7 @@ use crate::shard::poll::Link;
 
 /// The replies of one connection.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// Replies in order; the first `sent` bytes are written.
     bytes: Vec<u8>,
     sent: usize,
@@ -33,7 +33,7 @@ struct Parked {
 impl Output {
     /// Gives the next command its place in the order.
     #[inline]
-    pub fn issue(&mut self) -> u32 {
+    pub(crate) fn issue(&mut self) -> u32 {
         let sequence = self.next_command;
         self.next_command = sequence.wrapping_add(1);
         sequence
@@ -41,19 +41,19 @@ impl Output {
 
     /// Commands that have not been answered.
     #[inline]
-    pub fn in_flight(&self) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
         self.next_command.wrapping_sub(self.next_reply)
     }
 
     /// Whether further commands may be taken in.
     #[inline]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.in_flight() < IN_FLIGHT_MAX && self.bytes() < OUTPUT_PAUSE_BYTES
     }
 
     /// Where the reply of a command is to be encoded, behind what is there.
     #[inline]
-    pub fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
+    pub(crate) fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
         if sequence == self.next_reply {
             &mut self.bytes
         } else {
@@ -63,7 +63,7 @@ impl Output {
 
     /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave.
     #[inline]
-    pub fn end(&mut self, sequence: u32, start: usize) {
+    pub(crate) fn end(&mut self, sequence: u32, start: usize) {
         if sequence == self.next_reply {
             self.next_reply = sequence.wrapping_add(1);
             if self.parked.is_some() {
@@ -75,7 +75,7 @@ impl Output {
     }
 
     /// Delivers a reply that was encoded elsewhere.
-    pub fn deliver(&mut self, sequence: u32, reply: &[u8]) {
+    pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) {
         let place = self.begin(sequence);
         let start = place.len();
         place.extend_from_slice(reply);
@@ -109,16 +109,11 @@ impl Output {
         }
     }
 
-    /// Adds bytes that answer no command.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
     /// Writes as much as the socket takes. True when nothing is left.
     ///
     /// # Errors
     /// What the socket says, except that it would block.
-    pub fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
+    pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
         while self.sent < self.bytes.len() {
             match socket.write(&self.bytes[self.sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -153,23 +148,23 @@ impl Output {
 
     /// Whether there is something to write.
     #[inline]
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.sent < self.bytes.len()
     }
 
     /// Bytes that wait to be written, parked ones included.
     #[inline]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() - self.sent + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
     }
 
     /// Memory it holds.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.bytes.capacity() + self.parked.as_ref().map_or(0, |parked| parked.bytes.capacity())
     }
 
     /// Gives memory back while the connection is idle.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if !self.is_pending() && self.in_flight() == 0 {
             self.bytes = Vec::new();
             self.sent = 0;

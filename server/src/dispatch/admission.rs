@@ -3,7 +3,6 @@
 use shardis_protocol::Arguments;
 
 use crate::commands::registry;
-use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::client::CommandTag;
@@ -13,18 +12,16 @@ use crate::state::PauseMode;
 
 /// What the checks look at beside the client and its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Conditions<'a> {
-    /// The running configuration.
-    pub settings: &'a Settings,
+pub(crate) struct Conditions {
     /// Memory is above `maxmemory`, and nothing could be evicted.
-    pub out_of_memory: bool,
+    pub(crate) out_of_memory: bool,
     /// The running CLIENT PAUSE.
-    pub pause: Option<PauseMode>,
+    pub(crate) pause: Option<PauseMode>,
 }
 
 /// What becomes of a request that passed the checks.
 #[derive(Clone, Copy, Debug)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     /// It runs now.
     Run(&'static Registered),
     /// It is queued: the client is inside MULTI.
@@ -38,10 +35,10 @@ pub enum Admitted {
 /// # Errors
 /// The first check that fails, as the client is told.
 #[inline]
-pub fn admit(
+pub(crate) fn admit(
     client: &Client,
     args: Arguments<'_>,
-    conditions: &Conditions<'_>,
+    conditions: &Conditions,
 ) -> Result<Admitted, ReplyError> {
     let command = find(args, client.last_command)?;
     let flags = command.row.flags;
@@ -81,10 +78,7 @@ fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
 /// # Errors
 /// Unknown command, unknown subcommand, or wrong number of arguments.
 #[inline]
-pub fn find(
-    args: Arguments<'_>,
-    last: Option<CommandTag>,
-) -> Result<&'static Registered, ReplyError> {
+pub(crate) fn find(args: Arguments<'_>, last: Option<CommandTag>) -> Result<&'static Registered, ReplyError> {
     let name = args.at(0);
     let mut command = match last {
         Some(last) if last.name.as_bytes().eq_ignore_ascii_case(name) => registry().row(last.id),
@@ -110,7 +104,12 @@ pub fn find(
 /// The error for a name that is no command: it repeats the beginning of the request.
 #[cold]
 fn unknown(args: Arguments<'_>) -> ReplyError {
-    let mut line = [b"'", shown(args.at(0), SHOWN_BYTES_MAX), b"', with args beginning with: "].concat();
+    let mut line = [
+        b"'",
+        shown(args.at(0), SHOWN_BYTES_MAX),
+        b"', with args beginning with: ",
+    ]
+    .concat();
     let start = line.len();
     for arg in args.tail(1).iter() {
         let used = line.len() - start;
@@ -132,9 +131,10 @@ fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
 fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
     let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
     match &client.transaction {
-        Some(transaction) if matches!(command.row.runs, Runs::Exec) => {
-            transaction.queue.iter().any(|queued| denied(registry().row(queued.command.id)))
-        }
+        Some(transaction) if matches!(command.row.runs, Runs::Exec) => transaction
+            .queue
+            .iter()
+            .any(|queued| denied(registry().row(queued.command.id))),
         _ => denied(command),
     }
 }
@@ -143,9 +143,10 @@ fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool 
     let writes = |command: &Registered| command.row.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE);
     match (mode, &client.transaction) {
         (PauseMode::All, _) => true,
-        (PauseMode::Write, Some(transaction)) if matches!(command.row.runs, Runs::Exec) => {
-            transaction.queue.iter().any(|queued| writes(registry().row(queued.command.id)))
-        }
+        (PauseMode::Write, Some(transaction)) if matches!(command.row.runs, Runs::Exec) => transaction
+            .queue
+            .iter()
+            .any(|queued| writes(registry().row(queued.command.id))),
         (PauseMode::Write, _) => writes(command),
     }
 }

@@ -14,7 +14,7 @@ use crate::spec::{KeyShape, Registered, Runs};
 
 /// Where a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// On the loop of its connection.
     Session,
     /// On one shard.
@@ -38,13 +38,13 @@ pub enum Place {
 
 /// The key that routed a command, hashed once and carried all the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Routed {
+pub(crate) struct Routed {
     /// Its argument; 0 when there is none.
-    pub index: u8,
+    pub(crate) index: u8,
     /// Its hash.
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// Its slot.
-    pub slot: u16,
+    pub(crate) slot: u16,
 }
 
 impl Routed {
@@ -64,7 +64,7 @@ impl Routed {
 /// # Errors
 /// When its keys cannot be told, or its cursor is none.
 #[inline]
-pub fn place(
+pub(crate) fn place(
     command: &Registered,
     args: Arguments<'_>,
     hasher: KeyHasher,
@@ -130,21 +130,26 @@ fn place_of_keys(
 fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
     keys_of(command.row.keys, args, |index, _| {
-        set.insert(shard_of(slot_of(args.at(index)).number(), shards))
+        set.insert(shard_of(slot_of(args.at(index)).number(), shards));
     })
     .unwrap_or_default();
     set
 }
 
 /// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
-pub fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
+pub(crate) fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
     for queued in client
         .transaction
         .iter()
         .flat_map(|transaction| &transaction.queue)
     {
-        match place(registry().row(queued.command.id), queued.request.arguments(), hasher, shards) {
+        match place(
+            registry().row(queued.command.id),
+            queued.request.arguments(),
+            hasher,
+            shards,
+        ) {
             Ok(Place::Shard { shard, .. }) => set.insert(shard),
             Ok(Place::Lend(more) | Place::LendToSession(more)) => set.extend(&more),
             Ok(Place::EveryShard) => set.extend(&ShardSet::all(shards)),
@@ -160,49 +165,44 @@ pub fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) 
 
 /// A set of shards, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardSet {
+pub(crate) struct ShardSet {
     words: SmallVec<[u64; 2]>,
 }
 
 impl ShardSet {
     /// No shard of so many.
-    pub fn none(shards: usize) -> Self {
+    pub(crate) fn none(shards: usize) -> Self {
         Self {
             words: SmallVec::from_elem(0, shards.div_ceil(64)),
         }
     }
 
     /// All of so many.
-    pub fn all(shards: usize) -> Self {
+    pub(crate) fn all(shards: usize) -> Self {
         let mut set = Self::none(shards);
         (0..shards).for_each(|shard| set.insert(shard));
         set
     }
 
     /// Adds a shard.
-    pub fn insert(&mut self, shard: usize) {
+    pub(crate) fn insert(&mut self, shard: usize) {
         self.words[shard / 64] |= 1 << (shard % 64);
     }
 
     /// Adds another set of as many shards.
-    pub fn extend(&mut self, other: &Self) {
+    pub(crate) fn extend(&mut self, other: &Self) {
         for (word, more) in self.words.iter_mut().zip(&other.words) {
             *word |= more;
         }
     }
 
     /// How many are in it.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether none is in it.
-    pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|&word| word == 0)
-    }
-
     /// Its shards, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.words.iter().enumerate().flat_map(|(index, &word)| {
             (0..64)
                 .filter(move |bit| word >> bit & 1 == 1)
@@ -224,6 +224,6 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 3, 64, 129]);
         assert_eq!(set.len(), 4);
         assert_eq!(ShardSet::all(70).len(), 70);
-        assert!(ShardSet::none(70).is_empty());
+        assert_eq!(ShardSet::none(70).len(), 0);
     }
 }

@@ -21,19 +21,19 @@ use crate::spec::{Registered, Runs};
 
 /// What all commands of a turn share.
 #[derive(Clone, Copy, Debug)]
-pub struct Environment<'a> {
+pub(crate) struct Environment<'a> {
     /// How keys are hashed.
-    pub hasher: KeyHasher,
+    pub(crate) hasher: KeyHasher,
     /// Time and rules of access.
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// The running configuration.
-    pub settings: &'a Settings,
+    pub(crate) settings: &'a Settings,
     /// How many shards the node has.
-    pub shards: usize,
+    pub(crate) shards: usize,
 }
 
 /// Where the replies of a batch go.
-pub trait Replies {
+pub(crate) trait Replies {
     /// Where to encode the reply of a task.
     fn begin(&mut self, task: &Task) -> &mut Vec<u8>;
     /// The reply of the task, from `start` of that buffer on, is complete.
@@ -42,7 +42,7 @@ pub trait Replies {
 
 /// Runs a batch of commands on one partition, in order. Returns the commands that panicked: their clients have been
 /// answered with an error and are to be disconnected.
-pub fn run_batch(
+pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
     source: &mut Source,
@@ -161,22 +161,22 @@ fn run_task_with_buffers(
 
 /// One command about to run.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// Its row.
-    pub command: &'static Registered,
+    pub(crate) command: &'static Registered,
     /// Its arguments.
-    pub args: Arguments<'a>,
+    pub(crate) args: Arguments<'a>,
     /// The client's database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// What it must know of the client.
-    pub modes: Modes,
+    pub(crate) modes: Modes,
     /// The key that routed it.
-    pub routed: Routed,
+    pub(crate) routed: Routed,
 }
 
 /// Runs one command on the partitions it was given, writes its reply and hands its effects to the journal.
 #[inline]
-pub fn run_call(
+pub(crate) fn run_call(
     mut held: Held<'_>,
     call: Call<'_>,
     adopted: Option<(usize, Buffer)>,
@@ -190,18 +190,12 @@ pub fn run_call(
         modes,
         routed,
     } = call;
-    let (handler, shard) = match (command.row.runs, &held) {
-        (
-            Runs::OnKeys(handler)
-            | Runs::OnKeysLong(handler)
-            | Runs::OnAllShards(handler)
-            | Runs::OnCursorShard(handler),
-            Held::One(partition),
-        ) => (handler, partition.shard),
-        (Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::OnAllShards(handler), Held::Many(_)) => {
-            (handler, 0)
-        }
-        _ => unreachable!("only commands on keys are planned to run on partitions"),
+    let (Runs::OnKeys(handler)
+    | Runs::OnKeysLong(handler)
+    | Runs::OnAllShards(handler)
+    | Runs::OnCursorShard(handler)) = command.row.runs
+    else {
+        unreachable!("only commands on keys are planned to run on partitions");
     };
     let mut effects = Effects::new(held.journals());
     let start = out.len();
@@ -215,7 +209,6 @@ pub fn run_call(
             effects: &mut effects,
             settings: environment.settings,
             shards: environment.shards,
-            shard,
             routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
             adopted,
         };
@@ -227,7 +220,7 @@ pub fn run_call(
 
 /// Writes the error of a command that failed, in place of whatever it had written.
 #[inline]
-pub fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, resp: Resp) {
+pub(crate) fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, resp: Resp) {
     if let Err(error) = result {
         out.truncate(start);
         Encoder::new(out, resp).error(error.line());
@@ -236,7 +229,7 @@ pub fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, resp: Resp
 
 /// Hands the effects of a command to the journal, the removal of expired keys first.
 #[inline]
-pub fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
+pub(crate) fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
     let changes = effects.changes();
     held.each(|partition| {
         if !partition.expired.is_empty() {
@@ -265,7 +258,7 @@ pub fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Argument
 ///
 /// # Errors
 /// What the handler says.
-pub fn run_part(
+pub(crate) fn run_part(
     mut held: Held<'_>,
     command: &'static Registered,
     args: Arguments<'_>,
@@ -278,7 +271,6 @@ pub fn run_part(
     };
     let mut effects = Effects::new(held.journals());
     let mut bytes = Vec::new();
-    let shard = held.first().map_or(0, |partition| partition.shard);
     let count = {
         let mut context = Context {
             args,
@@ -287,7 +279,6 @@ pub fn run_part(
             effects: &mut effects,
             settings: environment.settings,
             shards: environment.shards,
-            shard,
             routed: None,
             adopted: None,
         };

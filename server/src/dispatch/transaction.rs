@@ -17,20 +17,20 @@ use crate::state::Node;
 
 /// Whose transaction it is.
 #[derive(Debug)]
-pub struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     /// The client.
-    pub client: &'a mut Client,
+    pub(crate) client: &'a mut Client,
     /// Its node.
-    pub node: &'a Node,
+    pub(crate) node: &'a Node,
     /// Unix time in milliseconds.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
 }
 
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut [Option<Box<Partition>>];
 
 /// Runs the queue and writes the reply of EXEC.
-pub fn exec(
+pub(crate) fn exec(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
     out: &mut Vec<u8>,

@@ -12,7 +12,7 @@ use crate::shard::poll::{Listener, Poll, Socket};
 
 /// The listeners of a node.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     listeners: Vec<(Listener, bool)>,
     unix_path: Arc<str>,
     next_loop: usize,
@@ -23,7 +23,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// What the system says.
-    pub fn new(listeners: Vec<Listener>, unix_path: &str, poll: &Poll) -> std::io::Result<Self> {
+    pub(crate) fn new(listeners: Vec<Listener>, unix_path: &str, poll: &Poll) -> std::io::Result<Self> {
         let mut registered = Vec::new();
         for (number, mut listener) in listeners.into_iter().enumerate() {
             poll.add_listener(&mut listener, number)?;

@@ -46,7 +46,8 @@ impl EventLoop {
             return false;
         };
         let lacking = |queued: &Queued| {
-            matches!(registry().row(queued.command.id).row.runs, Runs::OnEveryLoop(..)) && queued.parts.is_none()
+            matches!(registry().row(queued.command.id).row.runs, Runs::OnEveryLoop(..))
+                && queued.parts.is_none()
         };
         let Some(index) = transaction.queue.iter().position(lacking) else {
             return false;
@@ -71,7 +72,7 @@ impl EventLoop {
     ) {
         let shards = self.mesh.len();
         let connection = &mut self.connections[number];
-        connection.hold = Hold::UnderWay(command);
+        connection.hold = Hold::UnderWay;
         let entry = self.gatherings.vacant_entry();
         let gather = Arc::new(Gather {
             origin: self.index,

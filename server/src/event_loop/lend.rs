@@ -55,7 +55,7 @@ impl EventLoop {
         match place {
             Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args, None),
             Place::Lend(shards) | Place::LendToSession(shards) => {
-                self.begin_operation(number, command, args, &shards)
+                self.begin_operation(number, command, args, &shards);
             }
             Place::Exec => {
                 if self.gather_for_exec(number, args) {
@@ -84,7 +84,7 @@ impl EventLoop {
         }
         self.node.stats[self.index].lends.add(1);
         let connection = &mut self.connections[number];
-        connection.hold = Hold::UnderWay(command);
+        connection.hold = Hold::UnderWay;
         let mut missing: Vec<usize> = shards.iter().collect();
         missing.reverse();
         let operation = self.operations.insert(Operation {
@@ -202,7 +202,7 @@ impl EventLoop {
     ) {
         let before = shardis_storage::memory::thread_balance();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.run_on(number, sequence, command, args, &mut *partitions)
+            self.run_on(number, sequence, command, args, &mut *partitions);
         }));
         if outcome.is_err() {
             self.node.log.warning(format_args!(
@@ -211,7 +211,7 @@ impl EventLoop {
                 command.full_name
             ));
             self.reply_to(number, sequence, |reply| {
-                reply.error(ReplyError::Internal.line())
+                reply.error(ReplyError::Internal.line());
             });
         }
         self.node.stats[self.index].commands.add(1);
@@ -230,7 +230,7 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = crate::dispatch::run::Environment {
+        let environment = run::Environment {
             hasher: self.node.hasher,
             stamp: self.stamp,
             settings: &self.settings,

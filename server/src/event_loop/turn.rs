@@ -1,6 +1,6 @@
 //! Serving connections: requests to commands, commands to shards, replies to connections.
 
-use shardis_protocol::{Arguments, Encoder, Limits, Requests};
+use shardis_protocol::{Arguments, Encoder, Limits};
 use shardis_storage::memory;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -176,7 +176,6 @@ impl EventLoop {
         let now_ms = self.now_ms();
         let connection = &mut self.connections[number];
         let conditions = Conditions {
-            settings: &self.settings,
             out_of_memory: self.out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
         };
@@ -511,7 +510,7 @@ impl EventLoop {
             Hold::None => {
                 connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
             }
-            Hold::Pause(_) | Hold::UnderWay(_) => false,
+            Hold::Pause(_) | Hold::UnderWay => false,
         };
         if waits {
             self.enqueue(number);

@@ -10,7 +10,7 @@ use crate::error::ReplyError;
 /// # Errors
 /// [`ReplyError::NotInteger`].
 #[inline]
-pub fn int(arg: &[u8]) -> Result<i64, ReplyError> {
+pub(crate) fn int(arg: &[u8]) -> Result<i64, ReplyError> {
     number::parse_i64(arg).ok_or(ReplyError::NotInteger)
 }
 
@@ -18,7 +18,7 @@ pub fn int(arg: &[u8]) -> Result<i64, ReplyError> {
 ///
 /// # Errors
 /// [`ReplyError::NotInteger`], or [`ReplyError::OutOfBounds`] outside the bounds.
-pub fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyError> {
+pub(crate) fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyError> {
     let value = int(arg)?;
     if (min..=max).contains(&value) {
         Ok(value)
@@ -27,19 +27,11 @@ pub fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyError> {
     }
 }
 
-/// Reads a floating-point number.
-///
-/// # Errors
-/// [`ReplyError::NotFloat`].
-pub fn float(arg: &[u8]) -> Result<f64, ReplyError> {
-    number::parse_f64(arg).ok_or(ReplyError::NotFloat)
-}
-
 /// Reads a 32-bit integer.
 ///
 /// # Errors
 /// [`ReplyError::NotInteger`], or [`ReplyError::OutOfBounds`] when it needs more bits.
-pub fn int32(arg: &[u8]) -> Result<i32, ReplyError> {
+pub(crate) fn int32(arg: &[u8]) -> Result<i32, ReplyError> {
     let value = int_within(arg, i64::from(i32::MIN), i64::from(i32::MAX))?;
     Ok(value as i32)
 }
@@ -48,7 +40,7 @@ pub fn int32(arg: &[u8]) -> Result<i32, ReplyError> {
 ///
 /// # Errors
 /// [`ReplyError::DatabaseOutOfRange`] when there is none.
-pub fn database_at(index: i32, databases: usize) -> Result<u16, ReplyError> {
+pub(crate) fn database_at(index: i32, databases: usize) -> Result<u16, ReplyError> {
     let known = usize::try_from(index).is_ok_and(|index| index < databases);
     u16::try_from(index)
         .ok()
@@ -60,7 +52,7 @@ pub fn database_at(index: i32, databases: usize) -> Result<u16, ReplyError> {
 ///
 /// # Errors
 /// Those of [`int32`] and [`database_at`].
-pub fn database(arg: &[u8], databases: usize) -> Result<u16, ReplyError> {
+pub(crate) fn database(arg: &[u8], databases: usize) -> Result<u16, ReplyError> {
     database_at(int32(arg)?, databases)
 }
 
@@ -70,7 +62,7 @@ pub fn database(arg: &[u8], databases: usize) -> Result<u16, ReplyError> {
 ///
 /// # Errors
 /// [`ReplyError::InvalidCursor`].
-pub fn decode_cursor(arg: &[u8], shards: usize) -> Result<(usize, u64), ReplyError> {
+pub(crate) fn decode_cursor(arg: &[u8], shards: usize) -> Result<(usize, u64), ReplyError> {
     let cursor = cursor(arg).ok_or(ReplyError::InvalidCursor)?;
     let shards = shards as u64;
     Ok(((cursor % shards) as usize, cursor / shards))
@@ -78,7 +70,7 @@ pub fn decode_cursor(arg: &[u8], shards: usize) -> Result<(usize, u64), ReplyErr
 
 /// The cursor to go on with after `inner` of a shard. An inner cursor of 0 means that the shard is done: the next one
 /// follows, and 0 after the last.
-pub fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
+pub(crate) fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
     match inner {
         0 if shard + 1 >= shards => 0,
         0 => shard as u64 + 1,
@@ -114,7 +106,7 @@ fn cursor(text: &[u8]) -> Option<u64> {
 }
 
 /// The error for a subcommand with options that do not go together.
-pub fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
+pub(crate) fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
     let show = |index| String::from_utf8_lossy(args.get(index).unwrap_or_default()).into_owned();
     ReplyError::Text(format!(
         "ERR unknown subcommand or wrong number of arguments for '{}'. Try {} HELP.",
@@ -125,19 +117,19 @@ pub fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
 
 /// Goes through optional words at the end of a request.
 #[derive(Clone, Debug)]
-pub struct Options<'a> {
+pub(crate) struct Options<'a> {
     args: Arguments<'a>,
     next: usize,
 }
 
 impl<'a> Options<'a> {
     /// The options from argument `from` on.
-    pub fn new(args: Arguments<'a>, from: usize) -> Self {
+    pub(crate) fn new(args: Arguments<'a>, from: usize) -> Self {
         Self { args, next: from }
     }
 
     /// The next word, if there is one.
-    pub fn word(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn word(&mut self) -> Option<&'a [u8]> {
         let word = self.args.get(self.next)?;
         self.next += 1;
         Some(word)
@@ -147,7 +139,7 @@ impl<'a> Options<'a> {
     ///
     /// # Errors
     /// [`ReplyError::Syntax`] when the request ends here.
-    pub fn value(&mut self) -> Result<&'a [u8], ReplyError> {
+    pub(crate) fn value(&mut self) -> Result<&'a [u8], ReplyError> {
         self.word().ok_or(ReplyError::Syntax)
     }
 
@@ -155,55 +147,55 @@ impl<'a> Options<'a> {
     ///
     /// # Errors
     /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NotInteger`].
-    pub fn int(&mut self) -> Result<i64, ReplyError> {
+    pub(crate) fn int(&mut self) -> Result<i64, ReplyError> {
         int(self.value()?)
     }
 
     /// Position of the word that comes next.
-    pub fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.next
     }
 }
 
 /// Whether an argument is this keyword, in any case. `keyword` is in capitals.
 #[inline]
-pub fn is(arg: &[u8], keyword: &str) -> bool {
+pub(crate) fn is(arg: &[u8], keyword: &str) -> bool {
     arg.eq_ignore_ascii_case(keyword.as_bytes())
 }
 
 /// The four ways to say when a key expires: `EX`, `PX`, `EXAT`, `PXAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expiration {
+pub(crate) struct Expiration {
     /// In seconds rather than milliseconds.
-    pub seconds: bool,
+    pub(crate) seconds: bool,
     /// A point in time rather than a distance from now.
-    pub absolute: bool,
+    pub(crate) absolute: bool,
 }
 
 impl Expiration {
     /// Seconds from now.
-    pub const EX: Self = Self {
+    pub(crate) const EX: Self = Self {
         seconds: true,
         absolute: false,
     };
     /// Milliseconds from now.
-    pub const PX: Self = Self {
+    pub(crate) const PX: Self = Self {
         seconds: false,
         absolute: false,
     };
     /// Unix time in seconds.
-    pub const EXAT: Self = Self {
+    pub(crate) const EXAT: Self = Self {
         seconds: true,
         absolute: true,
     };
     /// Unix time in milliseconds.
-    pub const PXAT: Self = Self {
+    pub(crate) const PXAT: Self = Self {
         seconds: false,
         absolute: true,
     };
 
     /// The way that an option names.
-    pub fn from_option(word: &[u8]) -> Option<Self> {
+    pub(crate) fn from_option(word: &[u8]) -> Option<Self> {
         [
             ("EX", Self::EX),
             ("PX", Self::PX),
@@ -216,7 +208,7 @@ impl Expiration {
     }
 
     /// The Unix time in milliseconds that `value` means, of whatever sign; `None` when it leaves 64 bits.
-    pub fn resolve(self, value: i64, now_ms: i64) -> Option<i64> {
+    pub(crate) fn resolve(self, value: i64, now_ms: i64) -> Option<i64> {
         let ms = if self.seconds {
             value.checked_mul(1000)?
         } else {
@@ -233,7 +225,7 @@ impl Expiration {
     ///
     /// # Errors
     /// [`ReplyError::NotInteger`], or [`ReplyError::InvalidExpire`] for `command` when not positive or too large.
-    pub fn at(self, arg: &[u8], now_ms: i64, command: &'static str) -> Result<i64, ReplyError> {
+    pub(crate) fn at(self, arg: &[u8], now_ms: i64, command: &'static str) -> Result<i64, ReplyError> {
         let value = int(arg)?;
         if value <= 0 {
             return Err(ReplyError::InvalidExpire(command));

@@ -13,63 +13,63 @@ use crate::error::ReplyError;
 
 /// The state of one client.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// Unique in this process, ascending.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Where it comes from.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// Its socket, as CLIENT LIST shows it.
-    pub fd: i32,
+    pub(crate) fd: i32,
     /// CLIENT SETNAME
-    pub name: Option<Box<[u8]>>,
+    pub(crate) name: Option<Box<[u8]>>,
     /// CLIENT SETINFO LIB-NAME
-    pub library_name: Option<Box<[u8]>>,
+    pub(crate) library_name: Option<Box<[u8]>>,
     /// CLIENT SETINFO LIB-VER
-    pub library_version: Option<Box<[u8]>>,
+    pub(crate) library_version: Option<Box<[u8]>>,
     /// The selected database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// The protocol it speaks.
-    pub resp: Resp,
+    pub(crate) resp: Resp,
     /// It has given the password, or none was needed when it connected.
-    pub authenticated: bool,
+    pub(crate) authenticated: bool,
     /// When it connected, Unix milliseconds.
-    pub created_ms: i64,
+    pub(crate) created_ms: i64,
     /// When it last sent something, Unix milliseconds.
-    pub active_ms: i64,
+    pub(crate) active_ms: i64,
     /// Its last command.
-    pub last_command: Option<CommandTag>,
+    pub(crate) last_command: Option<CommandTag>,
     /// CLIENT REPLY
-    pub reply_mode: ReplyMode,
+    pub(crate) reply_mode: ReplyMode,
     /// CLIENT NO-EVICT
-    pub no_evict: bool,
+    pub(crate) no_evict: bool,
     /// CLIENT NO-TOUCH
-    pub no_touch: bool,
+    pub(crate) no_touch: bool,
     /// Whether and when the connection ends.
-    pub closing: Closing,
+    pub(crate) closing: Closing,
     /// What it queued after MULTI.
-    pub transaction: Option<Box<Transaction>>,
+    pub(crate) transaction: Option<Box<Transaction>>,
     /// What it watches.
-    pub watching: Option<Box<WatchList>>,
+    pub(crate) watching: Option<Box<WatchList>>,
     /// Sizes of its buffers, kept by the connection for CLIENT LIST.
-    pub buffers: BufferSizes,
+    pub(crate) buffers: BufferSizes,
 }
 
 /// Sizes of the buffers of a connection, bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct BufferSizes {
+pub(crate) struct BufferSizes {
     /// Read and not yet executed.
-    pub query: usize,
+    pub(crate) query: usize,
     /// Room left in the query buffer.
-    pub query_free: usize,
+    pub(crate) query_free: usize,
     /// Waiting to be written.
-    pub output: usize,
+    pub(crate) output: usize,
     /// Allocated for the connection in all.
-    pub total: usize,
+    pub(crate) total: usize,
 }
 
 /// Where a client comes from.
 #[derive(Clone, Debug)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// Over TCP: its address and ours.
     Tcp {
         /// The client's address.
@@ -83,7 +83,7 @@ pub enum Peer {
 
 impl Peer {
     /// The client's address as CLIENT LIST shows it.
-    pub fn remote(&self) -> String {
+    pub(crate) fn remote(&self) -> String {
         match self {
             Self::Tcp { remote, .. } => remote.to_string(),
             Self::Unix(path) => format!("{path}:0"),
@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// The address it connected to as CLIENT LIST shows it.
-    pub fn local(&self) -> String {
+    pub(crate) fn local(&self) -> String {
         match self {
             Self::Tcp { local, .. } => local.to_string(),
             Self::Unix(path) => format!("{path}:0"),
@@ -99,7 +99,7 @@ impl Peer {
     }
 
     /// Whether it can only be a process of this machine.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
@@ -109,7 +109,7 @@ impl Peer {
 
 /// CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReplyMode {
+pub(crate) enum ReplyMode {
     /// Replies are sent.
     #[default]
     On,
@@ -123,7 +123,7 @@ pub enum ReplyMode {
 
 /// Whether and when a connection ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Closing {
+pub(crate) enum Closing {
     /// It stays.
     #[default]
     No,
@@ -135,38 +135,38 @@ pub enum Closing {
 
 /// Commands queued after MULTI.
 #[derive(Debug, Default)]
-pub struct Transaction {
+pub(crate) struct Transaction {
     /// The commands, in order.
-    pub queue: Vec<Queued>,
+    pub(crate) queue: Vec<Queued>,
     /// A command could not be queued: EXEC will refuse.
-    pub failed: bool,
+    pub(crate) failed: bool,
     /// Bytes the queue holds.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A command as the state of a client remembers it: its number in the registry, and its full name (`client|id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommandTag {
+pub(crate) struct CommandTag {
     /// Its number among all rows.
-    pub id: u16,
+    pub(crate) id: u16,
     /// Its name as CLIENT LIST shows it.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 /// One queued command.
 #[derive(Debug)]
-pub struct Queued {
+pub(crate) struct Queued {
     /// Its command.
-    pub command: CommandTag,
+    pub(crate) command: CommandTag,
     /// Its arguments.
-    pub request: OwnedRequest,
+    pub(crate) request: OwnedRequest,
     /// Of a command over all loops, their parts: gathered before EXEC runs the queue.
-    pub parts: Option<Result<Vec<Part>, ReplyError>>,
+    pub(crate) parts: Option<Result<Vec<Part>, ReplyError>>,
 }
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, authenticated: bool) -> Self {
+    pub(crate) fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, authenticated: bool) -> Self {
         Self {
             id,
             peer,
@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// Back to the state of a new connection: RESET. Identity and library information stay.
-    pub fn reset(&mut self, authenticated: bool) {
+    pub(crate) fn reset(&mut self, authenticated: bool) {
         self.name = None;
         self.db = 0;
         self.resp = Resp::V2;
@@ -204,7 +204,7 @@ impl Client {
     }
 
     /// Its line in CLIENT LIST, without the line feed.
-    pub fn describe(&self, now_ms: i64) -> String {
+    pub(crate) fn describe(&self, now_ms: i64) -> String {
         let mut line = String::with_capacity(320);
         let text = |bytes: &Option<Box<[u8]>>| {
             bytes
@@ -236,8 +236,7 @@ impl Client {
             queued.map_or(0, |transaction| transaction.bytes),
             self.buffers.output,
             self.buffers.total + size_of::<Self>(),
-            self.last_command
-                .map_or("NULL", |command| command.name),
+            self.last_command.map_or("NULL", |command| command.name),
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),
             text(&self.library_version),

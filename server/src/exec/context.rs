@@ -10,31 +10,29 @@ use super::view::View;
 use crate::config::Settings;
 
 /// Everything a command on keys may see and do.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// The request; argument 0 is the command's name.
-    pub args: Arguments<'a>,
+    pub(crate) args: Arguments<'a>,
     /// Where the reply goes.
-    pub reply: Encoder<'a>,
+    pub(crate) reply: Encoder<'a>,
     /// The databases it may touch.
-    pub keyspace: View<'a>,
+    pub(crate) keyspace: View<'a>,
     /// What it did, for replicas and the append-only file.
-    pub effects: &'a mut Effects,
+    pub(crate) effects: &'a mut Effects,
     /// The running configuration.
-    pub settings: &'a Settings,
+    pub(crate) settings: &'a Settings,
     /// How many shards the node has.
-    pub shards: usize,
-    /// The shard whose partition the view holds, where it holds just one.
-    pub shard: usize,
+    pub(crate) shards: usize,
     /// The key that routed the request, hashed already: (argument index, hash, slot).
-    pub routed: Option<(usize, u64, u16)>,
+    pub(crate) routed: Option<(usize, u64, u16)>,
     /// A big argument that was read into a buffer of its own and may be kept: (argument index, buffer). The argument
     /// itself then reads as empty; take it with [`Context::value`].
-    pub adopted: Option<(usize, Buffer)>,
+    pub(crate) adopted: Option<(usize, Buffer)>,
 }
 
 /// The bytes of a string about to be stored.
 #[derive(Debug)]
-pub enum NewString<'a> {
+pub(crate) enum NewString<'a> {
     /// To be copied.
     Bytes(&'a [u8]),
     /// To be kept as they are.
@@ -43,7 +41,7 @@ pub enum NewString<'a> {
 
 impl NewString<'_> {
     /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Adopted(buffer) => buffer,
@@ -57,7 +55,7 @@ impl<'a> Context<'a> {
     /// # Panics
     /// When the request is shorter; handlers ask for positions that their arity guarantees.
     #[inline]
-    pub fn key(&self, index: usize) -> Key<'a> {
+    pub(crate) fn key(&self, index: usize) -> Key<'a> {
         let bytes = self.args.at(index);
         match self.routed {
             Some((routed, hash, slot)) if routed == index => Key { bytes, hash, slot },
@@ -67,7 +65,7 @@ impl<'a> Context<'a> {
 
     /// The value to store from an argument: its own buffer where it has one, else its bytes.
     #[inline]
-    pub fn value(&mut self, index: usize) -> NewString<'a> {
+    pub(crate) fn value(&mut self, index: usize) -> NewString<'a> {
         match self.adopted.take() {
             Some((adopted, buffer)) if adopted == index => NewString::Adopted(buffer),
             other => {
@@ -79,13 +77,13 @@ impl<'a> Context<'a> {
 
     /// Marks a key as changed: watchers, statistics and the journal learn of it.
     #[inline]
-    pub fn modified(&mut self, key: &Key<'_>) {
+    pub(crate) fn modified(&mut self, key: &Key<'_>) {
         self.keyspace.modified(key, self.effects);
     }
 
     /// The time that this command runs at, Unix milliseconds.
     #[inline]
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.keyspace.stamp.now_ms
     }
 }

@@ -16,7 +16,7 @@ pub struct Effect {
 
 /// Collects the effects of one command.
 #[derive(Debug, Default)]
-pub struct Effects {
+pub(crate) struct Effects {
     recording: bool,
     changes: u64,
     form: Form,
@@ -27,12 +27,11 @@ enum Form {
     #[default]
     Verbatim,
     Replaced(SmallVec<[Vec<Vec<u8>>; 1]>),
-    Nothing,
 }
 
 /// What remains to be written down once a command is done.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Nothing changed, or nothing is to be repeated.
     Nothing,
     /// Repeat the request as it came.
@@ -43,7 +42,7 @@ pub enum Outcome {
 
 impl Effects {
     /// A collector; with `recording` off nothing listens, and reports cost nothing.
-    pub fn new(recording: bool) -> Self {
+    pub(crate) fn new(recording: bool) -> Self {
         Self {
             recording,
             ..Self::default()
@@ -52,24 +51,24 @@ impl Effects {
 
     /// Whether somebody listens. Handlers ask before they build words for a report.
     #[inline]
-    pub fn is_recording(&self) -> bool {
+    pub(crate) fn is_recording(&self) -> bool {
         self.recording
     }
 
     /// Counts changes to the dataset.
     #[inline]
-    pub fn changed(&mut self, count: u64) {
+    pub(crate) fn changed(&mut self, count: u64) {
         self.changes += count;
     }
 
     /// How many changes were counted.
     #[inline]
-    pub fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
     /// Reports a command to repeat instead of the request; several calls add up.
-    pub fn replace(&mut self, words: &[&[u8]]) {
+    pub(crate) fn replace(&mut self, words: &[&[u8]]) {
         if !self.recording {
             return;
         }
@@ -80,19 +79,14 @@ impl Effects {
         }
     }
 
-    /// Reports that nothing is to be repeated although something changed.
-    pub fn suppress(&mut self) {
-        self.form = Form::Nothing;
-    }
-
     /// Takes what was reported and starts anew.
-    pub fn take(&mut self) -> Outcome {
+    pub(crate) fn take(&mut self) -> Outcome {
         let form = std::mem::take(&mut self.form);
         let changed = std::mem::take(&mut self.changes) > 0;
         match form {
             Form::Replaced(commands) => Outcome::Commands(commands.into_vec()),
             Form::Verbatim if changed => Outcome::Verbatim,
-            Form::Verbatim | Form::Nothing => Outcome::Nothing,
+            Form::Verbatim => Outcome::Nothing,
         }
     }
 }
@@ -113,8 +107,6 @@ mod tests {
             effects.take(),
             Outcome::Commands(vec![vec![b"DEL".to_vec(), b"k".to_vec()]])
         );
-        effects.changed(1);
-        effects.suppress();
         assert_eq!(effects.take(), Outcome::Nothing);
     }
 }

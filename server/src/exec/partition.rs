@@ -12,54 +12,50 @@ use super::watch::Watches;
 
 /// The data of one shard.
 #[derive(Debug)]
-pub struct Partition {
+pub(crate) struct Partition {
     /// Index of the shard that owns it.
-    pub shard: usize,
+    pub(crate) shard: usize,
     /// Its databases.
-    pub keyspace: Keyspace,
+    pub(crate) keyspace: Keyspace,
     /// Which of its keys are watched, and by whom.
-    pub watches: Watches,
+    pub(crate) watches: Watches,
     /// What it counts.
-    pub figures: Figures,
+    pub(crate) figures: Figures,
     /// Keys that were found expired by the command that runs now: (database, key).
-    pub expired: Vec<(u16, Box<[u8]>)>,
+    pub(crate) expired: Vec<(u16, Box<[u8]>)>,
     /// Where effects go; none when nobody listens.
-    pub journal: Option<Journal>,
+    pub(crate) journal: Option<Journal>,
     /// Chooses keys to evict.
-    pub evictor: Evictor,
+    pub(crate) evictor: Evictor,
     /// Its source of chance.
-    pub rng: SmallRng,
+    pub(crate) rng: SmallRng,
     /// Bytes its values, keys and tables take, as the allocator hands them out.
-    pub memory_bytes: i64,
+    pub(crate) memory_bytes: i64,
 }
 
 /// Takes the effects of a shard.
-pub type Journal = crossbeam_channel::Sender<Effect>;
+pub(crate) type Journal = crossbeam_channel::Sender<Effect>;
 
 /// What a partition counts since the last CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Look-ups for reading that found a key.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Look-ups for reading that found none.
-    pub misses: u64,
+    pub(crate) misses: u64,
     /// Keys removed because their time had come.
-    pub expired: u64,
+    pub(crate) expired: u64,
     /// Keys removed to make room.
-    pub evicted: u64,
+    pub(crate) evicted: u64,
     /// Changes to the dataset; not reset.
-    pub changes: u64,
-    /// Share of volatile keys that the last active cycle found expired, in thousandths.
-    pub stale_permille: u64,
+    pub(crate) changes: u64,
     /// How often an active expiry cycle ended because its time was over.
-    pub expire_time_caps: u64,
-    /// Objects freed in the background.
-    pub lazily_freed: u64,
+    pub(crate) expire_time_caps: u64,
 }
 
 impl Figures {
     /// Starts what CONFIG RESETSTAT resets anew.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self {
             changes: self.changes,
             ..Self::default()
@@ -69,7 +65,7 @@ impl Figures {
 
 impl Partition {
     /// An empty partition.
-    pub fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
+    pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
         let before = memory::thread_balance();
         let keyspace = Keyspace::new(options);
         Self {
@@ -86,7 +82,7 @@ impl Partition {
     }
 
     /// Puts the removal of expired keys into the journal, ahead of the command that found them.
-    pub fn journal_expired(&mut self) {
+    pub(crate) fn journal_expired(&mut self) {
         if let Some(journal) = &self.journal {
             for (db, key) in self.expired.drain(..) {
                 // A closed channel means that the listener has gone; effects then go nowhere.

@@ -4,14 +4,14 @@ use shardis_protocol::{Arguments, Span};
 
 /// The arguments of one request in memory of their own.
 #[derive(Clone, Debug)]
-pub struct OwnedRequest {
+pub(crate) struct OwnedRequest {
     bytes: Vec<u8>,
     spans: Vec<Span>,
 }
 
 impl OwnedRequest {
     /// Copies a request. Complexity: O(its bytes).
-    pub fn copy(args: Arguments<'_>) -> Self {
+    pub(crate) fn copy(args: Arguments<'_>) -> Self {
         let mut bytes = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
         let mut spans = Vec::with_capacity(args.len());
         for arg in args.iter() {
@@ -23,17 +23,17 @@ impl OwnedRequest {
     }
 
     /// The arguments, the command's name first.
-    pub fn arguments(&self) -> Arguments<'_> {
+    pub(crate) fn arguments(&self) -> Arguments<'_> {
         Arguments::new(&self.bytes, &self.spans, &[])
     }
 
     /// Its bytes, and where in them its arguments lie.
-    pub fn into_parts(self) -> (Vec<u8>, Vec<Span>) {
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<Span>) {
         (self.bytes, self.spans)
     }
 
     /// Bytes it holds, for the limits of a transaction and CLIENT LIST.
-    pub fn size(&self) -> usize {
-        self.bytes.len() + std::mem::size_of_val(&*self.spans)
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.spans)
     }
 }

@@ -7,22 +7,22 @@ use super::client::Client;
 use crate::state::Node;
 
 /// One client with its request, and the node it is connected to.
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     /// The request; argument 0 is the command's name.
-    pub args: Arguments<'a>,
+    pub(crate) args: Arguments<'a>,
     /// Where the reply goes.
-    pub reply: Encoder<'a>,
+    pub(crate) reply: Encoder<'a>,
     /// The client.
-    pub client: &'a mut Client,
+    pub(crate) client: &'a mut Client,
     /// What all loops of the node share.
-    pub node: &'a Node,
+    pub(crate) node: &'a Node,
     /// Unix time in milliseconds.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
 }
 
 impl Session<'_> {
     /// Answers the HELP of a container: its first line names the command as it was sent, the last two HELP itself.
-    pub fn help(&mut self, lines: &[&str]) -> CommandResult {
+    pub(crate) fn help(&mut self, lines: &[&str]) -> CommandResult {
         let command = String::from_utf8_lossy(self.args.at(0)).to_ascii_uppercase();
         self.reply.array(lines.len() + 3);
         self.reply.simple(format!(
@@ -44,15 +44,15 @@ impl std::fmt::Debug for Session<'_> {
 }
 
 /// The connections of one loop, for a command that goes over all of them.
-pub struct Clients<'a> {
+pub(crate) struct Clients<'a> {
     /// The request.
-    pub args: Arguments<'a>,
+    pub(crate) args: Arguments<'a>,
     /// Who asks.
-    pub asker: u64,
+    pub(crate) asker: u64,
     /// The connections that this loop carries.
-    pub clients: Box<dyn Iterator<Item = &'a mut Client> + 'a>,
+    pub(crate) clients: Box<dyn Iterator<Item = &'a mut Client> + 'a>,
     /// Unix time in milliseconds.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
 }
 
 impl std::fmt::Debug for Clients<'_> {

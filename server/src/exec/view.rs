@@ -18,26 +18,26 @@ use crate::error::ReplyError;
 
 /// The time and the rules of access that all commands of a turn share.
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Unix time in milliseconds.
-    pub now_ms: i64,
+    pub(crate) now_ms: i64,
     /// Access clock of entries that are made or touched now.
-    pub clock: u32,
+    pub(crate) clock: u32,
     /// Set where the access clock counts uses instead of telling the time of the last one.
-    pub lfu: Option<LfuOptions>,
+    pub(crate) lfu: Option<LfuOptions>,
     /// What becomes of expired keys that are come across: they stay while writes are paused and on replicas.
-    pub on_expired: OnExpired,
+    pub(crate) on_expired: OnExpired,
     /// `lazyfree-lazy-server-del`: overwritten and renamed-over values are freed later.
-    pub lazy_server_del: bool,
+    pub(crate) lazy_server_del: bool,
     /// `lazyfree-lazy-user-del`: DEL behaves as UNLINK.
-    pub lazy_user_del: bool,
+    pub(crate) lazy_user_del: bool,
     /// `lazyfree-lazy-user-flush`: FLUSHALL and FLUSHDB free later unless told otherwise.
-    pub lazy_user_flush: bool,
+    pub(crate) lazy_user_flush: bool,
 }
 
 impl Stamp {
     /// What holds at `now_ms` under these settings.
-    pub fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
+    pub(crate) fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
         let policy = settings.maxmemory_policy.policy();
         Self {
             now_ms,
@@ -59,7 +59,7 @@ impl Stamp {
 
     /// Notes that an entry was used.
     #[inline]
-    pub fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
+    pub(crate) fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
         let clock = match self.lfu {
             None => self.clock,
             Some(options) => lfu::touch(entry.clock(), self.now_ms, options, rng),
@@ -69,7 +69,7 @@ impl Stamp {
 }
 
 /// The partitions a command was given.
-pub enum Held<'a> {
+pub(crate) enum Held<'a> {
     /// Those of one shard.
     One(&'a mut Partition),
     /// Those of several shards, by shard index; the others are `None`.
@@ -79,7 +79,7 @@ pub enum Held<'a> {
 impl Held<'_> {
     /// The same partitions for a shorter time.
     #[inline]
-    pub fn reborrow(&mut self) -> Held<'_> {
+    pub(crate) fn reborrow(&mut self) -> Held<'_> {
         match self {
             Self::One(partition) => Held::One(partition),
             Self::Many(partitions) => Held::Many(partitions),
@@ -88,7 +88,7 @@ impl Held<'_> {
 
     /// Does something to each.
     #[inline]
-    pub fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
+    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
         match self {
             Self::One(partition) => act(partition),
             Self::Many(partitions) => partitions
@@ -100,7 +100,7 @@ impl Held<'_> {
 
     /// The first of them: the one that counts what concerns all.
     #[inline]
-    pub fn first(&mut self) -> Option<&mut Partition> {
+    pub(crate) fn first(&mut self) -> Option<&mut Partition> {
         match self {
             Self::One(partition) => Some(partition),
             Self::Many(partitions) => partitions.iter_mut().find_map(|held| held.as_deref_mut()),
@@ -109,26 +109,26 @@ impl Held<'_> {
 
     /// Whether somebody listens to their effects.
     #[inline]
-    pub fn journals(&mut self) -> bool {
+    pub(crate) fn journals(&mut self) -> bool {
         self.first().is_some_and(|partition| partition.journal.is_some())
     }
 }
 
 /// The databases that a command may touch, as seen from one client.
-pub struct View<'a> {
+pub(crate) struct View<'a> {
     held: Held<'a>,
     /// Time and rules of access.
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// The client's selected database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// Leave access clocks alone (CLIENT NO-TOUCH).
-    pub no_touch: bool,
+    pub(crate) no_touch: bool,
     hasher: KeyHasher,
 }
 
 impl<'a> View<'a> {
     /// A view of one partition or several.
-    pub fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
+    pub(crate) fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
         Self {
             held,
             stamp,
@@ -143,7 +143,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
     #[inline]
-    pub fn partition(&mut self, slot: u16) -> &mut Partition {
+    pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
         match &mut self.held {
             Held::One(partition) => partition,
             Held::Many(partitions) => {
@@ -159,7 +159,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// When it was not lent.
-    pub fn shard(&mut self, shard: usize) -> &mut Partition {
+    pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
         match &mut self.held {
             Held::One(partition) => partition,
             Held::Many(partitions) => partitions[shard]
@@ -169,7 +169,7 @@ impl<'a> View<'a> {
     }
 
     /// Does something with another database selected.
-    pub fn in_database<T>(&mut self, db: u16, act: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn in_database<T>(&mut self, db: u16, act: impl FnOnce(&mut Self) -> T) -> T {
         let selected = std::mem::replace(&mut self.db, db);
         let result = act(self);
         self.db = selected;
@@ -177,12 +177,12 @@ impl<'a> View<'a> {
     }
 
     /// The partitions held.
-    pub fn held(&mut self) -> &mut Held<'a> {
+    pub(crate) fn held(&mut self) -> &mut Held<'a> {
         &mut self.held
     }
 
     /// A key with its hash and slot. Complexity: O(its length).
-    pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+    pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         Key {
             bytes,
             hash: self.hasher.hash(bytes),
@@ -192,20 +192,20 @@ impl<'a> View<'a> {
 
     /// The client's database in the partition of a key.
     #[inline]
-    pub fn database(&mut self, key: &Key<'_>) -> &mut Database {
+    pub(crate) fn database(&mut self, key: &Key<'_>) -> &mut Database {
         let db = usize::from(self.db);
         self.partition(key.slot).keyspace.database_mut(db)
     }
 
     /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
     #[inline]
-    pub fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
+    pub(crate) fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.read_touching(key, !self.no_touch)
     }
 
     /// Looks a key up for a question about it rather than its value: as [`read`](Self::read), but not an access.
     #[inline]
-    pub fn inspect(&mut self, key: &Key<'_>) -> Option<&Entry> {
+    pub(crate) fn inspect(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.read_touching(key, false)
     }
 
@@ -245,7 +245,7 @@ impl<'a> View<'a> {
 
     /// Looks a key up for changing it: as [`read`](Self::read), but neither a hit nor a miss.
     #[inline]
-    pub fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
+    pub(crate) fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let (stamp, db, touch) = (self.stamp, self.db, !self.no_touch);
         let Partition {
             keyspace,
@@ -274,7 +274,7 @@ impl<'a> View<'a> {
     }
 
     /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
-    pub fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
+    pub(crate) fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let (stamp, db) = (self.stamp, self.db);
         let Partition {
             keyspace,
@@ -301,7 +301,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// [`ReplyError::WrongType`] when the key holds something else.
     #[inline]
-    pub fn read_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
+    pub(crate) fn read_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
         self.read(key)
             .map(|entry| entry.string().ok_or(ReplyError::WrongType))
             .transpose()
@@ -312,7 +312,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// [`ReplyError::WrongType`] when the key holds something else.
     #[inline]
-    pub fn write_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
+    pub(crate) fn write_string(&mut self, key: &Key<'_>) -> Result<Option<StringRef<'_>>, ReplyError> {
         self.write(key)
             .map(|entry| entry.string().ok_or(ReplyError::WrongType))
             .transpose()
@@ -322,7 +322,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// When the shard of the slot was not lent; see [`partition`](Self::partition).
-    pub fn found(&self, key: &Key<'_>) -> Option<&Entry> {
+    pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
         let partition = match &self.held {
             Held::One(partition) => &**partition,
             Held::Many(partitions) => {
@@ -336,7 +336,7 @@ impl<'a> View<'a> {
     }
 
     /// Has what keys lead to fetched from memory all at once, before the keys are looked up one after another.
-    pub fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k Key<'k>> + Clone) {
+    pub(crate) fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k Key<'k>> + Clone) {
         for key in keys.clone() {
             self.database(key).prefetch_bucket(key.hash, key.slot);
         }
@@ -347,14 +347,14 @@ impl<'a> View<'a> {
 
     /// The one place where a write marks its key: watchers learn of it, and the change is counted.
     #[inline]
-    pub fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
+    pub(crate) fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
         effects.changed(1);
         self.signal(key);
     }
 
     /// Tells watchers that a key changed, without counting a change to the dataset.
     #[inline]
-    pub fn signal(&mut self, key: &Key<'_>) {
+    pub(crate) fn signal(&mut self, key: &Key<'_>) {
         let db = self.db;
         let watches = &mut self.partition(key.slot).watches;
         if !watches.is_empty() {
@@ -364,7 +364,7 @@ impl<'a> View<'a> {
 
     /// Stores a string under a key, whatever was there.
     #[inline]
-    pub fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
+    pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
         let stamp = self.stamp;
         let database = self.database(key);
         let entry = match value {
@@ -378,32 +378,32 @@ impl<'a> View<'a> {
     }
 
     /// Stores a string whose bytes stay bytes even where they spell an integer.
-    pub fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
+    pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
         let clock = self.stamp.clock;
         self.database(key).set_text(key, bytes, expiry, clock);
     }
 
     /// Stores bytes that were put together in a buffer.
-    pub fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
+    pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         let clock = self.stamp.clock;
         self.database(key).set_buffer(key, buffer, expiry, clock);
     }
 
     /// Stores an integer as a string.
     #[inline]
-    pub fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
+    pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
         let clock = self.stamp.clock;
         self.database(key).set_integer(key, value, expiry, clock);
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
-    pub fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
+    pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
         let clock = self.stamp.clock;
         self.database(key).string_mut(key, len, clock)
     }
 
     /// Removes a key, freeing a large value later when `lazily`. True when it was there.
-    pub fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
+    pub(crate) fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
         let database = self.database(key);
         if lazily {
             database.unlink(key)

@@ -9,75 +9,78 @@ use std::sync::{Arc, Weak};
 
 /// Says whether something its client watches has changed.
 #[derive(Debug, Default)]
-pub struct WatchToken {
+pub(crate) struct WatchToken {
     touched: AtomicBool,
 }
 
 impl WatchToken {
     /// Whether a watched key was changed.
-    pub fn is_touched(&self) -> bool {
+    pub(crate) fn is_touched(&self) -> bool {
         self.touched.load(Ordering::Acquire)
     }
 
     /// Notes that a watched key was changed.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.touched.store(true, Ordering::Release);
     }
 }
 
 /// A key that a client watches.
 #[derive(Debug)]
-pub struct WatchedKey {
+pub(crate) struct WatchedKey {
     /// Its database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// Its hash slot.
-    pub slot: u16,
+    pub(crate) slot: u16,
     /// The key.
-    pub key: Box<[u8]>,
+    pub(crate) key: Box<[u8]>,
     /// It was there when WATCH ran, but past its time to live: its removal then changes nothing.
-    pub expired: bool,
+    pub(crate) expired: bool,
 }
 
 /// What one client watches.
 #[derive(Debug, Default)]
-pub struct WatchList {
+pub(crate) struct WatchList {
     /// Shared with the shards of the keys.
-    pub token: Arc<WatchToken>,
+    pub(crate) token: Arc<WatchToken>,
     /// The keys, each once.
-    pub keys: Vec<WatchedKey>,
+    pub(crate) keys: Vec<WatchedKey>,
 }
 
 impl WatchList {
     /// Whether the key is already watched.
-    pub fn contains(&self, db: u16, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, db: u16, key: &[u8]) -> bool {
         self.keys
             .iter()
             .any(|watched| watched.db == db && *watched.key == *key)
     }
 }
 
+/// The tokens of a key's watchers.
+type Watchers = Vec<Weak<WatchToken>>;
+
 /// The watched keys of one shard.
 #[derive(Debug, Default)]
-pub struct Watches {
-    by_key: HashMap<(u16, Box<[u8]>), Vec<Weak<WatchToken>>>,
+pub(crate) struct Watches {
+    by_key: HashMap<(u16, Box<[u8]>), Watchers>,
 }
 
 impl Watches {
     /// Whether nothing is watched: all that most writes need to know.
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
     /// Adds a watcher of a key.
-    pub fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>) {
+    pub(crate) fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>) {
         let watchers = self.by_key.entry((db, key.into())).or_default();
         watchers.retain(|watcher| watcher.strong_count() > 0);
         watchers.push(Arc::downgrade(token));
     }
 
     /// Marks the watchers of a key, which are thereby done. Complexity: O(watchers of the key).
-    pub fn touch(&mut self, db: u16, key: &[u8]) {
+    pub(crate) fn touch(&mut self, db: u16, key: &[u8]) {
         // The map's key type owns its bytes; a write to a shard with watches pays for one short copy.
         if let Some(watchers) = self.by_key.remove(&(db, Box::from(key))) {
             mark(&watchers);
@@ -85,7 +88,7 @@ impl Watches {
     }
 
     /// Marks the watchers of all keys of a database for which `changed` says so. Complexity: O(watched keys).
-    pub fn touch_where(&mut self, db: u16, mut changed: impl FnMut(&[u8]) -> bool) {
+    pub(crate) fn touch_where(&mut self, db: u16, mut changed: impl FnMut(&[u8]) -> bool) {
         self.by_key.retain(|(watched_db, key), watchers| {
             let touched = *watched_db == db && changed(key);
             if touched {
@@ -96,7 +99,7 @@ impl Watches {
     }
 
     /// Drops tokens whose clients are gone. Complexity: O(watched keys).
-    pub fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         self.by_key.retain(|_, watchers| {
             watchers.retain(|watcher| watcher.strong_count() > 0);
             !watchers.is_empty()

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Bytes of this process in memory; 0 where the system does not say.
-pub fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
         text.split_whitespace()
             .nth(1)
@@ -14,7 +14,7 @@ pub fn resident_bytes() -> u64 {
 }
 
 /// Seconds of processor time that this process has used: in user mode, in the kernel.
-pub fn cpu_seconds() -> (f64, f64) {
+pub(crate) fn cpu_seconds() -> (f64, f64) {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the program's name in parentheses, and may contain spaces.
     let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
@@ -30,7 +30,7 @@ pub fn cpu_seconds() -> (f64, f64) {
 }
 
 /// Name and release of the operating system, and the machine's architecture.
-pub fn operating_system() -> String {
+pub(crate) fn operating_system() -> String {
     let read = |path: &str| {
         fs::read_to_string(path)
             .map(|text| text.trim().to_owned())
@@ -47,7 +47,7 @@ pub fn operating_system() -> String {
 }
 
 /// Path of the program.
-pub fn executable() -> String {
+pub(crate) fn executable() -> String {
     std::env::current_exe()
         .map(|path| path.display().to_string())
         .unwrap_or_default()

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that one thread writes and others read.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds to it. Only the owning loop may: load and store are cheaper than an atomic addition.
     #[inline]
-    pub fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.0.store(
             self.0.load(Ordering::Relaxed).wrapping_add(count),
             Ordering::Relaxed,
@@ -18,13 +18,13 @@ impl Counter {
 
     /// Its value.
     #[inline]
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Sets it. Only the owning loop may.
     #[inline]
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 }
@@ -32,44 +32,44 @@ impl Counter {
 /// What one loop counts. On cache lines of its own, so that loops do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct LoopStats {
+pub(crate) struct LoopStats {
     /// Commands executed for this loop's connections.
-    pub commands: Counter,
+    pub(crate) commands: Counter,
     /// Connections accepted.
-    pub connections: Counter,
+    pub(crate) connections: Counter,
     /// Connections refused because of `maxclients`.
-    pub rejected: Counter,
+    pub(crate) rejected: Counter,
     /// Bytes read from clients.
-    pub bytes_in: Counter,
+    pub(crate) bytes_in: Counter,
     /// Bytes written to clients.
-    pub bytes_out: Counter,
+    pub(crate) bytes_out: Counter,
     /// Error replies.
-    pub errors: Counter,
+    pub(crate) errors: Counter,
     /// Turns of the loop.
-    pub turns: Counter,
+    pub(crate) turns: Counter,
     /// Batches sent to other shards.
-    pub batches_sent: Counter,
+    pub(crate) batches_sent: Counter,
     /// Batches that ran on a borrowed shard.
-    pub batches_borrowed: Counter,
+    pub(crate) batches_borrowed: Counter,
     /// Commands that ran with several shards lent.
-    pub lends: Counter,
+    pub(crate) lends: Counter,
     /// Connections closed because of `timeout`, or a full output buffer.
-    pub timeouts: Counter,
+    pub(crate) timeouts: Counter,
     /// Connections closed because their output buffer was over its limit.
-    pub output_limit_closes: Counter,
+    pub(crate) output_limit_closes: Counter,
     /// Connections closed because their query buffer was over its limit.
-    pub query_limit_closes: Counter,
+    pub(crate) query_limit_closes: Counter,
     /// Commands of the last second, per second.
-    pub commands_per_second: Counter,
+    pub(crate) commands_per_second: Counter,
     /// Bytes read in the last second.
-    pub bytes_in_per_second: Counter,
+    pub(crate) bytes_in_per_second: Counter,
     /// Bytes written in the last second.
-    pub bytes_out_per_second: Counter,
+    pub(crate) bytes_out_per_second: Counter,
 }
 
 impl LoopStats {
     /// Starts the counters of CONFIG RESETSTAT anew. Only the owning loop may.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for counter in [
             &self.commands,
             &self.connections,

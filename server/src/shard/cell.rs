@@ -13,19 +13,19 @@ use super::sync::{Mutex, MutexGuard, spin_loop};
 
 /// A place for the data of one shard.
 #[derive(Debug)]
-pub struct Cell<T> {
+pub(crate) struct Cell<T> {
     content: Mutex<Option<Box<T>>>,
 }
 
 /// The data of a shard, held until dropped.
 #[derive(Debug)]
-pub struct Held<'a, T> {
+pub(crate) struct Held<'a, T> {
     content: MutexGuard<'a, Option<Box<T>>>,
 }
 
 impl<T> Cell<T> {
     /// A cell that holds `content`.
-    pub fn new(content: T) -> Self {
+    pub(crate) fn new(content: T) -> Self {
         Self {
             content: Mutex::new(Some(Box::new(content))),
         }
@@ -33,13 +33,13 @@ impl<T> Cell<T> {
 
     /// For the owner: holds the data, waiting for a borrower to finish. `None` while it is lent.
     #[inline]
-    pub fn own(&self) -> Option<Held<'_, T>> {
+    pub(crate) fn own(&self) -> Option<Held<'_, T>> {
         Held::of(self.content.lock())
     }
 
     /// For others: holds the data if that is possible within `tries` attempts. `None` when it is taken or lent.
     #[inline]
-    pub fn borrow(&self, tries: u32) -> Option<Held<'_, T>> {
+    pub(crate) fn borrow(&self, tries: u32) -> Option<Held<'_, T>> {
         for _ in 0..tries {
             if let Some(content) = self.content.try_lock() {
                 return Held::of(content);
@@ -52,17 +52,17 @@ impl<T> Cell<T> {
     /// For a command over several shards: holds the data if that is possible within `limit`. It may hold other cells
     /// meanwhile, if it takes them in ascending order; the limit keeps it from waiting for a long command. `None` when it
     /// is taken for longer, or lent.
-    pub fn borrow_within(&self, limit: Duration) -> Option<Held<'_, T>> {
+    pub(crate) fn borrow_within(&self, limit: Duration) -> Option<Held<'_, T>> {
         self.content.try_lock_for(limit).and_then(Held::of)
     }
 
     /// For the owner: takes the data out, to lend it. `None` when it is lent already.
-    pub fn take(&self) -> Option<Box<T>> {
+    pub(crate) fn take(&self) -> Option<Box<T>> {
         self.content.lock().take()
     }
 
     /// For the owner: puts back what was lent.
-    pub fn put_back(&self, content: Box<T>) {
+    pub(crate) fn put_back(&self, content: Box<T>) {
         let mut place = self.content.lock();
         debug_assert!(place.is_none(), "what returns was taken out of this cell before");
         *place = Some(content);
@@ -77,21 +77,21 @@ impl<'a, T> Held<'a, T> {
 
     /// The data.
     #[inline]
-    pub fn get(&mut self) -> &mut T {
+    pub(crate) fn get(&mut self) -> &mut T {
         self.content
             .as_mut()
             .expect("a cell is held only while it has content")
     }
 
     /// Takes the data out for as long as the cell is held; [`put`](Self::put) must follow.
-    pub fn take(&mut self) -> Box<T> {
+    pub(crate) fn take(&mut self) -> Box<T> {
         self.content
             .take()
             .expect("a cell is held only while it has content")
     }
 
     /// Puts back what [`take`](Self::take) took out.
-    pub fn put(&mut self, content: Box<T>) {
+    pub(crate) fn put(&mut self, content: Box<T>) {
         *self.content = Some(content);
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::limits::CHUNK_BYTES;
 
 /// Bytes that were read from clients, shared by the commands that lie in them.
-pub type Chunk = Arc<Vec<u8>>;
+pub(crate) type Chunk = Arc<Vec<u8>>;
 
 /// The chunks of one loop.
 #[derive(Debug, Default)]
-pub struct ChunkPool {
+pub(crate) struct ChunkPool {
     spare: Vec<Chunk>,
 }
 
@@ -20,7 +20,7 @@ const SPARES_MAX: usize = 8;
 
 impl ChunkPool {
     /// A chunk of [`CHUNK_BYTES`] that nobody else holds.
-    pub fn take(&mut self) -> Chunk {
+    pub(crate) fn take(&mut self) -> Chunk {
         match self
             .spare
             .iter_mut()
@@ -32,7 +32,7 @@ impl ChunkPool {
     }
 
     /// Takes a chunk back, for when whoever shares it is done.
-    pub fn put(&mut self, chunk: Chunk) {
+    pub(crate) fn put(&mut self, chunk: Chunk) {
         if chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {
             self.spare.push(chunk);
         }

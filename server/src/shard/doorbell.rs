@@ -6,21 +6,21 @@
 use super::sync::{AtomicBool, Ordering};
 
 /// Ends a loop's wait.
-pub trait Wake {
+pub(crate) trait Wake {
     /// Makes the wait that is going on, or else the next one, return.
     fn wake(&self);
 }
 
 /// A doorbell in front of something that can be woken.
 #[derive(Debug)]
-pub struct Doorbell<W> {
+pub(crate) struct Doorbell<W> {
     asleep: AtomicBool,
     waker: W,
 }
 
 impl<W: Wake> Doorbell<W> {
     /// A doorbell of a loop that is awake.
-    pub fn new(waker: W) -> Self {
+    pub(crate) fn new(waker: W) -> Self {
         Self {
             asleep: AtomicBool::new(false),
             waker,
@@ -29,7 +29,7 @@ impl<W: Wake> Doorbell<W> {
 
     /// To be called after the message is in the inbox: wakes the loop if it sleeps or is about to.
     #[inline]
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }
@@ -38,7 +38,7 @@ impl<W: Wake> Doorbell<W> {
     /// Says that the loop is about to sleep, unless `is_idle` finds that there is something to do after all. True when
     /// it may sleep; it then calls [`awake`](Self::awake) when its wait is over.
     #[inline]
-    pub fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         #[cfg(loom)]
         loom::sync::atomic::fence(Ordering::SeqCst);
@@ -51,7 +51,7 @@ impl<W: Wake> Doorbell<W> {
 
     /// Says that the loop is awake.
     #[inline]
-    pub fn awake(&self) {
+    pub(crate) fn awake(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 }

@@ -13,7 +13,7 @@ use crate::spec::Registered;
 
 /// A message to a loop.
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     /// Run these commands on your partition and send them back.
     Run(Box<Batch>),
     /// Your commands have run: here are the replies.
@@ -56,58 +56,58 @@ pub enum Message {
 
 /// A command over all shards or loops, as each of them gets it.
 #[derive(Debug)]
-pub struct Gather {
+pub(crate) struct Gather {
     /// The loop that asks and merges.
-    pub origin: usize,
+    pub(crate) origin: usize,
     /// Its number for it.
-    pub gathering: usize,
+    pub(crate) gathering: usize,
     /// The command.
-    pub command: &'static Registered,
+    pub(crate) command: &'static Registered,
     /// The request.
-    pub request: OwnedRequest,
+    pub(crate) request: OwnedRequest,
     /// The client's database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// The client's protocol.
-    pub resp: Resp,
+    pub(crate) resp: Resp,
     /// The client's id.
-    pub client: u64,
+    pub(crate) client: u64,
 }
 
 /// A command on its way to a shard and back.
 #[derive(Clone, Copy, Debug)]
-pub struct Task {
+pub(crate) struct Task {
     /// Its row.
-    pub command: &'static Registered,
+    pub(crate) command: &'static Registered,
     /// Hash of the key that routed it.
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// The connection on the loop it came from.
-    pub connection: u32,
+    pub(crate) connection: u32,
     /// Low bits of the client's id: tells a reused connection number.
-    pub client: u32,
+    pub(crate) client: u32,
     /// Its place in the order of the connection's replies.
-    pub sequence: u32,
+    pub(crate) sequence: u32,
     /// Its first span.
-    pub first_span: u32,
+    pub(crate) first_span: u32,
     /// How many spans.
-    pub spans: u32,
+    pub(crate) spans: u32,
     /// Its detached buffers, counted from 1; 0 when it has none.
-    pub detached: u32,
+    pub(crate) detached: u32,
     /// Which chunk its spans are over.
-    pub chunk: u16,
+    pub(crate) chunk: u16,
     /// Slot of the key that routed it.
-    pub slot: u16,
+    pub(crate) slot: u16,
     /// The client's database.
-    pub db: u16,
+    pub(crate) db: u16,
     /// Argument that is the key that routed it.
-    pub key: u8,
+    pub(crate) key: u8,
     /// What else there is to know of the client.
-    pub modes: Modes,
+    pub(crate) modes: Modes,
 }
 
 impl Task {
     /// Where its request lies.
     #[inline]
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place {
             chunk: self.chunk,
             first_span: self.first_span,
@@ -119,21 +119,21 @@ impl Task {
 
 /// Where a request lies in a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Which chunk its spans are over.
-    pub chunk: u16,
+    pub(crate) chunk: u16,
     /// Its first span.
-    pub first_span: u32,
+    pub(crate) first_span: u32,
     /// How many spans.
-    pub spans: u32,
+    pub(crate) spans: u32,
     /// Its detached buffers, counted from 1; 0 when it has none.
-    pub detached: u32,
+    pub(crate) detached: u32,
 }
 
 bitflags::bitflags! {
     /// What a command must know of its client.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Modes: u8 {
+    pub(crate) struct Modes: u8 {
         /// It speaks RESP3.
         const RESP3 = 1;
         /// Its replies are not sent.
@@ -146,7 +146,7 @@ bitflags::bitflags! {
 impl Modes {
     /// The protocol of the reply.
     #[inline]
-    pub fn resp(self) -> Resp {
+    pub(crate) fn resp(self) -> Resp {
         if self.contains(Self::RESP3) {
             Resp::V3
         } else {
@@ -157,25 +157,25 @@ impl Modes {
 
 /// Commands and the bytes they lie in.
 #[derive(Debug, Default)]
-pub struct Source {
+pub(crate) struct Source {
     /// Read chunks.
-    pub chunks: Vec<Chunk>,
+    pub(crate) chunks: Vec<Chunk>,
     /// Spans over them.
-    pub spans: Vec<Span>,
+    pub(crate) spans: Vec<Span>,
     /// Big arguments in buffers of their own, by request.
-    pub detached: Vec<Vec<Buffer>>,
+    pub(crate) detached: Vec<Vec<Buffer>>,
 }
 
 impl Source {
     /// The arguments of a task, given its big ones.
     #[inline]
-    pub fn arguments<'a>(&'a self, task: &Task, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
+    pub(crate) fn arguments<'a>(&'a self, task: &Task, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
         self.arguments_at(task.place(), buffers)
     }
 
     /// Takes in a request that lies in one of the chunks.
     #[inline]
-    pub fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Place {
+    pub(crate) fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Place {
         let first_span = self.spans.len() as u32;
         self.spans.extend_from_slice(spans);
         let mut detached = 0;
@@ -192,7 +192,7 @@ impl Source {
     }
 
     /// Takes in a request that lies elsewhere, as a chunk of its own.
-    pub fn copy(&mut self, args: Arguments<'_>) -> Place {
+    pub(crate) fn copy(&mut self, args: Arguments<'_>) -> Place {
         let request = OwnedRequest::copy(args);
         let (bytes, spans) = request.into_parts();
         self.chunks.push(Arc::new(bytes));
@@ -201,7 +201,7 @@ impl Source {
 
     /// Drops the request that was taken in last.
     #[inline]
-    pub fn remove_last(&mut self, place: Place) {
+    pub(crate) fn remove_last(&mut self, place: Place) {
         self.spans.truncate(place.first_span as usize);
         if place.detached > 0 {
             self.detached.pop();
@@ -210,7 +210,7 @@ impl Source {
 
     /// The big arguments of a request.
     #[inline]
-    pub fn buffers(&self, place: Place) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn buffers(&self, place: Place) -> impl Iterator<Item = &[u8]> {
         let index = (place.detached as usize).checked_sub(1);
         index
             .into_iter()
@@ -220,14 +220,14 @@ impl Source {
 
     /// The arguments of a request, given its big ones.
     #[inline]
-    pub fn arguments_at<'a>(&'a self, place: Place, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
+    pub(crate) fn arguments_at<'a>(&'a self, place: Place, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
         let first = place.first_span as usize;
         let spans = &self.spans[first..first + place.spans as usize];
         Arguments::new(&self.chunks[usize::from(place.chunk)], spans, buffers)
     }
 
     /// Forgets everything but keeps the memory. Chunks are handed to `free`.
-    pub fn clear(&mut self, free: impl FnMut(Chunk)) {
+    pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.chunks.drain(..).for_each(free);
         self.spans.clear();
         self.detached.clear();
@@ -236,24 +236,24 @@ impl Source {
 
 /// Commands for one shard from one loop, and on the way back their replies.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The loop that sent it.
-    pub origin: usize,
+    pub(crate) origin: usize,
     /// The shard that is to run it.
-    pub target: usize,
+    pub(crate) target: usize,
     /// The commands.
-    pub tasks: Vec<Task>,
+    pub(crate) tasks: Vec<Task>,
     /// Where their arguments lie.
-    pub source: Source,
+    pub(crate) source: Source,
     /// Their replies, one after another.
-    pub replies: Vec<u8>,
+    pub(crate) replies: Vec<u8>,
     /// Where the reply of each task ends.
-    pub ends: Vec<usize>,
+    pub(crate) ends: Vec<usize>,
 }
 
 impl Batch {
     /// Takes over commands of a turn, with the bytes they lie in.
-    pub fn pack(&mut self, origin: usize, target: usize, tasks: &mut Vec<Task>, source: &mut Source) {
+    pub(crate) fn pack(&mut self, origin: usize, target: usize, tasks: &mut Vec<Task>, source: &mut Source) {
         self.origin = origin;
         self.target = target;
         self.source.chunks.extend(source.chunks.iter().cloned());
@@ -273,7 +273,7 @@ impl Batch {
     }
 
     /// Forgets everything but keeps the memory. Chunks are handed to `free`.
-    pub fn clear(&mut self, free: impl FnMut(Chunk)) {
+    pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.tasks.clear();
         self.source.clear(free);
         self.replies.clear();

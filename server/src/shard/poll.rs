@@ -19,12 +19,12 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::IoBackend;
 use epoll::Epoll;
-pub use epoll::Waker;
+pub(crate) use epoll::Waker;
 use ring::Ring;
 
 /// What happened to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// A listener has connections to accept.
     Accept {
         /// The listener's number.
@@ -45,7 +45,7 @@ pub enum Event {
 
 /// The sockets of one loop.
 #[derive(Debug)]
-pub struct Poll {
+pub(crate) struct Poll {
     /// Listeners and the doorbell; clients too, unless there is a ring.
     epoll: Epoll,
     /// Clients' sockets, where the system has rings.
@@ -57,7 +57,7 @@ impl Poll {
     ///
     /// # Errors
     /// When the system has no file descriptors left, or lacks what `backend` insists on.
-    pub fn new(backend: IoBackend) -> io::Result<(Self, Waker)> {
+    pub(crate) fn new(backend: IoBackend) -> io::Result<(Self, Waker)> {
         let (epoll, waker) = Epoll::new()?;
         let ring = match backend {
             IoBackend::Epoll => None,
@@ -68,7 +68,7 @@ impl Poll {
     }
 
     /// The way it waits, as INFO names it.
-    pub fn backend(&self) -> &'static str {
+    pub(crate) fn backend(&self) -> &'static str {
         if self.ring.is_some() { "io_uring" } else { "epoll" }
     }
 
@@ -76,7 +76,7 @@ impl Poll {
     ///
     /// # Errors
     /// What the system says; an interruption by a signal is not an error.
-    pub fn wait(&mut self, timeout: Duration, mut on_event: impl FnMut(Event)) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Duration, mut on_event: impl FnMut(Event)) -> io::Result<()> {
         let Some(ring) = &mut self.ring else {
             return self.epoll.wait(timeout, on_event);
         };
@@ -90,7 +90,7 @@ impl Poll {
     ///
     /// # Errors
     /// What the system says.
-    pub fn add(&mut self, socket: &mut Socket, connection: usize) -> io::Result<()> {
+    pub(crate) fn add(&mut self, socket: &mut Socket, connection: usize) -> io::Result<()> {
         match &mut self.ring {
             None => self.epoll.add(socket, connection),
             Some(ring) => {
@@ -101,7 +101,7 @@ impl Poll {
     }
 
     /// Ends waiting for a connection's socket, which is about to be dropped.
-    pub fn remove(&mut self, socket: &Socket, connection: usize) {
+    pub(crate) fn remove(&mut self, socket: &Socket, connection: usize) {
         if let Some(ring) = &mut self.ring {
             socket.shut_down();
             ring.remove(connection);
@@ -109,7 +109,7 @@ impl Poll {
     }
 
     /// Whether bytes that [`Link::write`] took are still to be sent. When they are sent, the socket is reported writable.
-    pub fn is_sending(&mut self, connection: usize) -> bool {
+    pub(crate) fn is_sending(&mut self, connection: usize) -> bool {
         self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
@@ -117,13 +117,13 @@ impl Poll {
     ///
     /// # Errors
     /// What the system says.
-    pub fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
+    pub(crate) fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
         self.epoll.add_listener(listener, number)
     }
 
     /// The way to read and write one connection's socket.
     #[inline]
-    pub fn link<'a>(&'a mut self, socket: &'a mut Socket, connection: usize) -> Link<'a> {
+    pub(crate) fn link<'a>(&'a mut self, socket: &'a mut Socket, connection: usize) -> Link<'a> {
         Link {
             ring: self.ring.as_deref_mut(),
             socket,
@@ -134,7 +134,7 @@ impl Poll {
 
 /// One connection's socket, for reading and writing.
 #[derive(Debug)]
-pub struct Link<'a> {
+pub(crate) struct Link<'a> {
     ring: Option<&'a mut Ring>,
     socket: &'a mut Socket,
     connection: usize,
@@ -146,7 +146,7 @@ impl Link<'_> {
     /// # Errors
     /// What the system says, `WouldBlock` included.
     #[inline]
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match (&mut self.ring, &mut *self.socket) {
             (Some(ring), _) => ring.read(self.connection, buffer),
             (None, Socket::Tcp(stream)) => stream.read(buffer),
@@ -159,7 +159,7 @@ impl Link<'_> {
     /// # Errors
     /// What the system says, `WouldBlock` included.
     #[inline]
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match (&mut self.ring, &mut *self.socket) {
             (Some(ring), _) => ring.write(self.connection, bytes),
             (None, socket) => socket.write(bytes),
@@ -169,7 +169,7 @@ impl Link<'_> {
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// Unix.
@@ -178,7 +178,7 @@ pub enum Listener {
 
 /// A client's socket. Dropping it closes it.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// Unix.
@@ -190,7 +190,7 @@ impl Socket {
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
@@ -198,7 +198,7 @@ impl Socket {
     }
 
     /// The file descriptor's number.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),

@@ -2,35 +2,35 @@
 
 /// What COMMAND DOCS says about a command.
 #[derive(Debug)]
-pub struct Doc {
+pub(crate) struct Doc {
     /// The Redis version that brought the command.
-    pub since: &'static str,
+    pub(crate) since: &'static str,
     /// The family it is documented in.
-    pub group: Group,
+    pub(crate) group: Group,
     /// Its cost, in our own words.
-    pub complexity: &'static str,
+    pub(crate) complexity: &'static str,
     /// One sentence on what it does, in our own words.
-    pub summary: &'static str,
+    pub(crate) summary: &'static str,
     /// Since when it is deprecated and what replaces it.
-    pub deprecated: Option<Deprecated>,
+    pub(crate) deprecated: Option<Deprecated>,
     /// What changed in which version.
-    pub history: &'static [(&'static str, &'static str)],
+    pub(crate) history: &'static [(&'static str, &'static str)],
     /// Its arguments.
-    pub args: &'static [Arg],
+    pub(crate) args: &'static [Arg],
 }
 
 /// A deprecation notice.
 #[derive(Clone, Copy, Debug)]
-pub struct Deprecated {
+pub(crate) struct Deprecated {
     /// The version that deprecated it.
-    pub since: &'static str,
+    pub(crate) since: &'static str,
     /// What to use instead.
-    pub replaced_by: &'static str,
+    pub(crate) replaced_by: &'static str,
 }
 
 impl Doc {
     /// What a row's documentation starts from.
-    pub const BLANK: Doc = Doc {
+    pub(crate) const BLANK: Doc = Doc {
         since: "",
         group: Group::Generic,
         complexity: "",
@@ -43,7 +43,7 @@ impl Doc {
 
 /// The family that a command is documented in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub(crate) enum Group {
     /// Bit operations on strings.
     Bitmap,
     /// The connection itself.
@@ -80,7 +80,7 @@ pub enum Group {
 
 impl Group {
     /// The name that COMMAND DOCS shows.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bitmap => "bitmap",
             Self::Connection => "connection",
@@ -104,30 +104,30 @@ impl Group {
 
 /// One argument, or a choice or block of arguments.
 #[derive(Clone, Copy, Debug)]
-pub struct Arg {
+pub(crate) struct Arg {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it holds.
-    pub kind: ArgKind,
+    pub(crate) kind: ArgKind,
     /// The word that introduces it.
-    pub token: Option<&'static str>,
+    pub(crate) token: Option<&'static str>,
     /// The version that brought it, where younger than the command.
-    pub since: Option<&'static str>,
+    pub(crate) since: Option<&'static str>,
     /// The version that deprecated it.
-    pub deprecated_since: Option<&'static str>,
+    pub(crate) deprecated_since: Option<&'static str>,
     /// May be left out.
-    pub optional: bool,
+    pub(crate) optional: bool,
     /// May be repeated.
-    pub multiple: bool,
+    pub(crate) multiple: bool,
     /// Each repetition has its token again.
-    pub multiple_token: bool,
+    pub(crate) multiple_token: bool,
     /// What a syntax line shows instead of the name.
-    pub display: Option<&'static str>,
+    pub(crate) display: Option<&'static str>,
 }
 
 /// What an argument holds.
 #[derive(Clone, Copy, Debug)]
-pub enum ArgKind {
+pub(crate) enum ArgKind {
     /// Any text.
     String,
     /// An integer.
@@ -164,89 +164,89 @@ impl Arg {
     }
 
     /// Any text.
-    pub const fn string(name: &'static str) -> Self {
+    pub(crate) const fn string(name: &'static str) -> Self {
         Self::of(name, ArgKind::String)
     }
 
     /// An integer.
-    pub const fn integer(name: &'static str) -> Self {
+    pub(crate) const fn integer(name: &'static str) -> Self {
         Self::of(name, ArgKind::Integer)
     }
 
     /// A floating-point number.
-    pub const fn double(name: &'static str) -> Self {
+    pub(crate) const fn double(name: &'static str) -> Self {
         Self::of(name, ArgKind::Double)
     }
 
     /// A key found by the key specification number `spec`.
-    pub const fn key(name: &'static str, spec: u8) -> Self {
+    pub(crate) const fn key(name: &'static str, spec: u8) -> Self {
         Self::of(name, ArgKind::Key(spec))
     }
 
     /// A glob pattern.
-    pub const fn pattern(name: &'static str) -> Self {
+    pub(crate) const fn pattern(name: &'static str) -> Self {
         Self::of(name, ArgKind::Pattern)
     }
 
     /// A point in time.
-    pub const fn unix_time(name: &'static str) -> Self {
+    pub(crate) const fn unix_time(name: &'static str) -> Self {
         Self::of(name, ArgKind::UnixTime)
     }
 
     /// A word that stands for itself.
-    pub const fn flag(name: &'static str, token: &'static str) -> Self {
+    pub(crate) const fn flag(name: &'static str, token: &'static str) -> Self {
         Self::of(name, ArgKind::PureToken).token(token)
     }
 
     /// One of several.
-    pub const fn one_of(name: &'static str, choices: &'static [Arg]) -> Self {
+    pub(crate) const fn one_of(name: &'static str, choices: &'static [Arg]) -> Self {
         Self::of(name, ArgKind::OneOf(choices))
     }
 
     /// Several in order.
-    pub const fn block(name: &'static str, parts: &'static [Arg]) -> Self {
+    pub(crate) const fn block(name: &'static str, parts: &'static [Arg]) -> Self {
         Self::of(name, ArgKind::Block(parts))
     }
 
     /// Introduced by a word.
-    pub const fn token(mut self, token: &'static str) -> Self {
+    pub(crate) const fn token(mut self, token: &'static str) -> Self {
         self.token = Some(token);
         self
     }
 
     /// Younger than its command.
-    pub const fn since(mut self, version: &'static str) -> Self {
+    pub(crate) const fn since(mut self, version: &'static str) -> Self {
         self.since = Some(version);
         self
     }
 
     /// Deprecated by a version.
-    pub const fn deprecated(mut self, version: &'static str) -> Self {
+    pub(crate) const fn deprecated(mut self, version: &'static str) -> Self {
         self.deprecated_since = Some(version);
         self
     }
 
     /// May be left out.
-    pub const fn optional(mut self) -> Self {
+    pub(crate) const fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
     /// May be repeated.
-    pub const fn multiple(mut self) -> Self {
+    pub(crate) const fn multiple(mut self) -> Self {
         self.multiple = true;
         self
     }
 
     /// May be repeated, each time with its token.
-    pub const fn multiple_token(mut self) -> Self {
+    pub(crate) const fn multiple_token(mut self) -> Self {
         self.multiple = true;
         self.multiple_token = true;
         self
     }
 
     /// Shown under another name in a syntax line.
-    pub const fn display(mut self, text: &'static str) -> Self {
+    pub(crate) const fn display(mut self, text: &'static str) -> Self {
         self.display = Some(text);
         self
     }

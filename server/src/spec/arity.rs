@@ -2,7 +2,7 @@
 
 /// The number of words of a request, the command's own name included (a subcommand counts the container's name too).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arity {
+pub(crate) enum Arity {
     /// Exactly so many words.
     Exactly(u8),
     /// So many words or more.
@@ -12,7 +12,7 @@ pub enum Arity {
 impl Arity {
     /// Whether a request of `words` words may be this command.
     #[inline]
-    pub const fn accepts(self, words: usize) -> bool {
+    pub(crate) const fn accepts(self, words: usize) -> bool {
         match self {
             Self::Exactly(count) => words == count as usize,
             Self::AtLeast(count) => words >= count as usize,
@@ -20,7 +20,7 @@ impl Arity {
     }
 
     /// As COMMAND INFO writes it: negative for "at least".
-    pub const fn to_wire(self) -> i64 {
+    pub(crate) const fn to_wire(self) -> i64 {
         match self {
             Self::Exactly(count) => count as i64,
             Self::AtLeast(count) => -(count as i64),
@@ -28,7 +28,7 @@ impl Arity {
     }
 
     /// The fewest words that are accepted.
-    pub const fn minimum(self) -> usize {
+    pub(crate) const fn minimum(self) -> usize {
         match self {
             Self::Exactly(count) | Self::AtLeast(count) => count as usize,
         }

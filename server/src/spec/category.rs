@@ -5,7 +5,7 @@ use super::Flags;
 bitflags::bitflags! {
     /// The ACL categories of a command.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Category: u32 {
+    pub(crate) struct Category: u32 {
         /// `@keyspace`
         const KEYSPACE = 1 << 0;
         /// `@read`
@@ -53,7 +53,7 @@ bitflags::bitflags! {
 
 impl Category {
     /// What the flags of a command say about its categories.
-    pub fn implied_by(flags: Flags) -> Self {
+    pub(crate) fn implied_by(flags: Flags) -> Self {
         let mut implied = if flags.contains(Flags::FAST) {
             Self::FAST
         } else {
@@ -77,7 +77,7 @@ impl Category {
     }
 
     /// Names of the set categories, with their `@`.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES
             .iter()
             .filter(move |(category, _)| self.contains(*category))
@@ -85,7 +85,7 @@ impl Category {
     }
 
     /// The category of a name without its `@`, in any case.
-    pub fn by_name(name: &[u8]) -> Option<Self> {
+    pub(crate) fn by_name(name: &[u8]) -> Option<Self> {
         NAMES
             .iter()
             .find(|(_, known)| known.as_bytes()[1..].eq_ignore_ascii_case(name))

@@ -3,7 +3,7 @@
 bitflags::bitflags! {
     /// The flags of a command row.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Flags: u32 {
+    pub(crate) struct Flags: u32 {
         /// May change the keyspace.
         const WRITE = 1 << 0;
         /// Reads keys and changes nothing.
@@ -51,7 +51,7 @@ bitflags::bitflags! {
 
 impl Flags {
     /// Names of the set flags, as COMMAND INFO shows them.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES
             .iter()
             .filter(move |(flag, _)| self.contains(*flag))

@@ -6,7 +6,7 @@ use shardis_protocol::Arguments;
 bitflags::bitflags! {
     /// What a command does with the keys of a specification.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct KeyFlags: u16 {
+    pub(crate) struct KeyFlags: u16 {
         /// Reads and changes the value.
         const RW = 1 << 0;
         /// Only reads.
@@ -34,7 +34,7 @@ bitflags::bitflags! {
 
 impl KeyFlags {
     /// Names of the set flags, as COMMAND INFO shows them.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         [
             (Self::RW, "RW"),
             (Self::RO, "RO"),
@@ -56,7 +56,7 @@ impl KeyFlags {
 
 /// Where the search for keys starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BeginSearch {
+pub(crate) enum BeginSearch {
     /// At this argument.
     Index(u8),
     /// After this word, looked for from this argument on (backwards from the end when negative).
@@ -65,7 +65,7 @@ pub enum BeginSearch {
 
 /// How keys are found from where the search starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FindKeys {
+pub(crate) enum FindKeys {
     /// Every `step`-th argument up to `last`, which counts from the start when positive or zero and from the end of the
     /// request when negative. With `limit` of 2 or more and `last` of -1, only the first 1/limit of what remains.
     Range {
@@ -89,22 +89,22 @@ pub enum FindKeys {
 
 /// One key specification.
 #[derive(Clone, Copy, Debug)]
-pub struct KeySpec {
+pub(crate) struct KeySpec {
     /// What is done with the keys.
-    pub flags: KeyFlags,
+    pub(crate) flags: KeyFlags,
     /// Where to start.
-    pub begin: BeginSearch,
+    pub(crate) begin: BeginSearch,
     /// How to go on.
-    pub find: FindKeys,
+    pub(crate) find: FindKeys,
     /// A remark that COMMAND INFO shows.
-    pub notes: Option<&'static str>,
+    pub(crate) notes: Option<&'static str>,
     /// What the keys are used for when it depends on the request; replaces `flags` then.
-    pub decide: Option<fn(Arguments<'_>) -> KeyFlags>,
+    pub(crate) decide: Option<fn(Arguments<'_>) -> KeyFlags>,
 }
 
 impl KeySpec {
     /// One key at argument `index`.
-    pub const fn at(index: u8) -> Self {
+    pub(crate) const fn at(index: u8) -> Self {
         Self {
             flags: KeyFlags::empty(),
             begin: BeginSearch::Index(index),
@@ -119,12 +119,12 @@ impl KeySpec {
     }
 
     /// Keys from argument `index` to the end, every `step`-th.
-    pub const fn from(index: u8, step: u8) -> Self {
+    pub(crate) const fn from(index: u8, step: u8) -> Self {
         Self::at(index).range(-1, step, 0)
     }
 
     /// As many keys as argument `index` says, right after it.
-    pub const fn counted(index: u8) -> Self {
+    pub(crate) const fn counted(index: u8) -> Self {
         let mut spec = Self::at(index);
         spec.find = FindKeys::Count {
             index: 0,
@@ -135,14 +135,14 @@ impl KeySpec {
     }
 
     /// Keys after a word.
-    pub const fn after(word: &'static str, from: i8) -> Self {
+    pub(crate) const fn after(word: &'static str, from: i8) -> Self {
         let mut spec = Self::at(0);
         spec.begin = BeginSearch::Keyword(word, from);
         spec
     }
 
     /// An explicit range.
-    pub const fn range(mut self, last: i16, step: u8, limit: u8) -> Self {
+    pub(crate) const fn range(mut self, last: i16, step: u8, limit: u8) -> Self {
         self.find = FindKeys::Range { last, step, limit };
         self
     }
@@ -153,63 +153,63 @@ impl KeySpec {
     }
 
     /// Reads and changes the value.
-    pub const fn read_write(self) -> Self {
+    pub(crate) const fn read_write(self) -> Self {
         self.with(KeyFlags::RW)
     }
 
     /// Only reads.
-    pub const fn read_only(self) -> Self {
+    pub(crate) const fn read_only(self) -> Self {
         self.with(KeyFlags::RO)
     }
 
     /// Overwrites.
-    pub const fn overwrite(self) -> Self {
+    pub(crate) const fn overwrite(self) -> Self {
         self.with(KeyFlags::OW)
     }
 
     /// Removes.
-    pub const fn remove(self) -> Self {
+    pub(crate) const fn remove(self) -> Self {
         self.with(KeyFlags::RM)
     }
 
     /// Returns user data.
-    pub const fn access(self) -> Self {
+    pub(crate) const fn access(self) -> Self {
         self.with(KeyFlags::ACCESS)
     }
 
     /// Changes user data depending on it.
-    pub const fn update(self) -> Self {
+    pub(crate) const fn update(self) -> Self {
         self.with(KeyFlags::UPDATE)
     }
 
     /// Adds user data.
-    pub const fn insert(self) -> Self {
+    pub(crate) const fn insert(self) -> Self {
         self.with(KeyFlags::INSERT)
     }
 
     /// Takes user data away.
-    pub const fn delete(self) -> Self {
+    pub(crate) const fn delete(self) -> Self {
         self.with(KeyFlags::DELETE)
     }
 
     /// Not a key, but routed like one.
-    pub const fn not_key(self) -> Self {
+    pub(crate) const fn not_key(self) -> Self {
         self.with(KeyFlags::NOT_KEY)
     }
 
     /// May miss keys.
-    pub const fn incomplete(self) -> Self {
+    pub(crate) const fn incomplete(self) -> Self {
         self.with(KeyFlags::INCOMPLETE)
     }
 
     /// Says how a request's own options decide what is done with its key.
-    pub const fn variable(mut self, decide: fn(Arguments<'_>) -> KeyFlags) -> Self {
+    pub(crate) const fn variable(mut self, decide: fn(Arguments<'_>) -> KeyFlags) -> Self {
         self.decide = Some(decide);
         self.with(KeyFlags::VARIABLE_FLAGS)
     }
 
     /// With a remark.
-    pub const fn notes(mut self, text: &'static str) -> Self {
+    pub(crate) const fn notes(mut self, text: &'static str) -> Self {
         self.notes = Some(text);
         self
     }
@@ -235,7 +235,7 @@ impl KeySpec {
     }
 
     /// Whether what it finds are not keys.
-    pub fn is_not_key(&self) -> bool {
+    pub(crate) fn is_not_key(&self) -> bool {
         self.flags.contains(KeyFlags::NOT_KEY)
     }
 
@@ -252,7 +252,7 @@ impl KeySpec {
     ///
     /// # Errors
     /// When a number of keys is missing, no integer, or larger than the request.
-    pub fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
+    pub(crate) fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
         let Some(start) = self.start(args) else {
             return Ok(Positions::NONE);
         };
@@ -336,17 +336,17 @@ fn counted(
 
 /// First key, last key and step: all that COMMAND could say about keys before there were key specifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LegacyRange {
+pub(crate) struct LegacyRange {
     /// Position of the first key; 0 when there is none.
-    pub first: i64,
+    pub(crate) first: i64,
     /// Position of the last key, from the end of the request when negative.
-    pub last: i64,
+    pub(crate) last: i64,
     /// Distance between keys.
-    pub step: i64,
+    pub(crate) step: i64,
 }
 
 /// The range that sums up the specifications of a command, and whether it leaves keys out (the flag `movablekeys`).
-pub fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
+pub(crate) fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
     let mut movable = specs.iter().any(|spec| spec.flags.contains(KeyFlags::INCOMPLETE));
     if let [spec] = specs
         && let Some(range) = spec.legacy_range()
@@ -371,11 +371,11 @@ pub fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
 
 /// The number of keys in a request is missing or senseless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadKeyCount;
+pub(crate) struct BadKeyCount;
 
 /// Positions of keys among the arguments, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Positions {
+pub(crate) struct Positions {
     next: usize,
     end: usize,
     step: usize,
@@ -407,7 +407,7 @@ impl Iterator for Positions {
 ///
 /// # Errors
 /// When a number of keys is missing or senseless.
-pub fn keys_of(
+pub(crate) fn keys_of(
     specs: &'static [KeySpec],
     args: Arguments<'_>,
     mut visit: impl FnMut(usize, KeyFlags),

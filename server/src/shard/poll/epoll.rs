@@ -25,7 +25,7 @@ pub(super) struct Epoll {
 
 /// Ends the wait of a poll.
 #[derive(Debug)]
-pub struct Waker(mio::Waker);
+pub(crate) struct Waker(mio::Waker);
 
 impl Wake for Waker {
     fn wake(&self) {

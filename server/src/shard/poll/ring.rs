@@ -138,8 +138,8 @@ impl Ring {
         // dropped in order, and `ring` is declared before `buffers`.
         unsafe {
             ring.submitter()
-                .register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)?
-        };
+                .register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)?;
+        }
         let mut made = Self {
             ring,
             buffers,
