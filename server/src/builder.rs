@@ -203,3 +203,57 @@ impl From<StartError> for BuildError {
         Self::Start(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn ask(client: &mut BufReader<TcpStream>, line: &str) -> String {
+        client
+            .get_mut()
+            .write_all(format!("{line}\r\n").as_bytes())
+            .unwrap();
+        let mut reply = String::new();
+        client.read_line(&mut reply).unwrap();
+        reply.trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_panic_in_a_handler_ends_that_command_and_nothing_else() {
+        for shards in [1, 3] {
+            let server = Server::builder().shards(shards).start().unwrap();
+            let mut clients: Vec<_> = (0..6)
+                .map(|_| BufReader::new(TcpStream::connect(server.address()).unwrap()))
+                .collect();
+            for round in 0..3 {
+                for (number, client) in clients.iter_mut().enumerate() {
+                    assert_eq!(ask(client, &format!("SET key:{number} {round}")), "+OK");
+                    let reply = ask(client, &format!("PANIC key:{number}"));
+                    assert!(reply.starts_with("-ERR internal error"), "{reply}");
+                    assert_eq!(
+                        ask(client, &format!("INCR key:{number}")),
+                        format!(":{}", round + 1)
+                    );
+                }
+            }
+            let client = &mut clients[0];
+            client
+                .get_mut()
+                .write_all(b"SET a 1\r\nPANIC a\r\nGET a\r\nMULTI\r\nPANIC a\r\nEXEC\r\nPING\r\n")
+                .unwrap();
+            let mut replies = String::new();
+            for _ in 0..8 {
+                client.read_line(&mut replies).unwrap();
+            }
+            assert!(replies.starts_with("+OK\r\n-ERR internal error"), "{replies}");
+            assert!(
+                replies.contains("$1\r\n1\r\n+OK\r\n+QUEUED\r\n-ERR internal error"),
+                "{replies}"
+            );
+            assert!(replies.ends_with("+PONG\r\n"), "{replies}");
+        }
+    }
+}

@@ -34,6 +34,8 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     info::COMMANDS,
     memory::COMMANDS,
+    #[cfg(test)]
+    testing::COMMANDS,
 ];
 
 /// The longest command name that look-up considers.

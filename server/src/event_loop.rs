@@ -147,6 +147,11 @@ impl EventLoop {
         }
     }
 
+    /// The node that the loop belongs to.
+    pub(crate) fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
     /// Runs turns until the node is to end.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ pub(crate) const IN_FLIGHT_MAX: u32 = 1024;
 /// Commands whose entries are prefetched together.
 pub(crate) const PREFETCH_BATCH: usize = 64;
 
-/// An idle connection keeps at most this much of its output buffer.
-pub(crate) const OUTPUT_KEPT_BYTES: usize = 16 * 1024;
+/// A connection keeps at most this much of its output buffer from one turn to the next, and nothing once it is idle.
+pub(crate) const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 
 /// Unsent bytes beyond which a connection's further commands wait until the client has read some.
 pub(crate) const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;

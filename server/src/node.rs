@@ -143,7 +143,7 @@ impl Running {
             // Should a later thread fail to start, dropping what runs stops those before it.
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{shard}"))
-                .spawn(move || event_loop.run())?;
+                .spawn(move || run_guarded(event_loop))?;
             running.threads.push(thread);
         }
         running.announce();
@@ -198,6 +198,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Runs a loop. Should it end in any way but because the node is to end, the node ends: one that has lost a shard must not
+/// go on as if it had not.
+fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
+    let node = event_loop.node();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
+    node.shutdown.request();
+    node.ring_all();
+    outcome.unwrap_or_else(|_| Err(io::Error::other("it panicked; please report this as a bug")))
 }
 
 /// As many shards as configured, or as there are cores.

@@ -33,8 +33,23 @@ use crate::exec::watch::WatchToken;
 use crate::exec::{Client, Clients, Context, Effects, Part, Partition, Peer, Session};
 use crate::log::{Level, Log, Target};
 use crate::spec::key_spec::keys_of;
-use crate::spec::{Registered, Runs};
+use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
 use crate::state::Node;
+
+/// Commands that only the tests have.
+pub(crate) static COMMANDS: &[Command] = &[Command {
+    name: "panic",
+    arity: Arity::Exactly(2),
+    flags: Flags::WRITE,
+    keys: &[KeySpec::at(1).read_write()],
+    runs: Runs::OnKeys(|ctx| panic!("asked to, for key {:?}", ctx.args.at(1))),
+    doc: &Doc {
+        since: "0.0.0",
+        summary: "Panics, as a faulty handler might.",
+        ..Doc::BLANK
+    },
+    ..Command::BLANK
+}];
 
 /// Where a shell's clock begins, Unix milliseconds.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;

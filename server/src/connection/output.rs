@@ -115,12 +115,9 @@ impl Output {
     /// What the socket says, except that it would block.
     pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
         while self.sent < self.bytes.len() {
-            match socket.write(&self.bytes[self.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    self.sent += count;
-                    *written += count as u64;
-                }
+            let unsent = self.bytes.len() - self.sent;
+            match socket.write(&mut self.bytes, &mut self.sent) {
+                Ok(()) => *written += (unsent - (self.bytes.len() - self.sent)) as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.forget_sent();
                     return Ok(false);

@@ -50,13 +50,14 @@ pub(crate) fn run_batch(
     environment: &Environment<'_>,
 ) -> SmallVec<[Task; 0]> {
     let mut panicked = SmallVec::new();
-    let mut done = 0;
+    let (mut done, mut start) = (0, 0);
     while done < tasks.len() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() {
                 let group = &tasks[done..tasks.len().min(done + PREFETCH_BATCH)];
                 prefetch(partition, group);
                 for task in group {
+                    start = replies.begin(task).len();
                     run_task(partition, task, source, replies, environment);
                     done += 1;
                 }
@@ -66,7 +67,7 @@ pub(crate) fn run_batch(
             let task = tasks[done];
             // What the handler had written of its reply is dropped with the rest of its work.
             let out = replies.begin(&task);
-            let start = out.len();
+            out.truncate(start);
             Encoder::new(out, task.modes.resp()).error(ReplyError::Internal.line());
             replies.end(&task, start);
             panicked.push(task);

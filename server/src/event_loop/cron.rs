@@ -133,6 +133,7 @@ impl EventLoop {
             let idle_ms = now_ms - connection.client.active_ms;
             if idle_ms > 2000 {
                 connection.output.release();
+                self.poll.release(number);
             }
             let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000;
             if idle_too_long && connection.client.closing == Closing::No {

@@ -201,6 +201,7 @@ impl EventLoop {
         partitions: &mut [Option<Box<Partition>>],
     ) {
         let before = shardis_storage::memory::thread_balance();
+        let start = self.connections[number].output.begin(sequence).len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.run_on(number, sequence, command, args, &mut *partitions);
         }));
@@ -210,6 +211,8 @@ impl EventLoop {
                  stays; please report this as a bug",
                 command.full_name
             ));
+            // What the handler had written of its reply goes with it.
+            self.connections[number].output.begin(sequence).truncate(start);
             self.reply_to(number, sequence, |reply| {
                 reply.error(ReplyError::Internal.line());
             });

@@ -113,6 +113,13 @@ impl Poll {
         self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
+    /// Gives memory back that a connection has not used for a while.
+    pub(crate) fn release(&mut self, connection: usize) {
+        if let Some(ring) = &mut self.ring {
+            ring.release(connection);
+        }
+    }
+
     /// Begins to wait for a listener.
     ///
     /// # Errors
@@ -154,15 +161,23 @@ impl Link<'_> {
         }
     }
 
-    /// Writes as much of `bytes` as is taken; what is taken will be sent unless the connection breaks.
+    /// Writes what is behind the first `sent` bytes, as much as is taken, and moves `sent` on; what is taken will be sent
+    /// unless the connection breaks. When all is taken, `bytes` may be another, empty buffer: the ring keeps the one that
+    /// it sends from, and gives back the one before it.
     ///
     /// # Errors
     /// What the system says, `WouldBlock` included.
     #[inline]
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &mut Vec<u8>, sent: &mut usize) -> io::Result<()> {
         match (&mut self.ring, &mut *self.socket) {
-            (Some(ring), _) => ring.write(self.connection, bytes),
-            (None, socket) => socket.write(bytes),
+            (Some(ring), _) => ring.write(self.connection, bytes, sent),
+            (None, socket) => match socket.write(&bytes[*sent..])? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                count => {
+                    *sent += count;
+                    Ok(())
+                }
+            },
         }
     }
 }

@@ -27,6 +27,7 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::Event;
+use crate::limits::OUTPUT_KEPT_BYTES;
 
 /// Requests that fit the submission queue; more are handed over in between.
 const SUBMISSIONS: u32 = 1024;
@@ -38,12 +39,10 @@ const BUFFERS: u16 = 512;
 const BUFFER_BYTES: usize = 4096;
 /// The only group of buffers.
 const GROUP: u16 = 0;
+/// Bytes of one send; what is left follows.
+const SEND_BYTES_MAX: usize = 1 << 30;
 /// Buffers that wait to be read from one connection before its order to receive is taken back.
 const WAITING_MAX: usize = 16;
-/// Bytes taken for one send.
-const SEND_BYTES_MAX: usize = 64 * 1024;
-/// A link keeps at most this much room for bytes to send.
-const SEND_BYTES_KEPT: usize = 16 * 1024;
 
 /// Sockets whose reads and writes complete.
 pub(super) struct Ring {
@@ -284,8 +283,14 @@ impl Ring {
         }
     }
 
-    /// Takes bytes to send, unless a send is under way.
-    pub(super) fn write(&mut self, connection: usize, bytes: &[u8]) -> io::Result<usize> {
+    /// Takes what is behind the first `sent` bytes to send it, unless a send is under way. A buffer of which nothing was
+    /// sent is taken as it is, and the one that was sent before comes back in its place.
+    pub(super) fn write(
+        &mut self,
+        connection: usize,
+        bytes: &mut Vec<u8>,
+        sent: &mut usize,
+    ) -> io::Result<()> {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
@@ -297,12 +302,22 @@ impl Ring {
             link.wants_to_write = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let count = bytes.len().min(SEND_BYTES_MAX);
+        bytes.drain(..*sent);
         link.sending.clear();
-        link.sending.extend_from_slice(&bytes[..count]);
+        std::mem::swap(bytes, &mut link.sending);
+        *sent = 0;
         link.sent = 0;
         self.send(connection);
-        Ok(count)
+        Ok(())
+    }
+
+    /// Gives the memory of an idle connection back.
+    pub(super) fn release(&mut self, connection: usize) {
+        if let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut)
+            && !link.in_flight
+        {
+            link.sending = Vec::new();
+        }
     }
 
     /// Hands over what is left to send.
@@ -317,7 +332,7 @@ impl Ring {
             generation: link.generation,
             connection,
         };
-        let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len() as u32)
+        let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
             .flags(libc::MSG_NOSIGNAL)
             .build()
             .user_data(token.encode());
@@ -461,7 +476,7 @@ impl Ring {
         if link.sent < link.sending.len() {
             return self.send(token.connection);
         }
-        if link.sending.capacity() > SEND_BYTES_KEPT {
+        if link.sending.capacity() > OUTPUT_KEPT_BYTES {
             link.sending = Vec::new();
         }
         if std::mem::take(&mut link.wants_to_write) {
