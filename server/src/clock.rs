@@ -4,7 +4,7 @@
 //! timeouts, access clocks and every other use of time follow it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The clock of one node. Times are Unix times in microseconds or milliseconds.
 #[derive(Debug)]
@@ -14,14 +14,19 @@ pub(crate) struct Clock {
 
 #[derive(Debug)]
 enum Source {
-    Real,
+    Real { start: Instant },
     Manual { now_us: AtomicI64 },
 }
 
 impl Clock {
     /// The machine's clock.
-    pub(crate) const fn real() -> Self {
-        Self { source: Source::Real }
+    #[expect(clippy::disallowed_methods, reason = "this is the place that asks")]
+    pub(crate) fn real() -> Self {
+        Self {
+            source: Source::Real {
+                start: Instant::now(),
+            },
+        }
     }
 
     /// A clock that stands at `start` after the Unix epoch until it is moved.
@@ -38,15 +43,24 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the place that asks")]
     pub(crate) fn now_us(&self) -> i64 {
         match &self.source {
-            Source::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
+            Source::Real { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
             Source::Manual { now_us } => now_us.load(Ordering::Acquire),
+        }
+    }
+
+    /// Nanoseconds since some moment in the past, for measuring how long something takes. A manual clock stands still.
+    #[inline]
+    pub(crate) fn elapsed_ns(&self) -> u64 {
+        match &self.source {
+            Source::Real { start } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Source::Manual { now_us } => (now_us.load(Ordering::Acquire) as u64).wrapping_mul(1000),
         }
     }
 
     /// Moves a manual clock forward; false when the clock is real and moves by itself.
     pub(crate) fn advance(&self, by: Duration) -> bool {
         match &self.source {
-            Source::Real => false,
+            Source::Real { .. } => false,
             Source::Manual { now_us } => {
                 now_us.fetch_add(micros(by), Ordering::AcqRel);
                 true
@@ -56,7 +70,7 @@ impl Clock {
 
     /// Whether it moves by itself.
     pub(crate) fn is_real(&self) -> bool {
-        matches!(self.source, Source::Real)
+        matches!(self.source, Source::Real { .. })
     }
 }
 

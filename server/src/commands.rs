@@ -92,7 +92,6 @@ impl Registry {
     }
 
     /// How many rows there are, subcommands included.
-    #[cfg(test)]
     pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }

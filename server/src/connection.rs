@@ -82,11 +82,11 @@ impl Connection {
         self.client.closing == Closing::No && matches!(self.hold, Hold::None) && self.output.has_room()
     }
 
-    /// Brings the sizes that CLIENT LIST shows up to date.
-    pub(crate) fn measure(&mut self) {
+    /// Brings the sizes that CLIENT LIST shows up to date; `unsent` bytes were handed over and are still to be sent.
+    pub(crate) fn measure(&mut self, unsent: usize) {
         self.client.buffers.query = self.input.bytes();
         self.client.buffers.query_free = 0;
-        self.client.buffers.output = self.output.bytes();
+        self.client.buffers.output = self.output.bytes() + unsent;
         self.client.buffers.total = self.input.memory() + self.output.memory() + size_of::<Self>();
     }
 }

@@ -254,6 +254,8 @@ impl EventLoop {
             stamp: self.stamp,
             settings: &self.settings,
             shards: self.mesh.len(),
+            clock: &self.node.clock,
+            stats: &self.node.stats[self.index],
         }
     }
 

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
+use crate::commands::registry;
 use crate::config::{Config, Settings};
 use crate::connection::listener::{bind_tcp, bind_unix};
 use crate::event_loop::{Acceptor, EventLoop};
@@ -103,7 +104,7 @@ impl Running {
         let settings = config.settings();
         let shards = shard_count(&settings);
         let (listeners, addresses) = listen(&settings, any_port, &log)?;
-        let state = Arc::new(Node::new(config, clock, log, shards, seed));
+        let state = Arc::new(Node::new(config, clock, log, shards, registry().rows(), seed));
         let _ = state.addresses.set(addresses);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());

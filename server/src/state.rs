@@ -69,8 +69,15 @@ pub(crate) struct Addresses {
 }
 
 impl Node {
-    /// The state of a node that is about to start.
-    pub(crate) fn new(config: Config, clock: Clock, log: Log, shards: usize, seed: u64) -> Self {
+    /// The state of a node that is about to start, and knows so many commands.
+    pub(crate) fn new(
+        config: Config,
+        clock: Clock,
+        log: Log,
+        shards: usize,
+        commands: usize,
+        seed: u64,
+    ) -> Self {
         let settings = ArcSwap::new(config.settings());
         let started_us = clock.now_us();
         let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
@@ -88,7 +95,7 @@ impl Node {
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),
-            stats: (0..shards).map(|_| LoopStats::default()).collect(),
+            stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use shardis_storage::memory;
 
+use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Context, Part, Session};
 use crate::observe::process;
+use crate::observe::stats::{CommandStats, Counter, LoopStats};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
 
@@ -199,6 +201,12 @@ const SECTIONS: &[Section] = &[
         write: cpu,
     },
     Section {
+        name: "commandstats",
+        title: "Commandstats",
+        default: false,
+        write: command_stats,
+    },
+    Section {
         name: "cluster",
         title: "Cluster",
         default: true,
@@ -364,7 +372,7 @@ fn persistence(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
 }
 
 fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
-    let sum = |pick: fn(&crate::observe::stats::LoopStats) -> &crate::observe::stats::Counter| {
+    let sum = |pick: fn(&LoopStats) -> &Counter| {
         session
             .node
             .stats
@@ -427,6 +435,34 @@ fn cpu(text: &mut String, _: &Session<'_>, _: &Gathered) {
     let (user_s, system_s) = process::cpu_seconds();
     line!(text, "used_cpu_sys:{system_s:.6}");
     line!(text, "used_cpu_user:{user_s:.6}");
+}
+
+fn command_stats(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    let all = registry()
+        .all()
+        .iter()
+        .flat_map(|known| std::iter::once(*known).chain(&known.subcommands));
+    for command in all {
+        let sum = |pick: fn(&CommandStats) -> &Counter| -> u64 {
+            let stats = session
+                .node
+                .stats
+                .iter()
+                .filter_map(|stats| stats.by_command.get(usize::from(command.id)));
+            stats.map(|stats| pick(stats).get()).sum()
+        };
+        let (calls, nanos) = (sum(|stats| &stats.calls), sum(|stats| &stats.nanos));
+        let (rejected, failed) = (sum(|stats| &stats.rejected), sum(|stats| &stats.failed));
+        if calls + rejected + failed > 0 {
+            line!(
+                text,
+                "cmdstat_{}:calls={calls},usec={},usec_per_call={:.2},rejected_calls={rejected},failed_calls={failed}",
+                command.full_name,
+                nanos / 1000,
+                nanos as f64 / 1000.0 / calls.max(1) as f64
+            );
+        }
+    }
 }
 
 fn cluster(text: &mut String, session: &Session<'_>, _: &Gathered) {

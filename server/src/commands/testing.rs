@@ -98,6 +98,7 @@ impl Shell {
             clock,
             Log::new(Target::Silent, Level::Nothing),
             shards,
+            super::registry().rows(),
             SEED,
         );
         let settings = Settings::clone(&node.settings.load());

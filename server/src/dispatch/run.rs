@@ -10,12 +10,14 @@ use shardis_storage::memory::Buffer;
 use smallvec::SmallVec;
 
 use super::plan::Routed;
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::effect::Outcome;
 use crate::exec::view::Held;
 use crate::exec::{CommandResult, Context, Effect, Effects, Part, Partition, Stamp, View};
 use crate::limits::PREFETCH_BATCH;
+use crate::observe::stats::LoopStats;
 use crate::shard::inbox::{Modes, Source, Task};
 use crate::spec::{Registered, Runs};
 
@@ -30,6 +32,10 @@ pub(crate) struct Environment<'a> {
     pub(crate) settings: &'a Settings,
     /// How many shards the node has.
     pub(crate) shards: usize,
+    /// For measuring how long commands take.
+    pub(crate) clock: &'a Clock,
+    /// Counters of the loop that runs them.
+    pub(crate) stats: &'a LoopStats,
 }
 
 /// Where the replies of a batch go.
@@ -41,7 +47,7 @@ pub(crate) trait Replies {
 }
 
 /// Runs a batch of commands on one partition, in order. Returns the commands that panicked: their clients have been
-/// answered with an error and are to be disconnected.
+/// answered with an error.
 pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
@@ -54,13 +60,19 @@ pub(crate) fn run_batch(
     while done < tasks.len() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() {
-                let group = &tasks[done..tasks.len().min(done + PREFETCH_BATCH)];
+                let group = next_group(&tasks[done..]);
+                let begin_ns = environment.clock.elapsed_ns();
                 prefetch(partition, group);
                 for task in group {
                     start = replies.begin(task).len();
                     run_task(partition, task, source, replies, environment);
                     done += 1;
                 }
+                count(
+                    group,
+                    environment.clock.elapsed_ns() - begin_ns,
+                    environment.stats,
+                );
             }
         }));
         if outcome.is_err() {
@@ -75,6 +87,27 @@ pub(crate) fn run_batch(
         }
     }
     panicked
+}
+
+/// The commands that are prefetched and timed together: short ones in a batch, a long one by itself.
+#[inline]
+fn next_group(tasks: &[Task]) -> &[Task] {
+    let tasks = &tasks[..tasks.len().min(PREFETCH_BATCH)];
+    match tasks
+        .iter()
+        .position(|task| !matches!(task.command.row.runs, Runs::OnKeys(_)))
+    {
+        None => tasks,
+        Some(long) => &tasks[..long.max(1)],
+    }
+}
+
+/// Counts a group of commands that took so long together.
+fn count(group: &[Task], nanos: u64, stats: &LoopStats) {
+    let share = nanos / group.len().max(1) as u64;
+    for task in group {
+        stats.ran(task.command.id, share);
+    }
 }
 
 /// Brings the entries of the next commands into the caches, bucket lines first.
@@ -215,6 +248,9 @@ pub(crate) fn run_call(
         };
         handler(&mut context)
     };
+    if result.is_err() {
+        environment.stats.failed(command.id);
+    }
     finish(result, start, out, modes.resp());
     record(held, &mut effects, db, args);
 }

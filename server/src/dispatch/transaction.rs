@@ -1,6 +1,6 @@
 //! EXEC: runs what a client queued, one command after the other, on partitions that nobody else sees meanwhile.
 
-use shardis_protocol::Encoder;
+use shardis_protocol::{Arguments, Encoder, Resp};
 
 use super::plan::Routed;
 use super::run::{self, Call, Environment};
@@ -12,7 +12,7 @@ use crate::exec::view::Held;
 use crate::exec::watch::WatchList;
 use crate::exec::{Client, Effect, Part, Partition, Session};
 use crate::shard::inbox::Modes;
-use crate::spec::Runs;
+use crate::spec::{Registered, Runs};
 use crate::state::Node;
 
 /// Whose transaction it is.
@@ -50,7 +50,11 @@ pub(crate) fn exec(
     Encoder::new(out, resp).array(transaction.queue.len());
     as_one_unit(partitions, caller.client.db, |partitions| {
         for queued in &transaction.queue {
+            let begin_ns = environment.clock.elapsed_ns();
             run_queued(caller, queued, partitions, out, environment);
+            environment
+                .stats
+                .ran(queued.command.id, environment.clock.elapsed_ns() - begin_ns);
         }
     });
 }
@@ -122,79 +126,73 @@ fn run_queued(
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
 ) {
-    let Caller { client, node, now_ms } = caller;
     let (command, args) = (registry().row(queued.command.id), queued.request.arguments());
-    let (db, resp, start) = (client.db, client.resp, out.len());
-    let mut modes = Modes::empty();
-    modes.set(Modes::RESP3, resp == shardis_protocol::Resp::V3);
-    modes.set(Modes::NO_TOUCH, client.no_touch);
-    let call = Call {
-        command,
-        args,
-        db,
-        modes,
-        routed: Routed::default(),
-    };
-    match command.row.runs {
-        Runs::OnSession(handler) => {
-            let mut session = Session {
-                args,
-                reply: Encoder::new(out, resp),
-                client,
-                node,
-                now_ms: *now_ms,
-            };
-            let result = handler(&mut session);
-            run::finish(result, start, out, resp);
-        }
-        Runs::OnEveryShard(_, merge) => {
-            let parts: Result<Vec<Part>, ReplyError> = partitions
-                .iter_mut()
-                .flatten()
-                .map(|partition| run::run_part(Held::One(partition), command, args, db, resp, environment))
-                .collect();
-            let result = parts.and_then(|parts| {
-                merge(
-                    &mut Session {
-                        args,
-                        reply: Encoder::new(out, resp),
-                        client,
-                        node,
-                        now_ms: *now_ms,
-                    },
-                    &parts,
-                )
-            });
-            run::finish(result, start, out, resp);
-        }
-        Runs::OnCursorShard(_) => match decode_cursor(args.at(1), partitions.len()) {
-            Ok((shard, _)) => match &mut partitions[shard] {
-                Some(partition) => run::run_call(Held::One(partition), call, None, out, environment),
-                None => unreachable!("the shard of a cursor is among those of its transaction"),
-            },
-            Err(error) => run::finish(Err(error), start, out, resp),
-        },
-        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) => {
-            run::run_call(Held::Many(partitions), call, None, out, environment);
-        }
+    let (db, resp, start) = (caller.client.db, caller.client.resp, out.len());
+    let result = match command.row.runs {
+        Runs::OnSession(handler) => handler(&mut caller.session(args, out)),
+        Runs::OnEveryShard(_, merge) => partitions
+            .iter_mut()
+            .flatten()
+            .map(|partition| run::run_part(Held::One(partition), command, args, db, resp, environment))
+            .collect::<Result<Vec<Part>, ReplyError>>()
+            .and_then(|parts| merge(&mut caller.session(args, out), &parts)),
         Runs::OnEveryLoop(_, merge) => {
             let parts = queued.parts.clone().unwrap_or(Ok(Vec::new()));
-            let result = parts.and_then(|parts| {
-                merge(
-                    &mut Session {
-                        args,
-                        reply: Encoder::new(out, resp),
-                        client,
-                        node,
-                        now_ms: *now_ms,
-                    },
-                    &parts,
-                )
-            });
-            run::finish(result, start, out, resp);
+            parts.and_then(|parts| merge(&mut caller.session(args, out), &parts))
+        }
+        Runs::OnCursorShard(_) => {
+            decode_cursor(args.at(1), partitions.len()).map(|(shard, _)| match &mut partitions[shard] {
+                Some(partition) => run::run_call(
+                    Held::One(partition),
+                    caller.call(command, args),
+                    None,
+                    out,
+                    environment,
+                ),
+                None => unreachable!("the shard of a cursor is among those of its transaction"),
+            })
+        }
+        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) => {
+            run::run_call(
+                Held::Many(partitions),
+                caller.call(command, args),
+                None,
+                out,
+                environment,
+            );
+            Ok(())
         }
         Runs::OnSessionAndKeys(_) | Runs::Exec | Runs::Container => {
             unreachable!("such commands are not queued")
+        }
+    };
+    run::finish(result, start, out, resp);
+}
+
+impl Caller<'_> {
+    /// The client with one of its queued requests, for commands on the client and the node.
+    fn session<'s>(&'s mut self, args: Arguments<'s>, out: &'s mut Vec<u8>) -> Session<'s> {
+        let reply = Encoder::new(out, self.client.resp);
+        Session {
+            args,
+            reply,
+            client: self.client,
+            node: self.node,
+            now_ms: self.now_ms,
+        }
+    }
+
+    /// A queued command on keys.
+    fn call<'s>(&self, command: &'static Registered, args: Arguments<'s>) -> Call<'s> {
+        let mut modes = Modes::empty();
+        modes.set(Modes::RESP3, self.client.resp == Resp::V3);
+        modes.set(Modes::NO_TOUCH, self.client.no_touch);
+        Call {
+            command,
+            args,
+            db: self.client.db,
+            modes,
+            routed: Routed::default(),
         }
     }
 }

@@ -154,7 +154,7 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(number) else {
             return false;
         };
-        let bytes = connection.output.bytes() as u64;
+        let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
         let over_hard = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
         let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
         if !over_soft {

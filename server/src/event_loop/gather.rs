@@ -108,8 +108,9 @@ impl EventLoop {
         match gather.command.row.runs {
             Runs::OnEveryShard(..) => self.work(Work::Gather(gather)),
             Runs::OnEveryLoop(handler, _) => {
-                let clients = self.connections.iter_mut().map(|(_, connection)| {
-                    connection.measure();
+                let poll = &self.poll;
+                let clients = self.connections.iter_mut().map(|(number, connection)| {
+                    connection.measure(poll.unsent(number));
                     &mut connection.client
                 });
                 let part = handler(&mut Clients {
@@ -226,6 +227,7 @@ impl EventLoop {
                 return self.wake_if_it_may_go_on(number);
             }
         };
+        let begin_ns = self.node.clock.elapsed_ns();
         let resp = connection.client.resp;
         let out = connection.output.begin(sequence);
         let start = out.len();
@@ -239,10 +241,16 @@ impl EventLoop {
             };
             merge(&mut session, &parts)
         });
+        let failed = result.is_err();
         finish(result, start, connection.output.begin(sequence), resp);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
-        self.node.stats[self.index].commands.add(1);
+        // What shards and loops spent on their parts is not known here: the time counted is that of the merge.
+        let stats = &self.node.stats[self.index];
+        stats.ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
+        if failed {
+            stats.failed(command.id);
+        }
         self.mark_dirty(number);
         self.wake_if_it_may_go_on(number);
     }

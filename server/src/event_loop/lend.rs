@@ -201,6 +201,7 @@ impl EventLoop {
         partitions: &mut [Option<Box<Partition>>],
     ) {
         let before = shardis_storage::memory::thread_balance();
+        let begin_ns = self.node.clock.elapsed_ns();
         let start = self.connections[number].output.begin(sequence).len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.run_on(number, sequence, command, args, &mut *partitions);
@@ -217,7 +218,7 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
-        self.node.stats[self.index].commands.add(1);
+        self.node.stats[self.index].ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
         // What a command over several shards allocates is booked to the first: the sum is what counts.
         if let Some(partition) = partitions.iter_mut().find_map(|held| held.as_deref_mut()) {
             partition.memory_bytes += shardis_storage::memory::thread_balance() - before;
@@ -238,6 +239,8 @@ impl EventLoop {
             stamp: self.stamp,
             settings: &self.settings,
             shards: self.mesh.len(),
+            clock: &self.node.clock,
+            stats: &self.node.stats[self.index],
         };
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);

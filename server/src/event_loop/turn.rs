@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{EventLoop, Turn, Work};
 use crate::connection::input::{Reading, Received};
 use crate::connection::{Connection, Hold};
-use crate::dispatch::admission::{Admitted, Conditions, admit};
+use crate::dispatch::admission::{Admitted, Conditions, admit, find};
 use crate::dispatch::plan::{self, Routed, place};
 use crate::dispatch::run::{Replies, finish, run_batch};
 use crate::error::ReplyError;
@@ -232,6 +232,11 @@ impl EventLoop {
             ));
             return self.disconnect(number);
         }
+        if let Ok(command) = find(args, None) {
+            self.node.stats[self.index].by_command[usize::from(command.id)]
+                .rejected
+                .add(1);
+        }
         self.answer(number, Err(error));
     }
 
@@ -298,19 +303,21 @@ impl EventLoop {
             node: &self.node,
             now_ms,
         };
+        let begin_ns = self.node.clock.elapsed_ns();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(&mut session)));
         let result = outcome.unwrap_or_else(|_| {
             connection.client.closing = Closing::AfterReply;
             Err(ReplyError::Internal)
         });
+        let stats = &self.node.stats[self.index];
+        stats.ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
         if result.is_err() {
-            self.node.stats[self.index].errors.add(1);
+            stats.failed(command.id);
         }
         let out = connection.output.begin(sequence);
         finish(result, start, out, resp);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
-        self.node.stats[self.index].commands.add(1);
         self.mark_dirty(number);
     }
 
@@ -398,6 +405,8 @@ impl EventLoop {
             stamp: self.stamp,
             settings: &self.settings,
             shards: mesh.len(),
+            clock: &self.node.clock,
+            stats: &self.node.stats[self.index],
         };
         let Turn {
             tasks,
@@ -415,7 +424,6 @@ impl EventLoop {
             run_batch(partition, tasks, source, &mut replies, &environment)
         });
         drop(held);
-        self.node.stats[self.index].commands.add(tasks.len() as u64);
         tasks.clear();
         self.report(&panicked);
         true
@@ -492,7 +500,6 @@ impl EventLoop {
             self.mark_dirty(number);
             self.wake_if_it_may_go_on(number);
         }
-        self.node.stats[self.index].commands.add(batch.tasks.len() as u64);
         let pool = &mut self.turn.pool;
         batch.clear(|chunk| pool.put(chunk));
         if self.turn.batches.len() < 32 {

@@ -65,9 +65,51 @@ pub(crate) struct LoopStats {
     pub(crate) bytes_in_per_second: Counter,
     /// Bytes written in the last second.
     pub(crate) bytes_out_per_second: Counter,
+    /// What each command did, by the number of its row.
+    pub(crate) by_command: Vec<CommandStats>,
+}
+
+/// What one command did on one loop.
+#[derive(Debug, Default)]
+pub(crate) struct CommandStats {
+    /// How often it ran.
+    pub(crate) calls: Counter,
+    /// How long it ran in all, nanoseconds. Short commands of one batch share its time evenly.
+    pub(crate) nanos: Counter,
+    /// How often it was refused before it ran.
+    pub(crate) rejected: Counter,
+    /// How often it ran and failed.
+    pub(crate) failed: Counter,
 }
 
 impl LoopStats {
+    /// Counters of a loop that knows so many commands.
+    pub(crate) fn new(commands: usize) -> Self {
+        Self {
+            by_command: (0..commands).map(|_| CommandStats::default()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Counts a command that ran for so long.
+    #[inline]
+    pub(crate) fn ran(&self, command: u16, nanos: u64) {
+        self.commands.add(1);
+        if let Some(stats) = self.by_command.get(usize::from(command)) {
+            stats.calls.add(1);
+            stats.nanos.add(nanos);
+        }
+    }
+
+    /// Counts a command that ran and failed.
+    #[cold]
+    pub(crate) fn failed(&self, command: u16) {
+        self.errors.add(1);
+        if let Some(stats) = self.by_command.get(usize::from(command)) {
+            stats.failed.add(1);
+        }
+    }
+
     /// Starts the counters of CONFIG RESETSTAT anew. Only the owning loop may.
     pub(crate) fn reset(&self) {
         for counter in [
@@ -86,6 +128,11 @@ impl LoopStats {
             &self.query_limit_closes,
         ] {
             counter.set(0);
+        }
+        for command in &self.by_command {
+            for counter in [&command.calls, &command.nanos, &command.rejected, &command.failed] {
+                counter.set(0);
+            }
         }
     }
 }

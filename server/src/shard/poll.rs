@@ -113,6 +113,11 @@ impl Poll {
         self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
+    /// Bytes that [`Link::write`] took and that are still to be sent.
+    pub(crate) fn unsent(&self, connection: usize) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.unsent(connection))
+    }
+
     /// Gives memory back that a connection has not used for a while.
     pub(crate) fn release(&mut self, connection: usize) {
         if let Some(ring) = &mut self.ring {

@@ -108,14 +108,18 @@ impl Bucket {
         places: [Place::EMPTY; PLACES],
     };
 
-    /// One bit for each place that carries `tag`: empty ones too when it is 0, and perhaps the chain.
+    /// One bit for each place that may hold an entry and carries `tag`; empty ones too when it is 0.
+    ///
+    /// Without branches: whether there is a chain is as good as random, and a wrong guess, found out only when the bucket
+    /// arrives from memory, would keep the processor from working on the next command meanwhile.
     #[inline]
     fn matches(&self, tag: u16) -> u32 {
         let mut matches = 0;
         for (index, place) in self.places.iter().enumerate() {
             matches |= u32::from(place.tag() == tag) << index;
         }
-        matches
+        let chained = (self.places[LAST].0.addr() & CHAIN) as u32;
+        matches & !(chained << LAST)
     }
 
     /// The bucket chained to this one.
@@ -246,11 +250,7 @@ impl RawTable {
         loop {
             // SAFETY: buckets of a chain are alive, and nobody changes them while the table is borrowed.
             let bucket = unsafe { at.as_ref() };
-            let next = bucket.next();
             let mut matches = bucket.matches(tag);
-            if next.is_some() {
-                matches &= !(1 << LAST);
-            }
             while matches != 0 {
                 let place = matches.trailing_zeros() as usize;
                 matches &= matches - 1;
@@ -267,7 +267,7 @@ impl RawTable {
                     ));
                 }
             }
-            at = next?;
+            at = bucket.next()?;
         }
     }
 

@@ -311,6 +311,13 @@ impl Ring {
         Ok(())
     }
 
+    /// Bytes that were taken and are still to be sent.
+    pub(super) fn unsent(&self, connection: usize) -> usize {
+        let link = self.links.get(connection).and_then(Option::as_deref);
+        link.filter(|link| link.in_flight)
+            .map_or(0, |link| link.sending.len() - link.sent)
+    }
+
     /// Gives the memory of an idle connection back.
     pub(super) fn release(&mut self, connection: usize) {
         if let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut)
