@@ -32,6 +32,9 @@ const HEADER_BYTES_MAX: usize = 1 + 20 + 2;
 /// The longest text of a double: `-2.2250738585072014e-308`.
 const DOUBLE_BYTES_MAX: usize = 24;
 
+/// Bytes that are copied at once.
+const COPY_BLOCK_BYTES: usize = 2048;
+
 /// Writes replies to the end of an output buffer.
 #[derive(Debug)]
 pub struct Encoder<'a> {
@@ -118,7 +121,12 @@ impl<'a> Encoder<'a> {
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(HEADER_BYTES_MAX + bytes.len() + 2);
         self.header(b'$', bytes.len());
-        self.out.extend_from_slice(bytes);
+        // Large values and output buffers both begin at a page, and the header puts them a few bytes apart: the one
+        // distance at which a processor's string copy instruction is slow (five times, measured). Copies of this size do
+        // not use it.
+        for block in bytes.chunks(COPY_BLOCK_BYTES) {
+            self.out.extend_from_slice(block);
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 

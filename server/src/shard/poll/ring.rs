@@ -34,15 +34,15 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that the kernel can hold.
 const COMPLETIONS: u32 = 8192;
 /// Receive buffers, a power of two.
-const BUFFERS: u16 = 512;
-/// Bytes of one receive buffer.
-const BUFFER_BYTES: usize = 4096;
+const BUFFERS: u16 = 256;
+/// Bytes of one receive buffer: a value of 16 KiB comes in one piece. Only what is used takes memory.
+const BUFFER_BYTES: usize = 20 * 1024;
 /// The only group of buffers.
 const GROUP: u16 = 0;
 /// Bytes of one send; what is left follows.
 const SEND_BYTES_MAX: usize = 1 << 30;
 /// Buffers that wait to be read from one connection before its order to receive is taken back.
-const WAITING_MAX: usize = 16;
+const WAITING_MAX: usize = 8;
 
 /// Sockets whose reads and writes complete.
 pub(super) struct Ring {
