@@ -175,7 +175,7 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty() || self.cron.has_garbage();
+        let busy = !self.queue.is_empty() || self.has_garbage();
         let timeout = if busy {
             Duration::ZERO
         } else {

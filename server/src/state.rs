@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) stats: Vec<LoopStats>,
     /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
     pub(crate) memory: Vec<Counter>,
+    /// Objects of each shard that wait to be freed, likewise.
+    pub(crate) garbage: Vec<Counter>,
     /// Most bytes in use that were noticed.
     memory_peak: AtomicU64,
     /// Connected clients.
@@ -97,6 +99,7 @@ impl Node {
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
+            garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
             run_id: run_id[..40].to_owned(),

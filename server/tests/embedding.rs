@@ -13,8 +13,9 @@ fn connect(server: &Server) -> Connection {
 
 #[test]
 fn a_client_library_works_against_it() {
-    for shards in [1, 4] {
-        let server = Server::builder().port(0).shards(shards).start().unwrap();
+    for (shards, backend) in [(1, "auto"), (4, "auto"), (1, "epoll"), (4, "epoll")] {
+        let builder = Server::builder().port(0).shards(shards).directive("io-backend", backend);
+        let server = builder.start().unwrap();
         let mut client = connect(&server);
         let () = client.set("greeting", "hello").unwrap();
         assert_eq!(client.get::<_, String>("greeting").unwrap(), "hello");

@@ -1,5 +1,7 @@
 //! A shardis server: the program under test.
 //!
+//! `SHARDIS_IO_BACKEND` says how it waits for sockets: `auto`, `epoll` or `io_uring`.
+//!
 //! `SHARDIS_SERVER` names the program; without it, it is looked for beside the test executables. It may also name
 //! a real redis-server. Then the suite compares Redis with Redis: a way to see that a dialogue is deterministic
 //! before blaming shardis.
@@ -57,7 +59,8 @@ pub fn launch(shards: usize) -> Launch {
     if is_redis() {
         launch
     } else {
-        launch.with(&["--shards", &shards.to_string()])
+        let backend = std::env::var("SHARDIS_IO_BACKEND").unwrap_or_else(|_| "auto".to_owned());
+        launch.with(&["--shards", &shards.to_string(), "--io-backend", &backend])
     }
 }
 

@@ -12,7 +12,6 @@ use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
 pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
-    garbage: bool,
     next_database: usize,
     stats_epoch: u64,
     last: [u64; 3],
@@ -24,17 +23,11 @@ impl Cron {
         Self {
             next_us: now_us,
             next_second_us: now_us,
-            garbage: false,
             next_database: 0,
             stats_epoch: 0,
             last: [0; 3],
             sweep_from: 0,
         }
-    }
-
-    /// Whether there is something to free, for which the loop does not sleep.
-    pub(super) fn has_garbage(&self) -> bool {
-        self.garbage
     }
 }
 
@@ -72,18 +65,21 @@ impl EventLoop {
 
     /// Frees some of what was flushed or unlinked. Between two slices, sockets are served.
     fn release_garbage(&mut self) {
+        if !self.has_garbage() {
+            return;
+        }
         let mesh = std::sync::Arc::clone(&self.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
-        let partition = held.get();
-        self.cron.garbage = partition.keyspace.pending_release() > 0;
-        if self.cron.garbage {
-            let left = count_memory(partition, &self.node, |partition| {
-                partition.keyspace.release(RELEASE_SLICE)
-            });
-            self.cron.garbage = left > 0;
-        }
+        count_memory(held.get(), &self.node, |partition| {
+            partition.keyspace.release(RELEASE_SLICE)
+        });
+    }
+
+    /// Whether there is something to free, for which the loop does not sleep.
+    pub(super) fn has_garbage(&self) -> bool {
+        self.node.garbage[self.index].get() > 0
     }
 
     /// Removes keys whose time has come, a slice of time per run.

@@ -593,6 +593,7 @@ pub(super) fn count_memory<R>(
     let result = run(partition);
     partition.memory_bytes += memory::thread_balance() - before;
     node.memory[partition.shard].set(partition.memory_bytes.max(0) as u64);
+    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
     result
 }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use super::sync::{Mutex, MutexGuard, spin_loop};
 
+/// How often an owner tries before it waits.
+const OWNER_TRIES: u32 = if cfg!(loom) { 1 } else { 100 };
+
 /// A place for the data of one shard.
 #[derive(Debug)]
 pub(crate) struct Cell<T> {
@@ -34,6 +37,13 @@ impl<T> Cell<T> {
     /// For the owner: holds the data, waiting for a borrower to finish. `None` while it is lent.
     #[inline]
     pub(crate) fn own(&self) -> Option<Held<'_, T>> {
+        // A borrower is done sooner than this thread could be put to sleep and woken again.
+        for _ in 0..OWNER_TRIES {
+            if let Some(content) = self.content.try_lock() {
+                return Held::of(content);
+            }
+            spin_loop();
+        }
         Held::of(self.content.lock())
     }
 
