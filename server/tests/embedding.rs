@@ -14,7 +14,10 @@ fn connect(server: &Server) -> Connection {
 #[test]
 fn a_client_library_works_against_it() {
     for (shards, backend) in [(1, "auto"), (4, "auto"), (1, "epoll"), (4, "epoll")] {
-        let builder = Server::builder().port(0).shards(shards).directive("io-backend", backend);
+        let builder = Server::builder()
+            .port(0)
+            .shards(shards)
+            .directive("io-backend", backend);
         let server = builder.start().unwrap();
         let mut client = connect(&server);
         let () = client.set("greeting", "hello").unwrap();

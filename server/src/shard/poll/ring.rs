@@ -34,7 +34,7 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that the kernel can hold.
 const COMPLETIONS: u32 = 8192;
 /// Receive buffers, a power of two.
-const BUFFERS: u16 = 256;
+const BUFFERS: u16 = 128;
 /// Bytes of one receive buffer: a value of 16 KiB comes in one piece. Only what is used takes memory.
 const BUFFER_BYTES: usize = 20 * 1024;
 /// The only group of buffers.
