@@ -235,6 +235,9 @@ impl Config {
         for (directive, name, value) in &chosen {
             set_text(directive, &mut settings, value).map_err(|reason| SetError::failed(*name, reason))?;
         }
+        if let Some((name, why)) = broken_promise(&settings) {
+            return Err(SetError::failed(name, why));
+        }
         let changed = chosen.iter().map(|(directive, ..)| *directive);
         let changed = changed.filter(|directive| directive.show(&settings) != directive.show(&self.settings));
         let changed = changed.map(|directive| directive.row.name).collect();
@@ -297,12 +300,46 @@ impl Config {
         Ok(())
     }
 
+    /// What the configuration promises and this version cannot keep: a node must not start with it as if it could. The
+    /// directive, and why.
+    pub fn broken_promise(&self) -> Option<(&'static str, &'static str)> {
+        broken_promise(&self.settings).or_else(|| (!self.users.is_empty()).then_some(("user", NO_USERS)))
+    }
+
     /// A log line for each directive that is set to something, but has no meaning here.
     pub fn notices(&self) -> Vec<String> {
         let defaults = Settings::default();
         let set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
         DIRECTIVES.iter().filter(set).filter_map(notice).collect()
     }
+}
+
+const NO_USERS: &str =
+    "users and their rules come with a later version; a password for all is set by requirepass";
+
+fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
+    let memory_only = "data lives in memory only in this version: nothing would be kept";
+    [
+        (settings.appendonly, "appendonly", memory_only),
+        (
+            settings.replicaof.0.is_some(),
+            "replicaof",
+            "replication comes with a later version",
+        ),
+        (
+            settings.cluster_enabled,
+            "cluster-enabled",
+            "the cluster comes with a later version",
+        ),
+        (
+            settings.tls_port != 0,
+            "tls-port",
+            "TLS comes with a later version",
+        ),
+        (!settings.aclfile.is_empty(), "aclfile", NO_USERS),
+    ]
+    .into_iter()
+    .find_map(|(set, directive, why)| set.then_some((directive, why)))
 }
 
 /// The log line for a directive that has no meaning here; `None` if it has one.

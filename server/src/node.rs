@@ -16,7 +16,7 @@ use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
 use crate::commands::registry;
-use crate::config::{Config, Settings};
+use crate::config::{Config, ConfigError, Settings};
 use crate::connection::listener::{bind_tcp, bind_unix};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::Partition;
@@ -24,7 +24,7 @@ use crate::exec::partition::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
-use crate::state::{Addresses, Node};
+use crate::state::{Addresses, Node, Renames};
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -35,6 +35,15 @@ pub enum StartError {
         address: String,
         /// Why.
         error: io::Error,
+    },
+    /// A line of the configuration cannot be carried out.
+    Config(ConfigError),
+    /// The configuration promises what this version cannot keep.
+    Unsupported {
+        /// The directive.
+        directive: &'static str,
+        /// Why not.
+        why: &'static str,
     },
     /// The configuration leaves nothing to listen on.
     NoAddress,
@@ -49,6 +58,13 @@ impl fmt::Display for StartError {
                 write!(
                     f,
                     "Failed listening on port: {address}: {error}. Is another server running there?"
+                )
+            }
+            Self::Config(error) => error.fmt(f),
+            Self::Unsupported { directive, why } => {
+                write!(
+                    f,
+                    "The configuration cannot be honoured, exiting: '{directive}': {why}."
                 )
             }
             Self::NoAddress => {
@@ -101,10 +117,16 @@ impl Running {
             journal,
             any_port,
         } = parts;
+        if let Some((directive, why)) = config.broken_promise() {
+            return Err(StartError::Unsupported { directive, why });
+        }
         let settings = config.settings();
         let shards = shard_count(&settings);
         let (listeners, addresses) = listen(&settings, any_port, &log)?;
-        let state = Arc::new(Node::new(config, clock, log, shards, registry().rows(), seed));
+        let renames = renames(&config)?;
+        let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
+        state.renames = renames;
+        let state = Arc::new(state);
         let _ = state.addresses.set(addresses);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
@@ -124,14 +146,12 @@ impl Running {
         let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
 
         let mut acceptor = Some(acceptor);
+        let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
             state,
             threads: Vec::new(),
-            unix_path: None,
+            unix_path: unix_path.map(PathBuf::from),
         };
-        running.unix_path = Some(&settings.unixsocket)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let event_loop = EventLoop::new(
                 shard,
@@ -209,6 +229,36 @@ fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
     node.shutdown.request();
     node.ring_all();
     outcome.unwrap_or_else(|_| Err(io::Error::other("it panicked; please report this as a bug")))
+}
+
+/// What `rename-command` lines do to the names of commands.
+fn renames(config: &Config) -> Result<Renames, StartError> {
+    let mut renames = Renames::new();
+    for line in config.renamed_commands() {
+        let [old, new] = &line.args[..] else {
+            return Err(StartError::Config(line.error("wrong number of arguments")));
+        };
+        let Some(command) = registry().find(old) else {
+            return Err(StartError::Config(
+                line.error("No such command in rename-command"),
+            ));
+        };
+        let new = new.to_ascii_lowercase();
+        let is_taken = match renames.get(&new) {
+            Some(renamed) => renamed.is_some(),
+            None => registry().find(&new).is_some(),
+        };
+        if is_taken {
+            return Err(StartError::Config(
+                line.error("Target command name already exists"),
+            ));
+        }
+        renames.insert(old.to_ascii_lowercase(), None);
+        if !new.is_empty() {
+            renames.insert(new, Some(command.id));
+        }
+    }
+    Ok(renames)
 }
 
 /// As many shards as configured, or as there are cores.

@@ -1,6 +1,8 @@
 //! The program around a node: command line, signals, pid file, exit code. Started as redis-server is.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -59,6 +61,9 @@ Examples:
 fn serve(args: &[String]) -> Result<(), String> {
     let config = Config::load(&Source::from_args(args)).map_err(|error| error.to_string())?;
     let settings = config.settings();
+    if settings.daemonize {
+        return go_to_background(args);
+    }
     std::env::set_current_dir(settings.dir.path())
         .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.path().display()))?;
     // Blocked in every thread that starts from here on, and taken by the one below.
@@ -89,6 +94,22 @@ fn serve(args: &[String]) -> Result<(), String> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Starts this program again as a process of its own, away from the terminal, and leaves the rest to it.
+fn go_to_background(args: &[String]) -> Result<(), String> {
+    let program =
+        std::env::current_exe().map_err(|error| format!("Can't find this program to start it: {error}"))?;
+    Command::new(program)
+        .args(args)
+        .args(["--daemonize", "no"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map(|_| ())
+        .map_err(|error| format!("Can't go to the background: {error}"))
 }
 
 fn log_of(settings: &Settings) -> Log {
@@ -127,6 +148,11 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
         },
         settings.port
     ));
+    if !settings.save.0.is_empty() {
+        log.warning(format_args!(
+            "Data lives in memory only in this version: nothing is saved, whatever 'save' says ('--save \"\"' ends this line)"
+        ));
+    }
     log.notice(format_args!(" PID: {}", std::process::id()));
     log.notice(format_args!("Server initialized"));
 }

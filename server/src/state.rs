@@ -1,5 +1,6 @@
 //! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -35,6 +36,9 @@ pub(crate) struct Node {
     pub(crate) settings: ArcSwap<Settings>,
     /// Where it listens.
     pub(crate) addresses: OnceLock<Addresses>,
+    /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
+    /// name that is gone.
+    pub(crate) renames: Renames,
     /// How its loops wait for sockets: `epoll` or `io_uring`.
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// CLIENT PAUSE.
@@ -60,6 +64,9 @@ pub(crate) struct Node {
     next_client_id: AtomicU64,
     bells: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
+
+/// Names that `rename-command` gave and took away.
+pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
 
 /// Where a node listens.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +101,7 @@ impl Node {
             config: Mutex::new(config),
             settings,
             addresses: OnceLock::new(),
+            renames: Renames::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),

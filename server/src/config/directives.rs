@@ -34,6 +34,7 @@ const SHARD_IO: &str = "every shard does its own input and output (see 'shards')
 const NO_DEFRAG: &str = "memory is not defragmented in place";
 const KERNEL_PLACES: &str = "threads are placed by the operating system";
 const NO_FORK: &str = "nothing is forked";
+const NOT_YET: &str = "what it belongs to is not in this version yet";
 
 /// Properties of a directive, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,7 +320,7 @@ directives! {
     /// Addresses to listen on.
     bind: BindAddresses = BindAddresses::default(), Row::new("bind").multi();
     /// Local address of connections that this node opens.
-    bind_source_addr: String = none(), Row::new("bind-source-addr");
+    bind_source_addr: String = none(), Row::new("bind-source-addr").accepted(NOT_YET);
     /// Path of a Unix socket to listen on.
     unixsocket: String = none(), Row::new("unixsocket").immutable();
     /// Mode of the Unix socket's file; 0 leaves it to the umask.
@@ -331,7 +332,7 @@ directives! {
     /// Seconds of silence after which a client is disconnected; 0 for never.
     timeout: u32 = 0, Row::new("timeout");
     /// Mark that the kernel puts on packets of listening and outgoing sockets; 0 for none.
-    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128);
+    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128).accepted(NOT_YET);
     /// Whether a node without a password and without chosen addresses serves this machine only.
     protected_mode: bool = true, Row::new("protected-mode");
     /// Most client connections at a time.
@@ -346,58 +347,58 @@ directives! {
         Row::new("client-output-buffer-limit").multi();
     /// Most memory of all clients together.
     maxmemory_clients: ClientMemory = ClientMemory::default(),
-        Row::new("maxmemory-clients").range(-100, LONG).memory();
+        Row::new("maxmemory-clients").range(-100, LONG).memory().accepted(NOT_YET);
 
     // TLS.
 
     /// Port for clients over TLS; 0 listens on none.
     tls_port: u16 = 0, Row::new("tls-port").range(0, PORT);
     /// File of the server's certificate.
-    tls_cert_file: String = none(), Row::new("tls-cert-file");
+    tls_cert_file: String = none(), Row::new("tls-cert-file").accepted(NOT_YET);
     /// File of the certificate's private key.
-    tls_key_file: String = none(), Row::new("tls-key-file");
+    tls_key_file: String = none(), Row::new("tls-key-file").accepted(NOT_YET);
     /// Password of that key.
-    tls_key_file_pass: Secret = Secret::default(), Row::new("tls-key-file-pass").sensitive();
+    tls_key_file_pass: Secret = Secret::default(), Row::new("tls-key-file-pass").sensitive().accepted(NOT_YET);
     /// File of the certificate for outgoing connections, if another.
-    tls_client_cert_file: String = none(), Row::new("tls-client-cert-file");
+    tls_client_cert_file: String = none(), Row::new("tls-client-cert-file").accepted(NOT_YET);
     /// File of that certificate's private key.
-    tls_client_key_file: String = none(), Row::new("tls-client-key-file");
+    tls_client_key_file: String = none(), Row::new("tls-client-key-file").accepted(NOT_YET);
     /// Password of that key.
-    tls_client_key_file_pass: Secret = Secret::default(), Row::new("tls-client-key-file-pass").sensitive();
+    tls_client_key_file_pass: Secret = Secret::default(), Row::new("tls-client-key-file-pass").sensitive().accepted(NOT_YET);
     /// File of Diffie-Hellman parameters.
     tls_dh_params_file: String = none(),
         Row::new("tls-dh-params-file").accepted("keys are exchanged over elliptic curves only");
     /// File of the authorities whose certificates are trusted.
-    tls_ca_cert_file: String = none(), Row::new("tls-ca-cert-file");
+    tls_ca_cert_file: String = none(), Row::new("tls-ca-cert-file").accepted(NOT_YET);
     /// Directory of such files.
-    tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir");
+    tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir").accepted(NOT_YET);
     /// Whether clients must show a certificate.
-    tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients");
+    tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients").accepted(NOT_YET);
     /// Whether links to replicas and to the primary use TLS.
-    tls_replication: bool = false, Row::new("tls-replication");
+    tls_replication: bool = false, Row::new("tls-replication").accepted(NOT_YET);
     /// Whether the cluster bus uses TLS.
-    tls_cluster: bool = false, Row::new("tls-cluster");
+    tls_cluster: bool = false, Row::new("tls-cluster").accepted(NOT_YET);
     /// Protocol versions allowed, as `TLSv1.2 TLSv1.3`.
-    tls_protocols: String = none(), Row::new("tls-protocols");
+    tls_protocols: String = none(), Row::new("tls-protocols").accepted(NOT_YET);
     /// Cipher suites allowed up to TLS 1.2.
-    tls_ciphers: String = none(), Row::new("tls-ciphers");
+    tls_ciphers: String = none(), Row::new("tls-ciphers").accepted(NOT_YET);
     /// Cipher suites allowed in TLS 1.3.
-    tls_ciphersuites: String = none(), Row::new("tls-ciphersuites");
+    tls_ciphersuites: String = none(), Row::new("tls-ciphersuites").accepted(NOT_YET);
     /// Whether the server's order of ciphers decides.
-    tls_prefer_server_ciphers: bool = false, Row::new("tls-prefer-server-ciphers");
+    tls_prefer_server_ciphers: bool = false, Row::new("tls-prefer-server-ciphers").accepted(NOT_YET);
     /// Whether sessions can be resumed.
-    tls_session_caching: bool = true, Row::new("tls-session-caching");
+    tls_session_caching: bool = true, Row::new("tls-session-caching").accepted(NOT_YET);
     /// Sessions kept for that.
-    tls_session_cache_size: u32 = 20_480, Row::new("tls-session-cache-size");
+    tls_session_cache_size: u32 = 20_480, Row::new("tls-session-cache-size").accepted(NOT_YET);
     /// Seconds they are kept.
-    tls_session_cache_timeout: u32 = 300, Row::new("tls-session-cache-timeout");
+    tls_session_cache_timeout: u32 = 300, Row::new("tls-session-cache-timeout").accepted(NOT_YET);
 
     // The process.
 
     /// Whether to go to the background.
     daemonize: bool = false, Row::new("daemonize").immutable();
     /// The service manager that is told of the start.
-    supervised: Supervision = Supervision::No, Row::new("supervised").immutable();
+    supervised: Supervision = Supervision::No, Row::new("supervised").immutable().accepted(NOT_YET);
     /// File to write the process id to.
     pidfile: String = none(), Row::new("pidfile").immutable();
     /// Least important lines to log.
@@ -405,22 +406,22 @@ directives! {
     /// File of the log; empty for standard output.
     logfile: String = none(), Row::new("logfile").immutable();
     /// Whether lines go to the system's log.
-    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable();
+    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().accepted(NOT_YET);
     /// Name the system's log knows this process by.
-    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable();
+    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().accepted(NOT_YET);
     /// Facility of those lines.
-    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable();
+    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().accepted(NOT_YET);
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
     /// Whether the process tells its state in its title.
-    set_proc_title: bool = true, Row::new("set-proc-title").immutable();
+    set_proc_title: bool = true, Row::new("set-proc-title").immutable().accepted(NOT_YET);
     /// What that title says.
     proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
-        Row::new("proc-title-template").checked(check_title);
+        Row::new("proc-title-template").checked(check_title).accepted(NOT_YET);
     /// Warnings at the start that are not to stop it.
     ignore_warnings: String = none(), Row::new("ignore-warnings").accepted("no warning stops the start");
     /// Whether a crash leaves a report in the log.
-    crash_log_enabled: bool = true, Row::new("crash-log-enabled");
+    crash_log_enabled: bool = true, Row::new("crash-log-enabled").accepted(NOT_YET);
     /// Whether that report tests the memory.
     crash_memcheck_enabled: bool = true,
         Row::new("crash-memcheck-enabled").accepted("a crash report does not test the memory");
@@ -436,15 +437,15 @@ directives! {
     jemalloc_bg_thread: bool = true,
         Row::new("jemalloc-bg-thread").accepted("the allocator runs no threads of its own");
     /// Whether and how the kernel's out-of-memory score is set.
-    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj");
+    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").accepted(NOT_YET);
     /// The scores.
-    oom_score_adj_values: OomScores = OomScores::default(), Row::new("oom-score-adj-values").multi();
+    oom_score_adj_values: OomScores = OomScores::default(), Row::new("oom-score-adj-values").multi().accepted(NOT_YET);
     /// Most seconds a shutdown waits for replicas that lag.
-    shutdown_timeout: u32 = 10, Row::new("shutdown-timeout");
+    shutdown_timeout: u32 = 10, Row::new("shutdown-timeout").accepted(NOT_YET);
     /// How SIGINT shuts down.
-    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi();
+    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().accepted(NOT_YET);
     /// How SIGTERM shuts down.
-    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi();
+    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().accepted(NOT_YET);
     /// Language by which texts are sorted.
     locale_collate: String = none(), Row::new("locale-collate").accepted("texts are sorted by their bytes");
     /// Runs of background work a second.
@@ -459,9 +460,9 @@ directives! {
     /// File of users.
     aclfile: String = none(), Row::new("aclfile").immutable();
     /// Entries of ACL LOG.
-    acllog_max_len: u64 = 128, Row::new("acllog-max-len").range(0, LONG);
+    acllog_max_len: u64 = 128, Row::new("acllog-max-len").range(0, LONG).accepted(NOT_YET);
     /// Channels of a new user.
-    acl_pubsub_default: ChannelDefault = ChannelDefault::ResetChannels, Row::new("acl-pubsub-default");
+    acl_pubsub_default: ChannelDefault = ChannelDefault::ResetChannels, Row::new("acl-pubsub-default").accepted(NOT_YET);
     /// Who may change protected directives.
     enable_protected_configs: Permission = Permission::No, Row::new("enable-protected-configs").immutable();
     /// Who may use DEBUG.
@@ -481,13 +482,13 @@ directives! {
     /// Keys looked at to find the one to evict.
     maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, INT);
     /// How long a write may be held up by eviction, 0 to 100.
-    maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100);
+    maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
     /// How slowly the counter of a key's use grows.
     lfu_log_factor: u32 = 10, Row::new("lfu-log-factor");
     /// Minutes after which that counter falls by one.
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
     /// How hard to look for expired keys, 1 to 10.
-    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10);
+    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10).accepted(NOT_YET);
     /// Whether idle time goes to moving keys to a larger table.
     activerehashing: bool = true,
         Row::new("activerehashing").accepted("tables grow and shrink one bucket at a time");
@@ -502,9 +503,9 @@ directives! {
     /// Whether FLUSHALL and FLUSHDB act as with ASYNC.
     lazyfree_lazy_user_flush: bool = false, Row::new("lazyfree-lazy-user-flush");
     /// Events to publish.
-    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events");
+    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events").accepted(NOT_YET);
     /// Most keys remembered for clients that cache; 0 for no limit.
-    tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG);
+    tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG).accepted(NOT_YET);
     /// Whether fragmented memory is compacted.
     activedefrag: bool = false, Row::new("activedefrag").accepted(NO_DEFRAG);
     /// Most fields of a value that is compacted at once.
@@ -528,55 +529,55 @@ directives! {
 
     /// Most fields of a hash kept in one block.
     hash_max_listpack_entries: u64 = 512,
-        Row::new("hash-max-listpack-entries").alias("hash-max-ziplist-entries").range(0, LONG);
+        Row::new("hash-max-listpack-entries").alias("hash-max-ziplist-entries").range(0, LONG).accepted(NOT_YET);
     /// Most bytes of a field or value in it.
     hash_max_listpack_value: u64 = 64,
-        Row::new("hash-max-listpack-value").alias("hash-max-ziplist-value").range(0, LONG).memory();
+        Row::new("hash-max-listpack-value").alias("hash-max-ziplist-value").range(0, LONG).memory().accepted(NOT_YET);
     /// Size of a list's blocks: elements if positive, else -1 to -5 for 4 to 64 KiB.
     list_max_listpack_size: i32 = -2,
-        Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT);
+        Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT).accepted(NOT_YET);
     /// Blocks at each end of a list that stay uncompressed; 0 compresses none.
-    list_compress_depth: u32 = 0, Row::new("list-compress-depth");
+    list_compress_depth: u32 = 0, Row::new("list-compress-depth").accepted(NOT_YET);
     /// Most integers of a set kept sorted in one block.
-    set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG);
+    set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG).accepted(NOT_YET);
     /// Most members of a set kept in one block.
-    set_max_listpack_entries: u64 = 128, Row::new("set-max-listpack-entries").range(0, LONG);
+    set_max_listpack_entries: u64 = 128, Row::new("set-max-listpack-entries").range(0, LONG).accepted(NOT_YET);
     /// Most bytes of a member in it.
-    set_max_listpack_value: u64 = 64, Row::new("set-max-listpack-value").range(0, LONG);
+    set_max_listpack_value: u64 = 64, Row::new("set-max-listpack-value").range(0, LONG).accepted(NOT_YET);
     /// Most members of a sorted set kept in one block.
     zset_max_listpack_entries: u64 = 128,
-        Row::new("zset-max-listpack-entries").alias("zset-max-ziplist-entries").range(0, LONG);
+        Row::new("zset-max-listpack-entries").alias("zset-max-ziplist-entries").range(0, LONG).accepted(NOT_YET);
     /// Most bytes of a member in it.
     zset_max_listpack_value: u64 = 64,
-        Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory();
+        Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory().accepted(NOT_YET);
     /// Most bytes of a sparse HyperLogLog.
-    hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory();
+    hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory().accepted(NOT_YET);
     /// Most bytes of a stream's block; 0 for no limit.
-    stream_node_max_bytes: u64 = 4_096, Row::new("stream-node-max-bytes").range(0, LONG).memory();
+    stream_node_max_bytes: u64 = 4_096, Row::new("stream-node-max-bytes").range(0, LONG).memory().accepted(NOT_YET);
     /// Most entries of a stream's block; 0 for no limit.
-    stream_node_max_entries: u64 = 100, Row::new("stream-node-max-entries").range(0, LONG);
+    stream_node_max_entries: u64 = 100, Row::new("stream-node-max-entries").range(0, LONG).accepted(NOT_YET);
 
     // Files.
 
     /// Directory of all files named by relative paths.
     dir: Directory = Directory::current(), Row::new("dir").flag(Flags::PROTECTED).flag(Flags::DENY_LOADING);
     /// When a snapshot is due.
-    save: SavePoints = SavePoints::default(), Row::new("save").multi();
+    save: SavePoints = SavePoints::default(), Row::new("save").multi().accepted(NOT_YET);
     /// Name of the snapshot.
     dbfilename: String = text("dump.rdb"),
-        Row::new("dbfilename").flag(Flags::PROTECTED).checked(check_db_filename);
+        Row::new("dbfilename").flag(Flags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
     /// Whether strings in it are compressed.
-    rdbcompression: bool = true, Row::new("rdbcompression");
+    rdbcompression: bool = true, Row::new("rdbcompression").accepted(NOT_YET);
     /// Whether it ends with a checksum.
-    rdbchecksum: bool = true, Row::new("rdbchecksum").immutable();
+    rdbchecksum: bool = true, Row::new("rdbchecksum").immutable().accepted(NOT_YET);
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.
-    rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files");
+    rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files").accepted(NOT_YET);
     /// Whether a snapshot is brought to disk while it is written.
-    rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync");
+    rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync").accepted(NOT_YET);
     /// Microseconds to wait after each key of a snapshot, for tests.
-    rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden();
+    rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
     /// Microseconds to wait after each key that is loaded, for tests.
-    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden();
+    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
     /// Bytes of a load after which clients are looked at.
     loading_process_events_interval_bytes: u64 = 2 << 20,
         Row::new("loading-process-events-interval-bytes")
@@ -584,7 +585,7 @@ directives! {
             .hidden()
             .accepted("clients are answered by other threads than the one that loads");
     /// Whether writes are refused while snapshots fail.
-    stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error");
+    stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error").accepted(NOT_YET);
     /// Whether serialised values are checked in depth.
     sanitize_dump_payload: SanitizeDump = SanitizeDump::No,
         Row::new("sanitize-dump-payload").accepted("every payload is checked in full");
@@ -592,152 +593,152 @@ directives! {
     appendonly: bool = false, Row::new("appendonly").flag(Flags::DENY_LOADING);
     /// Name that its files begin with.
     appendfilename: String = text("appendonly.aof"),
-        Row::new("appendfilename").immutable().checked(check_append_filename);
+        Row::new("appendfilename").immutable().checked(check_append_filename).accepted(NOT_YET);
     /// Directory of its files, below `dir`.
     appenddirname: String = text("appendonlydir"),
-        Row::new("appenddirname").immutable().checked(check_append_dirname);
+        Row::new("appenddirname").immutable().checked(check_append_dirname).accepted(NOT_YET);
     /// When it is brought to disk.
-    appendfsync: AppendFsync = AppendFsync::EverySecond, Row::new("appendfsync");
+    appendfsync: AppendFsync = AppendFsync::EverySecond, Row::new("appendfsync").accepted(NOT_YET);
     /// Whether that pauses while a snapshot or rewrite is written.
-    no_appendfsync_on_rewrite: bool = false, Row::new("no-appendfsync-on-rewrite");
+    no_appendfsync_on_rewrite: bool = false, Row::new("no-appendfsync-on-rewrite").accepted(NOT_YET);
     /// Percent of growth at which it is rewritten; 0 for never.
-    auto_aof_rewrite_percentage: u32 = 100, Row::new("auto-aof-rewrite-percentage");
+    auto_aof_rewrite_percentage: u32 = 100, Row::new("auto-aof-rewrite-percentage").accepted(NOT_YET);
     /// Bytes below which it is not.
     auto_aof_rewrite_min_size: u64 = 64 << 20,
-        Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory();
+        Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory().accepted(NOT_YET);
     /// Whether a torn end is cut off when it is loaded.
-    aof_load_truncated: bool = true, Row::new("aof-load-truncated");
+    aof_load_truncated: bool = true, Row::new("aof-load-truncated").accepted(NOT_YET);
     /// Whether a rewrite begins with a snapshot.
-    aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble");
+    aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble").accepted(NOT_YET);
     /// Whether it notes the time.
-    aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled");
+    aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled").accepted(NOT_YET);
     /// Whether a rewrite is brought to disk while it is written.
-    aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync");
+    aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync").accepted(NOT_YET);
     /// Whether files that a rewrite replaced are kept, for tests.
-    aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden();
+    aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden().accepted(NOT_YET);
 
     // Replication.
 
     /// The primary to follow.
     replicaof: ReplicaOf = ReplicaOf::default(), Row::new("replicaof").alias("slaveof").immutable().multi();
     /// User to log in to it as.
-    masteruser: Secret = Secret::default(), Row::new("masteruser").sensitive();
+    masteruser: Secret = Secret::default(), Row::new("masteruser").sensitive().accepted(NOT_YET);
     /// Password for it.
-    masterauth: Secret = Secret::default(), Row::new("masterauth").sensitive();
+    masterauth: Secret = Secret::default(), Row::new("masterauth").sensitive().accepted(NOT_YET);
     /// Whether a replica answers while it has no link to its primary.
     replica_serve_stale_data: bool = true,
-        Row::new("replica-serve-stale-data").alias("slave-serve-stale-data");
+        Row::new("replica-serve-stale-data").alias("slave-serve-stale-data").accepted(NOT_YET);
     /// Whether a replica refuses writes of clients.
-    replica_read_only: bool = true, Row::new("replica-read-only").alias("slave-read-only");
+    replica_read_only: bool = true, Row::new("replica-read-only").alias("slave-read-only").accepted(NOT_YET);
     /// Whether a replica leaves eviction to its primary.
     replica_ignore_maxmemory: bool = true,
-        Row::new("replica-ignore-maxmemory").alias("slave-ignore-maxmemory");
+        Row::new("replica-ignore-maxmemory").alias("slave-ignore-maxmemory").accepted(NOT_YET);
     /// Whether a replica frees its old data in the background before a full synchronisation.
-    replica_lazy_flush: bool = false, Row::new("replica-lazy-flush").alias("slave-lazy-flush");
+    replica_lazy_flush: bool = false, Row::new("replica-lazy-flush").alias("slave-lazy-flush").accepted(NOT_YET);
     /// Whether a replica goes on when it cannot write to its disk.
-    replica_ignore_disk_write_errors: bool = false, Row::new("replica-ignore-disk-write-errors");
+    replica_ignore_disk_write_errors: bool = false, Row::new("replica-ignore-disk-write-errors").accepted(NOT_YET);
     /// Rank for promotion, lower first; 0 for never.
-    replica_priority: u32 = 100, Row::new("replica-priority").alias("slave-priority");
+    replica_priority: u32 = 100, Row::new("replica-priority").alias("slave-priority").accepted(NOT_YET);
     /// Whether Sentinel is told of this replica.
-    replica_announced: bool = true, Row::new("replica-announced");
+    replica_announced: bool = true, Row::new("replica-announced").accepted(NOT_YET);
     /// Address a replica tells its primary.
-    replica_announce_ip: String = none(), Row::new("replica-announce-ip").alias("slave-announce-ip");
+    replica_announce_ip: String = none(), Row::new("replica-announce-ip").alias("slave-announce-ip").accepted(NOT_YET);
     /// Port a replica tells its primary; 0 for the real one.
     replica_announce_port: u16 = 0,
-        Row::new("replica-announce-port").alias("slave-announce-port").range(0, PORT);
+        Row::new("replica-announce-port").alias("slave-announce-port").range(0, PORT).accepted(NOT_YET);
     /// Replicas without which writes are refused; 0 for none.
-    min_replicas_to_write: u32 = 0, Row::new("min-replicas-to-write").alias("min-slaves-to-write");
+    min_replicas_to_write: u32 = 0, Row::new("min-replicas-to-write").alias("min-slaves-to-write").accepted(NOT_YET);
     /// Most seconds of lag for a replica to count.
-    min_replicas_max_lag: u32 = 10, Row::new("min-replicas-max-lag").alias("min-slaves-max-lag");
+    min_replicas_max_lag: u32 = 10, Row::new("min-replicas-max-lag").alias("min-slaves-max-lag").accepted(NOT_YET);
     /// Whether a full synchronisation is streamed without a file.
-    repl_diskless_sync: bool = true, Row::new("repl-diskless-sync");
+    repl_diskless_sync: bool = true, Row::new("repl-diskless-sync").accepted(NOT_YET);
     /// Seconds such a stream waits for more replicas.
-    repl_diskless_sync_delay: u32 = 5, Row::new("repl-diskless-sync-delay");
+    repl_diskless_sync_delay: u32 = 5, Row::new("repl-diskless-sync-delay").accepted(NOT_YET);
     /// Replicas for which it waits no longer; 0 for no such number.
-    repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas");
+    repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas").accepted(NOT_YET);
     /// Whether a replica loads it without a file.
     repl_diskless_load: DisklessLoad = DisklessLoad::Disabled,
-        Row::new("repl-diskless-load").flag(Flags::DENY_LOADING);
+        Row::new("repl-diskless-load").flag(Flags::DENY_LOADING).accepted(NOT_YET);
     /// Whether the stream to replicas trades latency for fewer packets.
-    repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay");
+    repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay").accepted(NOT_YET);
     /// Bytes of the stream kept for replicas that return.
     repl_backlog_size: u64 = 1 << 20,
-        Row::new("repl-backlog-size").range(1, LONG).memory().clamped(BACKLOG_BYTES_MIN, LONG);
+        Row::new("repl-backlog-size").range(1, LONG).memory().clamped(BACKLOG_BYTES_MIN, LONG).accepted(NOT_YET);
     /// Seconds they are kept without any replica; 0 for ever.
-    repl_backlog_ttl: u64 = 3600, Row::new("repl-backlog-ttl").range(0, LONG);
+    repl_backlog_ttl: u64 = 3600, Row::new("repl-backlog-ttl").range(0, LONG).accepted(NOT_YET);
     /// Seconds of silence after which a replication link is given up.
-    repl_timeout: u32 = 60, Row::new("repl-timeout").range(1, INT);
+    repl_timeout: u32 = 60, Row::new("repl-timeout").range(1, INT).accepted(NOT_YET);
     /// Seconds between pings to replicas.
     repl_ping_replica_period: u32 = 10,
-        Row::new("repl-ping-replica-period").alias("repl-ping-slave-period").range(1, INT);
+        Row::new("repl-ping-replica-period").alias("repl-ping-slave-period").range(1, INT).accepted(NOT_YET);
     /// What follows when a replicated command fails.
     propagation_error_behavior: PropagationError = PropagationError::Ignore,
-        Row::new("propagation-error-behavior");
+        Row::new("propagation-error-behavior").accepted(NOT_YET);
 
     // Cluster.
 
     /// Whether this node is part of a cluster.
     cluster_enabled: bool = false, Row::new("cluster-enabled").immutable();
     /// File in which the node keeps its view of the cluster.
-    cluster_config_file: String = text("nodes.conf"), Row::new("cluster-config-file").immutable();
+    cluster_config_file: String = text("nodes.conf"), Row::new("cluster-config-file").immutable().accepted(NOT_YET);
     /// Port of the cluster bus; 0 for the client port and 10000.
-    cluster_port: u16 = 0, Row::new("cluster-port").range(0, PORT).immutable();
+    cluster_port: u16 = 0, Row::new("cluster-port").range(0, PORT).immutable().accepted(NOT_YET);
     /// Milliseconds of silence after which a node is suspected.
-    cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG);
+    cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG).accepted(NOT_YET);
     /// Milliseconds between pings of random nodes, for tests.
-    cluster_ping_interval: u64 = 1_000, Row::new("cluster-ping-interval").range(0, LONG).hidden();
+    cluster_ping_interval: u64 = 1_000, Row::new("cluster-ping-interval").range(0, LONG).hidden().accepted(NOT_YET);
     /// How old a replica's data may be for it to stand for election, in node timeouts; 0 for any age.
     cluster_replica_validity_factor: u32 = 10,
-        Row::new("cluster-replica-validity-factor").alias("cluster-slave-validity-factor");
+        Row::new("cluster-replica-validity-factor").alias("cluster-slave-validity-factor").accepted(NOT_YET);
     /// Whether this replica stays out of elections.
     cluster_replica_no_failover: bool = false,
-        Row::new("cluster-replica-no-failover").alias("cluster-slave-no-failover");
+        Row::new("cluster-replica-no-failover").alias("cluster-slave-no-failover").accepted(NOT_YET);
     /// Replicas a primary must keep before one moves to a primary without.
-    cluster_migration_barrier: u32 = 1, Row::new("cluster-migration-barrier");
+    cluster_migration_barrier: u32 = 1, Row::new("cluster-migration-barrier").accepted(NOT_YET);
     /// Whether replicas move so at all.
-    cluster_allow_replica_migration: bool = true, Row::new("cluster-allow-replica-migration");
+    cluster_allow_replica_migration: bool = true, Row::new("cluster-allow-replica-migration").accepted(NOT_YET);
     /// Whether the cluster is down while a slot has no owner.
-    cluster_require_full_coverage: bool = true, Row::new("cluster-require-full-coverage");
+    cluster_require_full_coverage: bool = true, Row::new("cluster-require-full-coverage").accepted(NOT_YET);
     /// Whether reads are answered while the cluster is down.
-    cluster_allow_reads_when_down: bool = false, Row::new("cluster-allow-reads-when-down");
+    cluster_allow_reads_when_down: bool = false, Row::new("cluster-allow-reads-when-down").accepted(NOT_YET);
     /// Whether shard channels work while the cluster is down.
-    cluster_allow_pubsubshard_when_down: bool = true, Row::new("cluster-allow-pubsubshard-when-down");
+    cluster_allow_pubsubshard_when_down: bool = true, Row::new("cluster-allow-pubsubshard-when-down").accepted(NOT_YET);
     /// Most bytes queued for one link of the bus; 0 for no limit.
     cluster_link_sendbuf_limit: u64 = 0,
-        Row::new("cluster-link-sendbuf-limit").range(0, u64::MAX as i128).memory();
+        Row::new("cluster-link-sendbuf-limit").range(0, u64::MAX as i128).memory().accepted(NOT_YET);
     /// Address told to other nodes.
-    cluster_announce_ip: String = none(), Row::new("cluster-announce-ip");
+    cluster_announce_ip: String = none(), Row::new("cluster-announce-ip").accepted(NOT_YET);
     /// Client port told to other nodes; 0 for the real one.
-    cluster_announce_port: u16 = 0, Row::new("cluster-announce-port").range(0, PORT);
+    cluster_announce_port: u16 = 0, Row::new("cluster-announce-port").range(0, PORT).accepted(NOT_YET);
     /// TLS port told to other nodes; 0 for the real one.
-    cluster_announce_tls_port: u16 = 0, Row::new("cluster-announce-tls-port").range(0, PORT);
+    cluster_announce_tls_port: u16 = 0, Row::new("cluster-announce-tls-port").range(0, PORT).accepted(NOT_YET);
     /// Bus port told to other nodes; 0 for the real one.
-    cluster_announce_bus_port: u16 = 0, Row::new("cluster-announce-bus-port").range(0, PORT);
+    cluster_announce_bus_port: u16 = 0, Row::new("cluster-announce-bus-port").range(0, PORT).accepted(NOT_YET);
     /// Host name told to other nodes and to clients.
-    cluster_announce_hostname: String = none(), Row::new("cluster-announce-hostname").checked(check_hostname);
+    cluster_announce_hostname: String = none(), Row::new("cluster-announce-hostname").checked(check_hostname).accepted(NOT_YET);
     /// Name for people, told to other nodes.
     cluster_announce_human_nodename: String = none(),
-        Row::new("cluster-announce-human-nodename").checked(check_nodename);
+        Row::new("cluster-announce-human-nodename").checked(check_nodename).accepted(NOT_YET);
     /// How a redirect names a node.
     cluster_preferred_endpoint_type: EndpointType = EndpointType::Ip,
-        Row::new("cluster-preferred-endpoint-type");
+        Row::new("cluster-preferred-endpoint-type").accepted(NOT_YET);
 
     // Scripts and observation.
 
     /// Milliseconds after which a running script may be interrupted.
     busy_reply_threshold: u64 = 5_000,
-        Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG);
+        Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG).accepted(NOT_YET);
     /// Microseconds from which a command is slow; 0 for all, -1 for none.
-    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG);
+    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG).accepted(NOT_YET);
     /// Entries of the slow log.
-    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG);
+    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG).accepted(NOT_YET);
     /// Milliseconds from which an event is a latency spike; 0 watches none.
-    latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG);
+    latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG).accepted(NOT_YET);
     /// Whether the latency of each command is tracked.
-    latency_tracking: bool = true, Row::new("latency-tracking");
+    latency_tracking: bool = true, Row::new("latency-tracking").accepted(NOT_YET);
     /// Percentiles that INFO shows of it.
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
-        Row::new("latency-tracking-info-percentiles").multi();
+        Row::new("latency-tracking-info-percentiles").multi().accepted(NOT_YET);
 }
 
 fn check_db_filename(name: &str) -> Result<(), &'static str> {

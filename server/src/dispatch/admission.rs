@@ -8,11 +8,13 @@ use crate::exec::Client;
 use crate::exec::client::CommandTag;
 use crate::limits::SHOWN_BYTES_MAX;
 use crate::spec::{Flags, Registered, Runs};
-use crate::state::PauseMode;
+use crate::state::{PauseMode, Renames};
 
 /// What the checks look at beside the client and its request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Conditions {
+pub(crate) struct Conditions<'a> {
+    /// `rename-command`
+    pub(crate) renames: &'a Renames,
     /// Memory is above `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
     /// The running CLIENT PAUSE.
@@ -38,9 +40,9 @@ pub(crate) enum Admitted {
 pub(crate) fn admit(
     client: &Client,
     args: Arguments<'_>,
-    conditions: &Conditions,
+    conditions: &Conditions<'_>,
 ) -> Result<Admitted, ReplyError> {
-    let command = find(args, client.last_command)?;
+    let command = find(args, client.last_command, conditions.renames)?;
     let flags = command.row.flags;
     if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
         return Err(refusal(command, ReplyError::NoAuth));
@@ -78,11 +80,17 @@ fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
 /// # Errors
 /// Unknown command, unknown subcommand, or wrong number of arguments.
 #[inline]
-pub(crate) fn find(args: Arguments<'_>, last: Option<CommandTag>) -> Result<&'static Registered, ReplyError> {
+pub(crate) fn find(
+    args: Arguments<'_>,
+    last: Option<CommandTag>,
+    renames: &Renames,
+) -> Result<&'static Registered, ReplyError> {
     let name = args.at(0);
     let mut command = match last {
-        Some(last) if last.name.as_bytes().eq_ignore_ascii_case(name) => registry().row(last.id),
-        _ => registry().find(name).ok_or_else(|| unknown(args))?,
+        Some(last) if renames.is_empty() && last.name.as_bytes().eq_ignore_ascii_case(name) => {
+            registry().row(last.id)
+        }
+        _ => known(name, renames).ok_or_else(|| unknown(args))?,
     };
     if !command.row.subcommands.is_empty()
         && let Some(word) = args.get(1)
@@ -99,6 +107,17 @@ pub(crate) fn find(args: Arguments<'_>, last: Option<CommandTag>) -> Result<&'st
         return Err(refusal(command, ReplyError::arity(command.full_name.as_str())));
     }
     Ok(command)
+}
+
+/// The command of that name, as this node's configuration names commands.
+#[inline]
+fn known(name: &[u8], renames: &Renames) -> Option<&'static Registered> {
+    if !renames.is_empty()
+        && let Some(renamed) = renames.get(&name.to_ascii_lowercase())
+    {
+        return renamed.map(|id| registry().row(id));
+    }
+    registry().find(name)
 }
 
 /// The error for a name that is no command: it repeats the beginning of the request.

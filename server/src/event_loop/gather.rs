@@ -215,14 +215,7 @@ impl EventLoop {
         let sequence = match purpose {
             Purpose::Reply { sequence } => sequence,
             Purpose::Exec { index, exec } => {
-                let queue = connection
-                    .client
-                    .transaction
-                    .as_mut()
-                    .map(|transaction| &mut transaction.queue);
-                if let Some(queued) = queue.and_then(|queue| queue.get_mut(index)) {
-                    queued.parts = Some(parts);
-                }
+                connection.client.keep_parts(index, parts);
                 self.request(number, exec.arguments(), None);
                 return self.wake_if_it_may_go_on(number);
             }

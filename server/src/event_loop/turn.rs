@@ -176,6 +176,7 @@ impl EventLoop {
         let now_ms = self.now_ms();
         let connection = &mut self.connections[number];
         let conditions = Conditions {
+            renames: &self.node.renames,
             out_of_memory: self.out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
         };
@@ -232,7 +233,7 @@ impl EventLoop {
             ));
             return self.disconnect(number);
         }
-        if let Ok(command) = find(args, None) {
+        if let Ok(command) = find(args, None, &self.node.renames) {
             self.node.stats[self.index].by_command[usize::from(command.id)]
                 .rejected
                 .add(1);

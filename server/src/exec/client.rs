@@ -190,6 +190,17 @@ impl Client {
         }
     }
 
+    /// Keeps what was gathered for the command at `index` of its transaction.
+    pub(crate) fn keep_parts(&mut self, index: usize, parts: Result<Vec<Part>, ReplyError>) {
+        let queue = self
+            .transaction
+            .as_mut()
+            .map(|transaction| &mut transaction.queue);
+        if let Some(queued) = queue.and_then(|queue| queue.get_mut(index)) {
+            queued.parts = Some(parts);
+        }
+    }
+
     /// Back to the state of a new connection: RESET. Identity and library information stay.
     pub(crate) fn reset(&mut self, authenticated: bool) {
         self.name = None;

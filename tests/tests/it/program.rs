@@ -461,3 +461,107 @@ fn a_slow_command_leaves_the_other_shards_alone() {
         "LCS took {duration:?}; longest waits of the others: {waits:?}"
     );
 }
+
+/// A promise that cannot be kept is refused, not forgotten.
+#[test]
+fn what_cannot_be_honoured_stops_the_start() {
+    if node::is_redis() {
+        return;
+    }
+    let port = free_port().to_string();
+    for (options, named) in [
+        (&["--appendonly", "yes"][..], "appendonly"),
+        (&["--replicaof", "127.0.0.1", "1"][..], "replicaof"),
+        (&["--cluster-enabled", "yes"][..], "cluster-enabled"),
+        (&["--user", "alice", "on", "nopass", "+@all"][..], "user"),
+    ] {
+        let finished = bare()
+            .with(&["--port", &port, "--save", ""])
+            .with(options)
+            .finish(PATIENCE);
+        assert_eq!(finished.code, Some(1), "{options:?}: {}", finished.text());
+        assert!(
+            finished.text().contains(named),
+            "{options:?}: {}",
+            finished.text()
+        );
+    }
+    let server = node::start(1);
+    let reply = server.connect().line("CONFIG SET appendonly yes").text();
+    assert!(reply.contains("appendonly"), "{reply}");
+    assert_eq!(setting(&server, "appendonly"), "no");
+}
+
+#[test]
+fn commands_can_be_renamed_and_removed() {
+    let port = free_port();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("renames.conf");
+    let text = format!("port {port}\nsave \"\"\nrename-command FLUSHALL \"\"\nrename-command GET fetch\n");
+    fs::write(&path, text).expect("a file");
+    let server = serve(&bare().with(&[path.display().to_string()]), port);
+    let mut client = server.connect();
+    for (line, reply) in [("SET k v", "OK"), ("fetch k", "v"), ("FETCH k", "v")] {
+        assert_eq!(client.line(line).text(), reply, "{line}");
+    }
+    for line in ["GET k", "get k", "FLUSHALL", "flushall"] {
+        let reply = client.line(line).text();
+        assert!(reply.contains("unknown command"), "{line}: {reply}");
+    }
+    let said = refused("rename-command NOSUCH x\n");
+    assert!(said.contains("No such command"), "{said}");
+    let said = refused("rename-command GET set\n");
+    assert!(said.contains("already exists"), "{said}");
+}
+
+#[test]
+fn it_goes_to_the_background_and_leaves_its_pid() {
+    let port = free_port();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let finished = bare()
+        .with(&[
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--daemonize",
+            "yes",
+        ])
+        .with(&[
+            "--pidfile",
+            &file("pid"),
+            "--logfile",
+            &file("log"),
+            "--dir",
+            &file(""),
+        ])
+        .finish(PATIENCE);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    eventually("the pid file is written", || {
+        fs::read_to_string(file("pid")).is_ok_and(|text| text.ends_with('\n'))
+    });
+    let ready =
+        || fs::read_to_string(file("log")).is_ok_and(|text| text.contains("Ready to accept connections"));
+    eventually("it serves", ready);
+    let pid = fs::read_to_string(file("pid")).expect("a pid file");
+    let answer = std::process::Command::new(shardis_tests::redis::tool("redis-cli"))
+        .args(["-p", &port.to_string(), "INFO", "server"])
+        .output()
+        .expect("redis-cli");
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(
+        text.contains(&format!("process_id:{}", pid.trim())),
+        "{pid}: {text}"
+    );
+    let ended = std::process::Command::new("kill")
+        .args(["-TERM", pid.trim()])
+        .status()
+        .expect("kill");
+    assert!(ended.success());
+    eventually("the pid file is gone", || {
+        !std::path::Path::new(&file("pid")).exists()
+    });
+}
