@@ -562,6 +562,6 @@ fn it_goes_to_the_background_and_leaves_its_pid() {
         .expect("kill");
     assert!(ended.success());
     eventually("the pid file is gone", || {
-        !std::path::Path::new(&file("pid")).exists()
+        !fs::exists(file("pid")).unwrap_or(true)
     });
 }
