@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -116,9 +117,10 @@ impl Builder {
             config.assign(name, value)?;
         }
         let target = if self.log { Target::Stdout } else { Target::Silent };
+        let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
         let running = Running::start(Parts {
-            clock: self.clock.map_or_else(Clock::real, Clock::manual),
-            log: Log::new(target, Level::Notice),
+            log: Log::new(target, Level::Notice, Arc::clone(&clock)),
+            clock,
             seed: self.seed.unwrap_or_else(rand::random),
             journal: self.effects,
             any_port: self.port == 0 && !self.directives.contains_key("port"),

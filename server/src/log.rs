@@ -7,10 +7,13 @@ use std::fmt::Arguments;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use jiff::{Timestamp, tz::TimeZone};
 use parking_lot::Mutex;
 
+use crate::clock::Clock;
 use crate::config::LogLevel;
 
 /// How important a line is. The order is that of `loglevel`.
@@ -68,14 +71,17 @@ pub(crate) enum Target {
 pub(crate) struct Log {
     level: AtomicU8,
     target: Mutex<Target>,
+    /// Tells the time of each line.
+    clock: Arc<Clock>,
 }
 
 impl Log {
     /// A log that writes lines of at least `level` to `target`.
-    pub(crate) fn new(target: Target, level: Level) -> Self {
+    pub(crate) fn new(target: Target, level: Level, clock: Arc<Clock>) -> Self {
         Self {
             level: AtomicU8::new(level as u8),
             target: Mutex::new(target),
+            clock,
         }
     }
 
@@ -93,7 +99,11 @@ impl Log {
         if *target == Target::Silent {
             return;
         }
-        let time = jiff::Zoned::now().strftime("%d %b %Y %H:%M:%S%.3f");
+        let now = Timestamp::from_microsecond(self.clock.now_us()).unwrap_or_default();
+        let time = now
+            .to_zoned(TimeZone::system())
+            .strftime("%d %b %Y %H:%M:%S%.3f")
+            .to_string();
         let line = format!("{}:M {time} {} {text}\n", std::process::id(), level.mark());
         let _ = match &*target {
             Target::Silent => Ok(()),
@@ -129,7 +139,11 @@ mod tests {
     #[test]
     fn lines_have_the_shape_that_tools_parse() {
         let folder = std::env::temp_dir().join(format!("shardis-log-{}", std::process::id()));
-        let log = Log::new(Target::File(folder.clone()), Level::Notice);
+        let log = Log::new(
+            Target::File(folder.clone()),
+            Level::Notice,
+            Arc::new(Clock::real()),
+        );
         log.verbose(format_args!("unwanted"));
         log.notice(format_args!("Ready to accept connections tcp"));
         log.warning(format_args!("watch out"));

@@ -90,7 +90,7 @@ impl From<io::Error> for StartError {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) log: Log,
     pub(crate) seed: u64,
     pub(crate) journal: Option<Journal>,

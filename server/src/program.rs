@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -68,12 +69,13 @@ fn serve(args: &[String]) -> Result<(), String> {
         .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.path().display()))?;
     // Blocked in every thread that starts from here on, and taken by the one below.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGPIPE]).map_err(|error| error.to_string())?;
-    let log = log_of(&settings);
+    let clock = Arc::new(Clock::real());
+    let log = log_of(&settings, Arc::clone(&clock));
     greet(&config, &settings, &log);
     let notices = config.notices();
     let mut running = Running::start(Parts {
         config,
-        clock: Clock::real(),
+        clock,
         log,
         seed: rand::random(),
         journal: None,
@@ -112,12 +114,12 @@ fn go_to_background(args: &[String]) -> Result<(), String> {
         .map_err(|error| format!("Can't go to the background: {error}"))
 }
 
-fn log_of(settings: &Settings) -> Log {
+fn log_of(settings: &Settings, clock: Arc<Clock>) -> Log {
     let target = match settings.logfile.as_str() {
         "" => Target::Stdout,
         path => Target::File(path.into()),
     };
-    Log::new(target, settings.loglevel.into())
+    Log::new(target, settings.loglevel.into(), clock)
 }
 
 /// The first lines of the log: who this is.
@@ -176,7 +178,7 @@ fn write_pid_file(settings: &Settings, running: &Running) -> Option<String> {
 
 /// Ends the node at the first signal that asks for it.
 fn listen_for_signals(mut signals: Signals, running: &Running) {
-    let state = std::sync::Arc::clone(&running.state);
+    let state = Arc::clone(&running.state);
     // The thread waits for signals as long as the process lives; nothing joins it.
     std::thread::spawn(move || {
         for signal in signals.forever() {

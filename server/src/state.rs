@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ pub(crate) const SHARDIS_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The state of one node.
 pub(crate) struct Node {
     /// What time it is.
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
     /// Its log.
     pub(crate) log: Log,
     /// How keys are hashed.
@@ -81,7 +81,7 @@ impl Node {
     /// The state of a node that is about to start, and knows so many commands.
     pub(crate) fn new(
         config: Config,
-        clock: Clock,
+        clock: Arc<Clock>,
         log: Log,
         shards: usize,
         commands: usize,

@@ -92,11 +92,11 @@ impl Shell {
 
     /// A shell over so many partitions: keys go to that of their slot.
     pub(crate) fn over(shards: usize) -> Self {
-        let clock = Clock::manual(Duration::from_millis(START_MS as u64));
+        let clock = Arc::new(Clock::manual(Duration::from_millis(START_MS as u64)));
         let node = Node::new(
             Config::default(),
-            clock,
-            Log::new(Target::Silent, Level::Nothing),
+            Arc::clone(&clock),
+            Log::new(Target::Silent, Level::Nothing, clock),
             shards,
             super::registry().rows(),
             SEED,
