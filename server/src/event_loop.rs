@@ -249,14 +249,7 @@ impl EventLoop {
     }
 
     fn environment(&self) -> Environment<'_> {
-        Environment {
-            hasher: self.node.hasher,
-            stamp: self.stamp,
-            settings: &self.settings,
-            shards: self.mesh.len(),
-            clock: &self.node.clock,
-            stats: &self.node.stats[self.index],
-        }
+        environment(&self.node, &self.settings, self.stamp, self.index)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -365,5 +358,17 @@ impl EventLoop {
         self.write();
         // Hands over what was written, where that is not done by writing itself.
         let _ = self.poll.wait(Duration::ZERO, |_| {});
+    }
+}
+
+/// What the commands of a turn share. Of parts of the loop, for where others of its parts change meanwhile.
+fn environment<'a>(node: &'a Node, settings: &'a Settings, stamp: Stamp, index: usize) -> Environment<'a> {
+    Environment {
+        hasher: node.hasher,
+        stamp,
+        settings,
+        shards: node.shards,
+        clock: &node.clock,
+        stats: &node.stats[index],
     }
 }

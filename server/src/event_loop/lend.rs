@@ -234,14 +234,7 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = run::Environment {
-            hasher: self.node.hasher,
-            stamp: self.stamp,
-            settings: &self.settings,
-            shards: self.mesh.len(),
-            clock: &self.node.clock,
-            stats: &self.node.stats[self.index],
-        };
+        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);

@@ -401,14 +401,7 @@ impl EventLoop {
             Hire::Borrow => mesh.cell(shard).borrow(BORROW_TRIES),
         };
         let Some(mut held) = held else { return false };
-        let environment = crate::dispatch::run::Environment {
-            hasher: self.node.hasher,
-            stamp: self.stamp,
-            settings: &self.settings,
-            shards: mesh.len(),
-            clock: &self.node.clock,
-            stats: &self.node.stats[self.index],
-        };
+        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
         let Turn {
             tasks,
             source,

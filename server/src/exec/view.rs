@@ -68,6 +68,15 @@ impl Stamp {
     }
 }
 
+/// What a look-up leaves behind.
+#[derive(Clone, Copy)]
+struct Look {
+    /// It is a hit or a miss.
+    counts: bool,
+    /// It is an access.
+    touches: bool,
+}
+
 /// The partitions a command was given.
 pub(crate) enum Held<'a> {
     /// Those of one shard.
@@ -200,53 +209,55 @@ impl<'a> View<'a> {
     /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
     #[inline]
     pub(crate) fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
-        self.read_touching(key, !self.no_touch)
+        let touches = !self.no_touch;
+        self.look_up(
+            key,
+            Look {
+                counts: true,
+                touches,
+            },
+        )
     }
 
     /// Looks a key up for a question about it rather than its value: as [`read`](Self::read), but not an access.
     #[inline]
     pub(crate) fn inspect(&mut self, key: &Key<'_>) -> Option<&Entry> {
-        self.read_touching(key, false)
-    }
-
-    #[inline]
-    fn read_touching(&mut self, key: &Key<'_>, touch: bool) -> Option<&Entry> {
-        let (stamp, db) = (self.stamp, self.db);
-        let Partition {
-            keyspace,
-            figures,
-            rng,
-            expired,
-            watches,
-            ..
-        } = self.partition(key.slot);
-        match keyspace
-            .database_mut(usize::from(db))
-            .lookup(key, stamp.now_ms, stamp.on_expired)
-        {
-            Lookup::Live(entry) => {
-                figures.hits += 1;
-                if touch {
-                    stamp.touch(entry, rng);
-                }
-                Some(entry)
-            }
-            Lookup::Missing => {
-                figures.misses += 1;
-                None
-            }
-            Lookup::Expired => {
-                figures.misses += 1;
-                note_expired(stamp, db, key, figures, expired, watches);
-                None
-            }
-        }
+        self.look_up(
+            key,
+            Look {
+                counts: true,
+                touches: false,
+            },
+        )
     }
 
     /// Looks a key up for changing it: as [`read`](Self::read), but neither a hit nor a miss.
     #[inline]
     pub(crate) fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
-        let (stamp, db, touch) = (self.stamp, self.db, !self.no_touch);
+        let touches = !self.no_touch;
+        self.look_up(
+            key,
+            Look {
+                counts: false,
+                touches,
+            },
+        )
+    }
+
+    /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
+    pub(crate) fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.look_up(
+            key,
+            Look {
+                counts: false,
+                touches: false,
+            },
+        )
+    }
+
+    #[inline]
+    fn look_up(&mut self, key: &Key<'_>, look: Look) -> Option<&Entry> {
+        let (stamp, db) = (self.stamp, self.db);
         let Partition {
             keyspace,
             figures,
@@ -255,45 +266,20 @@ impl<'a> View<'a> {
             watches,
             ..
         } = self.partition(key.slot);
-        match keyspace
-            .database_mut(usize::from(db))
-            .lookup(key, stamp.now_ms, stamp.on_expired)
-        {
+        let database = keyspace.database_mut(usize::from(db));
+        match database.lookup(key, stamp.now_ms, stamp.on_expired) {
             Lookup::Live(entry) => {
-                if touch {
+                figures.hits += u64::from(look.counts);
+                if look.touches {
                     stamp.touch(entry, rng);
                 }
-                Some(entry)
+                return Some(entry);
             }
-            Lookup::Missing => None,
-            Lookup::Expired => {
-                note_expired(stamp, db, key, figures, expired, watches);
-                None
-            }
+            Lookup::Missing => {}
+            Lookup::Expired => note_expired(stamp, db, key, figures, expired, watches),
         }
-    }
-
-    /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
-    pub(crate) fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
-        let (stamp, db) = (self.stamp, self.db);
-        let Partition {
-            keyspace,
-            figures,
-            expired,
-            watches,
-            ..
-        } = self.partition(key.slot);
-        match keyspace
-            .database_mut(usize::from(db))
-            .lookup(key, stamp.now_ms, stamp.on_expired)
-        {
-            Lookup::Live(entry) => Some(entry),
-            Lookup::Missing => None,
-            Lookup::Expired => {
-                note_expired(stamp, db, key, figures, expired, watches);
-                None
-            }
-        }
+        figures.misses += u64::from(look.counts);
+        None
     }
 
     /// Looks a string up for reading; see [`read`](Self::read).
