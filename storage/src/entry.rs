@@ -15,12 +15,14 @@
 //! |   Int       8 bytes                                   |
 //! |   Embedded  `value length` bytes                      |
 //! |   Heap      pointer, length, capacity of a `Buffer`   |
+//! | or, at the next multiple of 8:                        |
+//! |   List, Set, Hash, SortedSet   the value itself,      |
+//! |             as Rust lays it out, in 24 bytes          |
 //! +-------------------------------------------------------+
 //! ```
 //! A key of 16 bytes with a value of 32 takes 8 + 16 + 32 = 56 bytes. The total is rounded up to 8.
 //!
-//! The *form* says how the value is held; the collection types become forms of their own, each a pointer to a box
-//! behind the key like `Heap`. It takes four bits.
+//! The *form* says how the value is held, and with that its type. It takes four bits.
 //!
 //! Three faces: [`Entry`], borrowed, what everybody sees; [`EntryBox`], which owns; [`EntryPtr`], a bare pointer, what
 //! tables hold.
@@ -37,7 +39,10 @@ use std::ptr::NonNull;
 
 use crate::memory::{Buffer, alloc, dealloc, usable_size};
 use crate::number::parse_i64;
-use crate::value::{Encoding, INT_TEXT_MAX, Kind, StringRef, format_int};
+use crate::table::Keyed;
+use crate::value::{
+    Collection, CollectionRef, Detached, Encoding, INT_TEXT_MAX, InPlace, Kind, StringRef, format_int,
+};
 
 /// Values up to this many bytes stand in the entry; longer ones have an allocation of their own, so that an entry's
 /// reallocation when its value changes size stays cheap.
@@ -50,6 +55,9 @@ const ALIGN: usize = 8;
 const HEADER: usize = size_of::<Header>();
 const HEAP_PARTS: usize = size_of::<NonNull<u8>>() + 2 * size_of::<usize>();
 
+/// What a collection takes in its entry.
+const COLLECTION: usize = 24;
+
 /// How a value is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -57,6 +65,42 @@ enum Form {
     Int = 0,
     Embedded = 1,
     Heap = 2,
+    List = 3,
+    Set = 4,
+    Hash = 5,
+    SortedSet = 6,
+    /// A collection was here and has been moved out; the entry is good for dropping only.
+    Taken = 15,
+}
+
+impl Form {
+    /// The form of collections of this type. Streams are not there yet, and strings are not collections.
+    #[inline]
+    const fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::List => Some(Self::List),
+            Kind::Set => Some(Self::Set),
+            Kind::Hash => Some(Self::Hash),
+            Kind::SortedSet => Some(Self::SortedSet),
+            Kind::String | Kind::Stream => None,
+        }
+    }
+
+    /// Whether the value stands at a multiple of 8.
+    #[inline]
+    const fn is_aligned(self) -> bool {
+        self as u8 >= Self::List as u8
+    }
+
+    /// Where the value begins if the key ends at `key_end`.
+    #[inline]
+    const fn value_at(self, key_end: usize) -> usize {
+        if self.is_aligned() {
+            (key_end + (ALIGN - 1)) & !(ALIGN - 1)
+        } else {
+            key_end
+        }
+    }
 }
 
 /// The first word of an entry.
@@ -72,6 +116,8 @@ impl Header {
     const LONG_KEY: u64 = 1 << 5;
     /// A short string that was changed in place, so that it is `raw` though it could be `embstr`.
     const RAW: u64 = 1 << 6;
+    /// A hash some of whose fields expire, and which its store lists as such.
+    const FIELDS_EXPIRE: u64 = 1 << 7;
     const CLOCK_SHIFT: u32 = 8;
     const CLOCK_MASK: u64 = 0x00ff_ffff;
     const KEY_SHIFT: u32 = 32;
@@ -82,7 +128,12 @@ impl Header {
         match self.0 & Self::FORM_MASK {
             0 => Form::Int,
             1 => Form::Embedded,
-            _ => Form::Heap,
+            2 => Form::Heap,
+            3 => Form::List,
+            4 => Form::Set,
+            5 => Form::Hash,
+            6 => Form::SortedSet,
+            _ => Form::Taken,
         }
     }
 
@@ -135,6 +186,7 @@ impl Header {
             Form::Int => size_of::<i64>(),
             Form::Embedded => self.embedded(),
             Form::Heap => HEAP_PARTS,
+            Form::List | Form::Set | Form::Hash | Form::SortedSet | Form::Taken => COLLECTION,
         }
     }
 }
@@ -148,6 +200,8 @@ pub(crate) enum NewValue<'a> {
     Embedded { bytes: &'a [u8], len: usize, raw: bool },
     /// Bytes that keep their own allocation.
     Heap(Buffer),
+    /// A collection.
+    Collection(Collection),
 }
 
 impl<'a> NewValue<'a> {
@@ -193,27 +247,38 @@ impl<'a> NewValue<'a> {
             Self::Int(_) => size_of::<i64>(),
             Self::Embedded { len, .. } => *len,
             Self::Heap(_) => HEAP_PARTS,
+            Self::Collection(_) => COLLECTION,
+        }
+    }
+
+    #[inline]
+    fn form(&self) -> Form {
+        match self {
+            Self::Int(_) => Form::Int,
+            Self::Embedded { .. } => Form::Embedded,
+            Self::Heap(_) => Form::Heap,
+            Self::Collection(Collection::List(_)) => Form::List,
+            Self::Collection(Collection::Set(_)) => Form::Set,
+            Self::Collection(Collection::Hash(_)) => Form::Hash,
+            Self::Collection(Collection::SortedSet(_)) => Form::SortedSet,
         }
     }
 
     #[inline]
     fn header_bits(&self) -> u64 {
-        match self {
-            Self::Int(_) => Form::Int as u64,
-            Self::Embedded { len, raw, .. } => {
-                debug_assert!(*len <= EMBEDDED_MAX);
-                Form::Embedded as u64
-                    | (u64::from(*raw) * Header::RAW)
-                    | ((*len as u64) << Header::VALUE_SHIFT)
-            }
-            Self::Heap(_) => Form::Heap as u64,
-        }
+        let form = self.form() as u64;
+        let Self::Embedded { len, raw, .. } = self else {
+            return form;
+        };
+        debug_assert!(*len <= EMBEDDED_MAX);
+        form | (u64::from(*raw) * Header::RAW) | ((*len as u64) << Header::VALUE_SHIFT)
     }
 
     /// Writes the value's bytes.
     ///
     /// # Safety
-    /// [`NewValue::size`] bytes may be written at `at`, and nothing there needs to be dropped.
+    /// [`NewValue::size`] bytes may be written at `at`, which is aligned to 8 for a collection, and nothing there needs
+    /// to be dropped.
     #[inline]
     unsafe fn write(self, at: NonNull<u8>) {
         // SAFETY: what is written is as long as `size` says; `bytes` are borrowed, so they do not overlap memory that
@@ -229,7 +294,20 @@ impl<'a> NewValue<'a> {
                     }
                 }
                 Self::Heap(buffer) => write_buffer(at, buffer),
+                Self::Collection(Collection::List(list)) => at.cast().write(list),
+                Self::Collection(Collection::Set(set)) => at.cast().write(set),
+                Self::Collection(Collection::Hash(hash)) => at.cast().write(hash),
+                Self::Collection(Collection::SortedSet(set)) => at.cast().write(set),
             }
+        }
+    }
+}
+
+impl From<Detached> for NewValue<'_> {
+    fn from(value: Detached) -> Self {
+        match value {
+            Detached::Bytes(buffer) => Self::Heap(buffer),
+            Detached::Collection(collection) => Self::Collection(collection),
         }
     }
 }
@@ -271,32 +349,39 @@ unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
     }
 }
 
-/// The size of an entry with these parts.
+/// The size of an entry whose key ends at `key_end`.
 #[inline]
-fn total(key_at: usize, key_len: usize, value_size: usize) -> usize {
-    (key_at + key_len + value_size + (ALIGN - 1)) & !(ALIGN - 1)
+fn total(key_end: usize, form: Form, value_size: usize) -> usize {
+    (form.value_at(key_end) + value_size + (ALIGN - 1)) & !(ALIGN - 1)
 }
 
 /// A bare pointer to an entry: what tables hold. Whoever made it from an [`EntryBox`] must make it one again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryPtr(NonNull<u8>);
 
-impl EntryPtr {
-    /// The address as tables store it; the low three bits are zero.
+// SAFETY: entries are allocated with an alignment of 8, and pointers to them compare as addresses.
+unsafe impl Keyed for EntryPtr {
     #[inline]
-    pub(crate) fn as_ptr(self) -> NonNull<u8> {
+    fn as_ptr(self) -> NonNull<u8> {
         self.0
     }
 
-    /// The inverse of [`EntryPtr::as_ptr`].
-    ///
-    /// # Safety
-    /// `ptr` came from there.
     #[inline]
-    pub(crate) unsafe fn from_ptr(ptr: NonNull<u8>) -> Self {
+    unsafe fn from_ptr(ptr: NonNull<u8>) -> Self {
         Self(ptr)
     }
 
+    #[inline]
+    unsafe fn key<'a>(self) -> &'a [u8] {
+        // SAFETY: the entry is alive and its key never changes.
+        unsafe {
+            let header = self.header();
+            std::slice::from_raw_parts(self.0.add(header.key_at()).as_ptr(), self.key_len(header))
+        }
+    }
+}
+
+impl EntryPtr {
     /// # Safety
     /// Here and in all methods below: the entry is alive, and nobody holds a reference that conflicts with the access.
     #[inline]
@@ -323,30 +408,24 @@ impl EntryPtr {
     #[inline]
     unsafe fn value_at(self, header: Header) -> NonNull<u8> {
         // SAFETY: the value follows the key within the allocation.
-        unsafe { self.0.add(header.key_at() + self.key_len(header)) }
+        unsafe { self.0.add(header.form().value_at(self.key_end(header))) }
+    }
+
+    /// Where the key ends.
+    #[inline]
+    unsafe fn key_end(self, header: Header) -> usize {
+        // SAFETY: the entry is alive.
+        header.key_at() + unsafe { self.key_len(header) }
     }
 
     #[inline]
     unsafe fn total(self, header: Header) -> usize {
         // SAFETY: the entry is alive.
         total(
-            header.key_at(),
-            unsafe { self.key_len(header) },
+            unsafe { self.key_end(header) },
+            header.form(),
             header.value_size(),
         )
-    }
-
-    /// The key.
-    ///
-    /// # Safety
-    /// See [`EntryPtr::header`]; `'a` must not outlive the entry.
-    #[inline]
-    pub(crate) unsafe fn key<'a>(self) -> &'a [u8] {
-        // SAFETY: the entry is alive and its key never changes.
-        unsafe {
-            let header = self.header();
-            std::slice::from_raw_parts(self.0.add(header.key_at()).as_ptr(), self.key_len(header))
-        }
     }
 
     /// Borrows the entry.
@@ -374,14 +453,14 @@ impl EntryPtr {
         // SAFETY: the entry is alive.
         let tail = unsafe {
             let header = self.header();
-            header.key_at() + self.key_len(header) + header.value_size() - HEADER
+            header.form().value_at(self.key_end(header)) + header.value_size() - HEADER
         };
         std::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), tail) as *mut Entry
     }
 
     /// Gives the entry another value, and another expiry if it has one, if it is of the right size for that: the same
     /// size class as before, and an expiry before if there is to be one after. Otherwise the value comes back.
-    /// Returns a heap value that was replaced.
+    /// Returns what stood outside of the entry and was replaced.
     ///
     /// # Safety
     /// See [`EntryPtr::as_mut`].
@@ -390,42 +469,52 @@ impl EntryPtr {
         self,
         expiry: Option<i64>,
         value: NewValue<'v>,
-    ) -> Result<Option<Buffer>, NewValue<'v>> {
+    ) -> Result<Option<Detached>, NewValue<'v>> {
         // SAFETY: the entry is alive and ours; the class of the allocation stays that of the size the header tells.
         unsafe {
             let header = self.header();
-            let key_len = self.key_len(header);
-            let old_total = total(header.key_at(), key_len, header.value_size());
-            let new_total = total(header.key_at(), key_len, value.size());
+            let key_end = self.key_end(header);
+            let old_total = total(key_end, header.form(), header.value_size());
+            let new_total = total(key_end, value.form(), value.size());
             let fits = old_total == new_total || usable_size(old_total) == usable_size(new_total);
             if !fits || header.has(Header::EXPIRES) != expiry.is_some() {
                 return Err(value);
             }
-            let replaced = self.take_heap(header);
+            let replaced = self.detach(header);
             if let Some(at) = expiry {
                 self.0.add(HEADER).cast::<i64>().write(at);
             }
-            self.set_header(header.with_value(&value));
+            let header = header.with_value(&value);
+            self.set_header(header);
             value.write(self.value_at(header));
             Ok(replaced)
         }
     }
 
-    /// Takes a heap value out and leaves an empty one.
+    /// Takes out a value that stands outside of the entry and leaves nothing that needs to be dropped.
     ///
     /// # Safety
     /// See [`EntryPtr::as_mut`]; `header` is the entry's.
     #[inline]
-    unsafe fn take_heap(self, header: Header) -> Option<Buffer> {
-        if header.form() != Form::Heap {
-            return None;
-        }
-        // SAFETY: the form says that a buffer's parts are there; an empty buffer replaces what is taken.
+    unsafe fn detach(self, header: Header) -> Option<Detached> {
+        // SAFETY: the form says what is there; it is moved out once, since what is left has another form or is an empty
+        // buffer.
         unsafe {
             let at = self.value_at(header);
-            let buffer = ManuallyDrop::into_inner(read_buffer(at));
-            write_buffer(at, Buffer::new());
-            Some(buffer)
+            let collection = match header.form() {
+                Form::Int | Form::Embedded | Form::Taken => return None,
+                Form::Heap => {
+                    let buffer = ManuallyDrop::into_inner(read_buffer(at));
+                    write_buffer(at, Buffer::new());
+                    return Some(Detached::Bytes(buffer));
+                }
+                Form::List => Collection::List(at.cast().read()),
+                Form::Set => Collection::Set(at.cast().read()),
+                Form::Hash => Collection::Hash(at.cast().read()),
+                Form::SortedSet => Collection::SortedSet(at.cast().read()),
+            };
+            self.set_header(Header(header.0 & !Header::FORM_MASK | Form::Taken as u64));
+            Some(Detached::Collection(collection))
         }
     }
 
@@ -438,8 +527,8 @@ impl EntryPtr {
         // SAFETY: the entry is alive and ours; the borrowed key and bytes end before it changes again.
         unsafe {
             let header = self.header();
-            let value = match self.take_heap(header) {
-                Some(buffer) => NewValue::Heap(buffer),
+            let value = match self.detach(header) {
+                Some(value) => value.into(),
                 None => self.as_ref().embedded_value(),
             };
             EntryBox::new(key.unwrap_or_else(|| self.key()), clock, expiry, value)
@@ -457,7 +546,6 @@ impl EntryPtr {
             let header = self.header();
             let at = self.value_at(header);
             match header.form() {
-                Form::Int => false,
                 Form::Heap => {
                     let mut buffer = ManuallyDrop::into_inner(read_buffer(at));
                     if buffer.len() < len {
@@ -469,9 +557,9 @@ impl EntryPtr {
                 Form::Embedded => {
                     let old = header.embedded();
                     let new = old.max(len);
-                    let key_len = self.key_len(header);
-                    let new_total = total(header.key_at(), key_len, new);
-                    let old_total = total(header.key_at(), key_len, old);
+                    let key_end = self.key_end(header);
+                    let new_total = total(key_end, Form::Embedded, new);
+                    let old_total = total(key_end, Form::Embedded, old);
                     if new > EMBEDDED_MAX || usable_size(old_total) != usable_size(new_total) {
                         return false;
                     }
@@ -484,6 +572,7 @@ impl EntryPtr {
                     self.set_header(header.with_value(&value));
                     true
                 }
+                _ => false,
             }
         }
     }
@@ -523,8 +612,14 @@ impl Entry {
 
     #[inline]
     fn value_bytes(&self) -> &[u8] {
+        &self.tail[self.value_start()..]
+    }
+
+    /// Where the value begins in `tail`. What is a multiple of 8 there is one in the entry, whose header has 8 bytes.
+    #[inline]
+    fn value_start(&self) -> usize {
         let (at, len) = self.key_span();
-        &self.tail[at + len..]
+        self.header.form().value_at(at + len)
     }
 
     /// The type of the value.
@@ -532,7 +627,11 @@ impl Entry {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.header.form() {
-            Form::Int | Form::Embedded | Form::Heap => Kind::String,
+            Form::Int | Form::Embedded | Form::Heap | Form::Taken => Kind::String,
+            Form::List => Kind::List,
+            Form::Set => Kind::Set,
+            Form::Hash => Kind::Hash,
+            Form::SortedSet => Kind::SortedSet,
         }
     }
 
@@ -544,7 +643,7 @@ impl Entry {
             Form::Embedded if self.header.embedded() <= EMBSTR_MAX && !self.header.has(Header::RAW) => {
                 Encoding::EmbStr
             }
-            Form::Embedded | Form::Heap => Encoding::Raw,
+            _ => self.collection().map_or(Encoding::Raw, |value| value.encoding()),
         }
     }
 
@@ -552,12 +651,59 @@ impl Entry {
     #[inline]
     #[must_use]
     pub fn string(&self) -> Option<StringRef<'_>> {
-        let bytes = self.value_bytes();
-        Some(match self.header.form() {
-            Form::Int => StringRef::Int(self.int()),
-            Form::Embedded => StringRef::Bytes(bytes),
-            Form::Heap => StringRef::Bytes(self.heap()),
-        })
+        match self.header.form() {
+            Form::Int => Some(StringRef::Int(self.int())),
+            Form::Embedded => Some(StringRef::Bytes(self.value_bytes())),
+            Form::Heap => Some(StringRef::Bytes(self.heap())),
+            _ => None,
+        }
+    }
+
+    /// The collection, if the value is one of this type.
+    #[inline]
+    #[must_use]
+    pub fn get<T: InPlace>(&self) -> Option<&T> {
+        const { assert!(size_of::<T>() <= COLLECTION && align_of::<T>() <= ALIGN) };
+        if Form::of(T::KIND) != Some(self.header.form()) {
+            return None;
+        }
+        // SAFETY: the form says that a value of the type is there, aligned; it is borrowed as the entry is.
+        Some(unsafe { NonNull::from(self.value_bytes()).cast::<T>().as_ref() })
+    }
+
+    /// The collection, if the value is one of this type, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn get_mut<T: InPlace>(&mut self) -> Option<&mut T> {
+        const { assert!(size_of::<T>() <= COLLECTION && align_of::<T>() <= ALIGN) };
+        if Form::of(T::KIND) != Some(self.header.form()) {
+            return None;
+        }
+        let start = self.value_start();
+        // SAFETY: as for `get`, and the entry is borrowed mutably.
+        Some(unsafe { NonNull::from(&mut self.tail[start..]).cast::<T>().as_mut() })
+    }
+
+    /// The collection, if the value is one of any type.
+    #[inline]
+    #[must_use]
+    pub fn collection(&self) -> Option<CollectionRef<'_>> {
+        None.or_else(|| self.get().map(CollectionRef::List))
+            .or_else(|| self.get().map(CollectionRef::Set))
+            .or_else(|| self.get().map(CollectionRef::Hash))
+            .or_else(|| self.get().map(CollectionRef::SortedSet))
+    }
+
+    /// Whether the store lists this hash among those with fields that expire.
+    #[inline]
+    pub(crate) fn lists_fields(&self) -> bool {
+        self.header.has(Header::FIELDS_EXPIRE)
+    }
+
+    /// Notes whether the store lists this hash among those with fields that expire.
+    #[inline]
+    pub(crate) fn set_lists_fields(&mut self, listed: bool) {
+        self.header.0 = self.header.0 & !Header::FIELDS_EXPIRE | u64::from(listed) * Header::FIELDS_EXPIRE;
     }
 
     #[inline]
@@ -584,17 +730,17 @@ impl Entry {
     /// The bytes of a string that is not an integer, to be changed in place.
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        let (at, len) = self.key_span();
+        let start = self.value_start();
         match self.header.form() {
-            Form::Int => None,
-            Form::Embedded => Some(&mut self.tail[at + len..]),
+            Form::Embedded => Some(&mut self.tail[start..]),
             // SAFETY: as for `heap`; the bytes belong to the entry, which is borrowed mutably.
             Form::Heap => unsafe {
-                let at = NonNull::from(&mut self.tail[at + len..]).cast::<u8>();
+                let at = NonNull::from(&mut self.tail[start..]).cast::<u8>();
                 let ptr = at.cast::<NonNull<u8>>().read_unaligned();
                 let len = at.cast::<usize>().add(1).read_unaligned();
                 Some(std::slice::from_raw_parts_mut(ptr.as_ptr(), len))
             },
+            _ => None,
         }
     }
 
@@ -602,7 +748,7 @@ impl Entry {
     fn embedded_value(&self) -> NewValue<'_> {
         match self.header.form() {
             Form::Int => NewValue::Int(self.int()),
-            Form::Embedded | Form::Heap => {
+            _ => {
                 let bytes = self.value_bytes();
                 NewValue::Embedded {
                     bytes,
@@ -654,23 +800,27 @@ impl Entry {
         self.header = self.header.with_clock(clock);
     }
 
-    /// Bytes allocated for the entry and its value, by size class; the table's share is not in it.
+    /// Bytes allocated for the entry and its value, by size class; the table's share is not in it. O(1) but for large
+    /// collections, which estimate.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let heap = if self.header.form() == Form::Heap {
-            self.heap_capacity()
-        } else {
-            0
-        };
-        usable_size(size_of_val(self)) + heap
+        usable_size(size_of_val(self)) + self.outside_memory()
     }
 
     /// Bytes allocated outside the entry.
-    pub(crate) fn heap_memory(&self) -> usize {
-        if self.header.form() == Form::Heap {
-            self.heap_capacity()
-        } else {
-            0
+    fn outside_memory(&self) -> usize {
+        match self.collection() {
+            Some(value) => value.memory(),
+            None if self.header.form() == Form::Heap => self.heap_capacity(),
+            None => 0,
+        }
+    }
+
+    /// Whether freeing it takes long enough to be done in slices.
+    pub(crate) fn is_large(&self) -> bool {
+        match self.collection() {
+            Some(value) => value.free_cost() > crate::release::COLLECTION_MIN,
+            None => self.header.form() == Form::Heap && self.heap_capacity() > crate::release::BUFFER_MIN,
         }
     }
 
@@ -713,7 +863,8 @@ impl EntryBox {
         let expiry_bits = if expiry.is_some() { Header::EXPIRES } else { 0 };
         let header = Header(key_bits | expiry_bits | value.header_bits()).with_clock(clock);
         let key_at = header.key_at();
-        let ptr = alloc(total(key_at, key.len(), value.size()), ALIGN);
+        let key_end = key_at + key.len();
+        let ptr = alloc(total(key_end, value.form(), value.size()), ALIGN);
         // SAFETY: the allocation holds header, expiry, key length, key and value in this order, as `total` counted.
         unsafe {
             ptr.cast::<Header>().write(header);
@@ -725,7 +876,8 @@ impl EntryBox {
             }
             ptr.add(key_at)
                 .copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
-            value.write(ptr.add(key_at + key.len()));
+            let form = value.form();
+            value.write(ptr.add(form.value_at(key_end)));
         }
         Self(EntryPtr(ptr))
     }
@@ -757,19 +909,20 @@ impl EntryBox {
         unsafe { self.0.rebuild(Some(key), clock, self.expiry()) }
     }
 
-    /// Takes the buffer of a heap value, leaving it empty.
-    pub(crate) fn take_heap(&mut self) -> Option<Buffer> {
+    /// Takes what stands outside of the entry, which then is good for dropping only.
+    pub(crate) fn detach(self) -> Option<Detached> {
         // SAFETY: we own the entry, and the header is its own.
-        unsafe { self.0.take_heap(self.0.header()) }
+        unsafe { self.0.detach(self.0.header()) }
     }
 }
 
 impl Entry {
     /// A copy of the entry and all it holds. O(size).
     pub(crate) fn duplicate(&self) -> EntryBox {
-        let value = match self.header.form() {
-            Form::Heap => NewValue::Heap(Buffer::from(self.heap())),
-            Form::Int | Form::Embedded => self.embedded_value(),
+        let value = match self.collection() {
+            Some(value) => NewValue::Collection(value.duplicate()),
+            None if self.header.form() == Form::Heap => NewValue::Heap(Buffer::from(self.heap())),
+            None => self.embedded_value(),
         };
         EntryBox::new(self.key(), self.clock(), self.expiry(), value)
     }
@@ -781,6 +934,7 @@ impl Entry {
             Form::Int => format_int(self.int(), &mut scratch),
             Form::Embedded => self.value_bytes(),
             Form::Heap => self.heap(),
+            _ => &[],
         };
         let len = len.max(bytes.len());
         EntryBox::new(self.key(), self.clock(), self.expiry(), NewValue::raw(bytes, len))
@@ -812,8 +966,9 @@ impl Drop for EntryBox {
         // SAFETY: we own the entry; its size class is that of the size the header tells.
         unsafe {
             let header = self.0.header();
-            drop(self.0.take_heap(header));
-            dealloc(self.0.0, self.0.total(header), ALIGN);
+            let size = self.0.total(header);
+            drop(self.0.detach(header));
+            dealloc(self.0.0, size, ALIGN);
         }
     }
 }
@@ -897,7 +1052,7 @@ mod tests {
             let Ok(Some(old)) = entry.assign(None, value) else {
                 panic!("24 bytes fit where 3 words were")
             };
-            assert_eq!(old.len(), 5000);
+            assert!(matches!(old, Detached::Bytes(bytes) if bytes.len() == 5000));
             let Err(_) = entry.assign(None, NewValue::string(&[1; 400])) else {
                 panic!("400 bytes do not")
             };

@@ -11,6 +11,8 @@
 //! its invariants in its header and offers a safe face to the rest.
 
 pub mod algorithm;
+pub mod element;
+pub mod encoding;
 pub mod entry;
 pub mod glob;
 pub mod key;

@@ -10,6 +10,9 @@
 //! Invariant: what was allocated with a size and an alignment is freed with the same alignment and a size of the
 //! same size class. Within that, memory may be freed by any thread.
 
+pub(crate) mod boxed;
+pub(crate) mod compact;
+pub(crate) mod compact_vec;
 #[cfg(not(miri))]
 mod global;
 

@@ -3,29 +3,32 @@
 //! Freeing a flushed database or a value of hundreds of megabytes at once would be a pause. It waits here instead, still
 //! counted as memory, and goes piece by piece whenever the owner calls [`Garbage::release`].
 //!
-//! Bounds: a store comes here only when it holds more than [`STORE_MIN`] entries and a value only when it is larger than
-//! [`VALUE_MIN`]; what is smaller is freed on the spot. So the queues are far smaller than what they refer to.
+//! Bounds: a store comes here only when it holds more than [`STORE_MIN`] entries, a string only when it is larger than
+//! [`BUFFER_MIN`], a collection only when it is made of more than [`COLLECTION_MIN`] allocations; what is smaller is freed
+//! on the spot. So the queues are far smaller than what they refer to.
 
 use std::collections::VecDeque;
 
 use crate::entry::EntryBox;
 use crate::keyspace::store::{Displaced, Store};
-use crate::memory::Buffer;
+use crate::value::Detached;
 
-/// Values up to this size, in bytes, are freed on the spot.
-const VALUE_MIN: usize = 64 << 10;
+/// Strings up to this size, in bytes, are freed on the spot.
+pub(crate) const BUFFER_MIN: usize = 64 << 10;
+/// Collections of up to about this many allocations are freed on the spot.
+pub(crate) const COLLECTION_MIN: usize = 64;
 /// Stores of up to this many entries are freed on the spot.
 const STORE_MIN: usize = 1024;
-/// A large value is freed in slices of this size.
-const VALUE_SLICE: usize = 1 << 20;
-/// What a slice costs in units of the budget, in which a small entry is one.
-const VALUE_SLICE_COST: usize = 64;
+/// A large string is freed in slices of this size, in bytes.
+const BUFFER_SLICE: usize = 1 << 20;
+/// What such a slice costs in units of the budget, in which a small entry is one.
+const BUFFER_SLICE_COST: usize = 64;
 
 /// What one database has given up and not yet freed.
 #[derive(Default)]
 pub(crate) struct Garbage {
     stores: VecDeque<Store>,
-    buffers: VecDeque<Buffer>,
+    values: VecDeque<Detached>,
     /// Entries in `stores`.
     entries: usize,
 }
@@ -34,7 +37,7 @@ impl Garbage {
     /// How many objects wait: entries of flushed stores and large values.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
-        self.entries + self.buffers.len()
+        self.entries + self.values.len()
     }
 
     /// Frees a store, later if it is large.
@@ -46,11 +49,9 @@ impl Garbage {
     }
 
     /// Frees an entry; its value later if it is large.
-    pub(crate) fn push_entry(&mut self, mut entry: EntryBox) {
-        if entry.heap_memory() > VALUE_MIN
-            && let Some(buffer) = entry.take_heap()
-        {
-            self.buffers.push_back(buffer);
+    pub(crate) fn push_entry(&mut self, entry: EntryBox) {
+        if entry.is_large() {
+            self.values.extend(entry.detach());
         }
     }
 
@@ -60,9 +61,9 @@ impl Garbage {
         match displaced {
             Displaced::Nothing => {}
             Displaced::Entry(entry) => self.push_entry(entry),
-            Displaced::Buffer(buffer) => {
-                if buffer.capacity() > VALUE_MIN {
-                    self.buffers.push_back(buffer);
+            Displaced::Value(value) => {
+                if value.is_large() {
+                    self.values.push_back(value);
                 }
             }
         }
@@ -72,24 +73,36 @@ impl Garbage {
     pub(crate) fn release(&mut self, budget: usize) -> usize {
         let mut left = budget;
         while left > 0 && self.pending() > 0 {
-            let cost = if self.buffers.is_empty() {
+            let cost = if self.values.is_empty() {
                 self.release_bucket()
             } else {
-                self.release_value()
+                self.release_value(left)
             };
             left = left.saturating_sub(cost);
         }
         left
     }
 
-    /// Frees a slice of the first value.
-    fn release_value(&mut self) -> usize {
-        if let Some(buffer) = self.buffers.front_mut()
-            && (buffer.capacity() <= VALUE_SLICE || !buffer.trim(VALUE_SLICE))
-        {
-            self.buffers.pop_front();
+    /// Frees a slice of the first value, a collection's to the value of about `budget`.
+    fn release_value(&mut self, budget: usize) -> usize {
+        let (cost, more) = match self.values.front_mut() {
+            Some(Detached::Bytes(buffer)) => {
+                let more = buffer.capacity() > BUFFER_SLICE && buffer.trim(BUFFER_SLICE);
+                (BUFFER_SLICE_COST, more)
+            }
+            Some(Detached::Collection(value)) => {
+                let freed = value.drain(budget);
+                (
+                    freed.max(1),
+                    freed > 0 && value.as_ref().free_cost() > COLLECTION_MIN,
+                )
+            }
+            None => (1, false),
+        };
+        if !more {
+            self.values.pop_front();
         }
-        VALUE_SLICE_COST
+        cost
     }
 
     /// Frees a bucket of the first store.
@@ -98,11 +111,11 @@ impl Garbage {
             return 1;
         };
         let mut freed = 0;
-        let buffers = &mut self.buffers;
-        let more = store.drain(|mut entry| {
+        let values = &mut self.values;
+        let more = store.drain(|entry| {
             freed += 1;
-            if entry.heap_memory() > VALUE_MIN {
-                buffers.extend(entry.take_heap());
+            if entry.is_large() {
+                values.extend(entry.detach());
             }
         });
         self.entries -= freed;

@@ -15,6 +15,30 @@
 
 pub(crate) mod raw;
 
+use std::ptr::NonNull;
+
+/// A pointer to something that has a key: what a table can hold.
+///
+/// # Safety
+/// [`Keyed::as_ptr`] tells addresses whose three low bits are zero, and two pointers are equal if their addresses are.
+/// That the key stays what it is as long as a table holds the pointer is promised by whoever inserts it.
+pub(crate) unsafe trait Keyed: Copy + PartialEq {
+    /// The address as tables store it.
+    fn as_ptr(self) -> NonNull<u8>;
+
+    /// The inverse of [`Keyed::as_ptr`].
+    ///
+    /// # Safety
+    /// `ptr` came from there.
+    unsafe fn from_ptr(ptr: NonNull<u8>) -> Self;
+
+    /// The key.
+    ///
+    /// # Safety
+    /// What the pointer leads to is alive; `'a` must not outlive it.
+    unsafe fn key<'a>(self) -> &'a [u8];
+}
+
 /// Buckets in a segment: 64 KiB.
 pub(crate) const SEGMENT_BUCKETS: u32 = 1024;
 

@@ -1,10 +1,19 @@
 //! What a key can hold, as the rest of the program sees it: type names, strings, detached values.
 
+mod collection;
+pub mod hash;
+pub mod list;
+pub mod set;
+pub mod sorted_set;
+
 use std::fmt;
 
-use crate::entry::{EntryBox, NewValue};
+use crate::entry::{Entry, EntryBox, NewValue};
 use crate::memory::Buffer;
 use crate::number::parse_i64;
+
+pub(crate) use collection::Detached;
+pub use collection::{Collection, CollectionRef, InPlace};
 
 /// The type of a value, as TYPE names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +71,20 @@ pub enum Encoding {
     EmbStr,
     /// A longer string, or one that was changed in place.
     Raw,
+    /// A small list, set, hash or sorted set: all of it in one run of bytes.
+    Listpack,
+    /// A small hash some of whose fields expire.
+    ListpackEx,
+    /// A list in several runs of bytes.
+    Quicklist,
+    /// A set of integers.
+    Intset,
+    /// A large set or hash.
+    HashTable,
+    /// A large sorted set. It is a tree here, but this is the name that people know.
+    SkipList,
+    /// A stream.
+    Stream,
 }
 
 impl Encoding {
@@ -72,6 +95,13 @@ impl Encoding {
             Self::Int => "int",
             Self::EmbStr => "embstr",
             Self::Raw => "raw",
+            Self::Listpack => "listpack",
+            Self::ListpackEx => "listpackex",
+            Self::Quicklist => "quicklist",
+            Self::Intset => "intset",
+            Self::HashTable => "hashtable",
+            Self::SkipList => "skiplist",
+            Self::Stream => "stream",
         }
     }
 }
@@ -174,6 +204,12 @@ impl Owned {
         Self::new(NewValue::Heap(buffer), expiry)
     }
 
+    /// A collection.
+    #[must_use]
+    pub fn collection(value: Collection, expiry: Option<i64>) -> Self {
+        Self::new(NewValue::Collection(value), expiry)
+    }
+
     fn new(value: NewValue<'_>, expiry: Option<i64>) -> Self {
         Self {
             entry: EntryBox::new(b"", 0, expiry, value),
@@ -209,6 +245,12 @@ impl Owned {
     #[must_use]
     pub fn clock(&self) -> u32 {
         self.entry.clock()
+    }
+
+    /// The value itself.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// The string, if it is one.

@@ -529,27 +529,27 @@ directives! {
 
     /// Most fields of a hash kept in one block.
     hash_max_listpack_entries: u64 = 512,
-        Row::new("hash-max-listpack-entries").alias("hash-max-ziplist-entries").range(0, LONG).accepted(NOT_YET);
+        Row::new("hash-max-listpack-entries").alias("hash-max-ziplist-entries").range(0, LONG);
     /// Most bytes of a field or value in it.
     hash_max_listpack_value: u64 = 64,
-        Row::new("hash-max-listpack-value").alias("hash-max-ziplist-value").range(0, LONG).memory().accepted(NOT_YET);
+        Row::new("hash-max-listpack-value").alias("hash-max-ziplist-value").range(0, LONG).memory();
     /// Size of a list's blocks: elements if positive, else -1 to -5 for 4 to 64 KiB.
     list_max_listpack_size: i32 = -2,
-        Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT).accepted(NOT_YET);
+        Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT);
     /// Blocks at each end of a list that stay uncompressed; 0 compresses none.
-    list_compress_depth: u32 = 0, Row::new("list-compress-depth").accepted(NOT_YET);
+    list_compress_depth: u32 = 0, Row::new("list-compress-depth");
     /// Most integers of a set kept sorted in one block.
-    set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG).accepted(NOT_YET);
+    set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG);
     /// Most members of a set kept in one block.
-    set_max_listpack_entries: u64 = 128, Row::new("set-max-listpack-entries").range(0, LONG).accepted(NOT_YET);
+    set_max_listpack_entries: u64 = 128, Row::new("set-max-listpack-entries").range(0, LONG);
     /// Most bytes of a member in it.
-    set_max_listpack_value: u64 = 64, Row::new("set-max-listpack-value").range(0, LONG).accepted(NOT_YET);
+    set_max_listpack_value: u64 = 64, Row::new("set-max-listpack-value").range(0, LONG);
     /// Most members of a sorted set kept in one block.
     zset_max_listpack_entries: u64 = 128,
-        Row::new("zset-max-listpack-entries").alias("zset-max-ziplist-entries").range(0, LONG).accepted(NOT_YET);
+        Row::new("zset-max-listpack-entries").alias("zset-max-ziplist-entries").range(0, LONG);
     /// Most bytes of a member in it.
     zset_max_listpack_value: u64 = 64,
-        Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory().accepted(NOT_YET);
+        Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory();
     /// Most bytes of a sparse HyperLogLog.
     hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory().accepted(NOT_YET);
     /// Most bytes of a stream's block; 0 for no limit.

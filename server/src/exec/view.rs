@@ -1,5 +1,7 @@
 //! The databases that a command may touch: of one shard, or of several that were lent for it.
 
+mod collection;
+
 use rand::rngs::SmallRng;
 use shardis_cluster::slot::shard_of;
 use shardis_storage::entry::Entry;
@@ -185,6 +187,12 @@ impl<'a> View<'a> {
         result
     }
 
+    /// How keys, members and fields are hashed.
+    #[inline]
+    pub(crate) fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
     /// The partitions held.
     pub(crate) fn held(&mut self) -> &mut Held<'a> {
         &mut self.held
@@ -257,6 +265,11 @@ impl<'a> View<'a> {
 
     #[inline]
     fn look_up(&mut self, key: &Key<'_>, look: Look) -> Option<&Entry> {
+        self.look_up_with_rng(key, look).map(|(entry, _)| &*entry)
+    }
+
+    #[inline]
+    fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&mut Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
         let Partition {
             keyspace,
@@ -273,7 +286,7 @@ impl<'a> View<'a> {
                 if look.touches {
                     stamp.touch(entry, rng);
                 }
-                return Some(entry);
+                return Some((entry, rng));
             }
             Lookup::Missing => {}
             Lookup::Expired => note_expired(stamp, db, key, figures, expired, watches),

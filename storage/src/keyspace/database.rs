@@ -13,7 +13,7 @@ use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
 use crate::release::Garbage;
 use crate::table::TableStats;
-use crate::value::Owned;
+use crate::value::{Collection, CollectionRef, InPlace, Owned};
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -161,6 +161,63 @@ impl Database {
         entry.bytes_mut().unwrap_or_default()
     }
 
+    /// Sets a key to a collection, whatever it held. A key that existed keeps its access clock, a new one gets `clock`.
+    pub fn set_collection(
+        &mut self,
+        key: &Key<'_>,
+        value: Collection,
+        expiry: Expiry,
+        clock: u32,
+    ) -> &mut Entry {
+        self.set(key, NewValue::Collection(value), expiry, clock)
+    }
+
+    /// The entry of a key, expired or not, to be changed.
+    #[inline]
+    pub fn entry_mut(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
+        self.store.find_mut(key).map(|found| found.into_mut())
+    }
+
+    /// The entry of a key that is missing or holds a collection of type `T`; an empty one is made where it is missing.
+    /// What is still empty when the command ends must be removed: see [`Database::settle`].
+    #[inline]
+    pub fn entry_or_empty<T: InPlace>(&mut self, key: &Key<'_>, clock: u32) -> &mut Entry {
+        match self.store.find_or_vacant(key) {
+            Ok(found) => found.into_mut(),
+            Err(store) => {
+                let value = NewValue::Collection(T::default().into());
+                store.insert(key, EntryBox::new(key.bytes, clock, None, value))
+            }
+        }
+    }
+
+    /// To be called when a collection was changed: removes the key if nothing is left in it, and sees to it that a hash
+    /// with fields that expire is found by the active cycle. True if the key was removed.
+    #[inline]
+    pub fn settle(&mut self, key: &Key<'_>) -> bool {
+        let Some(found) = self.store.find_mut(key) else {
+            return false;
+        };
+        match found.entry().collection() {
+            Some(value) if value.is_empty() => {
+                drop(found.remove());
+                true
+            }
+            Some(CollectionRef::Hash(_)) => {
+                found.list_fields();
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// How many hashes have fields that expire.
+    #[inline]
+    #[must_use]
+    pub fn volatile_hashes(&self) -> usize {
+        self.store.fields_len()
+    }
+
     /// Removes a key and frees what it held; false if there is none.
     #[inline]
     pub fn remove(&mut self, key: &Key<'_>) -> bool {
@@ -304,6 +361,12 @@ impl Database {
     #[must_use]
     pub fn volatile_table_stats(&self) -> TableStats {
         self.store.volatile_stats()
+    }
+
+    /// Visits one bucket of the field index, which holds the hashes with fields that expire; begin with 0. Returns where
+    /// to go on, as a ring.
+    pub fn visit_volatile_hashes(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
+        self.store.visit_fields(index, visit)
     }
 
     /// Visits one bucket of the volatile index; returns where to go on.

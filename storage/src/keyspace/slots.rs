@@ -3,14 +3,18 @@
 //! The counts stand in a Fenwick tree, so that the slot of the n-th entry, which a uniform random choice needs, is found
 //! in 14 steps, as many as an insertion or removal takes to keep it up.
 
+use crate::entry::EntryPtr;
 use crate::key::SLOTS;
 use crate::memory::Array;
 use crate::table::TableStats;
 use crate::table::raw::RawTable;
 
+/// Every slot has its table, used or not: 768 KiB a database.
+const _: () = assert!(size_of::<RawTable<EntryPtr>>() <= 48);
+
 /// The tables of a database in cluster mode.
 pub(crate) struct SlotTables {
-    tables: Array<RawTable>,
+    tables: Array<RawTable<EntryPtr>>,
     counts: Fenwick,
     len: usize,
 }
@@ -30,14 +34,14 @@ impl SlotTables {
     }
 
     #[inline]
-    pub(crate) fn table(&self, slot: usize) -> &RawTable {
+    pub(crate) fn table(&self, slot: usize) -> &RawTable<EntryPtr> {
         &self.tables[slot]
     }
 
     /// A slot's table, to be changed; whoever adds or takes away entries tells by [`SlotTables::added`] and
     /// [`SlotTables::removed`].
     #[inline]
-    pub(crate) fn table_mut(&mut self, slot: usize) -> &mut RawTable {
+    pub(crate) fn table_mut(&mut self, slot: usize) -> &mut RawTable<EntryPtr> {
         &mut self.tables[slot]
     }
 

@@ -1,12 +1,14 @@
 //! UNSAFE: the entries of a database, and the two tables that point at them.
 //!
 //! Every entry is owned by the store. It is in the main table (or that of its slot), found by its key; if it has an
-//! expiry it is in the *volatile index* as well, a second table of the same kind, found by its address.
+//! expiry it is in the *volatile index* as well, a second table of the same kind, found by its address; and a hash some of
+//! whose fields expire is in the *field index*, a third.
 //!
 //! Invariants:
 //! - An entry in the main tables came from an [`EntryBox`] and becomes one again when it leaves them.
-//! - The volatile index holds just the entries of the main tables that have an expiry. What may change that (a new
-//!   entry, a removal, an entry that moves because it is rebuilt) happens here and changes both.
+//! - The volatile index holds just the entries of the main tables that have an expiry, the field index just those whose
+//!   header says so. What may change that (a new entry, a removal, an entry that moves because it is rebuilt) happens here
+//!   and changes all of them.
 //!
 //! References handed out borrow the store, so that an entry is not freed or moved under them.
 
@@ -17,9 +19,10 @@ use super::scan::SlotCursor;
 use super::slots::SlotTables;
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
 use crate::key::{Key, KeyHasher, SLOTS};
-use crate::memory::Buffer;
-use crate::table::TableStats;
 use crate::table::raw::{Position, RawTable};
+use crate::table::{Keyed, TableStats};
+use crate::value::Detached;
+use crate::value::hash::Hash;
 
 /// How a database arranges its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Layout {
 }
 
 enum Tables {
-    Single(RawTable),
+    Single(RawTable<EntryPtr>),
     /// The tables, once there is something to hold.
     PerSlot(Option<Box<SlotTables>>),
 }
@@ -39,14 +42,16 @@ enum Tables {
 /// The entries of one database.
 pub(crate) struct Store {
     tables: Tables,
-    volatile: RawTable,
+    volatile: RawTable<EntryPtr>,
+    /// Hashes some of whose fields expire.
+    fields: RawTable<EntryPtr>,
     hasher: KeyHasher,
 }
 
 /// What was displaced by a change and is still to be dropped, at once or later.
 pub(crate) enum Displaced {
     Nothing,
-    Buffer(Buffer),
+    Value(Detached),
     Entry(EntryBox),
 }
 
@@ -59,6 +64,7 @@ impl Store {
         Self {
             tables,
             volatile: RawTable::new(),
+            fields: RawTable::new(),
             hasher,
         }
     }
@@ -86,7 +92,7 @@ impl Store {
     }
 
     #[inline]
-    fn table(&self, slot: u16) -> Option<&RawTable> {
+    fn table(&self, slot: u16) -> Option<&RawTable<EntryPtr>> {
         match &self.tables {
             Tables::Single(table) => Some(table),
             Tables::PerSlot(slots) => slots.as_ref().map(|slots| slots.table(usize::from(slot) % SLOTS)),
@@ -94,7 +100,7 @@ impl Store {
     }
 
     #[inline]
-    fn table_mut(&mut self, slot: u16) -> &mut RawTable {
+    fn table_mut(&mut self, slot: u16) -> &mut RawTable<EntryPtr> {
         match &mut self.tables {
             Tables::Single(table) => table,
             Tables::PerSlot(slots) => slots
@@ -160,8 +166,38 @@ impl Store {
             // SAFETY: as above.
             unsafe { self.volatile.insert(key.hash, ptr, &hasher) };
         }
+        self.list_fields(key.hash, ptr);
         // SAFETY: alive, and borrowed with the store.
         unsafe { ptr.as_mut() }
+    }
+
+    /// Brings the field index up to date with an entry of the main tables that may have fields that expire.
+    #[inline]
+    fn list_fields(&mut self, hash: u64, entry: EntryPtr) {
+        // SAFETY: the entry is alive, and the store is borrowed mutably.
+        let found = unsafe { entry.as_mut() };
+        let expire = found
+            .get::<Hash>()
+            .is_some_and(|hash| hash.next_expiry().is_some());
+        if expire == found.lists_fields() {
+            return;
+        }
+        found.set_lists_fields(expire);
+        if expire {
+            let hasher = self.hasher;
+            // SAFETY: the hash is that of the key; the entry leaves the index before it is freed.
+            unsafe { self.fields.insert(hash, entry, &hasher) };
+        } else {
+            self.unlist_fields(hash, entry);
+        }
+    }
+
+    /// Takes an entry out of the field index.
+    fn unlist_fields(&mut self, hash: u64, entry: EntryPtr) {
+        let position = self.fields.find_entry(hash, entry);
+        let position = position.expect("the field index holds every entry whose header says so");
+        // SAFETY: the position was found just now.
+        unsafe { self.fields.remove(position) };
     }
 
     /// Takes an entry out of the volatile index.
@@ -270,8 +306,12 @@ impl Store {
             if expires {
                 self.unlist(self.hasher.hash(key), entry);
             }
+            // SAFETY: as above.
+            if unsafe { entry.as_ref() }.lists_fields() {
+                self.unlist_fields(self.hasher.hash(key), entry);
+            }
         });
-        // The volatile index of the new store stays empty: nothing looks at it there but `drain`.
+        // The indexes of the new store stay empty: nothing looks at them there but `drain`.
         detached.tables = Tables::Single(table);
         Some(detached)
     }
@@ -301,6 +341,19 @@ impl Store {
     pub(crate) fn visit_volatile(&self, index: u32, mut visit: impl FnMut(&Entry)) -> u32 {
         // SAFETY: entries in the index are entries of the main tables, alive.
         self.volatile
+            .visit_from(index, |entry| visit(unsafe { entry.as_ref() }))
+    }
+
+    /// How many hashes have fields that expire.
+    #[inline]
+    pub(crate) fn fields_len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Visits one bucket of the field index as a ring; returns where to go on.
+    pub(crate) fn visit_fields(&self, index: u32, mut visit: impl FnMut(&Entry)) -> u32 {
+        // SAFETY: entries in the index are entries of the main tables, alive.
+        self.fields
             .visit_from(index, |entry| visit(unsafe { entry.as_ref() }))
     }
 
@@ -342,6 +395,10 @@ impl Store {
         // The index goes first: at no time does it point at what is freed.
         if self.volatile.len() > 0 {
             self.volatile.drain_bucket(|_| {});
+            return true;
+        }
+        if self.fields.len() > 0 {
+            self.fields.drain_bucket(|_| {});
             return true;
         }
         // SAFETY: the entry leaves the only table that has it and is handed on.
@@ -398,17 +455,29 @@ impl<'a> Occupied<'a> {
     /// Gives the key another value and expiry: in place if the size allows, else by an entry that takes the place of
     /// this one. The access clock stays.
     #[inline]
-    pub(crate) fn assign(self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
+    pub(crate) fn assign(mut self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
+        if self.entry().lists_fields() {
+            self.store.unlist_fields(self.hash, self.entry);
+            self.entry_mut().set_lists_fields(false);
+        }
         // SAFETY: the store is borrowed mutably.
         match unsafe { self.entry.assign(expiry, value) } {
-            Ok(None) => (self.into_mut(), Displaced::Nothing),
-            Ok(Some(buffer)) => (self.into_mut(), Displaced::Buffer(buffer)),
+            Ok(replaced) => {
+                self.store.list_fields(self.hash, self.entry);
+                let displaced = replaced.map_or(Displaced::Nothing, Displaced::Value);
+                (self.into_mut(), displaced)
+            }
             Err(value) => {
                 let new = EntryBox::new(self.entry().key(), self.entry().clock(), expiry, value);
                 let (entry, old) = self.replace(new);
                 (entry, Displaced::Entry(old))
             }
         }
+    }
+
+    /// Brings the field index up to date after a change of the value.
+    pub(crate) fn list_fields(self) {
+        self.store.list_fields(self.hash, self.entry);
     }
 
     /// Sets or clears the expiry.
@@ -467,6 +536,11 @@ impl<'a> Occupied<'a> {
             (false, true) => unsafe { store.volatile.insert(self.hash, new, &hasher) },
             (false, false) => {}
         }
+        // SAFETY: the old entry is alive until it is handed out.
+        if unsafe { self.entry.as_ref() }.lists_fields() {
+            store.unlist_fields(self.hash, self.entry);
+        }
+        store.list_fields(self.hash, new);
         // SAFETY: no table has the old entry any more; the new one is borrowed with the store.
         unsafe { (new.as_mut(), EntryBox::from_ptr(self.entry)) }
     }
@@ -475,6 +549,9 @@ impl<'a> Occupied<'a> {
     pub(crate) fn remove(self) -> EntryBox {
         if self.entry().expiry().is_some() {
             self.store.unlist(self.hash, self.entry);
+        }
+        if self.entry().lists_fields() {
+            self.store.unlist_fields(self.hash, self.entry);
         }
         // SAFETY: the position was found in this table, which has not changed since.
         unsafe { self.store.table_mut(self.slot).remove(self.position) };

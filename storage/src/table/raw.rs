@@ -1,5 +1,8 @@
 //! UNSAFE: buckets of tagged pointers to entries, grown by linear hashing.
 //!
+//! What an entry is the table leaves open: anything [`Keyed`], a pointer that leads to a key. The keyspace's entries are,
+//! and the elements of large collections.
+//!
 //! ```text
 //!  a bucket: 64 bytes, one cache line           a place: 8 bytes
 //! +----+----+----+----+----+----+----+----+    +-----------+------------------------------+---+
@@ -18,13 +21,13 @@
 //!
 //! The table never owns an entry. Dropped, it frees its buckets only.
 
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::{SEGMENT_BUCKETS, TableStats, advance};
-use crate::entry::EntryPtr;
+use super::{Keyed, SEGMENT_BUCKETS, TableStats, advance};
 use crate::key::KeyHasher;
 use crate::memory::{Zeroed, alloc, dealloc, usable_size};
 
@@ -53,7 +56,7 @@ impl Place {
     const EMPTY: Self = Self(ptr::null_mut());
 
     #[inline]
-    fn entry(tag: u16, entry: EntryPtr) -> Self {
+    fn entry(tag: u16, entry: impl Keyed) -> Self {
         Self(
             entry
                 .as_ptr()
@@ -79,10 +82,10 @@ impl Place {
 
     /// The entry here, in a place that is not a chain.
     #[inline]
-    fn as_entry(self) -> Option<EntryPtr> {
+    fn as_entry<P: Keyed>(self) -> Option<P> {
         let ptr = NonNull::new(self.0.map_addr(|address| address & ADDRESS_MASK))?;
-        // SAFETY: places that are neither empty nor chains are made of entries only.
-        Some(unsafe { EntryPtr::from_ptr(ptr) })
+        // SAFETY: places that are neither empty nor chains are made of entries only, in a table all of one type.
+        Some(unsafe { P::from_ptr(ptr) })
     }
 
     /// The overflow bucket here, if the place is a chain.
@@ -142,7 +145,7 @@ impl Bucket {
     }
 
     #[inline]
-    fn entries(&self) -> impl Iterator<Item = EntryPtr> + '_ {
+    fn entries<P: Keyed>(&self) -> impl Iterator<Item = P> + '_ {
         self.own().iter().map_while(|place| place.as_entry())
     }
 }
@@ -156,7 +159,7 @@ pub(crate) struct Position {
 }
 
 /// A table of entries it does not own. All zero bytes are an empty table, which has allocated nothing.
-pub(crate) struct RawTable {
+pub(crate) struct RawTable<P: Keyed> {
     /// With `capacity` up to [`SEGMENT_BUCKETS`], the buckets; above, the directory of segments; null with none.
     root: *mut u8,
     len: usize,
@@ -169,18 +172,17 @@ pub(crate) struct RawTable {
     overflow: u32,
     /// Segments the directory has room for.
     directory: u32,
+    entries: PhantomData<P>,
 }
 
-const _: () = assert!(size_of::<RawTable>() <= 48);
-
 // SAFETY: the table owns its buckets; the entries are plain memory, and whoever inserts them answers for them.
-unsafe impl Send for RawTable {}
+unsafe impl<P: Keyed> Send for RawTable<P> {}
 // SAFETY: nothing changes through a shared reference.
-unsafe impl Sync for RawTable {}
+unsafe impl<P: Keyed> Sync for RawTable<P> {}
 // SAFETY: null, and zero for all figures, is what `new` gives.
-unsafe impl Zeroed for RawTable {}
+unsafe impl<P: Keyed> Zeroed for RawTable<P> {}
 
-impl RawTable {
+impl<P: Keyed> RawTable<P> {
     pub(crate) const fn new() -> Self {
         Self {
             root: ptr::null_mut(),
@@ -190,6 +192,7 @@ impl RawTable {
             mask: 0,
             overflow: 0,
             directory: 0,
+            entries: PhantomData,
         }
     }
 
@@ -240,7 +243,7 @@ impl RawTable {
 
     /// Finds the entry `wanted` tells among those whose hash agrees in its tag.
     #[inline]
-    fn find_by(&self, hash: u64, wanted: impl Fn(EntryPtr) -> bool) -> Option<(Position, EntryPtr)> {
+    fn find_by(&self, hash: u64, wanted: impl Fn(P) -> bool) -> Option<(Position, P)> {
         if self.buckets == 0 {
             return None;
         }
@@ -273,14 +276,14 @@ impl RawTable {
 
     /// Finds an entry by its key.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(Position, EntryPtr)> {
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(Position, P)> {
         // SAFETY: entries in the table are alive.
         self.find_by(hash, |entry| unsafe { entry.key() } == key)
     }
 
     /// Finds an entry by its address, without looking at it.
     #[inline]
-    pub(crate) fn find_entry(&self, hash: u64, entry: EntryPtr) -> Option<Position> {
+    pub(crate) fn find_entry(&self, hash: u64, entry: P) -> Option<Position> {
         self.find_by(hash, |other| other == entry)
             .map(|(position, _)| position)
     }
@@ -290,7 +293,7 @@ impl RawTable {
     /// # Safety
     /// The position is of this table and still good; the key is the same; and as for [`RawTable::insert`].
     #[inline]
-    pub(crate) unsafe fn replace(&mut self, position: Position, entry: EntryPtr) {
+    pub(crate) unsafe fn replace(&mut self, position: Position, entry: P) {
         // SAFETY: a good position names a place that holds an entry.
         unsafe {
             let place = &mut (*position.bucket.as_ptr()).places[position.place];
@@ -304,7 +307,7 @@ impl RawTable {
     /// `hash` is that of the entry's key by `hasher`, which is the one of all entries here. The entry stays alive and
     /// its key as it is until it is removed or the table is dropped or drained.
     #[inline]
-    pub(crate) unsafe fn insert(&mut self, hash: u64, entry: EntryPtr, hasher: &KeyHasher) {
+    pub(crate) unsafe fn insert(&mut self, hash: u64, entry: P, hasher: &KeyHasher) {
         assert!(
             entry.as_ptr().addr().get() <= ADDRESS_MASK,
             "an address of more than 48 bits"
@@ -428,7 +431,9 @@ impl RawTable {
         let parent = self.bucket(index & (self.mask >> 1));
         let mask = self.mask;
         self.take_chain(parent, |table, place| {
-            let Some(entry) = place.as_entry() else { return };
+            let Some(entry) = place.as_entry::<P>() else {
+                return;
+            };
             // SAFETY: entries in the table are alive.
             let hash = hasher.hash(unsafe { entry.key() });
             table.push(
@@ -449,7 +454,7 @@ impl RawTable {
         let index = self.buckets;
         let parent = index & ((self.mask | index) >> 1);
         // SAFETY: buckets below `buckets` are initialised; a parent is.
-        for entry in unsafe { self.bucket(parent).as_ref() }.entries() {
+        for entry in unsafe { self.bucket(parent).as_ref() }.entries::<P>() {
             prefetch(entry.as_ptr().as_ptr());
         }
     }
@@ -573,13 +578,13 @@ impl RawTable {
 
     /// Empties the last bucket, frees it and hands its entries to `each`, which owns them from then on if the table's
     /// keeper did. Until the table is empty only this is to be called: look-ups would miss entries.
-    pub(crate) fn drain_bucket(&mut self, mut each: impl FnMut(EntryPtr)) {
+    pub(crate) fn drain_bucket(&mut self, mut each: impl FnMut(P)) {
         let Some(index) = self.buckets.checked_sub(1) else {
             return;
         };
         if let Some(next) = index.checked_sub(1) {
             // SAFETY: buckets below `buckets` are initialised.
-            for entry in unsafe { self.bucket(next).as_ref() }.entries() {
+            for entry in unsafe { self.bucket(next).as_ref() }.entries::<P>() {
                 prefetch(entry.as_ptr().as_ptr());
             }
         }
@@ -608,7 +613,7 @@ impl RawTable {
 
     /// Calls `visit` for every entry of a bucket and its chain.
     #[inline]
-    fn visit_bucket(&self, index: u32, mut visit: impl FnMut(EntryPtr)) {
+    fn visit_bucket(&self, index: u32, mut visit: impl FnMut(P)) {
         let mut at = Some(self.bucket(index));
         while let Some(bucket) = at {
             // SAFETY: the buckets of a chain are alive, and nobody changes them while the table is borrowed.
@@ -619,14 +624,26 @@ impl RawTable {
     }
 
     /// Calls `visit` for every entry.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(EntryPtr)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(P)) {
         for index in 0..self.buckets {
             self.visit_bucket(index, &mut visit);
         }
     }
 
+    /// The entries, in the order of the buckets.
+    #[inline]
+    pub(crate) fn iter(&self) -> Iter<'_, P> {
+        Iter {
+            table: self,
+            bucket: &Bucket::EMPTY,
+            place: 0,
+            next: 0,
+            left: self.len,
+        }
+    }
+
     /// Visits the bucket at `cursor` and returns the next cursor, 0 at the end.
-    pub(crate) fn scan(&self, cursor: u32, visit: impl FnMut(EntryPtr)) -> u32 {
+    pub(crate) fn scan(&self, cursor: u32, visit: impl FnMut(P)) -> u32 {
         if self.buckets == 0 {
             return 0;
         }
@@ -646,7 +663,7 @@ impl RawTable {
 
     /// Visits the buckets from `index` on, at most `buckets` of them, as a ring that stays as it is between calls that
     /// change nothing; returns the next index.
-    pub(crate) fn visit_from(&self, index: u32, mut visit: impl FnMut(EntryPtr)) -> u32 {
+    pub(crate) fn visit_from(&self, index: u32, mut visit: impl FnMut(P)) -> u32 {
         if self.buckets == 0 {
             return 0;
         }
@@ -656,7 +673,7 @@ impl RawTable {
     }
 
     /// A random entry, each with nearly the same probability. Expected O(1).
-    pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<EntryPtr> {
+    pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<P> {
         /// Tables up to this size are counted through, which is exact and cheap.
         const SMALL: usize = 32;
         /// Longer chains than this are so rare that their entries' lesser chance does not matter.
@@ -689,7 +706,7 @@ impl RawTable {
     }
 
     /// The entry of that number in the table's order.
-    fn nth(&self, number: usize) -> Option<EntryPtr> {
+    fn nth(&self, number: usize) -> Option<P> {
         let mut left = number;
         let mut chosen = None;
         for index in 0..self.buckets {
@@ -761,7 +778,66 @@ impl RawTable {
     }
 }
 
-impl Drop for RawTable {
+/// The entries of a table.
+pub(crate) struct Iter<'a, P: Keyed> {
+    table: &'a RawTable<P>,
+    /// Where it is: a bucket, of those behind their homes or not, and the place in it.
+    bucket: &'a Bucket,
+    place: usize,
+    /// The bucket after that one and its chain.
+    next: u32,
+    left: usize,
+}
+
+impl<'a, P: Keyed> Iter<'a, P> {
+    /// The bucket to go on with when this one is exhausted.
+    #[inline]
+    fn following(&mut self) -> Option<&'a Bucket> {
+        if let Some(chained) = self.bucket.next() {
+            // SAFETY: the buckets of a chain are alive, and nobody changes them while the table is borrowed.
+            return Some(unsafe { chained.as_ref() });
+        }
+        if self.next == self.table.buckets {
+            return None;
+        }
+        let bucket = self.table.bucket(self.next);
+        self.next += 1;
+        if self.next < self.table.buckets {
+            // Its entries are waited for together, while those of this bucket are looked at.
+            // SAFETY: buckets below `buckets` are initialised.
+            for entry in unsafe { self.table.bucket(self.next).as_ref() }.entries::<P>() {
+                prefetch(entry.as_ptr().as_ptr());
+            }
+        }
+        // SAFETY: as above.
+        Some(unsafe { bucket.as_ref() })
+    }
+}
+
+impl<P: Keyed> Iterator for Iter<'_, P> {
+    type Item = P;
+
+    #[inline]
+    fn next(&mut self) -> Option<P> {
+        loop {
+            let place = self.bucket.own().get(self.place);
+            if let Some(entry) = place.and_then(|place| place.as_entry()) {
+                self.place += 1;
+                self.left -= 1;
+                return Some(entry);
+            }
+            self.bucket = self.following()?;
+            self.place = 0;
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<P: Keyed> Drop for RawTable<P> {
     fn drop(&mut self) {
         self.free_all();
     }
@@ -805,7 +881,7 @@ fn capacity_below(capacity: u32, buckets: u32) -> u32 {
 
 /// Asks the processor for the line at an address, which need not be valid.
 #[inline]
-fn prefetch(address: *const u8) {
+pub(crate) fn prefetch(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch has no effect but on the cache.
     unsafe {
@@ -828,7 +904,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::{EntryBox, NewValue};
+    use crate::entry::{EntryBox, EntryPtr, NewValue};
     use crate::memory::thread_balance;
 
     const HASHER: KeyHasher = KeyHasher::new(23);
@@ -837,14 +913,14 @@ mod tests {
         n.to_le_bytes()
     }
 
-    fn put(table: &mut RawTable, n: u32) -> EntryPtr {
+    fn put(table: &mut RawTable<EntryPtr>, n: u32) -> EntryPtr {
         let entry = EntryBox::new(&name(n), 0, None, NewValue::Int(0)).into_ptr();
         // SAFETY: the hash is that of the key, and the entry lives until `take`.
         unsafe { table.insert(HASHER.hash(&name(n)), entry, &HASHER) };
         entry
     }
 
-    fn take(table: &mut RawTable, n: u32, entry: EntryPtr) {
+    fn take(table: &mut RawTable<EntryPtr>, n: u32, entry: EntryPtr) {
         let position = table.find_entry(HASHER.hash(&name(n)), entry).unwrap();
         // SAFETY: the position was just found, and with the removal the entry is ours again.
         unsafe {
@@ -854,7 +930,7 @@ mod tests {
     }
 
     /// Checks what the header of the file promises.
-    fn check(table: &RawTable) {
+    fn check(table: &RawTable<EntryPtr>) {
         assert!(table.buckets <= table.capacity);
         assert!(table.buckets == 0 || table.mask == table.buckets.next_power_of_two() - 1);
         let (mut entries, mut overflow) = (0, 0);
@@ -869,9 +945,9 @@ mod tests {
                     !is_overflow || bucket.len() >= 2,
                     "an overflow bucket for one entry"
                 );
-                assert_eq!(bucket.entries().count(), bucket.len(), "a gap");
+                assert_eq!(bucket.entries::<EntryPtr>().count(), bucket.len(), "a gap");
                 assert!(bucket.next().is_none() || bucket.len() == LAST);
-                for entry in bucket.entries() {
+                for entry in bucket.entries::<EntryPtr>() {
                     // SAFETY: entries in the table are alive.
                     let hash = HASHER.hash(unsafe { entry.key() });
                     assert_eq!(table.index(hash), index, "an entry is not at home");

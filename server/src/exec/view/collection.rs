@@ -1,0 +1,129 @@
+//! Collections, as handlers look them up, make them and leave them.
+//!
+//! A handler that changed a collection ends with [`View::settle`], so that no empty collection stays under a key.
+
+use rand::rngs::SmallRng;
+use shardis_storage::entry::Entry;
+use shardis_storage::key::Key;
+use shardis_storage::keyspace::Expiry;
+use shardis_storage::value::{Collection, InPlace};
+
+use super::{Look, View};
+use crate::error::ReplyError;
+
+/// The collection of an entry.
+#[inline]
+fn typed<T: InPlace>(entry: &Entry) -> Result<&T, ReplyError> {
+    entry.get().ok_or(ReplyError::WrongType)
+}
+
+impl View<'_> {
+    /// Looks a collection up for reading; see [`read`](View::read).
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub(crate) fn read_as<T: InPlace>(&mut self, key: &Key<'_>) -> Result<Option<&T>, ReplyError> {
+        self.read(key).map(typed).transpose()
+    }
+
+    /// Looks a collection up for changing it; see [`write`](View::write).
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub(crate) fn write_as<T: InPlace>(&mut self, key: &Key<'_>) -> Result<Option<&mut T>, ReplyError> {
+        let found = self.write_with_rng(key)?;
+        Ok(found.map(|(value, _)| value))
+    }
+
+    /// As [`write_as`](View::write_as), with the shard's source of chance.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub(crate) fn write_with_rng<T: InPlace>(
+        &mut self,
+        key: &Key<'_>,
+    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
+        let look = Look {
+            counts: false,
+            touches: !self.no_touch,
+        };
+        self.typed_with_rng(key, look)
+    }
+
+    /// As [`read_as`](View::read_as), with the shard's source of chance.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub(crate) fn read_with_rng<T: InPlace>(
+        &mut self,
+        key: &Key<'_>,
+    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
+        let look = Look {
+            counts: true,
+            touches: !self.no_touch,
+        };
+        self.typed_with_rng(key, look)
+    }
+
+    #[inline]
+    fn typed_with_rng<T: InPlace>(
+        &mut self,
+        key: &Key<'_>,
+        look: Look,
+    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
+        let Some((entry, rng)) = self.look_up_with_rng(key, look) else {
+            return Ok(None);
+        };
+        match entry.get_mut() {
+            Some(value) => Ok(Some((value, rng))),
+            None => Err(ReplyError::WrongType),
+        }
+    }
+
+    /// Looks a collection up for changing it and makes an empty one where there is none: what is added to next. The flag
+    /// says whether it was made.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    #[inline]
+    pub(crate) fn make<T: InPlace>(&mut self, key: &Key<'_>) -> Result<(&mut T, bool), ReplyError> {
+        let made = self.write(key).is_none();
+        let clock = self.stamp.clock;
+        let entry = self.database(key).entry_or_empty::<T>(key, clock);
+        match entry.get_mut() {
+            Some(value) => Ok((value, made)),
+            None => Err(ReplyError::WrongType),
+        }
+    }
+
+    /// The collection of a key that this command has looked up before. Several can be held at a time.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    pub(crate) fn found_as<T: InPlace>(&self, key: &Key<'_>) -> Result<Option<&T>, ReplyError> {
+        self.found(key).map(typed).transpose()
+    }
+
+    /// To be called after a collection was changed: removes the key if nothing is left in it. True if so.
+    #[inline]
+    pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
+        self.database(key).settle(key)
+    }
+
+    /// Stores a collection under a key, whatever was there; what was there is freed as `lazyfree-lazy-server-del` says.
+    /// The expiry goes.
+    pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
+        let clock = self.stamp.clock;
+        if !self.stamp.lazy_server_del {
+            self.database(key).remove(key);
+        }
+        let entry = self
+            .database(key)
+            .set_collection(key, value.into(), Expiry::Clear, clock);
+        entry.set_clock(clock);
+    }
+}

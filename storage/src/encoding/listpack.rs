@@ -1,0 +1,831 @@
+//! [`Listpack`]: strings and integers packed into one run of bytes, in Redis's format byte for byte, so that snapshots
+//! carry a pack as it is.
+//!
+//! ```text
+//! header   total bytes: u32 LE │ elements: u16 LE, 65535 = too many to say
+//! element  encoding and data (its span) │ length of the span, readable from its end
+//! end      0xff
+//! ```
+//! The first byte of an element tells what it is (`x` are bits of the value or of the length):
+//! ```text
+//! 0xxxxxxx            integer 0..=127        0xf1 + 2 bytes LE   integer of 16 bits
+//! 10xxxxxx + string   length below 64        0xf2 + 3 bytes LE   integer of 24 bits
+//! 110xxxxx + 1 byte   integer of 13 bits     0xf3 + 4 bytes LE   integer of 32 bits
+//! 1110xxxx + 1 byte   string below 4096      0xf4 + 8 bytes LE   integer of 64 bits
+//! 0xf0 + 4 bytes LE   longer string
+//! ```
+//! The length behind a span is in groups of seven bits, the highest first; all but the first have the top bit set, so
+//! that it can be read backwards.
+//!
+//! A string that is the canonical spelling of an integer is stored as one. Everything but access through a [`Position`]
+//! is linear in the bytes: packs are kept small by whoever uses them.
+//!
+//! All code here is safe: a position of another pack, or of this one before it was changed, gives wrong values or a
+//! panic, and no more.
+
+mod element;
+
+use std::fmt;
+
+use self::element::{Encoded, Needle, back_len_of, decode, read_back_len, span_at};
+use crate::memory::compact::CompactBuffer;
+use crate::value::StringRef;
+
+const HEADER_BYTES: usize = 6;
+/// Closes a pack.
+const END: u8 = 0xff;
+/// The count in the header when there are this many elements or more.
+const COUNT_UNKNOWN: u16 = u16::MAX;
+/// A pack without elements.
+const EMPTY: [u8; HEADER_BYTES + 1] = [7, 0, 0, 0, 0, 0, END];
+
+/// A pack of strings and integers. An empty one need not allocate.
+#[derive(Clone, Default)]
+pub struct Listpack {
+    /// Empty, or a whole pack: header, elements, end.
+    buffer: CompactBuffer,
+}
+
+const _: () = assert!(size_of::<Listpack>() == 16);
+
+/// Where an element stands in a pack: good until the pack changes, unless a method says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(u32);
+
+impl Position {
+    #[inline]
+    fn new(offset: usize) -> Self {
+        // Offsets are within a buffer, whose length fits 32 bits.
+        Self(offset as u32)
+    }
+
+    #[inline]
+    fn offset(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The bytes that `value` takes as an element, its own length included.
+#[must_use]
+pub fn encoded_len(value: &[u8]) -> usize {
+    Encoded::of(value).size()
+}
+
+impl Listpack {
+    /// An empty pack, which has not allocated.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            buffer: CompactBuffer::new(),
+        }
+    }
+
+    /// An empty pack with room for elements of `bytes` bytes in all, as [`encoded_len`] counts them.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut buffer = CompactBuffer::with_capacity(EMPTY.len() + bytes);
+        buffer.extend(&EMPTY);
+        Self { buffer }
+    }
+
+    /// A copy of the pack in `bytes`; `None` when they are not one, down to every element. O(bytes).
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        is_valid(bytes).then(|| Self {
+            buffer: CompactBuffer::from(bytes),
+        })
+    }
+
+    /// The pack in Redis's format.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        if self.buffer.is_empty() {
+            &EMPTY
+        } else {
+            &self.buffer
+        }
+    }
+
+    /// How many elements there are. O(1) below 65,535 of them, else O(bytes).
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.count() {
+            COUNT_UNKNOWN => self.iter().count(),
+            count => usize::from(count),
+        }
+    }
+
+    /// Whether there is no element.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.byte_len() == EMPTY.len()
+    }
+
+    /// The length in bytes, header and end included.
+    #[inline]
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// The bytes allocated.
+    #[inline]
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.buffer.memory()
+    }
+
+    /// Gives back room that is not needed: all of it when the pack is empty.
+    pub fn shrink_to_fit(&mut self) {
+        if self.is_empty() {
+            self.clear();
+        } else {
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    /// Removes every element and frees the memory.
+    pub fn clear(&mut self) {
+        self.buffer = CompactBuffer::new();
+    }
+
+    // ----- reading
+
+    /// The elements in order, from either end.
+    #[inline]
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        let bytes = self.as_bytes();
+        Iter {
+            bytes,
+            front: HEADER_BYTES,
+            back: bytes.len() - 1,
+        }
+    }
+
+    /// The elements from `from` on, in order.
+    #[inline]
+    #[must_use]
+    pub fn iter_from(&self, from: Position) -> Iter<'_> {
+        Iter {
+            front: from.offset(),
+            ..self.iter()
+        }
+    }
+
+    /// Where the first element stands.
+    #[inline]
+    #[must_use]
+    pub fn first(&self) -> Option<Position> {
+        (!self.is_empty()).then_some(Position(HEADER_BYTES as u32))
+    }
+
+    /// Where the last element stands.
+    #[inline]
+    #[must_use]
+    pub fn last(&self) -> Option<Position> {
+        self.before(self.byte_len() - 1)
+    }
+
+    /// The element behind the one at `p`.
+    #[inline]
+    #[must_use]
+    pub fn next(&self, p: Position) -> Option<Position> {
+        let bytes = self.as_bytes();
+        let next = end_of_element(bytes, p.offset());
+        (bytes[next] != END).then(|| Position::new(next))
+    }
+
+    /// The element before the one at `p`.
+    #[inline]
+    #[must_use]
+    pub fn prev(&self, p: Position) -> Option<Position> {
+        self.before(p.offset())
+    }
+
+    /// The element at `index`, counted from the end when negative: -1 is the last. Walks from the nearer end.
+    #[must_use]
+    pub fn seek(&self, index: isize) -> Option<Position> {
+        let (forward, steps) = self.route(index)?;
+        let mut position = if forward { self.first() } else { self.last() };
+        for _ in 0..steps {
+            position = if forward {
+                self.next(position?)
+            } else {
+                self.prev(position?)
+            };
+        }
+        position
+    }
+
+    /// Which end to start from for `index`, and how many steps to make from there.
+    fn route(&self, index: isize) -> Option<(bool, usize)> {
+        let given = (
+            index >= 0,
+            if index >= 0 {
+                index as usize
+            } else {
+                !index as usize
+            },
+        );
+        let (forward, steps) = given;
+        if self.count() == COUNT_UNKNOWN {
+            return Some(given);
+        }
+        let len = usize::from(self.count());
+        if steps >= len {
+            return None;
+        }
+        let other_way = len - 1 - steps;
+        Some(if other_way < steps {
+            (!forward, other_way)
+        } else {
+            given
+        })
+    }
+
+    /// The element at `p`.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, p: Position) -> StringRef<'_> {
+        decode(self.as_bytes(), p.offset()).0
+    }
+
+    /// The element at `p`, and where the one behind it stands.
+    #[inline]
+    #[must_use]
+    pub fn at_with_next(&self, p: Position) -> (StringRef<'_>, Option<Position>) {
+        let bytes = self.as_bytes();
+        let (value, span) = decode(bytes, p.offset());
+        let next = p.offset() + span + back_len_of(span);
+        (value, (bytes[next] != END).then(|| Position::new(next)))
+    }
+
+    /// The first element at or behind `from` that equals `needle`, comparing one and passing over `skip`, by turns.
+    ///
+    /// Integers are compared as such: the needle is parsed once and nothing is formatted.
+    #[must_use]
+    pub fn find(&self, from: Position, needle: &[u8], skip: usize) -> Option<Position> {
+        let needle = Needle::new(needle);
+        let bytes = self.as_bytes();
+        let mut at = from.offset();
+        while bytes[at] != END {
+            let (equal, span) = needle.matches(bytes, at);
+            if equal {
+                return Some(Position::new(at));
+            }
+            at += span + back_len_of(span);
+            for _ in 0..skip {
+                if bytes[at] == END {
+                    return None;
+                }
+                at = end_of_element(bytes, at);
+            }
+        }
+        None
+    }
+
+    /// Whether `needle` is an element.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, needle: &[u8]) -> bool {
+        self.position(needle).is_some()
+    }
+
+    /// Where `needle` is, if it is an element.
+    #[inline]
+    #[must_use]
+    pub fn position(&self, needle: &[u8]) -> Option<Position> {
+        self.find(self.first()?, needle, 0)
+    }
+
+    /// Whether the element at `p` equals `value`.
+    #[inline]
+    #[must_use]
+    pub fn equals(&self, p: Position, value: &[u8]) -> bool {
+        Needle::new(value).matches(self.as_bytes(), p.offset()).0
+    }
+
+    // ----- changing
+
+    /// Appends an element.
+    #[inline]
+    pub fn push_back(&mut self, value: &[u8]) {
+        self.splice(self.byte_len() - 1, 0, 0, &Encoded::of(value));
+    }
+
+    /// Appends an integer.
+    #[inline]
+    pub fn push_back_int(&mut self, value: i64) {
+        self.splice(self.byte_len() - 1, 0, 0, &Encoded::of_int(value));
+    }
+
+    /// Appends a copy of an element.
+    #[inline]
+    pub fn push_back_ref(&mut self, value: StringRef<'_>) {
+        match value {
+            StringRef::Int(int) => self.push_back_int(int),
+            StringRef::Bytes(bytes) => self.push_back(bytes),
+        }
+    }
+
+    /// Puts an element before all others.
+    #[inline]
+    pub fn push_front(&mut self, value: &[u8]) {
+        self.splice(HEADER_BYTES, 0, 0, &Encoded::of(value));
+    }
+
+    /// Puts an integer before all others.
+    #[inline]
+    pub fn push_front_int(&mut self, value: i64) {
+        self.splice(HEADER_BYTES, 0, 0, &Encoded::of_int(value));
+    }
+
+    /// Puts an element before the one at `p`, and returns where it stands.
+    pub fn insert_before(&mut self, p: Position, value: &[u8]) -> Position {
+        self.splice(p.offset(), 0, 0, &Encoded::of(value));
+        p
+    }
+
+    /// Puts an element behind the one at `p`, and returns where it stands.
+    pub fn insert_after(&mut self, p: Position, value: &[u8]) -> Position {
+        let at = end_of_element(self.as_bytes(), p.offset());
+        self.splice(at, 0, 0, &Encoded::of(value));
+        Position::new(at)
+    }
+
+    /// Puts another element in the place of the one at `p`, which stays its position.
+    pub fn replace(&mut self, p: Position, value: &[u8]) {
+        let old = end_of_element(self.as_bytes(), p.offset()) - p.offset();
+        self.splice(p.offset(), old, 1, &Encoded::of(value));
+    }
+
+    /// Puts an integer in the place of the element at `p`, which stays its position.
+    pub fn replace_int(&mut self, p: Position, value: i64) {
+        let old = end_of_element(self.as_bytes(), p.offset()) - p.offset();
+        self.splice(p.offset(), old, 1, &Encoded::of_int(value));
+    }
+
+    /// Removes the element at `p`; returns the one that followed, which stands at `p` now.
+    #[inline]
+    pub fn remove(&mut self, p: Position) -> Option<Position> {
+        self.remove_n(p, 1)
+    }
+
+    /// Removes `n` elements from `p` on, or as many as there are; returns the one that followed, at `p` now.
+    pub fn remove_n(&mut self, p: Position, n: usize) -> Option<Position> {
+        let (start, mut end, mut removed) = (p.offset(), p.offset(), 0);
+        let bytes = self.as_bytes();
+        while removed < n && bytes[end] != END {
+            end = end_of_element(bytes, end);
+            removed += 1;
+        }
+        if removed > 0 {
+            self.buffer.gap(start, end - start, 0);
+            self.changed(removed, 0);
+        }
+        (self.as_bytes()[start] != END).then_some(p)
+    }
+
+    /// Removes `count` elements from `index` on, or as many as there are; a negative index counts from the end.
+    pub fn remove_range(&mut self, index: isize, count: usize) {
+        if let Some(position) = self.seek(index) {
+            self.remove_n(position, count);
+        }
+    }
+
+    /// Appends a copy of all elements of `other`.
+    pub fn append(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        let count = (self.count(), other.count());
+        let elements = &other.as_bytes()[HEADER_BYTES..];
+        self.buffer.truncate(self.buffer.len() - 1);
+        self.buffer.extend(elements);
+        let count = match count {
+            (COUNT_UNKNOWN, _) | (_, COUNT_UNKNOWN) => COUNT_UNKNOWN,
+            (own, others) => own.saturating_add(others),
+        };
+        self.set_header(count);
+    }
+
+    /// Cuts the pack before the element at `p`, and returns what stood from there on.
+    #[must_use]
+    pub fn split_off(&mut self, p: Position) -> Self {
+        let at = p.offset();
+        let bytes = self.as_bytes();
+        let elements = &bytes[at..bytes.len() - 1];
+        let mut tail = Self::with_capacity(elements.len());
+        tail.buffer
+            .gap(HEADER_BYTES, 0, elements.len())
+            .copy_from_slice(elements);
+        let moved = Iter {
+            bytes,
+            front: at,
+            back: bytes.len() - 1,
+        }
+        .count();
+        let total = self.len();
+        tail.set_header(header_count(moved));
+        if !self.buffer.is_empty() {
+            let last = self.buffer.len() - 1;
+            self.buffer.gap(at, last - at, 0);
+            self.set_header(header_count(total - moved));
+        }
+        tail
+    }
+
+    /// Replaces `removed` bytes, which are `gone` elements, at `at` by one element.
+    fn splice(&mut self, at: usize, removed: usize, gone: usize, element: &Encoded<'_>) {
+        let size = element.size();
+        if self.buffer.is_empty() {
+            self.buffer.reserve(EMPTY.len() + size);
+            self.buffer.extend(&EMPTY);
+        }
+        element.write(self.buffer.gap(at, removed, size));
+        self.changed(gone, 1);
+    }
+
+    /// Brings the header up to date after `removed` elements went and `added` came.
+    #[inline]
+    fn changed(&mut self, removed: usize, added: usize) {
+        let count = match self.count() {
+            COUNT_UNKNOWN => COUNT_UNKNOWN,
+            count => header_count(usize::from(count) + added - removed),
+        };
+        self.set_header(count);
+    }
+
+    #[inline]
+    fn set_header(&mut self, count: u16) {
+        // The length of a buffer fits 32 bits.
+        let total = self.buffer.len() as u32;
+        self.buffer[..4].copy_from_slice(&total.to_le_bytes());
+        self.buffer[4..HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
+    }
+
+    #[inline]
+    fn count(&self) -> u16 {
+        let bytes = self.as_bytes();
+        u16::from_le_bytes([bytes[4], bytes[5]])
+    }
+
+    /// The element that ends where `end` is.
+    #[inline]
+    fn before(&self, end: usize) -> Option<Position> {
+        (end > HEADER_BYTES).then(|| Position::new(start_of_element(self.as_bytes(), end)))
+    }
+}
+
+impl fmt::Debug for Listpack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Listpack {
+    type Item = StringRef<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The elements of a pack, from either end.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    bytes: &'a [u8],
+    /// Where the next element starts, at most `back`.
+    front: usize,
+    /// Where the last element that is left ends.
+    back: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = StringRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<StringRef<'a>> {
+        if self.front >= self.back {
+            return None;
+        }
+        let (value, span) = decode(self.bytes, self.front);
+        self.front += span + back_len_of(span);
+        Some(value)
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.front >= self.back {
+            return None;
+        }
+        self.back = start_of_element(self.bytes, self.back);
+        Some(decode(self.bytes, self.back).0)
+    }
+}
+
+impl std::iter::FusedIterator for Iter<'_> {}
+
+/// What the header says when there are `count` elements.
+#[inline]
+fn header_count(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(COUNT_UNKNOWN)
+}
+
+/// Where the element at `at` ends and the next begins.
+#[inline]
+fn end_of_element(bytes: &[u8], at: usize) -> usize {
+    let span = span_at(bytes, at);
+    at + span + back_len_of(span)
+}
+
+/// Where the element that ends at `end` begins.
+#[inline]
+fn start_of_element(bytes: &[u8], end: usize) -> usize {
+    let (span, back_len) = read_back_len(bytes, end);
+    end - back_len - span
+}
+
+/// Whether `bytes` are a pack, with no byte of any element out of place.
+fn is_valid(bytes: &[u8]) -> bool {
+    let Some((header, elements)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return false;
+    };
+    let [total @ .., low, high] = *header;
+    let count = u16::from_le_bytes([low, high]);
+    let Some((&END, elements)) = elements.split_last() else {
+        return false;
+    };
+    if u32::from_le_bytes(total) as usize != bytes.len() {
+        return false;
+    }
+    let (mut rest, mut found) = (elements, 0usize);
+    while !rest.is_empty() {
+        let Some(size) = element::checked_size(rest) else {
+            return false;
+        };
+        rest = &rest[size..];
+        found += 1;
+    }
+    count == COUNT_UNKNOWN || usize::from(count) == found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::thread_balance;
+    use crate::value::INT_TEXT_MAX;
+
+    fn text(value: StringRef<'_>) -> Vec<u8> {
+        value.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec()
+    }
+
+    fn pack<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Listpack {
+        let mut pack = Listpack::new();
+        for value in values {
+            pack.push_back(value);
+        }
+        pack
+    }
+
+    /// Every way to read a pack agrees with `model`, and the bytes are valid.
+    fn check(pack: &Listpack, model: &[Vec<u8>]) {
+        assert_eq!(pack.len(), model.len());
+        assert_eq!(pack.is_empty(), model.is_empty());
+        assert_eq!(pack.iter().map(text).collect::<Vec<_>>(), model);
+        let backwards: Vec<_> = pack.iter().rev().map(text).collect();
+        assert!(backwards.iter().eq(model.iter().rev()));
+        assert!(Listpack::from_bytes(pack.as_bytes()).is_some_and(|twin| twin.as_bytes() == pack.as_bytes()));
+        let mut position = pack.first();
+        for value in model {
+            assert_eq!(text(pack.at(position.unwrap())), *value);
+            position = pack.next(position.unwrap());
+        }
+        assert_eq!(position, None);
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..12),
+            2 => any::<i64>().prop_map(|int| int.to_string().into_bytes()),
+            2 => (-5000i64..5000).prop_map(|int| int.to_string().into_bytes()),
+            1 => (0usize..300).prop_map(|len| vec![b'm'; len]),
+            1 => (4090usize..4100).prop_map(|len| vec![b'l'; len]),
+        ]
+    }
+
+    /// As redis-server 7.0 dumped it after RPUSH key 1 -1 5000 hello 1000000 "" 1000.
+    const REFERENCE: &[u8] = &[
+        33, 0, 0, 0, 7, 0, 1, 1, 0xdf, 0xff, 2, 0xf1, 0x88, 0x13, 3, 0x85, b'h', b'e', b'l', b'l', b'o', 6,
+        0xf2, 0x40, 0x42, 0x0f, 4, 0x80, 1, 0xc3, 0xe8, 2, 0xff,
+    ];
+
+    #[test]
+    fn the_bytes_are_those_of_the_reference() {
+        let values = [&b"1"[..], b"-1", b"5000", b"hello", b"1000000", b"", b"1000"];
+        assert_eq!(pack(values).as_bytes(), REFERENCE);
+    }
+
+    #[test]
+    fn an_empty_pack_allocates_nothing_and_is_valid() {
+        let start = thread_balance();
+        let mut pack = Listpack::default();
+        assert_eq!((pack.len(), pack.byte_len(), pack.memory()), (0, 7, 0));
+        assert_eq!(
+            (pack.first(), pack.last(), pack.seek(0), pack.seek(-1)),
+            (None, None, None, None)
+        );
+        assert!(!pack.contains(b"") && pack.iter().next_back().is_none());
+        assert!(Listpack::from_bytes(pack.as_bytes()).is_some());
+        pack.remove_range(0, 5);
+        pack.append(&Listpack::new());
+        pack.push_back(b"x");
+        pack.remove_range(0, 5);
+        assert!(pack.is_empty() && pack.memory() > 0);
+        pack.shrink_to_fit();
+        assert_eq!(thread_balance(), start);
+    }
+
+    #[test]
+    fn elements_are_found_by_value_and_stride() {
+        let pack = pack([&b"a"[..], b"1", b"1", b"b", b"300", b"a", &[b'x'; 100], b"-7"]);
+        let start = pack.first().unwrap();
+        let index = |p: Option<Position>| p.map(|p| (0..8).position(|i| pack.seek(i) == Some(p)).unwrap());
+        assert_eq!(index(pack.find(start, b"a", 0)), Some(0));
+        assert_eq!(index(pack.find(pack.seek(1).unwrap(), b"a", 0)), Some(5));
+        assert_eq!(index(pack.find(start, b"1", 1)), Some(2));
+        assert_eq!(index(pack.find(start, b"300", 3)), Some(4));
+        assert_eq!(index(pack.find(start, b"300", 1)), Some(4));
+        assert_eq!(index(pack.find(start, b"b", 1)), None);
+        assert_eq!(index(pack.find(start, &[b'x'; 100], 0)), Some(6));
+        assert_eq!(index(pack.find(start, b"-7", 0)), Some(7));
+        for absent in [&b""[..], b"01", b"+1", b"x", &[b'x'; 99], b"-70"] {
+            assert_eq!(pack.position(absent), None);
+        }
+        assert!(pack.equals(pack.seek(-1).unwrap(), b"-7"));
+    }
+
+    #[test]
+    fn integers_stored_as_strings_are_found_too() {
+        // Legal in the format, though this code would write an integer.
+        let pack = Listpack::from_bytes(&[11, 0, 0, 0, 1, 0, 0x82, b'4', b'2', 3, 0xff]).unwrap();
+        assert!(pack.contains(b"42") && !pack.contains(b"43"));
+    }
+
+    #[test]
+    fn more_elements_than_the_header_can_say_are_counted() {
+        let mut pack = Listpack::new();
+        for int in 0..70_000 {
+            pack.push_back_int(int);
+        }
+        assert_eq!(pack.as_bytes()[4..6], [0xff, 0xff]);
+        assert_eq!(pack.len(), 70_000);
+        for index in [0, 1, 69_999] {
+            assert_eq!(pack.at(pack.seek(index).unwrap()), StringRef::Int(index as i64));
+            assert_eq!(
+                pack.at(pack.seek(-1 - index).unwrap()),
+                StringRef::Int(69_999 - index as i64)
+            );
+        }
+        assert_eq!((pack.seek(70_000), pack.seek(-70_001)), (None, None));
+        assert!(Listpack::from_bytes(pack.as_bytes()).is_some());
+        let tail = pack.split_off(pack.seek(10).unwrap());
+        assert_eq!((pack.len(), tail.len()), (10, 69_990));
+        pack.append(&tail);
+        assert_eq!(pack.len(), 70_000);
+        pack.remove_range(5, 69_990);
+        assert_eq!(pack.len(), 10);
+    }
+
+    #[test]
+    fn corrupt_packs_are_refused() {
+        let good = pack([&b"1"[..], b"hello", &[b'x'; 200]]).as_bytes().to_vec();
+        for len in 0..good.len() {
+            assert!(Listpack::from_bytes(&good[..len]).is_none());
+        }
+        // A wrong length, a wrong count, no end, an end inside.
+        for (at, byte) in [(0, 7), (4, 2), (good.len() - 1, 0), (6, 0xff)] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert!(Listpack::from_bytes(&bad).is_none(), "{at}");
+        }
+        let mut unknown = good;
+        unknown[4..6].copy_from_slice(&[0xff, 0xff]);
+        assert_eq!(Listpack::from_bytes(&unknown).map(|pack| pack.len()), Some(3));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
+
+        #[test]
+        fn it_behaves_as_a_list(
+            steps in proptest::collection::vec((0u8..12, any::<u16>(), 1usize..4, value()), 0..40)
+        ) {
+            let start = thread_balance();
+            let mut pack = Listpack::new();
+            let mut model: Vec<Vec<u8>> = Vec::new();
+            for (step, at, n, value) in steps {
+                let at = at as usize % model.len().max(1);
+                let position = pack.seek(at as isize);
+                prop_assert_eq!(position, pack.seek(at as isize - model.len() as isize));
+                let Some(position) = position else {
+                    pack.push_front(&value);
+                    model.push(value);
+                    continue;
+                };
+                match step {
+                    0 => {
+                        pack.push_back(&value);
+                        model.push(value);
+                    }
+                    1 => {
+                        pack.push_front(&value);
+                        model.insert(0, value);
+                    }
+                    2 => {
+                        let new = pack.insert_before(position, &value);
+                        prop_assert_eq!(text(pack.at(new)), &*value);
+                        model.insert(at, value);
+                    }
+                    3 => {
+                        let new = pack.insert_after(position, &value);
+                        prop_assert_eq!(text(pack.at(new)), &*value);
+                        prop_assert_eq!(pack.prev(new), Some(position));
+                        model.insert(at + 1, value);
+                    }
+                    4 => {
+                        pack.replace(position, &value);
+                        prop_assert_eq!(text(pack.at(position)), &*value);
+                        model[at] = value;
+                    }
+                    5 => {
+                        pack.replace_int(position, -77);
+                        model[at] = b"-77".to_vec();
+                    }
+                    6 => {
+                        let next = pack.remove(position);
+                        model.remove(at);
+                        prop_assert_eq!(next.map(|p| text(pack.at(p))), model.get(at).cloned());
+                    }
+                    7 => {
+                        let next = pack.remove_n(position, n);
+                        model.drain(at..(at + n).min(model.len()));
+                        prop_assert_eq!(next.map(|p| text(pack.at(p))), model.get(at).cloned());
+                    }
+                    8 => {
+                        let tail = pack.split_off(position);
+                        check(&tail, &model[at..]);
+                        check(&pack, &model[..at]);
+                        pack.append(&tail);
+                    }
+                    9 => {
+                        let twin = pack.clone();
+                        pack.append(&twin);
+                        model.extend_from_within(..);
+                        pack.remove_range(at as isize, model.len() / 2);
+                        model.drain(at..at + model.len() / 2);
+                    }
+                    10 => {
+                        let found = pack.find(position, &value, n);
+                        let expected = (at..model.len()).step_by(n + 1).find(|&i| model[i] == value);
+                        prop_assert_eq!(found, expected.and_then(|i| pack.seek(i as isize)));
+                        let present = model[at].clone();
+                        let first = model.iter().position(|other| *other == present).unwrap();
+                        prop_assert_eq!(pack.position(&present), pack.seek(first as isize));
+                    }
+                    _ => pack.shrink_to_fit(),
+                }
+                check(&pack, &model);
+                prop_assert_eq!(thread_balance() - start, pack.memory() as i64);
+            }
+            drop(pack);
+            prop_assert_eq!(thread_balance(), start);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(mut bytes: Vec<u8>, exact: bool) {
+            if exact && bytes.len() > 6 {
+                let total = bytes.len() as u32;
+                bytes[..4].copy_from_slice(&total.to_le_bytes());
+                bytes[4..6].fill(0xff);
+                *bytes.last_mut().unwrap() = 0xff;
+            }
+            if let Some(pack) = Listpack::from_bytes(&bytes) {
+                prop_assert_eq!(pack.iter().count(), pack.iter().rev().count());
+            }
+        }
+    }
+}

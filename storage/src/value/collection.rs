@@ -1,0 +1,166 @@
+//! The collection types as a group: what entries, garbage and commands on any type need to know of them.
+
+use std::fmt;
+
+use super::hash::Hash;
+use super::list::List;
+use super::set::Set;
+use super::sorted_set::SortedSet;
+use super::{Encoding, Kind};
+use crate::memory::Buffer;
+use crate::release::{BUFFER_MIN, COLLECTION_MIN};
+
+/// A type of collection that stands in an entry as it is; see [`Entry::get`](crate::entry::Entry::get).
+///
+/// Sealed: an entry tells the types apart by its header.
+pub trait InPlace: sealed::Sealed + Default + Into<Collection> {
+    /// What TYPE calls it.
+    const KIND: Kind;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A collection, owned.
+pub enum Collection {
+    /// A list.
+    List(List),
+    /// A set.
+    Set(Set),
+    /// A hash.
+    Hash(Hash),
+    /// A sorted set.
+    SortedSet(SortedSet),
+}
+
+/// A collection, borrowed.
+#[derive(Clone, Copy)]
+pub enum CollectionRef<'a> {
+    /// A list.
+    List(&'a List),
+    /// A set.
+    Set(&'a Set),
+    /// A hash.
+    Hash(&'a Hash),
+    /// A sorted set.
+    SortedSet(&'a SortedSet),
+}
+
+/// A value that stands outside of its entry, taken from it.
+pub(crate) enum Detached {
+    Bytes(Buffer),
+    Collection(Collection),
+}
+
+impl Detached {
+    /// Whether freeing it takes long enough to be done in slices.
+    pub(crate) fn is_large(&self) -> bool {
+        match self {
+            Self::Bytes(buffer) => buffer.capacity() > BUFFER_MIN,
+            Self::Collection(value) => value.as_ref().free_cost() > COLLECTION_MIN,
+        }
+    }
+}
+
+macro_rules! in_place {
+    ($($kind:ident),*) => {
+        $(
+            impl sealed::Sealed for $kind {}
+
+            impl InPlace for $kind {
+                const KIND: Kind = Kind::$kind;
+            }
+
+            impl From<$kind> for Collection {
+                fn from(value: $kind) -> Self {
+                    Self::$kind(value)
+                }
+            }
+        )*
+
+        impl Collection {
+            /// The collection, borrowed.
+            #[must_use]
+            pub fn as_ref(&self) -> CollectionRef<'_> {
+                match self {
+                    $(Self::$kind(value) => CollectionRef::$kind(value),)*
+                }
+            }
+
+            /// Frees a part that is worth about `budget` small allocations; returns how many were freed.
+            pub(crate) fn drain(&mut self, budget: usize) -> usize {
+                match self {
+                    $(Self::$kind(value) => value.drain(budget),)*
+                }
+            }
+        }
+
+        impl CollectionRef<'_> {
+            /// How many elements it has.
+            #[must_use]
+            pub fn len(self) -> usize {
+                match self {
+                    $(Self::$kind(value) => value.len(),)*
+                }
+            }
+
+            /// How it is stored.
+            #[must_use]
+            pub fn encoding(self) -> Encoding {
+                match self {
+                    $(Self::$kind(value) => value.encoding(),)*
+                }
+            }
+
+            /// Bytes allocated for it, without what stands in the entry.
+            #[must_use]
+            pub fn memory(self) -> usize {
+                match self {
+                    $(Self::$kind(value) => value.memory(),)*
+                }
+            }
+
+            /// About how many allocations there are to free.
+            #[must_use]
+            pub fn free_cost(self) -> usize {
+                match self {
+                    $(Self::$kind(value) => value.free_cost(),)*
+                }
+            }
+
+            /// A copy. O(size).
+            #[must_use]
+            pub fn duplicate(self) -> Collection {
+                match self {
+                    $(Self::$kind(value) => Collection::$kind(value.clone()),)*
+                }
+            }
+        }
+    };
+}
+
+in_place!(List, Set, Hash, SortedSet);
+
+impl CollectionRef<'_> {
+    /// Whether it has no elements. Under a key there is no such collection for longer than a command takes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Collection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+impl fmt::Debug for CollectionRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collection")
+            .field("encoding", &self.encoding())
+            .field("len", &self.len())
+            .finish()
+    }
+}
