@@ -9,6 +9,7 @@
 mod database;
 pub mod eviction;
 mod expiry;
+mod field_expiry;
 mod scan;
 mod slots;
 pub(crate) mod store;
@@ -17,6 +18,7 @@ use std::fmt;
 
 pub use database::{Database, Lookup, OnExpired};
 pub use expiry::{ExpireStats, Expiry};
+pub use field_expiry::FieldEvent;
 pub use store::Layout;
 
 use crate::key::{Key, KeyHasher};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::EventLoop;
 use super::turn::count_memory;
-use crate::exec::{Closing, Partition};
+use shardis_storage::keyspace::FieldEvent;
+use shardis_storage::value::INT_TEXT_MAX;
+
+use crate::exec::{Closing, Effect, Partition};
 use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
 
 /// When what is due next, Unix microseconds; and what the last second counted.
@@ -205,12 +208,15 @@ impl EventLoop {
 const EXPIRE_LOOKS: usize = 2000;
 
 fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
+    if partition.keyspace.database(db).volatile_hashes() > 0 {
+        expire_fields(partition, db, now_ms);
+    }
+    if partition.keyspace.database(db).volatile_len() == 0 {
+        return;
+    }
     let Partition {
         keyspace, expired, ..
     } = partition;
-    if keyspace.database(db).volatile_len() == 0 {
-        return;
-    }
     keyspace
         .database_mut(db)
         .expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
@@ -221,4 +227,26 @@ fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
     }
     partition.figures.expired += partition.expired.len() as u64;
     partition.journal_expired();
+}
+
+fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64) {
+    let Partition {
+        keyspace,
+        watches,
+        journal,
+        ..
+    } = partition;
+    let db_number = db as u16;
+    keyspace
+        .database_mut(db)
+        .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
+            watches.touch(db_number, key);
+            // With its last field the key goes, here as there.
+            if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
+                let name = name.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec();
+                let words = vec![b"HDEL".to_vec(), key.to_vec(), name];
+                // A closed channel means that the listener has gone; effects then go nowhere.
+                let _ = journal.send(Effect { db: db_number, words });
+            }
+        });
 }

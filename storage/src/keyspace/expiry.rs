@@ -36,6 +36,8 @@ impl Expiry {
 pub(super) struct ExpiryState {
     /// Where in the volatile index the next sample begins.
     next: u32,
+    /// Where in the field index the next sample begins.
+    pub(super) next_hash: u32,
     /// A running average of what volatile keys had left to live, in milliseconds.
     average_ttl_ms: i64,
 }
@@ -52,13 +54,13 @@ pub struct ExpireStats {
 }
 
 /// Keys in a sample.
-const SAMPLE: usize = 20;
+pub(super) const SAMPLE: usize = 20;
 /// Buckets passed for a sample at most: an index in need of shrinking is no reason for a long walk.
-const SAMPLE_BUCKETS: usize = 40;
+pub(super) const SAMPLE_BUCKETS: usize = 40;
 /// Expired keys removed from one sample at most; one bucket may carry it beyond [`SAMPLE`].
 const BATCH: usize = 64;
 /// The cycle goes on while more than one in this many of a sample has expired.
-const STALE_SHARE: usize = 10;
+pub(super) const STALE_SHARE: usize = 10;
 
 impl Database {
     /// Removes expired keys: looks at samples of volatile keys, going round, until few of a sample have expired or
@@ -136,10 +138,10 @@ impl Database {
 }
 
 /// The keys of a sample that have expired, copied: removing one may move what the index holds.
-struct Expired {
+pub(super) struct Expired {
     bytes: Vec<u8>,
     ends: [usize; BATCH],
-    count: usize,
+    pub(super) count: usize,
 }
 
 impl Default for Expired {
@@ -153,13 +155,13 @@ impl Default for Expired {
 }
 
 impl Expired {
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
     }
 
     /// Notes a key, unless there are enough: the next round finds it again.
-    fn push(&mut self, key: &[u8]) {
+    pub(super) fn push(&mut self, key: &[u8]) {
         if self.count < BATCH {
             self.bytes.extend_from_slice(key);
             self.ends[self.count] = self.bytes.len();
@@ -167,7 +169,7 @@ impl Expired {
         }
     }
 
-    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.count).map(|n| {
             let start = n.checked_sub(1).map_or(0, |before| self.ends[before]);
             &self.bytes[Range {
