@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::clock::Clock;
 use crate::config::{Config, SetError};
-use crate::exec::Effect;
+use crate::exec::{Effect, KeyspaceEvent};
 use crate::log::{Level, Log, Target};
 use crate::node::{Parts, Running, StartError};
 
@@ -36,6 +36,7 @@ pub struct Builder {
     seed: Option<u64>,
     log: bool,
     effects: Option<Sender<Effect>>,
+    events: Option<Sender<KeyspaceEvent>>,
 }
 
 impl Default for Builder {
@@ -48,6 +49,7 @@ impl Default for Builder {
             seed: None,
             log: false,
             effects: None,
+            events: None,
         }
     }
 }
@@ -103,6 +105,14 @@ impl Builder {
         self
     }
 
+    /// Sends keyspace events to a channel: those of the classes that the directive `notify-keyspace-events` names, which
+    /// must also name a kind of channel (`K` or `E`). With several shards, the events of one key are in order.
+    #[must_use]
+    pub fn keyspace_events(mut self, sender: Sender<KeyspaceEvent>) -> Self {
+        self.events = Some(sender);
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -123,6 +133,7 @@ impl Builder {
             clock,
             seed: self.seed.unwrap_or_else(rand::random),
             journal: self.effects,
+            events: self.events,
             any_port: self.port == 0 && !self.directives.contains_key("port"),
             config,
         })?;

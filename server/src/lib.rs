@@ -30,5 +30,5 @@ mod spec;
 mod state;
 
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
-pub use exec::Effect;
+pub use exec::{Effect, KeyspaceEvent};
 pub use node::StartError;

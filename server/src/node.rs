@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::connection::listener::{bind_tcp, bind_unix};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::Partition;
+use crate::exec::event::EventSink;
 use crate::exec::partition::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
@@ -94,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) seed: u64,
     pub(crate) journal: Option<Journal>,
+    pub(crate) events: Option<EventSink>,
     /// Port 0 means any free port rather than none.
     pub(crate) any_port: bool,
 }
@@ -115,6 +117,7 @@ impl Running {
             log,
             seed,
             journal,
+            events,
             any_port,
         } = parts;
         if let Some((directive, why)) = config.broken_promise() {
@@ -132,10 +135,9 @@ impl Running {
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            members.push((
-                Partition::new(shard, keyspace(&settings, &state), seed, journal.clone()),
-                waker,
-            ));
+            let mut partition = Partition::new(shard, keyspace(&settings, &state), seed, journal.clone());
+            partition.events.clone_from(&events);
+            members.push((partition, waker));
             polls.push(poll);
         }
         let _ = state.multiplexing.set(polls[0].backend());

@@ -79,6 +79,7 @@ fn serve(args: &[String]) -> Result<(), String> {
         log,
         seed: rand::random(),
         journal: None,
+        events: None,
         any_port: false,
     })
     .map_err(|error| error.to_string())?;

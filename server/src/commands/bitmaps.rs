@@ -17,6 +17,7 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 use smallvec::{SmallVec, smallvec};
 
 use super::strings::{are_crossed, clamp};
+use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -278,6 +279,7 @@ fn setbit(ctx: &mut Context<'_>) -> CommandResult {
     let before = bitmap::set_bit(ctx.keyspace.string_mut(&key, len), offset, bit);
     if before != bit || len > old_len {
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::STRING, "setbit", &key);
     }
     ctx.reply.integer(i64::from(before));
     Ok(())
@@ -413,11 +415,13 @@ fn bitop(ctx: &mut Context<'_>) -> CommandResult {
             let lazily = ctx.keyspace.stamp.lazy_server_del;
             ctx.keyspace.remove(&target, lazily);
             ctx.modified(&target);
+            ctx.notify(KeyspaceEvents::GENERIC, "del", &target);
         }
     } else {
         let result = join(ctx, operation, &sources, len);
         store_raw(ctx, &target, result);
         ctx.modified(&target);
+        ctx.notify(KeyspaceEvents::STRING, "set", &target);
     }
     ctx.reply.integer(len as i64);
     Ok(())
@@ -622,6 +626,7 @@ fn change_fields(ctx: &mut Context<'_>, operations: &[FieldOperation], len: usiz
     // The string has grown even if every write was refused; whoever repeats the request must see it grow, too.
     if changes > 0 || grows {
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::STRING, "setbit", &key);
         ctx.effects.changed(changes.saturating_sub(1));
     }
     Ok(())

@@ -11,6 +11,7 @@ use shardis_storage::key::Key;
 use shardis_storage::keyspace::{Database, OnExpired};
 use shardis_storage::value::Kind;
 
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{database, decode_cursor, encode_cursor, int, is};
 use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, Session};
@@ -433,6 +434,7 @@ fn remove_all(ctx: &mut Context<'_>, lazily: bool) -> CommandResult {
         if ctx.keyspace.peek(&key).is_some() {
             ctx.keyspace.remove(&key, lazily);
             ctx.modified(&key);
+            ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
             removed += 1;
         }
     }
@@ -502,9 +504,12 @@ fn renamenx(ctx: &mut Context<'_>) -> CommandResult {
 fn carry(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>) {
     if let Some(value) = ctx.keyspace.database(from).take(from) {
         let clock = value.clock();
+        ctx.keyspace.notify_if_new(to);
         ctx.keyspace.database(to).insert(to, value, clock);
         ctx.keyspace.signal(from);
         ctx.modified(to);
+        ctx.notify(KeyspaceEvents::GENERIC, "rename_from", from);
+        ctx.notify(KeyspaceEvents::GENERIC, "rename_to", to);
     }
 }
 
@@ -548,8 +553,10 @@ fn store_copy(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>, db: u16, repl
             view.remove(to, view.stamp.lazy_server_del);
         }
         let clock = view.stamp.clock;
+        view.notify_if_new(to);
         view.database(to).insert(to, value, clock);
         view.modified(to, ctx.effects);
+        view.notify(KeyspaceEvents::GENERIC, "copy_to", to);
     });
     true
 }
@@ -566,8 +573,13 @@ fn move_key(ctx: &mut Context<'_>) -> CommandResult {
         ctx.keyspace.signal(&key);
         ctx.keyspace.in_database(db, |view| {
             let clock = value.clock();
+            view.notify_if_new(&key);
             view.database(&key).insert(&key, value, clock);
             view.modified(&key, ctx.effects);
+        });
+        ctx.notify(KeyspaceEvents::GENERIC, "move_from", &key);
+        ctx.keyspace.in_database(db, |view| {
+            view.notify(KeyspaceEvents::GENERIC, "move_to", &key);
         });
     }
     ctx.reply.integer(free.into());
@@ -608,9 +620,11 @@ fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> 
             ctx.keyspace.remove(&key, lazily);
             let removal: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
             ctx.effects.replace(&[removal, key.bytes]);
+            ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
         } else {
             ctx.keyspace.database(&key).set_expiry(&key, Some(at_ms));
             report_expiry(ctx, way, at_ms);
+            ctx.notify(KeyspaceEvents::GENERIC, "expire", &key);
         }
         ctx.modified(&key);
     }
@@ -731,6 +745,7 @@ fn persist(ctx: &mut Context<'_>) -> CommandResult {
     if ends {
         ctx.keyspace.database(&key).set_expiry(&key, None);
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::GENERIC, "persist", &key);
     }
     ctx.reply.integer(ends.into());
     Ok(())

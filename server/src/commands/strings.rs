@@ -11,6 +11,7 @@ use shardis_storage::number::LongDouble;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 use smallvec::SmallVec;
 
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context, Effects, Expiration, NewString, Options};
@@ -646,6 +647,7 @@ fn set(ctx: &mut Context<'_>) -> CommandResult {
     report_verbatim(ctx.effects, ctx.args, 2, &value);
     ctx.keyspace.set_string(&key, value, Expiry::Clear);
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "set", &key);
     ctx.reply.ok();
     Ok(())
 }
@@ -671,6 +673,10 @@ fn set_with_options(ctx: &mut Context<'_>) -> CommandResult {
         options.report(ctx.effects, ctx.args, &value, expiry);
         ctx.keyspace.set_string(&key, value, expiry);
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::STRING, "set", &key);
+        if matches!(expiry, Expiry::At(_)) {
+            ctx.notify(KeyspaceEvents::GENERIC, "expire", &key);
+        }
     }
     match (options.get, may_go_ahead) {
         (true, _) => {}
@@ -690,6 +696,7 @@ fn setnx(ctx: &mut Context<'_>) -> CommandResult {
     report_verbatim(ctx.effects, ctx.args, 2, &value);
     ctx.keyspace.set_string(&key, value, Expiry::Clear);
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "set", &key);
     ctx.reply.integer(1);
     Ok(())
 }
@@ -708,6 +715,8 @@ fn set_for(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> Com
     report_set_until(ctx.effects, key.bytes, &value, at_ms);
     ctx.keyspace.set_string(&key, value, Expiry::At(at_ms));
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "set", &key);
+    ctx.notify(KeyspaceEvents::GENERIC, "expire", &key);
     ctx.reply.ok();
     Ok(())
 }
@@ -727,6 +736,7 @@ fn getset(ctx: &mut Context<'_>) -> CommandResult {
     }
     ctx.keyspace.set_string(&key, value, Expiry::Clear);
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "set", &key);
     Ok(())
 }
 
@@ -745,6 +755,7 @@ fn remove(ctx: &mut Context<'_>, key: &Key<'_>, lazily: bool) {
     let name: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
     ctx.effects.replace(&[name, key.bytes]);
     ctx.modified(key);
+    ctx.notify(KeyspaceEvents::GENERIC, "del", key);
 }
 
 fn getex(ctx: &mut Context<'_>) -> CommandResult {
@@ -773,6 +784,7 @@ fn getex(ctx: &mut Context<'_>) -> CommandResult {
                 itoa::Buffer::new().format(at_ms).as_bytes(),
             ]);
             ctx.modified(&key);
+            ctx.notify(KeyspaceEvents::GENERIC, "expire", &key);
         }
         None if lifetime == Lifetime::Persist => persist(ctx, &key),
         None => {}
@@ -801,6 +813,7 @@ fn persist(ctx: &mut Context<'_>, key: &Key<'_>) {
         ctx.keyspace.database(key).set_expiry(key, None);
         ctx.effects.replace(&[b"PERSIST", key.bytes]);
         ctx.modified(key);
+        ctx.notify(KeyspaceEvents::GENERIC, "persist", key);
     }
 }
 
@@ -883,6 +896,7 @@ fn set_pairs(ctx: &mut Context<'_>, positions: impl Iterator<Item = usize>) {
         let value = NewString::Bytes(ctx.args.at(position + 1));
         ctx.keyspace.set_string(key, value, Expiry::Clear);
         ctx.modified(key);
+        ctx.notify(KeyspaceEvents::STRING, "set", key);
     });
 }
 
@@ -903,6 +917,7 @@ fn append(ctx: &mut Context<'_>) -> CommandResult {
         }
     };
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "append", &key);
     ctx.reply.integer(len as i64);
     Ok(())
 }
@@ -928,6 +943,7 @@ fn setrange(ctx: &mut Context<'_>) -> CommandResult {
     bytes[offset..end].copy_from_slice(patch);
     let len = bytes.len();
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "setrange", &key);
     ctx.reply.integer(len as i64);
     Ok(())
 }
@@ -991,6 +1007,7 @@ fn add(ctx: &mut Context<'_>, increment: i64) -> CommandResult {
         .ok_or(ReplyError::IncrementOverflow)?;
     ctx.keyspace.set_integer(&key, sum, Expiry::Keep);
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "incrby", &key);
     ctx.reply.integer(sum);
     Ok(())
 }
@@ -1008,6 +1025,7 @@ fn incrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     // Who repeats it stores the result: other machines may round otherwise.
     ctx.effects.replace(&[b"SET", key.bytes, &text, b"KEEPTTL"]);
     ctx.modified(&key);
+    ctx.notify(KeyspaceEvents::STRING, "incrbyfloat", &key);
     ctx.reply.bulk(&text);
     Ok(())
 }

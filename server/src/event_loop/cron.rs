@@ -7,6 +7,8 @@ use super::turn::count_memory;
 use shardis_storage::keyspace::FieldEvent;
 use shardis_storage::value::INT_TEXT_MAX;
 
+use crate::config::KeyspaceEvents;
+use crate::exec::event::tell;
 use crate::exec::{Closing, Effect, Partition};
 use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
 
@@ -94,14 +96,14 @@ impl EventLoop {
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
-        let (now_ms, first) = (self.now_ms(), self.cron.next_database);
+        let (now_ms, first, chosen) = (self.now_ms(), self.cron.next_database, self.stamp.events);
         let clock = &self.node.clock;
         let begin_us = clock.now_us();
         let databases = self.settings.databases as usize;
         count_memory(held.get(), &self.node, |partition| {
             for step in 0..databases {
                 let db = (first + step) % databases;
-                expire_database(partition, db, now_ms);
+                expire_database(partition, db, now_ms, chosen);
                 if clock.now_us() - begin_us > EXPIRE_SLICE_US {
                     partition.figures.expire_time_caps += 1;
                     self.cron.next_database = (db + 1) % databases;
@@ -207,9 +209,9 @@ impl EventLoop {
 /// Keys looked at in one slice of a database's expiry.
 const EXPIRE_LOOKS: usize = 2000;
 
-fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
+fn expire_database(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
     if partition.keyspace.database(db).volatile_hashes() > 0 {
-        expire_fields(partition, db, now_ms);
+        expire_fields(partition, db, now_ms, chosen);
     }
     if partition.keyspace.database(db).volatile_len() == 0 {
         return;
@@ -224,16 +226,20 @@ fn expire_database(partition: &mut Partition, db: usize, now_ms: i64) {
         });
     for (db, key) in &partition.expired {
         partition.watches.touch(*db, key);
+        if chosen.contains(KeyspaceEvents::EXPIRED) {
+            tell(partition.events.as_ref(), *db, "expired", key);
+        }
     }
     partition.figures.expired += partition.expired.len() as u64;
     partition.journal_expired();
 }
 
-fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64) {
+fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
     let Partition {
         keyspace,
         watches,
         journal,
+        events,
         ..
     } = partition;
     let db_number = db as u16;
@@ -241,6 +247,13 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64) {
         .database_mut(db)
         .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
             watches.touch(db_number, key);
+            let (class, name) = match event {
+                FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
+                FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),
+            };
+            if chosen.contains(class) {
+                tell(events.as_ref(), db_number, name, key);
+            }
             // With its last field the key goes, here as there.
             if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
                 let name = name.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec();

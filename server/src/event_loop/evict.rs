@@ -8,6 +8,8 @@ use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
 
 use super::EventLoop;
 use super::turn::count_memory;
+use crate::config::KeyspaceEvents;
+use crate::exec::event::tell;
 use crate::exec::{Effect, Partition};
 use crate::limits::EVICT_SLICE_US;
 
@@ -60,8 +62,9 @@ impl EventLoop {
         let begin_us = self.node.clock.now_us();
         let mut evicted = false;
         while held.get().memory_bytes > target {
+            let told = self.stamp.events.contains(KeyspaceEvents::EVICTED);
             let found = count_memory(held.get(), &self.node, |partition| {
-                evict_one(partition, options, now_ms, lazily)
+                evict_one(partition, options, now_ms, lazily, told)
             });
             if !found {
                 break;
@@ -76,7 +79,13 @@ impl EventLoop {
 }
 
 /// Removes the key that the policy gives up first. False when it finds none.
-fn evict_one(partition: &mut Partition, options: EvictionOptions, now_ms: i64, lazily: bool) -> bool {
+fn evict_one(
+    partition: &mut Partition,
+    options: EvictionOptions,
+    now_ms: i64,
+    lazily: bool,
+    told: bool,
+) -> bool {
     let Partition {
         keyspace,
         evictor,
@@ -84,6 +93,7 @@ fn evict_one(partition: &mut Partition, options: EvictionOptions, now_ms: i64, l
         figures,
         watches,
         journal,
+        events,
         ..
     } = partition;
     let Some(victim) = evictor.pick(keyspace, options, now_ms, rng) else {
@@ -92,6 +102,9 @@ fn evict_one(partition: &mut Partition, options: EvictionOptions, now_ms: i64, l
     let db = victim.database as u16;
     let key = keyspace.key(victim.key);
     watches.touch(db, key.bytes);
+    if told {
+        tell(events.as_ref(), db, "evicted", key.bytes);
+    }
     if let Some(journal) = journal {
         // A closed channel means that the listener has gone; effects then go nowhere.
         let _ = journal.send(Effect {

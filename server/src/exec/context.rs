@@ -7,6 +7,7 @@ use shardis_storage::memory::Buffer;
 
 use super::effect::Effects;
 use super::view::View;
+use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 
 /// Everything a command on keys may see and do.
@@ -79,6 +80,12 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn modified(&mut self, key: &Key<'_>) {
         self.keyspace.modified(key, self.effects);
+    }
+
+    /// Raises a keyspace event.
+    #[inline]
+    pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {
+        self.keyspace.notify(class, name, key);
     }
 
     /// The time that this command runs at, Unix milliseconds.

@@ -8,6 +8,7 @@ use shardis_storage::keyspace::{Keyspace, KeyspaceOptions};
 use shardis_storage::memory;
 
 use super::effect::Effect;
+use super::event::{EventSink, tell};
 use super::watch::Watches;
 
 /// The data of one shard.
@@ -25,6 +26,8 @@ pub(crate) struct Partition {
     pub(crate) expired: Vec<(u16, Box<[u8]>)>,
     /// Where effects go; none when nobody listens.
     pub(crate) journal: Option<Journal>,
+    /// Where keyspace events go; none when nobody listens.
+    pub(crate) events: Option<EventSink>,
     /// Chooses keys to evict.
     pub(crate) evictor: Evictor,
     /// Its source of chance.
@@ -75,10 +78,16 @@ impl Partition {
             figures: Figures::default(),
             expired: Vec::new(),
             journal,
+            events: None,
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
         }
+    }
+
+    /// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.
+    pub(crate) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
+        tell(self.events.as_ref(), db, name, key);
     }
 
     /// Puts the removal of expired keys into the journal, ahead of the command that found them.

@@ -13,8 +13,10 @@ use shardis_storage::value::StringRef;
 
 use super::context::NewString;
 use super::effect::Effects;
+use super::event::tell;
 use super::partition::{Figures, Partition};
 use super::watch::Watches;
+use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
 
@@ -29,6 +31,8 @@ pub(crate) struct Stamp {
     pub(crate) lfu: Option<LfuOptions>,
     /// What becomes of expired keys that are come across: they stay while writes are paused and on replicas.
     pub(crate) on_expired: OnExpired,
+    /// Keyspace events that are listened to; none without a kind of channel.
+    pub(crate) events: KeyspaceEvents,
     /// `lazyfree-lazy-server-del`: overwritten and renamed-over values are freed later.
     pub(crate) lazy_server_del: bool,
     /// `lazyfree-lazy-user-del`: DEL behaves as UNLINK.
@@ -52,6 +56,11 @@ impl Stamp {
                 (true, _) => OnExpired::Keep,
                 (false, true) => OnExpired::Unlink,
                 (false, false) => OnExpired::Remove,
+            },
+            events: if settings.notify_keyspace_events.any_channel() {
+                settings.notify_keyspace_events
+            } else {
+                KeyspaceEvents::default()
             },
             lazy_server_del: settings.lazyfree_lazy_server_del,
             lazy_user_del: settings.lazyfree_lazy_user_del,
@@ -277,6 +286,7 @@ impl<'a> View<'a> {
             rng,
             expired,
             watches,
+            events,
             ..
         } = self.partition(key.slot);
         let database = keyspace.database_mut(usize::from(db));
@@ -289,9 +299,19 @@ impl<'a> View<'a> {
                 return Some((entry, rng));
             }
             Lookup::Missing => {}
-            Lookup::Expired => note_expired(stamp, db, key, figures, expired, watches),
+            Lookup::Expired => {
+                note_expired(stamp, db, key, figures, expired, watches);
+                if stamp.events.contains(KeyspaceEvents::EXPIRED) && stamp.on_expired != OnExpired::Keep {
+                    tell(events.as_ref(), db, "expired", key.bytes);
+                }
+            }
         }
-        figures.misses += u64::from(look.counts);
+        if look.counts {
+            figures.misses += 1;
+            if stamp.events.contains(KeyspaceEvents::KEY_MISS) {
+                tell(events.as_ref(), db, "keymiss", key.bytes);
+            }
+        }
         None
     }
 
@@ -361,9 +381,27 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Raises a keyspace event. Costs one look at the settings where nobody listens.
+    #[inline]
+    pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {
+        if self.stamp.events.contains(class) {
+            let db = self.db;
+            self.partition(key.slot).tell(db, name, key.bytes);
+        }
+    }
+
+    /// Raises the event that a key came to be, if it is about to.
+    #[inline]
+    pub(crate) fn notify_if_new(&mut self, key: &Key<'_>) {
+        if self.stamp.events.contains(KeyspaceEvents::NEW_KEY) && self.found(key).is_none() {
+            self.notify(KeyspaceEvents::NEW_KEY, "new", key);
+        }
+    }
+
     /// Stores a string under a key, whatever was there.
     #[inline]
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
+        self.notify_if_new(key);
         let stamp = self.stamp;
         let database = self.database(key);
         let entry = match value {
@@ -378,12 +416,14 @@ impl<'a> View<'a> {
 
     /// Stores a string whose bytes stay bytes even where they spell an integer.
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
+        self.notify_if_new(key);
         let clock = self.stamp.clock;
         self.database(key).set_text(key, bytes, expiry, clock);
     }
 
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
+        self.notify_if_new(key);
         let clock = self.stamp.clock;
         self.database(key).set_buffer(key, buffer, expiry, clock);
     }
@@ -391,12 +431,14 @@ impl<'a> View<'a> {
     /// Stores an integer as a string.
     #[inline]
     pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
+        self.notify_if_new(key);
         let clock = self.stamp.clock;
         self.database(key).set_integer(key, value, expiry, clock);
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
     pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
+        self.notify_if_new(key);
         let clock = self.stamp.clock;
         self.database(key).string_mut(key, len, clock)
     }

@@ -92,6 +92,9 @@ impl View<'_> {
     #[inline]
     pub(crate) fn make<T: InPlace>(&mut self, key: &Key<'_>) -> Result<(&mut T, bool), ReplyError> {
         let made = self.write(key).is_none();
+        if made {
+            self.notify_if_new(key);
+        }
         let clock = self.stamp.clock;
         let entry = self.database(key).entry_or_empty::<T>(key, clock);
         match entry.get_mut() {
@@ -117,6 +120,7 @@ impl View<'_> {
     /// Stores a collection under a key, whatever was there; what was there is freed as `lazyfree-lazy-server-del` says.
     /// The expiry goes.
     pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
+        self.notify_if_new(key);
         let clock = self.stamp.clock;
         if !self.stamp.lazy_server_del {
             self.database(key).remove(key);
