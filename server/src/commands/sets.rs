@@ -542,7 +542,6 @@ fn sscan(ctx: &mut Context<'_>) -> CommandResult {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
     use crate::commands::testing::Shell;
 
     pub(super) const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
