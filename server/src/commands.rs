@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod server;
+pub(crate) mod sets;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,6 +25,7 @@ use crate::spec::{Command, KeyShape, Registered};
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
+    sets::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -680,6 +680,8 @@ impl<P: Keyed> RawTable<P> {
         const CHAIN_MAX: usize = 16;
         /// With 5.5 entries a bucket a third of the tries hits; no table that has shrunk as it should needs so many.
         const TRIES: usize = 100;
+        /// So many buckets are fetched from memory together, as the first is likely not to be the last.
+        const TRIES_AT_ONCE: usize = 4;
 
         if self.len == 0 {
             return None;
@@ -687,19 +689,25 @@ impl<P: Keyed> RawTable<P> {
         if self.len <= SMALL {
             return self.nth(rng.random_range(0..self.len));
         }
-        for _ in 0..TRIES {
+        for _ in 0..TRIES / TRIES_AT_ONCE {
             // A bucket and one of as many places as a long chain has: an entry is as likely as any other.
-            let (index, place) = (rng.random_range(0..self.buckets), rng.random_range(0..CHAIN_MAX));
-            let mut seen = 0;
-            let mut chosen = None;
-            self.visit_bucket(index, |entry| {
-                if seen % CHAIN_MAX == place && (seen < CHAIN_MAX || rng.random_range(0..2) == 0) {
-                    chosen = Some(entry);
-                }
-                seen += 1;
+            let tries: [(u32, usize); TRIES_AT_ONCE] = std::array::from_fn(|_| {
+                let index = rng.random_range(0..self.buckets);
+                prefetch(self.bucket(index).as_ptr().cast());
+                (index, rng.random_range(0..CHAIN_MAX))
             });
-            if chosen.is_some() {
-                return chosen;
+            for (index, place) in tries {
+                let mut seen = 0;
+                let mut chosen = None;
+                self.visit_bucket(index, |entry| {
+                    if seen % CHAIN_MAX == place && (seen < CHAIN_MAX || rng.random_range(0..2) == 0) {
+                        chosen = Some(entry);
+                    }
+                    seen += 1;
+                });
+                if chosen.is_some() {
+                    return chosen;
+                }
             }
         }
         self.nth(rng.random_range(0..SMALL))

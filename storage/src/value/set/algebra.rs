@@ -74,6 +74,9 @@ pub fn subtract(
     limits: &SetLimits,
     visit: impl FnMut(StringRef<'_>),
 ) -> usize {
+    if others.iter().any(|other| std::ptr::eq(*other, first)) {
+        return 0;
+    }
     let all: usize = others.iter().map(|set| set.len()).sum();
     let one_by_one = first.len().saturating_mul(others.len());
     let merged_first = all.saturating_mul(INSERT_COST).saturating_add(first.len());

@@ -1,0 +1,329 @@
+//! What is computed from several sets: intersection, union, difference, to be returned, counted or stored.
+//!
+//! All sources are looked up, and refused if they are no sets, before anything is computed.
+
+use std::ops::Range;
+
+use shardis_storage::key::Key;
+use shardis_storage::value::set::{Set, algebra};
+use smallvec::SmallVec;
+
+use super::super::strings::bulk;
+use super::{limits, reply_members};
+use crate::error::ReplyError;
+use crate::exec::arguments::{int, is};
+use crate::exec::{CommandResult, Context, Options, View};
+
+/// Sources that are listed without an allocation.
+const SOURCES_AT_ONCE: usize = 8;
+
+type Sets<'a> = SmallVec<[&'a Set; SOURCES_AT_ONCE]>;
+
+/// The keys that sets are computed from, looked up.
+struct Sources<'a> {
+    keys: SmallVec<[Key<'a>; SOURCES_AT_ONCE]>,
+    /// Whether there is a set under the key of that number.
+    there: SmallVec<[bool; SOURCES_AT_ONCE]>,
+}
+
+impl<'a> Sources<'a> {
+    /// Looks up the keys at these positions.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when one of them holds no set.
+    fn look_up(ctx: &mut Context<'a>, positions: Range<usize>) -> Result<Self, ReplyError> {
+        let keys: SmallVec<[Key<'a>; SOURCES_AT_ONCE]> = positions.map(|at| ctx.key(at)).collect();
+        ctx.keyspace.prefetch(keys.iter());
+        let there = keys
+            .iter()
+            .map(|key| Ok(ctx.keyspace.read_as::<Set>(key)?.is_some()))
+            .collect::<Result<_, ReplyError>>()?;
+        Ok(Self { keys, there })
+    }
+
+    /// The sets; `None` for keys that do not exist.
+    fn sets<'s>(&self, keyspace: &'s View<'_>) -> impl Iterator<Item = Option<&'s Set>> {
+        self.keys
+            .iter()
+            .zip(&self.there)
+            // What a look-up has found past its time may still lie there, on a replica.
+            .map(|(key, there)| {
+                if *there {
+                    keyspace.found_as(key).ok()?
+                } else {
+                    None
+                }
+            })
+    }
+
+    /// The sets that exist.
+    fn present<'s>(&self, keyspace: &'s View<'_>) -> Sets<'s> {
+        self.sets(keyspace).flatten().collect()
+    }
+
+    /// All sets, or none at all if one of them does not exist, so that there is nothing in common.
+    fn all<'s>(&self, keyspace: &'s View<'_>) -> Sets<'s> {
+        self.sets(keyspace).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The set to subtract from, if it exists, and what there is to subtract.
+    fn first_and_others<'s>(&self, keyspace: &'s View<'_>) -> Option<(&'s Set, Sets<'s>)> {
+        let mut sets = self.sets(keyspace);
+        let first = sets.next()??;
+        Some((first, sets.flatten().collect()))
+    }
+}
+
+pub(super) fn sinter(ctx: &mut Context<'_>) -> CommandResult {
+    let sources = Sources::look_up(ctx, 1..ctx.args.len())?;
+    let mut sets = sources.all(&ctx.keyspace);
+    let smallest = sets.iter().map(|set| set.len()).min().unwrap_or(0);
+    let deferred = ctx.reply.deferred_set(smallest);
+    let found = algebra::intersect(&mut sets, usize::MAX, |member| bulk(&mut ctx.reply, member));
+    ctx.reply.close(deferred, found);
+    Ok(())
+}
+
+pub(super) fn sinterstore(ctx: &mut Context<'_>) -> CommandResult {
+    let (sources, limits) = (Sources::look_up(ctx, 2..ctx.args.len())?, limits(ctx));
+    let result = algebra::intersection(&mut sources.all(&ctx.keyspace), &limits);
+    store(ctx, result);
+    Ok(())
+}
+
+pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
+    let positions = counted_keys(ctx)?;
+    let mut options = Options::new(ctx.args, positions.end);
+    let mut limit = 0;
+    while let Some(word) = options.word() {
+        if !is(word, "LIMIT") {
+            return Err(ReplyError::Syntax);
+        }
+        limit = int(options.value()?)
+            .ok()
+            .and_then(|limit| usize::try_from(limit).ok())
+            .ok_or(ReplyError::Fixed("ERR LIMIT can't be negative"))?;
+    }
+    let sources = Sources::look_up(ctx, positions)?;
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let found = algebra::intersect(&mut sources.all(&ctx.keyspace), limit, |_| ());
+    ctx.reply.integer(found as i64);
+    Ok(())
+}
+
+/// Positions of the keys of SINTERCARD, whose number comes first.
+fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
+    let count = int(ctx.args.at(1))
+        .ok()
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|&count| count > 0)
+        .ok_or(ReplyError::Fixed("ERR numkeys should be greater than 0"))?;
+    if count > ctx.args.len() - 2 {
+        return Err(ReplyError::Fixed(
+            "ERR Number of keys can't be greater than number of args",
+        ));
+    }
+    Ok(2..2 + count)
+}
+
+pub(super) fn sunion(ctx: &mut Context<'_>) -> CommandResult {
+    let (sources, limits) = (Sources::look_up(ctx, 1..ctx.args.len())?, limits(ctx));
+    match sources.present(&ctx.keyspace)[..] {
+        // A set is its own union.
+        [only] => reply_members(&mut ctx.reply, Some(only)),
+        ref sets => {
+            let union = algebra::union(sets.iter().copied(), &limits);
+            reply_members(&mut ctx.reply, Some(&union));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn sunionstore(ctx: &mut Context<'_>) -> CommandResult {
+    let (sources, limits) = (Sources::look_up(ctx, 2..ctx.args.len())?, limits(ctx));
+    let result = algebra::union(sources.present(&ctx.keyspace), &limits);
+    store(ctx, result);
+    Ok(())
+}
+
+pub(super) fn sdiff(ctx: &mut Context<'_>) -> CommandResult {
+    let (sources, limits) = (Sources::look_up(ctx, 1..ctx.args.len())?, limits(ctx));
+    let Some((first, mut others)) = sources.first_and_others(&ctx.keyspace) else {
+        ctx.reply.set(0);
+        return Ok(());
+    };
+    let deferred = ctx.reply.deferred_set(first.len());
+    let found = algebra::subtract(first, &mut others, &limits, |member| {
+        bulk(&mut ctx.reply, member);
+    });
+    ctx.reply.close(deferred, found);
+    Ok(())
+}
+
+pub(super) fn sdiffstore(ctx: &mut Context<'_>) -> CommandResult {
+    let (sources, limits) = (Sources::look_up(ctx, 2..ctx.args.len())?, limits(ctx));
+    let result = match sources.first_and_others(&ctx.keyspace) {
+        Some((first, mut others)) => algebra::difference(first, &mut others, &limits),
+        None => Set::new(),
+    };
+    store(ctx, result);
+    Ok(())
+}
+
+/// Stores a result under the destination, argument 1, in place of whatever was there, and replies with its size. Nothing
+/// is stored as nothing: the key goes.
+fn store(ctx: &mut Context<'_>, result: Set) {
+    let (key, len) = (ctx.key(1), result.len());
+    if len > 0 {
+        ctx.keyspace.set_collection(&key, result);
+        ctx.modified(&key);
+    } else if ctx.keyspace.write(&key).is_some() {
+        let lazily = ctx.keyspace.stamp.lazy_server_del;
+        ctx.keyspace.remove(&key, lazily);
+        ctx.modified(&key);
+    }
+    ctx.reply.integer(len as i64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SYNTAX, WRONG_TYPE, members, strings};
+    use crate::commands::testing::Shell;
+    use shardis_storage::keyspace::OnExpired;
+
+    fn shell() -> Shell {
+        let mut shell = Shell::over(4);
+        shell.check(&[
+            ("SADD a 1 2 3 x", ":4"),
+            ("SADD b 2 3 4 y", ":4"),
+            ("SADD c 3 y", ":2"),
+            ("SADD i 3 2 1", ":3"),
+            ("SET str v", "+OK"),
+        ]);
+        shell
+    }
+
+    #[track_caller]
+    fn sorted(shell: &mut Shell, line: &str) -> String {
+        let mut members = strings(&shell.run(line).reply);
+        members.sort();
+        members.join(" ")
+    }
+
+    #[test]
+    fn sets_are_combined() {
+        let mut shell = shell();
+        for (line, expected) in [
+            ("SINTER a b", "2 3"),
+            ("SINTER a b c", "3"),
+            ("SINTER a a", "1 2 3 x"),
+            ("SINTER a i none", ""),
+            ("SINTER none", ""),
+            ("SUNION a b", "1 2 3 4 x y"),
+            ("SUNION a none", "1 2 3 x"),
+            ("SUNION none", ""),
+            ("SDIFF a b", "1 x"),
+            ("SDIFF a b i", "x"),
+            ("SDIFF a none", "1 2 3 x"),
+            ("SDIFF none a", ""),
+            ("SDIFF a b a", ""),
+        ] {
+            assert_eq!(sorted(&mut shell, line), expected, "{line}");
+        }
+        // Integers among themselves stay in order.
+        shell.check(&[
+            ("SINTER i a", "[\"1\", \"2\", \"3\"]"),
+            ("SUNION i i", "[\"1\", \"2\", \"3\"]"),
+            ("SDIFF i none", "[\"1\", \"2\", \"3\"]"),
+        ]);
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused_wherever_it_stands() {
+        let mut shell = shell();
+        for command in [
+            "SINTER",
+            "SUNION",
+            "SDIFF",
+            "SINTERSTORE d",
+            "SUNIONSTORE d",
+            "SDIFFSTORE d",
+            "SINTERCARD 2",
+        ] {
+            for keys in ["a str", "str a", "none str", "str none"] {
+                assert_eq!(
+                    shell.run(&format!("{command} {keys}")).reply,
+                    WRONG_TYPE,
+                    "{command} {keys}"
+                );
+            }
+        }
+        shell.check(&[("EXISTS d", ":0")]);
+    }
+
+    #[test]
+    fn results_are_stored_over_whatever_was_there() {
+        let mut shell = shell();
+        shell.check_effects(&[
+            ("SINTERSTORE d a b", ":2", &["SINTERSTORE d a b"]),
+            ("SET str v EX 100", "+OK", &["SET str v PXAT 1700000100000"]),
+            ("SUNIONSTORE str a b", ":6", &["SUNIONSTORE str a b"]),
+            ("TTL str", ":-1", &[]),
+            ("SDIFFSTORE a a b", ":2", &["SDIFFSTORE a a b"]),
+            ("SINTERSTORE d a none", ":0", &["SINTERSTORE d a none"]),
+            ("EXISTS d", ":0", &[]),
+            ("SINTERSTORE d a none", ":0", &[]),
+            ("SDIFFSTORE i i i", ":0", &["SDIFFSTORE i i i"]),
+            ("EXISTS i", ":0", &[]),
+            ("SUNIONSTORE d none none", ":0", &[]),
+            ("SDIFFSTORE d none a", ":0", &[]),
+        ]);
+        assert_eq!(members(&mut shell, "str"), "1 2 3 4 x y");
+        assert_eq!(members(&mut shell, "a"), "1 x");
+    }
+
+    #[test]
+    fn common_members_are_counted() {
+        shell().check(&[
+            ("SINTERCARD 2 a b", ":2"),
+            ("SINTERCARD 2 a none", ":0"),
+            ("SINTERCARD 1 a LIMIT 3", ":3"),
+            ("SINTERCARD 1 a LIMIT 0", ":4"),
+            ("SINTERCARD 1 a limit 1 LIMIT 2", ":2"),
+            ("SINTERCARD 0 a", "-ERR numkeys should be greater than 0"),
+            ("SINTERCARD x a", "-ERR numkeys should be greater than 0"),
+            (
+                "SINTERCARD 3 a b",
+                "-ERR Number of keys can't be greater than number of args",
+            ),
+            ("SINTERCARD 1 a LIMIT -1", "-ERR LIMIT can't be negative"),
+            ("SINTERCARD 1 a LIMIT x", "-ERR LIMIT can't be negative"),
+            ("SINTERCARD 1 a LIMIT", SYNTAX),
+            ("SINTERCARD 1 a b", SYNTAX),
+            ("SINTERCARD 1 str LIMIT -1", "-ERR LIMIT can't be negative"),
+        ]);
+    }
+
+    #[test]
+    fn replies_are_sets_in_resp3() {
+        let mut shell = Shell::new().resp3();
+        shell.check(&[
+            ("SADD i 1 2", ":2"),
+            ("SINTER i i", "~[\"1\", \"2\"]"),
+            ("SINTER i none", "~[]"),
+            ("SUNION i none", "~[\"1\", \"2\"]"),
+            ("SDIFF i none", "~[\"1\", \"2\"]"),
+            ("SDIFF none i", "~[]"),
+        ]);
+    }
+
+    #[test]
+    fn a_source_past_its_time_is_none_even_where_it_has_to_stay() {
+        let mut shell = shell();
+        shell.run("PEXPIRE b 10");
+        shell.stamp.on_expired = OnExpired::Keep;
+        shell.advance(100);
+        shell.check(&[("SINTERCARD 2 a b", ":0"), ("SUNION b", "[]")]);
+        assert_eq!(sorted(&mut shell, "SDIFF a b"), "1 2 3 x");
+    }
+}
