@@ -5,6 +5,8 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
+pub(crate) mod hash_expiry;
+pub(crate) mod hashes;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod memory;
@@ -24,6 +26,8 @@ use crate::spec::{Command, KeyShape, Registered};
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
+    hashes::COMMANDS,
+    hash_expiry::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,
