@@ -5,6 +5,8 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
+pub(crate) mod hash_expiry;
+pub(crate) mod hashes;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod memory;
@@ -26,6 +28,8 @@ const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
     sets::COMMANDS,
+    hashes::COMMANDS,
+    hash_expiry::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -100,6 +100,32 @@ pub(crate) enum ReplyError {
     BitfieldOverflow,
     /// BITFIELD_RO with an operation that writes.
     BitfieldReadOnly,
+    /// A count beyond what the command can answer.
+    OutOfRange,
+    /// A field to be counted up that holds no integer.
+    HashNotInteger,
+    /// A field to be counted up that holds no floating-point number.
+    HashNotFloat,
+    /// An increment that is infinite or no number.
+    IncrementNotFinite,
+    /// A negative time for the expiry of fields.
+    NegativeExpire,
+    /// The word FIELDS is not where it should be.
+    FieldsMissing,
+    /// A number of fields that is no number, or not positive.
+    FieldCount,
+    /// The same, of HEXPIRE and its kin.
+    FieldCountNotPositive,
+    /// The same, of HSETEX.
+    BadFieldCount,
+    /// More or fewer fields than the request says.
+    FieldCountMismatch,
+    /// HSETEX with a kind of expiry and no time.
+    MissingExpire,
+    /// HSETEX with several kinds of expiry.
+    SeveralExpiries,
+    /// HSETEX with several conditions.
+    SeveralConditions,
     /// Our own state failed a check while the command ran.
     Internal,
     /// A text made for this case, with its code, that repeats bytes as the client sent them.
@@ -187,6 +213,21 @@ impl ReplyError {
             }
             Self::BitfieldOverflow => "ERR Invalid OVERFLOW type specified",
             Self::BitfieldReadOnly => "ERR BITFIELD_RO only supports the GET subcommand",
+            Self::OutOfRange => "ERR value is out of range",
+            Self::HashNotInteger => "ERR hash value is not an integer",
+            Self::HashNotFloat => "ERR hash value is not a float",
+            Self::IncrementNotFinite => "ERR value is NaN or Infinity",
+            Self::NegativeExpire => "ERR invalid expire time, must be >= 0",
+            Self::FieldsMissing => "ERR Mandatory argument FIELDS is missing or not at the right position",
+            Self::FieldCount => "ERR Number of fields must be a positive integer",
+            Self::FieldCountNotPositive => "ERR Parameter `numFields` should be greater than 0",
+            Self::BadFieldCount => "ERR invalid number of fields",
+            Self::FieldCountMismatch => "ERR The `numfields` parameter must match the number of arguments",
+            Self::MissingExpire => "ERR missing expire time",
+            Self::SeveralExpiries => {
+                "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"
+            }
+            Self::SeveralConditions => "ERR Only one of FXX or FNX arguments can be specified",
             Self::Internal => "ERR internal error: the command was stopped; see the server's log",
             Self::Fixed(text) => text,
             Self::Text(text) => text,

@@ -48,5 +48,8 @@ pub(crate) const RELEASE_SLICE: usize = 2000;
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 
+/// Elements that may be drawn with repetition at once: the reply is put together in memory.
+pub(crate) const RANDOM_REPEATS_MAX: usize = 1 << 26;
+
 /// Bytes of an unknown command's name and arguments that its error repeats.
 pub(crate) const SHOWN_BYTES_MAX: usize = 128;

@@ -56,6 +56,12 @@ impl LongDouble {
         })
     }
 
+    /// Whether it is neither infinite nor no number.
+    #[must_use]
+    pub fn is_finite(self) -> bool {
+        self.0.is_finite()
+    }
+
     /// The sum, or None when it is infinite or not a number.
     #[must_use]
     pub fn checked_add(self, other: LongDouble) -> Option<LongDouble> {
