@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod server;
+pub(crate) mod sorted_sets;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,6 +25,11 @@ use crate::spec::{Command, KeyShape, Registered};
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
+    sorted_sets::COMMANDS,
+    sorted_sets::range::COMMANDS,
+    sorted_sets::combine::COMMANDS,
+    sorted_sets::pop::COMMANDS,
+    sorted_sets::walk::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -762,7 +762,7 @@ fn merge_elements(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 }
 
 #[inline]
-fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
+pub(super) fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
     pattern == b"*" || glob::matches(pattern, key, false)
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
 
 /// Reads an unsigned number as `strtoul` does, which clients have come to know from SCAN: a sign is accepted, and nothing
 /// at all is 0.
-fn cursor(text: &[u8]) -> Option<u64> {
+pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
