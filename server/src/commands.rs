@@ -13,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod server;
 pub(crate) mod sets;
+pub(crate) mod sorted_sets;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,6 +31,11 @@ const FAMILIES: &[&[Command]] = &[
     sets::COMMANDS,
     hashes::COMMANDS,
     hash_expiry::COMMANDS,
+    sorted_sets::COMMANDS,
+    sorted_sets::range::COMMANDS,
+    sorted_sets::combine::COMMANDS,
+    sorted_sets::pop::COMMANDS,
+    sorted_sets::walk::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -126,6 +126,36 @@ pub(crate) enum ReplyError {
     SeveralExpiries,
     /// HSETEX with several conditions.
     SeveralConditions,
+    /// ZADD with options that contradict each other on which members it is for.
+    NxAndXx,
+    /// ZADD with options that contradict each other on which scores it is for.
+    GtLtNx,
+    /// ZADD INCR with several members.
+    SingleIncrement,
+    /// A score would become infinity minus infinity.
+    ScoreNotANumber,
+    /// A range of scores whose ends are no numbers.
+    NotScoreRange,
+    /// A range of members whose ends are not marked as such.
+    NotMemberRange,
+    /// A LIMIT on a range of ranks.
+    LimitOfRanks,
+    /// Scores asked of a range of members, which all have the same.
+    ScoresOfMembers,
+    /// A weight that is no number.
+    WeightNotFloat,
+    /// A negative LIMIT.
+    NegativeLimit,
+    /// No sources for the command named.
+    NoInputKeys(&'static str),
+    /// A number of elements that is negative or no number.
+    NotPositive,
+    /// A number of keys that is not above zero.
+    NumkeysNotPositive,
+    /// A COUNT that is not above zero.
+    CountNotPositive,
+    /// A number whose double would leave 64 bits.
+    OutOfRange,
     /// Our own state failed a check while the command ran.
     Internal,
     /// A text made for this case, with its code, that repeats bytes as the client sent them.
@@ -228,12 +258,33 @@ impl ReplyError {
                 "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"
             }
             Self::SeveralConditions => "ERR Only one of FXX or FNX arguments can be specified",
+            Self::NxAndXx => "ERR XX and NX options at the same time are not compatible",
+            Self::GtLtNx => "ERR GT, LT, and/or NX options at the same time are not compatible",
+            Self::SingleIncrement => "ERR INCR option supports a single increment-element pair",
+            Self::ScoreNotANumber => "ERR resulting score is not a number (NaN)",
+            Self::NotScoreRange => "ERR min or max is not a float",
+            Self::NotMemberRange => "ERR min or max not valid string range item",
+            Self::LimitOfRanks => {
+                "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX"
+            }
+            Self::ScoresOfMembers => "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
+            Self::WeightNotFloat => "ERR weight value is not a float",
+            Self::NegativeLimit => "ERR LIMIT can't be negative",
+            Self::NotPositive => "ERR value is out of range, must be positive",
+            Self::NumkeysNotPositive => "ERR numkeys should be greater than 0",
+            Self::CountNotPositive => "ERR count should be greater than 0",
+            Self::OutOfRange => "ERR value is out of range",
             Self::Internal => "ERR internal error: the command was stopped; see the server's log",
             Self::Fixed(text) => text,
             Self::Text(text) => text,
             Self::OutOfBounds { min, max } => {
                 return Cow::Owned(format!(
                     "ERR value is out of range, value must between {min} and {max}"
+                ));
+            }
+            Self::NoInputKeys(command) => {
+                return Cow::Owned(format!(
+                    "ERR at least 1 input key is needed for '{command}' command"
                 ));
             }
             Self::InvalidExpire(command) => {

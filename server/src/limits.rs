@@ -53,3 +53,6 @@ pub(crate) const RANDOM_REPEATS_MAX: usize = 1 << 26;
 
 /// Bytes of an unknown command's name and arguments that its error repeats.
 pub(crate) const SHOWN_BYTES_MAX: usize = 128;
+
+/// Elements that may be drawn at random with repetition, where nothing but the request says how many.
+pub(crate) const RANDOM_ELEMENTS_MAX: i64 = 1 << 24;

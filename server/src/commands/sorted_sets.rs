@@ -1,0 +1,701 @@
+//! Sorted sets: members and their scores one by one, and what all commands on sorted sets share.
+//!
+//! Ranges are in [`range`], what is computed from several sorted sets in [`combine`], taking from the ends in [`pop`],
+//! chance and cursors in [`walk`]. Rows first, then handlers in the order of the rows.
+
+pub(crate) mod combine;
+pub(crate) mod pop;
+pub(crate) mod range;
+pub(crate) mod walk;
+
+use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_storage::key::Key;
+use shardis_storage::number::parse_f64;
+use shardis_storage::value::StringRef;
+use shardis_storage::value::sorted_set::{Change, SortedSet, SortedSetLimits};
+use smallvec::SmallVec;
+
+use super::strings::bulk;
+use crate::error::ReplyError;
+use crate::exec::arguments::is;
+use crate::exec::{CommandResult, Context};
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
+
+/// The commands of this file.
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "zadd",
+        arity: Arity::AtLeast(4),
+        flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_write().update()],
+        runs: Runs::OnKeys(zadd),
+        doc: &Doc {
+            since: "1.2.0",
+            group: Group::SortedSet,
+            complexity: "O(log(N)) for each member given, N being the size of the sorted set.",
+            summary: "Gives members a score, adding those that are new.",
+            history: &[
+                ("2.4.0", "Several members at once."),
+                ("3.0.2", "Options `XX`, `NX`, `CH` and `INCR`."),
+                ("6.2.0", "Options `GT` and `LT`."),
+            ],
+            args: &[
+                Arg::key("key", 0),
+                Arg::one_of("condition", &[Arg::flag("nx", "NX"), Arg::flag("xx", "XX")])
+                    .since("3.0.2")
+                    .optional(),
+                Arg::one_of("comparison", &[Arg::flag("gt", "GT"), Arg::flag("lt", "LT")])
+                    .since("6.2.0")
+                    .optional(),
+                Arg::flag("change", "CH").since("3.0.2").optional(),
+                Arg::flag("increment", "INCR").since("3.0.2").optional(),
+                Arg::block("score_member", &[Arg::double("score"), Arg::string("member")]).multiple(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zincrby",
+        arity: Arity::Exactly(4),
+        flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_write().access().update()],
+        runs: Runs::OnKeys(zincrby),
+        doc: &Doc {
+            since: "1.2.0",
+            group: Group::SortedSet,
+            complexity: "O(log(N)) for N members.",
+            summary: "Adds to the score of a member, which is added if need be.",
+            args: &[
+                Arg::key("key", 0),
+                Arg::integer("increment"),
+                Arg::string("member"),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zrem",
+        arity: Arity::AtLeast(3),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_write().delete()],
+        runs: Runs::OnKeys(zrem),
+        doc: &Doc {
+            since: "1.2.0",
+            group: Group::SortedSet,
+            complexity: "O(M*log(N)) to remove M of N members.",
+            summary: "Removes members.",
+            history: &[("2.4.0", "Several members at once.")],
+            args: &[Arg::key("key", 0), Arg::string("member").multiple()],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zcard",
+        arity: Arity::Exactly(2),
+        flags: Flags::READONLY.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_only()],
+        runs: Runs::OnKeys(zcard),
+        doc: &Doc {
+            since: "1.2.0",
+            group: Group::SortedSet,
+            complexity: "O(1)",
+            summary: "Returns how many members there are.",
+            args: &[Arg::key("key", 0)],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zscore",
+        arity: Arity::Exactly(3),
+        flags: Flags::READONLY.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_only().access()],
+        runs: Runs::OnKeys(zscore),
+        doc: &Doc {
+            since: "1.2.0",
+            group: Group::SortedSet,
+            complexity: "O(1)",
+            summary: "Returns the score of a member.",
+            args: &[Arg::key("key", 0), Arg::string("member")],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zmscore",
+        arity: Arity::AtLeast(3),
+        flags: Flags::READONLY.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_only().access()],
+        runs: Runs::OnKeys(zmscore),
+        doc: &Doc {
+            since: "6.2.0",
+            group: Group::SortedSet,
+            complexity: "O(N) for N members asked for.",
+            summary: "Returns the scores of several members.",
+            args: &[Arg::key("key", 0), Arg::string("member").multiple()],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zrank",
+        arity: Arity::AtLeast(3),
+        flags: Flags::READONLY.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_only().access()],
+        runs: Runs::OnKeys(zrank),
+        doc: &Doc {
+            since: "2.0.0",
+            group: Group::SortedSet,
+            complexity: "O(log(N)) for N members.",
+            summary: "Returns how many members come before one, lowest score first.",
+            history: &[("7.2.0", "Option `WITHSCORE`.")],
+            args: &[
+                Arg::key("key", 0),
+                Arg::string("member"),
+                Arg::flag("withscore", "WITHSCORE").optional(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zrevrank",
+        arity: Arity::AtLeast(3),
+        flags: Flags::READONLY.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_only().access()],
+        runs: Runs::OnKeys(zrevrank),
+        doc: &Doc {
+            since: "2.0.0",
+            group: Group::SortedSet,
+            complexity: "O(log(N)) for N members.",
+            summary: "Returns how many members come before one, highest score first.",
+            history: &[("7.2.0", "Option `WITHSCORE`.")],
+            args: &[
+                Arg::key("key", 0),
+                Arg::string("member"),
+                Arg::flag("withscore", "WITHSCORE").optional(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+];
+
+/// Pairs whose scores need no allocation to be listed.
+const PAIRS_AT_ONCE: usize = 8;
+
+/// The thresholds of the encodings, as configured.
+fn limits(ctx: &Context<'_>) -> SortedSetLimits {
+    SortedSetLimits {
+        listpack_entries: ctx.settings.zset_max_listpack_entries as usize,
+        listpack_value: ctx.settings.zset_max_listpack_value as usize,
+        hasher: ctx.keyspace.hasher(),
+    }
+}
+
+/// Replies with `len` entries: in RESP2 a flat array, in RESP3 pairs if there are scores.
+fn reply_entries<'s>(
+    reply: &mut Encoder<'_>,
+    len: usize,
+    entries: impl Iterator<Item = (StringRef<'s>, f64)>,
+    with_scores: bool,
+) {
+    let nested = with_scores && reply.resp() == Resp::V3;
+    let words = if with_scores && !nested { 2 } else { 1 };
+    reply.array(len * words);
+    for (member, score) in entries {
+        if nested {
+            reply.array(2);
+        }
+        bulk(reply, member);
+        if with_scores {
+            reply.double_f64(score);
+        }
+    }
+}
+
+/// Marks a sorted set as changed, in so many members.
+fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: usize) {
+    ctx.effects.changed(changes as u64);
+    ctx.keyspace.signal(key);
+}
+
+/// Marks a sorted set as changed if members were removed; the key goes with the last of them.
+fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
+    if count > 0 {
+        changed(ctx, key, count);
+        ctx.keyspace.settle(key);
+    }
+}
+
+/// Stores what a command computed and replies with its size; when nothing came of it the key is removed.
+fn store(ctx: &mut Context<'_>, key: &Key<'_>, result: SortedSet) {
+    let len = result.len();
+    let lazily = ctx.keyspace.stamp.lazy_server_del;
+    if len > 0 {
+        ctx.keyspace.set_collection(key, result);
+        ctx.modified(key);
+    } else if ctx.keyspace.remove(key, lazily) {
+        ctx.modified(key);
+    }
+    ctx.reply.integer(len as i64);
+}
+
+/// Reads a score or an increment.
+#[inline]
+fn score(text: &[u8]) -> Result<f64, ReplyError> {
+    parse_f64(text).ok_or(ReplyError::NotFloat)
+}
+
+/// What ZADD was told about members that exist and those that do not.
+#[derive(Clone, Copy, Debug, Default)]
+struct AddRule {
+    /// Only members that are new.
+    only_new: bool,
+    /// Only members that exist.
+    only_known: bool,
+    /// Only to higher scores.
+    only_up: bool,
+    /// Only to lower scores.
+    only_down: bool,
+    /// Count changed scores too.
+    count_changed: bool,
+    /// Add to the score, and reply with the sum.
+    increment: bool,
+}
+
+impl AddRule {
+    /// Reads the options; returns them with the position of the first score.
+    fn parse(args: Arguments<'_>) -> Result<(Self, usize), ReplyError> {
+        let mut rule = Self::default();
+        let mut first = 2;
+        while let Some(word) = args.get(first) {
+            let option = match word {
+                word if is(word, "NX") => &mut rule.only_new,
+                word if is(word, "XX") => &mut rule.only_known,
+                word if is(word, "GT") => &mut rule.only_up,
+                word if is(word, "LT") => &mut rule.only_down,
+                word if is(word, "CH") => &mut rule.count_changed,
+                word if is(word, "INCR") => &mut rule.increment,
+                _ => break,
+            };
+            *option = true;
+            first += 1;
+        }
+        let words = args.len() - first.min(args.len());
+        if words == 0 || !words.is_multiple_of(2) {
+            return Err(ReplyError::Syntax);
+        }
+        rule.check(words / 2)?;
+        Ok((rule, first))
+    }
+
+    /// Refuses options that do not go together.
+    fn check(self, pairs: usize) -> Result<(), ReplyError> {
+        if self.only_new && self.only_known {
+            return Err(ReplyError::NxAndXx);
+        }
+        let by_score = self.only_up || self.only_down;
+        if (self.only_new && by_score) || (self.only_up && self.only_down) {
+            return Err(ReplyError::GtLtNx);
+        }
+        if self.increment && pairs > 1 {
+            return Err(ReplyError::SingleIncrement);
+        }
+        Ok(())
+    }
+
+    /// The score that a member gets; none if it is to stay as it is.
+    #[inline]
+    fn decide(self, old: Option<f64>, given: f64) -> Result<Option<f64>, ReplyError> {
+        let Some(old) = old else {
+            return Ok((!self.only_known).then_some(given));
+        };
+        if self.only_new {
+            return Ok(None);
+        }
+        let new = if self.increment { old + given } else { given };
+        if new.is_nan() {
+            return Err(ReplyError::ScoreNotANumber);
+        }
+        let refused = (self.only_up && new <= old) || (self.only_down && new >= old);
+        Ok((!refused).then_some(new))
+    }
+}
+
+fn zadd(ctx: &mut Context<'_>) -> CommandResult {
+    let (rule, first) = AddRule::parse(ctx.args)?;
+    add(ctx, rule, first)
+}
+
+fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
+    let rule = AddRule {
+        increment: true,
+        ..AddRule::default()
+    };
+    add(ctx, rule, 2)
+}
+
+/// Adds the pairs of score and member from argument `first` on.
+fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
+    let (key, args, limits) = (ctx.key(1), ctx.args, limits(ctx));
+    // All scores are looked at before anything changes.
+    let scores: SmallVec<[f64; PAIRS_AT_ONCE]> = (first..args.len())
+        .step_by(2)
+        .map(|index| score(args.at(index)))
+        .collect::<Result<_, _>>()?;
+    if rule.only_known && ctx.keyspace.write_as::<SortedSet>(&key)?.is_none() {
+        reply_added(&mut ctx.reply, rule, Added::default());
+        return Ok(());
+    }
+    let (set, made) = ctx.keyspace.make::<SortedSet>(&key)?;
+    if made {
+        *set = SortedSet::for_members(args.at(first + 1).len(), scores.len(), &limits);
+    } else {
+        set.expect_members(scores.len(), &limits);
+    }
+    let mut added = Added::default();
+    for (n, given) in scores.into_iter().enumerate() {
+        added.count(set, args.at(first + 2 * n + 1), &limits, |old| {
+            rule.decide(old, given)
+        })?;
+    }
+    let changes = added.new + added.changed;
+    if changes > 0 {
+        changed(ctx, &key, changes);
+    }
+    reply_added(&mut ctx.reply, rule, added);
+    Ok(())
+}
+
+/// What has come of adding members.
+#[derive(Clone, Copy, Debug, Default)]
+struct Added {
+    new: usize,
+    changed: usize,
+    /// The score that the last one has now; none if it was refused.
+    score: Option<f64>,
+}
+
+impl Added {
+    /// Gives a member the score that is decided on, and counts what that changed.
+    #[inline]
+    fn count(
+        &mut self,
+        set: &mut SortedSet,
+        member: &[u8],
+        limits: &SortedSetLimits,
+        decide: impl FnOnce(Option<f64>) -> Result<Option<f64>, ReplyError>,
+    ) -> CommandResult {
+        let mut decided = Ok(None);
+        let change = set.update(member, limits, |old| {
+            decided = decide(old);
+            decided.as_ref().ok().copied().flatten()
+        });
+        self.score = decided?;
+        match change {
+            Change::Added => self.new += 1,
+            Change::Updated => self.changed += 1,
+            Change::None => {}
+        }
+        Ok(())
+    }
+}
+
+fn reply_added(reply: &mut Encoder<'_>, rule: AddRule, added: Added) {
+    match added.score {
+        Some(score) if rule.increment => reply.double_f64(score),
+        None if rule.increment => reply.null(),
+        _ if rule.count_changed => reply.integer((added.new + added.changed) as i64),
+        _ => reply.integer(added.new as i64),
+    }
+}
+
+fn zrem(ctx: &mut Context<'_>) -> CommandResult {
+    let (key, args) = (ctx.key(1), ctx.args);
+    let count = match ctx.keyspace.write_as::<SortedSet>(&key)? {
+        Some(set) => (2..args.len())
+            .filter(|index| set.remove(args.at(*index)).is_some())
+            .count(),
+        None => 0,
+    };
+    removed(ctx, &key, count);
+    ctx.reply.integer(count as i64);
+    Ok(())
+}
+
+fn zcard(ctx: &mut Context<'_>) -> CommandResult {
+    let key = ctx.key(1);
+    let len = ctx.keyspace.read_as::<SortedSet>(&key)?.map_or(0, SortedSet::len);
+    ctx.reply.integer(len as i64);
+    Ok(())
+}
+
+fn zscore(ctx: &mut Context<'_>) -> CommandResult {
+    let key = ctx.key(1);
+    let set = ctx.keyspace.read_as::<SortedSet>(&key)?;
+    match set.and_then(|set| set.score(ctx.args.at(2))) {
+        Some(score) => ctx.reply.double_f64(score),
+        None => ctx.reply.null(),
+    }
+    Ok(())
+}
+
+fn zmscore(ctx: &mut Context<'_>) -> CommandResult {
+    let key = ctx.key(1);
+    let set = ctx.keyspace.read_as::<SortedSet>(&key)?;
+    ctx.reply.array(ctx.args.len() - 2);
+    for index in 2..ctx.args.len() {
+        match set.and_then(|set| set.score(ctx.args.at(index))) {
+            Some(score) => ctx.reply.double_f64(score),
+            None => ctx.reply.null(),
+        }
+    }
+    Ok(())
+}
+
+fn zrank(ctx: &mut Context<'_>) -> CommandResult {
+    reply_rank(ctx, "zrank", |rank, _| rank)
+}
+
+fn zrevrank(ctx: &mut Context<'_>) -> CommandResult {
+    reply_rank(ctx, "zrevrank", |rank, len| len - 1 - rank)
+}
+
+/// Replies with what `show` makes of a member's rank, lowest score first, and the number of members.
+fn reply_rank(
+    ctx: &mut Context<'_>,
+    command: &'static str,
+    show: fn(usize, usize) -> usize,
+) -> CommandResult {
+    let with_score = match ctx.args.get(3) {
+        None => false,
+        Some(_) if ctx.args.len() > 4 => return Err(ReplyError::arity(command)),
+        Some(word) if is(word, "WITHSCORE") => true,
+        Some(_) => return Err(ReplyError::Syntax),
+    };
+    let key = ctx.key(1);
+    let set = ctx.keyspace.read_as::<SortedSet>(&key)?;
+    let found = set.and_then(|set| Some((set.len(), set.rank(ctx.args.at(2))?)));
+    match found {
+        Some((len, (rank, score))) => {
+            if with_score {
+                ctx.reply.array(2);
+            }
+            ctx.reply.integer(show(rank, len) as i64);
+            if with_score {
+                ctx.reply.double_f64(score);
+            }
+        }
+        None if with_score => ctx.reply.null_array(),
+        None => ctx.reply.null(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use shardis_storage::value::Encoding;
+
+    use crate::commands::testing::Shell;
+
+    const NOT_FLOAT: &str = "-ERR value is not a valid float";
+    const SYNTAX: &str = "-ERR syntax error";
+    const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+
+    #[test]
+    fn members_get_scores() {
+        Shell::new().check_effects(&[
+            ("ZADD z 1 a 2 b", ":2", &["ZADD z 1 a 2 b"]),
+            ("ZADD z 1 a 3 b 4 c", ":1", &["ZADD z 1 a 3 b 4 c"]),
+            ("ZADD z 1 a", ":0", &[]),
+            ("ZADD z CH 2 a 3 b 5 d", ":2", &["ZADD z CH 2 a 3 b 5 d"]),
+            ("ZSCORE z a", "\"2\"", &[]),
+            ("ZMSCORE z a none d", "[\"2\", nil, \"5\"]", &[]),
+            ("ZMSCORE none a b", "[nil, nil]", &[]),
+            ("ZSCORE none a", "nil", &[]),
+            ("ZCARD z", ":4", &[]),
+            ("ZCARD none", ":0", &[]),
+            ("ZADD z 1 x y", SYNTAX, &[]),
+            ("ZADD z 1 new x newer", NOT_FLOAT, &[]),
+            ("ZADD z nan a", NOT_FLOAT, &[]),
+            ("ZSCORE z new", "nil", &[]),
+            ("ZREM z a none b", ":2", &["ZREM z a none b"]),
+            ("ZREM z none", ":0", &[]),
+            ("ZREM z c d", ":2", &["ZREM z c d"]),
+            ("EXISTS z", ":0", &[]),
+        ]);
+    }
+
+    #[test]
+    fn options_restrict_what_is_added() {
+        let incompatible = "-ERR GT, LT, and/or NX options at the same time are not compatible";
+        Shell::new().check_effects(&[
+            ("ZADD none XX 1 a", ":0", &[]),
+            ("ZADD none XX INCR 1 a", "nil", &[]),
+            ("EXISTS none", ":0", &[]),
+            ("ZADD z NX 1 a", ":1", &["ZADD z NX 1 a"]),
+            ("ZADD z NX 2 a", ":0", &[]),
+            ("ZADD z XX CH 2 a 2 b", ":1", &["ZADD z XX CH 2 a 2 b"]),
+            ("ZADD z GT CH 1 a 3 b", ":1", &["ZADD z GT CH 1 a 3 b"]),
+            ("ZADD z LT CH 1 a 9 b", ":1", &["ZADD z LT CH 1 a 9 b"]),
+            ("ZADD z INCR 1.5 a", "\"2.5\"", &["ZADD z INCR 1.5 a"]),
+            ("ZADD z NX INCR 1 a", "nil", &[]),
+            ("ZADD z GT INCR -1 a", "nil", &[]),
+            ("ZADD z INCR 0 a", "\"2.5\"", &[]),
+            ("ZINCRBY z -0.5 a", "\"2\"", &["ZINCRBY z -0.5 a"]),
+            ("ZINCRBY z inf a", "\"inf\"", &["ZINCRBY z inf a"]),
+            (
+                "ZINCRBY z -inf a",
+                "-ERR resulting score is not a number (NaN)",
+                &[],
+            ),
+            ("ZINCRBY z x a", NOT_FLOAT, &[]),
+            (
+                "ZADD z NX XX 1 a",
+                "-ERR XX and NX options at the same time are not compatible",
+                &[],
+            ),
+            ("ZADD z NX GT 1 a", incompatible, &[]),
+            ("ZADD z GT LT 1 a", incompatible, &[]),
+            (
+                "ZADD z INCR 1 a 2 b",
+                "-ERR INCR option supports a single increment-element pair",
+                &[],
+            ),
+            ("ZADD z NX CH", SYNTAX, &[]),
+            ("ZADD z CH 1", SYNTAX, &[]),
+        ]);
+    }
+
+    #[test]
+    fn ranks_count_from_either_end() {
+        let mut shell = Shell::new();
+        shell.check(&[
+            ("ZADD z 1 a 2 b 2.5 c", ":3"),
+            ("ZRANK z a", ":0"),
+            ("ZREVRANK z a", ":2"),
+            ("ZRANK z c WITHSCORE", "[:2, \"2.5\"]"),
+            ("ZREVRANK z c withscore", "[:0, \"2.5\"]"),
+            ("ZRANK z none", "nil"),
+            ("ZRANK z none WITHSCORE", "nil*"),
+            ("ZRANK none a WITHSCORE", "nil*"),
+            ("ZRANK z a x", SYNTAX),
+            (
+                "ZRANK z a WITHSCORE x",
+                "-ERR wrong number of arguments for 'zrank' command",
+            ),
+            ("SET s v", "+OK"),
+            ("ZRANK s a", WRONG_TYPE),
+        ]);
+        shell = shell.resp3();
+        shell.check(&[("ZREVRANK z b WITHSCORE", "[:1, ,2]"), ("ZSCORE z c", ",2.5")]);
+    }
+
+    #[test]
+    fn encodings_follow_the_configuration() {
+        let mut shell = Shell::new();
+        shell.settings.zset_max_listpack_entries = 3;
+        shell.settings.zset_max_listpack_value = 5;
+        for (line, encoding) in [
+            ("ZADD a 1 1 2 2 3 3", Encoding::Listpack),
+            ("ZADD a 4 4", Encoding::SkipList),
+            ("ZADD b 1 1 1 1 1 1 1 1", Encoding::SkipList),
+            ("ZADD c 1 12345", Encoding::Listpack),
+            ("ZADD c 1 1 1 1 1 1 1 1", Encoding::SkipList),
+            ("ZADD d 1 123456", Encoding::SkipList),
+            ("ZUNIONSTORE e 1 d", Encoding::SkipList),
+            ("ZREM a 4", Encoding::SkipList),
+            ("ZUNIONSTORE f 1 a", Encoding::Listpack),
+            ("ZRANGESTORE g a 0 1", Encoding::Listpack),
+        ] {
+            shell.run(line);
+            let key = line.split(' ').nth(1).unwrap();
+            assert_eq!(
+                shell.entry(key, |entry| entry.encoding()),
+                Some(encoding),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn watchers_learn_of_changes_and_of_nothing_else() {
+        let mut shell = Shell::over(2);
+        for (line, touched) in [
+            ("ZADD k 1 a 2 b 3 c", true),
+            ("ZADD k 1 a", false),
+            ("ZADD k XX 1 none", false),
+            ("ZINCRBY k 0 a", false),
+            ("ZINCRBY k 1 a", true),
+            ("ZREM k none", false),
+            ("ZREMRANGEBYSCORE k 10 20", false),
+            ("ZRANGESTORE other k 0 -1", false),
+            ("ZPOPMIN k 0", false),
+            ("ZPOPMIN k", true),
+            ("ZUNIONSTORE k 1 none", true),
+            ("ZUNIONSTORE k 1 none", false),
+            ("ZUNIONSTORE k 1 other", true),
+        ] {
+            let token = shell.watch("k");
+            shell.run(line);
+            assert_eq!(token.is_touched(), touched, "{line}");
+        }
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        let mut shell = Shell::new();
+        shell.run("SET s v");
+        for line in [
+            "ZADD s 1 a",
+            "ZADD s XX 1 a",
+            "ZINCRBY s 1 a",
+            "ZREM s a",
+            "ZCARD s",
+            "ZSCORE s a",
+            "ZMSCORE s a",
+            "ZRANK s a",
+            "ZREVRANK s a",
+            "ZRANGE s 0 1",
+            "ZRANGESTORE d s 0 1",
+            "ZREVRANGE s 0 1",
+            "ZRANGEBYSCORE s 0 1",
+            "ZREVRANGEBYSCORE s 0 1",
+            "ZRANGEBYLEX s - +",
+            "ZREVRANGEBYLEX s - +",
+            "ZCOUNT s 0 1",
+            "ZLEXCOUNT s - +",
+            "ZREMRANGEBYRANK s 0 1",
+            "ZREMRANGEBYSCORE s 0 1",
+            "ZREMRANGEBYLEX s - +",
+            "ZUNION 1 s",
+            "ZINTER 2 none s",
+            "ZDIFF 1 s",
+            "ZUNIONSTORE d 1 s",
+            "ZINTERSTORE d 1 s",
+            "ZDIFFSTORE d 1 s",
+            "ZINTERCARD 1 s",
+            "ZPOPMIN s",
+            "ZPOPMAX s",
+            "ZMPOP 2 none s MIN",
+            "ZRANDMEMBER s",
+            "ZRANDMEMBER s 1",
+            "ZSCAN s 0",
+        ] {
+            let answer = shell.run(line);
+            assert_eq!((answer.reply.as_str(), answer.changes), (WRONG_TYPE, 0), "{line}");
+        }
+    }
+}

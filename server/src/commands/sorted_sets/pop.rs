@@ -1,0 +1,269 @@
+//! Taking members from the ends of sorted sets.
+//!
+//! Rows first, then handlers in the order of the rows.
+
+use shardis_protocol::{Arguments, Resp};
+use shardis_storage::key::Key;
+use shardis_storage::value::sorted_set::{Order, SortedSet};
+
+use super::{bulk, removed};
+use crate::error::ReplyError;
+use crate::exec::arguments::{int, is};
+use crate::exec::{CommandResult, Context, Options};
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
+
+/// The commands of this file.
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "zpopmin",
+        arity: Arity::AtLeast(2),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_write().access().delete()],
+        runs: Runs::OnKeys(zpopmin),
+        doc: &Doc {
+            since: "5.0.0",
+            group: Group::SortedSet,
+            complexity: "O(M*log(N)) to pop M of N members.",
+            summary: "Removes and returns the members with the lowest scores.",
+            args: &[Arg::key("key", 0), Arg::integer("count").optional()],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zpopmax",
+        arity: Arity::AtLeast(2),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::at(1).read_write().access().delete()],
+        runs: Runs::OnKeys(zpopmax),
+        doc: &Doc {
+            since: "5.0.0",
+            group: Group::SortedSet,
+            complexity: "O(M*log(N)) to pop M of N members.",
+            summary: "Removes and returns the members with the highest scores.",
+            args: &[Arg::key("key", 0), Arg::integer("count").optional()],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "zmpop",
+        arity: Arity::AtLeast(4),
+        flags: Flags::WRITE,
+        acl: Category::SORTEDSET,
+        keys: &[KeySpec::counted(1).read_write().access().delete()],
+        runs: Runs::OnKeys(zmpop),
+        doc: &Doc {
+            since: "7.0.0",
+            group: Group::SortedSet,
+            complexity: "O(K) + O(M*log(N)) to look at K keys and pop M of N members.",
+            summary: "Removes and returns members of the first of several sorted sets that has any.",
+            args: &[
+                Arg::integer("numkeys"),
+                Arg::key("key", 0).multiple(),
+                Arg::one_of("where", &[Arg::flag("min", "MIN"), Arg::flag("max", "MAX")]),
+                Arg::integer("count").token("COUNT").optional(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+];
+
+fn zpopmin(ctx: &mut Context<'_>) -> CommandResult {
+    pop_from(ctx, Order::Ascending)
+}
+
+fn zpopmax(ctx: &mut Context<'_>) -> CommandResult {
+    pop_from(ctx, Order::Descending)
+}
+
+fn pop_from(ctx: &mut Context<'_>, order: Order) -> CommandResult {
+    if ctx.args.len() > 3 {
+        return Err(ReplyError::Syntax);
+    }
+    let count = ctx
+        .args
+        .get(2)
+        .map(|arg| positive(arg, 0, ReplyError::NotPositive))
+        .transpose()?;
+    let key = ctx.key(1);
+    let len = ctx
+        .keyspace
+        .write_as::<SortedSet>(&key)?
+        .map_or(0, |set| set.len());
+    let popped = count.unwrap_or(1).min(len);
+    // Without a count, or in RESP2, member and score follow each other in one array.
+    let nested = count.is_some() && ctx.reply.resp() == Resp::V3;
+    ctx.reply.array(if nested { popped } else { 2 * popped });
+    pop(ctx, &key, popped, order, nested)
+}
+
+/// Reads a number of at least `min`.
+fn positive(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyError> {
+    let number = int(arg).ok().and_then(|number| usize::try_from(number).ok());
+    number.filter(|number| *number >= min).ok_or(error)
+}
+
+/// Pops so many members of those there are, and replies with them behind a header that is written already.
+fn pop(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order, nested: bool) -> CommandResult {
+    if count == 0 {
+        return Ok(());
+    }
+    let Some(set) = ctx.keyspace.write_as::<SortedSet>(key)? else {
+        return Ok(());
+    };
+    let ranks = match order {
+        Order::Ascending => 0..count,
+        Order::Descending => set.len() - count..set.len(),
+    };
+    let reply = &mut ctx.reply;
+    set.remove_range(ranks, order, |member, score| {
+        if nested {
+            reply.array(2);
+        }
+        bulk(reply, member);
+        reply.double_f64(score);
+    });
+    removed(ctx, key, count);
+    Ok(())
+}
+
+/// What ZMPOP was asked for.
+struct PopRequest {
+    /// Positions of the keys.
+    keys: std::ops::Range<usize>,
+    order: Order,
+    count: usize,
+}
+
+impl PopRequest {
+    /// Reads the request from its number of keys, argument `at`, on.
+    fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
+        let keys = positive(args.at(at), 1, ReplyError::NumkeysNotPositive)?;
+        let first = at + 1;
+        let end = first.saturating_add(keys);
+        let mut options = Options::new(args, end);
+        let order = match options.value()? {
+            word if is(word, "MIN") => Order::Ascending,
+            word if is(word, "MAX") => Order::Descending,
+            _ => return Err(ReplyError::Syntax),
+        };
+        let mut count = None;
+        while let Some(word) = options.word() {
+            if count.is_some() || !is(word, "COUNT") {
+                return Err(ReplyError::Syntax);
+            }
+            count = Some(positive(options.value()?, 1, ReplyError::CountNotPositive)?);
+        }
+        Ok(Self {
+            keys: first..end,
+            order,
+            count: count.unwrap_or(1),
+        })
+    }
+}
+
+fn zmpop(ctx: &mut Context<'_>) -> CommandResult {
+    let request = PopRequest::parse(ctx.args, 1)?;
+    for position in request.keys {
+        let key = ctx.key(position);
+        let len = ctx
+            .keyspace
+            .write_as::<SortedSet>(&key)?
+            .map_or(0, |set| set.len());
+        if len > 0 {
+            let count = request.count.min(len);
+            report(ctx, &key, count, request.order);
+            ctx.reply.array(2);
+            ctx.reply.bulk(key.bytes);
+            ctx.reply.array(count);
+            return pop(ctx, &key, count, request.order, true);
+        }
+    }
+    ctx.reply.null_array();
+    Ok(())
+}
+
+/// Reports what was popped from the one key that had members.
+fn report(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order) {
+    if !ctx.effects.is_recording() {
+        return;
+    }
+    let command: &[u8] = match order {
+        Order::Ascending => b"ZPOPMIN",
+        Order::Descending => b"ZPOPMAX",
+    };
+    let mut digits = itoa::Buffer::new();
+    ctx.effects
+        .replace(&[command, key.bytes, digits.format(count).as_bytes()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::Shell;
+
+    const SYNTAX: &str = "-ERR syntax error";
+
+    #[test]
+    fn members_are_popped_from_either_end() {
+        let not_positive = "-ERR value is out of range, must be positive";
+        Shell::new().check_effects(&[
+            ("ZADD z 1 a 2 b 3 c 4 d", ":4", &["ZADD z 1 a 2 b 3 c 4 d"]),
+            ("ZPOPMIN z", "[\"a\", \"1\"]", &["ZPOPMIN z"]),
+            ("ZPOPMAX z 2", "[\"d\", \"4\", \"c\", \"3\"]", &["ZPOPMAX z 2"]),
+            ("ZPOPMIN z 0", "[]", &[]),
+            ("ZPOPMIN z 10", "[\"b\", \"2\"]", &["ZPOPMIN z 10"]),
+            ("EXISTS z", ":0", &[]),
+            ("ZPOPMIN z", "[]", &[]),
+            ("ZPOPMIN z -1", not_positive, &[]),
+            ("ZPOPMIN z x", not_positive, &[]),
+            ("ZPOPMIN z 1 2", SYNTAX, &[]),
+        ]);
+    }
+
+    #[test]
+    fn the_first_key_with_members_is_popped_from() {
+        let (no_keys, no_count) = (
+            "-ERR numkeys should be greater than 0",
+            "-ERR count should be greater than 0",
+        );
+        for shards in [1, 4] {
+            Shell::over(shards).check_effects(&[
+                ("ZADD z 1 a 2 b 3 c", ":3", &["ZADD z 1 a 2 b 3 c"]),
+                (
+                    "ZMPOP 2 none z MIN",
+                    "[\"z\", [[\"a\", \"1\"]]]",
+                    &["ZPOPMIN z 1"],
+                ),
+                (
+                    "ZMPOP 1 z MAX COUNT 5",
+                    "[\"z\", [[\"c\", \"3\"], [\"b\", \"2\"]]]",
+                    &["ZPOPMAX z 2"],
+                ),
+                ("ZMPOP 2 none z MIN", "nil*", &[]),
+                ("ZMPOP 0 z MIN", no_keys, &[]),
+                ("ZMPOP x z MIN", no_keys, &[]),
+                ("ZMPOP 2 z MIN", SYNTAX, &[]),
+                ("ZMPOP 9223372036854775807 z MIN", SYNTAX, &[]),
+                ("ZMPOP 1 z LEFT", SYNTAX, &[]),
+                ("ZMPOP 1 z MIN COUNT 0", no_count, &[]),
+                ("ZMPOP 1 z MIN COUNT 1 COUNT 1", SYNTAX, &[]),
+            ]);
+        }
+    }
+
+    #[test]
+    fn resp3_nests_what_was_counted() {
+        Shell::new().resp3().check(&[
+            ("ZADD z 1 a 2 b 3 c", ":3"),
+            ("ZPOPMIN z", "[\"a\", ,1]"),
+            ("ZPOPMIN z 1", "[[\"b\", ,2]]"),
+            ("ZMPOP 1 z MIN", "[\"z\", [[\"c\", ,3]]]"),
+            ("ZPOPMIN z", "[]"),
+            ("ZMPOP 1 z MIN", "nil"),
+        ]);
+    }
+}
