@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod info;
 pub(crate) mod keys;
+pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod server;
@@ -24,6 +25,7 @@ use crate::spec::{Command, KeyShape, Registered};
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
+    lists::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -620,7 +620,7 @@ fn check_length(ctx: &Context<'_>, len: u64) -> Result<(), ReplyError> {
 
 /// Writes a string as a reply.
 #[inline]
-fn bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
+pub(super) fn bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
     match value {
         StringRef::Bytes(bytes) => reply.bulk(bytes),
         StringRef::Int(int) => reply.bulk_integer(int),

@@ -336,7 +336,10 @@ impl Shell {
         let found = keys_of(known.row.keys, args, |position, _| {
             shards.push(self.shard_of(args.at(position)));
         });
-        found.expect("the key specifications fit the request");
+        if found.is_err() {
+            // Any shard will do: the handler finds fault with the number of keys before it looks for one.
+            return vec![0];
+        }
         shards.sort_unstable();
         shards.dedup();
         shards
