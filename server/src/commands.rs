@@ -9,6 +9,7 @@ pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
 pub(crate) mod info;
 pub(crate) mod keys;
+pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod server;
@@ -36,6 +37,7 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::combine::COMMANDS,
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
+    lists::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

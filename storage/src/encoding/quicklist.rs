@@ -127,12 +127,6 @@ impl Quicklist {
         self.tree.visit(start, direction, visit)
     }
 
-    /// Shows every node in order: its bytes as they would be uncompressed, and whether they are one element by itself
-    /// rather than a pack.
-    pub(crate) fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
-        self.tree.visit_nodes(visit);
-    }
-
     // ----- changing
 
     /// Puts an element at one end. Amortised O(log nodes + one pack). Elements of `large_min` bytes or more get a node to
@@ -461,5 +455,27 @@ impl Clone for Quicklist {
         let mut twin = Self::new(self.limit, self.depth);
         twin.counted(|twin| twin.tree = self.tree.clone());
         twin
+    }
+}
+
+#[cfg(test)]
+impl Quicklist {
+    /// Checks what holds between changes: the invariants of the tree, and that exactly the inner nodes are compressed
+    /// that can be.
+    pub(crate) fn check(&self) {
+        self.tree.check();
+        let (mut number, nodes) = (0, self.nodes());
+        self.tree.visit_nodes(&mut |node| {
+            let inner = self.depth > 0 && number >= self.depth && number + self.depth < nodes;
+            let mut twin = node.clone();
+            twin.decompress();
+            twin.compress();
+            assert_eq!(
+                node.is_compressed(),
+                inner && twin.is_compressed(),
+                "node {number} of {nodes}"
+            );
+            number += 1;
+        });
     }
 }

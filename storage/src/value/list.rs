@@ -8,6 +8,8 @@
 
 use std::ops::ControlFlow;
 
+use smallvec::SmallVec;
+
 pub use crate::encoding::quicklist::{Direction, End};
 
 use super::{Encoding, StringRef};
@@ -45,6 +47,38 @@ pub enum Side {
     Before,
     /// Nearer to the back.
     After,
+}
+
+/// An element by itself, on its way from one place to another.
+#[derive(Clone, Debug)]
+pub struct Element(Owned);
+
+#[derive(Clone, Debug)]
+enum Owned {
+    Int(i64),
+    Bytes(SmallVec<[u8; 64]>),
+}
+
+impl Element {
+    /// A copy of an element.
+    #[inline]
+    #[must_use]
+    pub fn of(element: StringRef<'_>) -> Self {
+        Self(match element {
+            StringRef::Int(int) => Owned::Int(int),
+            StringRef::Bytes(bytes) => Owned::Bytes(SmallVec::from_slice(bytes)),
+        })
+    }
+
+    /// The element, as in a list.
+    #[inline]
+    #[must_use]
+    pub fn as_ref(&self) -> StringRef<'_> {
+        match &self.0 {
+            Owned::Int(int) => StringRef::Int(*int),
+            Owned::Bytes(bytes) => StringRef::Bytes(bytes),
+        }
+    }
 }
 
 /// A sequence of strings, open at both ends. An empty one allocates nothing.
@@ -231,15 +265,33 @@ impl List {
         limits: &ListLimits,
         read: impl FnOnce(StringRef<'_>) -> R,
     ) -> Option<R> {
+        let result = self.pop_within(end, read);
+        self.shrink(limits);
+        result
+    }
+
+    #[inline]
+    fn pop_within<R>(&mut self, end: End, read: impl FnOnce(StringRef<'_>) -> R) -> Option<R> {
         match &mut self.0 {
             Form::Pack(pack) if pack.is_empty() => None,
             Form::Pack(pack) => Some(node::pop(pack, end, read)),
-            Form::Quick(quick) => {
-                let result = quick.pop(end, read);
-                self.shrink(limits);
-                result
-            }
+            Form::Quick(quick) => quick.pop(end, read),
         }
+    }
+
+    /// Moves the element at one end to an end, and shows it; `None` when the list is empty.
+    pub fn rotate<R>(
+        &mut self,
+        from: End,
+        to: End,
+        limits: &ListLimits,
+        read: impl FnOnce(StringRef<'_>) -> R,
+    ) -> Option<R> {
+        let element = self.pop_within(from, Element::of)?;
+        self.push(to, element.as_ref(), limits);
+        // Only now: a list of just over half the limit does not become a pack on the way.
+        self.shrink(limits);
+        Some(read(element.as_ref()))
     }
 
     /// Puts an element beside the first that equals `pivot`; false when there is none. O(n).
@@ -420,4 +472,361 @@ fn empty_quicklist(limits: &ListLimits) -> Quicklist {
         NodeLimit::new(limits.listpack_size),
         limits.compress_depth as usize,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::thread_balance;
+
+    fn text(element: StringRef<'_>) -> Vec<u8> {
+        element.as_bytes(&mut [0; 20]).to_vec()
+    }
+
+    fn all(list: &List) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        list.range(0, Direction::Forward, usize::MAX, |element| {
+            found.push(text(element))
+        });
+        found
+    }
+
+    fn of(count: usize, limits: &ListLimits) -> List {
+        let mut list = List::new();
+        for n in 0..count {
+            list.push(
+                End::Back,
+                StringRef::Bytes(format!("element:{n:06}").as_bytes()),
+                limits,
+            );
+        }
+        list
+    }
+
+    fn in_elements(listpack_size: i32) -> ListLimits {
+        ListLimits {
+            listpack_size,
+            ..ListLimits::default()
+        }
+    }
+
+    #[test]
+    fn an_empty_list_allocates_nothing() {
+        let start = thread_balance();
+        let mut list = List::new();
+        assert_eq!(
+            (list.len(), list.memory(), list.encoding()),
+            (0, 0, Encoding::Listpack)
+        );
+        assert_eq!(list.pop(End::Back, &ListLimits::default(), text), None);
+        assert_eq!(list.get(0, text), None);
+        assert_eq!(thread_balance(), start);
+    }
+
+    #[test]
+    fn growing_beyond_the_limit_and_shrinking_to_half_of_it_change_the_encoding() {
+        let limits = in_elements(4);
+        let mut list = of(4, &limits);
+        assert_eq!(list.encoding(), Encoding::Listpack);
+        list.push(End::Front, StringRef::Int(1), &limits);
+        assert_eq!((list.encoding(), list.nodes()), (Encoding::Quicklist, 2));
+        for (len, encoding) in [
+            (4, Encoding::Quicklist),
+            (3, Encoding::Quicklist),
+            (2, Encoding::Listpack),
+        ] {
+            list.pop(End::Front, &limits, text);
+            assert_eq!((list.len(), list.encoding()), (len, encoding));
+        }
+        assert_eq!(all(&list), [b"element:000002", b"element:000003"]);
+    }
+
+    #[test]
+    fn bytes_are_counted_before_elements_are_added() {
+        let limits = in_elements(-1);
+        let big = vec![b'x'; 4000];
+        let mut list = List::new();
+        list.extend(End::Back, [&big[..], &[b'y'; 89]].into_iter(), &limits);
+        assert_eq!(list.encoding(), Encoding::Listpack, "7 + 4000 + 89 bytes");
+        assert!(!list.insert(Side::Before, b"missing", b"z", &limits));
+        assert_eq!(
+            list.encoding(),
+            Encoding::Quicklist,
+            "though nothing was inserted"
+        );
+        assert!(list.set(0, b"small", &limits));
+        assert_eq!(list.encoding(), Encoding::Listpack);
+    }
+
+    #[test]
+    fn a_large_element_has_a_node_to_itself() {
+        let limits = in_elements(-2);
+        let huge = vec![b'h'; 50_000];
+        let mut list = of(10, &limits);
+        assert!(list.insert(Side::After, b"element:000004", &huge, &limits));
+        assert_eq!(
+            (list.nodes(), list.len(), list.get(5, |e| e.len())),
+            (3, 11, Some(50_000))
+        );
+        assert!(list.set(5, b"17", &limits));
+        assert_eq!(list.get(5, |element| element), Some(StringRef::Int(17)));
+        let threshold = ListLimits {
+            packed_threshold: 5,
+            ..in_elements(2)
+        };
+        let mut list = List::new();
+        list.extend(
+            End::Back,
+            [&b"12"[..], b"3", b"12345", b"678901"].into_iter(),
+            &threshold,
+        );
+        assert_eq!(list.nodes(), 3);
+        list.remove_range(0, 3, &threshold);
+        assert_eq!(
+            list.encoding(),
+            Encoding::Quicklist,
+            "a single element too large for a pack"
+        );
+    }
+
+    #[test]
+    fn inner_nodes_are_compressed() {
+        let plain = of(20_000, &ListLimits::default());
+        let limits = ListLimits {
+            compress_depth: 1,
+            ..ListLimits::default()
+        };
+        let compressed = of(20_000, &limits);
+        assert_eq!(all(&plain), all(&compressed));
+        assert!(
+            compressed.memory() * 2 < plain.memory(),
+            "{} of {}",
+            compressed.memory(),
+            plain.memory()
+        );
+    }
+
+    #[test]
+    fn long_lists_are_full_throughout() {
+        let limits = ListLimits::default();
+        let list = of(100_000, &limits);
+        let per_element = list.memory() as f64 / 100_000.0;
+        // Fourteen bytes of text and two around them.
+        assert!(per_element < 16.5, "{per_element} bytes");
+        let mut front = List::new();
+        for n in (0..100_000).rev() {
+            front.push(
+                End::Front,
+                StringRef::Bytes(format!("element:{n:06}").as_bytes()),
+                &limits,
+            );
+        }
+        assert!((front.memory() as f64) < 1.65e6);
+        assert_eq!(all(&front), all(&list));
+    }
+
+    #[test]
+    fn a_large_list_is_drained_in_slices() {
+        let start = thread_balance();
+        let mut list = of(20_000, &ListLimits::default());
+        list.push(
+            End::Back,
+            StringRef::Bytes(&vec![7; 4 << 20]),
+            &ListLimits::default(),
+        );
+        let mut slices = 0;
+        while !list.is_empty() {
+            assert!(list.drain(8) > 0);
+            slices += 1;
+        }
+        drop(list);
+        assert!(slices > 5, "{slices}");
+        assert_eq!(thread_balance(), start);
+    }
+
+    /// Short texts of few kinds, so that many are equal, and some that are large for a pack.
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            8 => (0u32..6).prop_map(|n| n.to_string().into_bytes()),
+            4 => "[a-c]{0,3}".prop_map(String::into_bytes),
+            2 => vec(0u8..3, 40..120),
+            1 => (0u8..3, 3000usize..9000).prop_map(|(byte, len)| vec![byte; len]),
+        ]
+    }
+
+    fn limits() -> impl Strategy<Value = ListLimits> {
+        let size = prop_oneof![Just(-1), Just(-2), 1i32..6, Just(30)];
+        (
+            size,
+            prop_oneof![Just(0u32), 0u32..4],
+            prop_oneof![Just(1usize << 30), Just(4usize)],
+        )
+            .prop_map(|(listpack_size, compress_depth, packed_threshold)| ListLimits {
+                listpack_size,
+                compress_depth,
+                packed_threshold,
+            })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Extend(bool, Vec<Vec<u8>>),
+        Pop(bool, usize),
+        Set(usize, Vec<u8>),
+        Insert(bool, Vec<u8>, Vec<u8>),
+        Remove(bool, usize, Vec<u8>),
+        RemoveRange(usize, usize),
+        Keep(usize, usize),
+        Clone,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any::<bool>(), vec(value(), 1..20)).prop_map(|(front, values)| Step::Extend(front, values)),
+            2 => (any::<bool>(), 1usize..12).prop_map(|(front, count)| Step::Pop(front, count)),
+            3 => (any::<usize>(), value()).prop_map(|(index, value)| Step::Set(index, value)),
+            3 => (any::<bool>(), value(), value()).prop_map(|(before, pivot, value)| Step::Insert(before, pivot, value)),
+            1 => (any::<bool>(), 1usize..9, value()).prop_map(|(front, max, needle)| Step::Remove(front, max, needle)),
+            1 => (any::<usize>(), 0usize..30).prop_map(|(start, count)| Step::RemoveRange(start, count)),
+            1 => (0usize..10, any::<usize>()).prop_map(|(start, count)| Step::Keep(start, count)),
+            1 => Just(Step::Clone),
+        ]
+    }
+
+    fn end(front: bool) -> End {
+        if front { End::Front } else { End::Back }
+    }
+
+    fn direction(forward: bool) -> Direction {
+        if forward {
+            Direction::Forward
+        } else {
+            Direction::Backward
+        }
+    }
+
+    fn apply(list: &mut List, model: &mut VecDeque<Vec<u8>>, step: Step, limits: &ListLimits) {
+        let len = model.len();
+        match step {
+            Step::Extend(front, values) => {
+                list.extend(end(front), values.iter().map(|value| &value[..]), limits);
+                for value in values {
+                    if front {
+                        model.push_front(value)
+                    } else {
+                        model.push_back(value)
+                    }
+                }
+            }
+            Step::Pop(front, count) => {
+                for _ in 0..count {
+                    let expected = if front {
+                        model.pop_front()
+                    } else {
+                        model.pop_back()
+                    };
+                    assert_eq!(list.pop(end(front), limits, text), expected);
+                }
+            }
+            Step::Set(index, value) => {
+                let index = index % (len + 1);
+                assert_eq!(list.set(index, &value, limits), index < len);
+                if index < len {
+                    model[index] = value;
+                }
+            }
+            Step::Insert(before, pivot, value) => {
+                let side = if before { Side::Before } else { Side::After };
+                let place = model.iter().position(|element| *element == pivot);
+                assert_eq!(list.insert(side, &pivot, &value, limits), place.is_some());
+                if let Some(place) = place {
+                    model.insert(place + usize::from(!before), value);
+                }
+            }
+            Step::Remove(forward, max, needle) => {
+                let mut found: Vec<usize> = (0..len).filter(|index| model[*index] == needle).collect();
+                if !forward {
+                    found.reverse();
+                }
+                found.truncate(max);
+                assert_eq!(
+                    list.remove_equal(&needle, direction(forward), max, limits),
+                    found.len()
+                );
+                found.sort_unstable();
+                for index in found.into_iter().rev() {
+                    model.remove(index);
+                }
+            }
+            Step::RemoveRange(start, count) => {
+                let start = start % (len + 1);
+                list.remove_range(start, count, limits);
+                model.drain(start..(start + count).min(len));
+            }
+            Step::Keep(start, count) => {
+                let count = (len / 2).max(count % (len + 1));
+                list.keep_range(start, count, limits);
+                *model = model.iter().skip(start).take(count).cloned().collect();
+            }
+            Step::Clone => *list = list.clone(),
+        }
+    }
+
+    fn compare(list: &List, model: &VecDeque<Vec<u8>>, probe: usize) {
+        assert_eq!(list.len(), model.len());
+        assert_eq!(all(list), *model);
+        let index = probe % (model.len() + 1);
+        assert_eq!(list.get(index, text).as_ref(), model.get(index));
+        let mut backward = Vec::new();
+        list.range(index, Direction::Backward, 7, |element| {
+            backward.push(text(element))
+        });
+        let expected: Vec<_> = match model.get(index) {
+            Some(_) => model.iter().take(index + 1).rev().take(7).cloned().collect(),
+            None => Vec::new(),
+        };
+        assert_eq!(backward, expected);
+        if let Some(needle) = model.get(index) {
+            for forward in [true, false] {
+                let mut found = Vec::new();
+                list.positions(needle, direction(forward), usize::MAX, |index| {
+                    found.push(index);
+                    ControlFlow::Continue(())
+                });
+                let mut expected: Vec<_> = (0..model.len())
+                    .filter(|index| model[*index] == *needle)
+                    .collect();
+                if !forward {
+                    expected.reverse();
+                }
+                assert_eq!(found, expected);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
+
+        #[test]
+        fn it_behaves_as_a_deque(limits in limits(), steps in vec((step(), any::<usize>()), 1..60)) {
+            let start = thread_balance();
+            let mut list = List::new();
+            let mut model = VecDeque::new();
+            for (step, probe) in steps {
+                apply(&mut list, &mut model, step, &limits);
+                compare(&list, &model, probe);
+                prop_assert_eq!(thread_balance() - start, list.memory() as i64);
+                if let Form::Quick(quick) = &list.0 {
+                    quick.check();
+                }
+            }
+            drop(list);
+            prop_assert_eq!(thread_balance(), start);
+        }
+    }
 }

@@ -137,11 +137,6 @@ impl Tree {
         ControlFlow::Continue(())
     }
 
-    /// Shows the nodes in order.
-    pub(super) fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
-        self.root.visit_nodes(visit);
-    }
-
     /// Lets every node be changed that the sweep comes to before it is told to stop; then those go that are empty.
     pub(super) fn sweep<F>(&mut self, direction: Direction, change: &mut F)
     where
@@ -424,13 +419,6 @@ impl Branch {
             _ => unreachable!("neighbours are equally high"),
         }
     }
-
-    fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
-        match &self.below {
-            Below::Leaf(nodes) => nodes.iter().for_each(visit),
-            Below::Inner(branches) => branches.iter().for_each(|branch| branch.visit_nodes(visit)),
-        }
-    }
 }
 
 impl Default for Below {
@@ -574,6 +562,52 @@ fn join_sparse(branches: &mut CompactVec<Branch>) {
     for index in (1..branches.len()).rev() {
         if branches[index - 1].width() < SPARSE || branches[index].width() < SPARSE {
             join(branches, index - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tree {
+    /// Shows the nodes in order.
+    pub(super) fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
+        self.root.visit_nodes(visit);
+    }
+
+    /// Checks the invariants: sizes, equal depths, nothing too full, and nothing empty but the root.
+    pub(super) fn check(&self) {
+        if self.nodes() > 0 {
+            self.root.check();
+        } else {
+            assert_eq!((self.elements(), self.root.width()), (0, 0));
+        }
+        assert!(matches!(self.root.below, Below::Leaf(_)) || self.root.width() > 1);
+    }
+}
+
+#[cfg(test)]
+impl Branch {
+    fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
+        match &self.below {
+            Below::Leaf(nodes) => nodes.iter().for_each(visit),
+            Below::Inner(branches) => branches.iter().for_each(|branch| branch.visit_nodes(visit)),
+        }
+    }
+
+    /// Returns the depth below.
+    fn check(&self) -> usize {
+        assert!((1..=FANOUT).contains(&self.width()));
+        match &self.below {
+            Below::Leaf(nodes) => {
+                assert_eq!(self.size, total(nodes));
+                assert!(nodes.iter().all(|node| node.count() > 0));
+                0
+            }
+            Below::Inner(branches) => {
+                assert_eq!(self.size, total(branches));
+                let depths: Vec<_> = branches.iter().map(Self::check).collect();
+                assert!(depths.iter().all(|depth| *depth == depths[0]));
+                depths[0] + 1
+            }
         }
     }
 }
