@@ -218,7 +218,8 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
-        self.node.stats[self.index].ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
+        self.account_for(number, command, args, nanos);
         // What a command over several shards allocates is booked to the first: the sum is what counts.
         if let Some(partition) = partitions.iter_mut().find_map(|held| held.as_deref_mut()) {
             partition.memory_bytes += shardis_storage::memory::thread_balance() - before;
@@ -245,10 +246,15 @@ impl EventLoop {
                     client: &mut connection.client,
                     node: &self.node,
                     now_ms: self.now_us / 1000,
+                    lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
-                transaction::exec(&mut caller, partitions, out, &environment);
+                let result = transaction::exec(&mut caller, partitions, out, &environment);
+                if let Err(error) = &result {
+                    environment.stats.failed(command.id, &error.line());
+                }
+                run::finish(result, start, out, resp);
             }
-            Runs::OnSessionAndKeys(handler) => {
+            Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut view = View::new(Held::Many(partitions), environment.hasher, environment.stamp, db);
                 let mut session = Session {
                     args,
@@ -258,6 +264,9 @@ impl EventLoop {
                     now_ms: self.now_us / 1000,
                 };
                 let result = handler(&mut session, &mut view);
+                if let Err(error) = &result {
+                    environment.stats.failed(command.id, &error.line());
+                }
                 run::finish(result, start, connection.output.begin(sequence), resp);
             }
             _ => {
