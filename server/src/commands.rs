@@ -5,11 +5,15 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
+pub(crate) mod debug;
 pub(crate) mod info;
 pub(crate) mod keys;
+pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod monitor;
 pub(crate) mod object;
 pub(crate) mod server;
+pub(crate) mod slowlog;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,6 +38,10 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     info::COMMANDS,
     memory::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
+    monitor::COMMANDS,
+    debug::COMMANDS,
     #[cfg(test)]
     testing::COMMANDS,
 ];

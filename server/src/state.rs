@@ -282,12 +282,32 @@ pub(crate) struct Debugging {
     pub(crate) lazy_expiry_only: AtomicBool,
     /// Nothing that is done now and then is done.
     pub(crate) cron_paused: AtomicBool,
+    /// Output buffers of idle connections are not given back.
+    pub(crate) buffers_kept: AtomicBool,
+    /// For how many milliseconds the peak of an output buffer is remembered; 0 for as long as usual.
+    peak_ms: AtomicI64,
 }
+
+/// For how many milliseconds the peak of an output buffer is remembered.
+const PEAK_MS: i64 = 5000;
 
 impl Debugging {
     /// Has all loops stand still until then, nanoseconds of the node's clock.
     pub(crate) fn stall(&self, until_ns: u64) {
         self.stall_until_ns.fetch_max(until_ns, Ordering::AcqRel);
+    }
+
+    /// For how many milliseconds the peak of an output buffer is remembered.
+    pub(crate) fn peak_ms(&self) -> i64 {
+        match self.peak_ms.load(Ordering::Relaxed) {
+            0 => PEAK_MS,
+            ms => ms,
+        }
+    }
+
+    /// Sets that; 0 for as long as usual.
+    pub(crate) fn set_peak_ms(&self, ms: i64) {
+        self.peak_ms.store(ms, Ordering::Relaxed);
     }
 
     /// How long a loop is to stand still from now on; `None` when it is not.

@@ -141,7 +141,9 @@ fn set(session: &mut Session<'_>) -> CommandResult {
 
 /// Whether an argument of CONFIG SET is the value of a directive that holds a secret.
 fn is_secret(args: Arguments<'_>, index: usize) -> bool {
-    let name = args.get(index.wrapping_sub(1)).filter(|_| index > 2 && index % 2 == 1);
+    let name = args
+        .get(index.wrapping_sub(1))
+        .filter(|_| index > 2 && index % 2 == 1);
     name.and_then(find)
         .is_some_and(|directive| directive.is(Sensitivity::SENSITIVE))
 }

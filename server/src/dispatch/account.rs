@@ -53,9 +53,7 @@ pub(crate) fn enter(node: &Node, settings: &Settings, client: Option<&Client>, s
         duration_us: slow.nanos / 1000,
         words: slow.words,
         address: client.map_or(String::new(), |client| client.peer.remote()),
-        name: client
-            .and_then(|client| client.name.clone())
-            .unwrap_or_default(),
+        name: client.and_then(|client| client.name.clone()).unwrap_or_default(),
     };
     node.slowlog.lock().add(entry, settings.slowlog_max_len);
 }
@@ -114,18 +112,48 @@ mod tests {
             latency_monitor_threshold: 2,
             ..Settings::default()
         };
-        for (name, nanos) in [("get", 3_000_000), ("sort", 6_000_000), ("exec", 7_000_000), ("get", 6_000_000)] {
+        for (name, nanos) in [
+            ("get", 3_000_000),
+            ("sort", 6_000_000),
+            ("exec", 7_000_000),
+            ("get", 6_000_000),
+        ] {
             let Some(command) = registry().find(name.as_bytes()) else {
                 continue;
             };
             let args = Arguments::new(b"", &[], &[]);
-            enter(&shell.node, &settings, Some(&shell.client), slow(command, args, nanos));
+            enter(
+                &shell.node,
+                &settings,
+                Some(&shell.client),
+                slow(command, args, nanos),
+            );
         }
-        assert_eq!(shell.node.slowlog.lock().entries().next().map(|entry| entry.duration_us), Some(6_000));
-        assert!(shell.node.slowlog.lock().entries().all(|entry| entry.duration_us != 7_000 && entry.duration_us != 3_000));
+        assert_eq!(
+            shell
+                .node
+                .slowlog
+                .lock()
+                .entries()
+                .next()
+                .map(|entry| entry.duration_us),
+            Some(6_000)
+        );
+        assert!(
+            shell
+                .node
+                .slowlog
+                .lock()
+                .entries()
+                .all(|entry| entry.duration_us != 7_000 && entry.duration_us != 3_000)
+        );
         let latency = shell.node.latency.lock();
         let (_, fast) = latency.event(FAST_COMMAND.as_bytes()).unwrap();
         assert_eq!(fast.worst_ms(), 6);
-        assert!(latency.event(COMMAND.as_bytes()).is_some_and(|(_, series)| series.worst_ms() == 7));
+        assert!(
+            latency
+                .event(COMMAND.as_bytes())
+                .is_some_and(|(_, series)| series.worst_ms() == 7)
+        );
     }
 }

@@ -162,7 +162,11 @@ impl<'e> Stopwatch<'e> {
         } else if matches!(last.command.row.runs, Runs::OnKeys(_)) {
             stats.usual_ns.set(share);
         }
-        let own = if heavy { nanos - share * others.len() as u64 } else { share };
+        let own = if heavy {
+            nanos - share * others.len() as u64
+        } else {
+            share
+        };
         if own == share {
             self.count(tasks, share);
         } else {
@@ -180,7 +184,9 @@ impl<'e> Stopwatch<'e> {
         // Neighbours are mostly the same command: one addition for all of them.
         for alike in tasks.chunk_by(|task, next| task.command.id == next.command.id) {
             let count = alike.len() as u64;
-            self.environment.stats.ran(alike[0].command.id, count, nanos, tracked);
+            self.environment
+                .stats
+                .ran(alike[0].command.id, count, nanos, tracked);
         }
     }
 

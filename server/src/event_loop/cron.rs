@@ -27,6 +27,10 @@ struct Sweep {
     bytes: usize,
     input_max: usize,
     output_max: usize,
+    /// Since when peaks of output buffers are remembered, Unix milliseconds.
+    peaks_since_ms: i64,
+    /// This round forgets them.
+    forgets_peaks: bool,
 }
 
 impl Cron {
@@ -141,6 +145,7 @@ impl EventLoop {
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
+        let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
         if self.cron.sweep.from >= self.connections.capacity() {
             self.publish_sweep();
         }
@@ -155,9 +160,11 @@ impl EventLoop {
             sweep.bytes += buffers.total;
             sweep.input_max = sweep.input_max.max(buffers.query);
             sweep.output_max = sweep.output_max.max(buffers.output_peak);
-            connection.output.forget_peak();
+            if sweep.forgets_peaks {
+                connection.output.forget_peak();
+            }
             let idle_ms = now_ms - connection.client.active_ms;
-            if idle_ms > 2000 {
+            if idle_ms > 2000 && !keeps_buffers {
                 connection.output.release();
                 self.poll.release(number);
             }
@@ -175,7 +182,17 @@ impl EventLoop {
 
     /// All connections have been looked at: what was seen of their buffers is known now, and the next round begins.
     fn publish_sweep(&mut self) {
-        let seen = std::mem::take(&mut self.cron.sweep);
+        let (seen, now_ms) = (self.cron.sweep, self.now_ms());
+        let forgets_peaks = now_ms - seen.peaks_since_ms >= self.node.debug.peak_ms();
+        self.cron.sweep = Sweep {
+            peaks_since_ms: if forgets_peaks {
+                now_ms
+            } else {
+                seen.peaks_since_ms
+            },
+            forgets_peaks,
+            ..Sweep::default()
+        };
         let stats = &self.node.stats[self.index];
         stats.client_bytes.set(seen.bytes as u64);
         stats.input_max.set(seen.input_max as u64);

@@ -88,8 +88,7 @@ impl EventLoop {
             let deleted_us = done_us;
             done_us = self.node.clock.now_us();
             let us = (done_us - deleted_us).max(0) as u64;
-            self.node
-                .note_latency(&self.settings, latency::EVICTION_DEL, us);
+            self.node.note_latency(&self.settings, latency::EVICTION_DEL, us);
             if done_us - begin_us > EVICT_SLICE_US {
                 break;
             }

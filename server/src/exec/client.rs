@@ -71,7 +71,7 @@ pub(crate) struct BufferSizes {
     pub(crate) output: usize,
     /// Allocated for what waits to be written.
     pub(crate) output_capacity: usize,
-    /// The most that has waited to be written at the end of a turn, within the last second or so.
+    /// The most that has waited to be written at the end of a turn, within the last seconds.
     pub(crate) output_peak: usize,
     /// Allocated for the connection in all.
     pub(crate) total: usize,

@@ -65,7 +65,10 @@ mod tests {
             counts.add(line.as_bytes());
         }
         let expected = [("ALONE", 1), ("ERR", 2), ("WRONGTYPE", 1)];
-        assert_eq!(sum(&counts), expected.map(|(code, count)| (code.to_owned(), count)));
+        assert_eq!(
+            sum(&counts),
+            expected.map(|(code, count)| (code.to_owned(), count))
+        );
         counts.reset();
         assert!(sum(&counts).is_empty());
     }

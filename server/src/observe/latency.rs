@@ -169,7 +169,9 @@ impl LatencyMonitor {
                  an event counts: CONFIG SET latency-monitor-threshold <milliseconds>.\n"
                     .to_owned()
             } else {
-                format!("No event has taken {threshold_ms} milliseconds or more: there is nothing to complain about.\n")
+                format!(
+                    "No event has taken {threshold_ms} milliseconds or more: there is nothing to complain about.\n"
+                )
             };
         }
         let mut text = "Some events have taken longer than they should:\n\n".to_owned();
@@ -281,7 +283,13 @@ mod tests {
 
     #[test]
     fn ages_are_short() {
-        for (seconds, label) in [(59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d"), (-5, "0s")] {
+        for (seconds, label) in [
+            (59, "59s"),
+            (60, "1m"),
+            (7_200, "2h"),
+            (200_000, "2d"),
+            (-5, "0s"),
+        ] {
             assert_eq!(age(seconds), label);
         }
     }

@@ -62,7 +62,8 @@ impl SlowLog {
         entry.id = self.next_id;
         self.next_id += 1;
         self.entries.push_front(entry);
-        self.entries.truncate(usize::try_from(len_max).unwrap_or(usize::MAX));
+        self.entries
+            .truncate(usize::try_from(len_max).unwrap_or(usize::MAX));
     }
 
     /// The entries, newest first.

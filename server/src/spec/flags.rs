@@ -92,7 +92,8 @@ mod tests {
     fn every_flag_has_a_name_of_its_own() {
         for flag in Flags::all()
             .difference(Flags::NOT_QUEUED.union(Flags::PROTECTED))
-            .iter() {
+            .iter()
+        {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }
     }
