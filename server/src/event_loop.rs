@@ -251,13 +251,18 @@ impl EventLoop {
             std::thread::sleep(stall);
         }
         self.now_us = self.node.clock.now_us();
+        self.take_settings();
+        self.node.stats[self.index].turns.add(1);
+    }
+
+    /// Looks at the settings: what was changed holds from now on.
+    fn take_settings(&mut self) {
         let settings = self.node.settings.load();
         if !Arc::ptr_eq(&settings, &self.settings) {
             self.settings = Arc::clone(&settings);
         }
         let paused = self.node.pause.active(self.now_ms()).is_some();
         self.stamp = Stamp::new(&self.settings, self.now_ms(), paused);
-        self.node.stats[self.index].turns.add(1);
     }
 
     fn now_ms(&self) -> i64 {

@@ -143,17 +143,35 @@ enum Number {
 }
 
 fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
-    use Number::{Bytes, Difference, Ratio};
     let gathered = Gathered::decode(parts);
     let figures = MemoryFigures::now(session, &gathered);
-    let (allocator, keys) = (figures.allocator, gathered.sum(Figure::Keys));
-    let [allocated, active, resident] =
-        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
-    let (fragmentation, fragmented) = excess(active, allocated);
-    let (retention, retained) = excess(resident, active);
-    let (beyond, beyond_bytes) = excess(figures.rss, resident);
-    let (overall, overall_bytes) = excess(figures.rss, allocated);
-    let first = [
+    let first = whole_numbers(&figures);
+    let last = relative_numbers(&figures, gathered.sum(Figure::Keys));
+    session
+        .reply
+        .map(first.len() + last.len() + gathered.databases().count());
+    write_numbers(session, &first);
+    for database in gathered.databases() {
+        session.reply.bulk(format!("db.{}", database.index).as_bytes());
+        let tables = [
+            ("overhead.hashtable.main", Number::Bytes(database.table_bytes)),
+            (
+                "overhead.hashtable.expires",
+                Number::Bytes(database.volatile_bytes),
+            ),
+            ("overhead.hashtable.slot-to-keys", Number::Bytes(0)),
+        ];
+        session.reply.map(tables.len());
+        write_numbers(session, &tables);
+    }
+    write_numbers(session, &last);
+    Ok(())
+}
+
+/// What is taken, by whom.
+fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 10] {
+    use Number::Bytes;
+    [
         ("peak.allocated", Bytes(figures.peak)),
         ("total.allocated", Bytes(figures.used())),
         ("startup.allocated", Bytes(figures.startup)),
@@ -164,8 +182,20 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
         ("aof.buffer", Bytes(0)),
         ("lua.caches", Bytes(0)),
         ("functions.caches", Bytes(0)),
-    ];
-    let last = [
+    ]
+}
+
+/// What is data and what is not, and how far what is taken from the system exceeds what is used.
+fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 17] {
+    use Number::{Bytes, Difference, Ratio};
+    let allocator = figures.allocator;
+    let [allocated, active, resident] =
+        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
+    let (fragmentation, fragmented) = excess(active, allocated);
+    let (retention, retained) = excess(resident, active);
+    let (beyond, beyond_bytes) = excess(figures.rss, resident);
+    let (overall, overall_bytes) = excess(figures.rss, allocated);
+    [
         ("overhead.total", Bytes(figures.overhead())),
         ("keys.count", Bytes(keys)),
         (
@@ -186,23 +216,7 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
         ("rss-overhead.bytes", Difference(beyond_bytes)),
         ("fragmentation", Ratio(overall)),
         ("fragmentation.bytes", Difference(overall_bytes)),
-    ];
-    session
-        .reply
-        .map(first.len() + last.len() + gathered.databases().count());
-    write_numbers(session, &first);
-    for database in gathered.databases() {
-        session.reply.bulk(format!("db.{}", database.index).as_bytes());
-        let tables = [
-            ("overhead.hashtable.main", Bytes(database.table_bytes)),
-            ("overhead.hashtable.expires", Bytes(database.volatile_bytes)),
-            ("overhead.hashtable.slot-to-keys", Bytes(0)),
-        ];
-        session.reply.map(tables.len());
-        write_numbers(session, &tables);
-    }
-    write_numbers(session, &last);
-    Ok(())
+    ]
 }
 
 fn write_numbers(session: &mut Session<'_>, numbers: &[(&str, Number)]) {

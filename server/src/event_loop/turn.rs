@@ -16,7 +16,7 @@ use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest, Partition, ReplyMode, Session};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Modes, Place, Task};
-use crate::spec::{Registered, Runs};
+use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 impl EventLoop {
@@ -316,6 +316,10 @@ impl EventLoop {
         connection.output.end(sequence, start);
         let monitor_changed = connection.client.monitor != was_monitor;
         self.mark_dirty(number);
+        if command.row.flags.contains(Flags::ADMIN) {
+            // What it changed holds for what follows it, and for what becomes known of itself.
+            self.take_settings();
+        }
         self.account_for(number, command, args, nanos);
         if monitor_changed {
             self.monitor_changed(number);
