@@ -6,7 +6,7 @@ use crate::config::Settings;
 use crate::exec::{Client, Peer};
 use crate::observe::latency::{COMMAND, FAST_COMMAND};
 use crate::observe::monitor::{self, Origin};
-use crate::observe::slowlog::{self, Entry, Slow};
+use crate::observe::slowlog::{self, Entry, Slow, Words};
 use crate::spec::{Flags, Registered};
 use crate::state::Node;
 
@@ -24,13 +24,19 @@ fn slowlog_from_ns(settings: &Settings) -> u64 {
     u64::try_from(settings.slowlog_log_slower_than).map_or(u64::MAX, |us| us.saturating_mul(1000))
 }
 
-/// Puts down what there is to say of a slow command.
+/// What the slow log would show of a request.
 #[cold]
-pub(crate) fn slow(command: &Registered, args: Arguments<'_>, nanos: u64) -> Slow {
+pub(crate) fn words(command: &Registered, args: Arguments<'_>) -> Words {
+    slowlog::words(args, |index| command.row.is_secret(args, index))
+}
+
+/// Puts down what there is to say of a slow command that said these words.
+#[cold]
+pub(crate) fn slow(command: &Registered, words: Words, nanos: u64) -> Slow {
     let flags = command.row.flags;
     Slow {
         nanos,
-        words: slowlog::words(args, |index| command.row.is_secret(args, index)),
+        words,
         event: if flags.contains(Flags::FAST) {
             FAST_COMMAND
         } else {
@@ -126,7 +132,7 @@ mod tests {
                 &shell.node,
                 &settings,
                 Some(&shell.client),
-                slow(command, args, nanos),
+                slow(command, words(command, args), nanos),
             );
         }
         assert_eq!(

@@ -97,7 +97,7 @@ pub(crate) fn run_batch(
             }
         }));
         if outcome.is_err() {
-            let task = tasks[done];
+            let Some(&task) = tasks.get(done) else { break };
             // What the handler had written of its reply is dropped with the rest of its work.
             let out = replies.begin(&task);
             out.truncate(start);
@@ -199,11 +199,12 @@ impl<'e> Stopwatch<'e> {
             if nanos < self.environment.slow_from_ns {
                 continue;
             }
-            let mut slow = account::slow(task.command, source.arguments(task, &[]), nanos);
-            if is_last && let Some(words) = self.words.take() {
-                slow.words = words;
-            }
-            report.slow.push((*task, slow));
+            // A request with buffers of its own ends its lap, and has left its words behind.
+            let kept = if is_last { self.words.take() } else { None };
+            let words = kept.unwrap_or_else(|| account::words(task.command, source.arguments(task, &[])));
+            report
+                .slow
+                .push((*task, account::slow(task.command, words, nanos)));
         }
     }
 }
@@ -277,7 +278,7 @@ fn run_task_with_buffers(
     let mut buffers = std::mem::take(&mut source.detached[task.detached as usize - 1]);
     let words = (environment.slow_from_ns < u64::MAX).then(|| {
         let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
-        account::slow(task.command, source.arguments(task, &slices), 0).words
+        account::words(task.command, source.arguments(task, &slices))
     });
     let adopted = task.command.row.adopts.map(usize::from).and_then(|position| {
         let index = source.arguments(task, &[]).detached(position)?;

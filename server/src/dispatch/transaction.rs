@@ -80,7 +80,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
         .stats
         .ran(command.id, 1, nanos, settings.latency_tracking);
     if nanos >= environment.slow_from_ns {
-        let slow = account::slow(command, args, nanos);
+        let slow = account::slow(command, account::words(command, args), nanos);
         account::enter(caller.node, settings, Some(caller.client), slow);
     }
     if let Some(lines) = &mut caller.lines {

@@ -25,7 +25,7 @@ impl EventLoop {
         self.node.stats[self.index].ran(command.id, 1, nanos, tracked);
         if nanos >= account::slow_from_ns(&self.settings) {
             let client = self.connections.get(number).map(|connection| &connection.client);
-            let slow = account::slow(command, args, nanos);
+            let slow = account::slow(command, account::words(command, args), nanos);
             account::enter(&self.node, &self.settings, client, slow);
         }
         self.show(number, command, args);

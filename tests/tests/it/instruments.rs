@@ -264,6 +264,41 @@ fn a_heavy_command_is_told_from_its_neighbours() {
     assert_eq!(shown, ["GET large"], "{log}");
 }
 
+/// A big argument is kept as the value it becomes; the log has its beginning all the same.
+#[test]
+fn big_arguments_are_cut_and_not_lost() {
+    for shards in [1, 4] {
+        let server = node::launch(shards)
+            .with(&["--slowlog-log-slower-than", "0"])
+            .serve();
+        let mut client = server.connect();
+        let value = "x".repeat(1_000_000);
+        let requests: Vec<Vec<Vec<u8>>> = (0..20)
+            .flat_map(|key| {
+                [
+                    ["SET".to_owned(), format!("k{key}"), value.clone()],
+                    ["APPEND".to_owned(), format!("k{key}"), value.clone()],
+                ]
+            })
+            .map(|words| words.map(String::into_bytes).to_vec())
+            .collect();
+        for reply in client.pipeline(&requests) {
+            assert!(
+                reply.text() == "OK" || reply.integer() == Some(2_000_000),
+                "{reply}"
+            );
+        }
+        let log = client.line("SLOWLOG GET -1");
+        let cut = format!("{}... (999872 more bytes)", "x".repeat(128));
+        let shown = log
+            .items()
+            .iter()
+            .filter(|entry| words(entry).get(2) == Some(&cut))
+            .count();
+        assert_eq!(shown, 40, "{log}");
+    }
+}
+
 /// What is counted of commands and errors is what Redis counts.
 #[test]
 fn counts_are_those_of_redis() {
