@@ -35,6 +35,12 @@ const DOUBLE_BYTES_MAX: usize = 24;
 /// Bytes that are copied at once.
 const COPY_BLOCK_BYTES: usize = 2048;
 
+/// From this size on, a value is large enough to be worth not copying again.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Room that is made behind such a value.
+const BEHIND_LARGE_BYTES: usize = 16 << 10;
+
 /// Writes replies to the end of an output buffer.
 #[derive(Debug)]
 pub struct Encoder<'a> {
@@ -119,7 +125,13 @@ impl<'a> Encoder<'a> {
     /// A string of bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.out.reserve(HEADER_BYTES_MAX + bytes.len() + 2);
+        // Room for what follows a large value: to make it afterwards would mean to copy the value once more.
+        let behind = if bytes.len() < LARGE_BYTES {
+            2
+        } else {
+            BEHIND_LARGE_BYTES
+        };
+        self.out.reserve(HEADER_BYTES_MAX + bytes.len() + behind);
         self.header(b'$', bytes.len());
         // Large values and output buffers both begin at a page, and the header puts them a few bytes apart: the one
         // distance at which a processor's string copy instruction is slow (five times, measured). Copies of this size do

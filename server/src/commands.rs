@@ -5,15 +5,19 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
+pub(crate) mod debug;
 pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
 pub(crate) mod info;
 pub(crate) mod keys;
+pub(crate) mod latency;
 pub(crate) mod lists;
 pub(crate) mod memory;
+pub(crate) mod monitor;
 pub(crate) mod object;
 pub(crate) mod server;
 pub(crate) mod sets;
+pub(crate) mod slowlog;
 pub(crate) mod sorted_sets;
 pub(crate) mod strings;
 #[cfg(test)]
@@ -48,6 +52,10 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     info::COMMANDS,
     memory::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
+    monitor::COMMANDS,
+    debug::COMMANDS,
     #[cfg(test)]
     testing::COMMANDS,
 ];

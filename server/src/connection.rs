@@ -4,6 +4,7 @@ pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
 
+use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
 use crate::shard::inbox::Modes;
 use crate::shard::poll::Socket;
@@ -89,9 +90,14 @@ impl Connection {
 
     /// Brings the sizes that CLIENT LIST shows up to date; `unsent` bytes were handed over and are still to be sent.
     pub(crate) fn measure(&mut self, unsent: usize) {
-        self.client.buffers.query = self.input.bytes();
-        self.client.buffers.query_free = 0;
-        self.client.buffers.output = self.output.bytes() + unsent;
-        self.client.buffers.total = self.input.memory() + self.output.memory() + size_of::<Self>();
+        self.client.buffers = BufferSizes {
+            query: self.input.bytes(),
+            query_free: self.input.spare(),
+            arguments: self.input.argument_bytes(),
+            output: self.output.bytes() + unsent,
+            output_capacity: self.output.capacity(),
+            output_peak: self.output.peak(),
+            total: self.input.memory() + self.output.memory() + size_of::<Self>(),
+        };
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`admission`] decides whether, [`plan`] decides where, [`run`] does it, and [`transaction`] what MULTI queued. None of them knows a socket, and none waits.
 
+pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod plan;
 pub(crate) mod run;

@@ -68,6 +68,8 @@ pub(crate) enum ReplyError {
     BadClientName,
     /// HELLO with a version other than 2 or 3.
     UnsupportedProtocol,
+    /// DEBUG where the configuration does not allow it.
+    DebugForbidden,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// The result would be longer than `proto-max-bulk-len`.
@@ -223,6 +225,11 @@ impl ReplyError {
             }
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
+            Self::DebugForbidden => {
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from \
+                 a local connection, otherwise you need to set this option in the configuration file, and then restart \
+                 the server."
+            }
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",

@@ -6,13 +6,15 @@
 //! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
 //! 4. write every connection that has output; cron within its time (`cron`).
 //!
-//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`.
+//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what becomes known
+//! of commands that have run is in `observe`.
 
 mod accept;
 mod cron;
 mod evict;
 mod gather;
 mod lend;
+mod observe;
 mod turn;
 
 use std::collections::VecDeque;
@@ -26,8 +28,10 @@ use slab::Slab;
 
 use crate::config::Settings;
 use crate::connection::Connection;
+use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
 use crate::exec::{Closing, Stamp};
+use crate::observe::process;
 use crate::shard::Mesh;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
@@ -68,6 +72,10 @@ pub(crate) struct EventLoop {
     /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
     under_way: Vec<u32>,
     turn: Turn,
+    /// Connections that see all commands.
+    monitors: Vec<usize>,
+    /// Lines of this turn's commands, for all monitors of the node.
+    lines: Vec<u8>,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
@@ -141,6 +149,8 @@ impl EventLoop {
                 scratch: Vec::new(),
                 batches: Vec::new(),
             },
+            monitors: Vec::new(),
+            lines: Vec::new(),
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -160,6 +170,7 @@ impl EventLoop {
     /// # Errors
     /// When the system can no longer say which sockets are ready.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        self.node.stats[self.index].thread.set(process::thread_number());
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
@@ -169,9 +180,11 @@ impl EventLoop {
             self.retry_busy();
             self.resume_paused();
             self.serve_and_execute();
+            self.hand_on_lines();
             self.write();
             self.run_cron();
             self.close_connections();
+            self.end_turn();
         }
         self.farewell();
         Ok(())
@@ -238,14 +251,22 @@ impl EventLoop {
 
     /// Looks at the clock and the settings, once for the whole turn.
     fn begin_turn(&mut self) {
+        if let Some(stall) = self.node.debug.stalled(|| self.node.clock.elapsed_ns()) {
+            std::thread::sleep(stall);
+        }
         self.now_us = self.node.clock.now_us();
+        self.take_settings();
+        self.node.stats[self.index].turns.add(1);
+    }
+
+    /// Looks at the settings: what was changed holds from now on.
+    fn take_settings(&mut self) {
         let settings = self.node.settings.load();
         if !Arc::ptr_eq(&settings, &self.settings) {
             self.settings = Arc::clone(&settings);
         }
         let paused = self.node.pause.active(self.now_ms()).is_some();
         self.stamp = Stamp::new(&self.settings, self.now_ms(), paused);
-        self.node.stats[self.index].turns.add(1);
     }
 
     fn now_ms(&self) -> i64 {
@@ -259,7 +280,9 @@ impl EventLoop {
     /// Step 2, first part: what other loops sent.
     fn take_in_messages(&mut self) {
         // What arrives meanwhile is taken in by the next turn, so that messages cannot keep sockets waiting.
-        for _ in 0..self.inbox.len() {
+        let waiting = self.inbox.len();
+        self.node.stats[self.index].inbox.set(waiting as u64);
+        for _ in 0..waiting {
             let Ok(message) = self.inbox.try_recv() else { break };
             match message {
                 Message::Run(batch) => self.work(Work::Run(batch)),
@@ -272,7 +295,9 @@ impl EventLoop {
                     gathering,
                     from,
                     part,
-                } => self.gathered(gathering, from, part),
+                    nanos,
+                } => self.gathered(gathering, from, part, nanos),
+                Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }
         }
@@ -301,12 +326,13 @@ impl EventLoop {
 
     /// Step 4: writes every connection that has output, once.
     fn write(&mut self) {
-        let mut written = 0;
+        let (mut written, mut writes) = (0, 0);
         for number in std::mem::take(&mut self.dirty) {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
             connection.is_dirty = false;
+            writes += 1;
             let had_room = connection.output.has_room();
             match connection
                 .output
@@ -333,7 +359,9 @@ impl EventLoop {
             }
         }
         if written > 0 {
-            self.node.stats[self.index].bytes_out.add(written);
+            let stats = &self.node.stats[self.index];
+            stats.bytes_out.add(written);
+            stats.writes.add(writes);
         }
     }
 
@@ -349,6 +377,9 @@ impl EventLoop {
         for number in std::mem::take(&mut self.closing) {
             if let Some(connection) = self.connections.try_remove(number) {
                 self.poll.remove(&connection.socket, number);
+                if connection.client.monitor {
+                    self.monitor_left(number);
+                }
                 self.node
                     .clients
                     .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
@@ -374,5 +405,6 @@ fn environment<'a>(node: &'a Node, settings: &'a Settings, stamp: Stamp, index: 
         shards: node.shards,
         clock: &node.clock,
         stats: &node.stats[index],
+        slow_from_ns: slow_from_ns(settings),
     }
 }

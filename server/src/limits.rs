@@ -45,6 +45,21 @@ pub(crate) const EVICT_SLICE_US: i64 = 1000;
 /// Objects freed between two turns while garbage is left.
 pub(crate) const RELEASE_SLICE: usize = 2000;
 
+/// A command that wrote, allocated or freed this many bytes is timed by itself, whatever its kind.
+pub(crate) const HEAVY_BYTES: usize = 64 * 1024;
+
+/// Commands are timed one by one while the slow log is to know of commands that are faster than this, nanoseconds.
+pub(crate) const TIMED_EACH_BELOW_NS: u64 = 1_000_000;
+
+/// Bytes of lines that a loop collects for monitors before it hands them on.
+pub(crate) const MONITOR_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of lines that may be under way to the monitors of one loop; if it is more, they are closed.
+pub(crate) const MONITOR_UNDER_WAY_BYTES: usize = 64 << 20;
+
+/// Unsent bytes at which a monitor is closed where `client-output-buffer-limit` sets no limit for it.
+pub(crate) const MONITOR_OUTPUT_BYTES: u64 = 256 << 20;
+
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 

@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
@@ -169,6 +170,8 @@ impl Running {
                 .spawn(move || run_guarded(event_loop))?;
             running.threads.push(thread);
         }
+        let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
+        running.state.started_bytes.store(bytes, Ordering::Relaxed);
         running.announce();
         Ok(running)
     }

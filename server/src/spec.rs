@@ -23,6 +23,8 @@ pub(crate) use category::Category;
 pub(crate) use flags::Flags;
 pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 
+use shardis_protocol::Arguments;
+
 use crate::exec::client::CommandTag;
 use crate::exec::{ClientsHandler, Handler, Merge, NodeHandler, ShardHandler, TransactionHandler};
 
@@ -45,6 +47,8 @@ pub(crate) struct Command {
     pub(crate) runs: Runs,
     /// The argument that holds a value to be stored as it is: a big one may be kept instead of copied.
     pub(crate) adopts: Option<u8>,
+    /// Says which arguments of a request are secrets, for commands that have some: no log shows them.
+    pub(crate) conceals: Option<fn(Arguments<'_>, usize) -> bool>,
     /// Documentation; cold, so behind a reference.
     pub(crate) doc: &'static Doc,
     /// Rows of the subcommands of a container.
@@ -71,6 +75,8 @@ pub(crate) enum Runs {
     OnEveryLoop(ClientsHandler, Merge),
     /// With the client's own state and all shards of its keys: WATCH.
     OnSessionAndKeys(TransactionHandler),
+    /// With the client's own state and all shards lent: DEBUG.
+    OnSessionAndAllShards(TransactionHandler),
     /// Runs what the client has queued, with all shards of its queue and of its watched keys.
     Exec,
     /// Only names its subcommands.
@@ -88,6 +94,7 @@ impl Command {
         keys: &[],
         runs: Runs::Container,
         adopts: None,
+        conceals: None,
         doc: &Doc::BLANK,
         subcommands: &[],
     };
@@ -100,6 +107,11 @@ impl Command {
         } else {
             self.flags
         }
+    }
+
+    /// Whether an argument of a request is a secret.
+    pub(crate) fn is_secret(&self, args: Arguments<'_>, index: usize) -> bool {
+        self.conceals.is_some_and(|conceals| conceals(args, index))
     }
 
     /// ACL categories: the explicit ones and those that the flags imply.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -12,6 +13,9 @@ use shardis_storage::key::KeyHasher;
 use crate::clock::Clock;
 use crate::config::{Caller, Config, SetError, Settings};
 use crate::log::{Level, Log};
+use crate::observe::latency::LatencyMonitor;
+use crate::observe::monitor::Monitors;
+use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
 
 /// The Redis version whose behaviour and replies this node has.
@@ -59,8 +63,18 @@ pub(crate) struct Node {
     pub(crate) run_id: String,
     /// When it started, Unix microseconds.
     pub(crate) started_us: i64,
-    /// When CONFIG RESETSTAT ran last, Unix microseconds: each loop starts its counters anew when it sees a new value.
-    pub(crate) stats_epoch: AtomicU64,
+    /// Bytes in use when it began to serve.
+    pub(crate) started_bytes: AtomicU64,
+    /// Wrong passwords given since CONFIG RESETSTAT.
+    pub(crate) denied_logins: AtomicU64,
+    /// Commands that took long.
+    pub(crate) slowlog: Mutex<SlowLog>,
+    /// Events that held loops up.
+    pub(crate) latency: Mutex<LatencyMonitor>,
+    /// Where there are connections that watch all commands.
+    pub(crate) monitors: Monitors,
+    /// What DEBUG has changed.
+    pub(crate) debug: Debugging,
     next_client_id: AtomicU64,
     bells: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -112,7 +126,12 @@ impl Node {
             clients: AtomicUsize::new(0),
             run_id: run_id[..40].to_owned(),
             started_us,
-            stats_epoch: AtomicU64::new(0),
+            started_bytes: AtomicU64::new(0),
+            denied_logins: AtomicU64::new(0),
+            slowlog: Mutex::default(),
+            latency: Mutex::default(),
+            monitors: Monitors::new(shards),
+            debug: Debugging::default(),
             next_client_id: AtomicU64::new(1),
             bells: OnceLock::new(),
         }
@@ -155,10 +174,20 @@ impl Node {
         Ok(())
     }
 
-    /// CONFIG RESETSTAT: each loop starts its counters anew within a second.
+    /// CONFIG RESETSTAT: the counters of all loops start anew.
     pub(crate) fn reset_stats(&self) {
-        self.stats_epoch.fetch_add(1, Ordering::AcqRel);
-        self.ring_all();
+        self.stats.iter().for_each(LoopStats::reset);
+        self.denied_logins.store(0, Ordering::Relaxed);
+    }
+
+    /// Has the latency monitor know of an event that took so many microseconds, if it wants to.
+    #[inline]
+    pub(crate) fn note_latency(&self, settings: &Settings, event: &'static str, us: u64) {
+        let threshold_ms = settings.latency_monitor_threshold;
+        if threshold_ms > 0 && us / 1000 >= threshold_ms {
+            let now_s = self.clock.now_us() / 1_000_000;
+            self.latency.lock().add(event, now_s, us / 1000);
+        }
     }
 
     /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
@@ -241,6 +270,56 @@ impl Pause {
         }
         let all = self.mode.load(Ordering::Acquire) == PauseMode::All as u8;
         Some((if all { PauseMode::All } else { PauseMode::Write }, until_ms))
+    }
+}
+
+/// What DEBUG changes in a running node, for tests.
+#[derive(Debug, Default)]
+pub(crate) struct Debugging {
+    /// Until when all loops stand still, in nanoseconds of the node's clock; 0 when they do not.
+    stall_until_ns: AtomicU64,
+    /// Keys past their time are removed only when somebody comes across them.
+    pub(crate) lazy_expiry_only: AtomicBool,
+    /// Nothing that is done now and then is done.
+    pub(crate) cron_paused: AtomicBool,
+    /// Output buffers of idle connections are not given back.
+    pub(crate) buffers_kept: AtomicBool,
+    /// For how many milliseconds the peak of an output buffer is remembered; 0 for as long as usual.
+    peak_ms: AtomicI64,
+}
+
+/// For how many milliseconds the peak of an output buffer is remembered.
+const PEAK_MS: i64 = 5000;
+
+impl Debugging {
+    /// Has all loops stand still until then, nanoseconds of the node's clock.
+    pub(crate) fn stall(&self, until_ns: u64) {
+        self.stall_until_ns.fetch_max(until_ns, Ordering::AcqRel);
+    }
+
+    /// For how many milliseconds the peak of an output buffer is remembered.
+    pub(crate) fn peak_ms(&self) -> i64 {
+        match self.peak_ms.load(Ordering::Relaxed) {
+            0 => PEAK_MS,
+            ms => ms,
+        }
+    }
+
+    /// Sets that; 0 for as long as usual.
+    pub(crate) fn set_peak_ms(&self, ms: i64) {
+        self.peak_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long a loop is to stand still from now on; `None` when it is not.
+    #[inline]
+    pub(crate) fn stalled(&self, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
+        match self.stall_until_ns.load(Ordering::Acquire) {
+            0 => None,
+            until_ns => until_ns
+                .checked_sub(now_ns())
+                .filter(|&left| left > 0)
+                .map(Duration::from_nanos),
+        }
     }
 }
 

@@ -222,6 +222,23 @@ mod system {
         }
     }
 
+    /// Takes a piece of the allocator's report; `report` is the `Vec<u8>` that collects it.
+    unsafe extern "C" fn collect(report: *mut std::ffi::c_void, piece: *const std::ffi::c_char) {
+        // SAFETY: `report` below passes its vector, which nobody else uses meanwhile.
+        let report = unsafe { &mut *report.cast::<Vec<u8>>() };
+        // SAFETY: jemalloc passes a text that ends with a zero byte.
+        report.extend_from_slice(unsafe { std::ffi::CStr::from_ptr(piece) }.to_bytes());
+    }
+
+    pub(super) fn report() -> Vec<u8> {
+        let mut report = Vec::new();
+        // SAFETY: the callback gets what it expects, and no options are given.
+        unsafe {
+            jemalloc::malloc_stats_print(Some(collect), (&raw mut report).cast(), std::ptr::null());
+        }
+        report
+    }
+
     /// Frees the end of a large allocation in place; says what size is left.
     pub(super) unsafe fn trim(ptr: *mut u8, new_size: usize) -> usize {
         // SAFETY: the caller vouches for the pointer; the size is above zero.
@@ -268,6 +285,10 @@ mod system {
 
     pub(super) fn purge() {}
 
+    pub(super) fn report() -> Vec<u8> {
+        Vec::new()
+    }
+
     pub(super) unsafe fn trim(_ptr: *mut u8, _new_size: usize) -> usize {
         usize::MAX
     }
@@ -297,6 +318,12 @@ pub fn jemalloc_stats() -> AllocatorStats {
         resident: system::read(c"stats.resident"),
         mapped: system::read(c"stats.mapped"),
     }
+}
+
+/// What the allocator tells about itself, as text for people. Tens of kilobytes.
+#[must_use]
+pub fn allocator_report() -> Vec<u8> {
+    system::report()
 }
 
 /// Gives all unused pages back to the operating system. Takes as long as there are such pages.

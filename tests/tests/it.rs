@@ -9,9 +9,11 @@
 
 mod it {
     mod commands;
+    mod debug_command;
     mod dialogues;
     mod differential;
     mod histories;
+    mod instruments;
     mod program;
     mod protocol_abuse;
     mod redis_client;

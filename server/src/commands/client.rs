@@ -88,7 +88,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "info",
             arity: Arity::Exactly(2),
             tips: &["nondeterministic_output"],
-            runs: Runs::OnSession(info),
+            runs: Runs::OnEveryLoop(info, merge_info),
             doc: &Doc {
                 since: "6.2.0",
                 summary: "Describes this connection.",
@@ -336,11 +336,29 @@ fn id(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-fn info(session: &mut Session<'_>) -> CommandResult {
-    let mut line = session.client.describe(session.now_ms);
-    line.push('\n');
-    session.reply.verbatim(*b"txt", line.as_bytes());
+/// On every loop, since only that of the connection knows its buffers.
+fn info(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
+    let asker = clients.asker;
+    let argument_bytes = bytes_of(clients.args);
+    let client = clients.clients.find(|client| client.id == asker);
+    let line = client.map(|client| client.describe(clients.now_ms, argument_bytes) + "\n");
+    Ok(Part {
+        bytes: line.unwrap_or_default().into_bytes(),
+        ..Part::default()
+    })
+}
+
+fn merge_info(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
+    let line = parts.iter().find(|part| !part.bytes.is_empty());
+    session
+        .reply
+        .verbatim(*b"txt", line.map_or(&[], |part| &part.bytes));
     Ok(())
+}
+
+/// Bytes of the words of a request.
+fn bytes_of(args: Arguments<'_>) -> usize {
+    args.iter().map(<[u8]>::len).sum()
 }
 
 fn setname(session: &mut Session<'_>) -> CommandResult {
@@ -505,12 +523,14 @@ impl Listed {
 
 fn list(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     let listed = Listed::parse(clients.args)?;
+    let (asker, asking_bytes) = (clients.asker, bytes_of(clients.args));
     let mut part = Part::default();
     for client in &mut clients.clients {
         if listed.includes(client) {
             part.count += 1;
-            part.bytes
-                .extend_from_slice(client.describe(clients.now_ms).as_bytes());
+            let argument_bytes = if client.id == asker { asking_bytes } else { 0 };
+            let line = client.describe(clients.now_ms, argument_bytes);
+            part.bytes.extend_from_slice(line.as_bytes());
             part.bytes.push(b'\n');
         }
     }

@@ -419,6 +419,11 @@ fn document(reply: &mut Encoder<'_>, known: &Registered) {
         pairs += 1;
         text(reply, "complexity", doc.complexity);
     }
+    if doc.system {
+        pairs += 1;
+        reply.bulk(b"doc_flags");
+        names(reply, std::iter::once("syscmd"));
+    }
     if let Some(deprecated) = doc.deprecated {
         pairs += 3;
         reply.bulk(b"doc_flags");

@@ -1,6 +1,8 @@
 //! CONFIG: reading and changing the running configuration.
 
-use crate::config::{Caller, Scope};
+use shardis_protocol::Arguments;
+
+use crate::config::{Caller, Flags as Sensitivity, Scope, find};
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
@@ -88,6 +90,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             flags: OPERATOR,
             tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnSession(set),
+            conceals: Some(is_secret),
             doc: &Doc {
                 since: "2.0.0",
                 group: Group::Server,
@@ -134,6 +137,15 @@ fn set(session: &mut Session<'_>) -> CommandResult {
         .map_err(|error| ReplyError::Text(error.to_string()))?;
     session.reply.ok();
     Ok(())
+}
+
+/// Whether an argument of CONFIG SET is the value of a directive that holds a secret.
+fn is_secret(args: Arguments<'_>, index: usize) -> bool {
+    let name = args
+        .get(index.wrapping_sub(1))
+        .filter(|_| index > 2 && index % 2 == 1);
+    name.and_then(find)
+        .is_some_and(|directive| directive.is(Sensitivity::SENSITIVE))
 }
 
 fn rewrite(session: &mut Session<'_>) -> CommandResult {

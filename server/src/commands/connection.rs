@@ -1,6 +1,8 @@
 //! The connection itself: greetings, authentication, the selected database.
 
-use shardis_protocol::Resp;
+use std::sync::atomic::Ordering;
+
+use shardis_protocol::{Arguments, Resp};
 
 use super::client::is_plain;
 use crate::error::ReplyError;
@@ -25,6 +27,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         flags: ALWAYS,
         acl: Category::CONNECTION,
         runs: Runs::OnSession(auth),
+        conceals: Some(|_, index| index > 0),
         doc: &Doc {
             since: "1.0.0",
             group: Group::Connection,
@@ -61,6 +64,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         flags: ALWAYS,
         acl: Category::CONNECTION,
         runs: Runs::OnSession(hello),
+        conceals: Some(is_credential),
         doc: &Doc {
             since: "6.0.0",
             group: Group::Connection,
@@ -211,6 +215,7 @@ fn authenticate(session: &mut Session<'_>, user: &[u8], password: &[u8]) -> Comm
     let settings = session.node.settings.load();
     let accepts = |known: &[u8]| same_secret(known, password);
     if user != DEFAULT_USER || !settings.requirepass.get().is_none_or(accepts) {
+        session.node.denied_logins.fetch_add(1, Ordering::Relaxed);
         return Err(ReplyError::WrongPassword);
     }
     session.client.authenticated = true;
@@ -296,6 +301,22 @@ impl<'a> HelloOptions<'a> {
         }
         Ok(parsed)
     }
+}
+
+/// Whether an argument of HELLO is a user or a password: one of the two behind AUTH.
+fn is_credential(args: Arguments<'_>, index: usize) -> bool {
+    let mut place = 2;
+    while let Some(word) = args.get(place) {
+        if is(word, "AUTH") {
+            if index == place + 1 || index == place + 2 {
+                return true;
+            }
+            place += 3;
+        } else {
+            place += if is(word, "SETNAME") { 2 } else { 1 };
+        }
+    }
+    false
 }
 
 /// What HELLO replies: who we are, and which connection this is.

@@ -1,18 +1,20 @@
 //! INFO, and the end of the node: SHUTDOWN.
+//!
+//! A figure is shown only where it is true. What belongs to a feature that is not there is zero where that says so, and
+//! left out otherwise.
+
+mod by_command;
+pub(super) mod figures;
+pub(super) mod sections;
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
-use shardis_storage::memory;
-
-use crate::commands::registry;
+use self::figures::{Gathered, figures_of_shard};
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
-use crate::exec::{CommandResult, Context, Part, Session};
-use crate::observe::process;
-use crate::observe::stats::{CommandStats, Counter, LoopStats};
+use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
-use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::Node;
 
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
@@ -69,85 +71,6 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// What a shard says about itself, as numbers in this order; after them, three for each database.
-const SHARD_FIGURES: usize = 9;
-
-/// One shard's figures, encoded.
-fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
-    let mut numbers = Vec::new();
-    ctx.keyspace.held().each(|partition| {
-        let (figures, keyspace) = (&partition.figures, &partition.keyspace);
-        numbers.extend([
-            figures.hits,
-            figures.misses,
-            figures.expired,
-            figures.evicted,
-            figures.changes,
-            figures.expire_time_caps,
-            keyspace.pending_release() as u64,
-            partition.memory_bytes.max(0) as u64,
-            keyspace.len() as u64,
-        ]);
-        for index in 0..keyspace.databases() {
-            let database = keyspace.database(index);
-            let average_ttl_ms = database.average_ttl_ms().max(0) as u64;
-            numbers.extend([
-                database.len() as u64,
-                database.volatile_len() as u64,
-                average_ttl_ms,
-            ]);
-        }
-    });
-    for number in numbers {
-        ctx.reply.raw(&number.to_le_bytes());
-    }
-    Ok(1)
-}
-
-/// The figures of all shards.
-struct Gathered {
-    shards: Vec<Vec<u64>>,
-}
-
-impl Gathered {
-    fn decode(parts: &[Part]) -> Self {
-        let number = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |value, &byte| value << 8 | u64::from(byte))
-        };
-        Self {
-            shards: parts
-                .iter()
-                .map(|part| part.bytes.chunks_exact(8).map(number).collect())
-                .collect(),
-        }
-    }
-
-    fn sum(&self, figure: usize) -> u64 {
-        self.shards.iter().filter_map(|figures| figures.get(figure)).sum()
-    }
-
-    /// Keys, volatile keys and their average time to live, of a database over all shards.
-    fn database(&self, index: usize) -> (u64, u64, u64) {
-        let at = SHARD_FIGURES + index * 3;
-        let (keys, volatile) = (self.sum(at), self.sum(at + 1));
-        let weighted: u64 = self
-            .shards
-            .iter()
-            .filter_map(|figures| Some(figures.get(at + 1)?.saturating_mul(*figures.get(at + 2)?)))
-            .fold(0, u64::saturating_add);
-        (keys, volatile, weighted.checked_div(volatile).unwrap_or(0))
-    }
-
-    fn databases(&self) -> usize {
-        self.shards
-            .first()
-            .map_or(0, |figures| figures.len().saturating_sub(SHARD_FIGURES) / 3)
-    }
-}
-
 /// A section of INFO: its name in a request, and what writes it.
 struct Section {
     name: &'static str,
@@ -157,73 +80,46 @@ struct Section {
     write: fn(&mut String, &Session<'_>, &Gathered),
 }
 
+const fn section(
+    name: &'static str,
+    title: &'static str,
+    write: fn(&mut String, &Session<'_>, &Gathered),
+) -> Section {
+    Section {
+        name,
+        title,
+        default: true,
+        write,
+    }
+}
+
+/// As [`section`], but shown only when asked for.
+const fn on_demand(
+    name: &'static str,
+    title: &'static str,
+    write: fn(&mut String, &Session<'_>, &Gathered),
+) -> Section {
+    Section {
+        default: false,
+        ..section(name, title, write)
+    }
+}
+
 const SECTIONS: &[Section] = &[
-    Section {
-        name: "server",
-        title: "Server",
-        default: true,
-        write: server,
-    },
-    Section {
-        name: "clients",
-        title: "Clients",
-        default: true,
-        write: clients,
-    },
-    Section {
-        name: "memory",
-        title: "Memory",
-        default: true,
-        write: memory,
-    },
-    Section {
-        name: "persistence",
-        title: "Persistence",
-        default: true,
-        write: persistence,
-    },
-    Section {
-        name: "stats",
-        title: "Stats",
-        default: true,
-        write: stats,
-    },
-    Section {
-        name: "replication",
-        title: "Replication",
-        default: true,
-        write: replication,
-    },
-    Section {
-        name: "cpu",
-        title: "CPU",
-        default: true,
-        write: cpu,
-    },
-    Section {
-        name: "commandstats",
-        title: "Commandstats",
-        default: false,
-        write: command_stats,
-    },
-    Section {
-        name: "cluster",
-        title: "Cluster",
-        default: true,
-        write: cluster,
-    },
-    Section {
-        name: "keyspace",
-        title: "Keyspace",
-        default: true,
-        write: keyspace,
-    },
-    Section {
-        name: "shards",
-        title: "Shards",
-        default: false,
-        write: shards,
-    },
+    section("server", "Server", sections::server),
+    section("clients", "Clients", sections::clients),
+    section("memory", "Memory", sections::memory),
+    section("persistence", "Persistence", sections::persistence),
+    section("stats", "Stats", sections::stats),
+    section("replication", "Replication", sections::replication),
+    section("cpu", "CPU", sections::cpu),
+    section("modules", "Modules", |_, _, _| {}),
+    on_demand("commandstats", "Commandstats", by_command::command_stats),
+    section("errorstats", "Errorstats", by_command::error_stats),
+    on_demand("latencystats", "Latencystats", by_command::latency_stats),
+    section("cluster", "Cluster", sections::cluster),
+    section("keyspace", "Keyspace", sections::keyspace),
+    on_demand("shards", "Shards", sections::shards),
 ];
 
 fn merge(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
@@ -256,257 +152,12 @@ fn merge(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 /// Writes one line of a section.
 macro_rules! line {
     ($text:expr, $($format:tt)+) => {{
-        let _ = write!($text, $($format)+);
+        // Writing to a String cannot fail.
+        let _ = std::fmt::Write::write_fmt($text, format_args!($($format)+));
         $text.push_str("\r\n");
     }};
 }
-
-fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    let node = session.node;
-    let settings = node.settings.load();
-    let uptime_s = (node.clock.now_us() - node.started_us).max(0) / 1_000_000;
-    line!(text, "redis_version:{REDIS_VERSION}");
-    line!(text, "redis_git_sha1:00000000");
-    line!(text, "redis_git_dirty:0");
-    line!(text, "redis_build_id:shardis-{SHARDIS_VERSION}");
-    line!(text, "shardis_version:{SHARDIS_VERSION}");
-    line!(
-        text,
-        "redis_mode:{}",
-        if settings.cluster_enabled {
-            "cluster"
-        } else {
-            "standalone"
-        }
-    );
-    line!(text, "os:{}", process::operating_system());
-    line!(text, "arch_bits:{}", usize::BITS);
-    line!(text, "monotonic_clock:POSIX clock_gettime");
-    line!(
-        text,
-        "multiplexing_api:{}",
-        node.multiplexing.get().unwrap_or(&"none")
-    );
-    line!(text, "process_id:{}", std::process::id());
-    line!(text, "process_supervised:no");
-    line!(text, "run_id:{}", node.run_id);
-    line!(text, "tcp_port:{}", node.port());
-    line!(text, "server_time_usec:{}", node.clock.now_us());
-    line!(text, "uptime_in_seconds:{uptime_s}");
-    line!(text, "uptime_in_days:{}", uptime_s / 86_400);
-    line!(text, "hz:{}", settings.hz);
-    line!(text, "configured_hz:{}", settings.hz);
-    line!(
-        text,
-        "lru_clock:{}",
-        shardis_storage::keyspace::eviction::lru::clock(session.now_ms)
-    );
-    line!(text, "executable:{}", process::executable());
-    line!(
-        text,
-        "config_file:{}",
-        node.config
-            .lock()
-            .file()
-            .map_or(String::new(), |path| path.display().to_string())
-    );
-    line!(text, "shards:{}", node.shards);
-}
-
-fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(
-        text,
-        "connected_clients:{}",
-        session.node.clients.load(Ordering::Relaxed)
-    );
-    line!(text, "maxclients:{}", session.node.settings.load().maxclients);
-    line!(text, "blocked_clients:0");
-}
-
-fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
-    let settings = session.node.settings.load();
-    let allocator = memory::jemalloc_stats();
-    let dataset = gathered.sum(7);
-    let rss = process::resident_bytes();
-    line!(text, "used_memory:{}", allocator.allocated);
-    line!(text, "used_memory_human:{}", human(allocator.allocated as u64));
-    line!(text, "used_memory_rss:{rss}");
-    line!(text, "used_memory_rss_human:{}", human(rss));
-    let peak = session.node.note_memory_peak(allocator.allocated as u64);
-    line!(text, "used_memory_peak:{peak}");
-    line!(text, "used_memory_peak_human:{}", human(peak));
-    line!(text, "used_memory_dataset:{dataset}");
-    line!(text, "allocator_allocated:{}", allocator.allocated);
-    line!(text, "allocator_active:{}", allocator.active);
-    line!(text, "allocator_resident:{}", allocator.resident);
-    line!(text, "maxmemory:{}", settings.maxmemory);
-    line!(text, "maxmemory_human:{}", human(settings.maxmemory));
-    line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
-    line!(
-        text,
-        "mem_fragmentation_ratio:{:.2}",
-        rss as f64 / (allocator.allocated as f64).max(1.0)
-    );
-    line!(text, "mem_allocator:jemalloc-5.3.0");
-    line!(text, "lazyfree_pending_objects:{}", gathered.sum(6));
-}
-
-/// Bytes as people read them.
-fn human(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
-    let unit = (bytes.max(1).ilog2() / 10).min(5) as usize;
-    if unit == 0 {
-        return format!("{bytes}B");
-    }
-    format!(
-        "{:.2}{}",
-        bytes as f64 / (1_u64 << (10 * unit)) as f64,
-        UNITS[unit]
-    )
-}
-
-fn persistence(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
-    line!(text, "loading:0");
-    line!(text, "async_loading:0");
-    line!(text, "rdb_changes_since_last_save:{}", gathered.sum(4));
-}
-
-fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
-    let sum = |pick: fn(&LoopStats) -> &Counter| {
-        session
-            .node
-            .stats
-            .iter()
-            .map(|stats| pick(stats).get())
-            .sum::<u64>()
-    };
-    line!(
-        text,
-        "total_connections_received:{}",
-        sum(|stats| &stats.connections)
-    );
-    line!(text, "total_commands_processed:{}", sum(|stats| &stats.commands));
-    line!(
-        text,
-        "instantaneous_ops_per_sec:{}",
-        sum(|stats| &stats.commands_per_second)
-    );
-    line!(text, "total_net_input_bytes:{}", sum(|stats| &stats.bytes_in));
-    line!(text, "total_net_output_bytes:{}", sum(|stats| &stats.bytes_out));
-    let kbps = |bytes: u64| bytes as f64 / 1024.0;
-    line!(
-        text,
-        "instantaneous_input_kbps:{:.2}",
-        kbps(sum(|stats| &stats.bytes_in_per_second))
-    );
-    line!(
-        text,
-        "instantaneous_output_kbps:{:.2}",
-        kbps(sum(|stats| &stats.bytes_out_per_second))
-    );
-    line!(text, "rejected_connections:{}", sum(|stats| &stats.rejected));
-    line!(text, "expired_keys:{}", gathered.sum(2));
-    line!(text, "expired_time_cap_reached_count:{}", gathered.sum(5));
-    line!(text, "evicted_keys:{}", gathered.sum(3));
-    line!(text, "keyspace_hits:{}", gathered.sum(0));
-    line!(text, "keyspace_misses:{}", gathered.sum(1));
-    line!(text, "total_forks:0");
-    line!(text, "total_error_replies:{}", sum(|stats| &stats.errors));
-    line!(
-        text,
-        "client_query_buffer_limit_disconnections:{}",
-        sum(|stats| &stats.query_limit_closes)
-    );
-    line!(
-        text,
-        "client_output_buffer_limit_disconnections:{}",
-        sum(|stats| &stats.output_limit_closes)
-    );
-    line!(text, "eventloop_cycles:{}", sum(|stats| &stats.turns));
-}
-
-fn replication(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(text, "role:master");
-    line!(text, "connected_slaves:0");
-    line!(text, "master_replid:{}", session.node.run_id);
-}
-
-fn cpu(text: &mut String, _: &Session<'_>, _: &Gathered) {
-    let (user_s, system_s) = process::cpu_seconds();
-    line!(text, "used_cpu_sys:{system_s:.6}");
-    line!(text, "used_cpu_user:{user_s:.6}");
-}
-
-fn command_stats(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    let all = registry()
-        .all()
-        .iter()
-        .flat_map(|known| std::iter::once(*known).chain(&known.subcommands));
-    for command in all {
-        let sum = |pick: fn(&CommandStats) -> &Counter| -> u64 {
-            let stats = session
-                .node
-                .stats
-                .iter()
-                .filter_map(|stats| stats.by_command.get(usize::from(command.id)));
-            stats.map(|stats| pick(stats).get()).sum()
-        };
-        let (calls, nanos) = (sum(|stats| &stats.calls), sum(|stats| &stats.nanos));
-        let (rejected, failed) = (sum(|stats| &stats.rejected), sum(|stats| &stats.failed));
-        if calls + rejected + failed > 0 {
-            line!(
-                text,
-                "cmdstat_{}:calls={calls},usec={},usec_per_call={:.2},rejected_calls={rejected},failed_calls={failed}",
-                command.full_name,
-                nanos / 1000,
-                nanos as f64 / 1000.0 / calls.max(1) as f64
-            );
-        }
-    }
-}
-
-fn cluster(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(
-        text,
-        "cluster_enabled:{}",
-        u8::from(session.node.settings.load().cluster_enabled)
-    );
-}
-
-fn keyspace(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
-    for index in 0..gathered.databases() {
-        let (keys, volatile, average_ttl_ms) = gathered.database(index);
-        if keys > 0 {
-            line!(
-                text,
-                "db{index}:keys={keys},expires={volatile},avg_ttl={average_ttl_ms}"
-            );
-        }
-    }
-}
-
-fn shards(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
-    for (shard, stats) in session.node.stats.iter().enumerate() {
-        let figures = gathered.shards.get(shard);
-        let figure = |index: usize| {
-            figures
-                .and_then(|figures| figures.get(index))
-                .copied()
-                .unwrap_or(0)
-        };
-        line!(
-            text,
-            "shard{shard}:commands={},keys={},memory={},turns={},borrowed_batches={},sent_batches={},lends={}",
-            stats.commands.get(),
-            figure(8),
-            figure(7),
-            stats.turns.get(),
-            stats.batches_borrowed.get(),
-            stats.batches_sent.get(),
-            stats.lends.get()
-        );
-    }
-}
+use line;
 
 /// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
 fn shutdown(session: &mut Session<'_>) -> CommandResult {
@@ -547,22 +198,4 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
 fn end(node: &Node) {
     node.shutdown.request();
     node.ring_all();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::human;
-
-    #[test]
-    fn sizes_read_well() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (1023, "1023B"),
-            (1024, "1.00K"),
-            (1_572_864, "1.50M"),
-            (3 << 30, "3.00G"),
-        ] {
-            assert_eq!(human(bytes), text);
-        }
-    }
 }

@@ -1,9 +1,30 @@
-//! MEMORY: what keys take.
+//! MEMORY: what keys and the node take.
 
+use shardis_storage::memory;
+
+use super::info::figures::{Figure, Gathered, figures_of_shard};
+use super::info::sections::{MemoryFigures, excess};
 use crate::error::ReplyError;
 use crate::exec::arguments::{Options, int, is};
-use crate::exec::{CommandResult, Context, Session};
+use crate::exec::{CommandResult, Context, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
+
+const REPORT: Command = Command {
+    arity: Arity::Exactly(2),
+    tips: &[
+        "nondeterministic_output",
+        "request_policy:all_shards",
+        "response_policy:special",
+    ],
+    ..Command::BLANK
+};
+
+const REPORT_DOC: Doc = Doc {
+    since: "4.0.0",
+    group: Group::Server,
+    complexity: "Depends on how much memory is in use: may be slow",
+    ..Doc::BLANK
+};
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "memory",
@@ -18,6 +39,16 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     },
     subcommands: &[
         Command {
+            name: "doctor",
+            runs: Runs::OnEveryShard(figures_of_shard, doctor),
+            doc: &Doc {
+                summary: "Says what is odd about the memory, and what might help.",
+                complexity: "O(1)",
+                ..REPORT_DOC
+            },
+            ..REPORT
+        },
+        Command {
             name: "help",
             arity: Arity::Exactly(2),
             flags: Flags::LOADING.union(Flags::STALE),
@@ -30,6 +61,35 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                 ..Doc::BLANK
             },
             ..Command::BLANK
+        },
+        Command {
+            name: "malloc-stats",
+            runs: Runs::OnSession(malloc_stats),
+            doc: &Doc {
+                summary: "Returns what the allocator tells about itself.",
+                ..REPORT_DOC
+            },
+            ..REPORT
+        },
+        Command {
+            name: "purge",
+            tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+            runs: Runs::OnSession(purge),
+            doc: &Doc {
+                summary: "Gives memory that is not in use back to the system.",
+                ..REPORT_DOC
+            },
+            ..REPORT
+        },
+        Command {
+            name: "stats",
+            runs: Runs::OnEveryShard(figures_of_shard, stats),
+            doc: &Doc {
+                summary: "Returns figures about the memory of the server.",
+                complexity: "O(1)",
+                ..REPORT_DOC
+            },
+            ..REPORT
         },
         Command {
             name: "usage",
@@ -75,8 +135,185 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
+/// A figure of MEMORY STATS.
+enum Number {
+    Bytes(u64),
+    Difference(i64),
+    Ratio(f64),
+}
+
+fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
+    let gathered = Gathered::decode(parts);
+    let figures = MemoryFigures::now(session, &gathered);
+    let first = whole_numbers(&figures);
+    let last = relative_numbers(&figures, gathered.sum(Figure::Keys));
+    session
+        .reply
+        .map(first.len() + last.len() + gathered.databases().count());
+    write_numbers(session, &first);
+    for database in gathered.databases() {
+        session.reply.bulk(format!("db.{}", database.index).as_bytes());
+        let tables = [
+            ("overhead.hashtable.main", Number::Bytes(database.table_bytes)),
+            (
+                "overhead.hashtable.expires",
+                Number::Bytes(database.volatile_bytes),
+            ),
+            ("overhead.hashtable.slot-to-keys", Number::Bytes(0)),
+        ];
+        session.reply.map(tables.len());
+        write_numbers(session, &tables);
+    }
+    write_numbers(session, &last);
+    Ok(())
+}
+
+/// What is taken, by whom.
+fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 10] {
+    use Number::Bytes;
+    [
+        ("peak.allocated", Bytes(figures.peak)),
+        ("total.allocated", Bytes(figures.used())),
+        ("startup.allocated", Bytes(figures.startup)),
+        ("replication.backlog", Bytes(0)),
+        ("clients.slaves", Bytes(0)),
+        ("clients.normal", Bytes(figures.clients)),
+        ("cluster.links", Bytes(0)),
+        ("aof.buffer", Bytes(0)),
+        ("lua.caches", Bytes(0)),
+        ("functions.caches", Bytes(0)),
+    ]
+}
+
+/// What is data and what is not, and how far what is taken from the system exceeds what is used.
+fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 17] {
+    use Number::{Bytes, Difference, Ratio};
+    let allocator = figures.allocator;
+    let [allocated, active, resident] =
+        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
+    let (fragmentation, fragmented) = excess(active, allocated);
+    let (retention, retained) = excess(resident, active);
+    let (beyond, beyond_bytes) = excess(figures.rss, resident);
+    let (overall, overall_bytes) = excess(figures.rss, allocated);
+    [
+        ("overhead.total", Bytes(figures.overhead())),
+        ("keys.count", Bytes(keys)),
+        (
+            "keys.bytes-per-key",
+            Bytes(figures.dataset.checked_div(keys).unwrap_or(0)),
+        ),
+        ("dataset.bytes", Bytes(figures.dataset)),
+        ("dataset.percentage", Ratio(figures.dataset_percent())),
+        ("peak.percentage", Ratio(figures.peak_percent())),
+        ("allocator.allocated", Bytes(allocated)),
+        ("allocator.active", Bytes(active)),
+        ("allocator.resident", Bytes(resident)),
+        ("allocator-fragmentation.ratio", Ratio(fragmentation)),
+        ("allocator-fragmentation.bytes", Difference(fragmented)),
+        ("allocator-rss.ratio", Ratio(retention)),
+        ("allocator-rss.bytes", Difference(retained)),
+        ("rss-overhead.ratio", Ratio(beyond)),
+        ("rss-overhead.bytes", Difference(beyond_bytes)),
+        ("fragmentation", Ratio(overall)),
+        ("fragmentation.bytes", Difference(overall_bytes)),
+    ]
+}
+
+fn write_numbers(session: &mut Session<'_>, numbers: &[(&str, Number)]) {
+    for (name, number) in numbers {
+        session.reply.bulk(name.as_bytes());
+        match *number {
+            Number::Bytes(bytes) => session.reply.integer(bytes as i64),
+            Number::Difference(bytes) => session.reply.integer(bytes),
+            Number::Ratio(ratio) => session.reply.double_f64(ratio),
+        }
+    }
+}
+
+/// Below this, nothing can be said about the memory: it is mostly what the program itself takes.
+const TELLING_BYTES: u64 = 5 << 20;
+
+/// A waste of fewer bytes is none.
+const WASTE_BYTES: i64 = 10 << 20;
+
+/// A connection that takes more than this on average is worth a look.
+const CLIENT_BYTES: u64 = 200 << 10;
+
+fn doctor(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
+    let gathered = Gathered::decode(parts);
+    let figures = MemoryFigures::now(session, &gathered);
+    let clients = session.node.clients.load(std::sync::atomic::Ordering::Relaxed) as u64;
+    let text = diagnosis(&figures, clients);
+    session.reply.verbatim(*b"txt", text.as_bytes());
+    Ok(())
+}
+
+/// What is odd about these figures, with so many clients.
+fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
+    if figures.used() < TELLING_BYTES {
+        return "There is too little data for a judgement: come back when it has grown.\n".to_owned();
+    }
+    let wasteful = |(ratio, bytes): (f64, i64), limit: f64| ratio > limit && bytes > WASTE_BYTES;
+    let allocator = figures.allocator;
+    let [active, resident] = [allocator.active, allocator.resident].map(|bytes| bytes as u64);
+    let complaints = [
+        (
+            figures.peak > figures.used() + figures.used() / 2,
+            "- Peak: at some time this node took more than half again as much memory as now. The process may keep what it \
+             does not use until MEMORY PURGE, and more may be resident than INFO's used_memory says.\n",
+        ),
+        (
+            wasteful(excess(active, figures.used()), 1.4),
+            "- Fragmentation: much of the pages in use lies between what is used. Values of very different and changing \
+             sizes do that; a restart from a snapshot lays them out afresh.\n",
+        ),
+        (
+            wasteful(excess(resident, active), 1.1),
+            "- Retention: the allocator holds pages that nothing lies on. MEMORY PURGE gives them back at once.\n",
+        ),
+        (
+            wasteful(excess(figures.rss, resident), 1.1),
+            "- Other memory: more is resident than the allocator knows of. What else the process has mapped takes it.\n",
+        ),
+        (
+            figures.clients / clients.max(1) > CLIENT_BYTES,
+            "- Clients: their buffers are large on average. Look for clients that read slowly, or send very long pipelines \
+             (CLIENT LIST, fields qbuf and obl), and at 'client-output-buffer-limit'.\n",
+        ),
+    ];
+    let found: String = complaints
+        .iter()
+        .filter(|(applies, _)| *applies)
+        .map(|&(_, text)| text)
+        .collect();
+    if found.is_empty() {
+        "Nothing odd was found about the memory of this node.\n".to_owned()
+    } else {
+        format!("What is odd about the memory of this node:\n\n{found}")
+    }
+}
+
+fn malloc_stats(session: &mut Session<'_>) -> CommandResult {
+    session.reply.verbatim(*b"txt", &memory::allocator_report());
+    Ok(())
+}
+
+fn purge(session: &mut Session<'_>) -> CommandResult {
+    memory::purge();
+    session.reply.ok();
+    Ok(())
+}
+
 fn help(session: &mut Session<'_>) -> CommandResult {
     session.help(&[
+        "DOCTOR",
+        "    What is odd about the memory, and what might help.",
+        "MALLOC-STATS",
+        "    What the allocator tells about itself.",
+        "PURGE",
+        "    Give memory that is not in use back to the system.",
+        "STATS",
+        "    Figures about the memory of the server.",
         "USAGE <key> [SAMPLES <count>]",
         "    Bytes that a key and its value take.",
     ])
@@ -84,7 +321,90 @@ fn help(session: &mut Session<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    use shardis_storage::memory::AllocatorStats;
+
+    use super::*;
     use crate::commands::testing::Shell;
+
+    #[test]
+    fn stats_are_those_of_all_shards() {
+        let mut shell = Shell::over(3).resp3();
+        shell.run("MSET a 1 b 2 c 3 d 4");
+        shell.run("SET e 5 EX 1000");
+        let reply = shell.run("MEMORY STATS").reply;
+        for field in [
+            "{\"peak.allocated\": :",
+            "\"keys.count\": :5,",
+            "\"db.0\": {\"overhead.hashtable.main\": :",
+            "\"dataset.percentage\": ,",
+        ] {
+            assert!(reply.contains(field), "{field}: {reply}");
+        }
+        assert!(!reply.contains("\"db.1\""), "{reply}");
+    }
+
+    #[test]
+    fn the_doctor_sees_what_is_odd() {
+        let healthy = MemoryFigures {
+            allocator: AllocatorStats {
+                allocated: 100 << 20,
+                active: 105 << 20,
+                resident: 108 << 20,
+                mapped: 120 << 20,
+            },
+            startup: 1 << 20,
+            peak: 110 << 20,
+            rss: 112 << 20,
+            dataset: 90 << 20,
+            clients: 1 << 20,
+        };
+        let says = |figures: MemoryFigures, word: &str| diagnosis(&figures, 10).contains(word);
+        assert!(says(healthy, "Nothing odd"));
+        assert!(says(
+            MemoryFigures {
+                peak: 200 << 20,
+                ..healthy
+            },
+            "- Peak"
+        ));
+        assert!(says(
+            MemoryFigures {
+                rss: 200 << 20,
+                ..healthy
+            },
+            "- Other memory"
+        ));
+        assert!(says(
+            MemoryFigures {
+                clients: 10 << 20,
+                ..healthy
+            },
+            "- Clients"
+        ));
+        let with = |allocator| MemoryFigures { allocator, ..healthy };
+        let loose = AllocatorStats {
+            active: 150 << 20,
+            resident: 150 << 20,
+            ..healthy.allocator
+        };
+        assert!(says(with(loose), "- Fragmentation"));
+        let kept = AllocatorStats {
+            resident: 150 << 20,
+            ..healthy.allocator
+        };
+        assert!(says(with(kept), "- Retention"));
+        let small = AllocatorStats {
+            allocated: 1 << 20,
+            ..healthy.allocator
+        };
+        assert!(says(with(small), "too little data"));
+    }
+
+    #[test]
+    fn the_allocator_tells_of_itself() {
+        assert!(Shell::new().run("MEMORY MALLOC-STATS").reply.contains("jemalloc"));
+        Shell::new().check(&[("MEMORY PURGE", "+OK")]);
+    }
 
     #[test]
     fn usage_counts_key_and_value() {

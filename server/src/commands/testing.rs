@@ -297,7 +297,7 @@ impl Shell {
                 let other = part(Box::new(self.others.iter_mut()))?;
                 merge(&mut self.session(args, out), &[own, other])
             }
-            Runs::OnSessionAndKeys(handler) => {
+            Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut session = Session {
                     args,
                     reply: Encoder::new(out, self.client.resp),

@@ -729,16 +729,16 @@ directives! {
     busy_reply_threshold: u64 = 5_000,
         Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG).accepted(NOT_YET);
     /// Microseconds from which a command is slow; 0 for all, -1 for none.
-    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG).accepted(NOT_YET);
+    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG);
     /// Entries of the slow log.
-    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG).accepted(NOT_YET);
+    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG);
     /// Milliseconds from which an event is a latency spike; 0 watches none.
-    latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG).accepted(NOT_YET);
+    latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG);
     /// Whether the latency of each command is tracked.
-    latency_tracking: bool = true, Row::new("latency-tracking").accepted(NOT_YET);
+    latency_tracking: bool = true, Row::new("latency-tracking");
     /// Percentiles that INFO shows of it.
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
-        Row::new("latency-tracking-info-percentiles").multi().accepted(NOT_YET);
+        Row::new("latency-tracking-info-percentiles").multi();
 }
 
 fn check_db_filename(name: &str) -> Result<(), &'static str> {

@@ -287,6 +287,20 @@ impl Input {
         self.kept.len() + fresh + filling + self.detached.iter().map(|buffer| buffer.len()).sum::<usize>()
     }
 
+    /// Bytes that arguments of an incomplete request take in buffers of their own.
+    pub(crate) fn argument_bytes(&self) -> usize {
+        let filling = self
+            .filling
+            .as_ref()
+            .map_or(0, |filling| filling.buffer.capacity());
+        filling + self.detached.iter().map(Buffer::capacity).sum::<usize>()
+    }
+
+    /// Room for further bytes of an incomplete request.
+    pub(crate) fn spare(&self) -> usize {
+        self.kept.capacity() - self.kept.len()
+    }
+
     /// Memory it holds.
     pub(crate) fn memory(&self) -> usize {
         let filling = self

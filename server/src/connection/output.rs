@@ -21,6 +21,8 @@ pub(crate) struct Output {
     next_reply: u32,
     /// Replies that came early.
     parked: Option<Box<Parked>>,
+    /// The most bytes that waited at the end of a turn, lately.
+    peak: usize,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +116,7 @@ impl Output {
     /// # Errors
     /// What the socket says, except that it would block.
     pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
+        self.peak = self.peak.max(self.bytes.len());
         while self.sent < self.bytes.len() {
             let unsent = self.bytes.len() - self.sent;
             match socket.write(&mut self.bytes, &mut self.sent) {
@@ -153,6 +156,21 @@ impl Output {
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() - self.sent + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
+    }
+
+    /// Bytes allocated for replies that wait to be written.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The most bytes that waited at the end of a turn since [`forget_peak`](Self::forget_peak).
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// Begins to look for the peak anew.
+    pub(crate) fn forget_peak(&mut self) {
+        self.peak = self.bytes.len();
     }
 
     /// Memory it holds.

@@ -3,6 +3,7 @@
 use shardis_protocol::Arguments;
 
 use crate::commands::registry;
+use crate::config::Permission;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::client::CommandTag;
@@ -19,6 +20,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) out_of_memory: bool,
     /// The running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
+    /// Who may use DEBUG.
+    pub(crate) debugging: Permission,
 }
 
 /// What becomes of a request that passed the checks.
@@ -44,6 +47,9 @@ pub(crate) fn admit(
 ) -> Result<Admitted, ReplyError> {
     let command = find(args, client.last_command, conditions.renames)?;
     let flags = command.row.flags;
+    if flags.contains(Flags::PROTECTED) && !conditions.debugging.allows(client.peer.is_local()) {
+        return Err(ReplyError::DebugForbidden);
+    }
     if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
         return Err(refusal(command, ReplyError::NoAuth));
     }
@@ -107,6 +113,15 @@ pub(crate) fn find(
         return Err(refusal(command, ReplyError::arity(command.full_name.as_str())));
     }
     Ok(command)
+}
+
+/// The command, or subcommand, that a request names, whatever its arity: the one that is counted as refused.
+pub(crate) fn named(args: Arguments<'_>, renames: &Renames) -> Option<&'static Registered> {
+    let command = known(args.at(0), renames)?;
+    match args.get(1) {
+        Some(word) if !command.row.subcommands.is_empty() => command.subcommand(word),
+        _ => Some(command),
+    }
 }
 
 /// The command of that name, as this node's configuration names commands.

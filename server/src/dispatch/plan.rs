@@ -93,6 +93,7 @@ pub(crate) fn place(
             })
         }
         Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
+        Runs::OnSessionAndAllShards(_) => Ok(Place::LendToSession(ShardSet::all(shards))),
         Runs::Exec => Ok(Place::Exec),
     }
 }

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder, Resp};
 use shardis_storage::key::KeyHasher;
-use shardis_storage::memory::Buffer;
+use shardis_storage::memory::{self, Buffer};
 use smallvec::SmallVec;
 
+use super::account;
 use super::plan::Routed;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -16,7 +17,8 @@ use crate::error::ReplyError;
 use crate::exec::effect::Outcome;
 use crate::exec::view::Held;
 use crate::exec::{CommandResult, Context, Effect, Effects, Part, Partition, Stamp, View};
-use crate::limits::PREFETCH_BATCH;
+use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH, TIMED_EACH_BELOW_NS};
+use crate::observe::slowlog::{Slow, Words};
 use crate::observe::stats::LoopStats;
 use crate::shard::inbox::{Modes, Source, Task};
 use crate::spec::{Registered, Runs};
@@ -36,6 +38,16 @@ pub(crate) struct Environment<'a> {
     pub(crate) clock: &'a Clock,
     /// Counters of the loop that runs them.
     pub(crate) stats: &'a LoopStats,
+    /// From how many nanoseconds on a command is slow.
+    pub(crate) slow_from_ns: u64,
+}
+
+impl Environment<'_> {
+    /// Whether each command is timed by itself: somebody wants to know of commands so fast that the average over a batch
+    /// would not tell them.
+    fn times_each(&self) -> bool {
+        self.slow_from_ns < TIMED_EACH_BELOW_NS
+    }
 }
 
 /// Where the replies of a batch go.
@@ -46,47 +58,59 @@ pub(crate) trait Replies {
     fn end(&mut self, task: &Task, start: usize);
 }
 
-/// Runs a batch of commands on one partition, in order. Returns the commands that panicked: their clients have been
-/// answered with an error.
+/// What there is to say of a batch that has run.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Commands that panicked: their clients have been answered with an error.
+    pub(crate) panicked: SmallVec<[Task; 0]>,
+    /// Commands that were slow.
+    pub(crate) slow: Vec<(Task, Slow)>,
+}
+
+/// Runs a batch of commands on one partition, in order.
 pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
     source: &mut Source,
     replies: &mut impl Replies,
     environment: &Environment<'_>,
-) -> SmallVec<[Task; 0]> {
-    let mut panicked = SmallVec::new();
+) -> Report {
+    let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
     while done < tasks.len() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() {
                 let group = next_group(&tasks[done..]);
-                let begin_ns = environment.clock.elapsed_ns();
+                let mut watch = Stopwatch::start(environment);
                 prefetch(partition, group);
+                let mut timed = done;
                 for task in group {
                     start = replies.begin(task).len();
-                    run_task(partition, task, source, replies, environment);
+                    let moved = run_task(partition, task, source, replies, environment, &mut watch.words);
                     done += 1;
+                    if moved >= HEAVY_BYTES || environment.times_each() {
+                        watch.lap(&tasks[timed..done], moved >= HEAVY_BYTES, source, &mut report);
+                        timed = done;
+                    }
                 }
-                count(
-                    group,
-                    environment.clock.elapsed_ns() - begin_ns,
-                    environment.stats,
-                );
+                watch.lap(&tasks[timed..done], false, source, &mut report);
             }
         }));
         if outcome.is_err() {
-            let task = tasks[done];
+            let Some(&task) = tasks.get(done) else { break };
             // What the handler had written of its reply is dropped with the rest of its work.
             let out = replies.begin(&task);
             out.truncate(start);
             Encoder::new(out, task.modes.resp()).error(ReplyError::Internal.line());
             replies.end(&task, start);
-            panicked.push(task);
+            environment
+                .stats
+                .failed(task.command.id, &ReplyError::Internal.line());
+            report.panicked.push(task);
             done += 1;
         }
     }
-    panicked
+    report
 }
 
 /// The commands that are prefetched and timed together: short ones in a batch, a long one by itself.
@@ -102,11 +126,86 @@ fn next_group(tasks: &[Task]) -> &[Task] {
     }
 }
 
-/// Counts a group of commands that took so long together.
-fn count(group: &[Task], nanos: u64, stats: &LoopStats) {
-    let share = nanos / group.len().max(1) as u64;
-    for task in group {
-        stats.ran(task.command.id, share);
+/// Times the commands of a group in laps.
+///
+/// To look at the clock for each of them would cost more than some of them do. A lap covers several and they share its
+/// time evenly; it ends early behind a command that moved many bytes, which alone can make a short one slow. That one is
+/// charged with all that goes beyond what the others usually take.
+struct Stopwatch<'e> {
+    environment: &'e Environment<'e>,
+    since_ns: u64,
+    /// The words of the command that ran last, where they are gone with it.
+    words: Option<Words>,
+}
+
+impl<'e> Stopwatch<'e> {
+    fn start(environment: &'e Environment<'e>) -> Self {
+        Self {
+            environment,
+            since_ns: environment.clock.elapsed_ns(),
+            words: None,
+        }
+    }
+
+    /// Counts the commands since the last lap, the last of them heavy or not.
+    fn lap(&mut self, tasks: &[Task], heavy: bool, source: &Source, report: &mut Report) {
+        let Some((last, others)) = tasks.split_last() else {
+            return;
+        };
+        let now_ns = self.environment.clock.elapsed_ns();
+        let nanos = now_ns - self.since_ns;
+        self.since_ns = now_ns;
+        let stats = self.environment.stats;
+        let mut share = nanos / tasks.len() as u64;
+        if heavy {
+            share = share.min(stats.usual_ns.get());
+        } else if matches!(last.command.row.runs, Runs::OnKeys(_)) {
+            stats.usual_ns.set(share);
+        }
+        let own = if heavy {
+            nanos - share * others.len() as u64
+        } else {
+            share
+        };
+        if own == share {
+            self.count(tasks, share);
+        } else {
+            self.count(others, share);
+            self.count(std::slice::from_ref(last), own);
+        }
+        if own.max(share) >= self.environment.slow_from_ns {
+            self.report(tasks, share, own, source, report);
+        }
+        self.words = None;
+    }
+
+    fn count(&self, tasks: &[Task], nanos: u64) {
+        let tracked = self.environment.settings.latency_tracking;
+        // Neighbours are mostly the same command: one addition for all of them.
+        for alike in tasks.chunk_by(|task, next| task.command.id == next.command.id) {
+            let count = alike.len() as u64;
+            self.environment
+                .stats
+                .ran(alike[0].command.id, count, nanos, tracked);
+        }
+    }
+
+    /// Puts down those of a lap that were slow; `own` is the time of the last one.
+    #[cold]
+    fn report(&mut self, tasks: &[Task], share: u64, own: u64, source: &Source, report: &mut Report) {
+        for (index, task) in tasks.iter().enumerate() {
+            let is_last = index + 1 == tasks.len();
+            let nanos = if is_last { own } else { share };
+            if nanos < self.environment.slow_from_ns {
+                continue;
+            }
+            // A request with buffers of its own ends its lap, and has left its words behind.
+            let kept = if is_last { self.words.take() } else { None };
+            let words = kept.unwrap_or_else(|| account::words(task.command, source.arguments(task, &[])));
+            report
+                .slow
+                .push((*task, account::slow(task.command, words, nanos)));
+        }
     }
 }
 
@@ -130,6 +229,8 @@ fn prefetch(partition: &Partition, group: &[Task]) {
     }
 }
 
+/// Runs a command. Returns how many bytes it moved, allocated or freed at least; `words` is filled where what it said goes
+/// with it.
 #[inline]
 fn run_task(
     partition: &mut Partition,
@@ -137,10 +238,13 @@ fn run_task(
     source: &mut Source,
     replies: &mut impl Replies,
     environment: &Environment<'_>,
-) {
+    words: &mut Option<Words>,
+) -> usize {
     if task.detached > 0 {
-        return run_task_with_buffers(partition, task, source, replies, environment);
+        *words = run_task_with_buffers(partition, task, source, replies, environment);
+        return usize::MAX;
     }
+    let balance = memory::thread_balance();
     let out = replies.begin(task);
     let start = out.len();
     let routed = Routed {
@@ -156,10 +260,13 @@ fn run_task(
         routed,
     };
     run_call(Held::One(partition), call, None, out, environment);
+    let moved = (out.len() - start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
     replies.end(task, start);
+    moved
 }
 
-/// As [`run_task`], for a request with arguments in buffers of their own; a row may keep one of them.
+/// As [`run_task`], for a request with arguments in buffers of their own; a row may keep one of them. Returns what the slow
+/// log would show of the request, if it may be slow.
 #[cold]
 fn run_task_with_buffers(
     partition: &mut Partition,
@@ -167,8 +274,12 @@ fn run_task_with_buffers(
     source: &mut Source,
     replies: &mut impl Replies,
     environment: &Environment<'_>,
-) {
+) -> Option<Words> {
     let mut buffers = std::mem::take(&mut source.detached[task.detached as usize - 1]);
+    let words = (environment.slow_from_ns < u64::MAX).then(|| {
+        let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
+        account::words(task.command, source.arguments(task, &slices))
+    });
     let adopted = task.command.row.adopts.map(usize::from).and_then(|position| {
         let index = source.arguments(task, &[]).detached(position)?;
         Some((position, std::mem::take(&mut buffers[index])))
@@ -191,6 +302,7 @@ fn run_task_with_buffers(
     };
     run_call(Held::One(partition), call, adopted, out, environment);
     replies.end(task, start);
+    words
 }
 
 /// One command about to run.
@@ -248,8 +360,8 @@ pub(crate) fn run_call(
         };
         handler(&mut context)
     };
-    if result.is_err() {
-        environment.stats.failed(command.id);
+    if let Err(error) = &result {
+        environment.stats.failed(command.id, &error.line());
     }
     finish(result, start, out, modes.resp());
     record(held, &mut effects, db, args);

@@ -2,6 +2,7 @@
 
 use shardis_protocol::{Arguments, Encoder, Resp};
 
+use super::account;
 use super::plan::Routed;
 use super::run::{self, Call, Environment};
 use crate::commands::registry;
@@ -10,7 +11,7 @@ use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::watch::WatchList;
-use crate::exec::{Client, Effect, Part, Partition, Session};
+use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
 use crate::shard::inbox::Modes;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
@@ -24,39 +25,67 @@ pub(crate) struct Caller<'a> {
     pub(crate) node: &'a Node,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
+    /// Takes the lines of what runs, for monitors; none when there are none.
+    pub(crate) lines: Option<&'a mut Vec<u8>>,
 }
 
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut [Option<Box<Partition>>];
 
 /// Runs the queue and writes the reply of EXEC.
+///
+/// # Errors
+/// When there is no queue, or it could not be filled.
 pub(crate) fn exec(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
-) {
+) -> CommandResult {
     let resp = caller.client.resp;
     let Some(transaction) = caller.client.transaction.take() else {
-        return Encoder::new(out, resp).error(ReplyError::ExecWithoutMulti.line());
+        return Err(ReplyError::ExecWithoutMulti);
     };
     let watching = caller.client.watching.take();
     if transaction.failed {
-        return Encoder::new(out, resp).error(ReplyError::ExecAborted.line());
+        return Err(ReplyError::ExecAborted);
     }
     if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
-        return Encoder::new(out, resp).null_array();
+        Encoder::new(out, resp).null_array();
+        return Ok(());
     }
     Encoder::new(out, resp).array(transaction.queue.len());
+    caller.client.denies_blocking = true;
     as_one_unit(partitions, caller.client.db, |partitions| {
         for queued in &transaction.queue {
             let begin_ns = environment.clock.elapsed_ns();
             run_queued(caller, queued, partitions, out, environment);
-            environment
-                .stats
-                .ran(queued.command.id, environment.clock.elapsed_ns() - begin_ns);
+            account_for(
+                caller,
+                queued,
+                environment.clock.elapsed_ns() - begin_ns,
+                environment,
+            );
         }
     });
+    caller.client.denies_blocking = false;
+    Ok(())
+}
+
+/// Counts a command of the queue, and tells those who want to know of it.
+fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment: &Environment<'_>) {
+    let (command, args) = (registry().row(queued.command.id), queued.request.arguments());
+    let settings = environment.settings;
+    environment
+        .stats
+        .ran(command.id, 1, nanos, settings.latency_tracking);
+    if nanos >= environment.slow_from_ns {
+        let slow = account::slow(command, account::words(command, args), nanos);
+        account::enter(caller.node, settings, Some(caller.client), slow);
+    }
+    if let Some(lines) = &mut caller.lines {
+        account::show(lines, caller.node, caller.client, command, args);
+    }
 }
 
 /// Whether a watched key was changed, or has expired since.
@@ -162,10 +191,18 @@ fn run_queued(
             );
             Ok(())
         }
+        Runs::OnSessionAndAllShards(handler) => {
+            let held = Held::Many(partitions);
+            let mut view = View::new(held, environment.hasher, environment.stamp, db);
+            handler(&mut caller.session(args, out), &mut view)
+        }
         Runs::OnSessionAndKeys(_) | Runs::Exec | Runs::Container => {
             unreachable!("such commands are not queued")
         }
     };
+    if let Err(error) = &result {
+        environment.stats.failed(command.id, &error.line());
+    }
     run::finish(result, start, out, resp);
 }
 

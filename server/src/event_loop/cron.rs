@@ -1,16 +1,19 @@
 //! What a loop does now and then: expiry, freeing, client timeouts, figures. Each within a bound, so that no turn is long.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::EventLoop;
-use super::turn::count_memory;
 use shardis_storage::keyspace::FieldEvent;
 use shardis_storage::value::INT_TEXT_MAX;
 
+use super::EventLoop;
+use super::turn::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::event::tell;
 use crate::exec::{Closing, Effect, Partition};
-use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
+use crate::limits::{EXPIRE_SLICE_US, MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
+use crate::observe::latency;
+use crate::observe::stats::Counter;
 
 /// When what is due next, Unix microseconds; and what the last second counted.
 #[derive(Debug)]
@@ -18,9 +21,21 @@ pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
     next_database: usize,
-    stats_epoch: u64,
-    last: [u64; 3],
-    sweep_from: usize,
+    last: [u64; 5],
+    sweep: Sweep,
+}
+
+/// A round over all connections, a share at a time, and what it has seen of their buffers so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sweep {
+    from: usize,
+    bytes: usize,
+    input_max: usize,
+    output_max: usize,
+    /// Since when peaks of output buffers are remembered, Unix milliseconds.
+    peaks_since_ms: i64,
+    /// This round forgets them.
+    forgets_peaks: bool,
 }
 
 impl Cron {
@@ -29,9 +44,8 @@ impl Cron {
             next_us: now_us,
             next_second_us: now_us,
             next_database: 0,
-            stats_epoch: 0,
-            last: [0; 3],
-            sweep_from: 0,
+            last: [0; 5],
+            sweep: Sweep::default(),
         }
     }
 }
@@ -58,6 +72,10 @@ impl EventLoop {
         if self.now_us < self.cron.next_us {
             return;
         }
+        if self.node.debug.cron_paused.load(Ordering::Relaxed) {
+            self.cron.next_us = self.now_us + 100_000;
+            return;
+        }
         let hz = i64::from(self.settings.hz.clamp(1, 500));
         self.cron.next_us = self.now_us + 1_000_000 / hz;
         self.expire();
@@ -77,9 +95,16 @@ impl EventLoop {
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
-        count_memory(held.get(), &self.node, |partition| {
+        let begin_ns = self.node.clock.elapsed_ns();
+        let pending = self.node.garbage[self.index].get();
+        let left = count_memory(held.get(), &self.node, |partition| {
             partition.keyspace.release(RELEASE_SLICE)
         });
+        self.node.stats[self.index]
+            .freed
+            .add(pending.saturating_sub(left as u64));
+        let us = (self.node.clock.elapsed_ns() - begin_ns) / 1000;
+        self.node.note_latency(&self.settings, latency::LAZY_FREE, us);
     }
 
     /// Whether there is something to free, for which the loop does not sleep.
@@ -89,7 +114,8 @@ impl EventLoop {
 
     /// Removes keys whose time has come, a slice of time per run.
     fn expire(&mut self) {
-        if self.node.pause.active(self.now_ms()).is_some() {
+        let is_off = self.node.debug.lazy_expiry_only.load(Ordering::Relaxed);
+        if is_off || self.node.pause.active(self.now_ms()).is_some() {
             return;
         }
         let mesh = std::sync::Arc::clone(&self.mesh);
@@ -111,28 +137,39 @@ impl EventLoop {
                 }
             }
         });
+        let us = (clock.now_us() - begin_us).max(0) as u64;
+        self.node.stats[self.index].expire_us.add(us);
+        self.node.note_latency(&self.settings, latency::EXPIRE_CYCLE, us);
     }
 
     /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
     fn sweep_clients(&mut self, hz: i64) {
         let count = self.connections.len();
         if count == 0 {
-            return;
+            return self.publish_sweep();
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
-        let first = if self.cron.sweep_from >= self.connections.capacity() {
-            0
-        } else {
-            self.cron.sweep_from
-        };
+        let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
+        if self.cron.sweep.from >= self.connections.capacity() {
+            self.publish_sweep();
+        }
+        let first = self.cron.sweep.from;
         let last = (first + share).min(self.connections.capacity());
         for number in first..last {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
+            connection.measure(self.poll.unsent(number));
+            let (buffers, sweep) = (&connection.client.buffers, &mut self.cron.sweep);
+            sweep.bytes += buffers.total;
+            sweep.input_max = sweep.input_max.max(buffers.query);
+            sweep.output_max = sweep.output_max.max(buffers.output_peak);
+            if sweep.forgets_peaks {
+                connection.output.forget_peak();
+            }
             let idle_ms = now_ms - connection.client.active_ms;
-            if idle_ms > 2000 {
+            if idle_ms > 2000 && !keeps_buffers {
                 connection.output.release();
                 self.poll.release(number);
             }
@@ -145,7 +182,26 @@ impl EventLoop {
                 self.disconnect(number);
             }
         }
-        self.cron.sweep_from = last;
+        self.cron.sweep.from = last;
+    }
+
+    /// All connections have been looked at: what was seen of their buffers is known now, and the next round begins.
+    fn publish_sweep(&mut self) {
+        let (seen, now_ms) = (self.cron.sweep, self.now_ms());
+        let forgets_peaks = now_ms - seen.peaks_since_ms >= self.node.debug.peak_ms();
+        self.cron.sweep = Sweep {
+            peaks_since_ms: if forgets_peaks {
+                now_ms
+            } else {
+                seen.peaks_since_ms
+            },
+            forgets_peaks,
+            ..Sweep::default()
+        };
+        let stats = &self.node.stats[self.index];
+        stats.client_bytes.set(seen.bytes as u64);
+        stats.input_max.set(seen.input_max as u64);
+        stats.output_max.set(seen.output_max as u64);
     }
 
     /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
@@ -156,7 +212,12 @@ impl EventLoop {
             return false;
         };
         let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
-        let over_hard = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
+        let hard_bytes = match limit.hard_bytes {
+            // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
+            0 if connection.client.monitor && limit.soft_bytes == 0 => MONITOR_OUTPUT_BYTES,
+            bytes => bytes,
+        };
+        let over_hard = hard_bytes > 0 && bytes >= hard_bytes;
         let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
         if !over_soft {
             connection.over_soft_limit_since_ms = None;
@@ -183,22 +244,22 @@ impl EventLoop {
                 .note_memory_peak(shardis_storage::memory::jemalloc_stats().allocated as u64);
         }
         let stats = &self.node.stats[self.index];
-        let epoch = self.node.stats_epoch.load(std::sync::atomic::Ordering::Acquire);
-        if epoch != self.cron.stats_epoch {
-            self.cron.stats_epoch = epoch;
-            stats.reset();
-            self.cron.last = [0; 3];
-        }
-        let now = [stats.commands.get(), stats.bytes_in.get(), stats.bytes_out.get()];
-        let rates = [
-            &stats.commands_per_second,
-            &stats.bytes_in_per_second,
-            &stats.bytes_out_per_second,
+        let counters = [
+            &stats.commands,
+            &stats.bytes_in,
+            &stats.bytes_out,
+            &stats.turns,
+            &stats.turn_us,
         ];
-        for ((rate, now), last) in rates.into_iter().zip(now).zip(self.cron.last) {
-            rate.set(now.saturating_sub(last));
-        }
-        self.cron.last = now;
+        let now = counters.map(Counter::ever);
+        let last = std::mem::replace(&mut self.cron.last, now);
+        let [commands, bytes_in, bytes_out, turns, turn_us] =
+            std::array::from_fn(|index| now[index].saturating_sub(last[index]));
+        stats.commands_per_second.set(commands);
+        stats.bytes_in_per_second.set(bytes_in);
+        stats.bytes_out_per_second.set(bytes_out);
+        stats.turns_per_second.set(turns);
+        stats.turn_average_us.set(turn_us / turns.max(1));
         let mesh = std::sync::Arc::clone(&self.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {
             held.get().watches.prune();

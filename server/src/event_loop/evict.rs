@@ -12,6 +12,7 @@ use crate::config::KeyspaceEvents;
 use crate::exec::event::tell;
 use crate::exec::{Effect, Partition};
 use crate::limits::EVICT_SLICE_US;
+use crate::observe::latency;
 
 impl EventLoop {
     /// Evicts keys of this shard if the node is over its limit, and finds out whether commands that need memory must be
@@ -19,12 +20,17 @@ impl EventLoop {
     pub(super) fn make_room(&mut self) {
         self.out_of_memory = false;
         let limit = self.settings.maxmemory;
-        if limit == 0 {
-            return;
-        }
-        let excess = self.used_bytes().saturating_sub(limit);
+        let excess = if limit == 0 {
+            0
+        } else {
+            self.used_bytes().saturating_sub(limit)
+        };
         if excess == 0 {
-            return;
+            return self.note_end_of_excess();
+        }
+        let stats = &self.node.stats[self.index];
+        if stats.over_memory_since_us.get() == 0 {
+            stats.over_memory_since_us.set(self.now_us as u64);
         }
         let policy = self.settings.maxmemory_policy.policy();
         let evicted = policy != Policy::NoEviction && self.evict(excess);
@@ -34,6 +40,18 @@ impl EventLoop {
             self.mesh.ring_all();
         }
         self.out_of_memory = still_over && !evicted;
+    }
+
+    /// Memory is within its limit: the time for which it was not is over, if there was one.
+    fn note_end_of_excess(&self) {
+        let stats = &self.node.stats[self.index];
+        let since_us = stats.over_memory_since_us.get();
+        if since_us > 0 {
+            stats
+                .over_memory_us
+                .add((self.now_us as u64).saturating_sub(since_us));
+            stats.over_memory_since_us.set(0);
+        }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -60,7 +78,7 @@ impl EventLoop {
         };
         let (now_ms, lazily) = (self.now_ms(), self.settings.lazyfree_lazy_eviction);
         let begin_us = self.node.clock.now_us();
-        let mut evicted = false;
+        let (mut evicted, mut done_us) = (false, begin_us);
         while held.get().memory_bytes > target {
             let told = self.stamp.events.contains(KeyspaceEvents::EVICTED);
             let found = count_memory(held.get(), &self.node, |partition| {
@@ -70,10 +88,17 @@ impl EventLoop {
                 break;
             }
             evicted = true;
-            if self.node.clock.now_us() - begin_us > EVICT_SLICE_US {
+            let deleted_us = done_us;
+            done_us = self.node.clock.now_us();
+            let us = (done_us - deleted_us).max(0) as u64;
+            self.node.note_latency(&self.settings, latency::EVICTION_DEL, us);
+            if done_us - begin_us > EVICT_SLICE_US {
                 break;
             }
         }
+        let us = (done_us - begin_us).max(0) as u64;
+        self.node
+            .note_latency(&self.settings, latency::EVICTION_CYCLE, us);
         evicted || share == 0
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Gathering {
     /// What has come, by shard or loop.
     parts: Vec<Option<Result<Part, ReplyError>>>,
     missing: usize,
+    /// How long the part took that took longest, nanoseconds.
+    longest_ns: u64,
 }
 
 /// What becomes of the parts.
@@ -96,6 +98,7 @@ impl EventLoop {
             gather: Arc::clone(&gather),
             parts: (0..shards).map(|_| None).collect(),
             missing: shards,
+            longest_ns: 0,
         });
         for shard in (0..shards).filter(|&shard| shard != self.index) {
             self.mesh.send(shard, Message::Gather(Arc::clone(&gather)));
@@ -108,6 +111,7 @@ impl EventLoop {
         match gather.command.row.runs {
             Runs::OnEveryShard(..) => self.work(Work::Gather(gather)),
             Runs::OnEveryLoop(handler, _) => {
+                let begin_ns = self.node.clock.elapsed_ns();
                 let poll = &self.poll;
                 let clients = self.connections.iter_mut().map(|(number, connection)| {
                     connection.measure(poll.unsent(number));
@@ -120,7 +124,7 @@ impl EventLoop {
                     now_ms: self.now_us / 1000,
                 });
                 self.close_killed();
-                self.hand_in(&gather, part);
+                self.hand_in(&gather, part, self.node.clock.elapsed_ns() - begin_ns);
             }
             _ => unreachable!("only commands on every shard or loop are gathered"),
         }
@@ -142,6 +146,7 @@ impl EventLoop {
             return false;
         };
         let environment = self.environment();
+        let begin_ns = self.node.clock.elapsed_ns();
         let part = count_memory(held.get(), &self.node, |partition| {
             catch_unwind(AssertUnwindSafe(|| {
                 let args = gather.request.arguments();
@@ -157,13 +162,14 @@ impl EventLoop {
             .unwrap_or(Err(ReplyError::Internal))
         });
         drop(held);
-        self.hand_in(gather, part);
+        self.hand_in(gather, part, self.node.clock.elapsed_ns() - begin_ns);
         true
     }
 
-    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>) {
+    /// Hands in a part that took so many nanoseconds.
+    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, nanos: u64) {
         if gather.origin == self.index {
-            self.gathered(gather.gathering, self.index, part);
+            self.gathered(gather.gathering, self.index, part, nanos);
         } else {
             let gathering = gather.gathering;
             self.mesh.send(
@@ -172,17 +178,25 @@ impl EventLoop {
                     gathering,
                     from: self.index,
                     part,
+                    nanos,
                 },
             );
         }
     }
 
-    /// A part has come; with the last one, the reply is made.
-    pub(super) fn gathered(&mut self, number: usize, from: usize, part: Result<Part, ReplyError>) {
+    /// A part has come that took so many nanoseconds; with the last one, the reply is made.
+    pub(super) fn gathered(
+        &mut self,
+        number: usize,
+        from: usize,
+        part: Result<Part, ReplyError>,
+        nanos: u64,
+    ) {
         let Some(gathering) = self.gatherings.get_mut(number) else {
             return;
         };
         gathering.parts[from] = Some(part);
+        gathering.longest_ns = gathering.longest_ns.max(nanos);
         gathering.missing -= 1;
         if gathering.missing > 0 {
             return;
@@ -199,6 +213,7 @@ impl EventLoop {
             command,
             gather,
             parts,
+            longest_ns,
             ..
         } = gathering;
         let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else {
@@ -234,17 +249,16 @@ impl EventLoop {
             };
             merge(&mut session, &parts)
         });
-        let failed = result.is_err();
+        if let Err(error) = &result {
+            self.node.stats[self.index].failed(command.id, &error.line());
+        }
         finish(result, start, connection.output.begin(sequence), resp);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
-        // What shards and loops spent on their parts is not known here: the time counted is that of the merge.
-        let stats = &self.node.stats[self.index];
-        stats.ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
-        if failed {
-            stats.failed(command.id);
-        }
         self.mark_dirty(number);
+        // Shards and loops do their parts beside each other: what it took is the longest of them, and the merge.
+        let nanos = longest_ns + self.node.clock.elapsed_ns() - begin_ns;
+        self.account_for(number, command, gather.request.arguments(), nanos);
         self.wake_if_it_may_go_on(number);
     }
 }

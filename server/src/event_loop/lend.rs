@@ -228,7 +228,8 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
-        self.node.stats[self.index].ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
+        self.account_for(number, command, args, nanos);
         // Which shard it was allocated for is not told apart: each is booked its part of the whole.
         let taken = shardis_storage::memory::thread_balance() - before;
         let count = partitions.iter().flatten().count() as i64;
@@ -257,10 +258,15 @@ impl EventLoop {
                     client: &mut connection.client,
                     node: &self.node,
                     now_ms: self.now_us / 1000,
+                    lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
-                transaction::exec(&mut caller, partitions, out, &environment);
+                let result = transaction::exec(&mut caller, partitions, out, &environment);
+                if let Err(error) = &result {
+                    environment.stats.failed(command.id, &error.line());
+                }
+                run::finish(result, start, out, resp);
             }
-            Runs::OnSessionAndKeys(handler) => {
+            Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut view = View::new(Held::Many(partitions), environment.hasher, environment.stamp, db);
                 let mut session = Session {
                     args,
@@ -270,6 +276,9 @@ impl EventLoop {
                     now_ms: self.now_us / 1000,
                 };
                 let result = handler(&mut session, &mut view);
+                if let Err(error) = &result {
+                    environment.stats.failed(command.id, &error.line());
+                }
                 run::finish(result, start, connection.output.begin(sequence), resp);
             }
             _ => {

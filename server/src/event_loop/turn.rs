@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{EventLoop, Turn, Work};
 use crate::connection::input::{Reading, Received};
 use crate::connection::{Connection, Hold};
-use crate::dispatch::admission::{Admitted, Conditions, admit, find};
+use crate::dispatch::admission::{Admitted, Conditions, admit, named};
 use crate::dispatch::plan::{self, Routed, place};
 use crate::dispatch::run::{Replies, finish, run_batch};
 use crate::error::ReplyError;
@@ -16,7 +16,7 @@ use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest, Partition, ReplyMode, Session};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Modes, Place, Task};
-use crate::spec::{Registered, Runs};
+use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 impl EventLoop {
@@ -81,7 +81,9 @@ impl EventLoop {
                 let more = more || connection.ends;
                 connection.readable = more;
                 connection.client.active_ms = self.now_us / 1000;
-                self.node.stats[self.index].bytes_in.add(count as u64);
+                let stats = &self.node.stats[self.index];
+                stats.bytes_in.add(count as u64);
+                stats.reads.add(1);
                 if self.is_over_query_limit(number) {
                     return Served::Done;
                 }
@@ -166,7 +168,7 @@ impl EventLoop {
         Encoder::new(out, connection.client.resp).error(line);
         connection.output.end(sequence, start);
         connection.client.closing = Closing::AfterReply;
-        self.node.stats[self.index].errors.add(1);
+        self.node.stats[self.index].answered_error(line);
         self.mark_dirty(number);
     }
 
@@ -179,6 +181,7 @@ impl EventLoop {
             renames: &self.node.renames,
             out_of_memory: self.out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
+            debugging: self.settings.enable_debug_command,
         };
         let command = match admit(&connection.client, args, &conditions) {
             Ok(Admitted::Run(command)) => command,
@@ -210,7 +213,10 @@ impl EventLoop {
                 false
             }
             Err(error) => {
-                self.answer(number, Err(error));
+                let stats = &self.node.stats[self.index];
+                stats.ran(command.id, 1, 0, false);
+                stats.failed(command.id, &error.line());
+                self.reply(number, |reply| reply.error(error.line()));
                 false
             }
         }
@@ -233,12 +239,9 @@ impl EventLoop {
             ));
             return self.disconnect(number);
         }
-        if let Ok(command) = find(args, None, &self.node.renames) {
-            self.node.stats[self.index].by_command[usize::from(command.id)]
-                .rejected
-                .add(1);
-        }
-        self.answer(number, Err(error));
+        let command = named(args, &self.node.renames).map(|command| command.id);
+        self.node.stats[self.index].refused(command, &error.line());
+        self.reply(number, |reply| reply.error(error.line()));
     }
 
     fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
@@ -277,13 +280,6 @@ impl EventLoop {
         self.mark_dirty(number);
     }
 
-    fn answer(&mut self, number: usize, result: Result<(), ReplyError>) {
-        if let Err(error) = result {
-            self.node.stats[self.index].errors.add(1);
-            self.reply(number, |reply| reply.error(error.line()));
-        }
-    }
-
     /// Runs a command on the client's and the node's state.
     fn run_session(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let Runs::OnSession(handler) = command.row.runs else {
@@ -296,7 +292,7 @@ impl EventLoop {
         let sequence = connection.output.issue();
         let out = connection.output.begin(sequence);
         let start = out.len();
-        let resp = connection.client.resp;
+        let (resp, was_monitor) = (connection.client.resp, connection.client.monitor);
         let mut session = Session {
             args,
             reply: Encoder::new(out, resp),
@@ -310,16 +306,24 @@ impl EventLoop {
             connection.client.closing = Closing::AfterReply;
             Err(ReplyError::Internal)
         });
-        let stats = &self.node.stats[self.index];
-        stats.ran(command.id, self.node.clock.elapsed_ns() - begin_ns);
-        if result.is_err() {
-            stats.failed(command.id);
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
+        if let Err(error) = &result {
+            self.node.stats[self.index].failed(command.id, &error.line());
         }
         let out = connection.output.begin(sequence);
         finish(result, start, out, resp);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
+        let monitor_changed = connection.client.monitor != was_monitor;
         self.mark_dirty(number);
+        if command.row.flags.contains(Flags::ADMIN) {
+            // What it changed holds for what follows it, and for what becomes known of itself.
+            self.take_settings();
+        }
+        self.account_for(number, command, args, nanos);
+        if monitor_changed {
+            self.monitor_changed(number);
+        }
     }
 
     /// Puts a command on its way to a shard. True unless its arguments had to be copied.
@@ -332,6 +336,7 @@ impl EventLoop {
         key: Routed,
         place_in: Option<Place>,
     ) -> bool {
+        self.show(number, command, args);
         let copied = place_in.is_none();
         // A request that was held lies in memory of its own.
         let place_in = place_in.unwrap_or_else(|| self.turn.source.copy(args));
@@ -414,12 +419,13 @@ impl EventLoop {
             scratch,
         };
         let tasks = &mut tasks[shard];
-        let panicked = count_memory(held.get(), &self.node, |partition| {
+        let report = count_memory(held.get(), &self.node, |partition| {
             run_batch(partition, tasks, source, &mut replies, &environment)
         });
         drop(held);
         tasks.clear();
-        self.report(&panicked);
+        self.report(&report.panicked);
+        self.enter_slow(report.slow);
         true
     }
 
@@ -456,15 +462,18 @@ impl EventLoop {
             source,
             replies,
             ends,
+            slow,
             ..
         } = batch;
         let mut sink = ToBatch { replies, ends };
         let environment = self.environment();
-        let panicked = count_memory(held.get(), &self.node, |partition| {
+        let report = count_memory(held.get(), &self.node, |partition| {
             run_batch(partition, tasks, source, &mut sink, &environment)
         });
         drop(held);
-        self.report(&panicked);
+        self.report(&report.panicked);
+        // Who sent them is known where they come from.
+        *slow = report.slow;
         true
     }
 
@@ -494,6 +503,7 @@ impl EventLoop {
             self.mark_dirty(number);
             self.wake_if_it_may_go_on(number);
         }
+        self.enter_slow(batch.slow.drain(..));
         let pool = &mut self.turn.pool;
         batch.clear(|chunk| pool.put(chunk));
         if self.turn.batches.len() < 32 {

@@ -44,6 +44,10 @@ pub(crate) struct Client {
     pub(crate) no_evict: bool,
     /// CLIENT NO-TOUCH
     pub(crate) no_touch: bool,
+    /// MONITOR: it sees all commands.
+    pub(crate) monitor: bool,
+    /// It must be answered at once: its transaction runs.
+    pub(crate) denies_blocking: bool,
     /// Whether and when the connection ends.
     pub(crate) closing: Closing,
     /// What it queued after MULTI.
@@ -61,8 +65,14 @@ pub(crate) struct BufferSizes {
     pub(crate) query: usize,
     /// Room left in the query buffer.
     pub(crate) query_free: usize,
+    /// Held by the arguments of an incomplete request.
+    pub(crate) arguments: usize,
     /// Waiting to be written.
     pub(crate) output: usize,
+    /// Allocated for what waits to be written.
+    pub(crate) output_capacity: usize,
+    /// The most that has waited to be written at the end of a turn, within the last seconds.
+    pub(crate) output_peak: usize,
     /// Allocated for the connection in all.
     pub(crate) total: usize,
 }
@@ -183,6 +193,8 @@ impl Client {
             reply_mode: ReplyMode::On,
             no_evict: false,
             no_touch: false,
+            monitor: false,
+            denies_blocking: false,
             closing: Closing::No,
             transaction: None,
             watching: None,
@@ -210,12 +222,30 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.no_evict = false;
         self.no_touch = false;
+        self.monitor = false;
         self.transaction = None;
         self.watching = None;
     }
 
-    /// Its line in CLIENT LIST, without the line feed.
-    pub(crate) fn describe(&self, now_ms: i64) -> String {
+    /// Bytes that are allocated for it, those of its buffers apart.
+    fn memory(&self) -> usize {
+        let named = [&self.name, &self.library_name, &self.library_version];
+        let names: usize = named.into_iter().flatten().map(|name| name.len()).sum();
+        let queue = self.transaction.as_ref().map_or(0, |transaction| {
+            transaction.bytes + size_of_val(&*transaction.queue)
+        });
+        let watched = self.watching.as_ref().map_or(0, |watching| {
+            watching
+                .keys
+                .iter()
+                .map(|watched| size_of_val(watched) + watched.key.len())
+                .sum()
+        });
+        names + queue + watched
+    }
+
+    /// Its line in CLIENT LIST, without the line feed. `argument_bytes` are those of the command that it is running.
+    pub(crate) fn describe(&self, now_ms: i64, argument_bytes: usize) -> String {
         let mut line = String::with_capacity(320);
         let text = |bytes: &Option<Box<[u8]>>| {
             bytes
@@ -228,8 +258,8 @@ impl Client {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
-             qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} qbuf={} \
+             qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll=0 omem=0 tot-mem={} events={} cmd={} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer.remote(),
@@ -241,12 +271,15 @@ impl Client {
             self.flags(),
             self.db,
             queued.map_or(-1, |transaction| transaction.queue.len() as i64),
-            self.watching.as_ref().map_or(0, |watching| watching.keys.len()),
             self.buffers.query,
             self.buffers.query_free,
+            self.buffers.arguments + argument_bytes,
             queued.map_or(0, |transaction| transaction.bytes),
+            self.buffers.output_capacity,
+            self.buffers.output_peak,
             self.buffers.output,
-            self.buffers.total + size_of::<Self>(),
+            self.buffers.total + self.memory(),
+            if self.buffers.output > 0 { "rw" } else { "r" },
             self.last_command.map_or("NULL", |command| command.name),
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),
@@ -266,6 +299,7 @@ impl Client {
                 'd',
             ),
             (self.closing == Closing::AfterReply, 'c'),
+            (self.monitor, 'O'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
             (self.no_evict, 'e'),
             (self.no_touch, 'T'),

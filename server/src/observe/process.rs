@@ -29,6 +29,35 @@ pub(crate) fn cpu_seconds() -> (f64, f64) {
     (seconds(11), seconds(12))
 }
 
+/// The number by which the system knows the calling thread; 0 where it does not say.
+pub(crate) fn thread_number() -> u64 {
+    let path = fs::read_link("/proc/thread-self").ok();
+    path.as_deref()
+        .and_then(|path| path.file_name()?.to_str()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Nanoseconds of processor time that a thread of this process has used, by its number; 0 where the system does not say.
+pub(crate) fn thread_cpu_ns(thread: u64) -> u64 {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
+    text.split(' ')
+        .next()
+        .and_then(|nanos| nanos.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Bytes of memory that the machine has; 0 where the system does not say.
+pub(crate) fn machine_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    kilobytes
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
 /// Name and release of the operating system, and the machine's architecture.
 pub(crate) fn operating_system() -> String {
     let read = |path: &str| {
@@ -60,6 +89,15 @@ mod tests {
     #[test]
     fn a_running_process_has_memory() {
         assert!(resident_bytes() > 100_000);
+    }
+
+    #[test]
+    fn a_thread_knows_its_number_and_its_time() {
+        let number = thread_number();
+        // The system books time when it takes the processor away.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(number > 0 && thread_cpu_ns(number) > 0 && thread_cpu_ns(u64::MAX) == 0);
+        assert!(machine_bytes() > 1 << 24);
     }
 
     #[test]

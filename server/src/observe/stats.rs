@@ -1,17 +1,25 @@
-//! Counters of one loop. Each has one writer, its loop; anybody reads.
+//! Counters of one loop. Each has one writer, its loop; anybody reads, and anybody may start them anew.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::errors::ErrorCounts;
+use super::histogram::Histogram;
 
 /// A counter that one thread writes and others read.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Counter {
+    counted: AtomicU64,
+    /// What it had counted when it was started anew. A word of its own, so that `counted` keeps to one writer.
+    before: AtomicU64,
+}
 
 impl Counter {
     /// Adds to it. Only the owning loop may: load and store are cheaper than an atomic addition.
     #[inline]
     pub(crate) fn add(&self, count: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(count),
+        self.counted.store(
+            self.counted.load(Ordering::Relaxed).wrapping_add(count),
             Ordering::Relaxed,
         );
     }
@@ -19,54 +27,122 @@ impl Counter {
     /// Its value.
     #[inline]
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.ever().wrapping_sub(self.before.load(Ordering::Relaxed))
     }
 
-    /// Sets it. Only the owning loop may.
+    /// What it has counted since the start, whatever was reset.
+    #[inline]
+    pub(crate) fn ever(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Sets it, where it tells a state rather than counts. Only the owning loop may.
     #[inline]
     pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.counted.store(value, Ordering::Relaxed);
+    }
+
+    /// Starts it anew. What its loop adds at the same moment may count as before.
+    pub(crate) fn reset(&self) {
+        self.before.store(self.ever(), Ordering::Relaxed);
     }
 }
 
-/// What one loop counts. On cache lines of its own, so that loops do not slow each other down.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct LoopStats {
-    /// Commands executed for this loop's connections.
-    pub(crate) commands: Counter,
-    /// Connections accepted.
-    pub(crate) connections: Counter,
-    /// Connections refused because of `maxclients`.
-    pub(crate) rejected: Counter,
-    /// Bytes read from clients.
-    pub(crate) bytes_in: Counter,
-    /// Bytes written to clients.
-    pub(crate) bytes_out: Counter,
-    /// Error replies.
-    pub(crate) errors: Counter,
-    /// Turns of the loop.
-    pub(crate) turns: Counter,
-    /// Batches sent to other shards.
-    pub(crate) batches_sent: Counter,
-    /// Batches that ran on a borrowed shard.
-    pub(crate) batches_borrowed: Counter,
-    /// Commands that ran with several shards lent.
-    pub(crate) lends: Counter,
-    /// Connections closed because of `timeout`, or a full output buffer.
-    pub(crate) timeouts: Counter,
-    /// Connections closed because their output buffer was over its limit.
-    pub(crate) output_limit_closes: Counter,
-    /// Connections closed because their query buffer was over its limit.
-    pub(crate) query_limit_closes: Counter,
-    /// Commands of the last second, per second.
-    pub(crate) commands_per_second: Counter,
-    /// Bytes read in the last second.
-    pub(crate) bytes_in_per_second: Counter,
-    /// Bytes written in the last second.
-    pub(crate) bytes_out_per_second: Counter,
-    /// What each command did, by the number of its row.
-    pub(crate) by_command: Vec<CommandStats>,
+/// Declares what a loop counts, and which of it CONFIG RESETSTAT starts anew.
+macro_rules! loop_stats {
+    (counts { $($(#[$doc:meta])+ $count:ident,)+ } states { $($(#[$state_doc:meta])+ $state:ident,)+ }) => {
+        /// What one loop counts. On cache lines of its own, so that loops do not slow each other down.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(crate) struct LoopStats {
+            $($(#[$doc])+ pub(crate) $count: Counter,)+
+            $($(#[$state_doc])+ pub(crate) $state: Counter,)+
+            /// Error replies, by code.
+            pub(crate) error_codes: ErrorCounts,
+            /// What each command did, by the number of its row.
+            pub(crate) by_command: Vec<CommandStats>,
+        }
+
+        impl LoopStats {
+            /// Starts what CONFIG RESETSTAT resets anew.
+            pub(crate) fn reset(&self) {
+                $(self.$count.reset();)+
+                self.error_codes.reset();
+                self.by_command.iter().for_each(CommandStats::reset);
+            }
+        }
+    };
+}
+
+loop_stats! {
+    counts {
+        /// Commands executed for this loop's connections.
+        commands,
+        /// Connections accepted.
+        connections,
+        /// Connections refused because of `maxclients`.
+        rejected,
+        /// Bytes read from clients.
+        bytes_in,
+        /// Bytes written to clients.
+        bytes_out,
+        /// Reads from sockets that brought something, or their end.
+        reads,
+        /// Writes to sockets.
+        writes,
+        /// Error replies.
+        errors,
+        /// Turns of the loop.
+        turns,
+        /// Microseconds of those turns, without the waits between them.
+        turn_us,
+        /// Nanoseconds of those spent on commands.
+        command_ns,
+        /// Batches sent to other shards.
+        batches_sent,
+        /// Batches that ran on a borrowed shard.
+        batches_borrowed,
+        /// Commands that ran with several shards lent.
+        lends,
+        /// Connections closed because of `timeout`, or a full output buffer.
+        timeouts,
+        /// Connections closed because their output buffer was over its limit.
+        output_limit_closes,
+        /// Connections closed because their query buffer was over its limit.
+        query_limit_closes,
+        /// Objects freed in the background.
+        freed,
+        /// Microseconds spent on removing expired keys.
+        expire_us,
+        /// Microseconds for which memory was over `maxmemory`, up to the last time it was not.
+        over_memory_us,
+    }
+    states {
+        /// Commands of the last second, per second.
+        commands_per_second,
+        /// Bytes read in the last second.
+        bytes_in_per_second,
+        /// Bytes written in the last second.
+        bytes_out_per_second,
+        /// Turns of the last second, per second.
+        turns_per_second,
+        /// Average length of a turn of the last second, microseconds.
+        turn_average_us,
+        /// What a short command took when last some ran without a long one among them, nanoseconds.
+        usual_ns,
+        /// Messages that waited in the inbox when the loop last looked.
+        inbox,
+        /// Bytes that its connections take for their buffers, when last measured.
+        client_bytes,
+        /// The largest input buffer of its connections, when last measured.
+        input_max,
+        /// The largest output buffer of its connections, when last measured.
+        output_max,
+        /// Since when memory is over `maxmemory`, Unix microseconds; 0 when it is not.
+        over_memory_since_us,
+        /// The number by which the system knows the loop's thread; 0 when it is not known.
+        thread,
+    }
 }
 
 /// What one command did on one loop.
@@ -80,6 +156,19 @@ pub(crate) struct CommandStats {
     pub(crate) rejected: Counter,
     /// How often it ran and failed.
     pub(crate) failed: Counter,
+    /// How long it ran each time; made when it first ran while `latency-tracking` was on.
+    pub(crate) histogram: OnceLock<Box<Histogram>>,
+}
+
+impl CommandStats {
+    fn reset(&self) {
+        for counter in [&self.calls, &self.nanos, &self.rejected, &self.failed] {
+            counter.reset();
+        }
+        if let Some(histogram) = self.histogram.get() {
+            histogram.reset();
+        }
+    }
 }
 
 impl LoopStats {
@@ -91,48 +180,79 @@ impl LoopStats {
         }
     }
 
-    /// Counts a command that ran for so long.
+    /// Counts a command that ran so often, so many nanoseconds each time. `tracked` has it enter the command's histogram.
     #[inline]
-    pub(crate) fn ran(&self, command: u16, nanos: u64) {
-        self.commands.add(1);
-        if let Some(stats) = self.by_command.get(usize::from(command)) {
-            stats.calls.add(1);
-            stats.nanos.add(nanos);
+    pub(crate) fn ran(&self, command: u16, count: u64, nanos: u64, tracked: bool) {
+        self.commands.add(count);
+        self.command_ns.add(count * nanos);
+        let Some(stats) = self.by_command.get(usize::from(command)) else {
+            return;
+        };
+        stats.calls.add(count);
+        stats.nanos.add(count * nanos);
+        if tracked {
+            stats.histogram.get_or_init(Box::default).add(nanos, count);
         }
     }
 
-    /// Counts a command that ran and failed.
+    /// Counts a command that ran and failed with this error.
     #[cold]
-    pub(crate) fn failed(&self, command: u16) {
-        self.errors.add(1);
+    pub(crate) fn failed(&self, command: u16, line: &[u8]) {
+        self.answered_error(line);
         if let Some(stats) = self.by_command.get(usize::from(command)) {
             stats.failed.add(1);
         }
     }
 
-    /// Starts the counters of CONFIG RESETSTAT anew. Only the owning loop may.
-    pub(crate) fn reset(&self) {
-        for counter in [
-            &self.commands,
-            &self.connections,
-            &self.rejected,
-            &self.bytes_in,
-            &self.bytes_out,
-            &self.errors,
-            &self.turns,
-            &self.batches_sent,
-            &self.batches_borrowed,
-            &self.lends,
-            &self.timeouts,
-            &self.output_limit_closes,
-            &self.query_limit_closes,
-        ] {
-            counter.set(0);
+    /// Counts a command that was refused with this error before it ran. `None` where no command could be told.
+    #[cold]
+    pub(crate) fn refused(&self, command: Option<u16>, line: &[u8]) {
+        self.answered_error(line);
+        if let Some(stats) = command.and_then(|command| self.by_command.get(usize::from(command))) {
+            stats.rejected.add(1);
         }
-        for command in &self.by_command {
-            for counter in [&command.calls, &command.nanos, &command.rejected, &command.failed] {
-                counter.set(0);
-            }
-        }
+    }
+
+    /// Counts an error reply.
+    #[cold]
+    pub(crate) fn answered_error(&self, line: &[u8]) {
+        self.errors.add(1);
+        self.error_codes.add(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_start_anew_without_a_second_writer() {
+        let counter = Counter::default();
+        counter.add(5);
+        counter.reset();
+        assert_eq!((counter.get(), counter.ever()), (0, 5));
+        counter.add(2);
+        assert_eq!((counter.get(), counter.ever()), (2, 7));
+    }
+
+    #[test]
+    fn a_reset_leaves_states_alone() {
+        let stats = LoopStats::new(2);
+        stats.ran(1, 3, 1000, true);
+        stats.failed(1, b"ERR no");
+        stats.refused(Some(1), b"NOAUTH no");
+        stats.client_bytes.set(9);
+        assert_eq!((stats.commands.get(), stats.errors.get()), (3, 2));
+        stats.reset();
+        let command = &stats.by_command[1];
+        let counters = [
+            &stats.commands,
+            &stats.errors,
+            &command.calls,
+            &command.failed,
+            &command.rejected,
+        ];
+        assert!(counters.iter().all(|counter| counter.get() == 0));
+        assert_eq!(stats.client_bytes.get(), 9);
     }
 }

@@ -9,6 +9,7 @@ use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::{OwnedRequest, Part, Partition, Peer};
+use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
 
 /// A message to a loop.
@@ -44,7 +45,11 @@ pub(crate) enum Message {
         from: usize,
         /// What came of it.
         part: Result<Part, ReplyError>,
+        /// How long it took, nanoseconds.
+        nanos: u64,
     },
+    /// Lines for the monitors among your connections.
+    Monitor(Arc<[u8]>),
     /// A new connection for you.
     Connect {
         /// Its socket.
@@ -249,6 +254,8 @@ pub(crate) struct Batch {
     pub(crate) replies: Vec<u8>,
     /// Where the reply of each task ends.
     pub(crate) ends: Vec<usize>,
+    /// Those of the commands that were slow.
+    pub(crate) slow: Vec<(Task, Slow)>,
 }
 
 impl Batch {
@@ -278,5 +285,6 @@ impl Batch {
         self.source.clear(free);
         self.replies.clear();
         self.ends.clear();
+        self.slow.clear();
     }
 }

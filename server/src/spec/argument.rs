@@ -11,6 +11,8 @@ pub(crate) struct Doc {
     pub(crate) complexity: &'static str,
     /// One sentence on what it does, in our own words.
     pub(crate) summary: &'static str,
+    /// For tests and for the server itself, not for applications.
+    pub(crate) system: bool,
     /// Since when it is deprecated and what replaces it.
     pub(crate) deprecated: Option<Deprecated>,
     /// What changed in which version.
@@ -35,6 +37,7 @@ impl Doc {
         group: Group::Generic,
         complexity: "",
         summary: "",
+        system: false,
         deprecated: None,
         history: &[],
         args: &[],

@@ -46,6 +46,8 @@ bitflags::bitflags! {
         const MOVABLE_KEYS = 1 << 19;
         /// Runs at once inside MULTI: it is about the transaction or the connection itself. Not shown to clients.
         const NOT_QUEUED = 1 << 20;
+        /// Refused unless a directive allows it: for tests rather than for use. Not shown to clients.
+        const PROTECTED = 1 << 21;
     }
 }
 
@@ -88,7 +90,10 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_name_of_its_own() {
-        for flag in Flags::all().difference(Flags::NOT_QUEUED).iter() {
+        for flag in Flags::all()
+            .difference(Flags::NOT_QUEUED.union(Flags::PROTECTED))
+            .iter()
+        {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }
     }

@@ -24,7 +24,7 @@ macro_rules! dialogues {
 
 dialogues! {
     strings string_numbers bitmaps keys expiry scanning transactions connection client_commands configuration
-    command_reflection errors binary
+    command_reflection errors binary slowlog latency monitoring memory debug
 }
 
 /// Where the files are.

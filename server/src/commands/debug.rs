@@ -1,0 +1,605 @@
+//! DEBUG: what tests need of a server. Refused unless `enable-debug-command` allows it.
+
+mod digest;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shardis_protocol::Resp;
+use shardis_storage::entry::Entry;
+use shardis_storage::glob;
+use shardis_storage::keyspace::Expiry;
+use shardis_storage::keyspace::eviction::lru;
+use shardis_storage::table::TableStats;
+
+use crate::config::Scope;
+use crate::error::ReplyError;
+use crate::exec::arguments::{bad_subcommand, int, is};
+use crate::exec::context::NewString;
+use crate::exec::{CommandResult, Effect, Session, View};
+use crate::spec::{Arity, Command, Doc, Flags, Group, Runs};
+
+pub(crate) static COMMANDS: &[Command] = &[Command {
+    name: "debug",
+    arity: Arity::AtLeast(2),
+    flags: Flags::ADMIN
+        .union(Flags::NOSCRIPT)
+        .union(Flags::LOADING)
+        .union(Flags::STALE)
+        .union(Flags::PROTECTED),
+    runs: Runs::OnSessionAndAllShards(debug),
+    doc: &Doc {
+        since: "1.0.0",
+        group: Group::Server,
+        complexity: "That of the subcommand",
+        summary: "Groups what tests do to a server, and what they look up in it.",
+        system: true,
+        ..Doc::BLANK
+    },
+    ..Command::BLANK
+}];
+
+/// What a subcommand does.
+type Action = fn(&mut Session<'_>, &mut View<'_>) -> CommandResult;
+
+/// A subcommand, and with how many words it may be said, DEBUG and its own name among them.
+struct Subcommand {
+    name: &'static str,
+    words_min: usize,
+    words_max: usize,
+    run: Action,
+}
+
+const fn exactly(name: &'static str, words: usize, run: Action) -> Subcommand {
+    between(name, words, words, run)
+}
+
+const fn between(name: &'static str, words_min: usize, words_max: usize, run: Action) -> Subcommand {
+    Subcommand {
+        name,
+        words_min,
+        words_max,
+        run,
+    }
+}
+
+/// They are no rows of their own: to COMMAND, DEBUG is one command.
+const SUBCOMMANDS: &[Subcommand] = &[
+    exactly("CONFIG-REWRITE-FORCE-ALL", 2, rewrite),
+    exactly("DIGEST", 2, digest_of_all),
+    between("DIGEST-VALUE", 2, usize::MAX, digest_of_values),
+    exactly("ERROR", 3, error),
+    exactly("HELP", 2, help),
+    exactly("HTSTATS", 3, table_stats),
+    exactly("HTSTATS-KEY", 3, table_stats_of_key),
+    exactly("LOG", 3, log),
+    exactly("OBJECT", 3, object),
+    exactly("PAUSE-CRON", 3, pause_cron),
+    between("POPULATE", 3, 5, populate),
+    exactly("PROTOCOL", 3, protocol),
+    exactly("REPLYBUFFER", 4, reply_buffer),
+    between("REPLICATE", 3, usize::MAX, replicate),
+    exactly("SEGFAULT", 2, segfault),
+    exactly("SET-ACTIVE-EXPIRE", 3, set_active_expire),
+    exactly("SLEEP", 3, sleep),
+    exactly("STRINGMATCH-LEN", 4, match_pattern),
+];
+
+fn debug(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let (word, words) = (session.args.at(1), session.args.len());
+    let subcommand = SUBCOMMANDS
+        .iter()
+        .find(|known| is(word, known.name) && (known.words_min..=known.words_max).contains(&words))
+        .ok_or_else(|| bad_subcommand(session.args))?;
+    (subcommand.run)(session, keyspace)
+}
+
+/// Whether a word stands for a number other than 0. What is no number is read as C reads it, as 0.
+fn is_set(word: &[u8]) -> bool {
+    int(word).unwrap_or(0) != 0
+}
+
+/// DEBUG SLEEP seconds: no loop does anything for so long.
+fn sleep(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let text = String::from_utf8_lossy(session.args.at(2));
+    let seconds = text.parse::<f64>().unwrap_or(0.0);
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let node = session.node;
+    if node.clock.is_real() {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        node.debug.stall(node.clock.elapsed_ns().saturating_add(nanos));
+        node.ring_all();
+    }
+    std::thread::sleep(duration);
+    session.reply.ok();
+    Ok(())
+}
+
+fn set_active_expire(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let is_on = is_set(session.args.at(2));
+    session
+        .node
+        .debug
+        .lazy_expiry_only
+        .store(!is_on, Ordering::Relaxed);
+    session.reply.ok();
+    Ok(())
+}
+
+fn pause_cron(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let is_paused = is_set(session.args.at(2));
+    session.node.debug.cron_paused.store(is_paused, Ordering::Relaxed);
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG REPLYBUFFER PEAK-RESET-TIME ms | NEVER | RESET, or RESIZING 0 | 1
+fn reply_buffer(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let (what, value) = (session.args.at(2), session.args.at(3));
+    let debugging = &session.node.debug;
+    if is(what, "PEAK-RESET-TIME") {
+        let ms = match value {
+            word if is(word, "NEVER") => i64::MAX,
+            word if is(word, "RESET") => 0,
+            word => int(word)?,
+        };
+        debugging.set_peak_ms(ms);
+    } else if is(what, "RESIZING") {
+        debugging.buffers_kept.store(!is_set(value), Ordering::Relaxed);
+    } else {
+        return Err(bad_subcommand(session.args));
+    }
+    session.reply.ok();
+    Ok(())
+}
+
+fn log(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let text = String::from_utf8_lossy(session.args.at(2));
+    session.node.log.warning(format_args!("DEBUG LOG: {text}"));
+    session.reply.ok();
+    Ok(())
+}
+
+fn error(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    Err(ReplyError::Bytes(session.args.at(2).to_vec()))
+}
+
+/// Ends the process as a wrong address would.
+fn segfault(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    signal_hook::low_level::raise(signal_hook::consts::SIGSEGV)
+        .map_err(|error| ReplyError::Text(format!("ERR {error}")))?;
+    session.reply.ok();
+    Ok(())
+}
+
+fn rewrite(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    session
+        .node
+        .config
+        .lock()
+        .rewrite(&[], Scope::Everything)
+        .map_err(|error| {
+            let reason = error.to_string();
+            let reason = reason.strip_prefix("ERR ").unwrap_or(&reason);
+            ReplyError::Text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {reason}"))
+        })?;
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG REPLICATE word [word ...]: hands the words to whoever repeats our changes, and does nothing itself.
+fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let effect = Effect {
+        db: session.client.db,
+        words: session.args.tail(2).iter().map(<[u8]>::to_vec).collect(),
+    };
+    if let Some(journal) = keyspace
+        .held()
+        .first()
+        .and_then(|partition| partition.journal.clone())
+    {
+        // A closed channel means that the listener has gone; effects then go nowhere.
+        let _ = journal.send(effect);
+    }
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG STRINGMATCH-LEN pattern text
+fn match_pattern(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let is_match = glob::matches(session.args.at(2), session.args.at(3), false);
+    session.reply.integer(i64::from(is_match));
+    Ok(())
+}
+
+/// DEBUG PROTOCOL type
+fn protocol(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let reply = &mut session.reply;
+    let kind = String::from_utf8_lossy(session.args.at(2)).to_ascii_lowercase();
+    match &*kind {
+        "string" => reply.bulk(b"Hello World"),
+        "integer" => reply.integer(12345),
+        "double" => reply.double("3.141"),
+        "bignum" => reply.big_number("1234567999999999999999999999999999999"),
+        "null" => reply.null(),
+        "array" => {
+            reply.array(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        "set" => {
+            reply.set(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        "map" => {
+            reply.map(3);
+            for number in 0..3 {
+                reply.integer(number);
+                reply.boolean(number == 1);
+            }
+        }
+        "attrib" => {
+            if reply.attribute(1) {
+                reply.bulk(b"key-popularity");
+                reply.array(2);
+                reply.bulk(b"key:123");
+                reply.integer(90);
+            }
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        "push" => {
+            if reply.resp() == Resp::V2 {
+                return Err(ReplyError::Fixed("ERR RESP2 is not supported by this command"));
+            }
+            reply.push(2);
+            reply.bulk(b"server-cpu-usage");
+            reply.integer(42);
+            reply.bulk(b"Some real reply following the push reply");
+        }
+        "verbatim" => reply.verbatim(*b"txt", b"This is a verbatim\nstring"),
+        "true" => reply.boolean(true),
+        "false" => reply.boolean(false),
+        _ => {
+            return Err(ReplyError::Fixed(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// DEBUG POPULATE count [prefix] [size]: keys that are there already stay as they are.
+fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let positive = |index: usize| match session.args.get(index).map(int) {
+        None => Ok(None),
+        Some(Ok(number)) if number >= 0 => Ok(Some(number)),
+        Some(_) => Err(ReplyError::Fixed("ERR value is out of range, must be positive")),
+    };
+    let count = positive(2)?.unwrap_or(0);
+    let prefix = session.args.get(3).unwrap_or(b"key");
+    let size = positive(4)?;
+    let size_max = session.node.settings.load().proto_max_bulk_len;
+    if size.is_some_and(|size| size as u64 > size_max) {
+        return Err(ReplyError::StringTooLong);
+    }
+    for number in 0..count {
+        let name = [prefix, format!(":{number}").as_bytes()].concat();
+        let key = keyspace.key(&name);
+        if keyspace.peek(&key).is_some() {
+            continue;
+        }
+        let mut value = format!("value:{number}").into_bytes();
+        if let Some(size) = size {
+            value.resize(size as usize, 0);
+        }
+        keyspace.set_string(&key, NewString::Bytes(&value), Expiry::Clear);
+        keyspace.signal(&key);
+    }
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG OBJECT key
+fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
+    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let text = format!(
+        "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
+        std::ptr::from_ref(entry).cast::<u8>(),
+        entry.encoding().name(),
+        serialized_len(entry),
+        entry.clock(),
+        lru::idle_seconds(entry.clock(), now_ms)
+    );
+    session.reply.simple(text);
+    Ok(())
+}
+
+/// Bytes that a snapshot would take for a string, without compression.
+fn serialized_len(entry: &Entry) -> usize {
+    /// Texts of up to this many bytes are written as integers where they spell one.
+    const INT_TEXT_MAX: usize = 11;
+    let Some(string) = entry.string() else {
+        return entry.memory();
+    };
+    let len = string.len();
+    let small = string.to_int().filter(|_| len <= INT_TEXT_MAX);
+    match small {
+        Some(-0x80..=0x7f) => 2,
+        Some(-0x8000..=0x7fff) => 3,
+        Some(-0x8000_0000..=0x7fff_ffff) => 5,
+        _ => {
+            let header = match len {
+                ..64 => 1,
+                64..16_384 => 2,
+                _ => 5,
+            };
+            header + len
+        }
+    }
+}
+
+/// DEBUG HTSTATS db
+fn table_stats(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let index = int(session.args.at(2))?;
+    let databases = session.node.settings.load().databases as usize;
+    let db = usize::try_from(index)
+        .ok()
+        .filter(|&db| db < databases)
+        .ok_or(ReplyError::Fixed("ERR Out of range database"))?;
+    let (mut keys, mut volatile) = (TableStats::default(), TableStats::default());
+    let add = |sum: &mut TableStats, part: TableStats| {
+        sum.entries += part.entries;
+        sum.buckets += part.buckets;
+        sum.overflow_buckets += part.overflow_buckets;
+        sum.bytes += part.bytes;
+    };
+    keyspace.held().each(|partition| {
+        let database = partition.keyspace.database(db);
+        add(&mut keys, database.table_stats());
+        add(&mut volatile, database.volatile_table_stats());
+    });
+    let text = format!(
+        "[Dictionary HT]\n{}[Expires HT]\n{}",
+        describe(keys),
+        describe(volatile)
+    );
+    session.reply.verbatim(*b"txt", text.as_bytes());
+    Ok(())
+}
+
+/// Entries that a bucket of a table has places for.
+const BUCKET_PLACES: usize = 8;
+
+/// A table in words, in the manner in which Redis describes its own.
+fn describe(stats: TableStats) -> String {
+    let head = "Hash table 0 stats (main hash table):\n";
+    if stats.entries == 0 {
+        return format!("{head}No stats available for empty dictionaries\n");
+    }
+    format!(
+        "{head} table size: {}\n number of elements: {}\n buckets: {}\n overflow buckets: {}\n bytes: {}\n",
+        stats.buckets * BUCKET_PLACES,
+        stats.entries,
+        stats.buckets,
+        stats.overflow_buckets,
+        stats.bytes
+    )
+}
+
+/// DEBUG HTSTATS-KEY key
+fn table_stats_of_key(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let key = keyspace.key(session.args.at(2));
+    keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    Err(ReplyError::Fixed(
+        "ERR The value stored at the specified key is not represented using an hash table",
+    ))
+}
+
+fn digest_of_all(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let databases = session.node.settings.load().databases as usize;
+    let digest = digest::of_all(keyspace, databases);
+    session.reply.simple(digest.to_string());
+    Ok(())
+}
+
+fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let keys = session.args.tail(2);
+    session.reply.array(keys.len());
+    for bytes in keys.iter() {
+        let key = keyspace.key(bytes);
+        let digest = keyspace.peek(&key).map(digest::of_value).unwrap_or_default();
+        session.reply.simple(digest.to_string());
+    }
+    Ok(())
+}
+
+fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    session.help(&[
+        "CONFIG-REWRITE-FORCE-ALL",
+        "    As CONFIG REWRITE, and write directives at their defaults, too.",
+        "DIGEST",
+        "    A digest of all data; equal data has equal ones.",
+        "DIGEST-VALUE <key> [<key> ...]",
+        "    A digest of the value of each key.",
+        "ERROR <string>",
+        "    Answer with this error.",
+        "HTSTATS <dbid>",
+        "    Describe the tables of a database.",
+        "HTSTATS-KEY <key>",
+        "    Describe the table of a value.",
+        "LOG <message>",
+        "    Write a line to the server's log.",
+        "OBJECT <key>",
+        "    Describe how a value is stored.",
+        "PAUSE-CRON <0|1>",
+        "    Stop what the server does now and then, or let it go on.",
+        "POPULATE <count> [<prefix>] [<size>]",
+        "    Make so many keys <prefix>:<number>, where they are not there, of values of that size.",
+        "PROTOCOL <type>",
+        "    Answer with a value of that type: string, integer, double, bignum, null, array, set, map, attrib, push,",
+        "    verbatim, true, false.",
+        "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
+        "    For how many milliseconds the peak of an output buffer is remembered.",
+        "REPLYBUFFER RESIZING <0|1>",
+        "    Whether output buffers of idle connections are given back.",
+        "REPLICATE <string> [<string> ...]",
+        "    Hand a command to those who repeat our changes.",
+        "SEGFAULT",
+        "    Crash.",
+        "SET-ACTIVE-EXPIRE <0|1>",
+        "    Whether expired keys are removed that nobody comes across.",
+        "SLEEP <seconds>",
+        "    Do nothing for so long. Decimals are understood.",
+        "STRINGMATCH-LEN <pattern> <string>",
+        "    Whether the pattern fits.",
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::Shell;
+
+    #[test]
+    fn every_type_of_reply_under_both_protocols() {
+        for (kind, resp2, resp3) in [
+            ("string", "\"Hello World\"", "\"Hello World\""),
+            ("Integer", ":12345", ":12345"),
+            ("double", "\"3.141\"", ",3.141"),
+            (
+                "bignum",
+                "\"1234567999999999999999999999999999999\"",
+                "(1234567999999999999999999999999999999",
+            ),
+            ("null", "nil", "nil"),
+            ("array", "[:0, :1, :2]", "[:0, :1, :2]"),
+            ("set", "[:0, :1, :2]", "~[:0, :1, :2]"),
+            ("map", "[:0, :0, :1, :1, :2, :0]", "{:0: #f, :1: #t, :2: #f}"),
+            ("true", ":1", "#t"),
+            ("false", ":0", "#f"),
+        ] {
+            let line = format!("DEBUG PROTOCOL {kind}");
+            assert_eq!(Shell::new().run(&line).reply, resp2, "{kind}");
+            assert_eq!(Shell::new().resp3().run(&line).reply, resp3, "{kind}");
+        }
+        Shell::new().check(&[(
+            "DEBUG PROTOCOL push",
+            "-ERR RESP2 is not supported by this command",
+        )]);
+        let wrong = Shell::new().run("DEBUG PROTOCOL x").reply;
+        assert!(wrong.starts_with("-ERR Wrong protocol type name."), "{wrong}");
+    }
+
+    #[test]
+    fn describes_values() {
+        let mut shell = Shell::over(2);
+        shell.run("MSET small 1 int 123456 text abc");
+        for (key, shown) in [
+            ("small", " refcount:1 encoding:int serializedlength:2 lru:"),
+            ("int", " refcount:1 encoding:int serializedlength:5 lru:"),
+            ("text", " refcount:1 encoding:embstr serializedlength:4 lru:"),
+        ] {
+            let reply = shell.run(&format!("DEBUG OBJECT {key}")).reply;
+            assert!(
+                reply.starts_with("+Value at:0x") && reply.contains(shown),
+                "{reply}"
+            );
+        }
+        shell.check(&[("DEBUG OBJECT nokey", "-ERR no such key")]);
+    }
+
+    #[test]
+    fn makes_keys() {
+        let mut shell = Shell::over(3);
+        shell.run("SET pre:1 mine");
+        shell.check(&[
+            ("DEBUG POPULATE 3 pre 10", "+OK"),
+            (
+                "MGET pre:0 pre:1 pre:2 pre:3",
+                "[\"value:0\\x00\\x00\\x00\", \"mine\", \"value:2\\x00\\x00\\x00\", nil]",
+            ),
+            ("DEBUG POPULATE 2", "+OK"),
+            ("MGET key:0 key:1", "[\"value:0\", \"value:1\"]"),
+            ("DEBUG POPULATE x", "-ERR value is out of range, must be positive"),
+            (
+                "DEBUG POPULATE -1",
+                "-ERR value is out of range, must be positive",
+            ),
+            (
+                "DEBUG POPULATE 1 a x",
+                "-ERR value is out of range, must be positive",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn switches_and_refusals() {
+        let mut shell = Shell::new();
+        shell.check(&[
+            ("DEBUG SET-ACTIVE-EXPIRE 0", "+OK"),
+            ("DEBUG PAUSE-CRON 1", "+OK"),
+            ("DEBUG REPLYBUFFER RESIZING 0", "+OK"),
+            ("DEBUG REPLYBUFFER PEAK-RESET-TIME 20", "+OK"),
+            (
+                "DEBUG REPLYBUFFER PEAK-RESET-TIME x",
+                "-ERR value is not an integer or out of range",
+            ),
+            ("DEBUG SLEEP x", "+OK"),
+            ("DEBUG LOG text", "+OK"),
+            ("DEBUG ERROR \"MINE is it\"", "-MINE is it"),
+            ("DEBUG STRINGMATCH-LEN a*b axxb", ":1"),
+            ("DEBUG STRINGMATCH-LEN a*b ax", ":0"),
+            ("DEBUG HTSTATS 99", "-ERR Out of range database"),
+            ("DEBUG HTSTATS x", "-ERR value is not an integer or out of range"),
+            ("DEBUG HTSTATS-KEY nokey", "-ERR no such key"),
+        ]);
+        let debugging = &shell.node.debug;
+        assert!(debugging.lazy_expiry_only.load(Ordering::Relaxed));
+        assert!(debugging.cron_paused.load(Ordering::Relaxed));
+        assert!(debugging.buffers_kept.load(Ordering::Relaxed));
+        assert_eq!(debugging.peak_ms(), 20);
+        for line in [
+            "DEBUG foo",
+            "DEBUG SLEEP",
+            "DEBUG HELP x",
+            "DEBUG REPLYBUFFER foo 1",
+        ] {
+            let reply = shell.run(line).reply;
+            assert!(
+                reply.starts_with("-ERR unknown subcommand or wrong number of arguments for '")
+                    && reply.ends_with("'. Try DEBUG HELP."),
+                "{line}: {reply}"
+            );
+        }
+    }
+
+    #[test]
+    fn describes_tables() {
+        let mut shell = Shell::over(2);
+        let empty = "Hash table 0 stats (main hash table):\\nNo stats available for empty dictionaries\\n";
+        shell.check(&[(
+            "DEBUG HTSTATS 0",
+            &format!("\"[Dictionary HT]\\n{empty}[Expires HT]\\n{empty}\""),
+        )]);
+        shell.run("MSET a 1 b 2 c 3");
+        assert!(
+            shell
+                .run("DEBUG HTSTATS 0")
+                .reply
+                .contains(" number of elements: 3\\n")
+        );
+    }
+
+    #[test]
+    fn what_is_replicated_goes_to_listeners() {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let mut shell = Shell::new();
+        shell.partition(0).journal = Some(sender);
+        shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
+        assert_eq!(
+            receiver.try_recv().unwrap().words,
+            [b"DEL".to_vec(), b"k".to_vec()]
+        );
+    }
+}

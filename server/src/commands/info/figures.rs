@@ -1,0 +1,155 @@
+//! What shards tell about their data, gathered for INFO and MEMORY STATS.
+
+use crate::error::ReplyError;
+use crate::exec::{Context, Part};
+
+/// What a shard says about itself, as numbers in this order; after them come those of each database.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::commands) enum Figure {
+    Hits,
+    Misses,
+    Expired,
+    Evicted,
+    Changes,
+    ExpireTimeCaps,
+    Garbage,
+    Memory,
+    Keys,
+}
+
+/// How many of them there are.
+const FIGURES: usize = Figure::Keys as usize + 1;
+
+/// Numbers of a database: keys, volatile keys, average time to live, bytes of its table, of that of its volatile keys.
+const DATABASE_FIGURES: usize = 5;
+
+/// One shard's figures, encoded.
+pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
+    let mut numbers = Vec::new();
+    ctx.keyspace.held().each(|partition| {
+        let (figures, keyspace) = (&partition.figures, &partition.keyspace);
+        let shard: [u64; FIGURES] = [
+            figures.hits,
+            figures.misses,
+            figures.expired,
+            figures.evicted,
+            figures.changes,
+            figures.expire_time_caps,
+            keyspace.pending_release() as u64,
+            partition.memory_bytes.max(0) as u64,
+            keyspace.len() as u64,
+        ];
+        numbers.extend(shard);
+        for index in 0..keyspace.databases() {
+            let database = keyspace.database(index);
+            // Databases without keys are not worth the walk over their tables.
+            let (table, volatile) = if database.is_empty() {
+                (0, 0)
+            } else {
+                (
+                    database.table_stats().bytes,
+                    database.volatile_table_stats().bytes,
+                )
+            };
+            let numbers_of_database: [u64; DATABASE_FIGURES] = [
+                database.len() as u64,
+                database.volatile_len() as u64,
+                database.average_ttl_ms().max(0) as u64,
+                table as u64,
+                volatile as u64,
+            ];
+            numbers.extend(numbers_of_database);
+        }
+    });
+    for number in numbers {
+        ctx.reply.raw(&number.to_le_bytes());
+    }
+    Ok(1)
+}
+
+/// The figures of all shards.
+#[derive(Debug)]
+pub(in crate::commands) struct Gathered {
+    shards: Vec<Vec<u64>>,
+}
+
+/// A database over all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::commands) struct DatabaseFigures {
+    /// Its number.
+    pub(in crate::commands) index: usize,
+    /// Its keys.
+    pub(in crate::commands) keys: u64,
+    /// Those with a time to live.
+    pub(in crate::commands) volatile: u64,
+    /// What those have left on average, milliseconds.
+    pub(in crate::commands) average_ttl_ms: u64,
+    /// Bytes of its tables of keys.
+    pub(in crate::commands) table_bytes: u64,
+    /// Bytes of its tables of volatile keys.
+    pub(in crate::commands) volatile_bytes: u64,
+}
+
+impl Gathered {
+    /// What shards have encoded.
+    pub(in crate::commands) fn decode(parts: &[Part]) -> Self {
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |value, &byte| value << 8 | u64::from(byte))
+        };
+        Self {
+            shards: parts
+                .iter()
+                .map(|part| part.bytes.chunks_exact(8).map(number).collect())
+                .collect(),
+        }
+    }
+
+    fn sum_at(&self, index: usize) -> u64 {
+        self.shards.iter().filter_map(|figures| figures.get(index)).sum()
+    }
+
+    /// A figure of all shards together.
+    pub(in crate::commands) fn sum(&self, figure: Figure) -> u64 {
+        self.sum_at(figure as usize)
+    }
+
+    /// A figure of one shard.
+    pub(in crate::commands) fn of_shard(&self, shard: usize, figure: Figure) -> u64 {
+        let figures = self.shards.get(shard);
+        figures
+            .and_then(|figures| figures.get(figure as usize))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The databases that have keys.
+    pub(in crate::commands) fn databases(&self) -> impl Iterator<Item = DatabaseFigures> {
+        let count = self.shards.first().map_or(0, |figures| {
+            figures.len().saturating_sub(FIGURES) / DATABASE_FIGURES
+        });
+        (0..count)
+            .map(|index| self.database(index))
+            .filter(|database| database.keys > 0)
+    }
+
+    fn database(&self, index: usize) -> DatabaseFigures {
+        let at = FIGURES + index * DATABASE_FIGURES;
+        let volatile = self.sum_at(at + 1);
+        let weighted: u64 = self
+            .shards
+            .iter()
+            .filter_map(|figures| Some(figures.get(at + 1)?.saturating_mul(*figures.get(at + 2)?)))
+            .fold(0, u64::saturating_add);
+        DatabaseFigures {
+            index,
+            keys: self.sum_at(at),
+            volatile,
+            average_ttl_ms: weighted.checked_div(volatile).unwrap_or(0),
+            table_bytes: self.sum_at(at + 3),
+            volatile_bytes: self.sum_at(at + 4),
+        }
+    }
+}

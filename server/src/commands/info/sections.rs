@@ -1,0 +1,561 @@
+//! What the sections of INFO say, but for those that go by commands and errors.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use shardis_storage::memory::{self, AllocatorStats};
+
+use super::figures::{Figure, Gathered};
+use super::line;
+use crate::exec::Session;
+use crate::observe::process;
+use crate::observe::stats::{Counter, LoopStats};
+use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
+
+/// A counter of all loops together.
+fn sum(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
+    let counters = session.node.stats.iter().map(pick);
+    counters.map(Counter::get).sum()
+}
+
+/// The largest value of a counter on any loop.
+fn largest(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
+    let counters = session.node.stats.iter().map(pick);
+    counters.map(Counter::get).max().unwrap_or(0)
+}
+
+pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    let node = session.node;
+    let settings = node.settings.load();
+    let uptime_s = (node.clock.now_us() - node.started_us).max(0) / 1_000_000;
+    line!(text, "redis_version:{REDIS_VERSION}");
+    line!(text, "redis_git_sha1:00000000");
+    line!(text, "redis_git_dirty:0");
+    line!(text, "redis_build_id:shardis-{SHARDIS_VERSION}");
+    line!(text, "shardis_version:{SHARDIS_VERSION}");
+    line!(
+        text,
+        "redis_mode:{}",
+        if settings.cluster_enabled {
+            "cluster"
+        } else {
+            "standalone"
+        }
+    );
+    line!(text, "os:{}", process::operating_system());
+    line!(text, "arch_bits:{}", usize::BITS);
+    line!(text, "monotonic_clock:POSIX clock_gettime");
+    line!(
+        text,
+        "multiplexing_api:{}",
+        node.multiplexing.get().unwrap_or(&"none")
+    );
+    line!(text, "process_id:{}", std::process::id());
+    line!(text, "process_supervised:no");
+    line!(text, "run_id:{}", node.run_id);
+    line!(text, "tcp_port:{}", node.port());
+    line!(text, "server_time_usec:{}", node.clock.now_us());
+    line!(text, "uptime_in_seconds:{uptime_s}");
+    line!(text, "uptime_in_days:{}", uptime_s / 86_400);
+    line!(text, "hz:{}", settings.hz);
+    line!(text, "configured_hz:{}", settings.hz);
+    line!(
+        text,
+        "lru_clock:{}",
+        shardis_storage::keyspace::eviction::lru::clock(session.now_ms)
+    );
+    line!(text, "executable:{}", process::executable());
+    line!(
+        text,
+        "config_file:{}",
+        node.config
+            .lock()
+            .file()
+            .map_or(String::new(), |path| path.display().to_string())
+    );
+    line!(text, "io_threads_active:0");
+    line!(text, "shards:{}", node.shards);
+    listeners(text, node);
+}
+
+/// Where clients can connect.
+fn listeners(text: &mut String, node: &Node) {
+    let Some(addresses) = node.addresses.get() else {
+        return;
+    };
+    let mut number = 0;
+    if !addresses.tcp.is_empty() {
+        let mut binds = String::new();
+        for address in &addresses.tcp {
+            // Writing to a String cannot fail.
+            let _ = write!(binds, ",bind={}", address.ip());
+        }
+        line!(text, "listener{number}:name=tcp{binds},port={}", node.port());
+        number += 1;
+    }
+    if let Some(path) = &addresses.unix {
+        line!(text, "listener{number}:name=unix,bind={path}");
+    }
+}
+
+pub(super) fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    let node = session.node;
+    line!(text, "connected_clients:{}", node.clients.load(Ordering::Relaxed));
+    line!(text, "cluster_connections:0");
+    line!(text, "maxclients:{}", node.settings.load().maxclients);
+    line!(
+        text,
+        "client_recent_max_input_buffer:{}",
+        largest(session, |stats| &stats.input_max)
+    );
+    line!(
+        text,
+        "client_recent_max_output_buffer:{}",
+        largest(session, |stats| &stats.output_max)
+    );
+    line!(text, "blocked_clients:0");
+    line!(text, "tracking_clients:0");
+    line!(text, "clients_in_timeout_table:0");
+    line!(text, "total_blocking_keys:0");
+    line!(text, "total_blocking_keys_on_nokey:0");
+}
+
+/// What there is to say about memory, for INFO and MEMORY STATS alike.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::commands) struct MemoryFigures {
+    /// What the allocator says.
+    pub(in crate::commands) allocator: AllocatorStats,
+    /// Bytes in use when the node began to serve.
+    pub(in crate::commands) startup: u64,
+    /// Most bytes in use that were noticed.
+    pub(in crate::commands) peak: u64,
+    /// Bytes of this process in memory.
+    pub(in crate::commands) rss: u64,
+    /// Bytes of keys, values and their tables.
+    pub(in crate::commands) dataset: u64,
+    /// Bytes of clients' buffers.
+    pub(in crate::commands) clients: u64,
+}
+
+impl MemoryFigures {
+    /// The figures of this moment.
+    pub(in crate::commands) fn now(session: &Session<'_>, gathered: &Gathered) -> Self {
+        let allocator = memory::jemalloc_stats();
+        Self {
+            allocator,
+            startup: session.node.started_bytes.load(Ordering::Relaxed),
+            peak: session.node.note_memory_peak(allocator.allocated as u64),
+            rss: process::resident_bytes(),
+            dataset: gathered.sum(Figure::Memory),
+            clients: sum(session, |stats| &stats.client_bytes),
+        }
+    }
+
+    /// Bytes in use.
+    pub(in crate::commands) fn used(&self) -> u64 {
+        self.allocator.allocated as u64
+    }
+
+    /// Bytes in use for anything but data.
+    pub(in crate::commands) fn overhead(&self) -> u64 {
+        self.used().saturating_sub(self.dataset)
+    }
+
+    /// How much of what was taken since the start is data, percent.
+    pub(in crate::commands) fn dataset_percent(&self) -> f64 {
+        percent(self.dataset, self.used().saturating_sub(self.startup))
+    }
+
+    /// How much of the peak is in use, percent.
+    pub(in crate::commands) fn peak_percent(&self) -> f64 {
+        percent(self.used(), self.peak)
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    (part as f64 * 100.0 / whole.max(1) as f64).min(100.0)
+}
+
+/// One figure over another: their ratio, and the bytes between them.
+pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
+    (figure as f64 / over.max(1) as f64, figure as i64 - over as i64)
+}
+
+pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let figures = MemoryFigures::now(session, gathered);
+    let machine = process::machine_bytes();
+    for (name, bytes) in [
+        ("used_memory", figures.used()),
+        ("used_memory_rss", figures.rss),
+        ("used_memory_peak", figures.peak),
+    ] {
+        line!(text, "{name}:{bytes}");
+        line!(text, "{name}_human:{}", human(bytes));
+    }
+    line!(text, "used_memory_peak_perc:{:.2}%", figures.peak_percent());
+    line!(text, "used_memory_overhead:{}", figures.overhead());
+    line!(text, "used_memory_startup:{}", figures.startup);
+    line!(text, "used_memory_dataset:{}", figures.dataset);
+    line!(text, "used_memory_dataset_perc:{:.2}%", figures.dataset_percent());
+    line!(text, "allocator_allocated:{}", figures.allocator.allocated);
+    line!(text, "allocator_active:{}", figures.allocator.active);
+    line!(text, "allocator_resident:{}", figures.allocator.resident);
+    line!(text, "total_system_memory:{machine}");
+    line!(text, "total_system_memory_human:{}", human(machine));
+    scripts_memory(text);
+    limits_of_memory(text, session, &figures);
+    line!(text, "lazyfree_pending_objects:{}", gathered.sum(Figure::Garbage));
+    line!(text, "lazyfreed_objects:{}", sum(session, |stats| &stats.freed));
+}
+
+/// There are no scripts: nothing is kept for them.
+fn scripts_memory(text: &mut String) {
+    for name in ["lua", "vm_eval", "scripts_eval"] {
+        line!(text, "used_memory_{name}:0");
+    }
+    line!(text, "used_memory_lua_human:0B");
+    for name in ["cached_scripts", "functions", "libraries"] {
+        line!(text, "number_of_{name}:0");
+    }
+    for name in ["vm_functions", "vm_total", "functions", "scripts"] {
+        line!(text, "used_memory_{name}:0");
+    }
+    line!(text, "used_memory_vm_total_human:0B");
+    line!(text, "used_memory_scripts_human:0B");
+}
+
+/// Limits, how far memory is from what it could be, and what others take of it.
+fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFigures) {
+    let settings = session.node.settings.load();
+    line!(text, "maxmemory:{}", settings.maxmemory);
+    line!(text, "maxmemory_human:{}", human(settings.maxmemory));
+    line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
+    let allocator = figures.allocator;
+    for (name, figure, over) in [
+        ("allocator_frag", allocator.active as u64, figures.used()),
+        (
+            "allocator_rss",
+            allocator.resident as u64,
+            allocator.active as u64,
+        ),
+        ("rss_overhead", figures.rss, allocator.resident as u64),
+        ("mem_fragmentation", figures.rss, figures.used()),
+    ] {
+        let (ratio, bytes) = excess(figure, over);
+        line!(text, "{name}_ratio:{ratio:.2}");
+        line!(text, "{name}_bytes:{bytes}");
+    }
+    // What `maxmemory` is compared with is the data alone.
+    line!(text, "mem_not_counted_for_evict:{}", figures.overhead());
+    line!(text, "mem_replication_backlog:0");
+    line!(text, "mem_total_replication_buffers:0");
+    line!(text, "mem_clients_slaves:0");
+    line!(text, "mem_clients_normal:{}", figures.clients);
+    line!(text, "mem_cluster_links:0");
+    line!(text, "mem_aof_buffer:0");
+    line!(text, "mem_allocator:jemalloc-5.3.0");
+    line!(text, "active_defrag_running:0");
+}
+
+/// Bytes as people read them.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
+    let unit = (bytes.max(1).ilog2() / 10).min(5) as usize;
+    if unit == 0 {
+        return format!("{bytes}B");
+    }
+    format!(
+        "{:.2}{}",
+        bytes as f64 / (1_u64 << (10 * unit)) as f64,
+        UNITS[unit]
+    )
+}
+
+/// Nothing has been saved, and nothing was loaded: the data is as old as the process.
+pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    for name in [
+        "loading",
+        "async_loading",
+        "current_cow_peak",
+        "current_cow_size",
+        "current_cow_size_age",
+    ] {
+        line!(text, "{name}:0");
+    }
+    line!(text, "current_fork_perc:0.00");
+    line!(text, "current_save_keys_processed:0");
+    line!(text, "current_save_keys_total:0");
+    line!(
+        text,
+        "rdb_changes_since_last_save:{}",
+        gathered.sum(Figure::Changes)
+    );
+    line!(text, "rdb_bgsave_in_progress:0");
+    line!(text, "rdb_last_save_time:{}", session.node.started_us / 1_000_000);
+    line!(text, "rdb_last_bgsave_status:ok");
+    line!(text, "rdb_last_bgsave_time_sec:-1");
+    line!(text, "rdb_current_bgsave_time_sec:-1");
+    for name in [
+        "rdb_saves",
+        "rdb_last_cow_size",
+        "rdb_last_load_keys_expired",
+        "rdb_last_load_keys_loaded",
+        "aof_enabled",
+        "aof_rewrite_in_progress",
+        "aof_rewrite_scheduled",
+    ] {
+        line!(text, "{name}:0");
+    }
+    line!(text, "aof_last_rewrite_time_sec:-1");
+    line!(text, "aof_current_rewrite_time_sec:-1");
+    line!(text, "aof_last_bgrewrite_status:ok");
+    line!(text, "aof_rewrites:0");
+    line!(text, "aof_rewrites_consecutive_failures:0");
+    line!(text, "aof_last_write_status:ok");
+    line!(text, "aof_last_cow_size:0");
+    line!(text, "module_fork_in_progress:0");
+    line!(text, "module_fork_last_cow_size:0");
+}
+
+pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    traffic(text, session);
+    keys(text, session, gathered);
+    // Features that have not been used, for they are not there.
+    for name in [
+        "pubsub_channels",
+        "pubsub_patterns",
+        "pubsubshard_channels",
+        "latest_fork_usec",
+        "total_forks",
+        "migrate_cached_sockets",
+        "slave_expires_tracked_keys",
+        "active_defrag_hits",
+        "active_defrag_misses",
+        "active_defrag_key_hits",
+        "active_defrag_key_misses",
+        "total_active_defrag_time",
+        "current_active_defrag_time",
+        "tracking_total_keys",
+        "tracking_total_items",
+        "tracking_total_prefixes",
+        "unexpected_error_replies",
+    ] {
+        line!(text, "{name}:0");
+    }
+    line!(
+        text,
+        "total_error_replies:{}",
+        sum(session, |stats| &stats.errors)
+    );
+    line!(text, "dump_payload_sanitizations:0");
+    work(text, session);
+}
+
+/// Connections, commands, bytes.
+fn traffic(text: &mut String, session: &Session<'_>) {
+    let sum = |pick| sum(session, pick);
+    let kbps = |bytes: u64| bytes as f64 / 1024.0;
+    line!(
+        text,
+        "total_connections_received:{}",
+        sum(|stats| &stats.connections)
+    );
+    line!(text, "total_commands_processed:{}", sum(|stats| &stats.commands));
+    line!(
+        text,
+        "instantaneous_ops_per_sec:{}",
+        sum(|stats| &stats.commands_per_second)
+    );
+    line!(text, "total_net_input_bytes:{}", sum(|stats| &stats.bytes_in));
+    line!(text, "total_net_output_bytes:{}", sum(|stats| &stats.bytes_out));
+    line!(text, "total_net_repl_input_bytes:0");
+    line!(text, "total_net_repl_output_bytes:0");
+    line!(
+        text,
+        "instantaneous_input_kbps:{:.2}",
+        kbps(sum(|stats| &stats.bytes_in_per_second))
+    );
+    line!(
+        text,
+        "instantaneous_output_kbps:{:.2}",
+        kbps(sum(|stats| &stats.bytes_out_per_second))
+    );
+    line!(text, "instantaneous_input_repl_kbps:0.00");
+    line!(text, "instantaneous_output_repl_kbps:0.00");
+    line!(text, "rejected_connections:{}", sum(|stats| &stats.rejected));
+    line!(text, "sync_full:0");
+    line!(text, "sync_partial_ok:0");
+    line!(text, "sync_partial_err:0");
+}
+
+/// What became of keys.
+fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let over_us = largest(session, |stats| &stats.over_memory_us);
+    let since_us = largest(session, |stats| &stats.over_memory_since_us);
+    let now_us = session.node.clock.now_us() as u64;
+    let current_us = if since_us > 0 {
+        now_us.saturating_sub(since_us)
+    } else {
+        0
+    };
+    line!(text, "expired_keys:{}", gathered.sum(Figure::Expired));
+    line!(
+        text,
+        "expired_time_cap_reached_count:{}",
+        gathered.sum(Figure::ExpireTimeCaps)
+    );
+    line!(
+        text,
+        "expire_cycle_cpu_milliseconds:{}",
+        sum(session, |stats| &stats.expire_us) / 1000
+    );
+    line!(text, "evicted_keys:{}", gathered.sum(Figure::Evicted));
+    line!(text, "evicted_clients:0");
+    line!(
+        text,
+        "total_eviction_exceeded_time:{}",
+        (over_us + current_us) / 1000
+    );
+    line!(text, "current_eviction_exceeded_time:{}", current_us / 1000);
+    line!(text, "keyspace_hits:{}", gathered.sum(Figure::Hits));
+    line!(text, "keyspace_misses:{}", gathered.sum(Figure::Misses));
+}
+
+/// What loops did.
+fn work(text: &mut String, session: &Session<'_>) {
+    let node = session.node;
+    let sum = |pick| sum(session, pick);
+    line!(text, "total_reads_processed:{}", sum(|stats| &stats.reads));
+    line!(text, "total_writes_processed:{}", sum(|stats| &stats.writes));
+    line!(text, "io_threaded_reads_processed:0");
+    line!(text, "io_threaded_writes_processed:0");
+    line!(
+        text,
+        "client_query_buffer_limit_disconnections:{}",
+        sum(|stats| &stats.query_limit_closes)
+    );
+    line!(
+        text,
+        "client_output_buffer_limit_disconnections:{}",
+        sum(|stats| &stats.output_limit_closes)
+    );
+    line!(text, "eventloop_cycles:{}", sum(|stats| &stats.turns));
+    line!(text, "eventloop_duration_sum:{}", sum(|stats| &stats.turn_us));
+    line!(
+        text,
+        "eventloop_duration_cmd_sum:{}",
+        sum(|stats| &stats.command_ns) / 1000
+    );
+    line!(
+        text,
+        "instantaneous_eventloop_cycles_per_sec:{}",
+        sum(|stats| &stats.turns_per_second)
+    );
+    line!(
+        text,
+        "instantaneous_eventloop_duration_usec:{}",
+        sum(|stats| &stats.turn_average_us) / node.shards.max(1) as u64
+    );
+    line!(
+        text,
+        "acl_access_denied_auth:{}",
+        node.denied_logins.load(Ordering::Relaxed)
+    );
+    for what in ["cmd", "key", "channel"] {
+        line!(text, "acl_access_denied_{what}:0");
+    }
+}
+
+pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    line!(text, "role:master");
+    line!(text, "connected_slaves:0");
+    line!(text, "master_failover_state:no-failover");
+    line!(text, "master_replid:{}", session.node.run_id);
+    line!(text, "master_replid2:{}", "0".repeat(40));
+    line!(text, "master_repl_offset:0");
+    line!(text, "second_repl_offset:-1");
+    line!(text, "repl_backlog_active:0");
+    line!(
+        text,
+        "repl_backlog_size:{}",
+        session.node.settings.load().repl_backlog_size
+    );
+    line!(text, "repl_backlog_first_byte_offset:0");
+    line!(text, "repl_backlog_histlen:0");
+}
+
+pub(super) fn cpu(text: &mut String, _: &Session<'_>, _: &Gathered) {
+    let (user_s, system_s) = process::cpu_seconds();
+    line!(text, "used_cpu_sys:{system_s:.6}");
+    line!(text, "used_cpu_user:{user_s:.6}");
+    // No process is ever forked.
+    line!(text, "used_cpu_sys_children:0.000000");
+    line!(text, "used_cpu_user_children:0.000000");
+}
+
+pub(super) fn cluster(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    line!(
+        text,
+        "cluster_enabled:{}",
+        u8::from(session.node.settings.load().cluster_enabled)
+    );
+}
+
+pub(super) fn keyspace(text: &mut String, _: &Session<'_>, gathered: &Gathered) {
+    for database in gathered.databases() {
+        line!(
+            text,
+            "db{}:keys={},expires={},avg_ttl={}",
+            database.index,
+            database.keys,
+            database.volatile,
+            database.average_ttl_ms
+        );
+    }
+}
+
+/// What each shard has, and what its loop did.
+pub(super) fn shards(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    for (shard, stats) in session.node.stats.iter().enumerate() {
+        line!(
+            text,
+            "shard{shard}:commands={},cpu={:.6},keys={},memory={},clients_memory={},inbox={},turns={},\
+             borrowed_batches={},sent_batches={},lends={}",
+            stats.commands.get(),
+            process::thread_cpu_ns(stats.thread.get()) as f64 / 1e9,
+            gathered.of_shard(shard, Figure::Keys),
+            gathered.of_shard(shard, Figure::Memory),
+            stats.client_bytes.get(),
+            stats.inbox.get(),
+            stats.turns.get(),
+            stats.batches_borrowed.get(),
+            stats.batches_sent.get(),
+            stats.lends.get()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{excess, human};
+
+    #[test]
+    fn sizes_read_well() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00K"),
+            (1_572_864, "1.50M"),
+            (3 << 30, "3.00G"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
+
+    #[test]
+    fn an_excess_may_be_negative() {
+        assert_eq!(excess(30, 20), (1.5, 10));
+        assert_eq!(excess(10, 20), (0.5, -10));
+        assert_eq!(excess(0, 0), (0.0, 0));
+    }
+}

@@ -1,0 +1,131 @@
+//! What becomes known of commands that have run: counters, slow log, latency monitor, and the lines that monitors see.
+
+use std::sync::Arc;
+
+use shardis_protocol::Arguments;
+
+use super::EventLoop;
+use crate::dispatch::account;
+use crate::exec::{Closing, ReplyMode};
+use crate::limits::{MONITOR_BATCH_BYTES, MONITOR_UNDER_WAY_BYTES};
+use crate::observe::slowlog::Slow;
+use crate::shard::inbox::Task;
+use crate::spec::Registered;
+
+impl EventLoop {
+    /// A command of a connection of this loop has run for so long, not in a batch.
+    pub(super) fn account_for(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        nanos: u64,
+    ) {
+        let tracked = self.settings.latency_tracking;
+        self.node.stats[self.index].ran(command.id, 1, nanos, tracked);
+        if nanos >= account::slow_from_ns(&self.settings) {
+            let client = self.connections.get(number).map(|connection| &connection.client);
+            let slow = account::slow(command, account::words(command, args), nanos);
+            account::enter(&self.node, &self.settings, client, slow);
+        }
+        self.show(number, command, args);
+    }
+
+    /// Commands of a batch were slow.
+    pub(super) fn enter_slow(&self, slow: impl IntoIterator<Item = (Task, Slow)>) {
+        for (task, slow) in slow {
+            let client = self
+                .connections
+                .get(task.connection as usize)
+                .map(|connection| &connection.client)
+                .filter(|client| client.id as u32 == task.client);
+            account::enter(&self.node, &self.settings, client, slow);
+        }
+    }
+
+    /// Shows a command of a connection of this loop to all monitors of the node.
+    #[inline]
+    pub(super) fn show(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        if !self.node.monitors.are_there() {
+            return;
+        }
+        let Some(connection) = self.connections.get(number) else {
+            return;
+        };
+        account::show(&mut self.lines, &self.node, &connection.client, command, args);
+        if self.lines.len() >= MONITOR_BATCH_BYTES {
+            self.hand_on_lines();
+        }
+    }
+
+    /// Hands the lines of the turn to all loops that have monitors.
+    pub(super) fn hand_on_lines(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let lines: Arc<[u8]> = std::mem::take(&mut self.lines).into();
+        let (node, mesh) = (Arc::clone(&self.node), Arc::clone(&self.mesh));
+        for index in node.monitors.loops() {
+            if index == self.index {
+                self.push_lines(&lines);
+            } else if node.monitors.send(index, lines.len(), MONITOR_UNDER_WAY_BYTES) {
+                mesh.send(index, crate::shard::inbox::Message::Monitor(Arc::clone(&lines)));
+            }
+        }
+    }
+
+    /// Lines have come from another loop.
+    pub(super) fn take_in_lines(&mut self, lines: &[u8]) {
+        if !self.node.monitors.arrived(self.index, lines.len()) {
+            return self.push_lines(lines);
+        }
+        // A stream with gaps is worse than none.
+        for number in std::mem::take(&mut self.monitors) {
+            self.monitors.push(number);
+            self.node.stats[self.index].output_limit_closes.add(1);
+            self.node.log.warning(format_args!(
+                "A monitor was closed: its loop did not keep up with the commands of the others."
+            ));
+            self.disconnect(number);
+        }
+    }
+
+    /// Sends lines to the monitors of this loop.
+    fn push_lines(&mut self, lines: &[u8]) {
+        for index in 0..self.monitors.len() {
+            let number = self.monitors[index];
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            if connection.client.closing != Closing::No || connection.client.reply_mode == ReplyMode::Off {
+                continue;
+            }
+            // In their place behind the replies that the monitor still waits for.
+            let sequence = connection.output.issue();
+            connection.output.deliver(sequence, lines);
+            self.mark_dirty(number);
+        }
+    }
+
+    /// A command has made a connection a monitor, or has ended that.
+    pub(super) fn monitor_changed(&mut self, number: usize) {
+        if self.connections[number].client.monitor {
+            self.monitors.push(number);
+            self.node.monitors.join(self.index);
+        } else {
+            self.monitor_left(number);
+        }
+    }
+
+    /// A connection is no monitor any more.
+    pub(super) fn monitor_left(&mut self, number: usize) {
+        self.monitors.retain(|&monitor| monitor != number);
+        self.node.monitors.leave(self.index);
+    }
+
+    /// The last look at the clock of a turn: how long it was.
+    pub(super) fn end_turn(&mut self) {
+        let us = (self.node.clock.now_us() - self.now_us).max(0) as u64;
+        self.node.stats[self.index].turn_us.add(us);
+    }
+}

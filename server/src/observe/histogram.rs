@@ -1,0 +1,242 @@
+//! How long a command takes, as a distribution: one writer counts, anybody reads.
+//!
+//! The buckets are those of an HdrHistogram of two significant digits over one nanosecond to one second, so that
+//! percentiles and LATENCY HISTOGRAM print the numbers that people know from Redis. In octave 0 each of 256 values has a
+//! bucket of its own; each further octave doubles the range and has 128 buckets, twice as wide as those of the one before:
+//!
+//! ```text
+//! octave     0                1                2             ...
+//! values     0 ..= 255        256 ..= 511      512 ..= 1023
+//! width      1                2                4
+//! rows       0 and 1          2                3                  (a row is 128 buckets)
+//! ```
+//!
+//! A row takes memory only once something falls into it: most commands know a handful of them.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The longest time that is told apart, in nanoseconds; longer ones count as this.
+const NANOS_MAX: u64 = 1_000_000_000;
+
+/// Buckets of a row.
+const ROW: usize = 128;
+const ROW_BITS: u32 = ROW.ilog2();
+
+/// Rows up to the one that holds [`NANOS_MAX`].
+const ROWS: usize = row_of(NANOS_MAX) + 1;
+
+/// Counts by bucket. The buckets of one row are counted by the histogram's writer, and set to what they then are at a
+/// reset by whoever resets: no cell has two writers.
+#[derive(Debug)]
+struct Row {
+    counted: [AtomicU64; ROW],
+    /// What was counted before the last reset.
+    before: OnceLock<Box<[AtomicU64; ROW]>>,
+}
+
+impl Row {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            counted: [const { AtomicU64::new(0) }; ROW],
+            before: OnceLock::new(),
+        })
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        let before = self
+            .before
+            .get()
+            .map_or(0, |before| before[index].load(Ordering::Relaxed));
+        self.counted[index].load(Ordering::Relaxed).wrapping_sub(before)
+    }
+
+    fn reset(&self) {
+        let before = self
+            .before
+            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; ROW]));
+        for (before, counted) in before.iter().zip(&self.counted) {
+            before.store(counted.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A distribution of times.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    rows: [OnceLock<Box<Row>>; ROWS],
+}
+
+/// The row of a time.
+const fn row_of(nanos: u64) -> usize {
+    // The first two rows hold one value a bucket; from there each row holds one octave.
+    let bits = (nanos | (ROW as u64 - 1)).ilog2();
+    (bits + 1 - ROW_BITS) as usize
+}
+
+/// By how many bits the times of a row are cut.
+const fn shift_of(row: usize) -> u32 {
+    (row as u32).saturating_sub(1)
+}
+
+/// The bucket of a time: row, and place in it.
+const fn place_of(nanos: u64) -> (usize, usize) {
+    let row = row_of(nanos);
+    (row, (nanos >> shift_of(row)) as usize % ROW)
+}
+
+/// The longest time that falls into a bucket, nanoseconds.
+const fn highest_of(row: usize, index: usize) -> u64 {
+    // Octaves begin with the bit above the places of a row set; the first row is the only one without it.
+    let base = if row == 0 { index } else { ROW + index } as u64;
+    ((base + 1) << shift_of(row)) - 1
+}
+
+impl Histogram {
+    /// Counts so many commands that took so long each. Only the owning loop may.
+    #[inline]
+    pub(crate) fn add(&self, nanos: u64, count: u64) {
+        let (row, index) = place_of(nanos.clamp(1, NANOS_MAX));
+        let cell = &self.rows[row].get_or_init(Row::new).counted[index];
+        cell.store(
+            cell.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Starts anew.
+    pub(crate) fn reset(&self) {
+        for row in self.rows.iter().filter_map(OnceLock::get) {
+            row.reset();
+        }
+    }
+}
+
+/// The distributions of one command on all loops, added up.
+#[derive(Debug, Default)]
+pub(crate) struct Distribution {
+    /// Longest time of each bucket that is not empty, ascending, and how many fell into it.
+    buckets: Vec<(u64, u64)>,
+    /// How many in all.
+    total: u64,
+}
+
+impl Distribution {
+    /// Adds up histograms.
+    pub(crate) fn of<'a>(histograms: impl Iterator<Item = &'a Histogram> + Clone) -> Self {
+        let mut sum = Self::default();
+        for row in 0..ROWS {
+            for index in 0..ROW {
+                let parts = histograms
+                    .clone()
+                    .filter_map(|histogram| histogram.rows[row].get());
+                let count: u64 = parts.map(|row| row.get(index)).sum();
+                if count > 0 {
+                    sum.buckets.push((highest_of(row, index), count));
+                    sum.total += count;
+                }
+            }
+        }
+        sum
+    }
+
+    /// How many times were counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The time within which so many percent stayed, nanoseconds, as the end of its bucket; 0 when nothing was counted.
+    pub(crate) fn percentile(&self, percent: f64) -> u64 {
+        let wanted = (percent / 100.0 * self.total as f64 + 0.5) as u64;
+        let mut seen = 0;
+        for &(highest, count) in &self.buckets {
+            seen += count;
+            if seen >= wanted.max(1) {
+                return highest;
+            }
+        }
+        self.buckets.last().map_or(0, |&(highest, _)| highest)
+    }
+
+    /// How many stayed within each power of two of microseconds (1.024, 2.048, …), where that is more than within the one
+    /// before: (microseconds, so many).
+    pub(crate) fn by_powers_of_two(&self) -> Vec<(u64, u64)> {
+        let (mut steps, mut seen, mut limit) = (Vec::new(), 0, 1024);
+        let mut buckets = self.buckets.iter().peekable();
+        while buckets.peek().is_some() {
+            let (row, index) = place_of(limit);
+            let highest = highest_of(row, index);
+            let before = seen;
+            while let Some((_, count)) = buckets.next_if(|&&(nanos, _)| nanos <= highest) {
+                seen += count;
+            }
+            if seen > before {
+                steps.push((highest / 1000, seen));
+            }
+            limit *= 2;
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn distribution(times: &[u64]) -> Distribution {
+        let histogram = Histogram::default();
+        for &nanos in times {
+            histogram.add(nanos, 1);
+        }
+        Distribution::of(std::iter::once(&histogram))
+    }
+
+    proptest! {
+        /// A bucket ends at or above the times in it, by less than one part in a hundred.
+        #[test]
+        fn buckets_are_narrow(nanos in 1..=NANOS_MAX) {
+            let (row, index) = place_of(nanos);
+            let highest = highest_of(row, index);
+            prop_assert!(nanos <= highest && highest - nanos <= nanos / 100, "{} {}", nanos, highest);
+            prop_assert_eq!(place_of(highest), (row, index));
+        }
+
+        /// Percentiles are those of the sorted times, as far as buckets can tell.
+        #[test]
+        fn percentiles_follow_the_order(mut times in prop::collection::vec(1..2_000_000_u64, 1..200), percent in 0.0..=100.0) {
+            let got = distribution(&times).percentile(percent);
+            times.sort_unstable();
+            let rank = ((percent / 100.0 * times.len() as f64 + 0.5) as usize).max(1);
+            let (row, index) = place_of(times[rank - 1]);
+            prop_assert_eq!(got, highest_of(row, index));
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_redis() {
+        // Taken from a server: 19 microseconds read as 19.071, 10 as 10.047.
+        assert_eq!(distribution(&[19_000]).percentile(50.0), 19_071);
+        assert_eq!(distribution(&[10_000]).percentile(99.9), 10_047);
+        let steps = distribution(&[900, 1_000, 8_200, 15_000, 2_000_000, 5_000_000_000]).by_powers_of_two();
+        assert_eq!(steps, [(1, 2), (8, 3), (16, 4), (2113, 5), (1_082_130, 6)]);
+    }
+
+    #[test]
+    fn loops_add_up_and_start_anew() {
+        let (one, other) = (Histogram::default(), Histogram::default());
+        one.add(5_000, 3);
+        other.add(5_000, 2);
+        other.add(7, 1);
+        let both = || Distribution::of([&one, &other].into_iter());
+        assert_eq!(both().total(), 6);
+        one.reset();
+        other.reset();
+        assert_eq!(both().total(), 0);
+        other.add(7, 4);
+        assert_eq!((both().total(), both().percentile(100.0)), (4, 7));
+        assert_eq!(Distribution::default().percentile(50.0), 0);
+        assert!(Distribution::default().by_powers_of_two().is_empty());
+    }
+}
