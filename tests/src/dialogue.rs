@@ -185,7 +185,9 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
 /// The lines that a line with choices stands for: the last choice varies fastest.
 fn choices(line: &str) -> Vec<String> {
     for (open, _) in line.match_indices("${") {
-        let Some(length) = line[open..].find('}') else { break };
+        let Some(length) = line[open..].find('}') else {
+            break;
+        };
         let (before, after) = (&line[..open], &line[open + length + 1..]);
         let inside = &line[open + 2..open + length];
         if inside.contains('|') {

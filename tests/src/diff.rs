@@ -98,7 +98,9 @@ fn sorted(reply: &Reply) -> Reply {
 fn in_pairs(reply: &Reply) -> Reply {
     match reply {
         Reply::Array(items) => match &items[..] {
-            [cursor @ Reply::Bulk(_), list @ Reply::Array(_)] => Reply::Array(vec![cursor.clone(), in_pairs(list)]),
+            [cursor @ Reply::Bulk(_), list @ Reply::Array(_)] => {
+                Reply::Array(vec![cursor.clone(), in_pairs(list)])
+            }
             _ if items.iter().any(|item| matches!(item, Reply::Array(_))) => sorted(reply),
             _ => {
                 let pairs = items.chunks(2).map(|pair| Reply::Array(pair.to_vec()));
