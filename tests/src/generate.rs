@@ -104,6 +104,9 @@ const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
 const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
 const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
 
+/// Sorted sets whose members all have the score 0.
+const EQUALS: &[&str] = &["e1", "e2"];
+
 /// One key in so many is of any type.
 const ANY_TYPE_ONE_IN: u32 = 14;
 
@@ -266,6 +269,7 @@ impl Generator {
             "hash" => self.key(HASHES),
             "set" => self.key(SETS),
             "zset" => self.key(SORTED_SETS),
+            "equals" => self.pick(EQUALS).to_owned(),
             "any" => self.any_key(),
             "member" => self.pick(MEMBERS).to_owned(),
             "number" => self.rng.random_range(-20..20).to_string(),

@@ -19,7 +19,6 @@ pub(super) const TEMPLATES: &[Template] = &[
     (3, Same, "ZMSCORE zset member+"),
     (5, Same, "ZRANK|ZREVRANK zset member"),
     (4, Same, "ZCOUNT zset bound bound"),
-    (4, Same, "ZLEXCOUNT zset lex lex"),
     (6, Same, "ZRANGE|ZREVRANGE zset index index |WITHSCORES"),
     (
         6,
@@ -29,17 +28,7 @@ pub(super) const TEMPLATES: &[Template] = &[
     (
         5,
         Same,
-        "ZRANGEBYLEX|ZREVRANGEBYLEX zset lex lex |LIMIT~index~index",
-    ),
-    (
-        5,
-        Same,
         "ZRANGE zset bound bound BYSCORE |REV |LIMIT~index~index |WITHSCORES",
-    ),
-    (
-        4,
-        Same,
-        "ZRANGE zset lex lex BYLEX |REV |LIMIT~index~index |WITHSCORES",
     ),
     (3, Same, "ZRANGESTORE zset zset index index |REV"),
     (
@@ -47,14 +36,8 @@ pub(super) const TEMPLATES: &[Template] = &[
         Same,
         "ZRANGESTORE zset zset bound bound BYSCORE |REV |LIMIT~index~index",
     ),
-    (
-        2,
-        Same,
-        "ZRANGESTORE zset zset lex lex BYLEX |REV |LIMIT~index~index",
-    ),
     (3, Same, "ZREMRANGEBYRANK zset index index"),
     (3, Same, "ZREMRANGEBYSCORE zset bound bound"),
-    (2, Same, "ZREMRANGEBYLEX zset lex lex"),
     (5, Same, "ZPOPMIN|ZPOPMAX zset |count"),
     (4, Same, "ZMPOP 1|2|2|0|x zset zset MIN|MAX|LEFT |COUNT~count"),
     (1, Unharmed, "BZPOPMIN|BZPOPMAX zset zset 0.01|-1|x"),
@@ -75,4 +58,24 @@ pub(super) const TEMPLATES: &[Template] = &[
     (3, Same, "ZDIFFSTORE zset 2 zset zset|set"),
     (3, Same, "ZINTERCARD 2|2|1|x zset zset|set |LIMIT~small"),
     (4, Sorted, "ZSCAN zset 0 |MATCH~pattern |COUNT~small"),
+    // Ranges of names mean something only among equal scores: those sets are kept apart.
+    (6, Unharmed, "ZADD equals 0 member 0 member 0 member"),
+    (3, Same, "ZREM equals member+"),
+    (3, Same, "ZLEXCOUNT equals lex lex"),
+    (
+        5,
+        Same,
+        "ZRANGEBYLEX|ZREVRANGEBYLEX equals lex lex |LIMIT~index~index",
+    ),
+    (
+        4,
+        Same,
+        "ZRANGE equals lex lex BYLEX |REV |LIMIT~index~index |WITHSCORES",
+    ),
+    (
+        2,
+        Same,
+        "ZRANGESTORE equals equals lex lex BYLEX |REV |LIMIT~index~index",
+    ),
+    (2, Same, "ZREMRANGEBYLEX equals lex lex"),
 ];
