@@ -498,6 +498,10 @@ impl Generator {
         if RISKY.iter().any(|name| words[0].eq_ignore_ascii_case(name)) || words[0].is_empty() {
             words[0] = b"EXISTS".to_vec();
         }
+        // The table of commands comes in no order.
+        if words.len() == 1 && words[0].eq_ignore_ascii_case(b"command") {
+            words.push(b"COUNT".to_vec());
+        }
     }
 }
 
