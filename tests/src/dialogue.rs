@@ -13,6 +13,7 @@
 //! LPUSH ${a|b|c} x                three commands, one for each choice; rules below are for all of them
 //!   !any                          a rule for the command above: any reply will do
 //!   !shape  !sorted  !near 5      ... same types / any order / integers at most this far apart
+//!   !scores                       ... doubles are printed as 7.2 does; before any command: the whole dialogue
 //!   !pairs                        ... a flat list is taken as pairs, and those come in any order
 //!   !expect :1                    ... shardis answers exactly this (the form is that of `reply`)
 //!   !match -ERR*                  ... or so, `*` being any text
@@ -77,6 +78,8 @@ pub struct Dialogue {
     pub steps: Vec<Step>,
     /// Held under this protocol only.
     pub only: Option<Resp>,
+    /// How replies relate where no rule says otherwise.
+    pub usual: Rule,
 }
 
 /// One line that somebody says, with the rules under it.
@@ -144,6 +147,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
                 title: title.to_owned(),
                 steps: Vec::new(),
                 only: None,
+                usual: Rule::Same,
             });
             continue;
         }
@@ -154,6 +158,11 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
             dialogue.only = Some(resp);
             continue;
         }
+        if dialogue.steps.is_empty() && line == "!scores" {
+            dialogue.usual = Rule::Scores;
+            continue;
+        }
+        let usual = &dialogue.usual;
         let steps = &mut dialogue.steps;
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
             let action = Action::Sleep(
@@ -161,7 +170,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
                     .parse()
                     .map_err(|_| at_line("`!sleep` what?".to_owned()))?,
             );
-            steps.push(Step::new(number, 'A', action));
+            steps.push(Step::new(number, 'A', action, usual));
             alike = 1;
         } else if line.starts_with('!') {
             if steps.is_empty() {
@@ -175,7 +184,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
             let lines = choices(line);
             alike = lines.len();
             for line in lines {
-                steps.push(said(number, &line).map_err(at_line)?);
+                steps.push(said(number, &line, usual).map_err(at_line)?);
             }
         }
     }
@@ -199,7 +208,7 @@ fn choices(line: &str) -> Vec<String> {
 }
 
 /// The step a command line stands for.
-fn said(number: usize, line: &str) -> Result<Step, String> {
+fn said(number: usize, line: &str, usual: &Rule) -> Result<Step, String> {
     let mut characters = line.chars();
     let (client, said) = match (characters.next(), characters.next(), characters.next()) {
         (Some(client @ 'A'..='Z'), Some(':'), Some(' ')) => (client, &line[3..]),
@@ -210,16 +219,16 @@ fn said(number: usize, line: &str) -> Result<Step, String> {
     } else {
         Action::Say(words(said)?)
     };
-    Ok(Step::new(number, client, action))
+    Ok(Step::new(number, client, action, usual))
 }
 
 impl Step {
-    fn new(line: usize, client: char, action: Action) -> Step {
+    fn new(line: usize, client: char, action: Action, usual: &Rule) -> Step {
         Step {
             line,
             client,
             action,
-            rule: Rule::Same,
+            rule: usual.clone(),
             outcome: Outcome::Reply,
             only: None,
         }
@@ -235,6 +244,7 @@ impl Step {
                 "!any" => self.rule = Rule::Any,
                 "!shape" => self.rule = Rule::Shape,
                 "!sorted" => self.rule = Rule::Sorted,
+                "!scores" => self.rule = Rule::Scores,
                 "!pairs" => self.rule = Rule::Pairs,
                 "!resp2" | "!resp3" => self.only = Resp::from_rule(name),
                 "!silent" => self.outcome = Outcome::Silence,

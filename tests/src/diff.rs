@@ -5,6 +5,7 @@
 //! always the strictest that holds.
 
 use crate::reply::Reply;
+use crate::score;
 
 /// How the replies of the two servers to one command relate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Rule {
     Pairs,
     /// The name of an encoding, where 7.2 has `listpack` for some of what was `quicklist` or `hashtable` in 7.0.
     Encoding,
+    /// Equal, but doubles are printed as 7.2 does.
+    Scores,
     /// Equal but for integers, which may be this far apart.
     Near(i64),
     /// The same types and lengths of aggregates; contents may differ.
@@ -49,6 +52,9 @@ impl Rule {
             Rule::Same => subject == oracle,
             Rule::Sorted => sorted(subject) == sorted(oracle),
             Rule::Pairs => in_pairs(subject) == in_pairs(oracle),
+            Rule::Scores => {
+                subject == oracle || (kind == Subject::Shardis && *subject == score::as_7_2(oracle))
+            }
             Rule::Encoding => {
                 let has_changed = [&b"quicklist"[..], b"hashtable"].contains(&oracle.bytes());
                 subject == oracle || (has_changed && subject.bytes() == b"listpack")
@@ -70,6 +76,7 @@ impl Rule {
             Rule::Expect(text) => format!("{text}   (expected of shardis)"),
             Rule::Match(pattern) => format!("{pattern}   (pattern expected of shardis)"),
             Rule::Same | Rule::Any => oracle.to_string(),
+            Rule::Scores => score::as_7_2(oracle).to_string(),
             rule => format!("{oracle}   ({rule:?})"),
         }
     }

@@ -148,7 +148,7 @@ impl Duel {
             [name] if name.eq_ignore_ascii_case(b"exec") || name.eq_ignore_ascii_case(b"discard") => {
                 *in_transaction = false;
             }
-            _ if *in_transaction && command.rule != Rule::Same => return Ok(()),
+            _ if *in_transaction && !command.is_orderly() => return Ok(()),
             _ if command.is_draw() => return self.compare_draw(command),
             _ => {}
         }
@@ -240,7 +240,7 @@ impl Duel {
                         "set" => (&[b"SMEMBERS", key], Rule::Sorted, Rule::Encoding),
                         "zset" => (
                             &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"],
-                            Rule::Same,
+                            Rule::Scores,
                             Rule::Same,
                         ),
                         _ => (&[b"GET", key], Rule::Same, Rule::Same),

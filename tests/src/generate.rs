@@ -37,6 +37,12 @@ impl Command {
         is_of(b"scan", 2) || is_of(b"hscan", 3) || is_of(b"sscan", 3) || is_of(b"zscan", 3)
     }
 
+    /// True when equal servers reply to it alike, in the same order.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        matches!(self.rule, Rule::Same | Rule::Scores) && !self.is_scan()
+    }
+
     /// Elements chosen at random are compared by what can be said of them.
     #[must_use]
     pub fn is_draw(&self) -> bool {
@@ -55,8 +61,12 @@ const DAMAGE_ONE_IN: u32 = 30;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reply {
     Same,
-    /// The same, and the command is never damaged: it could wait for ever.
+    /// The same, but doubles are printed as 7.2 does.
+    Scores,
+    /// Likewise, and the command is never damaged: it could wait for ever.
     Unharmed,
+    /// The same, in no order and with such doubles.
+    SortedScores,
     Sorted,
     Pairs,
     Encoding,
@@ -162,7 +172,7 @@ impl Generator {
             .split(' ')
             .flat_map(|choice| self.choose(choice))
             .collect();
-        if reply == Same && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
+        if matches!(reply, Same | Reply::Scores) && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
             self.damage(&mut words);
         }
         if self.rng.random_ratio(1, 4) {
@@ -170,7 +180,8 @@ impl Generator {
         }
         self.note_transaction(client, &words);
         let rule = match reply {
-            Same | Reply::Unharmed => Rule::Same,
+            Same => Rule::Same,
+            Reply::Scores | Reply::SortedScores | Reply::Unharmed => Rule::Scores,
             Reply::Sorted => Rule::Sorted,
             Reply::Pairs => Rule::Pairs,
             Reply::Encoding => Rule::Encoding,
@@ -186,14 +197,14 @@ impl Generator {
     /// EXEC returns them; a transaction is ended more often than one is begun.
     fn template(&mut self, client: usize) -> (Reply, &'static str) {
         if self.in_transaction[client] && self.rng.random_ratio(1, 8) {
-            return (Same, "EXEC");
+            return (Reply::Scores, "EXEC");
         }
         loop {
             let chosen = self
                 .templates
                 .choose_weighted(&mut self.rng, |row| row.0)
                 .expect("weights are positive");
-            if matches!(chosen.1, Same | Reply::Unharmed) || !self.in_transaction[client] {
+            if matches!(chosen.1, Same | Reply::Scores | Reply::Unharmed) || !self.in_transaction[client] {
                 return (chosen.1, chosen.2);
             }
         }

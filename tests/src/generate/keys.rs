@@ -1,6 +1,6 @@
 //! Templates of random commands for keys whatever they hold, transactions and the server.
 
-use super::Reply::{Encoding, Milliseconds, Random, Same, Seconds, Sorted};
+use super::Reply::{Encoding, Milliseconds, Random, Same, Scores, Seconds, Sorted};
 use super::Template;
 
 /// See [`Template`].
@@ -35,7 +35,7 @@ pub(super) const TEMPLATES: &[Template] = &[
     (6, Same, "WATCH any+"),
     (2, Same, "UNWATCH"),
     (6, Same, "MULTI"),
-    (6, Same, "EXEC"),
+    (6, Scores, "EXEC"),
     (1, Same, "DISCARD"),
     (2, Same, "PING |value"),
     (2, Same, "ECHO value"),
