@@ -38,10 +38,10 @@ pub(super) const TEMPLATES: &[Template] = &[
     (
         4,
         Same,
-        "SORT list |BY~nosort|BY~n*|BY~h*->1|BY~h*->a|BY~none* |DESC |LIMIT~index~index |GET~# |GET~n*",
+        "SORT list |BY~n*|BY~h*->1|BY~h*->a|BY~none* |DESC |LIMIT~index~index |GET~# |GET~n*",
     ),
     (3, Same, "SORT any |ALPHA |DESC STORE list"),
     // Elements whose weights are equal as texts come in no order.
     (2, Sorted, "SORT list|zset|set BY~n*|BY~h*->2 ALPHA |DESC"),
-    (2, Sorted, "SORT set BY nosort |GET~#"),
+    (2, Sorted, "SORT list|zset|set BY nosort |GET~#"),
 ];
