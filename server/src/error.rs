@@ -102,7 +102,7 @@ pub(crate) enum ReplyError {
     BitfieldOverflow,
     /// BITFIELD_RO with an operation that writes.
     BitfieldReadOnly,
-    /// A count beyond what the command can answer.
+    /// A number beyond what the command can answer.
     OutOfRange,
     /// A field to be counted up that holds no integer.
     HashNotInteger,
@@ -156,8 +156,6 @@ pub(crate) enum ReplyError {
     NumkeysNotPositive,
     /// A COUNT that is not above zero.
     CountNotPositive,
-    /// A number whose double would leave 64 bits.
-    OutOfRange,
     /// Our own state failed a check while the command ran.
     Internal,
     /// A text made for this case, with its code, that repeats bytes as the client sent them.
@@ -280,7 +278,6 @@ impl ReplyError {
             Self::NotPositive => "ERR value is out of range, must be positive",
             Self::NumkeysNotPositive => "ERR numkeys should be greater than 0",
             Self::CountNotPositive => "ERR count should be greater than 0",
-            Self::OutOfRange => "ERR value is out of range",
             Self::Internal => "ERR internal error: the command was stopped; see the server's log",
             Self::Fixed(text) => text,
             Self::Text(text) => text,

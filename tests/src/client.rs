@@ -184,27 +184,34 @@ impl Client {
         requests.iter().map(reply).collect()
     }
 
-    /// Follows a SCAN to its end and returns the keys it found, in order and each once; a reply that is no cursor
-    /// with a list is returned as it is.
+    /// Follows a SCAN, SSCAN, HSCAN or ZSCAN to its end and returns what it found, in order and each once (an array
+    /// of pairs for the last two); a reply that is no cursor with a list is returned as it is.
     ///
     /// # Errors
     /// A failed connection, or a cursor that never comes to its end.
     pub fn scan(&mut self, mut words: Vec<Vec<u8>>) -> Result<Reply, String> {
+        let is_of = |name: &[u8]| words[0].eq_ignore_ascii_case(name);
+        let cursor_at = if is_of(b"scan") { 1 } else { 2 };
+        let width = if is_of(b"hscan") || is_of(b"zscan") { 2 } else { 1 };
         let mut found = Vec::new();
         for _ in 0..SCAN_STEPS_MAX {
             let reply = self
                 .try_call(&words)
                 .map_err(|error| format!("no reply: {error}"))?;
-            let [cursor, keys] = reply.items() else {
+            let [cursor, batch] = reply.items() else {
                 return Ok(reply);
             };
-            found.extend_from_slice(keys.items());
+            let batch = batch.items().chunks(width);
+            found.extend(batch.map(|element| match element {
+                [single] => single.clone(),
+                pair => Reply::Array(pair.to_vec()),
+            }));
             if cursor.bytes() == b"0" {
                 found.sort();
                 found.dedup();
                 return Ok(Reply::Array(found));
             }
-            words[1] = cursor.bytes().to_vec();
+            words[cursor_at] = cursor.bytes().to_vec();
         }
         Err("SCAN does not come to an end".to_owned())
     }

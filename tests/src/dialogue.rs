@@ -10,13 +10,16 @@
 //! B: GET key                      another client says it; a client connects when it first speaks
 //! B: <                            no command: one more reply is awaited (pushed, or held back until now)
 //! !sleep 20                       both sides wait so many milliseconds
+//! LPUSH ${a|b|c} x                three commands, one for each choice; rules below are for all of them
 //!   !any                          a rule for the command above: any reply will do
 //!   !shape  !sorted  !near 5      ... same types / any order / integers at most this far apart
+//!   !scores                       ... doubles are printed as 7.2 does; before any command: the whole dialogue
+//!   !pairs                        ... a flat list is taken as pairs, and those come in any order
 //!   !expect :1                    ... shardis answers exactly this (the form is that of `reply`)
 //!   !match -ERR*                  ... or so, `*` being any text
 //!   !since 7.2 +OK                ... `!expect` for what changed after the reference's 7.0
 //!   !resp2  !resp3                ... said under this protocol only; before any command: the whole dialogue
-//!   !scan                         ... a SCAN, followed to its end; the keys found must agree
+//!   !scan                         ... a SCAN, HSCAN..., followed to its end; what was found must agree
 //!   !silent                       ... no reply comes
 //!   !blocks                       ... no reply comes yet; a later `<` reads it
 //!   !closes                       ... after the reply the server closes the connection
@@ -24,7 +27,7 @@
 //! ```
 //!
 //! In a word, `${x*1000}` is x a thousand times, `${port}` the server's port, `${id:B}` and `${addr:B}` the id and
-//! address of client B. Rules may share a line.
+//! address of client B, asked for once: mention them before B blocks. Rules may share a line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -75,6 +78,8 @@ pub struct Dialogue {
     pub steps: Vec<Step>,
     /// Held under this protocol only.
     pub only: Option<Resp>,
+    /// How replies relate where no rule says otherwise.
+    pub usual: Rule,
 }
 
 /// One line that somebody says, with the rules under it.
@@ -99,7 +104,7 @@ pub struct Step {
 pub enum Action {
     /// Sends these words, `${...}` in them still to be replaced.
     Say(Vec<Vec<u8>>),
-    /// Sends this SCAN and all that follow from its cursor.
+    /// Sends this command of the SCAN kind and all that follow from its cursor.
     Scan(Vec<Vec<u8>>),
     /// Reads a reply to nothing sent now.
     Listen,
@@ -128,6 +133,8 @@ pub enum Outcome {
 /// The number of the first line that does not follow the format, and why.
 pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
     let mut dialogues: Vec<Dialogue> = Vec::new();
+    // How many steps the last command line stands for: its rules are for all of them.
+    let mut alike = 0;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let at_line = |reason: String| format!("line {number}: {reason}");
@@ -140,6 +147,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
                 title: title.to_owned(),
                 steps: Vec::new(),
                 only: None,
+                usual: Rule::Same,
             });
             continue;
         }
@@ -150,6 +158,11 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
             dialogue.only = Some(resp);
             continue;
         }
+        if dialogue.steps.is_empty() && line == "!scores" {
+            dialogue.usual = Rule::Scores;
+            continue;
+        }
+        let usual = &dialogue.usual;
         let steps = &mut dialogue.steps;
         if let Some(milliseconds) = line.strip_prefix("!sleep ") {
             let action = Action::Sleep(
@@ -157,21 +170,45 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
                     .parse()
                     .map_err(|_| at_line("`!sleep` what?".to_owned()))?,
             );
-            steps.push(Step::new(number, 'A', action));
+            steps.push(Step::new(number, 'A', action, usual));
+            alike = 1;
         } else if line.starts_with('!') {
-            let step = steps
-                .last_mut()
-                .ok_or_else(|| at_line("a rule for no command".to_owned()))?;
-            step.add_rules(line).map_err(at_line)?;
+            if steps.is_empty() {
+                return Err(at_line("a rule for no command".to_owned()));
+            }
+            let first = steps.len() - alike;
+            for step in &mut steps[first..] {
+                step.add_rules(line).map_err(at_line)?;
+            }
         } else {
-            steps.push(said(number, line).map_err(at_line)?);
+            let lines = choices(line);
+            alike = lines.len();
+            for line in lines {
+                steps.push(said(number, &line, usual).map_err(at_line)?);
+            }
         }
     }
     Ok(dialogues)
 }
 
+/// The lines that a line with choices stands for: the last choice varies fastest.
+fn choices(line: &str) -> Vec<String> {
+    for (open, _) in line.match_indices("${") {
+        let Some(length) = line[open..].find('}') else {
+            break;
+        };
+        let (before, after) = (&line[..open], &line[open + length + 1..]);
+        let inside = &line[open + 2..open + length];
+        if inside.contains('|') {
+            let with = |choice: &str| choices(&format!("{before}{choice}{after}"));
+            return inside.split('|').flat_map(with).collect();
+        }
+    }
+    vec![line.to_owned()]
+}
+
 /// The step a command line stands for.
-fn said(number: usize, line: &str) -> Result<Step, String> {
+fn said(number: usize, line: &str, usual: &Rule) -> Result<Step, String> {
     let mut characters = line.chars();
     let (client, said) = match (characters.next(), characters.next(), characters.next()) {
         (Some(client @ 'A'..='Z'), Some(':'), Some(' ')) => (client, &line[3..]),
@@ -182,16 +219,16 @@ fn said(number: usize, line: &str) -> Result<Step, String> {
     } else {
         Action::Say(words(said)?)
     };
-    Ok(Step::new(number, client, action))
+    Ok(Step::new(number, client, action, usual))
 }
 
 impl Step {
-    fn new(line: usize, client: char, action: Action) -> Step {
+    fn new(line: usize, client: char, action: Action, usual: &Rule) -> Step {
         Step {
             line,
             client,
             action,
-            rule: Rule::Same,
+            rule: usual.clone(),
             outcome: Outcome::Reply,
             only: None,
         }
@@ -207,6 +244,8 @@ impl Step {
                 "!any" => self.rule = Rule::Any,
                 "!shape" => self.rule = Rule::Shape,
                 "!sorted" => self.rule = Rule::Sorted,
+                "!scores" => self.rule = Rule::Scores,
+                "!pairs" => self.rule = Rule::Pairs,
                 "!resp2" | "!resp3" => self.only = Resp::from_rule(name),
                 "!silent" => self.outcome = Outcome::Silence,
                 "!blocks" => self.outcome = Outcome::Blocks,
@@ -234,7 +273,7 @@ impl Step {
         Ok(())
     }
 
-    /// Turns a command into a SCAN that is followed to its end.
+    /// Turns a command into one of the SCAN kind that is followed to its end.
     fn follow_cursor(&mut self) -> Result<(), String> {
         match std::mem::replace(&mut self.action, Action::Listen) {
             Action::Say(words) => self.action = Action::Scan(words),
@@ -431,6 +470,8 @@ struct Side<'a> {
     server: &'a Process,
     resp: Resp,
     clients: BTreeMap<char, Client>,
+    /// Variables asked for so far: a client that is blocked can no longer say who it is.
+    known: BTreeMap<String, Vec<u8>>,
 }
 
 impl<'a> Side<'a> {
@@ -448,6 +489,7 @@ impl<'a> Side<'a> {
             server,
             resp,
             clients: BTreeMap::new(),
+            known: BTreeMap::new(),
         }
     }
 
@@ -502,6 +544,7 @@ impl<'a> Side<'a> {
     fn end(&mut self, name: char) -> Result<(), String> {
         let is_closed = self.client(name).is_closed_within(CLOSE_PATIENCE);
         self.clients.remove(&name);
+        self.known.retain(|variable, _| !variable.ends_with(name));
         if is_closed {
             Ok(())
         } else {
@@ -560,6 +603,16 @@ impl<'a> Side<'a> {
                 .map_err(|_| format!("${{{text}}}: how many times?"))?;
             return Ok(unit.repeat(count).into_bytes());
         }
+        if let Some(value) = self.known.get(&text) {
+            return Ok(value.clone());
+        }
+        let value = self.ask(&text)?;
+        self.known.insert(text, value.clone());
+        Ok(value)
+    }
+
+    /// The value of a variable that the server knows.
+    fn ask(&mut self, text: &str) -> Result<Vec<u8>, String> {
         let of_client = |prefix: &str| text.strip_prefix(prefix).and_then(|name| name.chars().next());
         if text == "port" {
             Ok(self.server.port().to_string().into_bytes())
@@ -627,6 +680,25 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn choices_become_steps_that_share_their_rules() {
+        let dialogues = parse("== T\nSET ${a|b} ${x*3} ${1|2}\n  !any\nGET a\n").unwrap();
+        let said: Vec<String> = dialogues[0].steps.iter().map(told).collect();
+        let wanted = [
+            "A: SET a \"${x*3}\" 1",
+            "A: SET a \"${x*3}\" 2",
+            "A: SET b \"${x*3}\" 1",
+            "A: SET b \"${x*3}\" 2",
+            "A: GET a",
+        ];
+        assert_eq!(said, wanted);
+        let rules: Vec<&Rule> = dialogues[0].steps.iter().map(|step| &step.rule).collect();
+        assert_eq!(
+            rules,
+            [&Rule::Any, &Rule::Any, &Rule::Any, &Rule::Any, &Rule::Same]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! always the strictest that holds.
 
 use crate::reply::Reply;
+use crate::score;
 
 /// How the replies of the two servers to one command relate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,12 @@ pub enum Rule {
     Same,
     /// Equal as sets: the elements come in no order.
     Sorted,
+    /// Equal as sets of pairs: a flat list of names and values comes in no order, also within a cursor's reply.
+    Pairs,
+    /// The name of an encoding, where 7.2 has `listpack` for some of what was `quicklist` or `hashtable` in 7.0.
+    Encoding,
+    /// Equal, but doubles are printed as 7.2 does.
+    Scores,
     /// Equal but for integers, which may be this far apart.
     Near(i64),
     /// The same types and lengths of aggregates; contents may differ.
@@ -44,6 +51,14 @@ impl Rule {
             Rule::Match(pattern) => kind == Subject::Redis || wildcard(pattern, &subject.to_string()),
             Rule::Same => subject == oracle,
             Rule::Sorted => sorted(subject) == sorted(oracle),
+            Rule::Pairs => in_pairs(subject) == in_pairs(oracle),
+            Rule::Scores => {
+                subject == oracle || (kind == Subject::Shardis && *subject == score::as_7_2(oracle))
+            }
+            Rule::Encoding => {
+                let has_changed = [&b"quicklist"[..], b"hashtable"].contains(&oracle.bytes());
+                subject == oracle || (has_changed && subject.bytes() == b"listpack")
+            }
             Rule::Near(distance) => alike(subject, oracle, &|a, b| match (a, b) {
                 (Reply::Integer(a), Reply::Integer(b)) => a.abs_diff(*b) <= distance.unsigned_abs(),
                 _ => a == b,
@@ -61,6 +76,7 @@ impl Rule {
             Rule::Expect(text) => format!("{text}   (expected of shardis)"),
             Rule::Match(pattern) => format!("{pattern}   (pattern expected of shardis)"),
             Rule::Same | Rule::Any => oracle.to_string(),
+            Rule::Scores => score::as_7_2(oracle).to_string(),
             rule => format!("{oracle}   ({rule:?})"),
         }
     }
@@ -82,6 +98,23 @@ fn sorted(reply: &Reply) -> Reply {
             Reply::Map(pairs)
         }
         other => other,
+    }
+}
+
+/// The reply with its flat list made into pairs in order; that list is all of the reply, or stands after a cursor.
+fn in_pairs(reply: &Reply) -> Reply {
+    match reply {
+        Reply::Array(items) => match &items[..] {
+            [cursor @ Reply::Bulk(_), list @ Reply::Array(_)] => {
+                Reply::Array(vec![cursor.clone(), in_pairs(list)])
+            }
+            _ if items.iter().any(|item| matches!(item, Reply::Array(_))) => sorted(reply),
+            _ => {
+                let pairs = items.chunks(2).map(|pair| Reply::Array(pair.to_vec()));
+                sorted(&Reply::Array(pairs.collect()))
+            }
+        },
+        other => sorted(other),
     }
 }
 
@@ -146,6 +179,27 @@ mod tests {
             &ab,
             &Reply::Array(vec![bulk("a"), bulk("a")])
         ));
+    }
+
+    #[test]
+    fn pairs_may_change_places_but_not_partners() {
+        let list = |text: &str| Reply::Array(text.chars().map(|c| bulk(&c.to_string())).collect());
+        let scanned = |text| Reply::Array(vec![bulk("0"), list(text)]);
+        assert!(holds(&Rule::Pairs, &list("a1b2"), &list("b2a1")));
+        assert!(!holds(&Rule::Pairs, &list("a1b2"), &list("a2b1")));
+        assert!(holds(&Rule::Pairs, &scanned("a1b2"), &scanned("b2a1")));
+        assert!(!holds(&Rule::Pairs, &scanned("a1b2"), &scanned("a2b1")));
+        let nested = |a: &str, b: &str| Reply::Array(vec![list(a), list(b)]);
+        assert!(holds(&Rule::Pairs, &nested("a1", "b2"), &nested("b2", "a1")));
+        assert!(!holds(&Rule::Pairs, &nested("a1", "b2"), &nested("1a", "b2")));
+    }
+
+    #[test]
+    fn encodings_may_be_as_small_as_those_of_7_2() {
+        assert!(holds(&Rule::Encoding, &bulk("listpack"), &bulk("quicklist")));
+        assert!(holds(&Rule::Encoding, &bulk("intset"), &bulk("intset")));
+        assert!(!holds(&Rule::Encoding, &bulk("listpack"), &bulk("intset")));
+        assert!(!holds(&Rule::Encoding, &bulk("quicklist"), &bulk("listpack")));
     }
 
     #[test]

@@ -10,6 +10,13 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::diff::Rule;
 
+mod hashes;
+mod keys;
+mod lists;
+mod sets;
+mod sorted_sets;
+mod strings;
+
 /// One command of a random run.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -22,10 +29,25 @@ pub struct Command {
 }
 
 impl Command {
-    /// A SCAN is not compared reply by reply but followed to its end: cursors mean nothing to others.
+    /// SCAN and its kin are not compared reply by reply but followed to their end: cursors mean nothing to others.
     #[must_use]
     pub fn is_scan(&self) -> bool {
-        self.words.len() > 1 && self.words[0].eq_ignore_ascii_case(b"scan")
+        let is_of =
+            |name: &[u8], least| self.words.len() >= least && self.words[0].eq_ignore_ascii_case(name);
+        is_of(b"scan", 2) || is_of(b"hscan", 3) || is_of(b"sscan", 3) || is_of(b"zscan", 3)
+    }
+
+    /// True when equal servers reply to it alike, in the same order.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        matches!(self.rule, Rule::Same | Rule::Scores) && !self.is_scan()
+    }
+
+    /// Elements chosen at random are compared by what can be said of them.
+    #[must_use]
+    pub fn is_draw(&self) -> bool {
+        const NAMES: [&[u8]; 4] = [b"spop", b"srandmember", b"hrandfield", b"zrandmember"];
+        self.rule == Rule::Shape && NAMES.iter().any(|name| self.words[0].eq_ignore_ascii_case(name))
     }
 }
 
@@ -39,107 +61,36 @@ const DAMAGE_ONE_IN: u32 = 30;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reply {
     Same,
+    /// The same, but doubles are printed as 7.2 does.
+    Scores,
+    /// Likewise, and the command is never damaged: it could wait for ever.
+    Unharmed,
+    /// The same, in no order and with such doubles.
+    SortedScores,
     Sorted,
+    Pairs,
+    Encoding,
     Seconds,
     Milliseconds,
     Random,
+    /// Elements chosen at random.
+    Draw,
 }
 
-use Reply::{Milliseconds, Random, Same, Seconds, Sorted};
+use Reply::Same;
 
 /// Weight, reply, template. Words in capitals stand for themselves, words in small letters are blanks (see
 /// [`Generator::blank`]); `A|B` is a choice, an empty choice no word at all; `A~b` is two words; `b+` one to three.
-const TEMPLATES: &[(u32, Reply, &str)] = &[
-    (20, Same, "SET key value"),
-    (
-        20,
-        Same,
-        "SET key value |NX|XX |GET |EX~seconds|PX~milliseconds|KEEPTTL|EXAT~at|PXAT~at_ms",
-    ),
-    (
-        4,
-        Same,
-        "SET key value |NX|XX|GET|KEEPTTL |NX|XX|GET|KEEPTTL |EX~seconds|PX~milliseconds EX~seconds|",
-    ),
-    (20, Same, "GET key"),
-    (
-        6,
-        Same,
-        "GETEX key |PERSIST|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms",
-    ),
-    (3, Same, "GETDEL key"),
-    (4, Same, "GETSET key value"),
-    (4, Same, "SETNX key value"),
-    (3, Same, "SETEX key seconds value"),
-    (3, Same, "PSETEX key milliseconds value"),
-    (4, Same, "MSET pair+"),
-    (4, Same, "MSETNX pair+"),
-    (4, Same, "MGET key+"),
-    (10, Same, "APPEND key value"),
-    (4, Same, "STRLEN key"),
-    (8, Same, "SETRANGE key offset value"),
-    (8, Same, "GETRANGE|SUBSTR key index index"),
-    (8, Same, "INCR|DECR key"),
-    (8, Same, "INCRBY|DECRBY key integer"),
-    (10, Same, "INCRBYFLOAT key float"),
-    (5, Same, "LCS key key |LEN|IDX |WITHMATCHLEN |MINMATCHLEN~small"),
-    (8, Same, "SETBIT key bit 0|1|2"),
-    (6, Same, "GETBIT key bit"),
-    (
-        8,
-        Same,
-        "BITCOUNT present |index~index~BIT|index~index~BYTE|index~index",
-    ),
-    (
-        8,
-        Same,
-        "BITPOS present 0|1 |index|index~index|index~index~BIT|index~index~BYTE",
-    ),
-    (8, Same, "BITOP AND|OR|XOR|NOT key key+"),
-    (8, Same, "BITFIELD key operation+"),
-    (4, Same, "BITFIELD_RO key GET~encoding~place GET~encoding~place|"),
-    (6, Same, "DEL|UNLINK|EXISTS|TOUCH key+"),
-    (3, Same, "TYPE key"),
-    (4, Same, "RENAME|RENAMENX key key"),
-    (5, Same, "COPY key key |REPLACE |DB~database"),
-    (3, Same, "MOVE key database"),
-    (1, Same, "SWAPDB database database"),
-    (8, Same, "EXPIRE key seconds |NX|XX|GT|LT |NX|XX|GT|LT"),
-    (4, Same, "PEXPIRE key milliseconds |NX|XX|GT|LT"),
-    (4, Same, "EXPIREAT key at |NX|XX|GT|LT"),
-    (4, Same, "PEXPIREAT key at_ms |NX|XX|GT|LT"),
-    (4, Same, "PERSIST key"),
-    (5, Seconds, "TTL|EXPIRETIME key"),
-    (5, Milliseconds, "PTTL|PEXPIRETIME key"),
-    (4, Sorted, "KEYS pattern"),
-    (
-        4,
-        Sorted,
-        "SCAN 0 |MATCH~pattern |COUNT~small |TYPE~STRING|TYPE~list",
-    ),
-    (2, Random, "RANDOMKEY"),
-    (4, Same, "OBJECT ENCODING key"),
-    // Redis shares small integers: such keys count their sharing, and one key's use is that of all.
-    (1, Random, "OBJECT REFCOUNT key"),
-    (1, Random, "OBJECT IDLETIME key"),
-    (3, Same, "DBSIZE"),
-    (1, Same, "FLUSHDB |ASYNC|SYNC"),
-    (3, Same, "SELECT database"),
-    (6, Same, "WATCH key+"),
-    (2, Same, "UNWATCH"),
-    (6, Same, "MULTI"),
-    (6, Same, "EXEC"),
-    (1, Same, "DISCARD"),
-    (2, Same, "PING |value"),
-    (2, Same, "ECHO value"),
-    (1, Same, "COMMAND GETKEYS SET|MSET|BITOP|COPY|LCS|DEL word+"),
-    (
-        1,
-        Same,
-        "COMMAND GETKEYSANDFLAGS SET|MSET|BITOP|COPY|LCS|BITFIELD word+",
-    ),
-    (1, Same, "word word+"),
-    (1, Same, "CLIENT|CONFIG|OBJECT|COMMAND junk"),
+type Template = (u32, Reply, &'static str);
+
+/// The templates of all families.
+const FAMILIES: &[&[Template]] = &[
+    strings::TEMPLATES,
+    keys::TEMPLATES,
+    lists::TEMPLATES,
+    hashes::TEMPLATES,
+    sets::TEMPLATES,
+    sorted_sets::TEMPLATES,
 ];
 
 /// The keys: few, and one that stays absent most of the time.
@@ -153,11 +104,51 @@ const KEYS: &[&str] = &[
     "long-key-name-0123456789-0123456789",
     "",
     "k\x00\r\n",
+    "n1",
+    "n2",
+];
+
+/// The keys of each collection, found with another type only now and then.
+const LISTS: &[&str] = &["l1", "l2", "{a}l", "l4"];
+const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
+const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
+const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
+
+/// Sorted sets whose members all have the score 0.
+const EQUALS: &[&str] = &["e1", "e2"];
+
+/// One key in so many is of any type.
+const ANY_TYPE_ONE_IN: u32 = 14;
+
+/// Elements, fields and members: few, so that they meet.
+const MEMBERS: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "1",
+    "2",
+    "3",
+    "10",
+    "-7",
+    "007",
+    "",
+    "1.5",
+    "300",
+    "70000",
+    "m\x00m",
+    "a-member-of-forty-bytes-and-a-little-more-than-that",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
 ];
 
 /// A source of random commands.
 pub struct Generator {
     rng: StdRng,
+    templates: Vec<Template>,
     /// For each client: inside MULTI, as far as can be told from here.
     in_transaction: [bool; CLIENTS],
 }
@@ -168,6 +159,7 @@ impl Generator {
     pub fn new(seed: u64) -> Generator {
         Generator {
             rng: StdRng::seed_from_u64(seed),
+            templates: FAMILIES.concat(),
             in_transaction: [false; CLIENTS],
         }
     }
@@ -180,7 +172,7 @@ impl Generator {
             .split(' ')
             .flat_map(|choice| self.choose(choice))
             .collect();
-        if reply == Same && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
+        if matches!(reply, Same | Reply::Scores) && self.rng.random_ratio(1, DAMAGE_ONE_IN) {
             self.damage(&mut words);
         }
         if self.rng.random_ratio(1, 4) {
@@ -189,10 +181,14 @@ impl Generator {
         self.note_transaction(client, &words);
         let rule = match reply {
             Same => Rule::Same,
-            Sorted => Rule::Sorted,
-            Seconds => Rule::Near(5),
-            Milliseconds => Rule::Near(5000),
-            Random => Rule::Any,
+            Reply::Scores | Reply::SortedScores | Reply::Unharmed => Rule::Scores,
+            Reply::Sorted => Rule::Sorted,
+            Reply::Pairs => Rule::Pairs,
+            Reply::Encoding => Rule::Encoding,
+            Reply::Seconds => Rule::Near(5),
+            Reply::Milliseconds => Rule::Near(5000),
+            Reply::Random => Rule::Any,
+            Reply::Draw => Rule::Shape,
         };
         Command { client, words, rule }
     }
@@ -201,13 +197,14 @@ impl Generator {
     /// EXEC returns them; a transaction is ended more often than one is begun.
     fn template(&mut self, client: usize) -> (Reply, &'static str) {
         if self.in_transaction[client] && self.rng.random_ratio(1, 8) {
-            return (Same, "EXEC");
+            return (Reply::Scores, "EXEC");
         }
         loop {
-            let chosen = TEMPLATES
+            let chosen = self
+                .templates
                 .choose_weighted(&mut self.rng, |row| row.0)
                 .expect("weights are positive");
-            if chosen.1 == Same || !self.in_transaction[client] {
+            if matches!(chosen.1, Same | Reply::Scores | Reply::Unharmed) || !self.in_transaction[client] {
                 return (chosen.1, chosen.2);
             }
         }
@@ -245,6 +242,8 @@ impl Generator {
         }
         match word {
             "pair" => vec![self.blank("key"), self.blank("value")],
+            "field" => vec![self.blank("member"), self.blank("content")],
+            "scored" => vec![self.blank("score"), self.blank("member")],
             "operation" => match self.rng.random_range(0..7) {
                 0..=2 => vec![b"GET".to_vec(), self.blank("encoding"), self.blank("place")],
                 3 => vec![
@@ -276,7 +275,55 @@ impl Generator {
     /// The bytes for one blank.
     fn blank(&mut self, name: &str) -> Vec<u8> {
         let text = match name {
-            "key" => self.pick(KEYS).to_owned(),
+            "key" => self.key(KEYS),
+            "list" => self.key(LISTS),
+            "hash" => self.key(HASHES),
+            "set" => self.key(SETS),
+            "zset" => self.key(SORTED_SETS),
+            "equals" => self.pick(EQUALS).to_owned(),
+            "any" => self.any_key(),
+            "member" => self.pick(MEMBERS).to_owned(),
+            "number" => self.rng.random_range(-20..20).to_string(),
+            "content" => match self.rng.random_range(0..4) {
+                0 => return self.value(),
+                1 => self.float(),
+                _ => self.pick(MEMBERS).to_owned(),
+            },
+            "score" => self
+                .pick(&[
+                    "0", "-0", "1", "2", "3", "-1", "1.5", "-2.25", "1e10", "0.1", "0.2", "3.0", "inf",
+                    "-inf", "nan", "x", "", "1e17", "-3",
+                ])
+                .to_owned(),
+            "bound" => self
+                .pick(&[
+                    "-inf", "+inf", "0", "(0", "1", "(1", "2", "(2.5", "-3", "1.5", "(1.5", "1e10", "x", "(",
+                    "nan",
+                ])
+                .to_owned(),
+            "lex" => self
+                .pick(&[
+                    "-", "+", "-", "+", "[a", "(a", "[c", "(d", "[1", "(3", "[", "(", "a", "",
+                ])
+                .to_owned(),
+            "count" => self
+                .pick(&["0", "1", "2", "3", "5", "100", "-1", "x", "9223372036854775807"])
+                .to_owned(),
+            "draws" => self
+                .pick(&[
+                    "0",
+                    "1",
+                    "2",
+                    "5",
+                    "100",
+                    "-1",
+                    "-3",
+                    "-20",
+                    "x",
+                    "9223372036854775807",
+                    "-9223372036854775808",
+                ])
+                .to_owned(),
             "present" => self.pick(&KEYS[..4]).to_owned(),
             "value" => return self.value(),
             "integer" => self.integer(),
@@ -330,6 +377,23 @@ impl Generator {
             capitals => capitals.to_owned(),
         };
         text.into_bytes()
+    }
+
+    /// One of the keys of a type, or now and then of any type.
+    fn key(&mut self, keys: &[&str]) -> String {
+        if self.rng.random_ratio(1, ANY_TYPE_ONE_IN) {
+            self.any_key()
+        } else {
+            self.pick(keys).to_owned()
+        }
+    }
+
+    /// A key of any type.
+    fn any_key(&mut self) -> String {
+        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS]
+            .choose(&mut self.rng)
+            .copied();
+        self.pick(pool.unwrap_or(KEYS)).to_owned()
     }
 
     /// A string value: numbers often, so that arithmetic has something to work on.
@@ -445,6 +509,10 @@ impl Generator {
         if RISKY.iter().any(|name| words[0].eq_ignore_ascii_case(name)) || words[0].is_empty() {
             words[0] = b"EXISTS".to_vec();
         }
+        // The table of commands comes in no order.
+        if words.len() == 1 && words[0].eq_ignore_ascii_case(b"command") {
+            words.push(b"COUNT".to_vec());
+        }
     }
 }
 
@@ -454,7 +522,7 @@ mod tests {
 
     fn some(seed: u64) -> Vec<Command> {
         let mut generator = Generator::new(seed);
-        (0..5000).map(|_| generator.command()).collect()
+        (0..10_000).map(|_| generator.command()).collect()
     }
 
     #[test]
@@ -472,7 +540,7 @@ mod tests {
     #[test]
     fn every_template_comes_up_and_no_blank_is_left() {
         let commands = some(7);
-        for (_, _, template) in TEMPLATES {
+        for (_, _, template) in FAMILIES.concat() {
             let names: Vec<&str> = template
                 .split(' ')
                 .next()
@@ -498,6 +566,15 @@ mod tests {
             b"encoding",
             b"place",
             b"present",
+            b"list",
+            b"hash",
+            b"zset",
+            b"any",
+            b"member",
+            b"field",
+            b"scored",
+            b"score",
+            b"draws",
         ];
         assert!(
             commands

@@ -3,7 +3,7 @@
 //!
 //! * [`process`] starts and stops programs; [`node`] and [`redis`] know which ones.
 //! * [`client`] speaks to them and [`reply`] is what comes back, as it was on the wire.
-//! * [`diff`] compares two replies under a rule; [`dialogue`] reads and runs the files of `cases/`;
+//! * [`diff`] compares two replies under a rule ([`score`] knows how doubles were printed); [`dialogue`] reads and runs the files of `cases/`;
 //!   [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw and judges it.
 //!
 //! Nothing here uses code of the server: an oracle that shares the defendant's parser proves little. Every wait
@@ -25,4 +25,5 @@ pub mod node;
 pub mod process;
 pub mod redis;
 pub mod reply;
+pub mod score;
 pub mod slot;

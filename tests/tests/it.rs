@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod blocking;
     mod commands;
     mod debug_command;
     mod dialogues;

@@ -13,7 +13,7 @@ use super::options::Options;
 use super::placement::{Cores, Placement};
 use super::procfs;
 use super::report::{Report, Target};
-use super::rows::{CLIENTS, CPU, Fill, HOT_KEY, HotRow, Row, SHARDS};
+use super::rows::{CLIENTS, CPU, Fill, HOT_KEY, HotRow, Refill, Row, SHARDS};
 use super::server::{Program, Server};
 use super::template::Template;
 
@@ -118,19 +118,19 @@ fn compare_rows(
     options: &Options,
     report: &mut Report<impl Write>,
 ) -> Result<()> {
-    let mut running: Option<(Fill, [Side; 2])> = None;
+    let mut running: Option<(&[Fill], [Side; 2])> = None;
     for row in rows.iter().filter(|row| options.wants(row.name)) {
         // The servers of a row that failed are dropped with it: nobody knows what state they are in.
-        let reusable = running.take_if(|(fill, _)| *fill == row.fill);
+        let reusable = running.take_if(|(fills, _)| *fills == row.fills);
         running = None;
         let sides = match reusable {
             Some((_, sides)) => Ok(sides),
-            None => start_both(programs, placement, row.fill),
+            None => start_both(programs, placement, row.fills),
         };
         match sides.and_then(|mut sides| Ok((compare(row, &mut sides, options)?, sides))) {
             Ok((samples, sides)) => {
                 print(row, &samples, report)?;
-                running = Some((row.fill, sides));
+                running = Some((row.fills, sides));
             }
             Err(error) => report.failure(row.name, &error)?,
         }
@@ -138,11 +138,11 @@ fn compare_rows(
     Ok(())
 }
 
-fn start_both(programs: &[Program; 2], placement: Placement, fill: Fill) -> Result<[Side; 2]> {
+fn start_both(programs: &[Program; 2], placement: Placement, fills: &[Fill]) -> Result<[Side; 2]> {
     let [first, second] = programs;
     Ok([
-        Side::start(first, placement, fill)?,
-        Side::start(second, placement, fill)?,
+        Side::start(first, placement, fills)?,
+        Side::start(second, placement, fills)?,
     ])
 }
 
@@ -153,7 +153,7 @@ fn compare(row: &Row, sides: &mut [Side; 2], options: &Options) -> Result<[Vec<S
     for round in 0..options.rounds {
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for index in order {
-            samples[index].push(sides[index].measure(&mut work, options.time)?);
+            samples[index].push(sides[index].measure(&mut work, options.time, row.refill)?);
         }
     }
     Ok(samples)
@@ -195,7 +195,7 @@ fn print(row: &Row, [first, second]: &[Vec<Sample>; 2], report: &mut Report<impl
 
 /// The median of the busiest thread's share, and the shares of all threads in the last round.
 fn busiest_shares(row: &HotRow, program: &Program, options: &Options) -> Result<(f64, String)> {
-    let mut side = Side::start(program, Placement::Free, row.fill)?;
+    let mut side = Side::start(program, Placement::Free, row.fills)?;
     let mut work = Template::random(row.command, row.pipeline).map_err(Error::other)?;
     let mut busiest = Vec::new();
     let mut note = String::new();
@@ -228,18 +228,35 @@ fn busiest_shares(row: &HotRow, program: &Program, options: &Options) -> Result<
 }
 
 impl Side {
-    fn start(program: &Program, placement: Placement, fill: Fill) -> Result<Self> {
+    fn start(program: &Program, placement: Placement, fills: &[Fill]) -> Result<Self> {
         let server = program.start(placement, &[])?;
-        let mut generator = Generator::connect(server.address(), CLIENTS, None)?;
-        let mut commands = Template::counting(fill.command, FILL_PIPELINE).map_err(Error::other)?;
-        generator.run(&mut commands, Limit::requests(fill.count))?;
-        Ok(Self { server, generator })
+        let generator = Generator::connect(server.address(), CLIENTS, None)?;
+        let mut side = Self { server, generator };
+        for fill in fills {
+            side.fill(*fill)?;
+        }
+        Ok(side)
     }
 
-    fn measure(&mut self, work: &mut Template, time: Duration) -> Result<Sample> {
-        self.generator.run(work, Limit::time(WARM_UP.min(time)))?;
+    fn fill(&mut self, fill: Fill) -> Result<()> {
+        let mut commands = Template::counting(fill.command, FILL_PIPELINE).map_err(Error::other)?;
+        self.generator.run(&mut commands, Limit::requests(fill.count))?;
+        Ok(())
+    }
+
+    fn measure(&mut self, work: &mut Template, time: Duration, refill: Option<Refill>) -> Result<Sample> {
+        let mut requests = u64::MAX;
+        if let Some(refill) = refill {
+            self.fill(refill.fill)?;
+            requests = refill.lasts;
+        }
+        let warm_up = Limit {
+            requests: requests / 10,
+            time: WARM_UP.min(time),
+        };
+        requests -= self.generator.run(work, warm_up)?.requests;
         let before = [self.server.cpu()?, procfs::cpu(std::process::id())?];
-        let run = self.generator.run(work, Limit::time(time))?;
+        let run = self.generator.run(work, Limit { requests, time })?;
         let after = [self.server.cpu()?, procfs::cpu(std::process::id())?];
         let operations = run.requests as f64;
         let us_per_operation = |side: usize| (after[side] - before[side]).as_secs_f64() * 1e6 / operations;

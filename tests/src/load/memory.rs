@@ -1,4 +1,4 @@
-//! What keys and idle connections cost in resident memory, and what an idle server costs in CPU.
+//! What keys, elements of collections and connections cost in resident memory, and what an idle server costs in CPU.
 
 use std::io::{Error, ErrorKind, Result, Write};
 use std::thread::sleep;
@@ -10,7 +10,7 @@ use super::now;
 use super::options::Options;
 use super::placement::{Cores, Placement};
 use super::report::{Report, Target};
-use super::rows::CLIENTS;
+use super::rows::{CLIENTS, COLLECTION_BYTES, Fill};
 use super::server::{Program, Server};
 use super::template::Template;
 
@@ -45,7 +45,18 @@ pub(crate) fn memory(
             bytes_per_key(program, placement, *count)
         })?;
     }
-    idle_connection_rows(options, report, pair, placement)?;
+    for kind in COLLECTION_BYTES {
+        row(
+            options,
+            report,
+            kind.name,
+            Target::Value(kind.at_most),
+            pair,
+            |program| bytes_of(program, placement, kind.fill).map(|bytes| bytes / kind.elements as f64),
+        )?;
+    }
+    connection_rows(options, report, pair, placement, &IDLE)?;
+    connection_rows(options, report, pair, placement, &BLOCKED)?;
     row(
         options,
         report,
@@ -77,39 +88,74 @@ fn row(
     }
 }
 
+/// Ten thousand connections in one state, and what they may cost.
+struct Connections {
+    bytes_row: &'static str,
+    bytes_at_most: Target,
+    cpu_row: &'static str,
+    cpu_at_most: Target,
+    /// Opens the connection of this number and brings it into that state.
+    open: fn(&Server, usize) -> Result<Client>,
+}
+
+const IDLE: Connections = Connections {
+    bytes_row: "10k idle clients, bytes each",
+    bytes_at_most: Target::Value(4096.0),
+    cpu_row: "10k idle clients, CPU %",
+    cpu_at_most: Target::None,
+    open: open_idle,
+};
+const BLOCKED: Connections = Connections {
+    bytes_row: "10k blocked clients, bytes",
+    bytes_at_most: Target::None,
+    cpu_row: "10k blocked clients, CPU %",
+    cpu_at_most: Target::Value(1.0),
+    open: open_blocked,
+};
+
 /// Both rows of one measurement.
-fn idle_connection_rows(
+fn connection_rows(
     options: &Options,
     report: &mut Report<impl Write>,
     [first, second]: &[Program; 2],
     placement: Placement,
+    kind: &Connections,
 ) -> Result<()> {
-    const BYTES: &str = "10k idle clients, bytes each";
-    const CPU: &str = "10k idle clients, CPU %";
-    if !options.wants(BYTES) && !options.wants(CPU) {
+    if !options.wants(kind.bytes_row) && !options.wants(kind.cpu_row) {
         return Ok(());
     }
-    let measured = idle_connections(first, placement)
-        .and_then(|reference| Ok((reference, idle_connections(second, placement)?)));
+    let measured = cost_of_connections(first, placement, kind)
+        .and_then(|reference| Ok((reference, cost_of_connections(second, placement, kind)?)));
     match measured {
         Ok((reference, ours)) => {
-            report.line(BYTES, Some(reference.0), ours.0, Target::Value(4096.0), "")?;
-            report.line(CPU, Some(reference.1), ours.1, Target::None, "")
+            report.line(kind.bytes_row, Some(reference.0), ours.0, kind.bytes_at_most, "")?;
+            report.line(kind.cpu_row, Some(reference.1), ours.1, kind.cpu_at_most, "")
         }
-        Err(error) => report.failure(BYTES, &error),
+        Err(error) => report.failure(kind.bytes_row, &error),
     }
 }
 
-/// Fills a new server with `count` keys of 16 bytes with values of 32, and returns what each has added.
+/// What each of `count` keys of 16 bytes with values of 32 adds to a new server.
 fn bytes_per_key(program: &Program, placement: Placement, count: u64) -> Result<f64> {
     let server = program.start(placement, &[])?;
-    let mut generator = Generator::connect(server.address(), CLIENTS, None)?;
-    let empty = settled_bytes(&server)?;
-    let mut commands = Template::counting(&format!("SET key:{{rand:{count}}} {{value:32}}"), FILL_PIPELINE)
-        .map_err(Error::other)?;
-    generator.run(&mut commands, Limit::requests(count))?;
+    let bytes = fill_and_weigh(&server, &format!("SET key:{{rand:{count}}} {{value:32}}"), count)?;
     check_key_count(&server, count)?;
-    Ok(settled_bytes(&server)?.saturating_sub(empty) as f64 / count as f64)
+    Ok(bytes / count as f64)
+}
+
+/// What a fill adds to a new server, in bytes.
+fn bytes_of(program: &Program, placement: Placement, fill: Fill) -> Result<f64> {
+    let server = program.start(placement, &[])?;
+    fill_and_weigh(&server, fill.command, fill.count)
+}
+
+/// Sends `count` times `command` and returns the bytes of resident memory that this has added.
+fn fill_and_weigh(server: &Server, command: &str, count: u64) -> Result<f64> {
+    let mut generator = Generator::connect(server.address(), CLIENTS, None)?;
+    let empty = settled_bytes(server)?;
+    let mut commands = Template::counting(command, FILL_PIPELINE).map_err(Error::other)?;
+    generator.run(&mut commands, Limit::requests(count))?;
+    Ok(settled_bytes(server)?.saturating_sub(empty) as f64)
 }
 
 /// Fails unless the server says that it holds `count` keys.
@@ -124,13 +170,13 @@ pub(crate) fn check_key_count(server: &Server, count: u64) -> Result<()> {
     ))
 }
 
-/// Bytes of memory and percent of a core that idle connections cost: the first each, the second together.
-fn idle_connections(program: &Program, placement: Placement) -> Result<(f64, f64)> {
+/// Bytes of memory and percent of a core that such connections cost: the first each, the second together.
+fn cost_of_connections(program: &Program, placement: Placement, kind: &Connections) -> Result<(f64, f64)> {
     let server = program.start(placement, &["--maxclients", MAXCLIENTS])?;
     let before = settled_bytes(&server)?;
     let connections = (0..IDLE_CONNECTIONS)
         .map(|index| {
-            open_idle(&server).map_err(|error| {
+            (kind.open)(&server, index).map_err(|error| {
                 Error::new(
                     error.kind(),
                     format!("connection {index}: {error} (`ulimit -Hn` must allow {MAXCLIENTS} and some)"),
@@ -146,9 +192,16 @@ fn idle_connections(program: &Program, placement: Placement) -> Result<(f64, f64
 }
 
 /// A connection that has been used once, as an application's have.
-fn open_idle(server: &Server) -> Result<Client> {
+fn open_idle(server: &Server, _: usize) -> Result<Client> {
     let mut client = server.client()?;
     client.call("PING")?;
+    Ok(client)
+}
+
+/// A connection that waits for an element of a list of its own, or of one that all wait for.
+fn open_blocked(server: &Server, index: usize) -> Result<Client> {
+    let mut client = open_idle(server, index)?;
+    client.send(&format!("BLPOP queue:{index} queue 0"))?;
     Ok(client)
 }
 

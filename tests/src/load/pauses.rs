@@ -1,4 +1,5 @@
-//! The longest wait of one client while the keyspace grows to ten million keys and while it is thrown away.
+//! The longest wait of one client while the keyspace grows to ten million keys and while it is thrown away, and while a
+//! set of ten million members is.
 //!
 //! A virtual machine has pauses of its own, so the same probe first runs against an idle server: what it shows there is
 //! the floor under the other figures, and each figure is the median of the maxima of several repetitions.
@@ -34,10 +35,50 @@ struct Maxima {
     /// The longest command by the server's own account, if it keeps one.
     slowest_command: Option<Duration>,
     freeing: Duration,
+    /// As `freeing`, when what is freed has expired instead.
+    expiring: Option<Duration>,
 }
 
 /// Which of the maxima a row shows.
 type Figure = fn(&Maxima) -> Option<Duration>;
+
+/// A row of the report: name, target, figure.
+type FigureRow = (&'static str, Target, Figure);
+
+const KEYSPACE: &[FigureRow] = &[
+    ("GET from an idle server", Target::None, |maxima| {
+        Some(maxima.idle)
+    }),
+    ("SET while filling", Target::Value(PAUSE_MS_MAX), |maxima| {
+        Some(maxima.filling)
+    }),
+    ("slowest command, filling", Target::None, |maxima| {
+        maxima.slowest_command
+    }),
+    (
+        "GET after FLUSHALL ASYNC",
+        Target::Value(PAUSE_MS_MAX),
+        |maxima| Some(maxima.freeing),
+    ),
+];
+
+const SET: &[FigureRow] = &[
+    (
+        "SADD to one set, filling",
+        Target::Value(PAUSE_MS_MAX),
+        |maxima| Some(maxima.filling),
+    ),
+    (
+        "GET after UNLINK of the set",
+        Target::Value(PAUSE_MS_MAX),
+        |maxima| Some(maxima.freeing),
+    ),
+    (
+        "GET after expiry of the set",
+        Target::Value(PAUSE_MS_MAX),
+        |maxima| maxima.expiring,
+    ),
+];
 
 /// The section.
 pub(crate) fn pauses(
@@ -46,23 +87,31 @@ pub(crate) fn pauses(
     pair: &[Program; 2],
     report: &mut Report<impl Write>,
 ) -> Result<()> {
-    const ROWS: [(&str, Target, Figure); 4] = [
-        ("GET from an idle server", Target::None, |maxima| {
-            Some(maxima.idle)
-        }),
-        ("SET while filling", Target::Value(PAUSE_MS_MAX), |maxima| {
-            Some(maxima.filling)
-        }),
-        ("slowest command, filling", Target::None, |maxima| {
-            maxima.slowest_command
-        }),
-        (
-            "GET after FLUSHALL ASYNC",
-            Target::Value(PAUSE_MS_MAX),
-            |maxima| Some(maxima.freeing),
-        ),
-    ];
-    if !ROWS.iter().any(|(name, ..)| options.wants(name)) {
+    let placement = cores.pinned();
+    cores.place_load(placement)?;
+    lives(options, "keys", KEYSPACE, pair, report, |program, count| {
+        life_of_a_keyspace(program, placement, count)
+    })?;
+    lives(
+        options,
+        "members of a set",
+        SET,
+        pair,
+        report,
+        |program, count| life_of_a_set(program, placement, count),
+    )
+}
+
+/// Lets both servers live through the same several times, and reports the medians of the maxima.
+fn lives(
+    options: &Options,
+    what: &str,
+    rows: &[FigureRow],
+    pair: &[Program; 2],
+    report: &mut Report<impl Write>,
+    life: impl Fn(&Program, u64) -> Result<Maxima>,
+) -> Result<()> {
+    if !rows.iter().any(|(name, ..)| options.wants(name)) {
         return Ok(());
     }
     let (count, repetitions) = if options.quick {
@@ -70,11 +119,9 @@ pub(crate) fn pauses(
     } else {
         (10_000_000, REPETITIONS)
     };
-    let placement = cores.pinned();
-    cores.place_load(placement)?;
     report.heading(
         &format!(
-            "Longest wait, {} M keys, 1 shard, median of {repetitions}",
+            "Longest wait, {} M {what}, 1 shard, median of {repetitions}",
             count / 1_000_000
         ),
         "redis ms",
@@ -83,7 +130,7 @@ pub(crate) fn pauses(
     let mut maxima = [Vec::new(), Vec::new()];
     for _ in 0..repetitions {
         for (program, maxima) in pair.iter().zip(&mut maxima) {
-            match one_life(program, placement, count) {
+            match life(program, count) {
                 Ok(found) => {
                     // A life takes half a minute or more: show what it found before the medians are known.
                     report.say(&format!("  {:<8} {found:.1?}", program.name()))?;
@@ -93,7 +140,7 @@ pub(crate) fn pauses(
             }
         }
     }
-    for (name, target, figure) in ROWS.iter().filter(|(name, ..)| options.wants(name)) {
+    for (name, target, figure) in rows.iter().filter(|(name, ..)| options.wants(name)) {
         let [first, second] = maxima.each_ref().map(|maxima| milliseconds(maxima, *figure));
         if first.is_empty() || second.is_empty() {
             report.say(&format!("{name:<28} not reported by both"))?;
@@ -113,7 +160,7 @@ fn milliseconds(maxima: &[Maxima], figure: Figure) -> Vec<f64> {
 }
 
 /// Starts a server, fills it, empties it; all the while a probe waits for replies.
-fn one_life(program: &Program, placement: Placement, count: u64) -> Result<Maxima> {
+fn life_of_a_keyspace(program: &Program, placement: Placement, count: u64) -> Result<Maxima> {
     let server = program.start(
         placement,
         &["--slowlog-log-slower-than", "200", "--slowlog-max-len", "4096"],
@@ -146,6 +193,42 @@ fn one_life(program: &Program, placement: Placement, count: u64) -> Result<Maxim
         filling,
         slowest_command,
         freeing,
+        expiring: None,
+    })
+}
+
+/// Starts a server, fills a set and unlinks it, fills it again and lets it expire; all the while a probe waits for
+/// replies.
+fn life_of_a_set(program: &Program, placement: Placement, count: u64) -> Result<Maxima> {
+    let server = program.start(placement, &[])?;
+    let add = format!("SADD set element:{{rand:{count}}}");
+    let mut client = server.client()?;
+    client.call("SET key:1 value")?;
+    let get = Template::random("GET key:1", 1).map_err(Error::other)?;
+    let mut probe = Generator::connect(server.address(), 0, Some(get))?;
+    let idle = probe.run_probe(IDLE_TIME)?;
+
+    let probing_add = Template::random(&add, 1).map_err(Error::other)?;
+    let mut filler = Generator::connect(server.address(), FILL_CLIENTS, Some(probing_add))?;
+    let mut fill = || {
+        let mut adds = Template::counting(&add, FILL_PIPELINE).map_err(Error::other)?;
+        Ok::<_, Error>(filler.run(&mut adds, Limit::requests(count))?.longest)
+    };
+    let filling = fill()?;
+    client.send("UNLINK set")?;
+    let freeing = probe_while_freeing(&server, &mut probe)?;
+    client.receive()?;
+    fill()?;
+    client.send("PEXPIRE set 300")?;
+    let expiring = probe_while_freeing(&server, &mut probe)?;
+    client.receive()?;
+    check_key_count(&server, 1)?;
+    Ok(Maxima {
+        idle,
+        filling,
+        slowest_command: None,
+        freeing,
+        expiring: Some(expiring),
     })
 }
 

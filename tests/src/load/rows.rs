@@ -15,13 +15,22 @@ pub(crate) struct Fill {
     pub(crate) command: &'static str,
 }
 
+/// What a row uses up, and is given back before each measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refill {
+    pub(crate) fill: Fill,
+    /// Requests that find something after it.
+    pub(crate) lasts: u64,
+}
+
 /// One command at one depth of pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) command: &'static str,
     pub(crate) pipeline: usize,
-    pub(crate) fill: Fill,
+    pub(crate) fills: &'static [Fill],
+    pub(crate) refill: Option<Refill>,
     /// The target: CPU per operation, at most so many times that of the reference.
     pub(crate) at_most: f64,
 }
@@ -32,23 +41,35 @@ pub(crate) struct HotRow {
     pub(crate) name: &'static str,
     pub(crate) command: &'static str,
     pub(crate) pipeline: usize,
-    pub(crate) fill: Fill,
+    pub(crate) fills: &'static [Fill],
     pub(crate) shards: usize,
     /// The target: the busiest thread's part of the CPU time of the process.
     pub(crate) share_at_most: f64,
 }
 
-const STRINGS: Fill = Fill {
-    count: 1_000_000,
-    command: "SET {key} {value:64}",
+const STRINGS: &[Fill] = &[fill(1_000_000, "SET {key} {value:64}")];
+const COUNTERS: &[Fill] = &[fill(1_000_000, "SET counter:{rand:1000000} 1")];
+const LARGE: &[Fill] = &[fill(10_000, "SET large:{rand:10000} {value:16384}")];
+
+/// Collections that a row fills itself, with elements like those of `redis-benchmark -r 1000000`.
+const NEW: &[Fill] = &[];
+const LONG_LIST: &[Fill] = &[fill(10_000, "RPUSH list {value:3}")];
+const LARGE_SORTED_SET: &[Fill] = &[fill(1_000_000, "ZADD zset {rand:1000000} element:{rand:1000000}")];
+/// Two sets of 10,000, half of each in both.
+const TWO_SETS: &[Fill] = &[
+    fill(10_000, "SADD set:1 element:{rand:10000}"),
+    fill(5_000, "SADD set:2 element:{rand:5000}"),
+    fill(5_000, "SADD set:2 other:{rand:5000}"),
+];
+
+/// A million elements to be popped.
+const TO_POP: Refill = Refill {
+    fill: fill(10_000, "RPUSH queue [ {value:3} ]*100"),
+    lasts: 1_000_000,
 };
-const COUNTERS: Fill = Fill {
-    count: 1_000_000,
-    command: "SET counter:{rand:1000000} 1",
-};
-const LARGE: Fill = Fill {
-    count: 10_000,
-    command: "SET large:{rand:10000} {value:16384}",
+const TO_DRAW: Refill = Refill {
+    fill: fill(1_000_000, "SADD hat element:{rand:1000000}"),
+    lasts: 1_000_000,
 };
 
 const GET: &str = "GET {key}";
@@ -68,6 +89,17 @@ pub(crate) const CPU: &[Row] = &[
     row("INCR -P 16", "INCR counter:{rand:1000000}", 16, COUNTERS, 0.45),
     row("GET 16 KiB -P 1", "GET large:{rand:10000}", 1, LARGE, 0.90),
     row("SET 16 KiB -P 1", "SET large:{rand:10000} {value:16384}", 1, LARGE, 0.90),
+    row("LPUSH -P 16", "LPUSH stack {value:3}", 16, NEW, 0.53),
+    using_up(TO_POP, row("LPOP -P 16", "LPOP queue", 16, NEW, 0.53)),
+    row("SADD -P 16", "SADD set element:{rand:1000000}", 16, NEW, 0.53),
+    using_up(TO_DRAW, row("SPOP -P 16", "SPOP hat", 16, NEW, 0.53)),
+    row("HSET -P 16", "HSET hash element:{rand:1000000} {value:3}", 16, NEW, 0.57),
+    row("ZADD -P 16", "ZADD zset {rand:1000000} element:{rand:1000000}", 16, NEW, 0.48),
+    row("LRANGE of 100 -P 16", "LRANGE list 0 99", 16, LONG_LIST, 0.80),
+    row("LRANGE of 600 -P 16", "LRANGE list 0 599", 16, LONG_LIST, 0.70),
+    row("ZRANGE of 100 in 1 M -P 16", "ZRANGE zset {rand:999900} +inf BYSCORE LIMIT 0 100", 16, LARGE_SORTED_SET, 0.70),
+    row("ZRANK in 1 M -P 16", "ZRANK zset element:{rand:1000000}", 16, LARGE_SORTED_SET, 0.70),
+    row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
 ];
 
 /// Two shards against one.
@@ -84,13 +116,64 @@ pub(crate) const HOT_KEY: &[HotRow] = &[
     hot("GET hot key -P 16, 6 shards", HOT, 16, 6, 0.25),
 ];
 
-const fn row(name: &'static str, command: &'static str, pipeline: usize, fill: Fill, at_most: f64) -> Row {
+/// Eight elements in each of a hundred thousand keys, and a million in one: the command that adds them, how often, how
+/// many elements that makes, and the bytes that each may take with all that belongs to it.
+#[rustfmt::skip] // A row is a line, however long.
+pub(crate) const COLLECTION_BYTES: &[BytesRow] = &[
+    bytes("100 k hashes of 8, bytes each", fill(100_000, "HSET hash:{rand:100000} field-000001 value-0000000001 field-000002 value-0000000002 field-000003 value-0000000003 field-000004 value-0000000004 field-000005 value-0000000005 field-000006 value-0000000006 field-000007 value-0000000007 field-000008 value-0000000008"), 800_000, 46.0),
+    bytes("100 k zsets of 8, bytes each", fill(100_000, "ZADD zset:{rand:100000} 1 element-0001 2 element-0002 3 element-0003 4 element-0004 5 element-0005 6 element-0006 7 element-0007 8 element-0008"), 800_000, 26.0),
+    bytes("100 k sets of 8, bytes each", fill(100_000, "SADD set:{rand:100000} element-0001 element-0002 element-0003 element-0004 element-0005 element-0006 element-0007 element-0008"), 800_000, 23.0),
+    bytes("100 k lists of 8, bytes each", fill(100_000, "RPUSH list:{rand:100000} element-0001 element-0002 element-0003 element-0004 element-0005 element-0006 element-0007 element-0008"), 800_000, 26.0),
+    bytes("hash of 1 M, bytes each", fill(1_000_000, "HSET hash {key} {value:16}"), 1_000_000, 60.0),
+    bytes("zset of 1 M, bytes each", fill(1_000_000, "ZADD zset {rand:1000000} {key}"), 1_000_000, 73.0),
+    bytes("set of 1 M, bytes each", fill(1_000_000, "SADD set {key}"), 1_000_000, 38.0),
+    bytes("list of 1 M, bytes each", fill(1_000_000, "RPUSH list {key}"), 1_000_000, 19.0),
+];
+
+/// Memory of collections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BytesRow {
+    pub(crate) name: &'static str,
+    pub(crate) fill: Fill,
+    pub(crate) elements: u64,
+    /// The target: bytes of resident memory for each element.
+    pub(crate) at_most: f64,
+}
+
+const fn bytes(name: &'static str, fill: Fill, elements: u64, at_most: f64) -> BytesRow {
+    BytesRow {
+        name,
+        fill,
+        elements,
+        at_most,
+    }
+}
+
+const fn fill(count: u64, command: &'static str) -> Fill {
+    Fill { count, command }
+}
+
+const fn row(
+    name: &'static str,
+    command: &'static str,
+    pipeline: usize,
+    fills: &'static [Fill],
+    at_most: f64,
+) -> Row {
     Row {
         name,
         command,
         pipeline,
-        fill,
+        fills,
+        refill: None,
         at_most,
+    }
+}
+
+const fn using_up(refill: Refill, row: Row) -> Row {
+    Row {
+        refill: Some(refill),
+        ..row
     }
 }
 
@@ -105,7 +188,7 @@ const fn hot(
         name,
         command,
         pipeline,
-        fill: STRINGS,
+        fills: STRINGS,
         shards,
         share_at_most,
     }
@@ -123,18 +206,26 @@ mod tests {
         let rows: Vec<_> = CPU.iter().chain(SHARDS).collect();
         for row in &rows {
             assert!(Template::random(row.command, row.pipeline).is_ok(), "{row:?}");
-            assert!(Template::counting(row.fill.command, 1).is_ok(), "{row:?}");
+            let refill = row.refill.map(|refill| refill.fill);
+            for fill in row.fills.iter().chain(&refill) {
+                assert!(Template::counting(fill.command, 1).is_ok(), "{row:?}");
+            }
             assert!(row.at_most > 0.0, "{row:?}");
         }
         for row in HOT_KEY {
             assert!(Template::random(row.command, row.pipeline).is_ok(), "{row:?}");
             assert!(row.share_at_most < 1.0 && row.shards > 1, "{row:?}");
         }
+        for row in COLLECTION_BYTES {
+            assert!(Template::counting(row.fill.command, 1).is_ok(), "{row:?}");
+            assert!(row.elements % row.fill.count == 0, "{row:?}");
+        }
         let names = CPU
             .iter()
             .chain(SHARDS)
             .map(|row| row.name)
-            .chain(HOT_KEY.iter().map(|row| row.name));
+            .chain(HOT_KEY.iter().map(|row| row.name))
+            .chain(COLLECTION_BYTES.iter().map(|row| row.name));
         assert_eq!(names.clone().collect::<HashSet<_>>().len(), names.count());
     }
 }

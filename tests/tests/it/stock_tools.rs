@@ -212,6 +212,10 @@ fn benchmark(server: &Process, options: &[&str]) -> Vec<(String, f64)> {
 
 const TESTS: &str = "ping_inline,ping_mbulk,set,get,incr,mset";
 
+/// Its tests of collections; `lrange` is four sizes, after a push that fills the list.
+const COLLECTIONS: &str = "lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange";
+const COLLECTION_ROWS: usize = 14;
+
 #[test]
 fn benchmark_in_all_its_forms() {
     both(|server, client| {
@@ -252,5 +256,47 @@ fn benchmark_in_all_its_forms() {
             &["-q"],
         );
         assert_eq!(quiet.matches("requests per second").count(), 6, "{quiet}");
+    });
+}
+
+#[test]
+fn benchmark_of_collections() {
+    both(|server, client| {
+        for options in [
+            &["-t", COLLECTIONS, "-n", "1000", "-c", "10", "--csv"][..],
+            &[
+                "-t",
+                COLLECTIONS,
+                "-n",
+                "4000",
+                "-c",
+                "10",
+                "-P",
+                "16",
+                "-r",
+                "1000",
+                "--csv",
+            ],
+            &[
+                "-3",
+                "-t",
+                COLLECTIONS,
+                "-n",
+                "1000",
+                "-c",
+                "8",
+                "--threads",
+                "2",
+                "--csv",
+            ],
+        ] {
+            client.line("FLUSHALL");
+            let rows = benchmark(server, options);
+            assert_eq!(rows.len(), COLLECTION_ROWS, "{options:?}: {rows:?}");
+            assert!(rows.iter().all(|(_, rate)| *rate > 50.0), "{options:?}: {rows:?}");
+        }
+        assert_eq!(client.line("TYPE mylist").text(), "list");
+        assert!(client.line("LLEN mylist").integer() >= Some(1000));
+        assert_eq!(client.line("TYPE myhash").text(), "hash");
     });
 }

@@ -1,0 +1,50 @@
+//! Templates of random commands for keys whatever they hold, transactions and the server.
+
+use super::Reply::{Encoding, Milliseconds, Random, Same, Scores, Seconds, Sorted};
+use super::Template;
+
+/// See [`Template`].
+pub(super) const TEMPLATES: &[Template] = &[
+    (6, Same, "DEL|UNLINK|EXISTS|TOUCH any+"),
+    (3, Same, "TYPE any"),
+    (4, Same, "RENAME|RENAMENX any any"),
+    (5, Same, "COPY any any |REPLACE |DB~database"),
+    (3, Same, "MOVE any database"),
+    (1, Same, "SWAPDB database database"),
+    (8, Same, "EXPIRE any seconds |NX|XX|GT|LT |NX|XX|GT|LT"),
+    (4, Same, "PEXPIRE any milliseconds |NX|XX|GT|LT"),
+    (4, Same, "EXPIREAT any at |NX|XX|GT|LT"),
+    (4, Same, "PEXPIREAT any at_ms |NX|XX|GT|LT"),
+    (4, Same, "PERSIST any"),
+    (5, Seconds, "TTL|EXPIRETIME any"),
+    (5, Milliseconds, "PTTL|PEXPIRETIME any"),
+    (4, Sorted, "KEYS pattern"),
+    (
+        4,
+        Sorted,
+        "SCAN 0 |MATCH~pattern |COUNT~small |TYPE~STRING|TYPE~LIST|TYPE~HASH|TYPE~SET|TYPE~ZSET",
+    ),
+    (2, Random, "RANDOMKEY"),
+    (8, Encoding, "OBJECT ENCODING any"),
+    // Redis shares small integers: such keys count their sharing, and one key's use is that of all.
+    (1, Random, "OBJECT REFCOUNT any"),
+    (1, Random, "OBJECT IDLETIME any"),
+    (3, Same, "DBSIZE"),
+    (1, Same, "FLUSHDB |ASYNC|SYNC"),
+    (3, Same, "SELECT database"),
+    (6, Same, "WATCH any+"),
+    (2, Same, "UNWATCH"),
+    (6, Same, "MULTI"),
+    (6, Scores, "EXEC"),
+    (1, Same, "DISCARD"),
+    (2, Same, "PING |value"),
+    (2, Same, "ECHO value"),
+    (1, Same, "COMMAND GETKEYS SET|MSET|BITOP|COPY|LCS|DEL word+"),
+    (
+        1,
+        Same,
+        "COMMAND GETKEYSANDFLAGS SET|MSET|BITOP|COPY|LCS|BITFIELD word+",
+    ),
+    (1, Same, "word word+"),
+    (1, Same, "CLIENT|CONFIG|OBJECT|COMMAND junk"),
+];
