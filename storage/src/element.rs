@@ -277,12 +277,12 @@ impl ElementPtr {
         unsafe { self.set_word(expiry_ms as u64) }
     }
 
-    /// Gives a field another value if it fits the allocation as it is; says whether it did.
+    /// Gives a field another value if it fits the allocation as it is, and tells how many bytes more the field takes then.
     ///
     /// # Safety
     /// The element is alive and nobody borrows it.
     #[inline]
-    pub(crate) unsafe fn set_value(self, bytes: &[u8]) -> bool {
+    pub(crate) unsafe fn set_value(self, bytes: &[u8]) -> Option<isize> {
         // SAFETY: the element is alive and ours. An embedded value stays of its form, so that nothing before it moves, and
         // within the size class, so that there is room; lengths are written in as many bytes as they were.
         unsafe {
@@ -291,21 +291,23 @@ impl ElementPtr {
                 Flags::SHORT if bytes.len() <= SHORT_MAX => {}
                 Flags::MEDIUM if bytes.len() > SHORT_MAX && bytes.len() <= EMBEDDED_MAX => {}
                 Flags::HEAP if bytes.len() > EMBEDDED_MAX => {
-                    drop(self.swap_heap(flags, Buffer::from(bytes)));
-                    return true;
+                    let new = Buffer::from(bytes);
+                    let after = new.capacity() as isize;
+                    return Some(after - self.swap_heap(flags, new).capacity() as isize);
                 }
-                _ => return false,
+                _ => return None,
             }
-            let old_total = self.total(flags);
-            let new_total = old_total - self.value_size(flags) + bytes.len();
-            if old_total != new_total && usable_size(old_total) != usable_size(new_total) {
-                return false;
+            let (value_at, old_len) = (self.value_at(flags), self.value_size(flags));
+            if old_len != bytes.len() {
+                let old_total = self.total(flags);
+                if usable_size(old_total) != usable_size(old_total - old_len + bytes.len()) {
+                    return None;
+                }
+                self.write_value_len(flags, bytes.len());
             }
-            self.write_value_len(flags, bytes.len());
-            self.value_at(flags)
-                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            value_at.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
         }
-        true
+        Some(0)
     }
 
     /// # Safety
@@ -633,7 +635,7 @@ mod tests {
                     1 => element = element.get().duplicate(),
                     _ => {
                         // SAFETY: the element is ours and not borrowed.
-                        if !unsafe { element.0.set_value(&bytes) } {
+                        if unsafe { element.0.set_value(&bytes) }.is_none() {
                             element = ElementBox::field(&member, &bytes, expiry);
                         }
                         value = bytes;
@@ -656,7 +658,7 @@ mod tests {
         let element = ElementBox::field(b"field", b"1", None);
         // SAFETY: the element is ours and not borrowed.
         let (near, far) = unsafe { (element.0.set_value(b"123"), element.0.set_value(&[b'x'; 100])) };
-        assert!(near && !far);
+        assert_eq!((near, far), (Some(0), None));
         assert_eq!(element.get().value(), b"123");
     }
 }

@@ -375,15 +375,22 @@ fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, Reply
         return Err(ReplyError::arity(command));
     }
     let (args, key, now_ms, limits) = (ctx.args, ctx.key(1), ctx.now_ms(), limits(ctx));
-    let (hash, _) = ctx.keyspace.make::<Hash>(&key)?;
     let count = args.len() / 2 - 1;
-    hash.expect_fields(count, &limits);
-    let expires = hash.next_expiry().is_some();
-    let mut new = 0;
-    for index in (2..args.len()).step_by(2) {
-        let (name, value) = (args.at(index), args.at(index + 1));
-        new += i64::from(hash.set(name, value, FieldExpiry::Clear, now_ms, &limits));
-    }
+    let set_all = |hash: &mut Hash| {
+        hash.expect_fields(count, &limits);
+        let pairs = (2..args.len()).step_by(2);
+        pairs
+            .map(|index| {
+                let (name, value) = (args.at(index), args.at(index + 1));
+                i64::from(hash.set(name, value, FieldExpiry::Clear, now_ms, &limits))
+            })
+            .sum()
+    };
+    // One look-up where the hash is there, which is the case that matters.
+    let (expires, new) = match ctx.keyspace.write_as::<Hash>(&key)? {
+        Some(hash) => (hash.next_expiry().is_some(), set_all(hash)),
+        None => (false, set_all(ctx.keyspace.make(&key)?.0)),
+    };
     if expires {
         // The last field that expires may have lost its time.
         ctx.keyspace.settle(&key);
@@ -553,8 +560,11 @@ fn hincrby(ctx: &mut Context<'_>) -> CommandResult {
     }
     let mut scratch = [0; INT_TEXT_MAX];
     let text = format_int(sum, &mut scratch);
+    let expires = hash.next_expiry().is_some();
     hash.set(name, text, FieldExpiry::Keep, now_ms, &limits);
-    ctx.keyspace.settle(&key);
+    if expires {
+        ctx.keyspace.settle(&key);
+    }
     changed(ctx, &key, 1);
     ctx.reply.integer(sum);
     Ok(())

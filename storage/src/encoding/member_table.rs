@@ -245,11 +245,9 @@ impl<'a> Occupied<'a> {
     /// Changes the value, keeping the expiry. The pointer may become another one: the new one is returned.
     #[inline]
     pub(crate) fn set_value(self, value: &[u8]) -> ElementPtr {
-        let before = self.get().memory();
         // SAFETY: alive, and the table is borrowed mutably.
-        if unsafe { self.ptr.set_value(value) } {
-            let after = self.get().memory();
-            self.table.bytes = self.table.bytes + after - before;
+        if let Some(more) = unsafe { self.ptr.set_value(value) } {
+            self.table.bytes = self.table.bytes.wrapping_add_signed(more);
             return self.ptr;
         }
         let element = ElementBox::field(self.get().member(), value, self.get().expiry());
