@@ -139,7 +139,6 @@ pub(crate) static COMMANDS: &[Command] = &[
                     .token("LIMIT")
                     .optional(),
             ],
-            ..Doc::BLANK
         },
         ..Command::BLANK
     },
@@ -169,7 +168,6 @@ pub(crate) static COMMANDS: &[Command] = &[
                     .token("LIMIT")
                     .optional(),
             ],
-            ..Doc::BLANK
         },
         ..Command::BLANK
     },
