@@ -677,6 +677,7 @@ mod tests {
     enum Step {
         Extend(bool, Vec<Vec<u8>>),
         Pop(bool, usize),
+        Rotate(bool, bool),
         Set(usize, Vec<u8>),
         Insert(bool, Vec<u8>, Vec<u8>),
         Remove(bool, usize, Vec<u8>),
@@ -689,6 +690,7 @@ mod tests {
         prop_oneof![
             6 => (any::<bool>(), vec(value(), 1..20)).prop_map(|(front, values)| Step::Extend(front, values)),
             2 => (any::<bool>(), 1usize..12).prop_map(|(front, count)| Step::Pop(front, count)),
+            2 => (any::<bool>(), any::<bool>()).prop_map(|(from, to)| Step::Rotate(from, to)),
             3 => (any::<usize>(), value()).prop_map(|(index, value)| Step::Set(index, value)),
             3 => (any::<bool>(), value(), value()).prop_map(|(before, pivot, value)| Step::Insert(before, pivot, value)),
             1 => (any::<bool>(), 1usize..9, value()).prop_map(|(front, max, needle)| Step::Remove(front, max, needle)),
@@ -732,6 +734,19 @@ mod tests {
                     };
                     assert_eq!(list.pop(end(front), limits, text), expected);
                 }
+            }
+            Step::Rotate(from_front, to_front) => {
+                let moved = if from_front {
+                    model.pop_front()
+                } else {
+                    model.pop_back()
+                };
+                if let Some(element) = &moved {
+                    let place = if to_front { 0 } else { model.len() };
+                    model.insert(place, element.clone());
+                }
+                let shown = list.rotate(end(from_front), end(to_front), limits, text);
+                assert_eq!(shown, moved);
             }
             Step::Set(index, value) => {
                 let index = index % (len + 1);
