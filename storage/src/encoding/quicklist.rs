@@ -181,7 +181,7 @@ impl Quicklist {
         }
         let incoming = self.incoming(value, large_min);
         self.edit_middle(index, 1, |spot, limit| {
-            insert(spot.nodes, spot.index, spot.offset, incoming, limit)
+            insert(spot.nodes, spot.index, spot.offset, incoming, limit);
         });
     }
 
@@ -232,19 +232,10 @@ impl Quicklist {
         }
         // What the pack takes has been allocated before.
         self.allocated += pack.memory() as i64;
-        self.append(Node::of_pack(pack), count);
-    }
-
-    /// Appends an element in a node of its own.
-    pub(crate) fn append_plain(&mut self, value: StringRef<'_>) {
-        self.counted(|list| list.append(Node::plain(value), 1));
-    }
-
-    fn append(&mut self, node: Node, count: usize) {
         self.counted(|list| {
             list.tree.edit(list.end(End::Back), count as isize, |spot| {
                 let behind = spot.nodes.len();
-                spot.nodes.insert(behind, node);
+                spot.nodes.insert(behind, Node::of_pack(pack));
             });
             list.settle_borders();
         });

@@ -491,7 +491,7 @@ mod tests {
     fn all(list: &List) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         list.range(0, Direction::Forward, usize::MAX, |element| {
-            found.push(text(element))
+            found.push(text(element));
         });
         found
     }
@@ -574,7 +574,7 @@ mod tests {
             (3, 11, Some(50_000))
         );
         assert!(list.set(5, b"17", &limits));
-        assert_eq!(list.get(5, |element| element), Some(StringRef::Int(17)));
+        assert_eq!(list.get(5, |element| element == StringRef::Int(17)), Some(true));
         let threshold = ListLimits {
             packed_threshold: 5,
             ..in_elements(2)
@@ -677,6 +677,7 @@ mod tests {
     enum Step {
         Extend(bool, Vec<Vec<u8>>),
         Pop(bool, usize),
+        Rotate(bool, bool),
         Set(usize, Vec<u8>),
         Insert(bool, Vec<u8>, Vec<u8>),
         Remove(bool, usize, Vec<u8>),
@@ -689,6 +690,7 @@ mod tests {
         prop_oneof![
             6 => (any::<bool>(), vec(value(), 1..20)).prop_map(|(front, values)| Step::Extend(front, values)),
             2 => (any::<bool>(), 1usize..12).prop_map(|(front, count)| Step::Pop(front, count)),
+            2 => (any::<bool>(), any::<bool>()).prop_map(|(from, to)| Step::Rotate(from, to)),
             3 => (any::<usize>(), value()).prop_map(|(index, value)| Step::Set(index, value)),
             3 => (any::<bool>(), value(), value()).prop_map(|(before, pivot, value)| Step::Insert(before, pivot, value)),
             1 => (any::<bool>(), 1usize..9, value()).prop_map(|(front, max, needle)| Step::Remove(front, max, needle)),
@@ -717,9 +719,9 @@ mod tests {
                 list.extend(end(front), values.iter().map(|value| &value[..]), limits);
                 for value in values {
                     if front {
-                        model.push_front(value)
+                        model.push_front(value);
                     } else {
-                        model.push_back(value)
+                        model.push_back(value);
                     }
                 }
             }
@@ -732,6 +734,19 @@ mod tests {
                     };
                     assert_eq!(list.pop(end(front), limits, text), expected);
                 }
+            }
+            Step::Rotate(from_front, to_front) => {
+                let moved = if from_front {
+                    model.pop_front()
+                } else {
+                    model.pop_back()
+                };
+                if let Some(element) = &moved {
+                    let place = if to_front { 0 } else { model.len() };
+                    model.insert(place, element.clone());
+                }
+                let shown = list.rotate(end(from_front), end(to_front), limits, text);
+                assert_eq!(shown, moved);
             }
             Step::Set(index, value) => {
                 let index = index % (len + 1);
@@ -779,12 +794,12 @@ mod tests {
 
     fn compare(list: &List, model: &VecDeque<Vec<u8>>, probe: usize) {
         assert_eq!(list.len(), model.len());
-        assert_eq!(all(list), *model);
+        assert_eq!(VecDeque::from(all(list)), *model);
         let index = probe % (model.len() + 1);
         assert_eq!(list.get(index, text).as_ref(), model.get(index));
         let mut backward = Vec::new();
         list.range(index, Direction::Backward, 7, |element| {
-            backward.push(text(element))
+            backward.push(text(element));
         });
         let expected: Vec<_> = match model.get(index) {
             Some(_) => model.iter().take(index + 1).rev().take(7).cloned().collect(),
@@ -810,7 +825,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 }))]
 
         #[test]
         fn it_behaves_as_a_deque(limits in limits(), steps in vec((step(), any::<usize>()), 1..60)) {
