@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) output: Output,
     /// Why its next command does not run yet.
     pub(crate) hold: Hold,
+    /// Since when the command that is held has found shards taken, on the node's stopwatch.
+    pub(crate) busy_since_ns: Option<u64>,
     /// The socket may have something to read.
     pub(crate) readable: bool,
     /// The client has sent all it will: the socket is read up to its end.
@@ -44,6 +46,8 @@ pub(crate) enum Hold {
     None,
     /// It runs when everything before it has been answered.
     Drain(OwnedRequest),
+    /// It needs several shards and found one of them taken: it tries again in the next turn.
+    Busy(OwnedRequest),
     /// It runs when CLIENT PAUSE is over.
     Pause(OwnedRequest),
     /// The command before it needs several shards or loops, and is under way.
@@ -59,6 +63,7 @@ impl Connection {
             input: Input::default(),
             output: Output::default(),
             hold: Hold::None,
+            busy_since_ns: None,
             readable: true,
             ends: false,
             is_queued: false,

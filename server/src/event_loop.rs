@@ -57,6 +57,8 @@ pub(crate) struct EventLoop {
     queue: Vec<usize>,
     /// Connections with output to write.
     dirty: Vec<usize>,
+    /// Connections whose command found a shard taken that it needs, and tries again.
+    busy: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     paused: Vec<usize>,
     /// Connections that are to be closed.
@@ -130,6 +132,7 @@ impl EventLoop {
             connections: Slab::new(),
             queue: Vec::new(),
             dirty: Vec::new(),
+            busy: Vec::new(),
             paused: Vec::new(),
             closing: Vec::new(),
             waiting: VecDeque::new(),
@@ -174,6 +177,7 @@ impl EventLoop {
             self.take_in_messages();
             self.accept();
             self.make_room();
+            self.retry_busy();
             self.resume_paused();
             self.serve_and_execute();
             self.hand_on_lines();
@@ -188,7 +192,7 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty() || self.has_garbage();
+        let busy = !self.queue.is_empty() || !self.busy.is_empty() || self.has_garbage();
         let timeout = if busy {
             Duration::ZERO
         } else {

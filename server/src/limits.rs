@@ -26,8 +26,12 @@ pub(crate) const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 /// Unsent bytes beyond which a connection's further commands wait until the client has read some.
 pub(crate) const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 
-/// How long a command over several shards waits for each of their cells before it asks for them to be lent.
+/// How long a command over several shards waits for each of their cells before it lets go of those it holds.
 pub(crate) const BORROW_LIMIT: Duration = Duration::from_micros(200);
+
+/// How long such a command tries, turn after turn, before it asks for the shards to be lent. Lending takes two messages a
+/// shard, and who finds a shard lent would have to ask as well: it is for shards that are busy for longer.
+pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(20);
 
 /// How often a loop tries for a shard that is taken before it sends a message instead.
 pub(crate) const BORROW_TRIES: u32 = 200;

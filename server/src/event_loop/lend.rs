@@ -1,9 +1,9 @@
 //! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the command
 //! with plain access to all of them.
 //!
-//! If all of them are free at this moment or soon, the loop holds their cells while it runs, and nobody notices. Otherwise it
-//! asks the owners, in ascending order of shards, and each hands its partition over by value once it has done what came
-//! before. Two coordinators can wait for each other only in ascending order, so never in a circle.
+//! If all of them are free at this moment or soon, the loop holds their cells while it runs, and nobody notices. If not, it
+//! tries again in the next turns. Only when that goes on for too long, because a shard runs something long, it asks the
+//! owners, in ascending order of shards, and each hands its partition over by value once it has done what came before. Two coordinators can wait for each other only in ascending order, so never in a circle.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,7 +19,7 @@ use crate::dispatch::transaction;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::{OwnedRequest, Partition, Session, View};
-use crate::limits::BORROW_LIMIT;
+use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE};
 use crate::shard::inbox::{Batch, Message};
 use crate::spec::{Registered, Runs};
 
@@ -78,13 +78,23 @@ impl EventLoop {
         args: Arguments<'_>,
         shards: &ShardSet,
     ) {
-        let sequence = self.connections[number].output.issue();
-        if self.run_if_free(number, sequence, command, args, shards) {
+        let is_free = self.run_if_free(number, command, args, shards);
+        let connection = &mut self.connections[number];
+        if is_free {
+            connection.busy_since_ns = None;
             return;
         }
+        let now_ns = self.node.clock.elapsed_ns();
+        let since_ns = *connection.busy_since_ns.get_or_insert(now_ns);
+        if now_ns - since_ns < BORROW_PATIENCE.as_nanos() as u64 {
+            connection.hold = Hold::Busy(OwnedRequest::copy(args));
+            self.busy.push(number);
+            return;
+        }
+        connection.busy_since_ns = None;
         self.node.stats[self.index].lends.add(1);
-        let connection = &mut self.connections[number];
         connection.hold = Hold::UnderWay;
+        let sequence = connection.output.issue();
         let mut missing: Vec<usize> = shards.iter().collect();
         missing.reverse();
         let operation = self.operations.insert(Operation {
@@ -103,7 +113,6 @@ impl EventLoop {
     fn run_if_free(
         &mut self,
         number: usize,
-        sequence: u32,
         command: &'static Registered,
         args: Arguments<'_>,
         shards: &ShardSet,
@@ -119,6 +128,7 @@ impl EventLoop {
                 None => return false,
             }
         }
+        let sequence = self.connections[number].output.issue();
         let mut partitions: SmallVec<[Option<Box<Partition>>; 8]> = (0..mesh.len()).map(|_| None).collect();
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
@@ -212,17 +222,23 @@ impl EventLoop {
                  stays; please report this as a bug",
                 command.full_name
             ));
+            let connection = &mut self.connections[number];
+            // A transaction that was running is over.
+            connection.client.denies_blocking = false;
             // What the handler had written of its reply goes with it.
-            self.connections[number].output.begin(sequence).truncate(start);
+            connection.output.begin(sequence).truncate(start);
+            self.node.stats[self.index].failed(command.id, &ReplyError::Internal.line());
             self.reply_to(number, sequence, |reply| {
                 reply.error(ReplyError::Internal.line());
             });
         }
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
         self.account_for(number, command, args, nanos);
-        // What a command over several shards allocates is booked to the first: the sum is what counts.
-        if let Some(partition) = partitions.iter_mut().find_map(|held| held.as_deref_mut()) {
-            partition.memory_bytes += shardis_storage::memory::thread_balance() - before;
+        // Which shard it was allocated for is not told apart: each is booked its part of the whole.
+        let taken = shardis_storage::memory::thread_balance() - before;
+        let count = partitions.iter().flatten().count() as i64;
+        for (nth, partition) in (0..).zip(partitions.iter_mut().flatten()) {
+            partition.memory_bytes += taken.div_euclid(count) + i64::from(nth < taken.rem_euclid(count));
             count_memory(partition, &self.node, |_| {});
         }
     }

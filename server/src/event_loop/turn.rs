@@ -521,10 +521,30 @@ impl EventLoop {
             Hold::None => {
                 connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
             }
-            Hold::Pause(_) | Hold::UnderWay => false,
+            Hold::Busy(_) | Hold::Pause(_) | Hold::UnderWay => false,
         };
         if waits {
             self.enqueue(number);
+        }
+    }
+
+    /// Commands that found a shard taken try again.
+    pub(super) fn retry_busy(&mut self) {
+        if self.busy.is_empty() {
+            return;
+        }
+        if self.queue.is_empty() {
+            // Whoever holds the shard may need this core to be done with it.
+            std::thread::yield_now();
+        }
+        for number in std::mem::take(&mut self.busy) {
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            if let Hold::Busy(request) = std::mem::take(&mut connection.hold) {
+                self.request(number, request.arguments(), None);
+                self.enqueue(number);
+            }
         }
     }
 
