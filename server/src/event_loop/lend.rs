@@ -222,8 +222,12 @@ impl EventLoop {
                  stays; please report this as a bug",
                 command.full_name
             ));
+            let connection = &mut self.connections[number];
+            // A transaction that was running is over.
+            connection.client.denies_blocking = false;
             // What the handler had written of its reply goes with it.
-            self.connections[number].output.begin(sequence).truncate(start);
+            connection.output.begin(sequence).truncate(start);
+            self.node.stats[self.index].failed(command.id, &ReplyError::Internal.line());
             self.reply_to(number, sequence, |reply| {
                 reply.error(ReplyError::Internal.line());
             });
