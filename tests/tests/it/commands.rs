@@ -173,6 +173,18 @@ const NEWER: &[&str] = &[
     "client|setinfo",
     "waitaof",
     "cluster|myshardid",
+    "hexpire",
+    "hpexpire",
+    "hexpireat",
+    "hpexpireat",
+    "httl",
+    "hpttl",
+    "hexpiretime",
+    "hpexpiretime",
+    "hpersist",
+    "hgetdel",
+    "hgetex",
+    "hsetex",
 ];
 
 /// What 7.2 should say where 7.0 says `old`. Beside a second 7.0 that is `old` itself.
