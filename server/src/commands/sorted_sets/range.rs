@@ -139,6 +139,7 @@ pub(crate) static COMMANDS: &[Command] = &[
                     .token("LIMIT")
                     .optional(),
             ],
+            ..Doc::BLANK
         },
         ..Command::BLANK
     },
@@ -168,6 +169,7 @@ pub(crate) static COMMANDS: &[Command] = &[
                     .token("LIMIT")
                     .optional(),
             ],
+            ..Doc::BLANK
         },
         ..Command::BLANK
     },
