@@ -511,7 +511,7 @@ impl Generator {
         }
         // The table of commands comes in no order.
         if words.len() == 1 && words[0].eq_ignore_ascii_case(b"command") {
-            words.push(b"COUNT".to_vec());
+            words.push(b"GETKEYS".to_vec());
         }
     }
 }

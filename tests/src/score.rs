@@ -9,15 +9,31 @@ const WHOLE_MAX: f64 = (1_u64 << 62) as f64;
 /// printed anew, at any depth.
 #[must_use]
 pub fn as_7_2(reply: &Reply) -> Reply {
-    let all = |items: &[Reply]| items.iter().map(as_7_2).collect();
+    map_texts(reply, &printed_anew)
+}
+
+/// The reply without the sign of zero. Of the two zeros one is enough: packed sorted sets forget the sign in Redis,
+/// all of them do in shardis.
+#[must_use]
+pub fn with_one_zero(reply: &Reply) -> Reply {
+    map_texts(reply, &|text| if text == b"-0" { b"0" } else { text }.to_vec())
+}
+
+/// The reply with every text in it replaced, at any depth.
+fn map_texts(reply: &Reply, map: &impl Fn(&[u8]) -> Vec<u8>) -> Reply {
+    let all = |items: &[Reply]| items.iter().map(|item| map_texts(item, map)).collect();
     match reply {
-        Reply::Bulk(text) => Reply::Bulk(printed_anew(text)),
-        Reply::Double(text) => Reply::Double(printed_anew(text)),
+        Reply::Bulk(text) => Reply::Bulk(map(text)),
+        Reply::Double(text) => Reply::Double(map(text)),
         Reply::Array(items) => Reply::Array(all(items)),
         Reply::Set(items) => Reply::Set(all(items)),
         Reply::Map(pairs) => {
-            let pairs = pairs.iter().map(|(key, value)| (as_7_2(key), as_7_2(value)));
-            Reply::Map(pairs.collect())
+            let pairs = pairs.iter();
+            Reply::Map(
+                pairs
+                    .map(|(key, value)| (map_texts(key, map), map_texts(value, map)))
+                    .collect(),
+            )
         }
         other => other.clone(),
     }
@@ -141,5 +157,7 @@ mod tests {
             ])
         };
         assert_eq!(as_7_2(&reply("0.10000000000000001")), reply("0.1"));
+        assert_eq!(with_one_zero(&reply("-0")), reply("0"));
+        assert_eq!(with_one_zero(&reply("-0.5")), reply("-0.5"));
     }
 }

@@ -17,7 +17,8 @@ pub(super) const TEMPLATES: &[Template] = &[
     (2, Scores, "ZCARD zset"),
     (4, Scores, "ZSCORE zset member"),
     (3, Scores, "ZMSCORE zset member+"),
-    (5, Scores, "ZRANK|ZREVRANK zset member"),
+    // A third argument is no longer too many in 7.2, so none is added by chance.
+    (5, Unharmed, "ZRANK|ZREVRANK zset member"),
     (4, Scores, "ZCOUNT zset bound bound"),
     (6, Scores, "ZRANGE|ZREVRANGE zset index index |WITHSCORES"),
     (
