@@ -703,7 +703,8 @@ impl Entry {
     /// Notes whether the store lists this hash among those with fields that expire.
     #[inline]
     pub(crate) fn set_lists_fields(&mut self, listed: bool) {
-        self.header.0 = self.header.0 & !Header::FIELDS_EXPIRE | u64::from(listed) * Header::FIELDS_EXPIRE;
+        self.header.0 &= !Header::FIELDS_EXPIRE;
+        self.header.0 |= u64::from(listed) * Header::FIELDS_EXPIRE;
     }
 
     #[inline]

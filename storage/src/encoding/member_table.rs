@@ -221,13 +221,6 @@ impl<'a> Occupied<'a> {
         unsafe { self.ptr.as_ref() }
     }
 
-    /// The element, for as long as the table is borrowed.
-    #[inline]
-    pub(crate) fn into_ref(self) -> Element<'a> {
-        // SAFETY: alive, and the table stays borrowed for `'a`.
-        unsafe { self.ptr.as_ref() }
-    }
-
     /// The pointer by which trees know it.
     #[inline]
     pub(crate) fn ptr(&self) -> ElementPtr {

@@ -19,6 +19,7 @@ pub trait InPlace: sealed::Sealed + Default + Into<Collection> {
 }
 
 mod sealed {
+    #[expect(unnameable_types, reason = "nobody else is to implement it")]
     pub trait Sealed {}
 }
 

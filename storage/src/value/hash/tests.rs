@@ -46,7 +46,7 @@ fn scanned(hash: &Hash, now: i64) -> Model {
 }
 
 fn name(n: u8) -> Vec<u8> {
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         n.to_string().into_bytes()
     } else {
         format!("field:{n}").into_bytes()
