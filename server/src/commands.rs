@@ -18,6 +18,7 @@ pub(crate) mod object;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
+pub(crate) mod sort;
 pub(crate) mod sorted_sets;
 pub(crate) mod strings;
 #[cfg(test)]
@@ -42,6 +43,7 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
     lists::COMMANDS,
+    sort::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -127,7 +127,11 @@ fn pop(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order, nested:
         bulk(reply, member);
         reply.double_f64(score);
     });
-    removed(ctx, key, count);
+    let event = match order {
+        Order::Ascending => "zpopmin",
+        Order::Descending => "zpopmax",
+    };
+    removed(ctx, key, event, count);
     Ok(())
 }
 
