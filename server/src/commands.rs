@@ -18,6 +18,7 @@ pub(crate) mod object;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
+pub(crate) mod sort;
 pub(crate) mod sorted_sets;
 pub(crate) mod strings;
 #[cfg(test)]
@@ -44,6 +45,7 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::blocking::COMMANDS,
     lists::COMMANDS,
     lists::blocking::COMMANDS,
+    sort::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -14,6 +14,7 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef, format_int};
 use smallvec::SmallVec;
 
 use super::strings::bulk;
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{decode_cursor, int, int_within, is};
 use crate::exec::{CommandResult, Context, Effects, Options};
@@ -391,6 +392,7 @@ fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, Reply
         Some(hash) => (hash.next_expiry().is_some(), set_all(hash)),
         None => (false, set_all(ctx.keyspace.make(&key)?.0)),
     };
+    ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     if expires {
         // The last field that expires may have lost its time.
         ctx.keyspace.settle(&key);
@@ -424,6 +426,7 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
         report_set(ctx.effects, key.bytes, [name, value].into_iter());
     }
     hash.set(name, value, FieldExpiry::Clear, now_ms, &limits);
+    ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     ctx.keyspace.settle(&key);
     changed(ctx, &key, 1);
     ctx.reply.integer(1);
@@ -511,6 +514,7 @@ fn hdel(ctx: &mut Context<'_>) -> CommandResult {
     // Hidden fields went as well, uncounted.
     let gone = before - hash.len();
     if gone > 0 {
+        ctx.notify(KeyspaceEvents::HASH, "hdel", &key);
         ctx.keyspace.settle(&key);
         changed(ctx, &key, gone as u64);
     }
@@ -562,6 +566,7 @@ fn hincrby(ctx: &mut Context<'_>) -> CommandResult {
     let text = format_int(sum, &mut scratch);
     let expires = hash.next_expiry().is_some();
     hash.set(name, text, FieldExpiry::Keep, now_ms, &limits);
+    ctx.notify(KeyspaceEvents::HASH, "hincrby", &key);
     if expires {
         ctx.keyspace.settle(&key);
     }
@@ -593,6 +598,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     if let Some(at_ms) = expiry {
         report_expiry(ctx.effects, key.bytes, at_ms, &[name]);
     }
+    ctx.notify(KeyspaceEvents::HASH, "hincrbyfloat", &key);
     ctx.keyspace.settle(&key);
     changed(ctx, &key, 1);
     ctx.reply.bulk(&text);

@@ -12,6 +12,7 @@ use shardis_storage::value::set::{Set, SetLimits};
 
 use super::keys::matches_pattern;
 use super::strings::bulk;
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{cursor, is};
 use crate::exec::{CommandResult, Context, Options};
@@ -381,6 +382,7 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
         added += u64::from(set.add(ctx.args.at(index), &limits));
     }
     if added > 0 {
+        ctx.notify(KeyspaceEvents::SET, "sadd", &key);
         ctx.modified(&key);
         ctx.effects.changed(added - 1);
     }
@@ -397,6 +399,7 @@ fn srem(ctx: &mut Context<'_>) -> CommandResult {
         }
     }
     if removed > 0 {
+        ctx.notify(KeyspaceEvents::SET, "srem", &key);
         ctx.keyspace.settle(&key);
         ctx.modified(&key);
         ctx.effects.changed(removed - 1);
@@ -467,6 +470,7 @@ fn move_member(ctx: &mut Context<'_>) -> Result<bool, ReplyError> {
     if let Some(set) = ctx.keyspace.write_as::<Set>(&source)? {
         set.remove(member);
     }
+    ctx.notify(KeyspaceEvents::SET, "srem", &source);
     ctx.keyspace.settle(&source);
     ctx.modified(&source);
 
@@ -476,6 +480,7 @@ fn move_member(ctx: &mut Context<'_>) -> Result<bool, ReplyError> {
         *set = Set::for_members(member, 1, &limits);
     }
     if set.add(member, &limits) {
+        ctx.notify(KeyspaceEvents::SET, "sadd", &destination);
         ctx.modified(&destination);
     }
     Ok(true)

@@ -52,7 +52,7 @@ const PURE_CRATES: &[&str] = &["protocol", "storage", "cluster"];
 const LONG_FUNCTION_LINES: usize = 60;
 
 /// How many functions are longer. This number only goes down.
-const LONG_FUNCTIONS_MAX: usize = 5;
+const LONG_FUNCTIONS_MAX: usize = 4;
 
 /// Rust files under a folder of the repository, with their paths from its root.
 fn rust_files(folder: &str) -> Vec<(String, String)> {
@@ -254,7 +254,7 @@ fn long_functions() -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in all_rust_files()
         .into_iter()
-        .filter(|(path, _)| !path.contains("/tests/"))
+        .filter(|(path, _)| !path.contains("/tests/") && !path.ends_with("/tests.rs"))
     {
         let lines: Vec<&str> = text.lines().collect();
         let end_of_code = lines
