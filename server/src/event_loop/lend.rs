@@ -256,14 +256,7 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = super::environment(
-            &self.node,
-            &self.mesh,
-            &self.outbox,
-            &self.settings,
-            self.stamp,
-            self.index,
-        );
+        let environment = environment!(self);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);

@@ -412,14 +412,7 @@ impl EventLoop {
             Hire::Borrow => mesh.cell(shard).borrow(BORROW_TRIES),
         };
         let Some(mut held) = held else { return false };
-        let environment = super::environment(
-            &self.node,
-            &self.mesh,
-            &self.outbox,
-            &self.settings,
-            self.stamp,
-            self.index,
-        );
+        let environment = environment!(self);
         let Turn {
             tasks,
             source,
