@@ -362,7 +362,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-const NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR value is out of range, must be positive");
+const NOT_POSITIVE: ReplyError = ReplyError::NotPositive;
 const INDEX_OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR index out of range");
 const RANK_ZERO: ReplyError = ReplyError::Fixed(
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
@@ -370,15 +370,15 @@ const RANK_ZERO: ReplyError = ReplyError::Fixed(
 );
 const COUNT_NEGATIVE: ReplyError = ReplyError::Fixed("ERR COUNT can't be negative");
 const MAXLEN_NEGATIVE: ReplyError = ReplyError::Fixed("ERR MAXLEN can't be negative");
-const NUMKEYS_NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR numkeys should be greater than 0");
-const COUNT_NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR count should be greater than 0");
+const NUMKEYS_NOT_POSITIVE: ReplyError = ReplyError::NumkeysNotPositive;
+const COUNT_NOT_POSITIVE: ReplyError = ReplyError::CountNotPositive;
 
 /// What the configuration says of lists.
 pub(crate) fn limits(settings: &Settings) -> ListLimits {
     ListLimits {
         listpack_size: settings.list_max_listpack_size,
         compress_depth: settings.list_compress_depth,
-        ..ListLimits::default()
+        packed_threshold: settings.list_packed_threshold as usize,
     }
 }
 

@@ -538,6 +538,8 @@ directives! {
         Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT);
     /// Blocks at each end of a list that stay uncompressed; 0 compresses none.
     list_compress_depth: u32 = 0, Row::new("list-compress-depth");
+    /// Elements of a list of so many bytes are not put into blocks (DEBUG QUICKLIST-PACKED-THRESHOLD).
+    list_packed_threshold: u64 = 1 << 30, Row::new("list-packed-threshold").range(0, u32::MAX as i128 - 1).memory().hidden();
     /// Most integers of a set kept sorted in one block.
     set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG);
     /// Most members of a set kept in one block.

@@ -103,7 +103,7 @@ pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
         limit = int(options.value()?)
             .ok()
             .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or(ReplyError::Fixed("ERR LIMIT can't be negative"))?;
+            .ok_or(ReplyError::NegativeLimit)?;
     }
     let sources = Sources::look_up(ctx, positions)?;
     let limit = if limit == 0 { usize::MAX } else { limit };
@@ -118,7 +118,7 @@ fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
         .ok()
         .and_then(|count| usize::try_from(count).ok())
         .filter(|&count| count > 0)
-        .ok_or(ReplyError::Fixed("ERR numkeys should be greater than 0"))?;
+        .ok_or(ReplyError::NumkeysNotPositive)?;
     if count > ctx.args.len() - 2 {
         return Err(ReplyError::Fixed(
             "ERR Number of keys can't be greater than number of args",

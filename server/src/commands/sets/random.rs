@@ -49,7 +49,7 @@ fn pop_many(ctx: &mut Context<'_>) -> CommandResult {
     let count = int(ctx.args.at(2))
         .ok()
         .and_then(|count| usize::try_from(count).ok())
-        .ok_or(ReplyError::Fixed("ERR value is out of range, must be positive"))?;
+        .ok_or(ReplyError::NotPositive)?;
     let (key, limits) = (ctx.key(1), limits(ctx));
     let Some((set, rng)) = ctx.keyspace.write_with_rng::<Set>(&key)? else {
         ctx.reply.set(0);
