@@ -72,7 +72,7 @@ impl Digest {
         match collection {
             CollectionRef::List(list) => {
                 list.range(0, Direction::Forward, list.len(), |element| {
-                    self.mix_text(element)
+                    self.mix_text(element);
                 });
             }
             CollectionRef::Set(set) => {
