@@ -10,6 +10,7 @@ pub(crate) mod effect;
 pub(crate) mod event;
 pub(crate) mod partition;
 pub(crate) mod request;
+pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod view;
 pub(crate) mod waiter;
@@ -23,6 +24,7 @@ pub(crate) use effect::Effects;
 pub use event::KeyspaceEvent;
 pub(crate) use partition::Partition;
 pub(crate) use request::OwnedRequest;
+pub(crate) use scan::ScanOptions;
 pub(crate) use session::{Clients, Session};
 pub(crate) use view::{Stamp, View};
 

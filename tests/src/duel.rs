@@ -241,7 +241,7 @@ impl Duel {
                         "zset" => (
                             &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"],
                             Rule::Scores,
-                            Rule::Same,
+                            Rule::Encoding,
                         ),
                         _ => (&[b"GET", key], Rule::Same, Rule::Same),
                     };

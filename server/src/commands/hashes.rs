@@ -6,7 +6,6 @@
 //! that its time is over. Rows first, then handlers in the order of the rows.
 
 use shardis_protocol::Encoder;
-use shardis_storage::glob;
 use shardis_storage::key::Key;
 use shardis_storage::number::LongDouble;
 use shardis_storage::value::hash::{Field, FieldExpiry, Hash, HashLimits};
@@ -17,7 +16,7 @@ use super::strings::bulk;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{decode_cursor, int, int_within, is};
-use crate::exec::{CommandResult, Context, Effects, Options};
+use crate::exec::{CommandResult, Context, Effects, Options, ScanOptions};
 use crate::limits::RANDOM_REPEATS_MAX;
 use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
@@ -702,39 +701,6 @@ fn hrandfield_some(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What HSCAN was asked to return.
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
-    /// About how many fields to look at.
-    count: usize,
-}
-
-impl<'a> ScanOptions<'a> {
-    fn parse(mut options: Options<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            count: 10,
-        };
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                parsed.count = usize::try_from(options.int()?)
-                    .ok()
-                    .filter(|&count| count > 0)
-                    .ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else {
-                return Err(ReplyError::Syntax);
-            }
-        }
-        Ok(parsed)
-    }
-
-    fn accept(&self, name: StringRef<'_>) -> bool {
-        self.pattern == b"*" || glob::matches(self.pattern, name.as_bytes(&mut [0; INT_TEXT_MAX]), false)
-    }
-}
-
 fn hscan(ctx: &mut Context<'_>) -> CommandResult {
     let (_, cursor) = decode_cursor(ctx.args.at(2), 1)?;
     let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
@@ -743,7 +709,7 @@ fn hscan(ctx: &mut Context<'_>) -> CommandResult {
         let options = ScanOptions::parse(Options::new(args, 3))?;
         let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
         next = hash.scan(cursor, options.count, now_ms, |field| {
-            if options.accept(field.name) {
+            if options.accept(field.name.as_bytes(&mut [0; INT_TEXT_MAX])) {
                 bulk(&mut encoder, field.name);
                 bulk(&mut encoder, field.value);
                 count += 2;

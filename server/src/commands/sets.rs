@@ -6,16 +6,15 @@
 mod algebra;
 mod random;
 
-use shardis_protocol::{Arguments, Encoder};
+use shardis_protocol::Encoder;
 use shardis_storage::value::INT_TEXT_MAX;
 use shardis_storage::value::set::{Set, SetLimits};
 
-use super::keys::matches_pattern;
 use super::strings::bulk;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
-use crate::exec::arguments::{cursor, is};
-use crate::exec::{CommandResult, Context, Options};
+use crate::exec::arguments::cursor;
+use crate::exec::{CommandResult, Context, Options, ScanOptions};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 const MEMBERS_HISTORY: &[(&str, &str)] = &[("2.4.0", "Several members in one request.")];
@@ -486,34 +485,6 @@ fn move_member(ctx: &mut Context<'_>) -> Result<bool, ReplyError> {
     Ok(true)
 }
 
-/// What SSCAN was asked to return.
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
-    /// About how many members to look at.
-    count: usize,
-}
-
-impl<'a> ScanOptions<'a> {
-    fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            count: 10,
-        };
-        let mut options = Options::new(args, 3);
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                let count = usize::try_from(options.int()?).ok().filter(|&count| count > 0);
-                parsed.count = count.ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else {
-                return Err(ReplyError::Syntax);
-            }
-        }
-        Ok(parsed)
-    }
-}
-
 fn sscan(ctx: &mut Context<'_>) -> CommandResult {
     let cursor = cursor(ctx.args.at(2)).ok_or(ReplyError::InvalidCursor)?;
     let key = ctx.key(1);
@@ -524,13 +495,13 @@ fn sscan(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(ctx.args)?;
+    let options = ScanOptions::parse(Options::new(ctx.args, 3))?;
     let (mut found, mut elements) = (0, Vec::new());
     let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
     let mut scratch = [0; INT_TEXT_MAX];
     let next = set.scan(cursor, options.count, |member| {
         let member = member.as_bytes(&mut scratch);
-        if matches_pattern(options.pattern, member) {
+        if options.accept(member) {
             found += 1;
             encoder.bulk(member);
         }

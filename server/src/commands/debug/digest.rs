@@ -11,6 +11,7 @@ use shardis_storage::value::hash::Field;
 use shardis_storage::value::list::Direction;
 use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, Kind, StringRef};
 
+use crate::commands::sorted_sets::walk::precise;
 use crate::exec::View;
 
 /// Mixed in for a key that has a time to live.
@@ -84,7 +85,7 @@ impl Digest {
                 for (member, score) in set.iter() {
                     let mut part = Self::default();
                     part.mix_text(member);
-                    part.mix(score_text(score).as_bytes());
+                    part.mix(precise(score).as_bytes());
                     self.merge(part);
                 }
             }
@@ -107,30 +108,6 @@ impl Digest {
     /// Adds a digest that may come in any order.
     fn merge(&mut self, part: Self) {
         self.add(&part.0);
-    }
-}
-
-/// Significant digits that tell any double from all others.
-const DIGITS: usize = 17;
-
-/// A score as `%.17g` of C writes it.
-fn score_text(score: f64) -> String {
-    if !score.is_finite() {
-        return score.to_string();
-    }
-    let scientific = format!("{score:.*e}", DIGITS - 1);
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trim = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text.to_owned(),
-    };
-    if (-4..DIGITS as i32).contains(&exponent) {
-        let decimals = DIGITS as i32 - 1 - exponent;
-        trim(&format!("{score:.*}", decimals as usize))
-    } else {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{}e{sign}{:02}", trim(digits), exponent.abs())
     }
 }
 
