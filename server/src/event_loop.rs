@@ -6,8 +6,8 @@
 //! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
 //! 4. write every connection that has output; cron within its time (`cron`).
 //!
-//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what becomes known
-//! of commands that have run is in `observe`.
+//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what is published
+//! reaches connections in `publish`; what becomes known of commands that have run is in `observe`.
 
 mod accept;
 mod cron;
@@ -15,6 +15,7 @@ mod evict;
 mod gather;
 mod lend;
 mod observe;
+mod publish;
 mod turn;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
+use crate::pubsub::Publication;
 use crate::shard::Mesh;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
@@ -76,6 +78,8 @@ pub(crate) struct EventLoop {
     monitors: Vec<usize>,
     /// Lines of this turn's commands, for all monitors of the node.
     lines: Vec<u8>,
+    /// What was published to connections of this loop, and taken from its mailbox.
+    published: VecDeque<Publication>,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
@@ -151,6 +155,7 @@ impl EventLoop {
             },
             monitors: Vec::new(),
             lines: Vec::new(),
+            published: VecDeque::new(),
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -181,6 +186,7 @@ impl EventLoop {
             self.resume_paused();
             self.serve_and_execute();
             self.hand_on_lines();
+            self.deliver_published();
             self.write();
             self.run_cron();
             self.close_connections();
@@ -192,7 +198,8 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty() || !self.busy.is_empty() || self.has_garbage();
+        let busy =
+            !self.queue.is_empty() || !self.busy.is_empty() || self.has_published() || self.has_garbage();
         let timeout = if busy {
             Duration::ZERO
         } else {
@@ -211,8 +218,9 @@ impl EventLoop {
             ..
         } = self;
         let bell = mesh.bell(*index);
-        let may_sleep =
-            timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
+        let mailbox = node.pubsub.mailbox(*index);
+        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !node.shutdown.is_requested();
+        let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
@@ -375,11 +383,12 @@ impl EventLoop {
 
     fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.closing) {
-            if let Some(connection) = self.connections.try_remove(number) {
+            if let Some(mut connection) = self.connections.try_remove(number) {
                 self.poll.remove(&connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);
                 }
+                connection.client.leave_all(&self.node.pubsub);
                 self.node
                     .clients
                     .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);

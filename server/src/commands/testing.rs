@@ -303,6 +303,7 @@ impl Shell {
                     reply: Encoder::new(out, self.client.resp),
                     client: &mut self.client,
                     node: &self.node,
+                    journal: self.node.journal.as_ref(),
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -322,6 +323,7 @@ impl Shell {
             reply: Encoder::new(out, self.client.resp),
             client: &mut self.client,
             node: &self.node,
+            journal: self.node.journal.as_ref(),
             now_ms: self.stamp.now_ms,
         }
     }

@@ -503,7 +503,7 @@ directives! {
     /// Whether FLUSHALL and FLUSHDB act as with ASYNC.
     lazyfree_lazy_user_flush: bool = false, Row::new("lazyfree-lazy-user-flush");
     /// Events to publish.
-    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events").accepted(NOT_YET);
+    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events");
     /// Most keys remembered for clients that cache; 0 for no limit.
     tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG).accepted(NOT_YET);
     /// Whether fragmented memory is compacted.

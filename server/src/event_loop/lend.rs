@@ -212,6 +212,8 @@ impl EventLoop {
     ) {
         let before = shardis_storage::memory::thread_balance();
         let begin_ns = self.node.clock.elapsed_ns();
+        let node = std::sync::Arc::clone(&self.node);
+        let hush = self.leaves_channels(number, command).then(|| self.hush(&node));
         let start = self.connections[number].output.begin(sequence).len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.run_on(number, sequence, command, args, &mut *partitions);
@@ -232,6 +234,7 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
+        drop(hush);
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
         self.account_for(number, command, args, nanos);
         // Which shard it was allocated for is not told apart: each is booked its part of the whole.
@@ -261,6 +264,7 @@ impl EventLoop {
                 let mut caller = transaction::Caller {
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.node.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                     lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
@@ -277,6 +281,7 @@ impl EventLoop {
                     reply: Encoder::new(out, resp),
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.node.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                 };
                 let result = handler(&mut session, &mut view);
