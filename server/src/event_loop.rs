@@ -31,6 +31,7 @@ use crate::config::Settings;
 use crate::connection::Connection;
 use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
+use crate::exec::partition::Journal;
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
 use crate::pubsub::Publication;
@@ -54,6 +55,8 @@ pub(crate) struct EventLoop {
     poll: Poll,
     /// Listeners, on the first loop.
     acceptor: Option<Acceptor>,
+    /// Where the effects of commands go that work on no partition; none when nobody listens.
+    journal: Option<Journal>,
     connections: Slab<Connection>,
     /// Connections to serve in this turn, or in the next one.
     queue: Vec<usize>,
@@ -122,6 +125,7 @@ impl EventLoop {
         inbox: Receiver<Message>,
         poll: Poll,
         acceptor: Option<Acceptor>,
+        journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
         let settings = node.settings.load_full();
@@ -133,6 +137,7 @@ impl EventLoop {
             inbox,
             poll,
             acceptor,
+            journal,
             connections: Slab::new(),
             queue: Vec::new(),
             dirty: Vec::new(),
@@ -384,11 +389,12 @@ impl EventLoop {
     fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.closing) {
             if let Some(mut connection) = self.connections.try_remove(number) {
+                // Before the client can see that the connection is closed.
+                connection.client.leave_all(&self.node.pubsub);
                 self.poll.remove(&connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);
                 }
-                connection.client.leave_all(&self.node.pubsub);
                 self.node
                     .clients
                     .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);

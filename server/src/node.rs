@@ -132,7 +132,6 @@ impl Running {
         let renames = renames(&config)?;
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
-        state.journal.clone_from(&journal);
         let state = Arc::new(state);
         let _ = state.addresses.set(addresses);
 
@@ -166,17 +165,23 @@ impl Running {
                 inbox,
                 poll,
                 acceptor.take(),
+                journal.clone(),
             );
-            // Should a later thread fail to start, dropping what runs stops those before it.
-            let thread = std::thread::Builder::new()
-                .name(format!("shard-{shard}"))
-                .spawn(move || run_guarded(event_loop))?;
-            running.threads.push(thread);
+            running.spawn(shard, event_loop)?;
         }
         let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
         running.state.started_bytes.store(bytes, Ordering::Relaxed);
         running.announce();
         Ok(running)
+    }
+
+    /// Gives a loop its thread. Should a later one fail to start, dropping what runs stops those before it.
+    fn spawn(&mut self, shard: usize, event_loop: EventLoop) -> io::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || run_guarded(event_loop))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Says in the log where the node can be reached.

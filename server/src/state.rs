@@ -12,7 +12,6 @@ use shardis_storage::key::KeyHasher;
 
 use crate::clock::Clock;
 use crate::config::{Caller, Config, SetError, Settings};
-use crate::exec::partition::Journal;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -77,8 +76,6 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Who listens to what is published.
     pub(crate) pubsub: Arc<Hub>,
-    /// Where the effects of commands go that work on no partition; none when nobody listens.
-    pub(crate) journal: Option<Journal>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
     next_client_id: AtomicU64,
@@ -140,7 +137,6 @@ impl Node {
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
             pubsub,
-            journal: None,
             debug: Debugging::default(),
             next_client_id: AtomicU64::new(1),
             bells: OnceLock::new(),

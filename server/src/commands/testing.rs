@@ -303,7 +303,7 @@ impl Shell {
                     reply: Encoder::new(out, self.client.resp),
                     client: &mut self.client,
                     node: &self.node,
-                    journal: self.node.journal.as_ref(),
+                    journal: None,
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -323,7 +323,7 @@ impl Shell {
             reply: Encoder::new(out, self.client.resp),
             client: &mut self.client,
             node: &self.node,
-            journal: self.node.journal.as_ref(),
+            journal: None,
             now_ms: self.stamp.now_ms,
         }
     }

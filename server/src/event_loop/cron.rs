@@ -218,6 +218,9 @@ impl EventLoop {
         } else {
             limits.normal
         };
+        if connection.client.closing == Closing::Now {
+            return false;
+        }
         let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
         let hard_bytes = match limit.hard_bytes {
             // Nobody else is sent what it did not ask for, so only a monitor could grow without end.

@@ -264,7 +264,7 @@ impl EventLoop {
                 let mut caller = transaction::Caller {
                     client: &mut connection.client,
                     node: &self.node,
-                    journal: self.node.journal.as_ref(),
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                     lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
@@ -281,7 +281,7 @@ impl EventLoop {
                     reply: Encoder::new(out, resp),
                     client: &mut connection.client,
                     node: &self.node,
-                    journal: self.node.journal.as_ref(),
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                 };
                 let result = handler(&mut session, &mut view);

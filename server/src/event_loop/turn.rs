@@ -324,7 +324,7 @@ impl EventLoop {
             reply: Encoder::new(out, resp),
             client: &mut connection.client,
             node: &self.node,
-            journal: self.node.journal.as_ref(),
+            journal: self.journal.as_ref(),
             now_ms,
         };
         let begin_ns = self.node.clock.elapsed_ns();
