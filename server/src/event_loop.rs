@@ -83,6 +83,10 @@ pub(crate) struct EventLoop {
     lines: Vec<u8>,
     /// What was published to connections of this loop, and taken from its mailbox.
     published: VecDeque<Publication>,
+    /// Connections with messages in their output, which may wait a little for more of them.
+    pushed_to: Vec<usize>,
+    /// For how many turns some of them have waited.
+    pushed_turns: u32,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
@@ -161,6 +165,8 @@ impl EventLoop {
             monitors: Vec::new(),
             lines: Vec::new(),
             published: VecDeque::new(),
+            pushed_to: Vec::new(),
+            pushed_turns: 0,
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -189,9 +195,11 @@ impl EventLoop {
             self.make_room();
             self.retry_busy();
             self.resume_paused();
+            let has_work = !self.queue.is_empty();
             self.serve_and_execute();
             self.hand_on_lines();
             self.deliver_published();
+            self.release_pushed(has_work);
             self.write();
             self.run_cron();
             self.close_connections();

@@ -67,6 +67,9 @@ pub(crate) const PUBLISHED_UNDER_WAY_BYTES: usize = 256 << 20;
 /// Bytes that a loop appends to its connections' outputs for what was published, before it writes them.
 pub(crate) const PUBLISHED_TURN_BYTES: usize = 8 << 20;
 
+/// Turns for which messages may wait in outputs to be written together with others, while there is other work.
+pub(crate) const PUSHED_TURNS_MAX: u32 = 1;
+
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 

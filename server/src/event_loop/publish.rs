@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::EventLoop;
 use crate::commands::registry;
 use crate::exec::Closing;
-use crate::limits::{OUTPUT_PAUSE_BYTES, PUBLISHED_TURN_BYTES};
+use crate::limits::{OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES, PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
 use crate::pubsub::{Hush, Listener, Missed, Publication};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
@@ -17,9 +17,33 @@ impl EventLoop {
         self.deliver_up_to(PUBLISHED_TURN_BYTES);
     }
 
-    /// Whether there is something to deliver, for which the loop does not sleep.
+    /// Whether there is something to deliver, or to write, for which the loop does not sleep.
     pub(super) fn has_published(&self) -> bool {
-        !self.published.is_empty()
+        !self.published.is_empty() || !self.pushed_to.is_empty()
+    }
+
+    /// Has connections written that have got messages. To write to all subscribers is nearly all that publishing costs, so
+    /// while there is other work, what it publishes may come to be written together with what the next turn does.
+    pub(super) fn release_pushed(&mut self, has_work: bool) {
+        if self.pushed_to.is_empty() {
+            return;
+        }
+        if has_work && self.pushed_turns < PUSHED_TURNS_MAX {
+            self.pushed_turns += 1;
+            return;
+        }
+        self.pushed_turns = 0;
+        let mut pushed_to = std::mem::take(&mut self.pushed_to);
+        for number in pushed_to.drain(..) {
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            connection.is_pushed_to = false;
+            if connection.output.is_pending() {
+                self.mark_dirty(number);
+            }
+        }
+        self.pushed_to = pushed_to;
     }
 
     fn deliver_up_to(&mut self, bytes_max: usize) {
@@ -57,13 +81,17 @@ impl EventLoop {
             return;
         }
         connection.output.push(message, client.resp);
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(number);
+        if !connection.is_pushed_to {
+            connection.is_pushed_to = true;
+            self.pushed_to.push(number);
         }
         // Whether a small output is over a limit is asked when it is written.
-        if connection.output.bytes() >= OUTPUT_PAUSE_BYTES && self.is_over_output_limit(number) {
-            self.disconnect(number);
+        let bytes = connection.output.bytes();
+        if bytes >= OUTPUT_KEPT_BYTES {
+            self.mark_dirty(number);
+            if bytes >= OUTPUT_PAUSE_BYTES && self.is_over_output_limit(number) {
+                self.disconnect(number);
+            }
         }
     }
 
