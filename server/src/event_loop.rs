@@ -249,11 +249,7 @@ impl EventLoop {
             || !self.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
-        let timeout = if busy {
-            Duration::ZERO
-        } else {
-            self.time_to_sleep()
-        };
+        let timeout = self.time_to_sleep(busy);
         let Self {
             poll,
             connections,

@@ -65,6 +65,13 @@ impl Output {
         }
     }
 
+    /// As [`begin`](Self::begin), and where in that buffer the reply starts.
+    pub(crate) fn begin_at(&mut self, sequence: u32) -> (&mut Vec<u8>, usize) {
+        let out = self.begin(sequence);
+        let start = out.len();
+        (out, start)
+    }
+
     /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave.
     #[inline]
     pub(crate) fn end(&mut self, sequence: u32, start: usize) {

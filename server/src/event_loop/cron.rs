@@ -52,7 +52,10 @@ impl Cron {
 
 impl EventLoop {
     /// How long the loop may sleep when nothing happens.
-    pub(super) fn time_to_sleep(&self) -> Duration {
+    pub(super) fn time_to_sleep(&self, busy: bool) -> Duration {
+        if busy {
+            return Duration::ZERO;
+        }
         if !self.node.clock.is_real() {
             // Time stands still: whoever moves it rings.
             return Duration::from_secs(3600);

@@ -262,8 +262,7 @@ impl EventLoop {
         let environment = environment!(self);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
-        let out = connection.output.begin(sequence);
-        let start = out.len();
+        let (out, start) = connection.output.begin_at(sequence);
         let wish = RefCell::new(None);
         let result = match command.row.runs {
             Runs::Exec => {
