@@ -15,6 +15,7 @@ pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod monitor;
 pub(crate) mod object;
+pub(crate) mod pubsub;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
@@ -42,13 +43,16 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::combine::COMMANDS,
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
+    sorted_sets::blocking::COMMANDS,
     lists::COMMANDS,
+    lists::blocking::COMMANDS,
     sort::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,
     transactions::COMMANDS,
+    pubsub::COMMANDS,
     server::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
@@ -154,7 +158,7 @@ fn register(row: &'static Command, parent: Option<&str>, next: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Flags, Runs};
+    use crate::spec::{Flags, KeySpec, Runs};
 
     fn every_row() -> Vec<&'static Registered> {
         registry()
@@ -201,10 +205,15 @@ mod tests {
             );
             let on_keys = matches!(
                 row.runs,
-                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_)
+                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_) | Runs::Blocking(_)
+            );
+            assert_eq!(
+                matches!(row.runs, Runs::Blocking(_)),
+                row.flags.contains(Flags::BLOCKING),
+                "{name}: blocking"
             );
             assert!(
-                row.keys.is_empty() || on_keys,
+                row.keys.iter().all(KeySpec::is_not_key) || on_keys,
                 "{name}: has keys that its routing class does not use"
             );
             assert!(

@@ -4,9 +4,9 @@ pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
 
+use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
-use crate::shard::inbox::Modes;
 use crate::shard::poll::Socket;
 use input::Input;
 use output::Output;
@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) is_queued: bool,
     /// It is in the loop's list of connections to write to.
     pub(crate) is_dirty: bool,
+    /// It is in the loop's list of connections that have got messages, and are written soon.
+    pub(crate) is_pushed_to: bool,
     /// Since when its output has been over the soft limit, Unix milliseconds.
     pub(crate) over_soft_limit_since_ms: Option<i64>,
 }
@@ -52,6 +54,8 @@ pub(crate) enum Hold {
     Pause(OwnedRequest),
     /// The command before it needs several shards or loops, and is under way.
     UnderWay,
+    /// The command before it waits for a key: see [`Client::waits`].
+    Blocked,
 }
 
 impl Connection {
@@ -68,6 +72,7 @@ impl Connection {
             ends: false,
             is_queued: false,
             is_dirty: false,
+            is_pushed_to: false,
             over_soft_limit_since_ms: None,
         }
     }

@@ -6,18 +6,39 @@
 //! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
 //! 4. write every connection that has output; cron within its time (`cron`).
 //!
-//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what becomes known
-//! of commands that have run is in `observe`.
+//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what is published
+//! reaches connections in `publish`; what becomes known of commands that have run is in `observe`.
+
+/// What the commands of a turn share. Borrows only the parts of the loop that it is made of, so that the others can change
+/// meanwhile.
+macro_rules! environment {
+    ($loop:ident) => {
+        $crate::dispatch::run::Environment {
+            hasher: $loop.node.hasher,
+            stamp: $loop.stamp,
+            settings: &$loop.settings,
+            shards: $loop.node.shards,
+            clock: &$loop.node.clock,
+            stats: &$loop.node.stats[$loop.index],
+            slow_from_ns: $crate::dispatch::account::slow_from_ns(&$loop.settings),
+            mesh: &$loop.mesh,
+            outbox: &$loop.outbox,
+        }
+    };
+}
 
 mod accept;
+mod block;
 mod cron;
 mod evict;
 mod gather;
 mod lend;
 mod observe;
+mod publish;
 mod turn;
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +49,12 @@ use slab::Slab;
 
 use crate::config::Settings;
 use crate::connection::Connection;
-use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
+use crate::exec::partition::Journal;
+use crate::exec::waiter::{Outbox, Ticket};
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
+use crate::pubsub::Publication;
 use crate::shard::Mesh;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
@@ -52,6 +75,8 @@ pub(crate) struct EventLoop {
     poll: Poll,
     /// Listeners, on the first loop.
     acceptor: Option<Acceptor>,
+    /// Where the effects of commands go that work on no partition; none when nobody listens.
+    journal: Option<Journal>,
     connections: Slab<Connection>,
     /// Connections to serve in this turn, or in the next one.
     queue: Vec<usize>,
@@ -69,6 +94,12 @@ pub(crate) struct EventLoop {
     operations: Slab<Operation>,
     /// Commands over all shards or loops that connections of this loop wait for.
     gatherings: Slab<Gathering>,
+    /// When the waits of connections end: Unix milliseconds and the connection.
+    deadlines: BTreeSet<(i64, usize)>,
+    /// How many connections wait for a key.
+    blocked: u64,
+    /// What became known while waiting commands were served.
+    outbox: RefCell<Outbox>,
     /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
     under_way: Vec<u32>,
     turn: Turn,
@@ -76,6 +107,12 @@ pub(crate) struct EventLoop {
     monitors: Vec<usize>,
     /// Lines of this turn's commands, for all monitors of the node.
     lines: Vec<u8>,
+    /// What was published to connections of this loop, and taken from its mailbox.
+    published: VecDeque<Publication>,
+    /// Connections with messages in their output, which may wait a little for more of them.
+    pushed_to: Vec<usize>,
+    /// For how many turns some of them have waited.
+    pushed_turns: u32,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
@@ -89,6 +126,8 @@ enum Work {
     Run(Box<Batch>),
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
+    Withdraw(Arc<Ticket>),
+    Serve,
 }
 
 /// What a turn collects. Its memory is used turn after turn.
@@ -118,6 +157,7 @@ impl EventLoop {
         inbox: Receiver<Message>,
         poll: Poll,
         acceptor: Option<Acceptor>,
+        journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
         let settings = node.settings.load_full();
@@ -129,6 +169,7 @@ impl EventLoop {
             inbox,
             poll,
             acceptor,
+            journal,
             connections: Slab::new(),
             queue: Vec::new(),
             dirty: Vec::new(),
@@ -138,6 +179,9 @@ impl EventLoop {
             waiting: VecDeque::new(),
             operations: Slab::new(),
             gatherings: Slab::new(),
+            deadlines: BTreeSet::new(),
+            blocked: 0,
+            outbox: RefCell::default(),
             under_way: vec![0; shards],
             turn: Turn {
                 pool: ChunkPool::default(),
@@ -151,6 +195,9 @@ impl EventLoop {
             },
             monitors: Vec::new(),
             lines: Vec::new(),
+            published: VecDeque::new(),
+            pushed_to: Vec::new(),
+            pushed_turns: 0,
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -179,8 +226,13 @@ impl EventLoop {
             self.make_room();
             self.retry_busy();
             self.resume_paused();
+            let has_work = !self.queue.is_empty();
             self.serve_and_execute();
+            self.end_waits_in_time();
+            self.empty_outbox();
             self.hand_on_lines();
+            self.deliver_published();
+            self.release_pushed(has_work);
             self.write();
             self.run_cron();
             self.close_connections();
@@ -192,7 +244,11 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty() || !self.busy.is_empty() || self.has_garbage();
+        let busy = !self.queue.is_empty()
+            || !self.busy.is_empty()
+            || !self.outbox.borrow().is_empty()
+            || self.has_published()
+            || self.has_garbage();
         let timeout = if busy {
             Duration::ZERO
         } else {
@@ -211,8 +267,9 @@ impl EventLoop {
             ..
         } = self;
         let bell = mesh.bell(*index);
-        let may_sleep =
-            timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
+        let mailbox = node.pubsub.mailbox(*index);
+        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !node.shutdown.is_requested();
+        let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
@@ -230,8 +287,8 @@ impl EventLoop {
                     return;
                 };
                 connection.ends |= ended;
-                if readable {
-                    connection.readable = true;
+                if readable || ended {
+                    connection.readable |= readable;
                     if !connection.is_queued {
                         connection.is_queued = true;
                         queue.push(number);
@@ -274,7 +331,7 @@ impl EventLoop {
     }
 
     fn environment(&self) -> Environment<'_> {
-        environment(&self.node, &self.settings, self.stamp, self.index)
+        environment!(self)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -297,6 +354,9 @@ impl EventLoop {
                     part,
                     nanos,
                 } => self.gathered(gathering, from, part, nanos),
+                Message::Served(served) => self.answer_served(*served),
+                Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
+                Message::Serve => self.work(Work::Serve),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }
@@ -375,10 +435,15 @@ impl EventLoop {
 
     fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.closing) {
-            if let Some(connection) = self.connections.try_remove(number) {
+            if let Some(mut connection) = self.connections.try_remove(number) {
+                // Before the client can see that the connection is closed.
+                connection.client.leave_all(&self.node.pubsub);
                 self.poll.remove(&connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);
+                }
+                if let Some(ticket) = &connection.client.waits {
+                    self.forget_wait(ticket);
                 }
                 self.node
                     .clients
@@ -393,18 +458,5 @@ impl EventLoop {
         self.write();
         // Hands over what was written, where that is not done by writing itself.
         let _ = self.poll.wait(Duration::ZERO, |_| {});
-    }
-}
-
-/// What the commands of a turn share. Of parts of the loop, for where others of its parts change meanwhile.
-fn environment<'a>(node: &'a Node, settings: &'a Settings, stamp: Stamp, index: usize) -> Environment<'a> {
-    Environment {
-        hasher: node.hasher,
-        stamp,
-        settings,
-        shards: node.shards,
-        clock: &node.clock,
-        stats: &node.stats[index],
-        slow_from_ns: slow_from_ns(settings),
     }
 }

@@ -13,10 +13,11 @@ pub(crate) mod request;
 pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod view;
+pub(crate) mod waiter;
 pub(crate) mod watch;
 
 pub(crate) use arguments::{Expiration, Options};
-pub(crate) use client::{Client, Closing, Peer, ReplyMode, Transaction};
+pub(crate) use client::{Client, Closing, Modes, Peer, ReplyMode, Transaction};
 pub(crate) use context::{Context, NewString};
 pub use effect::Effect;
 pub(crate) use effect::Effects;

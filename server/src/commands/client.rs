@@ -7,6 +7,7 @@ use shardis_storage::number::parse_i64;
 
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
+use crate::exec::client::Unblocked;
 use crate::exec::{Client, Clients, Closing, CommandResult, Part, ReplyMode, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::PauseMode;
@@ -469,17 +470,31 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Refuses a type of connection that does not exist, and tells whether it is that of every connection there is: replicas,
-/// primaries and subscribers have none of their own yet.
-fn is_normal(word: &[u8]) -> Result<bool, ReplyError> {
-    match word {
-        word if is(word, "NORMAL") => Ok(true),
-        word if ["MASTER", "REPLICA", "SLAVE", "PUBSUB"]
-            .iter()
-            .any(|known| is(word, known)) =>
-        {
-            Ok(false)
+/// Types of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Subscriber,
+    /// Replicas and primaries, of which there are none yet.
+    Node,
+}
+
+impl Kind {
+    fn of(client: &Client) -> Self {
+        if client.is_subscriber() {
+            Self::Subscriber
+        } else {
+            Self::Normal
         }
+    }
+}
+
+/// The type of connection that a word names.
+fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
+    match word {
+        word if is(word, "NORMAL") => Ok(Kind::Normal),
+        word if is(word, "PUBSUB") => Ok(Kind::Subscriber),
+        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(Kind::Node),
         _ => Err(ReplyError::Text(format!(
             "ERR Unknown client type '{}'",
             String::from_utf8_lossy(word)
@@ -490,7 +505,8 @@ fn is_normal(word: &[u8]) -> Result<bool, ReplyError> {
 /// Which connections CLIENT LIST describes.
 enum Listed {
     All,
-    None,
+    /// Those of this type.
+    Only(Kind),
     /// Those of these ids, in this order.
     Ids(Vec<i64>),
 }
@@ -499,11 +515,7 @@ impl Listed {
     fn parse(args: Arguments<'_>) -> Result<Self, ReplyError> {
         match (args.len(), args.get(2)) {
             (2, _) => Ok(Self::All),
-            (4, Some(word)) if is(word, "TYPE") => Ok(if is_normal(args.at(3))? {
-                Self::All
-            } else {
-                Self::None
-            }),
+            (4, Some(word)) if is(word, "TYPE") => Ok(Self::Only(kind(args.at(3))?)),
             (4.., Some(word)) if is(word, "ID") => {
                 let id = |arg| parse_i64(arg).ok_or(ReplyError::Fixed("ERR Invalid client ID"));
                 Ok(Self::Ids(args.tail(3).iter().map(id).collect::<Result<_, _>>()?))
@@ -515,7 +527,7 @@ impl Listed {
     fn includes(&self, client: &Client) -> bool {
         match self {
             Self::All => true,
-            Self::None => false,
+            Self::Only(kind) => Kind::of(client) == *kind,
             Self::Ids(ids) => ids.contains(&(client.id as i64)),
         }
     }
@@ -554,7 +566,7 @@ fn merge_list(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
             };
             ids.iter().filter_map(line).collect::<Vec<_>>().concat()
         }
-        Listed::All | Listed::None => lines.iter().map(|&(_, line)| line).collect::<Vec<_>>().concat(),
+        Listed::All | Listed::Only(_) => lines.iter().map(|&(_, line)| line).collect::<Vec<_>>().concat(),
     };
     session.reply.verbatim(*b"txt", &text);
     Ok(())
@@ -575,7 +587,7 @@ struct Killed<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
-    normal: bool,
+    kind: Option<Kind>,
     skip_me: bool,
 }
 
@@ -586,7 +598,7 @@ impl<'a> Killed<'a> {
             address: None,
             local_address: None,
             id: None,
-            normal: true,
+            kind: None,
             skip_me: true,
         };
         if args.len() == 3 {
@@ -609,7 +621,7 @@ impl<'a> Killed<'a> {
                 let id = parse_i64(value).filter(|&id| id > 0);
                 self.id = Some(id.ok_or(ReplyError::Fixed("ERR client-id should be greater than 0"))?);
             }
-            word if is(word, "TYPE") => self.normal = is_normal(value)?,
+            word if is(word, "TYPE") => self.kind = Some(kind(value)?),
             word if is(word, "ADDR") => self.address = Some(value),
             word if is(word, "LADDR") => self.local_address = Some(value),
             word if is(word, "USER") => {
@@ -628,7 +640,7 @@ impl<'a> Killed<'a> {
     }
 
     fn includes(&self, client: &Client, asker: u64) -> bool {
-        self.normal
+        self.kind.is_none_or(|kind| Kind::of(client) == kind)
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)
@@ -665,21 +677,32 @@ fn merge_kill(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// No command blocks its connection yet, so there is nobody to unblock once the request is found to be right.
 fn unblock(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     let args = clients.args;
-    match (args.len(), args.get(3)) {
-        (3, _) => {}
-        (4, Some(word)) if is(word, "TIMEOUT") || is(word, "ERROR") => {}
+    let how = match (args.len(), args.get(3)) {
+        (3, _) => Unblocked::TimedOut,
+        (4, Some(word)) if is(word, "TIMEOUT") => Unblocked::TimedOut,
+        (4, Some(word)) if is(word, "ERROR") => Unblocked::WithError,
         (4, _) => {
             return Err(ReplyError::Fixed(
                 "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
             ));
         }
         _ => return Err(bad_subcommand(args)),
+    };
+    let id = int(args.at(2))?;
+    let mut part = Part::default();
+    for client in &mut clients.clients {
+        if i64::try_from(client.id) != Ok(id) {
+            continue;
+        }
+        // Who is being served at this moment is no longer blocked.
+        if client.waits.as_ref().is_some_and(|ticket| ticket.claim()) {
+            client.unblocked = Some(how);
+            part.count += 1;
+        }
     }
-    int(args.at(2))?;
-    Ok(Part::default())
+    Ok(part)
 }
 
 fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {

@@ -7,12 +7,14 @@ use super::plan::Routed;
 use super::run::{self, Call, Environment};
 use crate::commands::registry;
 use crate::error::ReplyError;
+use crate::exec::Modes;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
+use crate::exec::partition::Journal;
 use crate::exec::view::Held;
+use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
-use crate::shard::inbox::Modes;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
 
@@ -23,6 +25,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) client: &'a mut Client,
     /// Its node.
     pub(crate) node: &'a Node,
+    /// Where effects go; none when nobody listens.
+    pub(crate) journal: Option<&'a Journal>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
     /// Takes the lines of what runs, for monitors; none when there are none.
@@ -56,7 +60,7 @@ pub(crate) fn exec(
     }
     Encoder::new(out, resp).array(transaction.queue.len());
     caller.client.denies_blocking = true;
-    as_one_unit(partitions, caller.client.db, |partitions| {
+    as_one_unit(caller, partitions, |caller, partitions| {
         for queued in &transaction.queue {
             let begin_ns = environment.clock.elapsed_ns();
             run_queued(caller, queued, partitions, out, environment);
@@ -114,19 +118,27 @@ fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &E
 }
 
 /// Has the effects of all commands enter the journal between MULTI and EXEC.
-fn as_one_unit(partitions: Partitions<'_>, db: u16, run: impl FnOnce(&mut [Option<Box<Partition>>])) {
-    let journal = partitions
-        .iter()
-        .flatten()
-        .find_map(|partition| partition.journal.clone());
-    let Some(journal) = journal else {
-        return run(partitions);
+fn as_one_unit(
+    caller: &mut Caller<'_>,
+    partitions: Partitions<'_>,
+    run: impl FnOnce(&mut Caller<'_>, &mut [Option<Box<Partition>>]),
+) {
+    let Some(journal) = caller.journal else {
+        return run(caller, partitions);
     };
+    let db = caller.client.db;
     let (collector, collected) = crossbeam_channel::unbounded();
     for partition in partitions.iter_mut().flatten() {
         partition.journal = Some(collector.clone());
     }
-    run(partitions);
+    let mut collecting = Caller {
+        client: caller.client,
+        node: caller.node,
+        journal: Some(&collector),
+        now_ms: caller.now_ms,
+        lines: caller.lines.as_deref_mut(),
+    };
+    run(&mut collecting, partitions);
     for partition in partitions.iter_mut().flatten() {
         partition.journal = Some(journal.clone());
     }
@@ -181,7 +193,7 @@ fn run_queued(
                 None => unreachable!("the shard of a cursor is among those of its transaction"),
             })
         }
-        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) => {
+        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) | Runs::Blocking(_) => {
             run::run_call(
                 Held::Many(partitions),
                 caller.call(command, args),
@@ -215,6 +227,7 @@ impl Caller<'_> {
             reply,
             client: self.client,
             node: self.node,
+            journal: self.journal,
             now_ms: self.now_ms,
         }
     }
@@ -230,6 +243,7 @@ impl Caller<'_> {
             db: self.client.db,
             modes,
             routed: Routed::default(),
+            waiting: Waiting::Denied,
         }
     }
 }

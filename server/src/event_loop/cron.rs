@@ -58,6 +58,9 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us;
+        if let Some(&(deadline_ms, _)) = self.deadlines.first() {
+            next_us = next_us.min(deadline_ms.saturating_mul(1000));
+        }
         if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms()))
         {
             next_us = next_us.min(until_ms * 1000);
@@ -137,6 +140,10 @@ impl EventLoop {
                 }
             }
         });
+        // What was removed, here or to make room, may be what somebody waits for.
+        if held.get().waiters.has_ready() {
+            self.serve_again(held.get());
+        }
         let us = (clock.now_us() - begin_us).max(0) as u64;
         self.node.stats[self.index].expire_us.add(us);
         self.node.note_latency(&self.settings, latency::EXPIRE_CYCLE, us);
@@ -173,7 +180,10 @@ impl EventLoop {
                 connection.output.release();
                 self.poll.release(number);
             }
-            let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000;
+            // Subscribers are there to listen, and who waits for a key has said for how long.
+            let may_time_out =
+                timeout_s > 0 && !connection.client.is_subscriber() && connection.client.waits.is_none();
+            let idle_too_long = may_time_out && idle_ms > timeout_s * 1000;
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
@@ -206,11 +216,19 @@ impl EventLoop {
 
     /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
     pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
-        let limit = self.settings.client_output_buffer_limit.normal;
+        let limits = &self.settings.client_output_buffer_limit;
         let now_ms = self.now_ms();
         let Some(connection) = self.connections.get_mut(number) else {
             return false;
         };
+        let limit = if connection.client.is_subscriber() {
+            limits.pubsub
+        } else {
+            limits.normal
+        };
+        if connection.client.closing == Closing::Now {
+            return false;
+        }
         let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
         let hard_bytes = match limit.hard_bytes {
             // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
@@ -287,6 +305,7 @@ fn expire_database(partition: &mut Partition, db: usize, now_ms: i64, chosen: Ke
         });
     for (db, key) in &partition.expired {
         partition.watches.touch(*db, key);
+        partition.waiters.mark(*db, key);
         if chosen.contains(KeyspaceEvents::EXPIRED) {
             tell(partition.events.as_ref(), *db, "expired", key);
         }
@@ -299,6 +318,7 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
     let Partition {
         keyspace,
         watches,
+        waiters,
         journal,
         events,
         ..
@@ -308,6 +328,7 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
         .database_mut(db)
         .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
             watches.touch(db_number, key);
+            waiters.mark(db_number, key);
             let (class, name) = match event {
                 FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
                 FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),

@@ -5,6 +5,7 @@
 //! tries again in the next turns. Only when that goes on for too long, because a shard runs something long, it asks the
 //! owners, in ascending order of shards, and each hands its partition over by value once it has done what came before. Two coordinators can wait for each other only in ascending order, so never in a circle.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder};
@@ -15,9 +16,11 @@ use super::{EventLoop, Work};
 use crate::connection::Hold;
 use crate::dispatch::plan::{Place, Routed, ShardSet, shards_of_transaction};
 use crate::dispatch::run::{self, Call};
+use crate::dispatch::serve::serve_ready;
 use crate::dispatch::transaction;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
+use crate::exec::waiter::Waiting;
 use crate::exec::{OwnedRequest, Partition, Session, View};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE};
 use crate::shard::inbox::{Batch, Message};
@@ -212,6 +215,8 @@ impl EventLoop {
     ) {
         let before = shardis_storage::memory::thread_balance();
         let begin_ns = self.node.clock.elapsed_ns();
+        let node = std::sync::Arc::clone(&self.node);
+        let hush = self.leaves_channels(number, command).then(|| self.hush(&node));
         let start = self.connections[number].output.begin(sequence).len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.run_on(number, sequence, command, args, &mut *partitions);
@@ -232,8 +237,11 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
+        drop(hush);
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
-        self.account_for(number, command, args, nanos);
+        if self.connections[number].client.waits.is_none() {
+            self.account_for(number, command, args, nanos);
+        }
         // Which shard it was allocated for is not told apart: each is booked its part of the whole.
         let taken = shardis_storage::memory::thread_balance() - before;
         let count = partitions.iter().flatten().count() as i64;
@@ -251,24 +259,22 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
+        let environment = environment!(self);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);
         let start = out.len();
-        match command.row.runs {
+        let wish = RefCell::new(None);
+        let result = match command.row.runs {
             Runs::Exec => {
                 let mut caller = transaction::Caller {
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                     lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
-                let result = transaction::exec(&mut caller, partitions, out, &environment);
-                if let Err(error) = &result {
-                    environment.stats.failed(command.id, &error.line());
-                }
-                run::finish(result, start, out, resp);
+                transaction::exec(&mut caller, partitions, out, &environment)
             }
             Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut view = View::new(Held::Many(partitions), environment.hasher, environment.stamp, db);
@@ -277,13 +283,10 @@ impl EventLoop {
                     reply: Encoder::new(out, resp),
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                 };
-                let result = handler(&mut session, &mut view);
-                if let Err(error) = &result {
-                    environment.stats.failed(command.id, &error.line());
-                }
-                run::finish(result, start, connection.output.begin(sequence), resp);
+                handler(&mut session, &mut view)
             }
             _ => {
                 let call = Call {
@@ -292,10 +295,20 @@ impl EventLoop {
                     db,
                     modes,
                     routed: Routed::default(),
+                    waiting: Waiting::Allowed(&wish),
                 };
                 run::run_call(Held::Many(partitions), call, None, out, &environment);
+                Ok(())
             }
+        };
+        if let Err(error) = &result {
+            environment.stats.failed(command.id, &error.line());
         }
+        run::finish(result, start, connection.output.begin(sequence), resp);
+        if let Some(wish) = wish.into_inner() {
+            return self.block(number, sequence, command, args, wish, partitions);
+        }
+        serve_ready(Held::Many(partitions), &environment);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.mark_dirty(number);
@@ -334,6 +347,16 @@ impl EventLoop {
                 Some(partition) => self.mesh.send(borrower, Message::Lent { operation, partition }),
                 None => return Err(Work::Lend { borrower, operation }),
             },
+            Work::Withdraw(ticket) => {
+                if !self.withdraw(&ticket) {
+                    return Err(Work::Withdraw(ticket));
+                }
+            }
+            Work::Serve => {
+                if !self.serve_stuck() {
+                    return Err(Work::Serve);
+                }
+            }
             Work::Gather(gather) => {
                 if !self.run_part(&gather) {
                     return Err(Work::Gather(gather));

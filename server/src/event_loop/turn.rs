@@ -12,10 +12,11 @@ use crate::dispatch::admission::{Admitted, Conditions, admit, named};
 use crate::dispatch::plan::{self, Routed, place};
 use crate::dispatch::run::{Replies, finish, run_batch};
 use crate::error::ReplyError;
+use crate::exec::Modes;
 use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest, Partition, ReplyMode, Session};
 use crate::limits::BORROW_TRIES;
-use crate::shard::inbox::{Batch, Message, Modes, Place, Task};
+use crate::shard::inbox::{Batch, Message, Place, Task};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
@@ -44,6 +45,11 @@ impl EventLoop {
             return Served::Done;
         };
         connection.is_queued = false;
+        if connection.ends && matches!(connection.hold, Hold::Blocked) {
+            // Whatever it still sent would come after what it no longer waits for.
+            self.disconnect(number);
+            return Served::Done;
+        }
         if let Hold::Drain(_) = connection.hold
             && connection.output.in_flight() == 0
         {
@@ -202,7 +208,7 @@ impl EventLoop {
         connection.client.last_command = Some(command.tag());
         match place(command, args, self.node.hasher, self.mesh.len()) {
             Ok(plan::Place::Session) => {
-                self.run_session(number, command, args);
+                self.run_session_in_order(number, command, args);
                 false
             }
             Ok(plan::Place::Shard { shard, key }) => {
@@ -280,6 +286,32 @@ impl EventLoop {
         self.mark_dirty(number);
     }
 
+    /// Runs a command on the client's and the node's state, as soon as it may.
+    fn run_session_in_order(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        if !command.row.flags.contains(Flags::PUBSUB) {
+            return self.run_session_quietly(number, command, args);
+        }
+        // Others see what it does: it must not overtake what its client did before.
+        let connection = &mut self.connections[number];
+        if connection.output.in_flight() > 0 {
+            connection.hold = Hold::Drain(OwnedRequest::copy(args));
+            return;
+        }
+        self.run_session_quietly(number, command, args);
+        self.deliver_published();
+    }
+
+    /// Runs such a command while nobody publishes, if its reply must be the last that its client hears of some channel.
+    fn run_session_quietly(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        if self.leaves_channels(number, command) {
+            let node = std::sync::Arc::clone(&self.node);
+            let _hush = self.hush(&node);
+            self.run_session(number, command, args);
+        } else {
+            self.run_session(number, command, args);
+        }
+    }
+
     /// Runs a command on the client's and the node's state.
     fn run_session(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let Runs::OnSession(handler) = command.row.runs else {
@@ -298,6 +330,7 @@ impl EventLoop {
             reply: Encoder::new(out, resp),
             client: &mut connection.client,
             node: &self.node,
+            journal: self.journal.as_ref(),
             now_ms,
         };
         let begin_ns = self.node.clock.elapsed_ns();
@@ -312,7 +345,11 @@ impl EventLoop {
         }
         let out = connection.output.begin(sequence);
         finish(result, start, out, resp);
-        connection.mute(sequence, start);
+        if command.row.flags.contains(Flags::PUSHES) {
+            connection.count_reply_mode();
+        } else {
+            connection.mute(sequence, start);
+        }
         connection.output.end(sequence, start);
         let monitor_changed = connection.client.monitor != was_monitor;
         self.mark_dirty(number);
@@ -406,7 +443,7 @@ impl EventLoop {
             Hire::Borrow => mesh.cell(shard).borrow(BORROW_TRIES),
         };
         let Some(mut held) = held else { return false };
-        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
+        let environment = environment!(self);
         let Turn {
             tasks,
             source,
@@ -521,7 +558,7 @@ impl EventLoop {
             Hold::None => {
                 connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
             }
-            Hold::Busy(_) | Hold::Pause(_) | Hold::UnderWay => false,
+            Hold::Busy(_) | Hold::Pause(_) | Hold::UnderWay | Hold::Blocked => false,
         };
         if waits {
             self.enqueue(number);

@@ -23,6 +23,14 @@ pub(crate) struct Refill {
     pub(crate) lasts: u64,
 }
 
+/// Connections that listen while the load is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Audience {
+    pub(crate) listeners: usize,
+    /// What each of them says at first.
+    pub(crate) command: &'static str,
+}
+
 /// One command at one depth of pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
@@ -31,6 +39,7 @@ pub(crate) struct Row {
     pub(crate) pipeline: usize,
     pub(crate) fills: &'static [Fill],
     pub(crate) refill: Option<Refill>,
+    pub(crate) audience: Option<Audience>,
     /// The target: CPU per operation, at most so many times that of the reference.
     pub(crate) at_most: f64,
 }
@@ -72,6 +81,11 @@ const TO_DRAW: Refill = Refill {
     lasts: 1_000_000,
 };
 
+const SUBSCRIBERS: Audience = Audience {
+    listeners: 50,
+    command: "SUBSCRIBE news",
+};
+
 const GET: &str = "GET {key}";
 const SET: &str = "SET {key} {value:64}";
 
@@ -100,6 +114,8 @@ pub(crate) const CPU: &[Row] = &[
     row("ZRANGE of 100 in 1 M -P 16", "ZRANGE zset {rand:999900} +inf BYSCORE LIMIT 0 100", 16, LARGE_SORTED_SET, 0.70),
     row("ZRANK in 1 M -P 16", "ZRANK zset element:{rand:1000000}", 16, LARGE_SORTED_SET, 0.70),
     row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
+    heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 1", "PUBLISH news {value:64}", 1, NEW, 0.80)),
+    heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 16", "PUBLISH news {value:64}", 16, NEW, 0.80)),
 ];
 
 /// Two shards against one.
@@ -166,6 +182,7 @@ const fn row(
         pipeline,
         fills,
         refill: None,
+        audience: None,
         at_most,
     }
 }
@@ -173,6 +190,13 @@ const fn row(
 const fn using_up(refill: Refill, row: Row) -> Row {
     Row {
         refill: Some(refill),
+        ..row
+    }
+}
+
+const fn heard_by(audience: Audience, row: Row) -> Row {
+    Row {
+        audience: Some(audience),
         ..row
     }
 }
@@ -209,6 +233,9 @@ mod tests {
             let refill = row.refill.map(|refill| refill.fill);
             for fill in row.fills.iter().chain(&refill) {
                 assert!(Template::counting(fill.command, 1).is_ok(), "{row:?}");
+            }
+            if let Some(audience) = row.audience {
+                assert!(Template::random(audience.command, 1).is_ok(), "{row:?}");
             }
             assert!(row.at_most > 0.0, "{row:?}");
         }

@@ -116,6 +116,16 @@ const KNOWN_DIFFERENCES: &[Known] = &[
         ],
         came: &[".arguments[0].type = string"],
     },
+    // A list of patterns is no block any more.
+    Known {
+        command: "psubscribe",
+        field: "docs",
+        gone: &[
+            ".arguments[0].type = block",
+            ".arguments[0].arguments[0].type = pattern",
+        ],
+        came: &[".arguments[0].type = pattern"],
+    },
     // Deprecated since 7.2 says so.
     Known {
         command: "setnx",

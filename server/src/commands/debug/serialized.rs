@@ -92,7 +92,7 @@ impl Sizer {
                 list.visit_nodes(|contents| {
                     // A byte says which of the two it is.
                     sum += 1 + match contents {
-                        Contents::Pack(pack) => self.bytes(pack.as_bytes()),
+                        Contents::Pack(pack) => self.bytes(&pack.to_bytes()),
                         Contents::Plain(element) => self.bytes(element),
                     };
                 });
@@ -100,7 +100,7 @@ impl Sizer {
             }
             CollectionRef::Set(set) => match (set.as_intset(), set.as_listpack()) {
                 (Some(ints), _) => self.bytes(ints.as_bytes()),
-                (_, Some(pack)) => self.bytes(pack.as_bytes()),
+                (_, Some(pack)) => self.bytes(&pack.to_bytes()),
                 _ => len_of_len(set.len()) + set.iter().map(|member| self.text(member)).sum::<usize>(),
             },
             CollectionRef::SortedSet(set) => self.sorted_set(set),
@@ -110,7 +110,7 @@ impl Sizer {
 
     fn sorted_set(&mut self, set: &SortedSet) -> usize {
         if let Some(pack) = set.as_listpack() {
-            return self.bytes(pack.as_bytes());
+            return self.bytes(&pack.to_bytes());
         }
         let members = set.iter().map(|(member, _)| self.text(member) + SCORE_BYTES);
         len_of_len(set.len()) + members.sum::<usize>()
@@ -121,7 +121,7 @@ impl Sizer {
         let earliest = hash.next_expiry();
         let head = if earliest.is_some() { TIME_BYTES } else { 0 };
         if let Some(pack) = hash.as_listpack() {
-            return head + self.bytes(pack.as_bytes());
+            return head + self.bytes(&pack.to_bytes());
         }
         let fields = hash.iter(i64::MIN).map(|field| {
             let time = match (earliest, field.expiry) {

@@ -10,6 +10,7 @@ use super::line;
 use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::pubsub::Topic;
 use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
 
 /// A counter of all loops together.
@@ -98,7 +99,7 @@ fn listeners(text: &mut String, node: &Node) {
     }
 }
 
-pub(super) fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
+pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let node = session.node;
     line!(text, "connected_clients:{}", node.clients.load(Ordering::Relaxed));
     line!(text, "cluster_connections:0");
@@ -113,11 +114,19 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
         "client_recent_max_output_buffer:{}",
         largest(session, |stats| &stats.output_max)
     );
-    line!(text, "blocked_clients:0");
+    line!(text, "blocked_clients:{}", sum(session, |stats| &stats.blocked));
     line!(text, "tracking_clients:0");
-    line!(text, "clients_in_timeout_table:0");
-    line!(text, "total_blocking_keys:0");
-    line!(text, "total_blocking_keys_on_nokey:0");
+    line!(
+        text,
+        "clients_in_timeout_table:{}",
+        sum(session, |stats| &stats.blocked_in_time)
+    );
+    line!(text, "total_blocking_keys:{}", gathered.sum(Figure::KeysAwaited));
+    line!(
+        text,
+        "total_blocking_keys_on_nokey:{}",
+        gathered.sum(Figure::KeysAwaitedGone)
+    );
 }
 
 /// What there is to say about memory, for INFO and MEMORY STATS alike.
@@ -320,11 +329,15 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
 pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     traffic(text, session);
     keys(text, session, gathered);
+    for (name, topic) in [
+        ("pubsub_channels", Topic::Channel),
+        ("pubsub_patterns", Topic::Pattern),
+        ("pubsubshard_channels", Topic::ShardChannel),
+    ] {
+        line!(text, "{name}:{}", session.node.pubsub.count(topic));
+    }
     // Features that have not been used, for they are not there.
     for name in [
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

@@ -335,7 +335,7 @@ impl Node {
             return;
         }
         let compressed = self.read(|contents| match contents {
-            Contents::Pack(pack) => compressed(pack.as_bytes()),
+            Contents::Pack(pack) => compressed(&pack.to_bytes()),
             Contents::Plain(bytes) => compressed(bytes),
         });
         if let Some(bytes) = compressed {
