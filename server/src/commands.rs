@@ -8,6 +8,7 @@ pub(crate) mod connection;
 pub(crate) mod debug;
 pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
+pub(crate) mod hyperloglog;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod latency;
@@ -33,6 +34,7 @@ use crate::spec::{Command, KeyShape, Registered};
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
     bitmaps::COMMANDS,
+    hyperloglog::COMMANDS,
     sets::COMMANDS,
     hashes::COMMANDS,
     hash_expiry::COMMANDS,
