@@ -6,6 +6,7 @@ pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod debug;
+pub(crate) mod geo;
 pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
 pub(crate) mod hyperloglog;
@@ -43,6 +44,8 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::combine::COMMANDS,
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
+    geo::COMMANDS,
+    geo::search::COMMANDS,
     lists::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,

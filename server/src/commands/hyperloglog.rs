@@ -41,10 +41,9 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: Flags::READONLY,
         acl: Category::HYPERLOGLOG,
-        keys: &[KeySpec::from(1, 1)
-            .read_write()
-            .access()
-            .notes("RW because a value remembers what was last counted")],
+        keys: &[KeySpec::from(1, 1).read_write().access().notes(
+            "RW because it may change the internal representation of the key, and propagate to replicas",
+        )],
         runs: Runs::OnKeysLong(pfcount),
         doc: &Doc {
             since: "2.8.9",

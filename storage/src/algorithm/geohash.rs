@@ -87,7 +87,9 @@ impl Point {
         }
         let (own, others) = (radians(self.latitude), radians(other.latitude));
         let u = ((others - own) / 2.0).sin();
-        2.0 * EARTH_RADIUS * (u * u + own.cos() * others.cos() * v * v).sqrt().asin()
+        // Between antipodes rounding may lead a little beyond 1.
+        let sine = (u * u + own.cos() * others.cos() * v * v).sqrt().min(1.0);
+        2.0 * EARTH_RADIUS * sine.asin()
     }
 
     /// The distance to the latitude of another point, in metres.
@@ -162,9 +164,9 @@ fn deinterleave(bits: u64) -> (u32, u32) {
 /// One of 2^step × 2^step rectangles of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
-    /// From west to east.
+    /// From west to east; 2^step for what lies on the last meridian.
     x: u32,
-    /// From south to north.
+    /// From south to north; 2^step for what lies on the last parallel.
     y: u32,
     step: u32,
 }
@@ -190,12 +192,17 @@ impl Cell {
         (bits << shift) as f64..((bits + 1) << shift) as f64
     }
 
-    /// The cell so many to the east and to the north; the map has no edges.
+    /// The cell so many to the east and to the north; the map has no edges. What lies on the last meridian or parallel is
+    /// in cells beyond them, and only a step leads back.
     fn neighbour(self, east: i32, north: i32) -> Self {
         let mask = (1_u32 << self.step) - 1;
+        let step = |place: u32, by: i32| match by {
+            0 => place,
+            _ => place.wrapping_add_signed(by) & mask,
+        };
         Self {
-            x: self.x.wrapping_add_signed(east) & mask,
-            y: self.y.wrapping_add_signed(north) & mask,
+            x: step(self.x, east),
+            y: step(self.y, north),
             ..self
         }
     }
@@ -409,32 +416,26 @@ impl Polygon {
         if vertices.len() < 3 {
             return None;
         }
-        let count = vertices.len() as f64;
         let mut bounds = Bounds {
             west: LONGITUDE_MAX,
             east: -LONGITUDE_MAX,
             south: LATITUDE_MAX,
             north: -LATITUDE_MAX,
         };
-        let mut sum = (0.0, 0.0);
         for vertex in &vertices {
             bounds.west = bounds.west.min(vertex.longitude);
             bounds.east = bounds.east.max(vertex.longitude);
             bounds.south = bounds.south.min(vertex.latitude);
             bounds.north = bounds.north.max(vertex.latitude);
-            sum = (sum.0 + vertex.longitude, sum.1 + vertex.latitude);
         }
         Some(Self {
+            center: mean(&vertices),
             vertices,
-            center: Point {
-                longitude: sum.0 / count,
-                latitude: sum.1 / count,
-            },
             bounds,
         })
     }
 
-    /// The mean of its vertices: distances are measured from there.
+    /// The mean of its vertices on the sphere: distances are measured from there.
     #[must_use]
     pub fn center(&self) -> Point {
         self.center
@@ -480,12 +481,79 @@ impl Polygon {
         }
         let mut cells = [None; 9];
         let covering = (low.y..=high.y).flat_map(|y| (low.x..=high.x).map(move |x| Cell { x, y, ..low }));
-        // What lies on the very edge of the map has no score of its own kind: it is in no cell.
         for (place, cell) in cells.iter_mut().zip(covering) {
             *place = Some(cell);
         }
         cells
     }
+}
+
+/// The direction from the middle of the earth that is the mean of those to these points.
+fn mean(points: &[Point]) -> Point {
+    let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
+    for point in points {
+        let (longitude, latitude) = (radians(point.longitude), radians(point.latitude));
+        x += latitude.cos() * longitude.cos();
+        y += latitude.cos() * longitude.sin();
+        z += latitude.sin();
+    }
+    Point {
+        longitude: degrees(y.atan2(x)),
+        latitude: degrees(z.atan2(x.hypot(y))),
+    }
+}
+
+/// Room for any text of [`degrees_text`].
+pub const DEGREES_TEXT_MAX: usize = 24;
+
+/// A coordinate within the limits in at most 17 decimals, as GEOPOS shows it: the nearest such number, without zeros at
+/// its end.
+pub fn degrees_text(degrees: f64, text: &mut [u8; DEGREES_TEXT_MAX]) -> &str {
+    const DECIMALS: usize = 17;
+    const ONE: u128 = 10_u128.pow(DECIMALS as u32);
+    // A number of at most 180 is an integer of 53 bits over a power of two, so all of this is exact in 128 bits.
+    let bits = degrees.to_bits();
+    let exponent = (bits >> 52 & 0x7ff).max(1) as u32;
+    let hidden = u64::from(bits >> 52 & 0x7ff != 0) << 52;
+    let product = u128::from(bits & ((1 << 52) - 1) | hidden) * ONE;
+    let number = 1075_u32
+        .checked_sub(exponent)
+        .map_or(0, |shift| shift_rounded(product, shift));
+    let mut digits = [0; 40];
+    let mut at = digits.len();
+    let mut rest = number;
+    // At least one digit before the point.
+    while rest > 0 || at > digits.len() - DECIMALS - 1 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let (whole, decimals) = digits[at..].split_at(digits.len() - DECIMALS - at);
+    let decimals = &decimals[..decimals
+        .iter()
+        .rposition(|&digit| digit != b'0')
+        .map_or(0, |last| last + 1)];
+    let sign: &[u8] = if degrees < 0.0 && number > 0 { b"-" } else { b"" };
+    let point: &[u8] = if decimals.is_empty() { b"" } else { b"." };
+    let mut len = 0;
+    for part in [sign, whole, point, decimals] {
+        let part = &part[..part.len().min(text.len() - len)];
+        text[len..len + part.len()].copy_from_slice(part);
+        len += part.len();
+    }
+    std::str::from_utf8(&text[..len]).unwrap_or_default()
+}
+
+/// A number divided by a power of two and rounded to the nearest integer, to the even one of two.
+fn shift_rounded(number: u128, shift: u32) -> u128 {
+    if shift == 0 {
+        return number;
+    }
+    let Some(whole) = number.checked_shr(shift) else {
+        return 0;
+    };
+    let (rest, half) = (number & ((1 << shift) - 1), 1 << (shift - 1));
+    whole + u128::from(rest > half || (rest == half && whole & 1 == 1))
 }
 
 #[cfg(test)]
@@ -610,7 +678,43 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn degrees_are_written_in_full() {
+        for (degrees, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (180.0, "180"),
+            (-180.0, "-180"),
+            (0.5, "0.5"),
+            (-85.051_128_78, "-85.0511287799999991"),
+            (13.361_389_338_970_184, "13.36138933897018433"),
+            (1e-17, "0.00000000000000001"),
+            (4e-18, "0"),
+            (5e-324, "0"),
+        ] {
+            assert_eq!(degrees_text(degrees, &mut [0; DEGREES_TEXT_MAX]), text);
+        }
+    }
+
+    #[test]
+    fn the_middle_of_a_polygon_is_that_on_the_sphere() {
+        let corners = [(0.0, 60.0), (90.0, 60.0), (180.0, 60.0), (-90.0, 60.0)];
+        let polygon = Polygon::new(corners.map(|(x, y)| point(x, y)).to_vec()).unwrap();
+        assert!((polygon.center().latitude - 90.0).abs() < 1e-9);
+    }
+
     proptest! {
+        #[test]
+        fn degrees_are_written_as_the_library_writes_them(degrees in -180.0..=180.0_f64, small in -1e-10..1e-10_f64) {
+            for degrees in [degrees, small] {
+                let plain = format!("{degrees:.17}");
+                let plain = plain.trim_end_matches('0').trim_end_matches('.');
+                let plain = if plain == "-0" { "0" } else { plain };
+                let mut text = [0; DEGREES_TEXT_MAX];
+                prop_assert_eq!(degrees_text(degrees, &mut text), plain);
+            }
+        }
+
         #[test]
         fn a_score_leads_back_to_its_point(given in any_point(LATITUDE_MAX)) {
             let back = Point::of_score(given.score() as f64);
