@@ -34,6 +34,7 @@ use crate::spec::{Command, KeyShape, Registered};
 /// Every family. The order is that of the registry's numbers.
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
+    strings::compare::COMMANDS,
     bitmaps::COMMANDS,
     hyperloglog::COMMANDS,
     sets::COMMANDS,

@@ -10,7 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::diff::Rule;
 
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod lists;
 mod sets;
@@ -91,6 +93,8 @@ const FAMILIES: &[&[Template]] = &[
     hashes::TEMPLATES,
     sets::TEMPLATES,
     sorted_sets::TEMPLATES,
+    hyperloglog::TEMPLATES,
+    geo::TEMPLATES,
 ];
 
 /// The keys: few, and one that stays absent most of the time.
@@ -113,6 +117,9 @@ const LISTS: &[&str] = &["l1", "l2", "{a}l", "l4"];
 const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
 const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
 const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
+
+const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
+const GEOS: &[&str] = &["g1", "g2", "{a}g"];
 
 /// Sorted sets whose members all have the score 0.
 const EQUALS: &[&str] = &["e1", "e2"];
@@ -280,6 +287,17 @@ impl Generator {
             "hash" => self.key(HASHES),
             "set" => self.key(SETS),
             "zset" => self.key(SORTED_SETS),
+            "hll" => self.key(HYPERLOGLOGS),
+            "seen" => self.rng.random_range(0..5000).to_string(),
+            "geo" => self.key(GEOS),
+            "longitude" => self.degrees(180.0),
+            "latitude" => self.degrees(85.051_128_78),
+            "distance" => self
+                .pick(&[
+                    "0", "1", "10", "100", "500", "2000", "7000", "30000", "0.5", "-1", "x", "1e10",
+                ])
+                .to_owned(),
+            "unit" => self.pick(&["m", "km", "km", "KM", "mi", "ft", "yd"]).to_owned(),
             "equals" => self.pick(EQUALS).to_owned(),
             "any" => self.any_key(),
             "member" => self.pick(MEMBERS).to_owned(),
@@ -390,10 +408,19 @@ impl Generator {
 
     /// A key of any type.
     fn any_key(&mut self) -> String {
-        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS]
+        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, HYPERLOGLOGS, GEOS]
             .choose(&mut self.rng)
             .copied();
         self.pick(pool.unwrap_or(KEYS)).to_owned()
+    }
+
+    /// A coordinate: mostly of a region where members are near each other.
+    fn degrees(&mut self, max: f64) -> String {
+        match self.rng.random_range(0..12) {
+            0 => self.float(),
+            1..=3 => format!("{:.6}", self.rng.random_range(-max..max)),
+            _ => format!("{:.6}", self.rng.random_range(8.0..12.0)),
+        }
     }
 
     /// A string value: numbers often, so that arithmetic has something to work on.

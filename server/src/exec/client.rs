@@ -44,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) no_evict: bool,
     /// CLIENT NO-TOUCH
     pub(crate) no_touch: bool,
+    /// It can be told to go to another server: CLIENT CAPA redirect.
+    pub(crate) can_redirect: bool,
     /// MONITOR: it sees all commands.
     pub(crate) monitor: bool,
     /// It must be answered at once: its transaction runs.
@@ -193,6 +195,7 @@ impl Client {
             reply_mode: ReplyMode::On,
             no_evict: false,
             no_touch: false,
+            can_redirect: false,
             monitor: false,
             denies_blocking: false,
             closing: Closing::No,
@@ -222,6 +225,7 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.no_evict = false;
         self.no_touch = false;
+        self.can_redirect = false;
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
@@ -285,6 +289,9 @@ impl Client {
             text(&self.library_name),
             text(&self.library_version),
         );
+        if self.can_redirect {
+            line.push_str(" capa=r");
+        }
         line
     }
 

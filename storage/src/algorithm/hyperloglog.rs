@@ -573,6 +573,12 @@ impl Registers {
         Ok(registers)
     }
 
+    /// Shows them an element. O(1).
+    pub fn observe(&mut self, element: &[u8]) {
+        let Observation { index, value } = Observation::of(element);
+        self.values[index] = self.values[index].max(value);
+    }
+
     /// Each of them.
     #[must_use]
     pub fn values(&self) -> &[u8; REGISTERS] {

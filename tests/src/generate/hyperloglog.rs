@@ -1,0 +1,23 @@
+//! Templates of random commands for HyperLogLogs. Their bytes are read again and again: they must be the same.
+
+use super::Reply::Same;
+use super::Template;
+
+/// See [`Template`].
+pub(super) const TEMPLATES: &[Template] = &[
+    (14, Same, "PFADD hll member+"),
+    (10, Same, "PFADD hll seen+ seen+ seen+ seen+"),
+    (2, Same, "PFADD hll"),
+    (6, Same, "PFCOUNT hll"),
+    (4, Same, "PFCOUNT hll hll |hll"),
+    (5, Same, "PFMERGE hll hll |hll"),
+    (1, Same, "PFMERGE hll"),
+    (8, Same, "GET hll"),
+    (2, Same, "STRLEN hll"),
+    (1, Same, "PFDEBUG ENCODING|DECODE|DECODE|TODENSE hll"),
+    (2, Same, "DEL hll"),
+    (1, Same, "CONFIG SET hll-sparse-max-bytes 3000|3000|40|100|0"),
+    // Now and then the runs are damaged.
+    (1, Same, "SETRANGE hll 16|18|20|25 \x00|x|\u{7f}"),
+    (1, Same, "APPEND hll x"),
+];
