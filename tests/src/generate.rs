@@ -118,6 +118,7 @@ const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
 const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
 const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
 
+/// Those are of no other type: damaged by commands on strings, PFADD would leave them half changed in Redis.
 const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
 const GEOS: &[&str] = &["g1", "g2", "{a}g"];
 
@@ -408,7 +409,7 @@ impl Generator {
 
     /// A key of any type.
     fn any_key(&mut self) -> String {
-        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, HYPERLOGLOGS, GEOS]
+        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, GEOS]
             .choose(&mut self.rng)
             .copied();
         self.pick(pool.unwrap_or(KEYS)).to_owned()

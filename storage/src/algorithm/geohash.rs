@@ -112,8 +112,11 @@ fn score_bits(score: f64) -> u64 {
     const HIGH: f64 = 9_223_372_036_854_775_808.0;
     if score < HIGH {
         score as i64 as u64
+    } else if score < 2.0 * HIGH {
+        score as u64
     } else {
-        (score - HIGH) as i64 as u64 ^ 1 << 63
+        // What an ordinary processor makes of a number that fits no integer.
+        0
     }
 }
 
@@ -304,7 +307,6 @@ impl Area {
     }
 
     /// Ranges of scores among which all points of the area are, and some others: nine at most, none twice.
-    #[must_use]
     pub fn ranges(&self) -> impl Iterator<Item = Range<f64>> + use<> {
         let cells = match self {
             Self::Circle { center, radius } => cells_around(*center, 2.0 * radius, 2.0 * radius, *radius),
