@@ -6,8 +6,10 @@ pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod debug;
+pub(crate) mod geo;
 pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
+pub(crate) mod hyperloglog;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod latency;
@@ -34,7 +36,9 @@ use crate::spec::{Command, KeyShape, Registered};
 /// Every family. The order is that of the registry's numbers.
 const FAMILIES: &[&[Command]] = &[
     strings::COMMANDS,
+    strings::compare::COMMANDS,
     bitmaps::COMMANDS,
+    hyperloglog::COMMANDS,
     sets::COMMANDS,
     hashes::COMMANDS,
     hash_expiry::COMMANDS,
@@ -44,6 +48,8 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
     sorted_sets::blocking::COMMANDS,
+    geo::COMMANDS,
+    geo::search::COMMANDS,
     lists::COMMANDS,
     lists::blocking::COMMANDS,
     sort::COMMANDS,

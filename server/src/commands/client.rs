@@ -161,6 +161,18 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             ..ADMIN
         },
         Command {
+            name: "capa",
+            arity: Arity::AtLeast(3),
+            runs: Runs::OnSession(capa),
+            doc: &Doc {
+                since: "8.0.0",
+                summary: "Says what this client is able to do, so that the server may make use of it.",
+                args: &[Arg::string("capability").multiple()],
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
             name: "no-evict",
             arity: Arity::Exactly(3),
             runs: Runs::OnSession(no_evict),
@@ -397,6 +409,13 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
         )));
     }
     *place = named(value);
+    session.reply.ok();
+    Ok(())
+}
+
+/// Capabilities are those of Valkey; others may come from younger clients, and mean nothing.
+fn capa(session: &mut Session<'_>) -> CommandResult {
+    session.client.can_redirect |= session.args.iter().skip(2).any(|word| is(word, "REDIRECT"));
     session.reply.ok();
     Ok(())
 }
@@ -714,6 +733,8 @@ fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 
 fn help(session: &mut Session<'_>) -> CommandResult {
     session.help(&[
+        "CAPA <capability> [<capability> ...]",
+        "    Say what this client is able to do: REDIRECT, go to another server when told so.",
         "GETNAME",
         "    The name of this connection.",
         "ID",
@@ -787,6 +808,26 @@ mod tests {
             .skip(1)
             .map(|line| line.split(' ').next().unwrap())
             .collect()
+    }
+
+    #[test]
+    fn capabilities_are_kept_until_reset() {
+        let mut shell = Shell::new();
+        shell.check(&[
+            (
+                "CLIENT CAPA",
+                "-ERR wrong number of arguments for 'client|capa' command",
+            ),
+            ("CLIENT CAPA unheard-of", "+OK"),
+        ]);
+        assert!(!shell.run("CLIENT INFO").reply.contains(" capa="));
+        shell.check(&[
+            ("CLIENT CAPA other redirect", "+OK"),
+            ("CLIENT CAPA other", "+OK"),
+        ]);
+        assert!(shell.run("CLIENT INFO").reply.contains(" capa=r"));
+        shell.client.reset(true);
+        assert!(!shell.client.can_redirect);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) no_evict: bool,
     /// CLIENT NO-TOUCH
     pub(crate) no_touch: bool,
+    /// It can be told to go to another server: CLIENT CAPA redirect.
+    pub(crate) can_redirect: bool,
     /// MONITOR: it sees all commands.
     pub(crate) monitor: bool,
     /// It must be answered at once: its transaction runs.
@@ -285,6 +287,7 @@ impl Client {
             reply_mode: ReplyMode::On,
             no_evict: false,
             no_touch: false,
+            can_redirect: false,
             monitor: false,
             denies_blocking: false,
             waits: None,
@@ -318,6 +321,7 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.no_evict = false;
         self.no_touch = false;
+        self.can_redirect = false;
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
@@ -409,6 +413,9 @@ impl Client {
             text(&self.library_name),
             text(&self.library_version),
         );
+        if self.can_redirect {
+            line.push_str(" capa=r");
+        }
         line
     }
 

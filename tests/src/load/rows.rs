@@ -71,6 +71,12 @@ const TWO_SETS: &[Fill] = &[
     fill(5_000, "SADD set:2 other:{rand:5000}"),
 ];
 
+/// Places in one degree by one: a circle of a kilometre has some 36 of them.
+const PLACES: &[Fill] = &[fill(
+    100_000,
+    "GEOADD places 10.{rand:1000000000000} 45.{rand:1000000000000} place:{rand:1000000}",
+)];
+
 /// A million elements to be popped.
 const TO_POP: Refill = Refill {
     fill: fill(10_000, "RPUSH queue [ {value:3} ]*100"),
@@ -113,6 +119,8 @@ pub(crate) const CPU: &[Row] = &[
     row("LRANGE of 600 -P 16", "LRANGE list 0 599", 16, LONG_LIST, 0.70),
     row("ZRANGE of 100 in 1 M -P 16", "ZRANGE zset {rand:999900} +inf BYSCORE LIMIT 0 100", 16, LARGE_SORTED_SET, 0.70),
     row("ZRANK in 1 M -P 16", "ZRANK zset element:{rand:1000000}", 16, LARGE_SORTED_SET, 0.70),
+    row("PFADD -P 16", "PFADD seen element:{rand:1000000}", 16, NEW, 0.70),
+    row("GEOSEARCH of 36 -P 16", "GEOSEARCH places FROMLONLAT 10.{rand:1000000000000} 45.{rand:1000000000000} BYRADIUS 1 km ASC", 16, PLACES, 0.80),
     row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 1", "PUBLISH news {value:64}", 1, NEW, 0.80)),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 16", "PUBLISH news {value:64}", 16, NEW, 0.80)),
