@@ -323,6 +323,16 @@ impl Listpack {
         self.splice(self.byte_len() - 1, 0, 0, &Encoded::of_int(value));
     }
 
+    /// Begins to append several elements: what has to be done once for all of them is done when the appender goes.
+    #[inline]
+    pub(crate) fn appender(&mut self) -> Appender<'_> {
+        if self.buffer.is_empty() {
+            self.buffer.extend(&EMPTY);
+        }
+        self.buffer.truncate(self.buffer.len() - 1);
+        Appender { pack: self, added: 0 }
+    }
+
     /// Appends a copy of an element.
     #[inline]
     pub fn push_back_ref(&mut self, value: StringRef<'_>) {
@@ -485,6 +495,42 @@ impl Listpack {
     }
 }
 
+/// Appends elements to a pack, which is whole again when the appender is dropped.
+pub(crate) struct Appender<'a> {
+    /// A pack without its end.
+    pack: &'a mut Listpack,
+    added: usize,
+}
+
+impl Appender<'_> {
+    /// Appends an element.
+    #[inline]
+    pub(crate) fn push(&mut self, value: &[u8]) {
+        self.write(&Encoded::of(value));
+    }
+
+    /// Appends an integer.
+    #[inline]
+    pub(crate) fn push_int(&mut self, value: i64) {
+        self.write(&Encoded::of_int(value));
+    }
+
+    #[inline]
+    fn write(&mut self, element: &Encoded<'_>) {
+        let buffer = &mut self.pack.buffer;
+        element.write(buffer.gap(buffer.len(), 0, element.size()));
+        self.added += 1;
+    }
+}
+
+impl Drop for Appender<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.pack.buffer.extend(&[END]);
+        self.pack.changed(0, self.added);
+    }
+}
+
 impl fmt::Debug for Listpack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -632,6 +678,24 @@ mod tests {
         33, 0, 0, 0, 7, 0, 1, 1, 0xdf, 0xff, 2, 0xf1, 0x88, 0x13, 3, 0x85, b'h', b'e', b'l', b'l', b'o', 6,
         0xf2, 0x40, 0x42, 0x0f, 4, 0x80, 1, 0xc3, 0xe8, 2, 0xff,
     ];
+
+    #[test]
+    fn an_appender_leaves_what_appending_one_by_one_leaves() {
+        let mut all = Listpack::new();
+        drop(all.appender());
+        check(&all, &[]);
+        for round in 0..3 {
+            let mut appender = all.appender();
+            appender.push(b"word");
+            appender.push(b"12");
+            appender.push_int(-70_000 - round);
+            drop(appender);
+        }
+        let values = [
+            "word", "12", "-70000", "word", "12", "-70001", "word", "12", "-70002",
+        ];
+        assert_eq!(all.as_bytes(), pack(values.map(str::as_bytes)).as_bytes());
+    }
 
     #[test]
     fn the_bytes_are_those_of_the_reference() {

@@ -6,6 +6,7 @@ use super::hash::Hash;
 use super::list::List;
 use super::set::Set;
 use super::sorted_set::SortedSet;
+use super::stream::Stream;
 use super::{Encoding, Kind};
 use crate::memory::Buffer;
 use crate::release::{BUFFER_MIN, COLLECTION_MIN};
@@ -33,6 +34,8 @@ pub enum Collection {
     Hash(Hash),
     /// A sorted set.
     SortedSet(SortedSet),
+    /// A stream.
+    Stream(Stream),
 }
 
 /// A collection, borrowed.
@@ -46,6 +49,8 @@ pub enum CollectionRef<'a> {
     Hash(&'a Hash),
     /// A sorted set.
     SortedSet(&'a SortedSet),
+    /// A stream.
+    Stream(&'a Stream),
 }
 
 /// A value that stands outside of its entry, taken from it.
@@ -141,10 +146,10 @@ macro_rules! in_place {
     };
 }
 
-in_place!(List, Set, Hash, SortedSet);
+in_place!(List, Set, Hash, SortedSet, Stream);
 
 impl CollectionRef<'_> {
-    /// Whether it has no elements. Under a key there is no such collection for longer than a command takes.
+    /// Whether it has no elements. Under a key there is no such collection but a stream for longer than a command takes.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
