@@ -41,7 +41,9 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::combine::COMMANDS,
     sorted_sets::pop::COMMANDS,
     sorted_sets::walk::COMMANDS,
+    sorted_sets::blocking::COMMANDS,
     lists::COMMANDS,
+    lists::blocking::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,
@@ -199,7 +201,12 @@ mod tests {
             );
             let on_keys = matches!(
                 row.runs,
-                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_)
+                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_) | Runs::Blocking(_)
+            );
+            assert_eq!(
+                matches!(row.runs, Runs::Blocking(_)),
+                row.flags.contains(Flags::BLOCKING),
+                "{name}: blocking"
             );
             assert!(
                 row.keys.is_empty() || on_keys,

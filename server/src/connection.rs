@@ -52,6 +52,8 @@ pub(crate) enum Hold {
     Pause(OwnedRequest),
     /// The command before it needs several shards or loops, and is under way.
     UnderWay,
+    /// The command before it waits for a key: see [`Client::waits`].
+    Blocked,
 }
 
 impl Connection {

@@ -6,4 +6,5 @@ pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod transaction;

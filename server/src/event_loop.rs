@@ -10,6 +10,7 @@
 //! of commands that have run is in `observe`.
 
 mod accept;
+mod block;
 mod cron;
 mod evict;
 mod gather;
@@ -17,7 +18,8 @@ mod lend;
 mod observe;
 mod turn;
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::config::Settings;
 use crate::connection::Connection;
 use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
+use crate::exec::waiter::{Outbox, Ticket};
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
 use crate::shard::Mesh;
@@ -69,6 +72,12 @@ pub(crate) struct EventLoop {
     operations: Slab<Operation>,
     /// Commands over all shards or loops that connections of this loop wait for.
     gatherings: Slab<Gathering>,
+    /// When the waits of connections end: Unix milliseconds and the connection.
+    deadlines: BTreeSet<(i64, usize)>,
+    /// How many connections wait for a key.
+    blocked: u64,
+    /// What became known while waiting commands were served.
+    outbox: RefCell<Outbox>,
     /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
     under_way: Vec<u32>,
     turn: Turn,
@@ -89,6 +98,8 @@ enum Work {
     Run(Box<Batch>),
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
+    Withdraw(Arc<Ticket>),
+    Serve,
 }
 
 /// What a turn collects. Its memory is used turn after turn.
@@ -138,6 +149,9 @@ impl EventLoop {
             waiting: VecDeque::new(),
             operations: Slab::new(),
             gatherings: Slab::new(),
+            deadlines: BTreeSet::new(),
+            blocked: 0,
+            outbox: RefCell::default(),
             under_way: vec![0; shards],
             turn: Turn {
                 pool: ChunkPool::default(),
@@ -180,6 +194,8 @@ impl EventLoop {
             self.retry_busy();
             self.resume_paused();
             self.serve_and_execute();
+            self.end_waits_in_time();
+            self.empty_outbox();
             self.hand_on_lines();
             self.write();
             self.run_cron();
@@ -192,7 +208,10 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty() || !self.busy.is_empty() || self.has_garbage();
+        let busy = !self.queue.is_empty()
+            || !self.busy.is_empty()
+            || !self.outbox.borrow().is_empty()
+            || self.has_garbage();
         let timeout = if busy {
             Duration::ZERO
         } else {
@@ -230,8 +249,8 @@ impl EventLoop {
                     return;
                 };
                 connection.ends |= ended;
-                if readable {
-                    connection.readable = true;
+                if readable || ended {
+                    connection.readable |= readable;
                     if !connection.is_queued {
                         connection.is_queued = true;
                         queue.push(number);
@@ -274,7 +293,14 @@ impl EventLoop {
     }
 
     fn environment(&self) -> Environment<'_> {
-        environment(&self.node, &self.settings, self.stamp, self.index)
+        environment(
+            &self.node,
+            &self.mesh,
+            &self.outbox,
+            &self.settings,
+            self.stamp,
+            self.index,
+        )
     }
 
     /// Step 2, first part: what other loops sent.
@@ -297,6 +323,9 @@ impl EventLoop {
                     part,
                     nanos,
                 } => self.gathered(gathering, from, part, nanos),
+                Message::Served(served) => self.answer_served(*served),
+                Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
+                Message::Serve => self.work(Work::Serve),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }
@@ -380,6 +409,9 @@ impl EventLoop {
                 if connection.client.monitor {
                     self.monitor_left(number);
                 }
+                if let Some(ticket) = &connection.client.waits {
+                    self.forget_wait(ticket);
+                }
                 self.node
                     .clients
                     .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
@@ -397,8 +429,17 @@ impl EventLoop {
 }
 
 /// What the commands of a turn share. Of parts of the loop, for where others of its parts change meanwhile.
-fn environment<'a>(node: &'a Node, settings: &'a Settings, stamp: Stamp, index: usize) -> Environment<'a> {
+fn environment<'a>(
+    node: &'a Node,
+    mesh: &'a Mesh,
+    outbox: &'a RefCell<Outbox>,
+    settings: &'a Settings,
+    stamp: Stamp,
+    index: usize,
+) -> Environment<'a> {
     Environment {
+        mesh,
+        outbox,
         hasher: node.hasher,
         stamp,
         settings,

@@ -12,6 +12,7 @@ pub(crate) mod partition;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod view;
+pub(crate) mod waiter;
 pub(crate) mod watch;
 
 pub(crate) use arguments::{Expiration, Options};

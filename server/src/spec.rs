@@ -65,6 +65,9 @@ pub(crate) enum Runs {
     OnKeys(Handler),
     /// As `OnKeys`, but of a cost that grows with what it touches: only the shard's owner runs it.
     OnKeysLong(Handler),
+    /// As `OnKeys`, after all that its connection sent before; it may wait for its keys, and nothing that comes behind it
+    /// runs until it has been answered.
+    Blocking(Handler),
     /// On every shard by itself; the parts are merged on the loop of the connection. Not atomic over the shards.
     OnEveryShard(ShardHandler, Merge),
     /// With all shards lent: atomic over the whole keyspace.

@@ -7,6 +7,7 @@ use shardis_storage::number::parse_i64;
 
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
+use crate::exec::client::Unblocked;
 use crate::exec::{Client, Clients, Closing, CommandResult, Part, ReplyMode, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::PauseMode;
@@ -665,21 +666,32 @@ fn merge_kill(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// No command blocks its connection yet, so there is nobody to unblock once the request is found to be right.
 fn unblock(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
     let args = clients.args;
-    match (args.len(), args.get(3)) {
-        (3, _) => {}
-        (4, Some(word)) if is(word, "TIMEOUT") || is(word, "ERROR") => {}
+    let how = match (args.len(), args.get(3)) {
+        (3, _) => Unblocked::TimedOut,
+        (4, Some(word)) if is(word, "TIMEOUT") => Unblocked::TimedOut,
+        (4, Some(word)) if is(word, "ERROR") => Unblocked::WithError,
         (4, _) => {
             return Err(ReplyError::Fixed(
                 "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
             ));
         }
         _ => return Err(bad_subcommand(args)),
+    };
+    let id = int(args.at(2))?;
+    let mut part = Part::default();
+    for client in &mut clients.clients {
+        if i64::try_from(client.id) != Ok(id) {
+            continue;
+        }
+        // Who is being served at this moment is no longer blocked.
+        if client.waits.as_ref().is_some_and(|ticket| ticket.claim()) {
+            client.unblocked = Some(how);
+            part.count += 1;
+        }
     }
-    int(args.at(2))?;
-    Ok(Part::default())
+    Ok(part)
 }
 
 fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {

@@ -4,7 +4,9 @@
 //! repeated as LPOP or RPOP of the list it took from, everything else as it came. Rows first, then handlers in the order
 //! of the rows.
 
-use std::ops::ControlFlow;
+pub(crate) mod blocking;
+
+use std::ops::{ControlFlow, Range};
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
@@ -733,32 +735,42 @@ fn lpos(ctx: &mut Context<'_>) -> CommandResult {
 
 fn lmove(ctx: &mut Context<'_>) -> CommandResult {
     let (from, to) = (end(ctx.args.at(3))?, end(ctx.args.at(4))?);
-    move_element(ctx, from, to)
+    if !move_element(ctx, from, to)? {
+        ctx.reply.null();
+    }
+    Ok(())
 }
 
 fn rpoplpush(ctx: &mut Context<'_>) -> CommandResult {
-    move_element(ctx, End::Back, End::Front)
+    if !move_element(ctx, End::Back, End::Front)? {
+        ctx.reply.null();
+    }
+    Ok(())
 }
 
-/// Moves an element from the list at argument 1 to that at argument 2, which may be the same, and replies with it.
-fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> CommandResult {
+/// Moves an element from the list at argument 1 to that at argument 2, which may be the same, and replies with it. False
+/// when there is no such list.
+fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, ReplyError> {
     let (source, destination, limits) = (ctx.key(1), ctx.key(2), limits(ctx.settings));
-    let Some(list) = ctx.keyspace.write_as::<List>(&source)? else {
+    if ctx.keyspace.write_as::<List>(&source)?.is_none() {
         // Without a source, the destination may be of any type.
-        ctx.reply.null();
-        return Ok(());
-    };
+        return Ok(false);
+    }
+    if !ctx.claim() {
+        return Ok(true);
+    }
     if source.bytes == destination.bytes {
-        list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
+        if let Some(list) = ctx.keyspace.write_as::<List>(&source)? {
+            list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
+        }
         changed(ctx, &source, 1);
-        return Ok(());
+        return Ok(true);
     }
     // Nothing is taken unless it can be put there.
     ctx.keyspace.write_as::<List>(&destination)?;
     let list = ctx.keyspace.write_as::<List>(&source)?;
     let Some(element) = list.and_then(|list| list.pop(from, &limits, Element::of)) else {
-        ctx.reply.null();
-        return Ok(());
+        return Ok(false);
     };
     let (list, _) = ctx.keyspace.make::<List>(&destination)?;
     list.push(to, element.as_ref(), &limits);
@@ -766,22 +778,41 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> CommandResult {
     // One change in all, which is counted at the source.
     ctx.keyspace.signal(&destination);
     removed(ctx, &source, 1);
-    Ok(())
+    Ok(true)
+}
+
+/// What LMPOP was asked for.
+struct PopRequest {
+    /// Arguments that are the keys.
+    keys: Range<usize>,
+    end: End,
+    count: usize,
+}
+
+impl PopRequest {
+    /// Reads the request from its number of keys, argument `at`, on.
+    fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
+        let keys = count_from(args.at(at), 1, NUMKEYS_NOT_POSITIVE)?;
+        let first = at + 1;
+        let place = keys.checked_add(first).ok_or(ReplyError::Syntax)?;
+        let end = end(args.get(place).ok_or(ReplyError::Syntax)?)?;
+        let count = match args.len() - place {
+            1 => 1,
+            3 if is(args.at(place + 1), "COUNT") => count_from(args.at(place + 2), 1, COUNT_NOT_POSITIVE)?,
+            _ => return Err(ReplyError::Syntax),
+        };
+        Ok(Self {
+            keys: first..place,
+            end,
+            count,
+        })
+    }
 }
 
 fn lmpop(ctx: &mut Context<'_>) -> CommandResult {
-    let keys = count_from(ctx.args.at(1), 1, NUMKEYS_NOT_POSITIVE)?;
-    let place = keys.checked_add(2).ok_or(ReplyError::Syntax)?;
-    let end = end(ctx.args.get(place).ok_or(ReplyError::Syntax)?)?;
-    let count = match ctx.args.len() - place {
-        1 => 1,
-        3 if is(ctx.args.at(place + 1), "COUNT") => {
-            count_from(ctx.args.at(place + 2), 1, COUNT_NOT_POSITIVE)?
-        }
-        _ => return Err(ReplyError::Syntax),
-    };
-    for index in 2..place {
-        if pop_from(ctx, index, end, count)? {
+    let request = PopRequest::parse(ctx.args, 1)?;
+    for index in request.keys {
+        if pop_from(ctx, index, request.end, request.count)? {
             return Ok(());
         }
     }
@@ -792,6 +823,12 @@ fn lmpop(ctx: &mut Context<'_>) -> CommandResult {
 /// Replies with the key at an argument and elements taken from its list; false when there is no such list.
 fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Result<bool, ReplyError> {
     let (key, limits) = (ctx.key(index), limits(ctx.settings));
+    if ctx.keyspace.write_as::<List>(&key)?.is_none() {
+        return Ok(false);
+    }
+    if !ctx.claim() {
+        return Ok(true);
+    }
     let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
         return Ok(false);
     };

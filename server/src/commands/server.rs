@@ -187,6 +187,7 @@ fn flush(ctx: &mut Context<'_>, databases: std::ops::Range<u16>, freeing: Freein
             partition
                 .watches
                 .touch_where(db, |key| is_there(keyspace, db, key));
+            partition.waiters.mark_all(db);
             removed += partition.keyspace.database_mut(usize::from(db)).flush() as u64;
         }
         if freeing == Freeing::Now {
@@ -248,6 +249,8 @@ fn swap(ctx: &mut Context<'_>, first: u16, second: u16) {
             });
         }
         partition.keyspace.swap(usize::from(first), usize::from(second));
+        partition.waiters.mark_all(first);
+        partition.waiters.mark_all(second);
     });
 }
 

@@ -3,6 +3,7 @@
 //! Ranges are in [`range`], what is computed from several sorted sets in [`combine`], taking from the ends in [`pop`],
 //! chance and cursors in [`walk`]. Rows first, then handlers in the order of the rows.
 
+pub(crate) mod blocking;
 pub(crate) mod combine;
 pub(crate) mod pop;
 pub(crate) mod range;

@@ -29,6 +29,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Stamp, View};
+use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{Client, Clients, Context, Effects, Part, Partition, Peer, Session};
 use crate::log::{Level, Log, Target};
@@ -262,7 +263,7 @@ impl Shell {
         }
         match known.row.runs {
             Runs::OnSession(handler) => handler(&mut self.session(args, out)),
-            Runs::OnKeys(handler) | Runs::OnKeysLong(handler) => {
+            Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::Blocking(handler) => {
                 let shards = self.shards_of_keys(known, args);
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
@@ -380,6 +381,7 @@ impl Shell {
             shards: count,
             routed: None,
             adopted,
+            waiting: Waiting::Denied,
         };
         let result = run(&mut ctx);
         for &shard in shards {

@@ -85,6 +85,7 @@ pub(crate) fn place(
         Runs::OnEveryShard(..) => Ok(Place::EveryShard),
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
+        Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, shards))),
         Runs::OnCursorShard(_) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
             Ok(Place::Shard {

@@ -2,6 +2,7 @@
 //!
 //! A panic in a handler ends that command alone: its client gets an error, and everything else goes on.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder, Resp};
@@ -11,15 +12,18 @@ use smallvec::SmallVec;
 
 use super::account;
 use super::plan::Routed;
+use super::serve::serve_ready;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::effect::Outcome;
 use crate::exec::view::Held;
+use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{CommandResult, Context, Effect, Effects, Part, Partition, Stamp, View};
 use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH, TIMED_EACH_BELOW_NS};
 use crate::observe::slowlog::{Slow, Words};
 use crate::observe::stats::LoopStats;
+use crate::shard::Mesh;
 use crate::shard::inbox::{Modes, Source, Task};
 use crate::spec::{Registered, Runs};
 
@@ -40,6 +44,10 @@ pub(crate) struct Environment<'a> {
     pub(crate) stats: &'a LoopStats,
     /// From how many nanoseconds on a command is slow.
     pub(crate) slow_from_ns: u64,
+    /// All shards, for what has to reach beyond those it was given.
+    pub(crate) mesh: &'a Mesh,
+    /// Takes what becomes known while waiting commands are served.
+    pub(crate) outbox: &'a RefCell<Outbox>,
 }
 
 impl Environment<'_> {
@@ -258,8 +266,12 @@ fn run_task(
         db: task.db,
         modes: task.modes,
         routed,
+        waiting: Waiting::Denied,
     };
     run_call(Held::One(partition), call, None, out, environment);
+    if partition.waiters.has_ready() {
+        serve_ready(Held::One(partition), environment);
+    }
     let moved = (out.len() - start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
     replies.end(task, start);
     moved
@@ -299,8 +311,12 @@ fn run_task_with_buffers(
         db: task.db,
         modes: task.modes,
         routed,
+        waiting: Waiting::Denied,
     };
     run_call(Held::One(partition), call, adopted, out, environment);
+    if partition.waiters.has_ready() {
+        serve_ready(Held::One(partition), environment);
+    }
     replies.end(task, start);
     words
 }
@@ -318,6 +334,8 @@ pub(crate) struct Call<'a> {
     pub(crate) modes: Modes,
     /// The key that routed it.
     pub(crate) routed: Routed,
+    /// Whether it may wait.
+    pub(crate) waiting: Waiting<'a>,
 }
 
 /// Runs one command on the partitions it was given, writes its reply and hands its effects to the journal.
@@ -335,11 +353,13 @@ pub(crate) fn run_call(
         db,
         modes,
         routed,
+        waiting,
     } = call;
     let (Runs::OnKeys(handler)
     | Runs::OnKeysLong(handler)
     | Runs::OnAllShards(handler)
-    | Runs::OnCursorShard(handler)) = command.row.runs
+    | Runs::OnCursorShard(handler)
+    | Runs::Blocking(handler)) = command.row.runs
     else {
         unreachable!("only commands on keys are planned to run on partitions");
     };
@@ -357,6 +377,7 @@ pub(crate) fn run_call(
             shards: environment.shards,
             routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
             adopted,
+            waiting,
         };
         handler(&mut context)
     };
@@ -430,6 +451,7 @@ pub(crate) fn run_part(
             shards: environment.shards,
             routed: None,
             adopted: None,
+            waiting: Waiting::Denied,
         };
         handler(&mut context)?
     };

@@ -10,6 +10,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
+use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
 use crate::shard::inbox::Modes;
@@ -181,7 +182,7 @@ fn run_queued(
                 None => unreachable!("the shard of a cursor is among those of its transaction"),
             })
         }
-        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) => {
+        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) | Runs::Blocking(_) => {
             run::run_call(
                 Held::Many(partitions),
                 caller.call(command, args),
@@ -230,6 +231,7 @@ impl Caller<'_> {
             db: self.client.db,
             modes,
             routed: Routed::default(),
+            waiting: Waiting::Denied,
         }
     }
 }

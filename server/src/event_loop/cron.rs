@@ -58,6 +58,9 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us;
+        if let Some(&(deadline_ms, _)) = self.deadlines.first() {
+            next_us = next_us.min(deadline_ms.saturating_mul(1000));
+        }
         if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms()))
         {
             next_us = next_us.min(until_ms * 1000);
@@ -137,6 +140,10 @@ impl EventLoop {
                 }
             }
         });
+        // What was removed, here or to make room, may be what somebody waits for.
+        if held.get().waiters.has_ready() {
+            self.serve_again(held.get());
+        }
         let us = (clock.now_us() - begin_us).max(0) as u64;
         self.node.stats[self.index].expire_us.add(us);
         self.node.note_latency(&self.settings, latency::EXPIRE_CYCLE, us);
@@ -173,7 +180,8 @@ impl EventLoop {
                 connection.output.release();
                 self.poll.release(number);
             }
-            let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000;
+            let waits = connection.client.waits.is_some();
+            let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000 && !waits;
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
@@ -287,6 +295,7 @@ fn expire_database(partition: &mut Partition, db: usize, now_ms: i64, chosen: Ke
         });
     for (db, key) in &partition.expired {
         partition.watches.touch(*db, key);
+        partition.waiters.mark(*db, key);
         if chosen.contains(KeyspaceEvents::EXPIRED) {
             tell(partition.events.as_ref(), *db, "expired", key);
         }
@@ -299,6 +308,7 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
     let Partition {
         keyspace,
         watches,
+        waiters,
         journal,
         events,
         ..
@@ -308,6 +318,7 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
         .database_mut(db)
         .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
             watches.touch(db_number, key);
+            waiters.mark(db_number, key);
             let (class, name) = match event {
                 FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
                 FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),

@@ -117,6 +117,7 @@ fn evict_one(
         rng,
         figures,
         watches,
+        waiters,
         journal,
         events,
         ..
@@ -127,6 +128,7 @@ fn evict_one(
     let db = victim.database as u16;
     let key = keyspace.key(victim.key);
     watches.touch(db, key.bytes);
+    waiters.mark(db, key.bytes);
     if told {
         tell(events.as_ref(), db, "evicted", key.bytes);
     }

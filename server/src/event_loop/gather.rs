@@ -10,6 +10,7 @@ use super::{EventLoop, Work};
 use crate::commands::registry;
 use crate::connection::Hold;
 use crate::dispatch::run::{finish, run_part};
+use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
@@ -124,6 +125,7 @@ impl EventLoop {
                     now_ms: self.now_us / 1000,
                 });
                 self.close_killed();
+                self.answer_unblocked_clients();
                 self.hand_in(&gather, part, self.node.clock.elapsed_ns() - begin_ns);
             }
             _ => unreachable!("only commands on every shard or loop are gathered"),
@@ -150,14 +152,16 @@ impl EventLoop {
         let part = count_memory(held.get(), &self.node, |partition| {
             catch_unwind(AssertUnwindSafe(|| {
                 let args = gather.request.arguments();
-                run_part(
+                let part = run_part(
                     Held::One(partition),
                     gather.command,
                     args,
                     gather.db,
                     gather.resp,
                     &environment,
-                )
+                );
+                serve_ready(Held::One(partition), &environment);
+                part
             }))
             .unwrap_or(Err(ReplyError::Internal))
         });

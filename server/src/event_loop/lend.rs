@@ -5,6 +5,7 @@
 //! tries again in the next turns. Only when that goes on for too long, because a shard runs something long, it asks the
 //! owners, in ascending order of shards, and each hands its partition over by value once it has done what came before. Two coordinators can wait for each other only in ascending order, so never in a circle.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder};
@@ -15,9 +16,11 @@ use super::{EventLoop, Work};
 use crate::connection::Hold;
 use crate::dispatch::plan::{Place, Routed, ShardSet, shards_of_transaction};
 use crate::dispatch::run::{self, Call};
+use crate::dispatch::serve::{has_ready, serve_ready};
 use crate::dispatch::transaction;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
+use crate::exec::waiter::Waiting;
 use crate::exec::{OwnedRequest, Partition, Session, View};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE};
 use crate::shard::inbox::{Batch, Message};
@@ -233,7 +236,9 @@ impl EventLoop {
             });
         }
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
-        self.account_for(number, command, args, nanos);
+        if self.connections[number].client.waits.is_none() {
+            self.account_for(number, command, args, nanos);
+        }
         // Which shard it was allocated for is not told apart: each is booked its part of the whole.
         let taken = shardis_storage::memory::thread_balance() - before;
         let count = partitions.iter().flatten().count() as i64;
@@ -251,11 +256,19 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
+        let environment = super::environment(
+            &self.node,
+            &self.mesh,
+            &self.outbox,
+            &self.settings,
+            self.stamp,
+            self.index,
+        );
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);
         let start = out.len();
+        let wish = RefCell::new(None);
         match command.row.runs {
             Runs::Exec => {
                 let mut caller = transaction::Caller {
@@ -292,9 +305,17 @@ impl EventLoop {
                     db,
                     modes,
                     routed: Routed::default(),
+                    waiting: Waiting::Allowed(&wish),
                 };
                 run::run_call(Held::Many(partitions), call, None, out, &environment);
             }
+        }
+        if let Some(wish) = wish.into_inner() {
+            return self.block(number, sequence, command, args, wish, partitions);
+        }
+        let mut held = Held::Many(partitions);
+        if has_ready(&mut held) {
+            serve_ready(held, &environment);
         }
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
@@ -334,6 +355,16 @@ impl EventLoop {
                 Some(partition) => self.mesh.send(borrower, Message::Lent { operation, partition }),
                 None => return Err(Work::Lend { borrower, operation }),
             },
+            Work::Withdraw(ticket) => {
+                if !self.withdraw(&ticket) {
+                    return Err(Work::Withdraw(ticket));
+                }
+            }
+            Work::Serve => {
+                if !self.serve_stuck() {
+                    return Err(Work::Serve);
+                }
+            }
             Work::Gather(gather) => {
                 if !self.run_part(&gather) {
                     return Err(Work::Gather(gather));

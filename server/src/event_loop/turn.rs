@@ -44,6 +44,11 @@ impl EventLoop {
             return Served::Done;
         };
         connection.is_queued = false;
+        if connection.ends && matches!(connection.hold, Hold::Blocked) {
+            // Whatever it still sent would come after what it no longer waits for.
+            self.disconnect(number);
+            return Served::Done;
+        }
         if let Hold::Drain(_) = connection.hold
             && connection.output.in_flight() == 0
         {
@@ -406,7 +411,14 @@ impl EventLoop {
             Hire::Borrow => mesh.cell(shard).borrow(BORROW_TRIES),
         };
         let Some(mut held) = held else { return false };
-        let environment = super::environment(&self.node, &self.settings, self.stamp, self.index);
+        let environment = super::environment(
+            &self.node,
+            &self.mesh,
+            &self.outbox,
+            &self.settings,
+            self.stamp,
+            self.index,
+        );
         let Turn {
             tasks,
             source,
@@ -521,7 +533,7 @@ impl EventLoop {
             Hold::None => {
                 connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
             }
-            Hold::Busy(_) | Hold::Pause(_) | Hold::UnderWay => false,
+            Hold::Busy(_) | Hold::Pause(_) | Hold::UnderWay | Hold::Blocked => false,
         };
         if waits {
             self.enqueue(number);

@@ -14,6 +14,35 @@ pub(crate) fn int(arg: &[u8]) -> Result<i64, ReplyError> {
     number::parse_i64(arg).ok_or(ReplyError::NotInteger)
 }
 
+/// Reads how many seconds a command may wait, which may be a fraction. Returns when its time is over, Unix milliseconds;
+/// `None`, for 0, is never.
+///
+/// # Errors
+/// Those of Redis, for what is no number, negative, or beyond what a clock can show.
+pub(crate) fn deadline(seconds: &[u8], now_ms: i64) -> Result<Option<i64>, ReplyError> {
+    const NOT_FLOAT: ReplyError = ReplyError::Fixed("ERR timeout is not a float or out of range");
+    const OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR timeout is out of range");
+    let Some(seconds) = number::parse_f64(seconds) else {
+        // What is a number all the same is too large for a double.
+        let error = number::LongDouble::parse(seconds).map_or(NOT_FLOAT, |_| OUT_OF_RANGE);
+        return Err(error);
+    };
+    let milliseconds = (seconds * 1000.0).ceil();
+    if milliseconds >= i64::MAX as f64 {
+        return Err(OUT_OF_RANGE);
+    }
+    if milliseconds < 0.0 {
+        return Err(ReplyError::Fixed("ERR timeout is negative"));
+    }
+    if milliseconds == 0.0 {
+        return Ok(None);
+    }
+    now_ms
+        .checked_add(milliseconds as i64)
+        .map(Some)
+        .ok_or(OUT_OF_RANGE)
+}
+
 /// Reads an integer within bounds.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use shardis_protocol::Resp;
 
 use super::Part;
 use super::request::OwnedRequest;
+use super::waiter::Ticket;
 use super::watch::WatchList;
 use crate::error::ReplyError;
 
@@ -48,6 +49,10 @@ pub(crate) struct Client {
     pub(crate) monitor: bool,
     /// It must be answered at once: its transaction runs.
     pub(crate) denies_blocking: bool,
+    /// What it waits for, if its command waits for a key.
+    pub(crate) waits: Option<Arc<Ticket>>,
+    /// Somebody has ended its wait: it is still to be told.
+    pub(crate) unblocked: Option<Unblocked>,
     /// Whether and when the connection ends.
     pub(crate) closing: Closing,
     /// What it queued after MULTI.
@@ -131,6 +136,15 @@ pub(crate) enum ReplyMode {
     Skip,
 }
 
+/// How a wait ended that brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unblocked {
+    /// Its time was over, or somebody has declared it over.
+    TimedOut,
+    /// Somebody has it end with an error.
+    WithError,
+}
+
 /// Whether and when a connection ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Closing {
@@ -195,6 +209,8 @@ impl Client {
             no_touch: false,
             monitor: false,
             denies_blocking: false,
+            waits: None,
+            unblocked: None,
             closing: Closing::No,
             transaction: None,
             watching: None,
@@ -299,6 +315,7 @@ impl Client {
                 'd',
             ),
             (self.closing == Closing::AfterReply, 'c'),
+            (self.waits.is_some(), 'b'),
             (self.monitor, 'O'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
             (self.no_evict, 'e'),

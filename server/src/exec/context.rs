@@ -1,12 +1,15 @@
 //! [`Context`]: what a handler on keys gets. Its parts are separate fields, so that a handler can hold a value of the
 //! keyspace while it writes its reply.
 
+use std::ops::Range;
+
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::memory::Buffer;
 
 use super::effect::Effects;
 use super::view::View;
+use super::waiter::{Waiting, Wish};
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 
@@ -29,6 +32,8 @@ pub(crate) struct Context<'a> {
     /// A big argument that was read into a buffer of its own and may be kept: (argument index, buffer). The argument
     /// itself then reads as empty; take it with [`Context::value`].
     pub(crate) adopted: Option<(usize, Buffer)>,
+    /// Whether the command may wait for its keys.
+    pub(crate) waiting: Waiting<'a>,
 }
 
 /// The bytes of a string about to be stored.
@@ -86,6 +91,36 @@ impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {
         self.keyspace.notify(class, name, key);
+    }
+
+    /// Those of the keys at `keys` that a command which may wait is to look at: all, or the one that became ready.
+    pub(crate) fn awaited(&self, keys: Range<usize>) -> Range<usize> {
+        match self.waiting {
+            Waiting::Served(serving) => serving.position()..serving.position() + 1,
+            Waiting::Denied | Waiting::Allowed(_) => keys,
+        }
+    }
+
+    /// To be called by a command that may have waited, before it takes or answers anything. False when its client has been
+    /// answered meanwhile: it then leaves everything as it is.
+    pub(crate) fn claim(&self) -> bool {
+        match self.waiting {
+            Waiting::Served(serving) => serving.claim(),
+            Waiting::Denied | Waiting::Allowed(_) => true,
+        }
+    }
+
+    /// Waits for what there is not yet. False when the command must not wait: it then says that there is nothing.
+    pub(crate) fn wait(&self, wish: Wish) -> bool {
+        match self.waiting {
+            Waiting::Denied => false,
+            Waiting::Allowed(place) => {
+                *place.borrow_mut() = Some(wish);
+                true
+            }
+            // It stays where it is.
+            Waiting::Served(_) => true,
+        }
     }
 
     /// The time that this command runs at, Unix milliseconds.

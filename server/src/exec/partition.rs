@@ -9,6 +9,7 @@ use shardis_storage::memory;
 
 use super::effect::Effect;
 use super::event::{EventSink, tell};
+use super::waiter::Waiters;
 use super::watch::Watches;
 
 /// The data of one shard.
@@ -20,6 +21,8 @@ pub(crate) struct Partition {
     pub(crate) keyspace: Keyspace,
     /// Which of its keys are watched, and by whom.
     pub(crate) watches: Watches,
+    /// Which of its keys commands wait for.
+    pub(crate) waiters: Waiters,
     /// What it counts.
     pub(crate) figures: Figures,
     /// Keys that were found expired by the command that runs now: (database, key).
@@ -75,6 +78,7 @@ impl Partition {
             shard,
             keyspace,
             watches: Watches::default(),
+            waiters: Waiters::default(),
             figures: Figures::default(),
             expired: Vec::new(),
             journal,

@@ -92,6 +92,8 @@ struct Look {
 pub(crate) enum Held<'a> {
     /// Those of one shard.
     One(&'a mut Partition),
+    /// Those of two shards, of so many: for who waited for one and puts into the other.
+    Two([&'a mut Partition; 2], usize),
     /// Those of several shards, by shard index; the others are `None`.
     Many(&'a mut [Option<Box<Partition>>]),
 }
@@ -102,6 +104,7 @@ impl Held<'_> {
     pub(crate) fn reborrow(&mut self) -> Held<'_> {
         match self {
             Self::One(partition) => Held::One(partition),
+            Self::Two([first, second], shards) => Held::Two([first, second], *shards),
             Self::Many(partitions) => Held::Many(partitions),
         }
     }
@@ -111,6 +114,7 @@ impl Held<'_> {
     pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
         match self {
             Self::One(partition) => act(partition),
+            Self::Two(both, _) => both.iter_mut().for_each(|partition| act(partition)),
             Self::Many(partitions) => partitions
                 .iter_mut()
                 .filter_map(|held| held.as_deref_mut())
@@ -122,8 +126,26 @@ impl Held<'_> {
     #[inline]
     pub(crate) fn first(&mut self) -> Option<&mut Partition> {
         match self {
-            Self::One(partition) => Some(partition),
+            Self::One(partition) | Self::Two([partition, _], _) => Some(partition),
             Self::Many(partitions) => partitions.iter_mut().find_map(|held| held.as_deref_mut()),
+        }
+    }
+
+    /// The partition of a shard, if it is among them. One alone is taken to be the right one.
+    #[inline]
+    pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
+        match self {
+            Self::One(partition) => Some(partition),
+            Self::Two(both, shards) => {
+                let shard = shard_of(slot, *shards);
+                both.iter_mut()
+                    .find(|partition| partition.shard == shard)
+                    .map(|partition| &mut **partition)
+            }
+            Self::Many(partitions) => {
+                let shard = shard_of(slot, partitions.len());
+                partitions[shard].as_deref_mut()
+            }
         }
     }
 
@@ -164,15 +186,9 @@ impl<'a> View<'a> {
     /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
-        match &mut self.held {
-            Held::One(partition) => partition,
-            Held::Many(partitions) => {
-                let shard = shard_of(slot, partitions.len());
-                partitions[shard]
-                    .as_deref_mut()
-                    .expect("the shard of every key of a command is lent to it")
-            }
-        }
+        self.held
+            .find(slot)
+            .expect("the shard of every key of a command is lent to it")
     }
 
     /// The partition of a shard.
@@ -182,6 +198,10 @@ impl<'a> View<'a> {
     pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
         match &mut self.held {
             Held::One(partition) => partition,
+            Held::Two(both, _) => both
+                .iter_mut()
+                .find(|partition| partition.shard == shard)
+                .expect("the shards that a command names are lent to it"),
             Held::Many(partitions) => partitions[shard]
                 .as_deref_mut()
                 .expect("the shards that a command names are lent to it"),
@@ -286,6 +306,7 @@ impl<'a> View<'a> {
             rng,
             expired,
             watches,
+            waiters,
             events,
             ..
         } = self.partition(key.slot);
@@ -301,6 +322,7 @@ impl<'a> View<'a> {
             Lookup::Missing => {}
             Lookup::Expired => {
                 note_expired(stamp, db, key, figures, expired, watches);
+                waiters.mark(db, key.bytes);
                 if stamp.events.contains(KeyspaceEvents::EXPIRED) && stamp.on_expired != OnExpired::Keep {
                     tell(events.as_ref(), db, "expired", key.bytes);
                 }
@@ -344,6 +366,12 @@ impl<'a> View<'a> {
     pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
         let partition = match &self.held {
             Held::One(partition) => &**partition,
+            Held::Two(both, shards) => {
+                let shard = shard_of(key.slot, *shards);
+                both.iter()
+                    .find(|partition| partition.shard == shard)
+                    .expect("the shard of every key of a command is lent to it")
+            }
             Held::Many(partitions) => {
                 let shard = shard_of(key.slot, partitions.len());
                 partitions[shard]
@@ -371,13 +399,16 @@ impl<'a> View<'a> {
         self.signal(key);
     }
 
-    /// Tells watchers that a key changed, without counting a change to the dataset.
+    /// Tells those who watch a key or wait for it that it changed, without counting a change to the dataset.
     #[inline]
     pub(crate) fn signal(&mut self, key: &Key<'_>) {
         let db = self.db;
-        let watches = &mut self.partition(key.slot).watches;
-        if !watches.is_empty() {
-            watches.touch(db, key.bytes);
+        let partition = self.partition(key.slot);
+        if !partition.watches.is_empty() {
+            partition.watches.touch(db, key.bytes);
+        }
+        if !partition.waiters.is_empty() {
+            partition.waiters.mark(db, key.bytes);
         }
     }
 

@@ -130,6 +130,10 @@ loop_stats! {
         turn_average_us,
         /// What a short command took when last some ran without a long one among them, nanoseconds.
         usual_ns,
+        /// Connections that wait for a key.
+        blocked,
+        /// Those of them that do so for a limited time.
+        blocked_in_time,
         /// Messages that waited in the inbox when the loop last looked.
         inbox,
         /// Bytes that its connections take for their buffers, when last measured.

@@ -8,6 +8,7 @@ use shardis_storage::memory::Buffer;
 use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
+use crate::exec::waiter::{Served, Ticket};
 use crate::exec::{OwnedRequest, Part, Partition, Peer};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
@@ -48,6 +49,12 @@ pub(crate) enum Message {
         /// How long it took, nanoseconds.
         nanos: u64,
     },
+    /// A command that waited has run here: answer it.
+    Served(Box<Served>),
+    /// Nobody is to be served from your queues by this ticket any more.
+    Withdraw(Arc<Ticket>),
+    /// Keys of your shard are ready, but whose turn it is needs another shard that was taken: try again.
+    Serve,
     /// Lines for the monitors among your connections.
     Monitor(Arc<[u8]>),
     /// A new connection for you.

@@ -15,10 +15,12 @@ pub(in crate::commands) enum Figure {
     Garbage,
     Memory,
     Keys,
+    KeysAwaited,
+    KeysAwaitedGone,
 }
 
 /// How many of them there are.
-const FIGURES: usize = Figure::Keys as usize + 1;
+const FIGURES: usize = Figure::KeysAwaitedGone as usize + 1;
 
 /// Numbers of a database: keys, volatile keys, average time to live, bytes of its table, of that of its volatile keys.
 const DATABASE_FIGURES: usize = 5;
@@ -28,6 +30,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
     let mut numbers = Vec::new();
     ctx.keyspace.held().each(|partition| {
         let (figures, keyspace) = (&partition.figures, &partition.keyspace);
+        let (awaited, awaited_gone) = partition.waiters.key_counts();
         let shard: [u64; FIGURES] = [
             figures.hits,
             figures.misses,
@@ -38,6 +41,8 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             keyspace.pending_release() as u64,
             partition.memory_bytes.max(0) as u64,
             keyspace.len() as u64,
+            awaited,
+            awaited_gone,
         ];
         numbers.extend(shard);
         for index in 0..keyspace.databases() {

@@ -98,7 +98,7 @@ fn listeners(text: &mut String, node: &Node) {
     }
 }
 
-pub(super) fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
+pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let node = session.node;
     line!(text, "connected_clients:{}", node.clients.load(Ordering::Relaxed));
     line!(text, "cluster_connections:0");
@@ -113,11 +113,19 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, _: &Gathered) {
         "client_recent_max_output_buffer:{}",
         largest(session, |stats| &stats.output_max)
     );
-    line!(text, "blocked_clients:0");
+    line!(text, "blocked_clients:{}", sum(session, |stats| &stats.blocked));
     line!(text, "tracking_clients:0");
-    line!(text, "clients_in_timeout_table:0");
-    line!(text, "total_blocking_keys:0");
-    line!(text, "total_blocking_keys_on_nokey:0");
+    line!(
+        text,
+        "clients_in_timeout_table:{}",
+        sum(session, |stats| &stats.blocked_in_time)
+    );
+    line!(text, "total_blocking_keys:{}", gathered.sum(Figure::KeysAwaited));
+    line!(
+        text,
+        "total_blocking_keys_on_nokey:{}",
+        gathered.sum(Figure::KeysAwaitedGone)
+    );
 }
 
 /// What there is to say about memory, for INFO and MEMORY STATS alike.

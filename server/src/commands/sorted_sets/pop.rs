@@ -108,7 +108,13 @@ fn positive(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyErr
 }
 
 /// Pops so many members of those there are, and replies with them behind a header that is written already.
-fn pop(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order, nested: bool) -> CommandResult {
+pub(super) fn pop(
+    ctx: &mut Context<'_>,
+    key: &Key<'_>,
+    count: usize,
+    order: Order,
+    nested: bool,
+) -> CommandResult {
     if count == 0 {
         return Ok(());
     }
@@ -132,16 +138,16 @@ fn pop(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order, nested:
 }
 
 /// What ZMPOP was asked for.
-struct PopRequest {
+pub(super) struct PopRequest {
     /// Positions of the keys.
-    keys: std::ops::Range<usize>,
+    pub(super) keys: std::ops::Range<usize>,
     order: Order,
     count: usize,
 }
 
 impl PopRequest {
     /// Reads the request from its number of keys, argument `at`, on.
-    fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
+    pub(super) fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
         let keys = positive(args.at(at), 1, ReplyError::NumkeysNotPositive)?;
         let first = at + 1;
         let end = first.saturating_add(keys);
@@ -168,23 +174,39 @@ impl PopRequest {
 
 fn zmpop(ctx: &mut Context<'_>) -> CommandResult {
     let request = PopRequest::parse(ctx.args, 1)?;
-    for position in request.keys {
-        let key = ctx.key(position);
-        let len = ctx
-            .keyspace
-            .write_as::<SortedSet>(&key)?
-            .map_or(0, |set| set.len());
-        if len > 0 {
-            let count = request.count.min(len);
-            report(ctx, &key, count, request.order);
-            ctx.reply.array(2);
-            ctx.reply.bulk(key.bytes);
-            ctx.reply.array(count);
-            return pop(ctx, &key, count, request.order, true);
+    for index in request.keys.clone() {
+        if pop_reported(ctx, index, &request)? {
+            return Ok(());
         }
     }
     ctx.reply.null_array();
     Ok(())
+}
+
+/// Replies with the key at an argument and members popped from its sorted set; false when there is no such set.
+pub(super) fn pop_reported(
+    ctx: &mut Context<'_>,
+    index: usize,
+    request: &PopRequest,
+) -> Result<bool, ReplyError> {
+    let key = ctx.key(index);
+    let len = ctx
+        .keyspace
+        .write_as::<SortedSet>(&key)?
+        .map_or(0, |set| set.len());
+    if len == 0 {
+        return Ok(false);
+    }
+    if !ctx.claim() {
+        return Ok(true);
+    }
+    let count = request.count.min(len);
+    report(ctx, &key, count, request.order);
+    ctx.reply.array(2);
+    ctx.reply.bulk(key.bytes);
+    ctx.reply.array(count);
+    pop(ctx, &key, count, request.order, true)?;
+    Ok(true)
 }
 
 /// Reports what was popped from the one key that had members.

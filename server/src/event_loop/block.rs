@@ -1,0 +1,248 @@
+//! Connections whose command waits: from its ticket to its reply, or to the end of its time.
+
+use std::sync::Arc;
+
+use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_protocol::Arguments;
+
+use super::{EventLoop, Work};
+use crate::connection::Hold;
+use crate::dispatch::plan::ShardSet;
+use crate::dispatch::serve::serve_ready;
+use crate::exec::Partition;
+use crate::exec::client::Unblocked;
+use crate::exec::view::Held;
+use crate::exec::waiter::{Served, Ticket, Wish};
+use crate::shard::inbox::{Message, Modes};
+use crate::spec::Registered;
+use crate::spec::key_spec::keys_of;
+
+impl EventLoop {
+    /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand.
+    pub(super) fn block(
+        &mut self,
+        number: usize,
+        sequence: u32,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        wish: Wish,
+        partitions: &mut [Option<Box<Partition>>],
+    ) {
+        let shards = partitions.len();
+        let mut other_shard = None;
+        keys_of(command.row.keys, args, |index, _| {
+            if !wish.keys.contains(&index) {
+                other_shard = Some(shard_of(slot_of(args.at(index)).number(), shards));
+            }
+        })
+        .unwrap_or_default();
+        let connection = &mut self.connections[number];
+        let ticket = Arc::new(Ticket::new(
+            command,
+            args,
+            wish,
+            other_shard,
+            connection.client.db,
+            connection.modes(),
+            (self.index, number),
+            sequence,
+        ));
+        for key in ticket.keys() {
+            let shard = shard_of(slot_of(key).number(), shards);
+            if let Some(partition) = partitions[shard].as_deref_mut() {
+                partition.waiters.add(key, &ticket);
+            }
+        }
+        if let Some(deadline_ms) = ticket.deadline_ms {
+            self.deadlines.insert((deadline_ms, number));
+        }
+        connection.hold = Hold::Blocked;
+        connection.client.waits = Some(ticket);
+        self.blocked += 1;
+        self.count_blocked();
+    }
+
+    /// Sees to what became known while waiting commands were served.
+    pub(super) fn empty_outbox(&mut self) {
+        if self.outbox.borrow().is_empty() {
+            return;
+        }
+        let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
+        for served in outbox.served {
+            if served.ticket.origin == self.index {
+                self.answer_served(served);
+            } else {
+                let origin = served.ticket.origin;
+                self.mesh.send(origin, Message::Served(Box::new(served)));
+            }
+        }
+        for shard in outbox.unserved {
+            self.mesh.send(shard, Message::Serve);
+        }
+    }
+
+    /// A waiting command has been run, here or elsewhere: answers it.
+    pub(super) fn answer_served(&mut self, served: Served) {
+        let Served {
+            ticket,
+            shard,
+            reply,
+            nanos,
+        } = served;
+        if self.end_wait(&ticket, Some(shard)) {
+            self.answer(&ticket, &reply, nanos);
+        }
+    }
+
+    /// Answers the commands whose time is over.
+    pub(super) fn end_waits_in_time(&mut self) {
+        let now_ms = self.now_ms();
+        while let Some(&(deadline_ms, number)) = self.deadlines.first() {
+            if deadline_ms > now_ms {
+                return;
+            }
+            self.deadlines.pop_first();
+            let ticket = self.ticket_of(number);
+            // A ticket that was claimed is about to be answered with what it waited for.
+            if let Some(ticket) = ticket.filter(|ticket| ticket.claim()) {
+                self.answer_unblocked(&ticket, Unblocked::TimedOut);
+            }
+        }
+    }
+
+    /// Answers those clients of this loop that CLIENT UNBLOCK has marked.
+    pub(super) fn answer_unblocked_clients(&mut self) {
+        let marked: Vec<_> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(_, connection)| {
+                let how = connection.client.unblocked.take()?;
+                Some((connection.client.waits.clone()?, how))
+            })
+            .collect();
+        for (ticket, how) in marked {
+            self.answer_unblocked(&ticket, how);
+        }
+    }
+
+    /// Answers a claimed ticket whose command has got nothing.
+    fn answer_unblocked(&mut self, ticket: &Arc<Ticket>, how: Unblocked) {
+        if !self.end_wait(ticket, None) {
+            return;
+        }
+        let mut reply = Vec::new();
+        let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
+        match how {
+            Unblocked::TimedOut => encoder.null_array(),
+            Unblocked::WithError => {
+                let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
+                self.node.stats[self.index].failed(ticket.command.id, line);
+                encoder.error(line);
+            }
+        }
+        self.answer(ticket, &reply, 0);
+    }
+
+    /// A connection goes: nobody is to serve it any more.
+    pub(super) fn forget_wait(&mut self, ticket: &Arc<Ticket>) {
+        ticket.claim();
+        self.leave_queues(ticket, None);
+        self.blocked -= 1;
+        self.count_blocked();
+    }
+
+    /// Takes a connection out of its wait; `served_by` has seen to its own queues. False when it does not wait (any more).
+    fn end_wait(&mut self, ticket: &Arc<Ticket>, served_by: Option<usize>) -> bool {
+        let Some(connection) = self.connections.get_mut(ticket.connection) else {
+            return false;
+        };
+        let waits = connection
+            .client
+            .waits
+            .take_if(|waits| Arc::ptr_eq(waits, ticket));
+        if waits.is_none() {
+            return false;
+        }
+        connection.hold = Hold::None;
+        self.blocked -= 1;
+        self.count_blocked();
+        self.leave_queues(ticket, served_by);
+        true
+    }
+
+    fn leave_queues(&mut self, ticket: &Arc<Ticket>, served_by: Option<usize>) {
+        if let Some(deadline_ms) = ticket.deadline_ms {
+            self.deadlines.remove(&(deadline_ms, ticket.connection));
+        }
+        if ticket.keys.len() == 1 && served_by.is_some() {
+            return;
+        }
+        let mut shards = ShardSet::none(self.mesh.len());
+        ticket
+            .keys()
+            .for_each(|key| shards.insert(shard_of(slot_of(key).number(), self.mesh.len())));
+        for shard in shards.iter().filter(|&shard| Some(shard) != served_by) {
+            if shard == self.index {
+                self.work(Work::Withdraw(Arc::clone(ticket)));
+            } else {
+                self.mesh.send(shard, Message::Withdraw(Arc::clone(ticket)));
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: &Arc<Ticket>, reply: &[u8], nanos: u64) {
+        let number = ticket.connection;
+        let connection = &mut self.connections[number];
+        let reply = if ticket.modes.contains(Modes::MUTE) {
+            &[]
+        } else {
+            reply
+        };
+        connection.count_reply_mode();
+        connection.output.deliver(ticket.sequence, reply);
+        self.mark_dirty(number);
+        self.account_for(number, ticket.command, ticket.request.arguments(), nanos);
+        self.wake_if_it_may_go_on(number);
+    }
+
+    fn ticket_of(&self, number: usize) -> Option<Arc<Ticket>> {
+        self.connections.get(number)?.client.waits.clone()
+    }
+
+    fn count_blocked(&self) {
+        let stats = &self.node.stats[self.index];
+        stats.blocked.set(self.blocked);
+        stats.blocked_in_time.set(self.deadlines.len() as u64);
+    }
+
+    /// Takes a ticket out of this shard's queues. False when its partition is lent.
+    pub(super) fn withdraw(&mut self, ticket: &Arc<Ticket>) -> bool {
+        let mesh = Arc::clone(&self.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return false;
+        };
+        let partition = held.get();
+        partition.waiters.remove(ticket);
+        // Those behind it may have waited for what it needed.
+        self.serve_again(partition);
+        true
+    }
+
+    /// Looks again at keys of this shard whose tickets needed another shard that was taken. False when it is lent.
+    pub(super) fn serve_stuck(&mut self) -> bool {
+        let mesh = Arc::clone(&self.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return false;
+        };
+        self.serve_again(held.get());
+        true
+    }
+
+    pub(super) fn serve_again(&self, partition: &mut Partition) {
+        partition.waiters.retry();
+        let environment = self.environment();
+        super::turn::count_memory(partition, &self.node, |partition| {
+            serve_ready(Held::One(partition), &environment);
+        });
+    }
+}
