@@ -19,6 +19,7 @@ pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
 pub(crate) mod sorted_sets;
+pub(crate) mod streams;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -44,6 +45,13 @@ const FAMILIES: &[&[Command]] = &[
     sorted_sets::blocking::COMMANDS,
     lists::COMMANDS,
     lists::blocking::COMMANDS,
+    streams::COMMANDS,
+    streams::trim::COMMANDS,
+    streams::read::COMMANDS,
+    streams::groups::COMMANDS,
+    streams::acknowledge::COMMANDS,
+    streams::claim::COMMANDS,
+    streams::info::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

@@ -182,11 +182,13 @@ impl Stream {
             .any(|group| group.last_id < id || group.pending(id).is_some())
     }
 
-    /// Has no group wait for an entry's acknowledgement any more. O(groups).
-    pub fn forget(&mut self, id: StreamId) {
+    /// Has no group wait for an entry's acknowledgement any more; true if one did. O(groups).
+    pub fn forget(&mut self, id: StreamId) -> bool {
+        let mut was_pending = false;
         for group in self.0.groups.iter_mut() {
-            group.acknowledge(id);
+            was_pending |= group.acknowledge(id);
         }
+        was_pending
     }
 
     // ----- memory

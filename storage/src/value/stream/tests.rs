@@ -303,7 +303,8 @@ proptest! {
             prop_assert_eq!(stream.is_referenced(id), group.last_id < id || model.contains_key(&id));
             prop_assert_eq!(thread_balance() - start, stream.memory() as i64);
         }
-        stream.forget(StreamId::new(3, 0));
+        let forgotten = stream.forget(StreamId::new(3, 0));
+        prop_assert_eq!(forgotten, model.contains_key(&StreamId::new(3, 0)));
         prop_assert_eq!(stream.group(b"g").unwrap().pending(StreamId::new(3, 0)), None);
         prop_assert!(stream.remove_group(b"g") && !stream.remove_group(b"g"));
         drop(stream);
