@@ -39,6 +39,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("set-max-intset-entries", "8"),
     ("set-max-listpack-entries", "8"),
     ("set-max-listpack-value", "48"),
+    ("stream-node-max-entries", "8"),
 ];
 
 /// Plays `steps` commands from `seed` against both servers.
@@ -243,6 +244,7 @@ impl Duel {
                             Rule::Scores,
                             Rule::Same,
                         ),
+                        "stream" => (&[b"XRANGE", key, b"-", b"+"], Rule::Same, Rule::Same),
                         _ => (&[b"GET", key], Rule::Same, Rule::Same),
                     };
                 self.check(read, rule)?;

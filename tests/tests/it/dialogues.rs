@@ -25,7 +25,7 @@ macro_rules! dialogues {
 dialogues! {
     strings string_numbers bitmaps keys expiry scanning transactions connection client_commands configuration
     command_reflection errors binary slowlog latency monitoring memory debug lists hashes hash_field_expiry sets
-    sorted_sets sort blocking collections_encoding wrongtype
+    sorted_sets streams stream_groups stream_blocking sort blocking collections_encoding wrongtype
 }
 
 /// Where the files are.

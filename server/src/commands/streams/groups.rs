@@ -181,6 +181,11 @@ pub(super) fn report_last_id(effects: &mut Effects, key: &[u8], group: &Consumer
     ]);
 }
 
+/// XGROUP CREATE with all its options. Given twice they are too many.
+const CREATE_WORDS_MAX: usize = 8;
+/// XGROUP SETID with its option.
+const SETID_WORDS_MAX: usize = 7;
+
 /// Options behind the id of CREATE and SETID.
 #[derive(Debug, Default)]
 struct CreateOptions {
@@ -228,6 +233,9 @@ fn create(ctx: &mut Context<'_>) -> CommandResult {
     if stream.is_none() && !options.make_stream {
         return Err(KEY_REQUIRED);
     }
+    if ctx.args.len() > CREATE_WORDS_MAX {
+        return Err(bad_subcommand(ctx.args));
+    }
     let last_id = position(text, stream.as_deref())?;
     let (stream, _) = ctx.keyspace.make::<Stream>(&key)?;
     if !stream.add_group(name, last_id, options.entries_read) {
@@ -245,6 +253,9 @@ fn setid(ctx: &mut Context<'_>) -> CommandResult {
     let stream = ctx.keyspace.write_as::<Stream>(&key)?.ok_or(KEY_REQUIRED)?;
     if stream.group(name).is_none() {
         return Err(no_such_group(key.bytes, name));
+    }
+    if ctx.args.len() > SETID_WORDS_MAX {
+        return Err(bad_subcommand(ctx.args));
     }
     let last_id = position(text, Some(stream))?;
     if let Some((_, group)) = stream.group_mut(name) {
