@@ -18,6 +18,7 @@ pub(crate) mod object;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
+pub(crate) mod sort;
 pub(crate) mod sorted_sets;
 pub(crate) mod streams;
 pub(crate) mod strings;
@@ -52,6 +53,7 @@ const FAMILIES: &[&[Command]] = &[
     streams::acknowledge::COMMANDS,
     streams::claim::COMMANDS,
     streams::info::COMMANDS,
+    sort::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,

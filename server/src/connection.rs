@@ -4,9 +4,9 @@ pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
 
+use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
-use crate::shard::inbox::Modes;
 use crate::shard::poll::Socket;
 use input::Input;
 use output::Output;

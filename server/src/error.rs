@@ -146,6 +146,8 @@ pub(crate) enum ReplyError {
     ScoresOfMembers,
     /// A weight that is no number.
     WeightNotFloat,
+    /// Something to be sorted by a number that it does not have.
+    SortNotNumbers,
     /// A negative LIMIT.
     NegativeLimit,
     /// No sources for the command named.
@@ -274,6 +276,7 @@ impl ReplyError {
             }
             Self::ScoresOfMembers => "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
             Self::WeightNotFloat => "ERR weight value is not a float",
+            Self::SortNotNumbers => "ERR One or more scores can't be converted into double",
             Self::NegativeLimit => "ERR LIMIT can't be negative",
             Self::NotPositive => "ERR value is out of range, must be positive",
             Self::NumkeysNotPositive => "ERR numkeys should be greater than 0",

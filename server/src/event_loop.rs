@@ -9,6 +9,24 @@
 //! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what becomes known
 //! of commands that have run is in `observe`.
 
+/// What the commands of a turn share. Borrows only the parts of the loop that it is made of, so that the others can change
+/// meanwhile.
+macro_rules! environment {
+    ($loop:ident) => {
+        $crate::dispatch::run::Environment {
+            hasher: $loop.node.hasher,
+            stamp: $loop.stamp,
+            settings: &$loop.settings,
+            shards: $loop.node.shards,
+            clock: &$loop.node.clock,
+            stats: &$loop.node.stats[$loop.index],
+            slow_from_ns: $crate::dispatch::account::slow_from_ns(&$loop.settings),
+            mesh: &$loop.mesh,
+            outbox: &$loop.outbox,
+        }
+    };
+}
+
 mod accept;
 mod block;
 mod cron;
@@ -30,7 +48,6 @@ use slab::Slab;
 
 use crate::config::Settings;
 use crate::connection::Connection;
-use crate::dispatch::account::slow_from_ns;
 use crate::dispatch::run::Environment;
 use crate::exec::waiter::{Outbox, Ticket};
 use crate::exec::{Closing, Stamp};
@@ -293,14 +310,7 @@ impl EventLoop {
     }
 
     fn environment(&self) -> Environment<'_> {
-        environment(
-            &self.node,
-            &self.mesh,
-            &self.outbox,
-            &self.settings,
-            self.stamp,
-            self.index,
-        )
+        environment!(self)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -425,27 +435,5 @@ impl EventLoop {
         self.write();
         // Hands over what was written, where that is not done by writing itself.
         let _ = self.poll.wait(Duration::ZERO, |_| {});
-    }
-}
-
-/// What the commands of a turn share. Of parts of the loop, for where others of its parts change meanwhile.
-fn environment<'a>(
-    node: &'a Node,
-    mesh: &'a Mesh,
-    outbox: &'a RefCell<Outbox>,
-    settings: &'a Settings,
-    stamp: Stamp,
-    index: usize,
-) -> Environment<'a> {
-    Environment {
-        mesh,
-        outbox,
-        hasher: node.hasher,
-        stamp,
-        settings,
-        shards: node.shards,
-        clock: &node.clock,
-        stats: &node.stats[index],
-        slow_from_ns: slow_from_ns(settings),
     }
 }

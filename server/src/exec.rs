@@ -10,19 +10,21 @@ pub(crate) mod effect;
 pub(crate) mod event;
 pub(crate) mod partition;
 pub(crate) mod request;
+pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod view;
 pub(crate) mod waiter;
 pub(crate) mod watch;
 
 pub(crate) use arguments::{Expiration, Options};
-pub(crate) use client::{Client, Closing, Peer, ReplyMode, Transaction};
+pub(crate) use client::{Client, Closing, Modes, Peer, ReplyMode, Transaction};
 pub(crate) use context::{Context, NewString};
 pub use effect::Effect;
 pub(crate) use effect::Effects;
 pub use event::KeyspaceEvent;
 pub(crate) use partition::Partition;
 pub(crate) use request::OwnedRequest;
+pub(crate) use scan::ScanOptions;
 pub(crate) use session::{Clients, Session};
 pub(crate) use view::{Stamp, View};
 

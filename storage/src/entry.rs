@@ -666,6 +666,17 @@ impl Entry {
         }
     }
 
+    /// Puts another integer in the place of the one that the entry holds. False when it holds something else.
+    #[inline]
+    pub fn replace_int(&mut self, int: i64) -> bool {
+        if self.header.form() != Form::Int {
+            return false;
+        }
+        let start = self.value_start();
+        self.tail[start..start + size_of::<i64>()].copy_from_slice(&int.to_ne_bytes());
+        true
+    }
+
     /// The collection, if the value is one of this type.
     #[inline]
     #[must_use]

@@ -6,9 +6,19 @@
 //! Everything it holds is allocated through [`memory`], which counts what each thread takes and gives back, so
 //! that a shard's memory is known and not estimated.
 //!
-//! `unsafe` lives in [`memory`] (the allocator), [`entry`] (one key and its value in one allocation), `table::raw`
-//! (buckets of tagged pointers) and `keyspace::store` (who owns an entry and who merely points at it). Each states
-//! its invariants in its header and offers a safe face to the rest.
+//! `unsafe` lives in these files and no others. Each states its invariants in its header and offers a safe face to the
+//! rest.
+//!
+//! | file | why |
+//! |---|---|
+//! | `memory.rs`, `memory/global.rs` | the allocator, and what it counts |
+//! | `memory/compact.rs`, `memory/compact_vec.rs`, `memory/boxed.rs` | buffers, vectors and boxes that know their bytes |
+//! | `entry.rs` | a key and its value in one allocation |
+//! | `element.rs` | a member, field or score in one allocation |
+//! | `table.rs`, `table/raw.rs` | buckets of tagged pointers, and what may be put there |
+//! | `keyspace/store.rs` | who owns an entry and who merely points at it |
+//! | `encoding/member_table.rs` | a table that owns its elements |
+//! | `encoding/scored_table.rs`, `value/hash/table.rs` | elements of such a table, in an order as well |
 
 pub mod algorithm;
 pub mod element;

@@ -56,10 +56,18 @@ const COMPUTED_MAX: usize = 14 << 10;
 #[inline]
 #[must_use]
 pub fn usable_size(size: usize) -> usize {
-    const QUANTUM: usize = 1 << LG_QUANTUM;
     if size > COMPUTED_MAX {
-        return system::usable_size(size);
+        system::usable_size(size)
+    } else {
+        geometric_class(size)
     }
+}
+
+/// The smallest of the sizes from `size` on of which there are four to each doubling. That is the size class, but for large
+/// sizes, whose classes are whole pages: there it is one of them.
+#[inline]
+fn geometric_class(size: usize) -> usize {
+    const QUANTUM: usize = 1 << LG_QUANTUM;
     if size <= QUANTUM {
         // Below the quantum the classes are the powers of two from 8.
         return if size <= 8 { 8 } else { size.next_power_of_two() };
@@ -269,7 +277,7 @@ mod system {
     }
 
     pub(super) fn usable_size(size: usize) -> usize {
-        size.next_multiple_of(4096)
+        super::geometric_class(size)
     }
 
     pub(super) unsafe fn realloc(ptr: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {

@@ -242,7 +242,7 @@ impl Duel {
                         "zset" => (
                             &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"],
                             Rule::Scores,
-                            Rule::Same,
+                            Rule::Encoding,
                         ),
                         "stream" => (&[b"XRANGE", key, b"-", b"+"], Rule::Same, Rule::Same),
                         _ => (&[b"GET", key], Rule::Same, Rule::Same),

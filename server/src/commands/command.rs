@@ -347,6 +347,7 @@ fn describe_keys(reply: &mut Encoder<'_>, spec: &KeySpec) {
             text(reply, "keyword", word);
             number(reply, "startfrom", from.into());
         }
+        BeginSearch::Unknown => step(reply, "unknown", &[]),
     }
     reply.bulk(b"find_keys");
     match spec.find {
@@ -374,6 +375,7 @@ fn describe_keys(reply: &mut Encoder<'_>, spec: &KeySpec) {
             ];
             step(reply, "keynum", &fields);
         }
+        FindKeys::Told(_) | FindKeys::Derived(_) => step(reply, "unknown", &[]),
     }
 }
 
@@ -475,7 +477,7 @@ fn document_argument(reply: &mut Encoder<'_>, arg: &Arg) {
             None
         }
     };
-    if let ArgKind::Key(spec) = arg.kind {
+    if let ArgKind::Key(spec) | ArgKind::KeyPattern(spec) = arg.kind {
         pairs += 1;
         number(reply, "key_spec_index", spec.into());
     }
@@ -516,7 +518,7 @@ fn type_name(kind: ArgKind) -> &'static str {
         ArgKind::Integer => "integer",
         ArgKind::Double => "double",
         ArgKind::Key(_) => "key",
-        ArgKind::Pattern => "pattern",
+        ArgKind::Pattern | ArgKind::KeyPattern(_) => "pattern",
         ArgKind::UnixTime => "unix-time",
         ArgKind::PureToken => "pure-token",
         ArgKind::OneOf(_) => "oneof",

@@ -1,18 +1,21 @@
 //! DEBUG: what tests need of a server. Refused unless `enable-debug-command` allows it.
 
 mod digest;
+mod serialized;
 
+use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shardis_protocol::Resp;
-use shardis_storage::entry::Entry;
 use shardis_storage::glob;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::keyspace::eviction::lru;
 use shardis_storage::table::TableStats;
+use shardis_storage::value::list::{Contents, List};
+use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, StringRef};
 
-use crate::config::Scope;
+use crate::config::{Caller, Scope};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::context::NewString;
@@ -72,11 +75,13 @@ const SUBCOMMANDS: &[Subcommand] = &[
     exactly("HELP", 2, help),
     exactly("HTSTATS", 3, table_stats),
     exactly("HTSTATS-KEY", 3, table_stats_of_key),
+    exactly("LISTPACK", 3, listpack),
     exactly("LOG", 3, log),
     exactly("OBJECT", 3, object),
     exactly("PAUSE-CRON", 3, pause_cron),
     between("POPULATE", 3, 5, populate),
     exactly("PROTOCOL", 3, protocol),
+    exactly("QUICKLIST-PACKED-THRESHOLD", 3, packed_threshold),
     exactly("REPLYBUFFER", 4, reply_buffer),
     between("REPLICATE", 3, usize::MAX, replicate),
     exactly("SEGFAULT", 2, segfault),
@@ -273,7 +278,7 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
     let positive = |index: usize| match session.args.get(index).map(int) {
         None => Ok(None),
         Some(Ok(number)) if number >= 0 => Ok(Some(number)),
-        Some(_) => Err(ReplyError::Fixed("ERR value is out of range, must be positive")),
+        Some(_) => Err(ReplyError::NotPositive),
     };
     let count = positive(2)?.unwrap_or(0);
     let prefix = session.args.get(3).unwrap_or(b"key");
@@ -301,42 +306,101 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
 
 /// DEBUG OBJECT key
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let compresses = session.node.settings.load().rdbcompression;
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
     let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
-    let text = format!(
+    let mut text = format!(
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
         std::ptr::from_ref(entry).cast::<u8>(),
         entry.encoding().name(),
-        serialized_len(entry),
+        serialized::len(entry, compresses),
         entry.clock(),
         lru::idle_seconds(entry.clock(), now_ms)
     );
+    if let Some(list) = entry.get::<List>() {
+        describe_nodes(list, &mut text);
+    }
     session.reply.simple(text);
     Ok(())
 }
 
-/// Bytes that a snapshot would take for a string, without compression.
-fn serialized_len(entry: &Entry) -> usize {
-    /// Texts of up to this many bytes are written as integers where they spell one.
-    const INT_TEXT_MAX: usize = 11;
-    let Some(string) = entry.string() else {
-        return entry.memory();
+/// Says of a quicklist how its nodes are.
+fn describe_nodes(list: &List, text: &mut String) {
+    let Some((limit, compresses)) = list.node_rules() else {
+        return;
     };
-    let len = string.len();
-    let small = string.to_int().filter(|_| len <= INT_TEXT_MAX);
-    match small {
-        Some(-0x80..=0x7f) => 2,
-        Some(-0x8000..=0x7fff) => 3,
-        Some(-0x8000_0000..=0x7fff_ffff) => 5,
-        _ => {
-            let header = match len {
-                ..64 => 1,
-                64..16_384 => 2,
-                _ => 5,
-            };
-            header + len
-        }
+    let mut bytes = 0;
+    list.visit_nodes(|contents| {
+        bytes += match contents {
+            Contents::Pack(pack) => pack.byte_len(),
+            Contents::Plain(element) => element.len(),
+        };
+    });
+    let nodes = list.nodes();
+    let average = list.len() as f64 / nodes as f64;
+    // Nothing is lost on the way into a `String`.
+    let _ = write!(
+        text,
+        " ql_nodes:{nodes} ql_avg_node:{average:.2} ql_listpack_max:{limit} ql_compressed:{} ql_uncompressed_size:{bytes}",
+        u8::from(compresses)
+    );
+}
+
+/// Most elements of a pack that the log is told of.
+const LOGGED_ELEMENTS_MAX: usize = 1000;
+/// Most bytes of an element that the log is told of.
+const LOGGED_BYTES_MAX: usize = 40;
+
+/// DEBUG LISTPACK key: writes to the log, and therefore where the server's output goes, what is in a pack.
+fn listpack(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let key = keyspace.key(session.args.at(2));
+    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let pack = entry
+        .collection()
+        .and_then(CollectionRef::as_listpack)
+        .ok_or(ReplyError::Fixed("ERR Not a listpack encoded object."))?;
+    let log = &session.node.log;
+    log.warning(format_args!(
+        "DEBUG LISTPACK: {} bytes, {} elements",
+        pack.byte_len(),
+        pack.len()
+    ));
+    let mut scratch = [0; INT_TEXT_MAX];
+    for (number, element) in pack.iter().take(LOGGED_ELEMENTS_MAX).enumerate() {
+        let kind = match element {
+            StringRef::Int(_) => "integer",
+            StringRef::Bytes(_) => "string",
+        };
+        let text = element.as_bytes(&mut scratch);
+        let shown = text[..text.len().min(LOGGED_BYTES_MAX)].escape_ascii();
+        log.warning(format_args!(
+            "{number:>6}: {kind} of {} bytes: {shown}",
+            text.len()
+        ));
     }
+    session.reply.simple("Listpack structure printed on stdout");
+    Ok(())
+}
+
+/// DEBUG QUICKLIST-PACKED-THRESHOLD size: from how many bytes on elements of lists are not put into packs; 0 for as many
+/// as usual.
+fn packed_threshold(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let size = match session.args.at(2) {
+        b"0" => b"1gb",
+        size => size,
+    };
+    let caller = Caller {
+        local: true,
+        loading: false,
+    };
+    session
+        .node
+        .change_settings(&[(b"list-packed-threshold", size)], caller)
+        .map_err(|_| {
+            ReplyError::Fixed("ERR argument must be a memory value bigger than 1 and smaller than 4gb")
+        })?;
+    session.reply.ok();
+    Ok(())
 }
 
 /// DEBUG HTSTATS db
@@ -390,10 +454,15 @@ fn describe(stats: TableStats) -> String {
 /// DEBUG HTSTATS-KEY key
 fn table_stats_of_key(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let key = keyspace.key(session.args.at(2));
-    keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
-    Err(ReplyError::Fixed(
-        "ERR The value stored at the specified key is not represented using an hash table",
-    ))
+    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let stats = entry
+        .collection()
+        .and_then(CollectionRef::table_stats)
+        .ok_or(ReplyError::Fixed(
+            "ERR The value stored at the specified key is not represented using an hash table",
+        ))?;
+    session.reply.verbatim(*b"txt", describe(stats).as_bytes());
+    Ok(())
 }
 
 fn digest_of_all(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
@@ -408,7 +477,11 @@ fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comma
     session.reply.array(keys.len());
     for bytes in keys.iter() {
         let key = keyspace.key(bytes);
-        let digest = keyspace.peek(&key).map(digest::of_value).unwrap_or_default();
+        let now_ms = keyspace.stamp.now_ms;
+        let digest = keyspace
+            .peek(&key)
+            .map(|entry| digest::of_value(entry, now_ms))
+            .unwrap_or_default();
         session.reply.simple(digest.to_string());
     }
     Ok(())
@@ -428,6 +501,8 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         "    Describe the tables of a database.",
         "HTSTATS-KEY <key>",
         "    Describe the table of a value.",
+        "LISTPACK <key>",
+        "    Write to the log what is in a listpack.",
         "LOG <message>",
         "    Write a line to the server's log.",
         "OBJECT <key>",
@@ -439,6 +514,8 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         "PROTOCOL <type>",
         "    Answer with a value of that type: string, integer, double, bignum, null, array, set, map, attrib, push,",
         "    verbatim, true, false.",
+        "QUICKLIST-PACKED-THRESHOLD <size>",
+        "    Elements of lists of so many bytes get a node to themselves; 0 for as many as usual.",
         "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
         "    For how many milliseconds the peak of an output buffer is remembered.",
         "REPLYBUFFER RESIZING <0|1>",

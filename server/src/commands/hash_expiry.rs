@@ -13,6 +13,7 @@ use shardis_storage::value::hash::{FieldExpiry, Hash};
 use smallvec::SmallVec;
 
 use super::hashes::{changed, limits, reply_value, report, report_expiry, report_set};
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context, Expiration};
@@ -448,6 +449,8 @@ impl<'a> Times<'a> {
         } else {
             report_expiry(ctx.effects, key.bytes, self.at_ms, &self.done);
         }
+        let event = if self.is_past { "hdel" } else { "hexpire" };
+        ctx.notify(KeyspaceEvents::HASH, event, key);
         ctx.keyspace.settle(key);
         changed(ctx, key, self.done.len() as u64);
     }
@@ -531,6 +534,7 @@ fn finish_lifting(ctx: &mut Context<'_>, key: &Key<'_>, lifted: &[&[u8]]) {
     let count = count.format(lifted.len()).as_bytes();
     let head: [&[u8]; 4] = [b"HPERSIST", key.bytes, b"FIELDS", count];
     report(ctx.effects, &head, lifted.iter().copied());
+    ctx.notify(KeyspaceEvents::HASH, "hpersist", key);
     ctx.keyspace.settle(key);
     changed(ctx, key, 1);
 }
@@ -559,6 +563,7 @@ fn hgetdel(ctx: &mut Context<'_>) -> CommandResult {
 fn finish_removing(ctx: &mut Context<'_>, key: &Key<'_>, removed: &[&[u8]]) {
     if !removed.is_empty() {
         report(ctx.effects, &[b"HDEL", key.bytes], removed.iter().copied());
+        ctx.notify(KeyspaceEvents::HASH, "hdel", key);
         ctx.keyspace.settle(key);
         changed(ctx, key, removed.len() as u64);
     }
@@ -727,6 +732,10 @@ fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
             FieldExpiry::Keep => hash.field(name, now_ms).and_then(|field| field.expiry),
         };
         times.extend(at_ms.map(|at_ms| (at_ms, name)));
+    }
+    ctx.notify(KeyspaceEvents::HASH, "hset", &key);
+    if matches!(expiry, FieldExpiry::At(_)) {
+        ctx.notify(KeyspaceEvents::HASH, "hexpire", &key);
     }
     ctx.keyspace.settle(&key);
     report_set(ctx.effects, key.bytes, args.iter().skip(options.fields_at));

@@ -6,7 +6,6 @@
 //! that its time is over. Rows first, then handlers in the order of the rows.
 
 use shardis_protocol::Encoder;
-use shardis_storage::glob;
 use shardis_storage::key::Key;
 use shardis_storage::number::LongDouble;
 use shardis_storage::value::hash::{Field, FieldExpiry, Hash, HashLimits};
@@ -14,9 +13,10 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef, format_int};
 use smallvec::SmallVec;
 
 use super::strings::bulk;
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{decode_cursor, int, int_within, is};
-use crate::exec::{CommandResult, Context, Effects, Options};
+use crate::exec::{CommandResult, Context, Effects, Options, ScanOptions};
 use crate::limits::RANDOM_REPEATS_MAX;
 use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
@@ -391,6 +391,7 @@ fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, Reply
         Some(hash) => (hash.next_expiry().is_some(), set_all(hash)),
         None => (false, set_all(ctx.keyspace.make(&key)?.0)),
     };
+    ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     if expires {
         // The last field that expires may have lost its time.
         ctx.keyspace.settle(&key);
@@ -424,6 +425,7 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
         report_set(ctx.effects, key.bytes, [name, value].into_iter());
     }
     hash.set(name, value, FieldExpiry::Clear, now_ms, &limits);
+    ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     ctx.keyspace.settle(&key);
     changed(ctx, &key, 1);
     ctx.reply.integer(1);
@@ -511,6 +513,7 @@ fn hdel(ctx: &mut Context<'_>) -> CommandResult {
     // Hidden fields went as well, uncounted.
     let gone = before - hash.len();
     if gone > 0 {
+        ctx.notify(KeyspaceEvents::HASH, "hdel", &key);
         ctx.keyspace.settle(&key);
         changed(ctx, &key, gone as u64);
     }
@@ -562,6 +565,7 @@ fn hincrby(ctx: &mut Context<'_>) -> CommandResult {
     let text = format_int(sum, &mut scratch);
     let expires = hash.next_expiry().is_some();
     hash.set(name, text, FieldExpiry::Keep, now_ms, &limits);
+    ctx.notify(KeyspaceEvents::HASH, "hincrby", &key);
     if expires {
         ctx.keyspace.settle(&key);
     }
@@ -593,6 +597,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     if let Some(at_ms) = expiry {
         report_expiry(ctx.effects, key.bytes, at_ms, &[name]);
     }
+    ctx.notify(KeyspaceEvents::HASH, "hincrbyfloat", &key);
     ctx.keyspace.settle(&key);
     changed(ctx, &key, 1);
     ctx.reply.bulk(&text);
@@ -696,39 +701,6 @@ fn hrandfield_some(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What HSCAN was asked to return.
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
-    /// About how many fields to look at.
-    count: usize,
-}
-
-impl<'a> ScanOptions<'a> {
-    fn parse(mut options: Options<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            count: 10,
-        };
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                parsed.count = usize::try_from(options.int()?)
-                    .ok()
-                    .filter(|&count| count > 0)
-                    .ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else {
-                return Err(ReplyError::Syntax);
-            }
-        }
-        Ok(parsed)
-    }
-
-    fn accept(&self, name: StringRef<'_>) -> bool {
-        self.pattern == b"*" || glob::matches(self.pattern, name.as_bytes(&mut [0; INT_TEXT_MAX]), false)
-    }
-}
-
 fn hscan(ctx: &mut Context<'_>) -> CommandResult {
     let (_, cursor) = decode_cursor(ctx.args.at(2), 1)?;
     let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
@@ -737,7 +709,7 @@ fn hscan(ctx: &mut Context<'_>) -> CommandResult {
         let options = ScanOptions::parse(Options::new(args, 3))?;
         let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
         next = hash.scan(cursor, options.count, now_ms, |field| {
-            if options.accept(field.name) {
+            if options.accept(field.name.as_bytes(&mut [0; INT_TEXT_MAX])) {
                 bulk(&mut encoder, field.name);
                 bulk(&mut encoder, field.value);
                 count += 2;

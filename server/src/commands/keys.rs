@@ -14,7 +14,7 @@ use shardis_storage::value::Kind;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{database, decode_cursor, encode_cursor, int, is};
-use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, Session};
+use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, ScanOptions, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
 
 const CONDITION: Arg = Arg::one_of(
@@ -777,48 +777,33 @@ fn merge_elements(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 }
 
 #[inline]
-pub(super) fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
+fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
     pattern == b"*" || glob::matches(pattern, key, false)
 }
 
 /// What SCAN was asked to return.
 #[derive(Clone, Copy, Debug)]
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
+struct KeyScan<'a> {
+    options: ScanOptions<'a>,
     /// The type asked for, if any; `Some(None)` is a type that does not exist.
     kind: Option<Option<Kind>>,
-    /// About how many keys to look at.
-    count: u64,
 }
 
-impl<'a> ScanOptions<'a> {
+impl<'a> KeyScan<'a> {
     fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            kind: None,
-            count: 10,
-        };
-        let mut options = Options::new(args, 2);
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                let count = options.int()?;
-                parsed.count = u64::try_from(count)
-                    .ok()
-                    .filter(|&count| count > 0)
-                    .ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else if is(word, "TYPE") {
-                parsed.kind = Some(Kind::from_name(options.value()?));
-            } else {
-                return Err(ReplyError::Syntax);
+        let mut kind = None;
+        let options = ScanOptions::parse_with(Options::new(args, 2), |word, options| {
+            if is(word, "TYPE") {
+                kind = Some(Kind::from_name(options.value()?));
+                return Ok(true);
             }
-        }
-        Ok(parsed)
+            Ok(false)
+        })?;
+        Ok(Self { options, kind })
     }
 
     fn accept(&self, entry: &Entry) -> bool {
-        self.kind.is_none_or(|kind| kind == Some(entry.kind())) && matches_pattern(self.pattern, entry.key())
+        self.kind.is_none_or(|kind| kind == Some(entry.kind())) && self.options.accept(entry.key())
     }
 }
 
@@ -827,13 +812,13 @@ const SCAN_BUCKETS_A_KEY: u64 = 10;
 
 fn scan(ctx: &mut Context<'_>) -> CommandResult {
     let (shard, inner) = decode_cursor(ctx.args.at(1), ctx.shards)?;
-    let options = ScanOptions::parse(ctx.args)?;
+    let wanted = KeyScan::parse(ctx.args)?;
     let mut elements = Vec::new();
     let mut expired = Vec::new();
     let (db, now_ms) = (usize::from(ctx.keyspace.db), ctx.now_ms());
     let database = ctx.keyspace.shard(shard).keyspace.database(db);
     let encoder = Encoder::new(&mut elements, ctx.reply.resp());
-    let (inner, found) = scan_some(database, inner, &options, now_ms, encoder, &mut expired);
+    let (inner, found) = scan_some(database, inner, &wanted, now_ms, encoder, &mut expired);
     for key in expired {
         // To look a key up is to remove it when its time is over.
         let key = ctx.keyspace.key(&key);
@@ -855,25 +840,26 @@ fn scan(ctx: &mut Context<'_>) -> CommandResult {
 fn scan_some(
     database: &Database,
     mut cursor: u64,
-    options: &ScanOptions<'_>,
+    wanted: &KeyScan<'_>,
     now_ms: i64,
     mut encoder: Encoder<'_>,
     expired: &mut Vec<Box<[u8]>>,
 ) -> (u64, usize) {
     let (mut seen, mut found) = (0, 0);
-    let mut buckets = options.count.saturating_mul(SCAN_BUCKETS_A_KEY);
+    let count = wanted.options.count as u64;
+    let mut buckets = count.saturating_mul(SCAN_BUCKETS_A_KEY);
     loop {
         cursor = database.scan(cursor, 1, |entry| {
             seen += 1;
             if entry.is_expired(now_ms) {
                 expired.push(entry.key().into());
-            } else if options.accept(entry) {
+            } else if wanted.accept(entry) {
                 encoder.bulk(entry.key());
                 found += 1;
             }
         });
         buckets -= 1;
-        if cursor == 0 || seen >= options.count || buckets == 0 {
+        if cursor == 0 || seen >= count || buckets == 0 {
             return (cursor, found);
         }
     }

@@ -14,7 +14,7 @@ use shardis_storage::number::parse_i64;
 use shardis_storage::value::list::{Direction, Element, End, List, ListLimits, Side};
 
 use super::strings::bulk;
-use crate::config::Settings;
+use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, int_within, is};
 use crate::exec::{CommandResult, Context, Options};
@@ -362,7 +362,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-const NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR value is out of range, must be positive");
+const NOT_POSITIVE: ReplyError = ReplyError::NotPositive;
 const INDEX_OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR index out of range");
 const RANK_ZERO: ReplyError = ReplyError::Fixed(
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
@@ -370,15 +370,15 @@ const RANK_ZERO: ReplyError = ReplyError::Fixed(
 );
 const COUNT_NEGATIVE: ReplyError = ReplyError::Fixed("ERR COUNT can't be negative");
 const MAXLEN_NEGATIVE: ReplyError = ReplyError::Fixed("ERR MAXLEN can't be negative");
-const NUMKEYS_NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR numkeys should be greater than 0");
-const COUNT_NOT_POSITIVE: ReplyError = ReplyError::Fixed("ERR count should be greater than 0");
+const NUMKEYS_NOT_POSITIVE: ReplyError = ReplyError::NumkeysNotPositive;
+const COUNT_NOT_POSITIVE: ReplyError = ReplyError::CountNotPositive;
 
 /// What the configuration says of lists.
 pub(crate) fn limits(settings: &Settings) -> ListLimits {
     ListLimits {
         listpack_size: settings.list_max_listpack_size,
         compress_depth: settings.list_compress_depth,
-        ..ListLimits::default()
+        packed_threshold: settings.list_packed_threshold as usize,
     }
 }
 
@@ -438,6 +438,26 @@ fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
     ctx.keyspace.settle(key);
 }
 
+/// Raises the event that elements came to an end of a list.
+#[inline]
+fn notify_pushed(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
+    let name = match end {
+        End::Front => "lpush",
+        End::Back => "rpush",
+    };
+    ctx.notify(KeyspaceEvents::LIST, name, key);
+}
+
+/// Raises the event that elements were taken from an end of a list.
+#[inline]
+fn notify_popped(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
+    let name = match end {
+        End::Front => "lpop",
+        End::Back => "rpop",
+    };
+    ctx.notify(KeyspaceEvents::LIST, name, key);
+}
+
 fn lpush(ctx: &mut Context<'_>) -> CommandResult {
     push(ctx, End::Front)
 }
@@ -451,6 +471,7 @@ fn push(ctx: &mut Context<'_>, end: End) -> CommandResult {
     let (list, _) = ctx.keyspace.make::<List>(&key)?;
     list.extend(end, ctx.args.tail(2).iter(), &limits);
     ctx.reply.integer(list.len() as i64);
+    notify_pushed(ctx, &key, end);
     changed(ctx, &key, ctx.args.len() - 2);
     Ok(())
 }
@@ -471,6 +492,7 @@ fn push_existing(ctx: &mut Context<'_>, end: End) -> CommandResult {
     };
     list.extend(end, ctx.args.tail(2).iter(), &limits);
     ctx.reply.integer(list.len() as i64);
+    notify_pushed(ctx, &key, end);
     changed(ctx, &key, ctx.args.len() - 2);
     Ok(())
 }
@@ -498,6 +520,7 @@ fn pop_one(ctx: &mut Context<'_>, end: End) -> CommandResult {
         return Ok(());
     };
     list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
+    notify_popped(ctx, &key, end);
     removed(ctx, &key, 1);
     Ok(())
 }
@@ -511,6 +534,7 @@ fn pop_several(ctx: &mut Context<'_>, end: End) -> CommandResult {
     };
     let count = take(list, end, count, &limits, &mut ctx.reply);
     if count > 0 {
+        notify_popped(ctx, &key, end);
         removed(ctx, &key, count);
     }
     Ok(())
@@ -567,6 +591,7 @@ fn linsert(ctx: &mut Context<'_>) -> CommandResult {
     };
     if list.insert(side, ctx.args.at(3), ctx.args.at(4), &limits) {
         ctx.reply.integer(list.len() as i64);
+        ctx.notify(KeyspaceEvents::LIST, "linsert", &key);
         changed(ctx, &key, 1);
     } else {
         ctx.reply.integer(-1);
@@ -607,6 +632,7 @@ fn lrem(ctx: &mut Context<'_>) -> CommandResult {
     let gone = list.remove_equal(ctx.args.at(3), direction, max, &limits);
     ctx.reply.integer(gone as i64);
     if gone > 0 {
+        ctx.notify(KeyspaceEvents::LIST, "lrem", &key);
         removed(ctx, &key, gone);
     }
     Ok(())
@@ -624,6 +650,7 @@ fn lset(ctx: &mut Context<'_>) -> CommandResult {
         return Err(INDEX_OUT_OF_RANGE);
     }
     ctx.reply.ok();
+    ctx.notify(KeyspaceEvents::LIST, "lset", &key);
     changed(ctx, &key, 1);
     Ok(())
 }
@@ -638,6 +665,7 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
     let len = list.len();
     let (start, count) = resolve_range(start, stop, len);
     list.keep_range(start, count, &limits);
+    ctx.notify(KeyspaceEvents::LIST, "ltrim", &key);
     if count < len {
         removed(ctx, &key, len - count);
     } else {
@@ -763,6 +791,8 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
         if let Some(list) = ctx.keyspace.write_as::<List>(&source)? {
             list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
         }
+        notify_pushed(ctx, &source, to);
+        notify_popped(ctx, &source, from);
         changed(ctx, &source, 1);
         return Ok(true);
     }
@@ -777,6 +807,8 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     bulk(&mut ctx.reply, element.as_ref());
     // One change in all, which is counted at the source.
     ctx.keyspace.signal(&destination);
+    notify_pushed(ctx, &destination, to);
+    notify_popped(ctx, &source, from);
     removed(ctx, &source, 1);
     Ok(true)
 }
@@ -842,6 +874,7 @@ fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Resu
     let mut digits = itoa::Buffer::new();
     ctx.effects
         .replace(&[name, key.bytes, digits.format(count).as_bytes()]);
+    notify_popped(ctx, &key, end);
     removed(ctx, &key, count);
     Ok(true)
 }

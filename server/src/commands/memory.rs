@@ -122,7 +122,7 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
         if !is(word, "SAMPLES") {
             return Err(ReplyError::Syntax);
         }
-        // Strings are measured whole; the count matters to values of many elements.
+        // Nothing is sampled: every collection counts what it has allocated.
         if int(options.value()?)? < 0 {
             return Err(ReplyError::Syntax);
         }
@@ -404,6 +404,35 @@ mod tests {
     fn the_allocator_tells_of_itself() {
         assert!(Shell::new().run("MEMORY MALLOC-STATS").reply.contains("jemalloc"));
         Shell::new().check(&[("MEMORY PURGE", "+OK")]);
+    }
+
+    #[test]
+    fn usage_of_a_collection_is_exact_however_few_samples_are_allowed() {
+        let mut shell = Shell::new();
+        for number in 0..2000 {
+            let member = format!("{}{number}", "m".repeat(70));
+            for line in [
+                format!("RPUSH list {member}"),
+                format!("SADD set {member}"),
+                format!("ZADD zset {number} {member}"),
+                format!("HSET hash {member} {number}"),
+            ] {
+                shell.run(&line);
+            }
+        }
+        for key in ["list", "set", "zset", "hash"] {
+            let whole = shell.run(&format!("MEMORY USAGE {key} SAMPLES 0")).reply;
+            let bytes: u64 = whole.trim_start_matches(':').parse().unwrap();
+            assert!((2000 * 73..2000 * 140).contains(&bytes), "{key}: {bytes}");
+            for line in [
+                format!("MEMORY USAGE {key}"),
+                format!("MEMORY USAGE {key} SAMPLES 1"),
+            ] {
+                assert_eq!(shell.run(&line).reply, whole, "{line}");
+            }
+            let counted = shell.entry(key, |entry| entry.memory()).unwrap();
+            assert_eq!(counted as u64, bytes, "{key}");
+        }
     }
 
     #[test]

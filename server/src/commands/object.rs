@@ -196,6 +196,56 @@ mod tests {
     }
 
     #[test]
+    fn what_reads_or_changes_a_collection_is_an_access() {
+        let mut shell = Shell::new();
+        shell.stamp.clock = lru::clock(shell.stamp.now_ms);
+        for line in [
+            "RPUSH l 1 2 3",
+            "SADD s 1 2 3",
+            "ZADD z 1 a 2 b",
+            "HSET h f 1 g 2",
+        ] {
+            shell.run(line);
+        }
+        for (key, line) in [
+            ("l", "LRANGE l 0 -1"),
+            ("l", "LPOS l 1"),
+            ("l", "LLEN l"),
+            ("l", "RPUSH l 4"),
+            ("l", "SORT l"),
+            ("s", "SMEMBERS s"),
+            ("s", "SRANDMEMBER s"),
+            ("s", "SINTER s s"),
+            ("s", "SSCAN s 0"),
+            ("s", "SADD s 9"),
+            ("z", "ZRANGE z 0 -1"),
+            ("z", "ZSCORE z a"),
+            ("z", "ZUNION 1 z"),
+            ("z", "ZADD z 3 c"),
+            ("h", "HGET h f"),
+            ("h", "HGETALL h"),
+            ("h", "HSTRLEN h f"),
+            ("h", "HINCRBY h f 1"),
+            ("h", "HTTL h FIELDS 1 f"),
+        ] {
+            shell.advance(100_000);
+            let idle = shell.run(&format!("OBJECT IDLETIME {key}")).reply;
+            assert_ne!(idle, ":0", "before {line}");
+            shell.stamp.clock = lru::clock(shell.stamp.now_ms);
+            shell.run(line);
+            let idle = shell.run(&format!("OBJECT IDLETIME {key}")).reply;
+            assert_eq!(idle, ":0", "{line}");
+        }
+        // A question about a key is no access.
+        shell.advance(100_000);
+        shell.stamp.clock = lru::clock(shell.stamp.now_ms);
+        for question in ["TYPE h", "OBJECT ENCODING h", "MEMORY USAGE h", "TTL h"] {
+            shell.run(question);
+        }
+        shell.check(&[("OBJECT IDLETIME h", ":100")]);
+    }
+
+    #[test]
     fn tells_how_often_a_key_is_used() {
         let mut shell = Shell::new();
         shell.stamp.lfu = Some(lfu::LfuOptions::default());

@@ -6,15 +6,15 @@
 mod algebra;
 mod random;
 
-use shardis_protocol::{Arguments, Encoder};
+use shardis_protocol::Encoder;
 use shardis_storage::value::INT_TEXT_MAX;
 use shardis_storage::value::set::{Set, SetLimits};
 
-use super::keys::matches_pattern;
 use super::strings::bulk;
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
-use crate::exec::arguments::{cursor, is};
-use crate::exec::{CommandResult, Context, Options};
+use crate::exec::arguments::cursor;
+use crate::exec::{CommandResult, Context, Options, ScanOptions};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 const MEMBERS_HISTORY: &[(&str, &str)] = &[("2.4.0", "Several members in one request.")];
@@ -381,6 +381,7 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
         added += u64::from(set.add(ctx.args.at(index), &limits));
     }
     if added > 0 {
+        ctx.notify(KeyspaceEvents::SET, "sadd", &key);
         ctx.modified(&key);
         ctx.effects.changed(added - 1);
     }
@@ -397,6 +398,7 @@ fn srem(ctx: &mut Context<'_>) -> CommandResult {
         }
     }
     if removed > 0 {
+        ctx.notify(KeyspaceEvents::SET, "srem", &key);
         ctx.keyspace.settle(&key);
         ctx.modified(&key);
         ctx.effects.changed(removed - 1);
@@ -467,6 +469,7 @@ fn move_member(ctx: &mut Context<'_>) -> Result<bool, ReplyError> {
     if let Some(set) = ctx.keyspace.write_as::<Set>(&source)? {
         set.remove(member);
     }
+    ctx.notify(KeyspaceEvents::SET, "srem", &source);
     ctx.keyspace.settle(&source);
     ctx.modified(&source);
 
@@ -476,37 +479,10 @@ fn move_member(ctx: &mut Context<'_>) -> Result<bool, ReplyError> {
         *set = Set::for_members(member, 1, &limits);
     }
     if set.add(member, &limits) {
+        ctx.notify(KeyspaceEvents::SET, "sadd", &destination);
         ctx.modified(&destination);
     }
     Ok(true)
-}
-
-/// What SSCAN was asked to return.
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
-    /// About how many members to look at.
-    count: usize,
-}
-
-impl<'a> ScanOptions<'a> {
-    fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            count: 10,
-        };
-        let mut options = Options::new(args, 3);
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                let count = usize::try_from(options.int()?).ok().filter(|&count| count > 0);
-                parsed.count = count.ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else {
-                return Err(ReplyError::Syntax);
-            }
-        }
-        Ok(parsed)
-    }
 }
 
 fn sscan(ctx: &mut Context<'_>) -> CommandResult {
@@ -519,13 +495,13 @@ fn sscan(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(ctx.args)?;
+    let options = ScanOptions::parse(Options::new(ctx.args, 3))?;
     let (mut found, mut elements) = (0, Vec::new());
     let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
     let mut scratch = [0; INT_TEXT_MAX];
     let next = set.scan(cursor, options.count, |member| {
         let member = member.as_bytes(&mut scratch);
-        if matches_pattern(options.pattern, member) {
+        if options.accept(member) {
             found += 1;
             encoder.bulk(member);
         }

@@ -17,6 +17,7 @@ use shardis_storage::value::sorted_set::{Change, SortedSet, SortedSetLimits};
 use smallvec::SmallVec;
 
 use super::strings::bulk;
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Context};
@@ -232,23 +233,28 @@ fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: usize) {
     ctx.keyspace.signal(key);
 }
 
-/// Marks a sorted set as changed if members were removed; the key goes with the last of them.
-fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
+/// Marks a sorted set as changed if members were removed, which becomes known as `event`; the key goes with the last of
+/// them.
+fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize) {
     if count > 0 {
+        ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
         changed(ctx, key, count);
         ctx.keyspace.settle(key);
     }
 }
 
-/// Stores what a command computed and replies with its size; when nothing came of it the key is removed.
-fn store(ctx: &mut Context<'_>, key: &Key<'_>, result: SortedSet) {
+/// Stores what a command computed, which becomes known as `event`, and replies with its size; when nothing came of it the
+/// key is removed.
+fn store(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, result: SortedSet) {
     let len = result.len();
     let lazily = ctx.keyspace.stamp.lazy_server_del;
     if len > 0 {
         ctx.keyspace.set_collection(key, result);
         ctx.modified(key);
+        ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
     } else if ctx.keyspace.remove(key, lazily) {
         ctx.modified(key);
+        ctx.notify(KeyspaceEvents::GENERIC, "del", key);
     }
     ctx.reply.integer(len as i64);
 }
@@ -374,6 +380,8 @@ fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
     }
     let changes = added.new + added.changed;
     if changes > 0 {
+        let event = if rule.increment { "zincr" } else { "zadd" };
+        ctx.notify(KeyspaceEvents::SORTED_SET, event, &key);
         changed(ctx, &key, changes);
     }
     reply_added(&mut ctx.reply, rule, added);
@@ -431,7 +439,7 @@ fn zrem(ctx: &mut Context<'_>) -> CommandResult {
             .count(),
         None => 0,
     };
-    removed(ctx, &key, count);
+    removed(ctx, &key, "zrem", count);
     ctx.reply.integer(count as i64);
     Ok(())
 }

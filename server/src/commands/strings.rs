@@ -998,14 +998,21 @@ fn decrby(ctx: &mut Context<'_>) -> CommandResult {
 
 fn add(ctx: &mut Context<'_>, increment: i64) -> CommandResult {
     let key = ctx.key(1);
-    let current = match ctx.keyspace.write_string(&key)? {
-        Some(value) => value.to_int().ok_or(ReplyError::NotInteger)?,
+    let mut entry = ctx.keyspace.write_entry(&key);
+    let current = match &entry {
+        Some(entry) => {
+            let value = entry.string().ok_or(ReplyError::WrongType)?;
+            value.to_int().ok_or(ReplyError::NotInteger)?
+        }
         None => 0,
     };
     let sum = current
         .checked_add(increment)
         .ok_or(ReplyError::IncrementOverflow)?;
-    ctx.keyspace.set_integer(&key, sum, Expiry::Keep);
+    let replaced = entry.as_mut().is_some_and(|entry| entry.replace_int(sum));
+    if !replaced {
+        ctx.keyspace.set_integer(&key, sum, Expiry::Keep);
+    }
     ctx.modified(&key);
     ctx.notify(KeyspaceEvents::STRING, "incrby", &key);
     ctx.reply.integer(sum);

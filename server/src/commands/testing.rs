@@ -31,7 +31,7 @@ use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Clients, Context, Effects, Part, Partition, Peer, Session};
+use crate::exec::{Client, Clients, ClientsHandler, Context, Effects, Part, Partition, Peer, Session};
 use crate::log::{Level, Log, Target};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -285,18 +285,8 @@ impl Shell {
                 merge(&mut self.session(args, out), &parts)
             }
             Runs::OnEveryLoop(handler, merge) => {
-                let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
-                let part = |clients| {
-                    handler(&mut Clients {
-                        args,
-                        asker,
-                        clients,
-                        now_ms,
-                    })
-                };
-                let own = part(Box::new(std::iter::once(&mut self.client)))?;
-                let other = part(Box::new(self.others.iter_mut()))?;
-                merge(&mut self.session(args, out), &[own, other])
+                let parts = self.parts_of_loops(args, handler)?;
+                merge(&mut self.session(args, out), &parts)
             }
             Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut session = Session {
@@ -317,6 +307,26 @@ impl Shell {
         }
     }
 
+    /// What the loop of the client and that of the others say.
+    fn parts_of_loops(
+        &mut self,
+        args: Arguments<'_>,
+        handler: ClientsHandler,
+    ) -> Result<[Part; 2], ReplyError> {
+        let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
+        let part = |clients| {
+            handler(&mut Clients {
+                args,
+                asker,
+                clients,
+                now_ms,
+            })
+        };
+        let own = part(Box::new(std::iter::once(&mut self.client)))?;
+        let other = part(Box::new(self.others.iter_mut()))?;
+        Ok([own, other])
+    }
+
     fn session<'s>(&'s mut self, args: Arguments<'s>, out: &'s mut Vec<u8>) -> Session<'s> {
         Session {
             args,
@@ -333,6 +343,9 @@ impl Shell {
 
     /// The shards of the keys of a request, ascending.
     fn shards_of_keys(&self, known: &Registered, args: Arguments<'_>) -> Vec<usize> {
+        if known.row.keys.iter().any(|spec| spec.derives_keys(args)) {
+            return (0..self.partitions.len()).collect();
+        }
         let mut shards = Vec::new();
         let found = keys_of(known.row.keys, args, |position, _| {
             shards.push(self.shard_of(args.at(position)));

@@ -503,7 +503,7 @@ directives! {
     /// Whether FLUSHALL and FLUSHDB act as with ASYNC.
     lazyfree_lazy_user_flush: bool = false, Row::new("lazyfree-lazy-user-flush");
     /// Events to publish.
-    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events").accepted(NOT_YET);
+    notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events");
     /// Most keys remembered for clients that cache; 0 for no limit.
     tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG).accepted(NOT_YET);
     /// Whether fragmented memory is compacted.
@@ -538,6 +538,8 @@ directives! {
         Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT);
     /// Blocks at each end of a list that stay uncompressed; 0 compresses none.
     list_compress_depth: u32 = 0, Row::new("list-compress-depth");
+    /// Elements of a list of so many bytes are not put into blocks (DEBUG QUICKLIST-PACKED-THRESHOLD).
+    list_packed_threshold: u64 = 1 << 30, Row::new("list-packed-threshold").range(0, u32::MAX as i128 - 1).memory().hidden();
     /// Most integers of a set kept sorted in one block.
     set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG);
     /// Most members of a set kept in one block.

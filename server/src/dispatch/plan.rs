@@ -116,6 +116,9 @@ fn place_of_keys(
         }
     })
     .unwrap_or_default();
+    if shards > 1 && derives_keys(command, args) {
+        return Ok(Place::Lend(ShardSet::all(shards)));
+    }
     // Without a readable key the handler will answer with its own error: any shard will do for that.
     let key = first.unwrap_or_default();
     if set.len() > 1 {
@@ -126,6 +129,11 @@ fn place_of_keys(
             key,
         })
     }
+}
+
+/// Whether a request has keys that only its data tells: they may be anywhere.
+fn derives_keys(command: &Registered, args: Arguments<'_>) -> bool {
+    command.row.keys.iter().any(|spec| spec.derives_keys(args))
 }
 
 /// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.

@@ -16,6 +16,7 @@ use super::serve::serve_ready;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
+use crate::exec::Modes;
 use crate::exec::effect::Outcome;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Outbox, Waiting};
@@ -24,7 +25,7 @@ use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH, TIMED_EACH_BELOW_NS};
 use crate::observe::slowlog::{Slow, Words};
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
-use crate::shard::inbox::{Modes, Source, Task};
+use crate::shard::inbox::{Source, Task};
 use crate::spec::{Registered, Runs};
 
 /// What all commands of a turn share.

@@ -10,6 +10,7 @@ use shardis_storage::value::Kind;
 
 use super::plan::Routed;
 use super::run::{Call, Environment, run_call};
+use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Partition;
 use crate::exec::view::Held;
@@ -48,14 +49,6 @@ pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
             }
         }
     }
-}
-
-/// Whether a key of one of these partitions is ready.
-#[inline]
-pub(crate) fn has_ready(held: &mut Held<'_>) -> bool {
-    let mut any = false;
-    held.each(|partition| any |= partition.waiters.has_ready());
-    any
 }
 
 /// Takes the key that has been ready for longest.
@@ -150,7 +143,7 @@ fn attempt(
     let begin_ns = environment.clock.elapsed_ns();
     let mut reply = Vec::new();
     let call = Call {
-        command: ticket.command,
+        command: registry().row(ticket.command.id),
         args,
         db: ticket.db,
         modes: ticket.modes,

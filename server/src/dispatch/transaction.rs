@@ -7,13 +7,13 @@ use super::plan::Routed;
 use super::run::{self, Call, Environment};
 use crate::commands::registry;
 use crate::error::ReplyError;
+use crate::exec::Modes;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
-use crate::shard::inbox::Modes;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
 

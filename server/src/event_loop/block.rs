@@ -6,14 +6,16 @@ use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_protocol::Arguments;
 
 use super::{EventLoop, Work};
+use crate::commands::registry;
 use crate::connection::Hold;
 use crate::dispatch::plan::ShardSet;
 use crate::dispatch::serve::serve_ready;
+use crate::exec::Modes;
 use crate::exec::Partition;
 use crate::exec::client::Unblocked;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Served, Ticket, Wish};
-use crate::shard::inbox::{Message, Modes};
+use crate::shard::inbox::Message;
 use crate::spec::Registered;
 use crate::spec::key_spec::keys_of;
 
@@ -38,7 +40,7 @@ impl EventLoop {
         .unwrap_or_default();
         let connection = &mut self.connections[number];
         let ticket = Arc::new(Ticket::new(
-            command,
+            command.tag(),
             args,
             wish,
             other_shard,
@@ -201,7 +203,8 @@ impl EventLoop {
         connection.count_reply_mode();
         connection.output.deliver(ticket.sequence, reply);
         self.mark_dirty(number);
-        self.account_for(number, ticket.command, ticket.request.arguments(), nanos);
+        let command = registry().row(ticket.command.id);
+        self.account_for(number, command, ticket.request.arguments(), nanos);
         self.wake_if_it_may_go_on(number);
     }
 

@@ -16,7 +16,7 @@ use super::{EventLoop, Work};
 use crate::connection::Hold;
 use crate::dispatch::plan::{Place, Routed, ShardSet, shards_of_transaction};
 use crate::dispatch::run::{self, Call};
-use crate::dispatch::serve::{has_ready, serve_ready};
+use crate::dispatch::serve::serve_ready;
 use crate::dispatch::transaction;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
@@ -256,20 +256,13 @@ impl EventLoop {
         args: Arguments<'_>,
         partitions: &mut [Option<Box<Partition>>],
     ) {
-        let environment = super::environment(
-            &self.node,
-            &self.mesh,
-            &self.outbox,
-            &self.settings,
-            self.stamp,
-            self.index,
-        );
+        let environment = environment!(self);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
         let out = connection.output.begin(sequence);
         let start = out.len();
         let wish = RefCell::new(None);
-        match command.row.runs {
+        let result = match command.row.runs {
             Runs::Exec => {
                 let mut caller = transaction::Caller {
                     client: &mut connection.client,
@@ -277,11 +270,7 @@ impl EventLoop {
                     now_ms: self.now_us / 1000,
                     lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
-                let result = transaction::exec(&mut caller, partitions, out, &environment);
-                if let Err(error) = &result {
-                    environment.stats.failed(command.id, &error.line());
-                }
-                run::finish(result, start, out, resp);
+                transaction::exec(&mut caller, partitions, out, &environment)
             }
             Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler) => {
                 let mut view = View::new(Held::Many(partitions), environment.hasher, environment.stamp, db);
@@ -292,11 +281,7 @@ impl EventLoop {
                     node: &self.node,
                     now_ms: self.now_us / 1000,
                 };
-                let result = handler(&mut session, &mut view);
-                if let Err(error) = &result {
-                    environment.stats.failed(command.id, &error.line());
-                }
-                run::finish(result, start, connection.output.begin(sequence), resp);
+                handler(&mut session, &mut view)
             }
             _ => {
                 let call = Call {
@@ -308,15 +293,17 @@ impl EventLoop {
                     waiting: Waiting::Allowed(&wish),
                 };
                 run::run_call(Held::Many(partitions), call, None, out, &environment);
+                Ok(())
             }
+        };
+        if let Err(error) = &result {
+            environment.stats.failed(command.id, &error.line());
         }
+        run::finish(result, start, connection.output.begin(sequence), resp);
         if let Some(wish) = wish.into_inner() {
             return self.block(number, sequence, command, args, wish, partitions);
         }
-        let mut held = Held::Many(partitions);
-        if has_ready(&mut held) {
-            serve_ready(held, &environment);
-        }
+        serve_ready(Held::Many(partitions), &environment);
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.mark_dirty(number);

@@ -12,10 +12,11 @@ use crate::dispatch::admission::{Admitted, Conditions, admit, named};
 use crate::dispatch::plan::{self, Routed, place};
 use crate::dispatch::run::{Replies, finish, run_batch};
 use crate::error::ReplyError;
+use crate::exec::Modes;
 use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest, Partition, ReplyMode, Session};
 use crate::limits::BORROW_TRIES;
-use crate::shard::inbox::{Batch, Message, Modes, Place, Task};
+use crate::shard::inbox::{Batch, Message, Place, Task};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
@@ -411,14 +412,7 @@ impl EventLoop {
             Hire::Borrow => mesh.cell(shard).borrow(BORROW_TRIES),
         };
         let Some(mut held) = held else { return false };
-        let environment = super::environment(
-            &self.node,
-            &self.mesh,
-            &self.outbox,
-            &self.settings,
-            self.stamp,
-            self.index,
-        );
+        let environment = environment!(self);
         let Turn {
             tasks,
             source,

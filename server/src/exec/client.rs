@@ -136,6 +136,31 @@ pub(crate) enum ReplyMode {
     Skip,
 }
 
+bitflags::bitflags! {
+    /// What a command must know of its client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Modes: u8 {
+        /// It speaks RESP3.
+        const RESP3 = 1;
+        /// Its replies are not sent.
+        const MUTE = 2;
+        /// It leaves access clocks alone.
+        const NO_TOUCH = 4;
+    }
+}
+
+impl Modes {
+    /// The protocol of the reply.
+    #[inline]
+    pub(crate) fn resp(self) -> Resp {
+        if self.contains(Self::RESP3) {
+            Resp::V3
+        } else {
+            Resp::V2
+        }
+    }
+}
+
 /// How a wait ended that brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unblocked {

@@ -281,6 +281,16 @@ impl<'a> View<'a> {
         )
     }
 
+    /// As [`write`](Self::write), for a value that is changed where it stands.
+    #[inline]
+    pub(crate) fn write_entry(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
+        let look = Look {
+            counts: false,
+            touches: !self.no_touch,
+        };
+        self.look_up_with_rng(key, look).map(|(entry, _)| entry)
+    }
+
     /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
     pub(crate) fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.look_up(

@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shardis_protocol::Arguments;
 use shardis_storage::value::Kind;
 
+use super::client::{CommandTag, Modes};
 use super::request::OwnedRequest;
-use crate::shard::inbox::Modes;
-use crate::spec::Registered;
 
 /// Whether a command may wait, and where it says that it has to.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +100,8 @@ impl<'a> Serving<'a> {
 /// A command that waits.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    /// Its row.
-    pub(crate) command: &'static Registered,
+    /// Its command.
+    pub(crate) command: CommandTag,
     /// What is to be run.
     pub(crate) request: OwnedRequest,
     /// Arguments that are the keys it waits for.
@@ -133,7 +132,7 @@ impl Ticket {
     /// The ticket of a wish.
     #[expect(clippy::too_many_arguments, reason = "every one of them is a field")]
     pub(crate) fn new(
-        command: &'static Registered,
+        command: CommandTag,
         args: Arguments<'_>,
         wish: Wish,
         other_shard: Option<usize>,
@@ -389,7 +388,6 @@ mod tests {
     use shardis_protocol::Span;
 
     use super::*;
-    use crate::commands::registry;
 
     /// A ticket of a BLPOP over keys of one letter each.
     fn ticket(keys: &str, minds_removal: bool) -> Arc<Ticket> {
@@ -402,7 +400,7 @@ mod tests {
             deadline_ms: None,
             request: None,
         };
-        let command = registry().find(b"blpop").unwrap();
+        let command = CommandTag { id: 0, name: "blpop" };
         let args = Arguments::new(bytes.as_bytes(), &spans, &[]);
         Arc::new(Ticket::new(
             command,

@@ -9,7 +9,7 @@ use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::waiter::{Served, Ticket};
-use crate::exec::{OwnedRequest, Part, Partition, Peer};
+use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
 
@@ -140,31 +140,6 @@ pub(crate) struct Place {
     pub(crate) spans: u32,
     /// Its detached buffers, counted from 1; 0 when it has none.
     pub(crate) detached: u32,
-}
-
-bitflags::bitflags! {
-    /// What a command must know of its client.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Modes: u8 {
-        /// It speaks RESP3.
-        const RESP3 = 1;
-        /// Its replies are not sent.
-        const MUTE = 2;
-        /// It leaves access clocks alone.
-        const NO_TOUCH = 4;
-    }
-}
-
-impl Modes {
-    /// The protocol of the reply.
-    #[inline]
-    pub(crate) fn resp(self) -> Resp {
-        if self.contains(Self::RESP3) {
-            Resp::V3
-        } else {
-            Resp::V2
-        }
-    }
 }
 
 /// Commands and the bytes they lie in.

@@ -141,6 +141,8 @@ pub(crate) enum ArgKind {
     Key(u8),
     /// A glob pattern.
     Pattern,
+    /// A pattern that names keys, which the key specification of that index stands for.
+    KeyPattern(u8),
     /// A point in time.
     UnixTime,
     /// Only its token.
@@ -189,6 +191,11 @@ impl Arg {
     /// A glob pattern.
     pub(crate) const fn pattern(name: &'static str) -> Self {
         Self::of(name, ArgKind::Pattern)
+    }
+
+    /// A pattern that names keys, which the key specification number `spec` stands for.
+    pub(crate) const fn key_pattern(name: &'static str, spec: u8) -> Self {
+        Self::of(name, ArgKind::KeyPattern(spec))
     }
 
     /// A point in time.

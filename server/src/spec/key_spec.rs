@@ -61,10 +61,12 @@ pub(crate) enum BeginSearch {
     Index(u8),
     /// After this word, looked for from this argument on (backwards from the end when negative).
     Keyword(&'static str, i8),
+    /// COMMAND INFO has no words for it; how keys are found says it all.
+    Unknown,
 }
 
 /// How keys are found from where the search starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum FindKeys {
     /// Every `step`-th argument up to `last`, which counts from the start when positive or zero and from the end of the
     /// request when negative. With `limit` of 2 or more and `last` of -1, only the first 1/limit of what remains.
@@ -85,6 +87,11 @@ pub(crate) enum FindKeys {
         /// Distance between keys.
         step: u8,
     },
+    /// One at most, at the position that a look at the whole request tells.
+    Told(fn(Arguments<'_>) -> Option<usize>),
+    /// None in the request: their names come out of values. Tells whether this request has such keys, which may belong to
+    /// any shard.
+    Derived(fn(Arguments<'_>) -> bool),
 }
 
 /// One key specification.
@@ -138,6 +145,23 @@ impl KeySpec {
     pub(crate) const fn after(word: &'static str, from: i8) -> Self {
         let mut spec = Self::at(0);
         spec.begin = BeginSearch::Keyword(word, from);
+        spec
+    }
+
+    /// At most one key, at the position that `find` tells.
+    pub(crate) const fn told(find: fn(Arguments<'_>) -> Option<usize>) -> Self {
+        Self::unknown(FindKeys::Told(find))
+    }
+
+    /// Keys whose names come out of values, if `exist` says that the request has any.
+    pub(crate) const fn derived(exist: fn(Arguments<'_>) -> bool) -> Self {
+        Self::unknown(FindKeys::Derived(exist))
+    }
+
+    const fn unknown(find: FindKeys) -> Self {
+        let mut spec = Self::at(0);
+        spec.begin = BeginSearch::Unknown;
+        spec.find = find;
         spec
     }
 
@@ -259,6 +283,16 @@ impl KeySpec {
         match self.find {
             FindKeys::Range { last, step, limit } => Ok(range(args.len(), start, last, step, limit)),
             FindKeys::Count { index, first, step } => counted(args, start, index, first, step),
+            FindKeys::Told(find) => Ok(find(args).map_or(Positions::NONE, Positions::one)),
+            FindKeys::Derived(_) => Ok(Positions::NONE),
+        }
+    }
+
+    /// Whether a request has keys that no look at it can tell.
+    pub(crate) fn derives_keys(&self, args: Arguments<'_>) -> bool {
+        match self.find {
+            FindKeys::Derived(exist) => exist(args),
+            _ => false,
         }
     }
 
@@ -277,6 +311,7 @@ impl KeySpec {
                     .map(|i| i + 1)
                     .filter(|&i| i < args.len())
             }
+            BeginSearch::Unknown => Some(0),
         }
     }
 }
@@ -387,6 +422,14 @@ impl Positions {
         end: 0,
         step: 1,
     };
+
+    fn one(position: usize) -> Self {
+        Self {
+            next: position,
+            end: position + 1,
+            step: 1,
+        }
+    }
 }
 
 impl Iterator for Positions {

@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 
 use crate::element::{Element, ElementBox, ElementPtr};
 use crate::key::KeyHasher;
+use crate::table::TableStats;
 use crate::table::raw::{Iter as RawIter, Position, RawTable};
 
 /// A table that owns elements, no two with the same member.
@@ -46,6 +47,11 @@ impl MemberTable {
     /// Bytes allocated, elements included. O(1).
     pub(crate) fn memory(&self) -> usize {
         self.table.stats().bytes + self.bytes
+    }
+
+    /// How large the table is, without the elements.
+    pub(crate) fn stats(&self) -> TableStats {
+        self.table.stats()
     }
 
     /// The hash function.

@@ -20,7 +20,7 @@ mod tree;
 use std::ops::ControlFlow;
 
 use self::limit::NodeLimit;
-use self::node::{Needle, Node};
+use self::node::{Contents, Needle, Node};
 use self::tree::{Spot, Target, Tree};
 use super::listpack::Listpack;
 use crate::memory::boxed::CountedBox;
@@ -125,6 +125,21 @@ impl Quicklist {
         F: FnMut(StringRef<'_>) -> ControlFlow<()>,
     {
         self.tree.visit(start, direction, visit)
+    }
+
+    /// Shows what is in the nodes, in order. O(size).
+    pub(crate) fn visit_nodes(&self, visit: &mut impl FnMut(Contents<'_>)) {
+        self.tree.visit_nodes(&mut |node| node.read(&mut *visit));
+    }
+
+    /// Whether inner nodes are compressed.
+    pub(crate) fn compresses(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// What its nodes keep to, as `list-max-listpack-size` would say it.
+    pub(crate) fn node_limit(&self) -> i32 {
+        self.limit.size()
     }
 
     // ----- changing

@@ -12,6 +12,7 @@ use super::order_tree::{self, Cut, End, ItemCut, Order, OrderTree, ScoreCut};
 use crate::element::{Element, ElementBox, ElementPtr};
 use crate::key::KeyHasher;
 use crate::table::Keyed;
+use crate::table::TableStats;
 use crate::table::raw::prefetch;
 
 /// How many members ahead of the one just read a walk asks for.
@@ -97,6 +98,11 @@ impl ScoredTable {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.members.len()
+    }
+
+    /// How large the table of members is, without them.
+    pub(crate) fn stats(&self) -> TableStats {
+        self.members.stats()
     }
 
     /// Bytes allocated. O(1).

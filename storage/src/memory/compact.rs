@@ -5,15 +5,18 @@
 //! used.
 //!
 //! Invariants, which every `unsafe` block here rests on:
-//! - `capacity` is 0 and `ptr` dangles, or `ptr` is an allocation of this crate of the size class of `capacity`;
+//! - the capacity that `room` tells is 0 and `ptr` dangles, or `ptr` is an allocation of this crate of that size;
 //! - all `capacity` bytes are initialised, so that room may be handed out before it is written;
 //! - `len <= capacity`.
+//!
+//! There are four capacities to each doubling, all of them size classes, so that one is told by a few bits:
+//! `(4 + fraction) << exponent`. What remains of the 32 bits is the tag, for whoever uses the buffer.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::{alloc, dealloc, realloc, usable_size};
+use super::{alloc, dealloc, geometric_class, realloc, usable_size};
 
 /// Owned bytes, allocated and counted here. Dereferences to them. An empty one allocates nothing.
 ///
@@ -21,7 +24,34 @@ use super::{alloc, dealloc, realloc, usable_size};
 pub(crate) struct CompactBuffer {
     ptr: NonNull<u8>,
     len: u32,
-    capacity: u32,
+    /// The size class in the upper 8 bits, 0 for none; the tag below.
+    room: u32,
+}
+
+/// The largest tag.
+pub(crate) const TAG_MAX: u32 = (1 << CLASS_SHIFT) - 1;
+
+const CLASS_SHIFT: u32 = 24;
+
+/// The largest size class below 4 GiB.
+const CAPACITY_MAX: usize = 7 << 29;
+
+/// The number of the size class `capacity`, which is one.
+#[inline]
+fn class_of(capacity: usize) -> u32 {
+    let exponent = capacity.ilog2() - 2;
+    debug_assert_eq!(capacity >> exponent << exponent, capacity, "a size class");
+    exponent << 2 | (capacity >> exponent) as u32 & 3
+}
+
+/// The bytes of a size class, by its number.
+#[inline]
+fn capacity_of(class: u32) -> usize {
+    if class == 0 {
+        0
+    } else {
+        (4 + (class as usize & 3)) << (class >> 2)
+    }
 }
 
 const _: () = assert!(size_of::<CompactBuffer>() == 16 && size_of::<Option<CompactBuffer>>() == 16);
@@ -38,7 +68,7 @@ impl CompactBuffer {
         Self {
             ptr: NonNull::dangling(),
             len: 0,
-            capacity: 0,
+            room: 0,
         }
     }
 
@@ -52,11 +82,28 @@ impl CompactBuffer {
     /// The bytes allocated: a whole size class, or 0.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
-        if self.capacity == 0 {
-            0
-        } else {
-            usable_size(self.capacity as usize)
+        match self.capacity() {
+            0 => 0,
+            capacity => usable_size(capacity),
         }
+    }
+
+    /// What was last set as the tag: 0 at first.
+    #[inline]
+    pub(crate) fn tag(&self) -> u32 {
+        self.room & TAG_MAX
+    }
+
+    /// Keeps a number of at most [`TAG_MAX`] beside the bytes.
+    #[inline]
+    pub(crate) fn set_tag(&mut self, tag: u32) {
+        debug_assert!(tag <= TAG_MAX, "a tag that fits");
+        self.room = self.room & !TAG_MAX | tag & TAG_MAX;
+    }
+
+    #[inline]
+    fn capacity(&self) -> usize {
+        capacity_of(self.room >> CLASS_SHIFT)
     }
 
     /// Makes room for at least `additional` bytes more, and no more than the size class gives.
@@ -66,7 +113,7 @@ impl CompactBuffer {
     #[inline]
     pub(crate) fn reserve(&mut self, additional: usize) {
         let wanted = self.len().saturating_add(additional);
-        if wanted > self.capacity as usize {
+        if wanted > self.capacity() {
             self.set_capacity(wanted);
         }
     }
@@ -113,15 +160,17 @@ impl CompactBuffer {
     /// Gives back all room that is not needed.
     pub(crate) fn shrink_to_fit(&mut self) {
         if self.len == 0 {
+            let tag = self.tag();
             *self = Self::new();
-        } else if usable_size(self.len()) < self.capacity as usize {
+            self.set_tag(tag);
+        } else if geometric_class(self.len()) < self.capacity() {
             self.set_capacity(self.len());
         }
     }
 
     #[inline]
     fn shrink_when_sparse(&mut self) {
-        if self.len < self.capacity / 2 {
+        if self.len() < self.capacity() / 2 {
             self.shrink_to_fit();
         }
     }
@@ -130,16 +179,15 @@ impl CompactBuffer {
     #[inline]
     fn storage_mut(&mut self) -> &mut [u8] {
         // SAFETY: `capacity` bytes are allocated and initialised; with no allocation it is 0 bytes at a dangling pointer.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.capacity as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.capacity()) }
     }
 
     /// Moves to the size class of `wanted`, which is at least 1 and at least the length.
     #[cold]
     fn set_capacity(&mut self, wanted: usize) {
-        assert!(wanted <= u32::MAX as usize, "a packed value of 4 GiB");
-        // The one class that does not fit 32 bits is used up to its last byte but one.
-        let capacity = usable_size(wanted).min(u32::MAX as usize);
-        let old = self.capacity as usize;
+        assert!(wanted <= CAPACITY_MAX, "a packed value of 4 GiB");
+        let capacity = geometric_class(wanted);
+        let old = self.capacity();
         let ptr = if old == 0 {
             alloc(capacity, 1)
         } else {
@@ -151,16 +199,16 @@ impl CompactBuffer {
             unsafe { ptr.add(old).write_bytes(0, capacity - old) };
         }
         self.ptr = ptr;
-        self.capacity = capacity as u32;
+        self.room = class_of(capacity) << CLASS_SHIFT | self.tag();
     }
 }
 
 impl Drop for CompactBuffer {
     #[inline]
     fn drop(&mut self) {
-        if self.capacity > 0 {
-            // SAFETY: allocated with a size of the class of `capacity`, and owned alone.
-            unsafe { dealloc(self.ptr, self.capacity as usize, 1) }
+        if self.room > TAG_MAX {
+            // SAFETY: allocated with a size of the class of the capacity, and owned alone.
+            unsafe { dealloc(self.ptr, self.capacity(), 1) }
         }
     }
 }
@@ -199,7 +247,9 @@ impl From<&[u8]> for CompactBuffer {
 
 impl Clone for CompactBuffer {
     fn clone(&self) -> Self {
-        Self::from(&**self)
+        let mut copy = Self::from(&**self);
+        copy.set_tag(self.tag());
+        copy
     }
 }
 
@@ -207,7 +257,8 @@ impl fmt::Debug for CompactBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CompactBuffer")
             .field("len", &self.len)
-            .field("capacity", &self.capacity)
+            .field("capacity", &self.capacity())
+            .field("tag", &self.tag())
             .finish()
     }
 }
@@ -235,6 +286,31 @@ mod tests {
         assert_eq!((buffer.len(), buffer.memory()), (512, 1024));
         buffer.gap(0, 1, 0);
         assert_eq!((buffer.len(), buffer.memory()), (511, 512));
+    }
+
+    #[test]
+    fn every_size_class_can_be_told() {
+        let mut size = 1;
+        while size <= CAPACITY_MAX {
+            let class = geometric_class(size);
+            assert_eq!(usable_size(class), class);
+            assert_eq!(capacity_of(class_of(class)), class);
+            assert!(class_of(class) > 0 && class_of(class) < 1 << (32 - CLASS_SHIFT));
+            size = class + 1;
+        }
+    }
+
+    #[test]
+    fn the_tag_stays_whatever_happens_to_the_bytes() {
+        let mut buffer = CompactBuffer::new();
+        assert_eq!(buffer.tag(), 0);
+        buffer.set_tag(TAG_MAX);
+        buffer.extend(&[1; 500]);
+        assert_eq!((buffer.tag(), buffer.memory()), (TAG_MAX, 512));
+        assert_eq!(buffer.clone().tag(), TAG_MAX);
+        buffer.set_tag(7);
+        buffer.gap(0, 500, 0);
+        assert_eq!((buffer.tag(), buffer.memory()), (7, 0));
     }
 
     #[test]

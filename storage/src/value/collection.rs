@@ -8,8 +8,10 @@ use super::set::Set;
 use super::sorted_set::SortedSet;
 use super::stream::Stream;
 use super::{Encoding, Kind};
+use crate::encoding::listpack::Listpack;
 use crate::memory::Buffer;
 use crate::release::{BUFFER_MIN, COLLECTION_MIN};
+use crate::table::TableStats;
 
 /// A type of collection that stands in an entry as it is; see [`Entry::get`](crate::entry::Entry::get).
 ///
@@ -148,11 +150,34 @@ macro_rules! in_place {
 
 in_place!(List, Set, Hash, SortedSet, Stream);
 
-impl CollectionRef<'_> {
+impl<'a> CollectionRef<'a> {
     /// Whether it has no elements. Under a key there is no such collection but a stream for longer than a command takes.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+
+    /// The pack that it is stored in, if it is one.
+    #[must_use]
+    pub fn as_listpack(self) -> Option<&'a Listpack> {
+        match self {
+            Self::List(list) => list.as_listpack(),
+            Self::Set(set) => set.as_listpack(),
+            Self::Hash(hash) => hash.as_listpack(),
+            Self::SortedSet(set) => set.as_listpack(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// How large the hash table is that it is stored in, if there is one.
+    #[must_use]
+    pub fn table_stats(self) -> Option<TableStats> {
+        match self {
+            Self::List(_) | Self::Stream(_) => None,
+            Self::Set(set) => set.table_stats(),
+            Self::Hash(hash) => hash.table_stats(),
+            Self::SortedSet(set) => set.table_stats(),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::encoding::listpack::Listpack;
 use crate::encoding::member_table;
 use crate::key::KeyHasher;
 use crate::memory::boxed::CountedBox;
+use crate::table::TableStats;
 
 /// A pack with its next field may not be longer than this, whatever the thresholds say.
 const PACK_BYTES_MAX: usize = 1 << 30;
@@ -202,6 +203,15 @@ impl Hash {
         match &self.0 {
             Form::Packed(pack) => Some(pack.as_listpack()),
             Form::Table(_) => None,
+        }
+    }
+
+    /// How large the table is, where there is one.
+    #[must_use]
+    pub fn table_stats(&self) -> Option<TableStats> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table.stats()),
         }
     }
 

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use smallvec::SmallVec;
 
+pub use crate::encoding::quicklist::node::Contents;
 pub use crate::encoding::quicklist::{Direction, End};
 
 use super::{Encoding, StringRef};
@@ -144,6 +145,33 @@ impl List {
         match &self.0 {
             Form::Pack(_) => 1,
             Form::Quick(quick) => quick.nodes(),
+        }
+    }
+
+    /// The pack, while the list is one.
+    #[must_use]
+    pub fn as_listpack(&self) -> Option<&Listpack> {
+        match &self.0 {
+            Form::Pack(pack) => Some(pack),
+            Form::Quick(_) => None,
+        }
+    }
+
+    /// Shows what is in the nodes, in order; a list that is a pack has one. O(size).
+    pub fn visit_nodes(&self, mut visit: impl FnMut(Contents<'_>)) {
+        match &self.0 {
+            Form::Pack(pack) => visit(Contents::Pack(pack)),
+            Form::Quick(quick) => quick.visit_nodes(&mut visit),
+        }
+    }
+
+    /// Of a quicklist: what its nodes keep to, as `list-max-listpack-size` would say it, and whether inner ones are
+    /// compressed.
+    #[must_use]
+    pub fn node_rules(&self) -> Option<(i32, bool)> {
+        match &self.0 {
+            Form::Pack(_) => None,
+            Form::Quick(quick) => Some((quick.node_limit(), quick.compresses())),
         }
     }
 

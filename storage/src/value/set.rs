@@ -17,6 +17,7 @@ use crate::encoding::member_table::{self, MemberTable};
 use crate::key::KeyHasher;
 use crate::memory::boxed::CountedBox;
 use crate::number::parse_i64;
+use crate::table::TableStats;
 
 /// An intset may not have more members than this, whatever the threshold says.
 const INTSET_ENTRIES_MAX: usize = 1 << 30;
@@ -151,6 +152,15 @@ impl Set {
             Form::Intset(_) => Encoding::Intset,
             Form::Packed(_) => Encoding::Listpack,
             Form::Table(_) => Encoding::HashTable,
+        }
+    }
+
+    /// How large the table is, where there is one.
+    #[must_use]
+    pub fn table_stats(&self) -> Option<TableStats> {
+        match &self.0 {
+            Form::Intset(_) | Form::Packed(_) => None,
+            Form::Table(table) => Some(table.stats()),
         }
     }
 

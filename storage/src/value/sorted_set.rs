@@ -24,6 +24,7 @@ pub use crate::encoding::scored_table::Change;
 use crate::encoding::scored_table::{self, ScoredTable};
 use crate::key::KeyHasher;
 use crate::memory::boxed::CountedBox;
+use crate::table::TableStats;
 use crate::value::INT_TEXT_MAX;
 
 /// A pack with its next member may not be longer than this, whatever the thresholds say.
@@ -155,6 +156,15 @@ impl SortedSet {
         match &self.0 {
             Form::Packed(pack) => Some(pack),
             Form::Table(_) => None,
+        }
+    }
+
+    /// How large the table is, where there is one.
+    #[must_use]
+    pub fn table_stats(&self) -> Option<TableStats> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table.stats()),
         }
     }
 

@@ -19,8 +19,9 @@ use self::blocks::{Block, Walk};
 pub use self::blocks::{Fields, Item};
 pub use self::group::{Consumer, ConsumerId, Group, Pending};
 pub use self::id::{ID_TEXT_MAX, Sequence, StreamId};
-use self::runs::{At, Runs};
+use self::runs::{At, HasId as _, Runs};
 use super::Encoding;
+use crate::encoding::listpack::Listpack;
 pub use crate::encoding::order_tree::Order;
 use crate::memory::boxed::CountedBox;
 use crate::memory::compact_vec::CompactVec;
@@ -271,6 +272,11 @@ impl Log {
     #[must_use]
     pub fn blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// The blocks in order, each with the id that the ids in it are differences to: what a snapshot keeps.
+    pub fn packs(&self) -> impl Iterator<Item = (StreamId, &Listpack)> {
+        self.blocks.iter().map(|block| (block.id(), block.pack()))
     }
 
     /// Sets the last id, and what is given of the two other figures that XSETID can set.

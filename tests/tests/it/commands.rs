@@ -182,6 +182,38 @@ const KNOWN_DIFFERENCES: &[Known] = &[
             ".replaced_by = closing the connection",
         ],
     },
+    Known {
+        command: "zrank",
+        field: "arity",
+        gone: &[" = :3"],
+        came: &[" = :-3"],
+    },
+    Known {
+        command: "zrank",
+        field: "docs",
+        gone: &[],
+        came: WITH_SCORE,
+    },
+    Known {
+        command: "zrevrank",
+        field: "arity",
+        gone: &[" = :3"],
+        came: &[" = :-3"],
+    },
+    Known {
+        command: "zrevrank",
+        field: "docs",
+        gone: &[],
+        came: WITH_SCORE,
+    },
+];
+
+/// The option of 7.2 to show the score beside a rank.
+const WITH_SCORE: &[&str] = &[
+    ".arguments[2].flags has +optional",
+    ".arguments[2].token = WITHSCORE",
+    ".arguments[2].type = pure-token",
+    ".history has \"7.2.0\"",
 ];
 
 /// A command and what it is given.
@@ -236,6 +268,20 @@ fn texts(list: &Reply) -> BTreeSet<String> {
 /// arguments.
 const WORDING: &[&str] = &["summary", "complexity", "name", "display_text", "notes"];
 
+/// A map without what is only wording.
+fn without_wording(item: &Reply) -> Reply {
+    match item {
+        Reply::Map(pairs) => Reply::Map(
+            pairs
+                .iter()
+                .filter(|(key, _)| !WORDING.contains(&key.text().as_str()))
+                .cloned()
+                .collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
 /// A reply flattened to lines of `path = value`, without what is only wording.
 fn flatten(path: &str, reply: &Reply, lines: &mut BTreeSet<String>) {
     match reply {
@@ -254,6 +300,7 @@ fn flatten(path: &str, reply: &Reply, lines: &mut BTreeSet<String>) {
         }
         Reply::Set(items) => {
             for item in items {
+                let item = without_wording(item);
                 lines.insert(format!("{path} has {item}"));
             }
         }

@@ -1,5 +1,6 @@
 //! House rules that no compiler checks, each with a message that says what to do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,7 @@ const PURE_CRATES: &[&str] = &["protocol", "storage", "cluster"];
 const LONG_FUNCTION_LINES: usize = 60;
 
 /// How many functions are longer. This number only goes down.
-const LONG_FUNCTIONS_MAX: usize = 5;
+const LONG_FUNCTIONS_MAX: usize = 4;
 
 /// Rust files under a folder of the repository, with their paths from its root.
 fn rust_files(folder: &str) -> Vec<(String, String)> {
@@ -254,7 +255,7 @@ fn long_functions() -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in all_rust_files()
         .into_iter()
-        .filter(|(path, _)| !path.contains("/tests/"))
+        .filter(|(path, _)| !path.contains("/tests/") && !path.ends_with("/tests.rs"))
     {
         let lines: Vec<&str> = text.lines().collect();
         let end_of_code = lines
@@ -276,6 +277,36 @@ fn long_functions() -> Vec<String> {
         }
     }
     found
+}
+
+/// The Rust files that a header names in backticks.
+fn named_files(header: &str) -> BTreeSet<String> {
+    let quoted = header.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|word| word.ends_with(".rs"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn unsafe_code_is_where_the_header_of_storage_says() {
+    let root = "storage/src/";
+    let header = repository_file(&format!("{root}lib.rs")).expect("the crate has a root");
+    let found = rust_files("storage/src").into_iter().filter(|(_, text)| {
+        text.lines().any(|line| {
+            let code = line.trim_start();
+            !code.starts_with("//")
+                && (code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl"))
+        })
+    });
+    let found: BTreeSet<String> = found
+        .map(|(path, _)| path.trim_start_matches(root).to_owned())
+        .collect();
+    assert_eq!(
+        found,
+        named_files(&header),
+        "files with `unsafe`, and those that lib.rs names"
+    );
 }
 
 /// The name of the function that a line begins, if it begins one with a body.

@@ -7,15 +7,31 @@ use std::fmt;
 
 use sha1_smol::Sha1;
 use shardis_storage::entry::Entry;
-use shardis_storage::value::INT_TEXT_MAX;
+use shardis_storage::value::hash::Field;
+use shardis_storage::value::list::Direction;
+use shardis_storage::value::stream::{Order, StreamId};
+use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, Kind, StringRef};
 
+use crate::commands::sorted_sets::walk::precise;
 use crate::exec::View;
 
 /// Mixed in for a key that has a time to live.
 const VOLATILE: &[u8] = b"!!expire!!";
 
-/// Stands for a string among the types of values.
-const STRING: u32 = 0;
+/// Added to a field of a hash that has a time to live.
+const VOLATILE_FIELD: &[u8] = b"!!hexpire!!";
+
+/// What stands for a type of values.
+fn number_of(kind: Kind) -> u32 {
+    match kind {
+        Kind::String => 0,
+        Kind::List => 1,
+        Kind::Set => 2,
+        Kind::SortedSet => 3,
+        Kind::Hash => 4,
+        Kind::Stream => 6,
+    }
+}
 
 /// A digest in the making.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,15 +52,73 @@ impl Digest {
         self.0 = Sha1::from(self.0).digest().bytes();
     }
 
+    fn mix_text(&mut self, text: StringRef<'_>) {
+        self.mix(text.as_bytes(&mut [0; INT_TEXT_MAX]));
+    }
+
     /// Mixes in a value and whether it expires.
-    fn mix_value(&mut self, entry: &Entry) {
-        self.mix(&STRING.to_be_bytes());
+    fn mix_value(&mut self, entry: &Entry, now_ms: i64) {
+        self.mix(&number_of(entry.kind()).to_be_bytes());
         if let Some(string) = entry.string() {
-            self.mix(string.as_bytes(&mut [0; INT_TEXT_MAX]));
+            self.mix_text(string);
+        }
+        if let Some(collection) = entry.collection() {
+            self.mix_collection(collection, now_ms);
         }
         if entry.expiry().is_some() {
             self.add(VOLATILE);
         }
+    }
+
+    fn mix_collection(&mut self, collection: CollectionRef<'_>, now_ms: i64) {
+        match collection {
+            CollectionRef::List(list) => {
+                list.range(0, Direction::Forward, list.len(), |element| {
+                    self.mix_text(element);
+                });
+            }
+            CollectionRef::Set(set) => {
+                let mut scratch = [0; INT_TEXT_MAX];
+                set.iter()
+                    .for_each(|member| self.add(member.as_bytes(&mut scratch)));
+            }
+            CollectionRef::SortedSet(set) => {
+                for (member, score) in set.iter() {
+                    let mut part = Self::default();
+                    part.mix_text(member);
+                    part.mix(precise(score).as_bytes());
+                    self.merge(part);
+                }
+            }
+            CollectionRef::Hash(hash) => hash
+                .iter(now_ms)
+                .for_each(|field| self.merge(Self::of_field(field))),
+            CollectionRef::Stream(stream) => {
+                let entries = stream.log().range(StreamId::MIN, StreamId::MAX, Order::Ascending);
+                for entry in entries {
+                    self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
+                    for (field, value) in entry.fields() {
+                        self.mix_text(field);
+                        self.mix_text(value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn of_field(field: Field<'_>) -> Self {
+        let mut part = Self::default();
+        part.mix_text(field.name);
+        part.mix_text(field.value);
+        if field.expiry.is_some() {
+            part.add(VOLATILE_FIELD);
+        }
+        part
+    }
+
+    /// Adds a digest that may come in any order.
+    fn merge(&mut self, part: Self) {
+        self.add(&part.0);
     }
 }
 
@@ -55,15 +129,16 @@ impl fmt::Display for Digest {
 }
 
 /// The digest of a value without its key.
-pub(super) fn of_value(entry: &Entry) -> Digest {
+pub(super) fn of_value(entry: &Entry, now_ms: i64) -> Digest {
     let mut digest = Digest::default();
-    digest.mix_value(entry);
+    digest.mix_value(entry, now_ms);
     digest
 }
 
 /// The digest of so many databases. Complexity: O(bytes of all data).
 pub(super) fn of_all(keyspace: &mut View<'_>, databases: usize) -> Digest {
     let mut all = Digest::default();
+    let now_ms = keyspace.stamp.now_ms;
     for db in 0..databases {
         let mut keys = 0;
         keyspace
@@ -77,7 +152,7 @@ pub(super) fn of_all(keyspace: &mut View<'_>, databases: usize) -> Digest {
             partition.keyspace.database(db).for_each(|entry| {
                 let mut digest = Digest::default();
                 digest.mix(entry.key());
-                digest.mix_value(entry);
+                digest.mix_value(entry, now_ms);
                 all.add(&digest.0);
             });
         });

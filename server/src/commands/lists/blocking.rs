@@ -9,7 +9,7 @@ use std::ops::Range;
 use shardis_storage::value::Kind;
 use shardis_storage::value::list::{End, List};
 
-use super::{PopRequest, bulk, end, limits, move_element, pop_from, removed};
+use super::{PopRequest, bulk, end, limits, move_element, notify_popped, pop_from, removed};
 use crate::exec::arguments::deadline;
 use crate::exec::waiter::Wish;
 use crate::exec::{CommandResult, Context};
@@ -178,6 +178,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, end: End) -> CommandResult {
             End::Back => b"RPOP",
         };
         ctx.effects.replace(&[name, key.bytes]);
+        notify_popped(ctx, &key, end);
         removed(ctx, &key, 1);
         return Ok(());
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::super::strings::bulk;
 use super::{limits, reply_members};
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context, Options, View};
@@ -87,7 +88,7 @@ pub(super) fn sinter(ctx: &mut Context<'_>) -> CommandResult {
 pub(super) fn sinterstore(ctx: &mut Context<'_>) -> CommandResult {
     let (sources, limits) = (Sources::look_up(ctx, 2..ctx.args.len())?, limits(ctx));
     let result = algebra::intersection(&mut sources.all(&ctx.keyspace), &limits);
-    store(ctx, result);
+    store(ctx, "sinterstore", result);
     Ok(())
 }
 
@@ -102,7 +103,7 @@ pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
         limit = int(options.value()?)
             .ok()
             .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or(ReplyError::Fixed("ERR LIMIT can't be negative"))?;
+            .ok_or(ReplyError::NegativeLimit)?;
     }
     let sources = Sources::look_up(ctx, positions)?;
     let limit = if limit == 0 { usize::MAX } else { limit };
@@ -117,7 +118,7 @@ fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
         .ok()
         .and_then(|count| usize::try_from(count).ok())
         .filter(|&count| count > 0)
-        .ok_or(ReplyError::Fixed("ERR numkeys should be greater than 0"))?;
+        .ok_or(ReplyError::NumkeysNotPositive)?;
     if count > ctx.args.len() - 2 {
         return Err(ReplyError::Fixed(
             "ERR Number of keys can't be greater than number of args",
@@ -142,7 +143,7 @@ pub(super) fn sunion(ctx: &mut Context<'_>) -> CommandResult {
 pub(super) fn sunionstore(ctx: &mut Context<'_>) -> CommandResult {
     let (sources, limits) = (Sources::look_up(ctx, 2..ctx.args.len())?, limits(ctx));
     let result = algebra::union(sources.present(&ctx.keyspace), &limits);
-    store(ctx, result);
+    store(ctx, "sunionstore", result);
     Ok(())
 }
 
@@ -166,21 +167,23 @@ pub(super) fn sdiffstore(ctx: &mut Context<'_>) -> CommandResult {
         Some((first, mut others)) => algebra::difference(first, &mut others, &limits),
         None => Set::new(),
     };
-    store(ctx, result);
+    store(ctx, "sdiffstore", result);
     Ok(())
 }
 
 /// Stores a result under the destination, argument 1, in place of whatever was there, and replies with its size. Nothing
-/// is stored as nothing: the key goes.
-fn store(ctx: &mut Context<'_>, result: Set) {
+/// is stored as nothing: the key goes. `event` is the name under which the result becomes known.
+fn store(ctx: &mut Context<'_>, event: &'static str, result: Set) {
     let (key, len) = (ctx.key(1), result.len());
     if len > 0 {
         ctx.keyspace.set_collection(&key, result);
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::SET, event, &key);
     } else if ctx.keyspace.write(&key).is_some() {
         let lazily = ctx.keyspace.stamp.lazy_server_del;
         ctx.keyspace.remove(&key, lazily);
         ctx.modified(&key);
+        ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
     }
     ctx.reply.integer(len as i64);
 }

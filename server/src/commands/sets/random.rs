@@ -7,6 +7,7 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::super::strings::bulk;
 use super::{limits, reply_members};
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, int_within};
 use crate::exec::{CommandResult, Context};
@@ -38,6 +39,7 @@ fn pop_one(ctx: &mut Context<'_>) -> CommandResult {
                 .replace(&[b"SREM", key.bytes, member.as_bytes(&mut scratch)]);
         }
     });
+    ctx.notify(KeyspaceEvents::SET, "spop", &key);
     ctx.keyspace.settle(&key);
     ctx.modified(&key);
     Ok(())
@@ -47,7 +49,7 @@ fn pop_many(ctx: &mut Context<'_>) -> CommandResult {
     let count = int(ctx.args.at(2))
         .ok()
         .and_then(|count| usize::try_from(count).ok())
-        .ok_or(ReplyError::Fixed("ERR value is out of range, must be positive"))?;
+        .ok_or(ReplyError::NotPositive)?;
     let (key, limits) = (ctx.key(1), limits(ctx));
     let Some((set, rng)) = ctx.keyspace.write_with_rng::<Set>(&key)? else {
         ctx.reply.set(0);
@@ -64,6 +66,8 @@ fn pop_many(ctx: &mut Context<'_>) -> CommandResult {
         ctx.keyspace.remove(&key, lazily);
         let name: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
         ctx.effects.replace(&[name, key.bytes]);
+        ctx.notify(KeyspaceEvents::SET, "spop", &key);
+        ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
     } else {
         ctx.reply.set(count);
         let recording = ctx.effects.is_recording();
@@ -81,6 +85,7 @@ fn pop_many(ctx: &mut Context<'_>) -> CommandResult {
                 .collect();
             ctx.effects.replace(&words);
         }
+        ctx.notify(KeyspaceEvents::SET, "spop", &key);
     }
     ctx.modified(&key);
     ctx.effects.changed(count.min(len) as u64 - 1);

@@ -509,7 +509,7 @@ fn zdiff(ctx: &mut Context<'_>) -> CommandResult {
 fn store_result(ctx: &mut Context<'_>, operation: Operation, command: &'static str) -> CommandResult {
     let request = Request::parse(ctx, 2, operation, command, true)?;
     let (destination, result) = (ctx.key(1), request.result(ctx, operation));
-    store(ctx, &destination, result);
+    store(ctx, &destination, command, result);
     Ok(())
 }
 

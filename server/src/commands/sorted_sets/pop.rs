@@ -133,7 +133,11 @@ pub(super) fn pop(
         bulk(reply, member);
         reply.double_f64(score);
     });
-    removed(ctx, key, count);
+    let event = match order {
+        Order::Ascending => "zpopmin",
+        Order::Descending => "zpopmax",
+    };
+    removed(ctx, key, event, count);
     Ok(())
 }
 

@@ -573,7 +573,7 @@ fn zrangestore(ctx: &mut Context<'_>) -> CommandResult {
             result
         }
     };
-    store(ctx, &destination, result);
+    store(ctx, &destination, "zrangestore", result);
     Ok(())
 }
 
@@ -595,8 +595,8 @@ fn zlexcount(ctx: &mut Context<'_>) -> CommandResult {
     count(ctx, By::Member)
 }
 
-/// Removes the members between two ends.
-fn remove(ctx: &mut Context<'_>, by: By) -> CommandResult {
+/// Removes the members between two ends, which becomes known as `event`.
+fn remove(ctx: &mut Context<'_>, by: By, event: &'static str) -> CommandResult {
     let ends = Ends::parse(by, ctx.args.at(2), ctx.args.at(3))?;
     let key = ctx.key(1);
     let count = match ctx.keyspace.write_as::<SortedSet>(&key)? {
@@ -608,21 +608,21 @@ fn remove(ctx: &mut Context<'_>, by: By) -> CommandResult {
         }
         None => 0,
     };
-    removed(ctx, &key, count);
+    removed(ctx, &key, event, count);
     ctx.reply.integer(count as i64);
     Ok(())
 }
 
 fn zremrangebyrank(ctx: &mut Context<'_>) -> CommandResult {
-    remove(ctx, By::Rank)
+    remove(ctx, By::Rank, "zremrangebyrank")
 }
 
 fn zremrangebyscore(ctx: &mut Context<'_>) -> CommandResult {
-    remove(ctx, By::Score)
+    remove(ctx, By::Score, "zremrangebyscore")
 }
 
 fn zremrangebylex(ctx: &mut Context<'_>) -> CommandResult {
-    remove(ctx, By::Member)
+    remove(ctx, By::Member, "zremrangebylex")
 }
 
 #[cfg(test)]

@@ -5,16 +5,15 @@
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rand::seq::index;
-use shardis_protocol::{Arguments, Encoder};
+use shardis_protocol::Encoder;
 use shardis_storage::number::DoubleText;
 use shardis_storage::value::sorted_set::SortedSet;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::{bulk, reply_entries};
-use crate::commands::keys::matches_pattern;
 use crate::error::ReplyError;
 use crate::exec::arguments::{cursor, int_within, is};
-use crate::exec::{CommandResult, Context, Options};
+use crate::exec::{CommandResult, Context, Options, ScanOptions};
 use crate::limits::RANDOM_ELEMENTS_MAX;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
@@ -138,34 +137,6 @@ fn distinct<'s>(
     })
 }
 
-/// What ZSCAN was asked to return.
-struct ScanOptions<'a> {
-    pattern: &'a [u8],
-    /// About how many members to look at.
-    count: u64,
-}
-
-impl<'a> ScanOptions<'a> {
-    fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
-        let mut parsed = Self {
-            pattern: b"*",
-            count: 10,
-        };
-        let mut options = Options::new(args, 3);
-        while let Some(word) = options.word() {
-            if is(word, "COUNT") {
-                let count = u64::try_from(options.int()?).ok().filter(|count| *count > 0);
-                parsed.count = count.ok_or(ReplyError::Syntax)?;
-            } else if is(word, "MATCH") {
-                parsed.pattern = options.value()?;
-            } else {
-                return Err(ReplyError::Syntax);
-            }
-        }
-        Ok(parsed)
-    }
-}
-
 fn zscan(ctx: &mut Context<'_>) -> CommandResult {
     let cursor = cursor(ctx.args.at(2)).ok_or(ReplyError::InvalidCursor)?;
     let key = ctx.key(1);
@@ -175,14 +146,14 @@ fn zscan(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(ctx.args)?;
+    let options = ScanOptions::parse(Options::new(ctx.args, 3))?;
     let packed = set.as_listpack().is_some();
     let (mut found, mut elements) = (0, Vec::new());
     let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
-    let next = set.scan(cursor, options.count as usize, |member, score| {
+    let next = set.scan(cursor, options.count, |member, score| {
         let mut scratch = [0; INT_TEXT_MAX];
         let member = member.as_bytes(&mut scratch);
-        if matches_pattern(options.pattern, member) {
+        if options.accept(member) {
             found += 1;
             encoder.bulk(member);
             if packed {
@@ -202,9 +173,9 @@ fn zscan(ctx: &mut Context<'_>) -> CommandResult {
 /// The most digits a score of a large sorted set has in ZSCAN.
 const PRECISE_DIGITS: usize = 17;
 
-/// A score in up to 17 digits, as C's `%.17g` writes it: so ZSCAN shows the scores of a large sorted set, unlike any other
-/// command.
-fn precise(score: f64) -> String {
+/// A score in up to 17 digits, as C's `%.17g` writes it: so ZSCAN shows the scores of a large sorted set, and so they go
+/// into digests.
+pub(crate) fn precise(score: f64) -> String {
     if !score.is_finite() {
         return DoubleText::new(score).as_str().to_owned();
     }

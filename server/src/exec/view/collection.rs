@@ -9,6 +9,7 @@ use shardis_storage::keyspace::Expiry;
 use shardis_storage::value::{Collection, InPlace};
 
 use super::{Look, View};
+use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 
 /// The collection of an entry.
@@ -111,10 +112,15 @@ impl View<'_> {
         self.found(key).map(typed).transpose()
     }
 
-    /// To be called after a collection was changed: removes the key if nothing is left in it. True if so.
+    /// To be called after a collection was changed and the event of that raised: removes the key if nothing is left in it,
+    /// which is an event of its own. True if so.
     #[inline]
     pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
-        self.database(key).settle(key)
+        let is_gone = self.database(key).settle(key);
+        if is_gone {
+            self.notify(KeyspaceEvents::GENERIC, "del", key);
+        }
+        is_gone
     }
 
     /// Stores a collection under a key, whatever was there; what was there is freed as `lazyfree-lazy-server-del` says.

@@ -30,6 +30,17 @@ impl NodeLimit {
         Self::Bytes(CLASSES[class] as u32)
     }
 
+    /// The value of `list-max-listpack-size` that means this.
+    pub(crate) fn size(self) -> i32 {
+        match self {
+            Self::Elements(max) => i32::from(max),
+            Self::Bytes(max) => {
+                let class = CLASSES.iter().position(|bytes| *bytes == max as usize);
+                -(class.unwrap_or(0) as i32 + 1)
+            }
+        }
+    }
+
     /// Whether a pack of that many bytes and elements is too large.
     #[inline]
     pub(crate) fn exceeded_by(self, bytes: usize, elements: usize) -> bool {

@@ -37,8 +37,11 @@ pub(super) enum Node {
 const _: () = assert!(size_of::<Node>() == 24);
 
 /// What is in a node, uncompressed.
-pub(super) enum Contents<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Contents<'a> {
+    /// A pack of elements.
     Pack(&'a Listpack),
+    /// One element by itself.
     Plain(&'a [u8]),
 }
 
@@ -332,7 +335,7 @@ impl Node {
             return;
         }
         let compressed = self.read(|contents| match contents {
-            Contents::Pack(pack) => compressed(pack.as_bytes()),
+            Contents::Pack(pack) => compressed(&pack.to_bytes()),
             Contents::Plain(bytes) => compressed(bytes),
         });
         if let Some(bytes) = compressed {

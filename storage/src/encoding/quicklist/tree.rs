@@ -566,13 +566,24 @@ fn join_sparse(branches: &mut CompactVec<Branch>) {
     }
 }
 
-#[cfg(test)]
 impl Tree {
     /// Shows the nodes in order.
     pub(super) fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
         self.root.visit_nodes(visit);
     }
+}
 
+impl Branch {
+    fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
+        match &self.below {
+            Below::Leaf(nodes) => nodes.iter().for_each(visit),
+            Below::Inner(branches) => branches.iter().for_each(|branch| branch.visit_nodes(visit)),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tree {
     /// Checks the invariants: sizes, equal depths, nothing too full, and nothing empty but the root.
     pub(super) fn check(&self) {
         if self.nodes() > 0 {
@@ -586,13 +597,6 @@ impl Tree {
 
 #[cfg(test)]
 impl Branch {
-    fn visit_nodes(&self, visit: &mut impl FnMut(&Node)) {
-        match &self.below {
-            Below::Leaf(nodes) => nodes.iter().for_each(visit),
-            Below::Inner(branches) => branches.iter().for_each(|branch| branch.visit_nodes(visit)),
-        }
-    }
-
     /// Returns the depth below.
     fn check(&self) -> usize {
         assert!((1..=FANOUT).contains(&self.width()));

@@ -14,6 +14,7 @@ use crate::encoding::member_table::{self, MemberTable};
 use crate::encoding::order_tree::{Cut, Order, OrderTree, ScoreCut};
 use crate::key::KeyHasher;
 use crate::table::Keyed;
+use crate::table::TableStats;
 
 /// A table of fields.
 pub(super) struct FieldTable {
@@ -58,6 +59,10 @@ impl FieldTable {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.fields.len()
+    }
+
+    pub(super) fn stats(&self) -> TableStats {
+        self.fields.stats()
     }
 
     pub(super) fn memory(&self) -> usize {

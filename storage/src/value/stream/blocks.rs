@@ -13,7 +13,7 @@
 
 use super::id::StreamId;
 use super::runs::HasId;
-use crate::encoding::listpack::{Appender, Listpack, Position};
+use crate::encoding::listpack::{Listpack, Position};
 use crate::value::StringRef;
 
 /// The entry was deleted.
@@ -51,16 +51,19 @@ impl Block {
     /// A block of one entry. `words` are fields and values by turns.
     pub(super) fn new<'w>(id: StreamId, words: impl ExactSizeIterator<Item = &'w [u8]> + Clone) -> Self {
         let mut pack = Listpack::new();
-        let mut appender = pack.appender();
-        appender.push_int(0);
-        appender.push_int(0);
-        appender.push_int((words.len() / 2) as i64);
-        words.clone().step_by(2).for_each(|field| appender.push(field));
-        appender.push_int(0);
-        drop(appender);
+        pack.push_back_int(0);
+        pack.push_back_int(0);
+        pack.push_back_int((words.len() / 2) as i64);
+        words.clone().step_by(2).for_each(|field| pack.push_back(field));
+        pack.push_back_int(0);
         let mut block = Self { base: id, pack };
         block.push(id, words);
         block
+    }
+
+    /// The pack.
+    pub(super) fn pack(&self) -> &Listpack {
+        &self.pack
     }
 
     /// The length of the pack in bytes.
@@ -131,20 +134,19 @@ impl Block {
             id.ms.wrapping_sub(self.base.ms).cast_signed(),
             id.seq.wrapping_sub(self.base.seq).cast_signed(),
         );
-        let mut entry = self.pack.appender();
-        entry.push_int(if same { SAME_FIELDS } else { 0 });
-        entry.push_int(ms);
-        entry.push_int(seq);
+        let pack = &mut self.pack;
+        pack.push_back_int(if same { SAME_FIELDS } else { 0 });
+        pack.push_back_int(ms);
+        pack.push_back_int(seq);
         let elements = if same {
-            push_all(&mut entry, words.skip(1).step_by(2));
+            push_all(pack, words.skip(1).step_by(2));
             FIXED_ELEMENTS + fields
         } else {
-            entry.push_int(fields as i64);
-            push_all(&mut entry, words);
+            pack.push_back_int(fields as i64);
+            push_all(pack, words);
             FIXED_ELEMENTS + 1 + 2 * fields
         };
-        entry.push_int(elements as i64);
-        drop(entry);
+        pack.push_back_int(elements as i64);
         self.count(1, 0);
     }
 
@@ -264,9 +266,9 @@ impl Block {
 }
 
 #[inline]
-fn push_all<'w>(entry: &mut Appender<'_>, words: impl Iterator<Item = &'w [u8]>) {
+fn push_all<'w>(pack: &mut Listpack, words: impl Iterator<Item = &'w [u8]>) {
     for word in words {
-        entry.push(word);
+        pack.push_back(word);
     }
 }
 
@@ -467,7 +469,7 @@ mod tests {
         expected.reverse();
         assert_eq!(ids(block.backward()), expected);
         assert_eq!(block.last_id(), StreamId::new(7, 0));
-        assert_eq!(block.pack.as_bytes(), REFERENCE);
+        assert_eq!(block.pack.to_bytes(), REFERENCE);
     }
 
     #[test]
