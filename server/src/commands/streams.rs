@@ -563,3 +563,185 @@ fn check_last_id(log: &Log, last: StreamId, added: Option<u64>) -> CommandResult
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::{START_MS, Shell};
+
+    #[test]
+    fn the_clock_gives_ids_that_never_go_back() {
+        let mut shell = Shell::new();
+        let id = |ms: i64, seq: u64| format!("\"{}-{seq}\"", START_MS + ms);
+        for (advance, expected) in [
+            (0, id(0, 0)),
+            (0, id(0, 1)),
+            (5, id(5, 0)),
+            (-3, id(5, 1)),
+            (3, id(5, 2)),
+        ] {
+            shell.advance(advance);
+            assert_eq!(shell.run("XADD s * a 1").reply, expected);
+        }
+        shell.check(&[
+            (
+                "XADD s 9999999999999-18446744073709551615 a 1",
+                "\"9999999999999-18446744073709551615\"",
+            ),
+            ("XADD s * a 1", "\"10000000000000-0\""),
+            ("XDEL s 10000000000000-0", ":1"),
+            ("XADD s * a 1", "\"10000000000000-1\""),
+        ]);
+    }
+
+    #[test]
+    fn what_is_added_is_repeated_with_its_id() {
+        for shards in [1, 3] {
+            let mut shell = Shell::over(shards);
+            let auto = format!("XADD s {START_MS}-0 a 1");
+            let capped = format!("XADD s MAXLEN = 2 {START_MS}-1 a 1");
+            let least = format!("XADD s MINID = {START_MS}-0 {START_MS}-2 a 1");
+            shell.check_effects(&[
+                ("XADD s * a 1", &format!("\"{START_MS}-0\""), &[&auto]),
+                (
+                    "XADD s MAXLEN ~ 100 LIMIT 7 * a 1",
+                    &format!("\"{START_MS}-1\""),
+                    &[&capped],
+                ),
+                (
+                    "XADD s LIMIT 7 MINID ~ 5-5 * a 1",
+                    &format!("\"{START_MS}-2\""),
+                    &[&least],
+                ),
+                ("XADD none NOMKSTREAM * a 1", "nil", &[]),
+                ("XADD t NOMKSTREAM 5-* a 1", "nil", &[]),
+                ("XADD t 5-* a 1", "\"5-0\"", &["XADD t 5-0 a 1"]),
+                ("XADD t MAXLEN 1 6-1 a 1", "\"6-1\"", &["XADD t MAXLEN 1 6-1 a 1"]),
+                (
+                    "XADD t 6-1 a 1",
+                    "-ERR The ID specified in XADD is equal or smaller than the target stream top item",
+                    &[],
+                ),
+                ("XDEL t 6-1 9-9", ":1", &["XDEL t 6-1 9-9"]),
+                ("XDEL t 6-1", ":0", &[]),
+                ("XSETID t 7-1", "+OK", &["XSETID t 7-1"]),
+            ]);
+        }
+    }
+
+    #[test]
+    fn an_approximate_trim_is_repeated_as_what_it_did() {
+        let mut shell = Shell::new();
+        shell.settings.stream_node_max_entries = 2;
+        for n in 1..=7 {
+            shell.run(&format!("XADD s {n}-0 a 1"));
+        }
+        shell.check_effects(&[
+            ("XTRIM s MAXLEN ~ 6", ":0", &[]),
+            ("XTRIM s MAXLEN ~ 4", ":2", &["XTRIM s MAXLEN = 5"]),
+            ("XTRIM s MINID ~ 6", ":2", &["XTRIM s MINID = 5-0"]),
+            ("XTRIM s MAXLEN ~ 0 LIMIT 2", ":2", &["XTRIM s MAXLEN = 1"]),
+            ("XTRIM s MAXLEN 0", ":1", &["XTRIM s MAXLEN 0"]),
+            ("XLEN s", ":0", &[]),
+        ]);
+    }
+
+    #[test]
+    fn what_is_delivered_is_repeated_as_claims() {
+        for shards in [1, 3] {
+            let mut shell = Shell::over(shards);
+            let claim = |by: &str, id: &str, count: u64, last: &str| {
+                format!(
+                    "XCLAIM s g {by} 0 {id} TIME {START_MS} RETRYCOUNT {count} FORCE JUSTID LASTID {last}"
+                )
+            };
+            for line in [
+                "XADD s 1-0 a 1",
+                "XADD s 2-0 a 1",
+                "XADD s 3-0 a 1",
+                "XGROUP CREATE s g 0",
+            ] {
+                shell.run(line);
+            }
+            shell.check_effects(&[
+                (
+                    "XREADGROUP GROUP g c COUNT 1 STREAMS s >",
+                    "[[\"s\", [[\"1-0\", [\"a\", \"1\"]]]]]",
+                    &[
+                        "XGROUP CREATECONSUMER s g c",
+                        &claim("c", "1-0", 1, "1-0"),
+                        "XGROUP SETID s g 1-0 ENTRIESREAD 1",
+                    ],
+                ),
+                (
+                    "XREADGROUP GROUP g c STREAMS s 0",
+                    "[[\"s\", [[\"1-0\", [\"a\", \"1\"]]]]]",
+                    &[],
+                ),
+                (
+                    "XREADGROUP GROUP g c NOACK COUNT 1 STREAMS s >",
+                    "[[\"s\", [[\"2-0\", [\"a\", \"1\"]]]]]",
+                    &["XGROUP SETID s g 2-0 ENTRIESREAD 2"],
+                ),
+                (
+                    "XCLAIM s g d 0 1-0",
+                    "[[\"1-0\", [\"a\", \"1\"]]]",
+                    &["XGROUP CREATECONSUMER s g d", &claim("d", "1-0", 3, "2-0")],
+                ),
+                (
+                    "XCLAIM s g d 0 9-0 LASTID 3-0",
+                    "[]",
+                    &["XGROUP SETID s g 3-0 ENTRIESREAD 2"],
+                ),
+                (
+                    "XAUTOCLAIM s g c 0 0 JUSTID",
+                    "[\"0-0\", [\"1-0\"], []]",
+                    &[&claim("c", "1-0", 3, "3-0")],
+                ),
+                ("XDEL s 1-0", ":1", &["XDEL s 1-0"]),
+                (
+                    "XAUTOCLAIM s g d 0 0",
+                    "[\"0-0\", [], [\"1-0\"]]",
+                    &[&claim("d", "1-0", 3, "3-0")],
+                ),
+                ("XPENDING s g", "[:0, nil, nil, nil*]", &[]),
+                ("XREADGROUP GROUP g c STREAMS s >", "nil*", &[]),
+            ]);
+        }
+    }
+
+    #[test]
+    fn what_a_claim_repeats_has_its_effect_on_a_replica() {
+        let (mut primary, mut replica) = (Shell::new(), Shell::new());
+        let lines = [
+            "XADD s 1-0 a 1",
+            "XADD s 2-0 a 1",
+            "XADD s 3-0 a 1",
+            "XGROUP CREATE s g 0",
+            "XREADGROUP GROUP g c COUNT 2 STREAMS s >",
+            "XREADGROUP GROUP g d CLAIM 0 STREAMS s >",
+            "XDEL s 2-0",
+            "XAUTOCLAIM s g c 0 2",
+            "XACKDEL s g DELREF IDS 1 1-0",
+            "XDELEX s ACKED IDS 2 1-0 3-0",
+        ];
+        for line in lines {
+            for effect in primary.run(line).effects {
+                replica.run(&effect);
+            }
+        }
+        for line in ["XINFO STREAM s FULL", "XINFO GROUPS s", "XPENDING s g - + 10"] {
+            assert_eq!(primary.run(line).reply, replica.run(line).reply, "{line}");
+        }
+    }
+
+    #[test]
+    fn waiting_is_not_for_transactions() {
+        let mut shell = Shell::new().resp3();
+        shell.check(&[
+            ("XREAD BLOCK 0 STREAMS s $", "nil"),
+            ("XREAD BLOCK 0 STREAMS s t $ +", "nil"),
+            ("XGROUP CREATE s g $ MKSTREAM", "+OK"),
+            ("XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "nil"),
+        ]);
+    }
+}

@@ -110,6 +110,18 @@ fn a_block_ends_when_it_is_full_of_bytes_too() {
 }
 
 #[test]
+fn an_entry_of_more_than_a_block_is_refused() {
+    let (mut stream, word) = (Stream::default(), vec![b'x'; 1 << 20]);
+    let words = std::iter::repeat_n(&word[..], 1026);
+    let id = StreamId::new(1, 0);
+    assert_eq!(
+        stream.log_mut().append(id, words, &LIMITS),
+        Err(AppendError::TooLarge)
+    );
+    assert_eq!((stream.len(), stream.log().last_id()), (0, StreamId::MIN));
+}
+
+#[test]
 fn the_lag_of_a_group_is_told_where_it_can_be() {
     let id = |ms| StreamId::new(ms, 0);
     let mut stream = numbered(20);
