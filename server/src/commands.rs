@@ -23,6 +23,7 @@ pub(crate) mod sets;
 pub(crate) mod slowlog;
 pub(crate) mod sort;
 pub(crate) mod sorted_sets;
+pub(crate) mod streams;
 pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -52,6 +53,13 @@ const FAMILIES: &[&[Command]] = &[
     geo::search::COMMANDS,
     lists::COMMANDS,
     lists::blocking::COMMANDS,
+    streams::COMMANDS,
+    streams::trim::COMMANDS,
+    streams::read::COMMANDS,
+    streams::groups::COMMANDS,
+    streams::acknowledge::COMMANDS,
+    streams::claim::COMMANDS,
+    streams::info::COMMANDS,
     sort::COMMANDS,
     keys::COMMANDS,
     object::COMMANDS,

@@ -117,6 +117,40 @@ const HASHES: &[Row] = &[
     ("HINCRBYFLOAT h i 1", "new h, hincrbyfloat h"),
 ];
 
+/// Streams, which stay when they are empty.
+const STREAMS: &[Row] = &[
+    ("XADD s 1-1 a 1", "new s, xadd s"),
+    ("XADD s 2-1 a 1", "xadd s"),
+    ("XADD s MAXLEN 2 3-1 a 1", "xadd s, xtrim s"),
+    ("XADD nope NOMKSTREAM 3-1 a 1", ""),
+    ("XTRIM s MAXLEN 5", ""),
+    ("XTRIM s MAXLEN 1", "xtrim s"),
+    ("XADD s NOMKSTREAM 4-1 a 1", "xadd s"),
+    ("XDEL s 9", ""),
+    ("XDEL s 3-1", "xdel s"),
+    ("XGROUP CREATE s g 0", "xgroup-create s"),
+    ("XGROUP CREATECONSUMER s g c", "xgroup-createconsumer s"),
+    ("XGROUP CREATECONSUMER s g c", ""),
+    ("XREADGROUP GROUP g d STREAMS s >", "xgroup-createconsumer s"),
+    ("XGROUP SETID s g 0", "xgroup-setid s"),
+    ("XACK s g 4-1", ""),
+    ("XADD s 5-1 a 1", "xadd s"),
+    ("XREADGROUP GROUP g d STREAMS s >", ""),
+    ("XCLAIM s g e 0 4-1", "xgroup-createconsumer s"),
+    ("XAUTOCLAIM s g f 0 0", "xgroup-createconsumer s"),
+    ("XGROUP DELCONSUMER s g e", "xgroup-delconsumer s"),
+    ("XGROUP DELCONSUMER s g nobody", ""),
+    ("XSETID s 9-1", "xsetid s"),
+    ("XDELEX s IDS 1 5-1", "xdel s"),
+    ("XACKDEL s g IDS 1 4-1", "xdel s"),
+    ("XGROUP DESTROY s g", "xgroup-destroy s"),
+    ("XGROUP DESTROY s g", ""),
+    ("XGROUP CREATE made g $ MKSTREAM", "new made, xgroup-create made"),
+    ("XRANGE nope - +", "keymiss nope"),
+    ("XREAD STREAMS nope 0", "keymiss nope"),
+    ("DEL s", "del s"),
+];
+
 /// Sorted sets.
 const SORTED_SETS: &[Row] = &[
     ("ZADD z 1 a 2 b", "new z, zadd z"),
@@ -252,7 +286,7 @@ impl Listener {
 #[test]
 fn commands_raise_the_events_of_redis() {
     for shards in [1, 4] {
-        for rows in [LISTS, SETS, HASHES, SORTED_SETS, KEYS, FIELDS] {
+        for rows in [LISTS, SETS, HASHES, SORTED_SETS, STREAMS, KEYS, FIELDS] {
             let mut listener = Listener::new(shards, "KEAnm");
             for (line, events) in rows {
                 assert_eq!(listener.run(line), *events, "{line}");

@@ -16,8 +16,8 @@
 //! |   Embedded  `value length` bytes                      |
 //! |   Heap      pointer, length, capacity of a `Buffer`   |
 //! | or, at the next multiple of 8:                        |
-//! |   List, Set, Hash, SortedSet   the value itself,      |
-//! |             as Rust lays it out, in 24 bytes          |
+//! |   List, Set, Hash, SortedSet, Stream                  |
+//! |     the value itself, as Rust lays it out in 24 bytes |
 //! +-------------------------------------------------------+
 //! ```
 //! A key of 16 bytes with a value of 32 takes 8 + 16 + 32 = 56 bytes. The total is rounded up to 8.
@@ -69,12 +69,13 @@ enum Form {
     Set = 4,
     Hash = 5,
     SortedSet = 6,
+    Stream = 7,
     /// A collection was here and has been moved out; the entry is good for dropping only.
     Taken = 15,
 }
 
 impl Form {
-    /// The form of collections of this type. Streams are not there yet, and strings are not collections.
+    /// The form of collections of this type. Strings are not collections.
     #[inline]
     const fn of(kind: Kind) -> Option<Self> {
         match kind {
@@ -82,7 +83,8 @@ impl Form {
             Kind::Set => Some(Self::Set),
             Kind::Hash => Some(Self::Hash),
             Kind::SortedSet => Some(Self::SortedSet),
-            Kind::String | Kind::Stream => None,
+            Kind::Stream => Some(Self::Stream),
+            Kind::String => None,
         }
     }
 
@@ -133,6 +135,7 @@ impl Header {
             4 => Form::Set,
             5 => Form::Hash,
             6 => Form::SortedSet,
+            7 => Form::Stream,
             _ => Form::Taken,
         }
     }
@@ -186,7 +189,7 @@ impl Header {
             Form::Int => size_of::<i64>(),
             Form::Embedded => self.embedded(),
             Form::Heap => HEAP_PARTS,
-            Form::List | Form::Set | Form::Hash | Form::SortedSet | Form::Taken => COLLECTION,
+            Form::List | Form::Set | Form::Hash | Form::SortedSet | Form::Stream | Form::Taken => COLLECTION,
         }
     }
 }
@@ -261,6 +264,7 @@ impl<'a> NewValue<'a> {
             Self::Collection(Collection::Set(_)) => Form::Set,
             Self::Collection(Collection::Hash(_)) => Form::Hash,
             Self::Collection(Collection::SortedSet(_)) => Form::SortedSet,
+            Self::Collection(Collection::Stream(_)) => Form::Stream,
         }
     }
 
@@ -298,6 +302,7 @@ impl<'a> NewValue<'a> {
                 Self::Collection(Collection::Set(set)) => at.cast().write(set),
                 Self::Collection(Collection::Hash(hash)) => at.cast().write(hash),
                 Self::Collection(Collection::SortedSet(set)) => at.cast().write(set),
+                Self::Collection(Collection::Stream(stream)) => at.cast().write(stream),
             }
         }
     }
@@ -512,6 +517,7 @@ impl EntryPtr {
                 Form::Set => Collection::Set(at.cast().read()),
                 Form::Hash => Collection::Hash(at.cast().read()),
                 Form::SortedSet => Collection::SortedSet(at.cast().read()),
+                Form::Stream => Collection::Stream(at.cast().read()),
             };
             self.set_header(Header(header.0 & !Header::FORM_MASK | Form::Taken as u64));
             Some(Detached::Collection(collection))
@@ -632,6 +638,7 @@ impl Entry {
             Form::Set => Kind::Set,
             Form::Hash => Kind::Hash,
             Form::SortedSet => Kind::SortedSet,
+            Form::Stream => Kind::Stream,
         }
     }
 
@@ -703,6 +710,7 @@ impl Entry {
             .or_else(|| self.get().map(CollectionRef::Set))
             .or_else(|| self.get().map(CollectionRef::Hash))
             .or_else(|| self.get().map(CollectionRef::SortedSet))
+            .or_else(|| self.get().map(CollectionRef::Stream))
     }
 
     /// Whether the store lists this hash among those with fields that expire.

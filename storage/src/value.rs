@@ -5,6 +5,7 @@ pub mod hash;
 pub mod list;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 
 use std::fmt;
 

@@ -42,6 +42,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("set-max-intset-entries", "8"),
     ("set-max-listpack-entries", "8"),
     ("set-max-listpack-value", "48"),
+    ("stream-node-max-entries", "8"),
 ];
 
 /// Plays `steps` commands from `seed` against both servers.
@@ -246,6 +247,7 @@ impl Duel {
                             Rule::Scores,
                             Rule::Encoding,
                         ),
+                        "stream" => (&[b"XRANGE", key, b"-", b"+"], Rule::Same, Rule::Same),
                         _ => (&[b"GET", key], Rule::Same, Rule::Same),
                     };
                 self.check(read, rule)?;

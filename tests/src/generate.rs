@@ -17,6 +17,7 @@ mod keys;
 mod lists;
 mod sets;
 mod sorted_sets;
+mod streams;
 mod strings;
 
 /// One command of a random run.
@@ -95,6 +96,7 @@ const FAMILIES: &[&[Template]] = &[
     sorted_sets::TEMPLATES,
     hyperloglog::TEMPLATES,
     geo::TEMPLATES,
+    streams::TEMPLATES,
 ];
 
 /// The keys: few, and one that stays absent most of the time.
@@ -117,6 +119,7 @@ const LISTS: &[&str] = &["l1", "l2", "{a}l", "l4"];
 const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
 const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
 const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
+const STREAMS: &[&str] = &["x1", "x2", "{a}x", "x4"];
 
 /// Those are of no other type: damaged by commands on strings, PFADD would leave them half changed in Redis.
 const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
@@ -253,6 +256,8 @@ pub struct Generator {
     templates: Vec<Template>,
     /// For each client: inside MULTI, as far as can be told from here.
     in_transaction: [bool; CLIENTS],
+    /// The time of the last id of a stream's entry.
+    entry_ms: u64,
 }
 
 impl Generator {
@@ -263,6 +268,7 @@ impl Generator {
             rng: StdRng::seed_from_u64(seed),
             templates: FAMILIES.concat(),
             in_transaction: [false; CLIENTS],
+            entry_ms: 0,
         }
     }
 
@@ -390,6 +396,28 @@ impl Generator {
             "geo" => self.key(GEOS),
             "longitude" => self.degrees(180.0),
             "latitude" => self.degrees(85.051_128_78),
+            "stream" => self.key(STREAMS),
+            "next" => self.next_entry(),
+            "entry" => self.entry(),
+            "after" => match self.rng.random_range(0..4) {
+                0 => self.entry(),
+                1 => self.pick(&["$", "x", "-", "99999999"]).to_owned(),
+                _ => "0".to_owned(),
+            },
+            "low" => match self.rng.random_range(0..4) {
+                0 => self.pick(&["(0", "+", "x", "(", "0"]).to_owned(),
+                1 => format!("({}", self.entry()),
+                2 => self.entry(),
+                _ => "-".to_owned(),
+            },
+            "high" => match self.rng.random_range(0..4) {
+                0 => self.pick(&["(0-0", "-", "x", "99999999"]).to_owned(),
+                1 => format!("({}", self.entry()),
+                2 => self.entry(),
+                _ => "+".to_owned(),
+            },
+            "group" => self.pick(&["g", "g", "h", "none"]).to_owned(),
+            "consumer" => self.pick(&["alice", "bob", "carol", ""]).to_owned(),
             "equals" => self.pick(EQUALS).to_owned(),
             "any" => self.any_key(),
             "member" => self.pick(MEMBERS).to_owned(),
@@ -425,7 +453,7 @@ impl Generator {
 
     /// A key of any type.
     fn any_key(&mut self) -> String {
-        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, GEOS]
+        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, GEOS, STREAMS]
             .choose(&mut self.rng)
             .copied();
         self.pick(pool.unwrap_or(KEYS)).to_owned()
@@ -437,6 +465,27 @@ impl Generator {
             0 => self.float(),
             1..=3 => format!("{:.6}", self.rng.random_range(-max..max)),
             _ => format!("{:.6}", self.rng.random_range(8.0..12.0)),
+        }
+    }
+
+    /// An id above all others, or its time alone, or its time and a star.
+    fn next_entry(&mut self) -> String {
+        self.entry_ms += self.rng.random_range(1..3);
+        let ms = self.entry_ms;
+        match self.rng.random_range(0..4) {
+            0 => ms.to_string(),
+            1 => format!("{ms}-*"),
+            _ => format!("{ms}-{}", self.rng.random_range(0..300)),
+        }
+    }
+
+    /// An id that may be that of an entry: one of the last few hundred, with one of the sequences.
+    fn entry(&mut self) -> String {
+        let ms = self.entry_ms.saturating_sub(self.rng.random_range(0..200));
+        match self.rng.random_range(0..6) {
+            0 => format!("{ms}-{}", self.rng.random_range(0..300)),
+            1 => format!("{ms}-0"),
+            _ => ms.to_string(),
         }
     }
 
@@ -619,6 +668,11 @@ mod tests {
             b"scored",
             b"score",
             b"draws",
+            b"stream",
+            b"next",
+            b"entry",
+            b"after",
+            b"consumer",
         ];
         assert!(
             commands

@@ -21,5 +21,6 @@ mod it {
     mod redis_client;
     mod server_replies;
     mod stock_tools;
+    mod streams;
     mod tidy;
 }

@@ -640,7 +640,7 @@ mod tests {
         let all = names(&shell.run("COMMAND LIST").reply);
         assert_eq!(all.len(), registry().rows());
         for (line, listed) in [
-            ("COMMAND LIST FILTERBY PATTERN x*", &[][..]),
+            ("COMMAND LIST FILTERBY PATTERN nosuch*", &[][..]),
             ("COMMAND LIST FILTERBY PATTERN OBJECT|?r*", &["object|freq"]),
             ("COMMAND LIST FILTERBY pattern renam[ez]", &["rename"]),
             ("COMMAND LIST FILTERBY MODULE any", &[]),

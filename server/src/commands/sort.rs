@@ -334,7 +334,7 @@ impl Elements {
                 let members = set.iter().skip(window.start).take(window.len());
                 members.for_each(|member| self.push(member));
             }
-            CollectionRef::Hash(_) => {}
+            CollectionRef::Hash(_) | CollectionRef::Stream(_) => {}
         }
     }
 
@@ -454,7 +454,7 @@ fn sorted(ctx: &mut Context<'_>, request: &mut Request<'_>) -> Result<Elements, 
         CollectionRef::List(list) => list.len(),
         CollectionRef::Set(set) => set.len(),
         CollectionRef::SortedSet(set) => set.len(),
-        CollectionRef::Hash(_) => 0,
+        CollectionRef::Hash(_) | CollectionRef::Stream(_) => 0,
     };
     request.settle_order(matches!(source, CollectionRef::Set(_)));
     let window = request.window(len);
@@ -472,7 +472,7 @@ fn sorted(ctx: &mut Context<'_>, request: &mut Request<'_>) -> Result<Elements, 
 fn sortable(entry: &Entry) -> Result<CollectionRef<'_>, ReplyError> {
     entry
         .collection()
-        .filter(|value| !matches!(value, CollectionRef::Hash(_)))
+        .filter(|value| !matches!(value, CollectionRef::Hash(_) | CollectionRef::Stream(_)))
         .ok_or(ReplyError::WrongType)
 }
 

@@ -555,9 +555,9 @@ directives! {
     /// Most bytes of a sparse HyperLogLog.
     hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory();
     /// Most bytes of a stream's block; 0 for no limit.
-    stream_node_max_bytes: u64 = 4_096, Row::new("stream-node-max-bytes").range(0, LONG).memory().accepted(NOT_YET);
+    stream_node_max_bytes: u64 = 4_096, Row::new("stream-node-max-bytes").range(0, LONG).memory();
     /// Most entries of a stream's block; 0 for no limit.
-    stream_node_max_entries: u64 = 100, Row::new("stream-node-max-entries").range(0, LONG).accepted(NOT_YET);
+    stream_node_max_entries: u64 = 100, Row::new("stream-node-max-entries").range(0, LONG);
 
     // Files.
 

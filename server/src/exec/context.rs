@@ -101,13 +101,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// To be called by a command that may have waited, before it takes or answers anything. False when its client has been
-    /// answered meanwhile: it then leaves everything as it is.
+    /// To be called by a command that may have waited, before it takes or answers anything; see [`Waiting::claim`].
     pub(crate) fn claim(&self) -> bool {
-        match self.waiting {
-            Waiting::Served(serving) => serving.claim(),
-            Waiting::Denied | Waiting::Allowed(_) => true,
-        }
+        self.waiting.claim()
     }
 
     /// Waits for what there is not yet. False when the command must not wait: it then says that there is nothing.

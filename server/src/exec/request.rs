@@ -12,9 +12,14 @@ pub(crate) struct OwnedRequest {
 impl OwnedRequest {
     /// Copies a request. Complexity: O(its bytes).
     pub(crate) fn copy(args: Arguments<'_>) -> Self {
-        let mut bytes = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
-        let mut spans = Vec::with_capacity(args.len());
-        for arg in args.iter() {
+        Self::of(args.iter())
+    }
+
+    /// A request of these words. They are not much longer than those of a request that was read. Complexity: O(their bytes).
+    pub(crate) fn of<'w>(words: impl ExactSizeIterator<Item = &'w [u8]> + Clone) -> Self {
+        let mut bytes = Vec::with_capacity(words.clone().map(<[u8]>::len).sum());
+        let mut spans = Vec::with_capacity(words.len());
+        for arg in words {
             let span = Span::new(bytes.len(), arg.len());
             spans.push(span.expect("the query buffer limit keeps a request within the reach of spans"));
             bytes.extend_from_slice(arg);

@@ -29,6 +29,22 @@ pub(crate) enum Waiting<'a> {
     Served(&'a Serving<'a>),
 }
 
+impl Waiting<'_> {
+    /// To be called by a command that may have waited, before it takes or answers anything. False when its client has been
+    /// answered meanwhile: it then leaves everything as it is.
+    pub(crate) fn claim(self) -> bool {
+        match self {
+            Self::Served(serving) => serving.claim(),
+            Self::Denied | Self::Allowed(_) => true,
+        }
+    }
+
+    /// Whether the command has waited, and runs again for a key that is ready.
+    pub(crate) fn is_served(self) -> bool {
+        matches!(self, Self::Served(_))
+    }
+}
+
 /// What a command waits for.
 #[derive(Debug)]
 pub(crate) struct Wish {

@@ -205,6 +205,8 @@ impl Database {
             return false;
         };
         match found.entry().collection() {
+            // An empty stream stays: its ids go on from where they are.
+            Some(CollectionRef::Stream(_)) => false,
             Some(value) if value.is_empty() => {
                 drop(found.remove());
                 true

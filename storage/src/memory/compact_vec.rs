@@ -47,6 +47,14 @@ impl<T> CompactVec<T> {
         vector
     }
 
+    /// The bytes allocated for the values themselves, without what they own.
+    pub(crate) fn memory(&self) -> usize {
+        if self.capacity == 0 {
+            return 0;
+        }
+        usable_size_aligned(self.capacity as usize * size_of::<T>(), align_of::<T>())
+    }
+
     /// Makes room for at least `additional` values more, and no more than the size class gives.
     pub(crate) fn reserve(&mut self, additional: usize) {
         let wanted = self.len().saturating_add(additional);

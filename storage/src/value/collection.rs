@@ -6,6 +6,7 @@ use super::hash::Hash;
 use super::list::List;
 use super::set::Set;
 use super::sorted_set::SortedSet;
+use super::stream::Stream;
 use super::{Encoding, Kind};
 use crate::encoding::listpack::Listpack;
 use crate::memory::Buffer;
@@ -35,6 +36,8 @@ pub enum Collection {
     Hash(Hash),
     /// A sorted set.
     SortedSet(SortedSet),
+    /// A stream.
+    Stream(Stream),
 }
 
 /// A collection, borrowed.
@@ -48,6 +51,8 @@ pub enum CollectionRef<'a> {
     Hash(&'a Hash),
     /// A sorted set.
     SortedSet(&'a SortedSet),
+    /// A stream.
+    Stream(&'a Stream),
 }
 
 /// A value that stands outside of its entry, taken from it.
@@ -143,10 +148,10 @@ macro_rules! in_place {
     };
 }
 
-in_place!(List, Set, Hash, SortedSet);
+in_place!(List, Set, Hash, SortedSet, Stream);
 
 impl<'a> CollectionRef<'a> {
-    /// Whether it has no elements. Under a key there is no such collection for longer than a command takes.
+    /// Whether it has no elements. Under a key there is no such collection but a stream for longer than a command takes.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -160,6 +165,7 @@ impl<'a> CollectionRef<'a> {
             Self::Set(set) => set.as_listpack(),
             Self::Hash(hash) => hash.as_listpack(),
             Self::SortedSet(set) => set.as_listpack(),
+            Self::Stream(_) => None,
         }
     }
 
@@ -167,7 +173,7 @@ impl<'a> CollectionRef<'a> {
     #[must_use]
     pub fn table_stats(self) -> Option<TableStats> {
         match self {
-            Self::List(_) => None,
+            Self::List(_) | Self::Stream(_) => None,
             Self::Set(set) => set.table_stats(),
             Self::Hash(hash) => hash.table_stats(),
             Self::SortedSet(set) => set.table_stats(),

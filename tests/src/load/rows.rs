@@ -64,6 +64,8 @@ const LARGE: &[Fill] = &[fill(10_000, "SET large:{rand:10000} {value:16384}")];
 const NEW: &[Fill] = &[];
 const LONG_LIST: &[Fill] = &[fill(10_000, "RPUSH list {value:3}")];
 const LARGE_SORTED_SET: &[Fill] = &[fill(1_000_000, "ZADD zset {rand:1000000} element:{rand:1000000}")];
+/// A stream whose entries have ids that can be told.
+const LONG_STREAM: &[Fill] = &[fill(1_000_000, "XADD log {rand:1000000}-1 field {value:3}")];
 /// Two sets of 10,000, half of each in both.
 const TWO_SETS: &[Fill] = &[
     fill(10_000, "SADD set:1 element:{rand:10000}"),
@@ -121,6 +123,8 @@ pub(crate) const CPU: &[Row] = &[
     row("ZRANK in 1 M -P 16", "ZRANK zset element:{rand:1000000}", 16, LARGE_SORTED_SET, 0.70),
     row("PFADD -P 16", "PFADD seen element:{rand:1000000}", 16, NEW, 0.70),
     row("GEOSEARCH of 36 -P 16", "GEOSEARCH places FROMLONLAT 10.{rand:1000000000000} 45.{rand:1000000000000} BYRADIUS 1 km ASC", 16, PLACES, 0.80),
+    row("XADD -P 16", "XADD stream * field {value:3}", 16, NEW, 0.60),
+    row("XREAD of 100 in 1 M -P 16", "XREAD COUNT 100 STREAMS log {rand:999900}", 16, LONG_STREAM, 0.70),
     row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 1", "PUBLISH news {value:64}", 1, NEW, 0.80)),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 16", "PUBLISH news {value:64}", 16, NEW, 0.80)),
@@ -151,6 +155,8 @@ pub(crate) const COLLECTION_BYTES: &[BytesRow] = &[
     bytes("hash of 1 M, bytes each", fill(1_000_000, "HSET hash {key} {value:16}"), 1_000_000, 60.0),
     bytes("zset of 1 M, bytes each", fill(1_000_000, "ZADD zset {rand:1000000} {key}"), 1_000_000, 73.0),
     bytes("set of 1 M, bytes each", fill(1_000_000, "SADD set {key}"), 1_000_000, 38.0),
+    bytes("100 k streams of 8, bytes each", fill(800_000, "XADD stream:{rand:100000} * sensor {value:6} reading {value:4}"), 800_000, 150.0),
+    bytes("stream of 1 M, bytes each", fill(1_000_000, "XADD stream * sensor {value:6} reading {value:4}"), 1_000_000, 34.0),
     bytes("list of 1 M, bytes each", fill(1_000_000, "RPUSH list {key}"), 1_000_000, 19.0),
 ];
 

@@ -224,6 +224,31 @@ const KNOWN_DIFFERENCES: &[Known] = &[
             ".replaced_by = `SET` with the `PX` argument",
         ],
     },
+    // FULL became a word in a block.
+    Known {
+        command: "xinfo|stream",
+        field: "docs",
+        gone: &[
+            ".arguments[1].token = FULL",
+            ".arguments[1].arguments[0].token = COUNT",
+            ".arguments[1].arguments[0].type = integer",
+            ".arguments[1].arguments[0].flags has +optional",
+        ],
+        came: &[
+            ".history has 7.2.0",
+            ".arguments[1].arguments[0].token = FULL",
+            ".arguments[1].arguments[0].type = pure-token",
+            ".arguments[1].arguments[1].token = COUNT",
+            ".arguments[1].arguments[1].type = integer",
+            ".arguments[1].arguments[1].flags has +optional",
+        ],
+    },
+    Known {
+        command: "xinfo|consumers",
+        field: "docs",
+        gone: &[],
+        came: &[".history has 7.2.0"],
+    },
     Known {
         command: "quit",
         field: "docs",
@@ -301,6 +326,8 @@ const NEWER: &[&str] = &[
     "sunioncard",
     "sdiffcard",
     "client|capa",
+    "xackdel",
+    "xdelex",
 ];
 
 /// What 7.2 should say where 7.0 says `old`. Beside a second 7.0 that is `old` itself.

@@ -9,6 +9,7 @@ use sha1_smol::Sha1;
 use shardis_storage::entry::Entry;
 use shardis_storage::value::hash::Field;
 use shardis_storage::value::list::Direction;
+use shardis_storage::value::stream::{Order, StreamId};
 use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, Kind, StringRef};
 
 use crate::commands::sorted_sets::walk::precise;
@@ -92,6 +93,16 @@ impl Digest {
             CollectionRef::Hash(hash) => hash
                 .iter(now_ms)
                 .for_each(|field| self.merge(Self::of_field(field))),
+            CollectionRef::Stream(stream) => {
+                let entries = stream.log().range(StreamId::MIN, StreamId::MAX, Order::Ascending);
+                for entry in entries {
+                    self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
+                    for (field, value) in entry.fields() {
+                        self.mix_text(field);
+                        self.mix_text(value);
+                    }
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use shardis_storage::entry::Entry;
 use shardis_storage::value::hash::Hash;
 use shardis_storage::value::list::Contents;
 use shardis_storage::value::sorted_set::SortedSet;
+use shardis_storage::value::stream::{Group, Stream, StreamId};
 use shardis_storage::value::{CollectionRef, StringRef, format_int};
 
 /// Texts of up to this many bytes are written as integers where they spell one of 32 bits.
@@ -18,6 +19,8 @@ const COMPRESS_MIN: usize = 20;
 const COMPRESS_GAIN: usize = 4;
 /// A score.
 const SCORE_BYTES: usize = 8;
+/// An id of a stream, written as it is.
+const ID_BYTES: usize = 16;
 /// A point in time.
 const TIME_BYTES: usize = 8;
 
@@ -41,6 +44,16 @@ fn len_of_len(len: usize) -> usize {
         16_384..=0xffff_ffff => 5,
         _ => 9,
     }
+}
+
+/// The bytes of a number that is written as a length is.
+fn len_of_number(number: u64) -> usize {
+    usize::try_from(number).map_or(9, len_of_len)
+}
+
+/// The bytes of an id that is written as two numbers.
+fn len_of_id(id: StreamId) -> usize {
+    len_of_number(id.ms) + len_of_number(id.seq)
 }
 
 /// Adds up what is written.
@@ -105,6 +118,7 @@ impl Sizer {
             },
             CollectionRef::SortedSet(set) => self.sorted_set(set),
             CollectionRef::Hash(hash) => self.hash(hash),
+            CollectionRef::Stream(stream) => self.stream(stream),
         }
     }
 
@@ -132,5 +146,33 @@ impl Sizer {
             time + self.text(field.name) + self.text(field.value)
         });
         head + len_of_len(hash.len()) + fields.sum::<usize>()
+    }
+
+    /// The blocks as they are, what is known of the entries, then group by group what is pending and with whom.
+    fn stream(&mut self, stream: &Stream) -> usize {
+        let log = stream.log();
+        let mut sum = len_of_len(log.blocks());
+        for (_, pack) in log.packs() {
+            sum += len_of_len(ID_BYTES) + ID_BYTES + self.bytes(&pack.to_bytes());
+        }
+        let ids = [log.last_id(), log.first_id(), log.max_deleted_id()];
+        sum += len_of_len(log.len()) + ids.map(len_of_id).iter().sum::<usize>();
+        sum += len_of_number(log.entries_added()) + len_of_len(stream.groups().len());
+        sum + stream.groups().map(|group| self.group(group)).sum::<usize>()
+    }
+
+    fn group(&mut self, group: &Group) -> usize {
+        // A number that is not known is written as -1.
+        let mut sum = self.bytes(group.name()) + len_of_id(group.last_id);
+        sum += len_of_number(group.entries_read.unwrap_or(u64::MAX));
+        sum += len_of_len(group.pending_len()) + len_of_len(group.consumers_len());
+        for pending in group.pending_from(StreamId::MIN) {
+            sum += ID_BYTES + TIME_BYTES + len_of_number(pending.deliveries);
+        }
+        for (_, consumer) in group.consumers() {
+            let pending = consumer.pending_len();
+            sum += self.bytes(consumer.name()) + 2 * TIME_BYTES + len_of_len(pending) + pending * ID_BYTES;
+        }
+        sum
     }
 }

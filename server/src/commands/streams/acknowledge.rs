@@ -1,0 +1,247 @@
+//! Being done with entries: XACK, and XDELEX and XACKDEL, which delete with a view to the groups that still refer to what
+//! they delete.
+
+use std::ops::Range;
+
+use shardis_protocol::Arguments;
+use shardis_storage::key::Key;
+use shardis_storage::value::stream::{Stream, StreamId};
+use smallvec::SmallVec;
+
+use super::{changed, ids};
+use crate::config::KeyspaceEvents;
+use crate::error::ReplyError;
+use crate::exec::arguments::{int, is};
+use crate::exec::{CommandResult, Context};
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
+
+const REFERENCES: Arg = Arg::one_of(
+    "condition",
+    &[
+        Arg::flag("keepref", "KEEPREF"),
+        Arg::flag("delref", "DELREF"),
+        Arg::flag("acked", "ACKED"),
+    ],
+)
+.optional();
+const IDS: Arg = Arg::block("ids", &[Arg::integer("numids"), Arg::string("id").multiple()]).token("IDS");
+
+/// The commands of this file.
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "xack",
+        arity: Arity::AtLeast(4),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::STREAM,
+        keys: &[KeySpec::at(1).read_write().update()],
+        runs: Runs::OnKeys(xack),
+        doc: &Doc {
+            since: "5.0.0",
+            group: Group::Stream,
+            complexity: "O(1) for each entry.",
+            summary: "Acknowledges entries on behalf of a group, and returns how many were pending.",
+            args: &[
+                Arg::key("key", 0),
+                Arg::string("group"),
+                Arg::string("id").multiple(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "xackdel",
+        arity: Arity::AtLeast(6),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::STREAM,
+        keys: &[KeySpec::at(1).read_write().delete()],
+        runs: Runs::OnKeys(xackdel),
+        doc: &Doc {
+            since: "8.2.0",
+            group: Group::Stream,
+            complexity: "O(N) for each entry and N groups.",
+            summary: "Acknowledges entries on behalf of a group, and deletes them.",
+            args: &[Arg::key("key", 0), Arg::string("group"), REFERENCES, IDS],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "xdelex",
+        arity: Arity::AtLeast(5),
+        flags: Flags::WRITE.union(Flags::FAST),
+        acl: Category::STREAM,
+        keys: &[KeySpec::at(1).read_write().delete()],
+        runs: Runs::OnKeys(xdelex),
+        doc: &Doc {
+            since: "8.2.0",
+            group: Group::Stream,
+            complexity: "O(N) for each entry and N groups.",
+            summary: "Deletes entries with a view to the groups that refer to them.",
+            args: &[Arg::key("key", 0), REFERENCES, IDS],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+];
+
+/// There is no such entry, or it is not pending.
+const UNKNOWN: i64 = -1;
+/// The entry was deleted.
+const DELETED: i64 = 1;
+/// A group still refers to the entry, which has therefore stayed.
+const REFERRED_TO: i64 = 2;
+
+/// What becomes of the references of groups to an entry that is to be deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum References {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go as well.
+    Remove,
+    /// As long as there are some, the entry stays.
+    Respect,
+}
+
+/// What XDELEX and XACKDEL are asked for.
+#[derive(Debug)]
+struct DeleteRequest {
+    references: References,
+    /// The arguments that are ids.
+    ids: Range<usize>,
+}
+
+impl DeleteRequest {
+    fn parse(args: Arguments<'_>, first: usize) -> Result<Self, ReplyError> {
+        let (mut references, mut ids, mut at) = (None, None, first);
+        while let Some(word) = args.get(at) {
+            at += 1;
+            let policy = match word {
+                word if is(word, "KEEPREF") => References::Keep,
+                word if is(word, "DELREF") => References::Remove,
+                word if is(word, "ACKED") => References::Respect,
+                word if is(word, "IDS") && ids.is_none() => {
+                    let range = counted(args, at)?;
+                    at = range.end;
+                    ids = Some(range);
+                    continue;
+                }
+                _ => return Err(ReplyError::Syntax),
+            };
+            if references.replace(policy).is_some() {
+                return Err(ReplyError::Syntax);
+            }
+        }
+        Ok(Self {
+            references: references.unwrap_or_default(),
+            ids: ids.ok_or(ReplyError::Syntax)?,
+        })
+    }
+}
+
+/// The arguments that are ids, of which there are as many as the argument before them says.
+fn counted(args: Arguments<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
+    let count = int(args.get(at).ok_or(ReplyError::Syntax)?)
+        .ok()
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|&count| count > 0)
+        .ok_or(ReplyError::Fixed("ERR Number of IDs must be a positive integer"))?;
+    let first = at + 1;
+    if count > args.len() - first {
+        return Err(ReplyError::Fixed(
+            "ERR The `numids` parameter must match the number of arguments",
+        ));
+    }
+    Ok(first..first + count)
+}
+
+fn xack(ctx: &mut Context<'_>) -> CommandResult {
+    let (key, args) = (ctx.key(1), ctx.args);
+    let stream = ctx.keyspace.write_as::<Stream>(&key)?;
+    let Some((_, group)) = stream.and_then(|stream| stream.group_mut(args.at(2))) else {
+        ctx.reply.integer(0);
+        return Ok(());
+    };
+    let ids = ids(args, 3..args.len())?;
+    let done = ids.into_iter().filter(|&id| group.acknowledge(id)).count();
+    ctx.effects.changed(done as u64);
+    ctx.reply.integer(done as i64);
+    Ok(())
+}
+
+fn xdelex(ctx: &mut Context<'_>) -> CommandResult {
+    let request = DeleteRequest::parse(ctx.args, 2)?;
+    delete(ctx, &request, |stream, id| {
+        let outcome = remove(stream, id, request.references);
+        let forgets = request.references == References::Remove && stream.forget(id);
+        (outcome, outcome == DELETED || forgets)
+    })
+}
+
+fn xackdel(ctx: &mut Context<'_>) -> CommandResult {
+    let request = DeleteRequest::parse(ctx.args, 3)?;
+    let name = ctx.args.at(2);
+    delete(ctx, &request, |stream, id| {
+        let acknowledged = stream
+            .group_mut(name)
+            .is_some_and(|(_, group)| group.acknowledge(id));
+        if !acknowledged {
+            return (UNKNOWN, false);
+        }
+        let outcome = remove(stream, id, request.references);
+        if request.references == References::Remove {
+            stream.forget(id);
+        }
+        // It is done with, be it that somebody has deleted it before.
+        (if outcome == UNKNOWN { DELETED } else { outcome }, true)
+    })
+}
+
+/// Deletes an entry unless a group's reference forbids it.
+fn remove(stream: &mut Stream, id: StreamId, references: References) -> i64 {
+    if references == References::Respect && stream.log().get(id).is_some() && stream.is_referenced(id) {
+        return REFERRED_TO;
+    }
+    if stream.log_mut().delete(id) {
+        DELETED
+    } else {
+        UNKNOWN
+    }
+}
+
+/// Does something to each entry of a request, which says what came of it and whether that was a change; replies with the
+/// outcomes.
+fn delete(
+    ctx: &mut Context<'_>,
+    request: &DeleteRequest,
+    mut act: impl FnMut(&mut Stream, StreamId) -> (i64, bool),
+) -> CommandResult {
+    let (key, ids) = (ctx.key(1), ids(ctx.args, request.ids.clone())?);
+    let mut outcomes: SmallVec<[i64; 8]> = SmallVec::from_elem(UNKNOWN, ids.len());
+    let (mut deleted, mut changes) = (false, 0);
+    if let Some(stream) = ctx.keyspace.write_as::<Stream>(&key)? {
+        let before = stream.len();
+        for (outcome, id) in outcomes.iter_mut().zip(ids) {
+            let (came, is_change) = act(stream, id);
+            *outcome = came;
+            changes += u64::from(is_change);
+        }
+        deleted = stream.len() < before;
+    }
+    note(ctx, &key, deleted, changes);
+    ctx.reply.array(outcomes.len());
+    for outcome in outcomes {
+        ctx.reply.integer(outcome);
+    }
+    Ok(())
+}
+
+fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
+    if changes > 0 {
+        changed(ctx, key, changes);
+    }
+    if deleted {
+        ctx.notify(KeyspaceEvents::STREAM, "xdel", key);
+    }
+}

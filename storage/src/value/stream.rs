@@ -1,0 +1,598 @@
+//! [`Stream`]: entries in the order of their ids, appended at the end, and the consumer groups that read them.
+//!
+//! Entries are packed in blocks (`blocks`, which are bounded by `stream-node-max-bytes` and `-entries`) and blocks stand
+//! in runs (`runs`), sorted by the id of the first entry they had. Appending is O(1) amortised, finding an entry
+//! O(log n) and a walk through one block. Blocks, and the moments at which they begin and go, are those of Redis, so that
+//! trimming approximately removes just what it removes there.
+//!
+//! A stream may be empty and stay: its ids go on where they were. What concerns entries is in [`Log`], so that entries
+//! can be read while a [`Group`] is changed.
+
+mod blocks;
+mod group;
+mod id;
+mod runs;
+
+use std::fmt;
+
+use self::blocks::{Block, Walk};
+pub use self::blocks::{Fields, Item};
+pub use self::group::{Consumer, ConsumerId, Group, Pending};
+pub use self::id::{ID_TEXT_MAX, Sequence, StreamId};
+use self::runs::{At, HasId as _, Runs};
+use super::Encoding;
+use crate::encoding::listpack::Listpack;
+pub use crate::encoding::order_tree::Order;
+use crate::memory::boxed::CountedBox;
+use crate::memory::compact_vec::CompactVec;
+
+/// A block is not made larger than this, whatever the configuration says, and no entry is larger. In bytes.
+pub const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+/// When a block is full.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Bytes a block may have: `stream-node-max-bytes`. 0 for no limit but [`BLOCK_BYTES_MAX`].
+    pub block_bytes: usize,
+    /// Entries a block may have, deleted ones counted: `stream-node-max-entries`. 0 for no limit.
+    pub block_entries: u64,
+}
+
+/// Why an entry was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// Its id is not above the last one.
+    IdNotAbove,
+    /// Its fields and values are more than [`BLOCK_BYTES_MAX`] bytes.
+    TooLarge,
+}
+
+/// What is to be left after trimming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimTo {
+    /// The last entries, so many.
+    Length(u64),
+    /// The entries from this id on.
+    From(StreamId),
+}
+
+/// How a stream is trimmed.
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    /// What is to be left.
+    pub to: TrimTo,
+    /// Leave more, if that is cheaper: only whole blocks go.
+    pub approximate: bool,
+    /// Remove at most so many entries; 0 for no limit.
+    pub limit: u64,
+}
+
+/// The entries of a stream, and what is remembered of those that were.
+#[derive(Clone, Default)]
+pub struct Log {
+    blocks: Runs<Block>,
+    /// What the packs of the blocks take, in bytes.
+    pack_bytes: usize,
+    len: u64,
+    first_id: StreamId,
+    last_id: StreamId,
+    max_deleted_id: StreamId,
+    entries_added: u64,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    log: Log,
+    /// In the order of their names.
+    groups: CompactVec<CountedBox<Group>>,
+}
+
+/// Entries with ids, and consumer groups.
+#[derive(Clone)]
+pub struct Stream(CountedBox<State>);
+
+const _: () = assert!(size_of::<Stream>() <= 24);
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self(CountedBox::new(State::default()))
+    }
+}
+
+impl Stream {
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.log().len()
+    }
+
+    /// Whether there are no entries. Unlike other collections, an empty stream stays under its key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How it is stored.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        Encoding::Stream
+    }
+
+    /// The entries.
+    #[inline]
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// The entries, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn log_mut(&mut self) -> &mut Log {
+        &mut self.0.log
+    }
+
+    // ----- groups
+
+    fn search(&self, name: &[u8]) -> Result<usize, usize> {
+        self.0.groups.binary_search_by(|group| group.name().cmp(name))
+    }
+
+    /// The groups in the order of their names.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &Group> {
+        self.0.groups.iter().map(|group| &**group)
+    }
+
+    /// The group of that name.
+    #[must_use]
+    pub fn group(&self, name: &[u8]) -> Option<&Group> {
+        let at = self.search(name).ok()?;
+        Some(&self.0.groups[at])
+    }
+
+    /// The group of that name, to be changed, with the entries.
+    pub fn group_mut(&mut self, name: &[u8]) -> Option<(&mut Log, &mut Group)> {
+        let at = self.search(name).ok()?;
+        let State { log, groups } = &mut *self.0;
+        Some((log, &mut groups[at]))
+    }
+
+    /// Adds a group; false when there is one of that name.
+    pub fn add_group(&mut self, name: &[u8], last_id: StreamId, entries_read: Option<u64>) -> bool {
+        let Err(at) = self.search(name) else {
+            return false;
+        };
+        let group = Group::new(name, last_id, entries_read);
+        self.0.groups.insert(at, CountedBox::new(group));
+        true
+    }
+
+    /// Removes a group; false when there is none of that name.
+    pub fn remove_group(&mut self, name: &[u8]) -> bool {
+        let Ok(at) = self.search(name) else {
+            return false;
+        };
+        drop(self.0.groups.remove(at));
+        true
+    }
+
+    /// Whether a group has still to read an entry or to acknowledge it. O(groups).
+    #[must_use]
+    pub fn is_referenced(&self, id: StreamId) -> bool {
+        self.groups()
+            .any(|group| group.last_id < id || group.pending(id).is_some())
+    }
+
+    /// Has no group wait for an entry's acknowledgement any more; true if one did. O(groups).
+    pub fn forget(&mut self, id: StreamId) -> bool {
+        let mut was_pending = false;
+        for group in self.0.groups.iter_mut() {
+            was_pending |= group.acknowledge(id);
+        }
+        was_pending
+    }
+
+    // ----- memory
+
+    /// Bytes allocated, what stands in the entry apart. O(blocks / 64 + consumers).
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let groups = self.0.groups.iter();
+        CountedBox::<State>::memory()
+            + self.log().memory()
+            + self.0.groups.memory()
+            + groups
+                .map(|group| CountedBox::<Group>::memory() + group.memory())
+                .sum::<usize>()
+    }
+
+    /// About how many allocations there are to free.
+    #[must_use]
+    pub fn free_cost(&self) -> usize {
+        self.log().blocks.free_cost() + self.groups().map(Group::free_cost).sum::<usize>()
+    }
+
+    /// Frees to the value of about `budget` allocations; returns how many were freed. The stream is good for nothing else
+    /// then.
+    pub(crate) fn drain(&mut self, budget: usize) -> usize {
+        let State { log, groups } = &mut *self.0;
+        let mut freed = log.blocks.drain(budget);
+        while freed < budget && !groups.is_empty() {
+            let last = groups.len() - 1;
+            let part = groups[last].drain(budget - freed);
+            freed += part.max(1);
+            if part == 0 {
+                drop(groups.remove(last));
+            }
+        }
+        freed
+    }
+}
+
+impl Log {
+    /// How many entries there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The id of the first entry; [`StreamId::MIN`] when there is none.
+    #[must_use]
+    pub fn first_id(&self) -> StreamId {
+        self.first_id
+    }
+
+    /// The highest id that was ever given to an entry.
+    #[inline]
+    #[must_use]
+    pub fn last_id(&self) -> StreamId {
+        self.last_id
+    }
+
+    /// The highest id of an entry that was deleted, other than by trimming.
+    #[must_use]
+    pub fn max_deleted_id(&self) -> StreamId {
+        self.max_deleted_id
+    }
+
+    /// How many entries were ever added.
+    #[must_use]
+    pub fn entries_added(&self) -> u64 {
+        self.entries_added
+    }
+
+    /// In how many blocks the entries are.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The blocks in order, each with the id that the ids in it are differences to: what a snapshot keeps.
+    pub fn packs(&self) -> impl Iterator<Item = (StreamId, &Listpack)> {
+        self.blocks.iter().map(|block| (block.id(), block.pack()))
+    }
+
+    /// Sets the last id, and what is given of the two other figures that XSETID can set.
+    pub fn set_last_id(&mut self, id: StreamId, added: Option<u64>, max_deleted: Option<StreamId>) {
+        self.last_id = id;
+        self.entries_added = added.unwrap_or(self.entries_added);
+        self.max_deleted_id = max_deleted.unwrap_or(self.max_deleted_id);
+    }
+
+    // ----- reading
+
+    /// The entries from `from` up to `to`, both included, in either order.
+    #[must_use]
+    pub fn range(&self, from: StreamId, to: StreamId, order: Order) -> Range<'_> {
+        let at = match order {
+            Order::Ascending => self.blocks.floor(from).or_else(|| self.blocks.front()),
+            Order::Descending => self.blocks.floor(to),
+        };
+        let mut range = Range {
+            log: self,
+            at,
+            walk: None,
+            from,
+            to,
+            order,
+        };
+        if from <= to {
+            range.enter();
+        }
+        range
+    }
+
+    /// The entry of an id.
+    #[must_use]
+    pub fn get(&self, id: StreamId) -> Option<Item<'_>> {
+        self.range(id, id, Order::Ascending).next()
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last(&self) -> Option<Item<'_>> {
+        self.range(StreamId::MIN, StreamId::MAX, Order::Descending).next()
+    }
+
+    /// Whether entries between the first one and the last were deleted, `from` or behind it, so that positions cannot be
+    /// told from counts.
+    #[must_use]
+    pub fn has_holes_from(&self, from: StreamId) -> bool {
+        self.len > 0 && self.first_id <= self.max_deleted_id && from <= self.max_deleted_id
+    }
+
+    /// How many entries there were from the first ever up to `id`; `None` where that cannot be told.
+    #[must_use]
+    pub fn position_of(&self, id: StreamId) -> Option<u64> {
+        if self.entries_added == 0 {
+            return Some(0);
+        }
+        if self.len == 0 && id <= self.last_id {
+            return Some(self.entries_added);
+        }
+        if id == self.last_id {
+            return Some(self.entries_added);
+        }
+        let whole = self.max_deleted_id == StreamId::MIN || self.max_deleted_id < self.first_id;
+        if id > self.last_id || !whole || id > self.first_id {
+            return None;
+        }
+        let before_first = self.entries_added.saturating_sub(self.len);
+        Some(before_first + u64::from(id == self.first_id))
+    }
+
+    /// How many entries a group that has read up to `last_id` has still to read; `None` where that cannot be told.
+    #[must_use]
+    pub fn lag(&self, last_id: StreamId, entries_read: Option<u64>) -> Option<i64> {
+        if self.entries_added == 0 {
+            return Some(0);
+        }
+        let read = match entries_read {
+            Some(read) if !self.has_holes_from(last_id) => read,
+            _ => self.position_of(last_id)?,
+        };
+        Some(self.entries_added.wrapping_sub(read).cast_signed())
+    }
+
+    // ----- changing
+
+    /// Appends an entry; `words` are its fields and their values by turns. O(1) amortised.
+    ///
+    /// # Errors
+    /// When the id is not above the last one, or there are too many bytes. Nothing has changed then.
+    #[inline]
+    pub fn append<'w>(
+        &mut self,
+        id: StreamId,
+        words: impl ExactSizeIterator<Item = &'w [u8]> + Clone,
+        limits: &StreamLimits,
+    ) -> Result<(), AppendError> {
+        if id <= self.last_id {
+            return Err(AppendError::IdNotAbove);
+        }
+        let bytes = words.clone().map(<[u8]>::len).sum::<usize>();
+        if bytes > BLOCK_BYTES_MAX {
+            return Err(AppendError::TooLarge);
+        }
+        match self.blocks.last_mut() {
+            Some(block) if has_room(block, bytes, limits) => {
+                let before = block.memory();
+                block.push(id, words);
+                self.pack_bytes += block.memory() - before;
+            }
+            _ => self.open_block(id, words),
+        }
+        if self.len == 0 {
+            self.first_id = id;
+        }
+        self.len += 1;
+        self.entries_added = self.entries_added.saturating_add(1);
+        self.last_id = id;
+        Ok(())
+    }
+
+    fn open_block<'w>(&mut self, id: StreamId, words: impl ExactSizeIterator<Item = &'w [u8]> + Clone) {
+        if let Some(full) = self.blocks.last_mut() {
+            self.pack_bytes -= full.memory();
+            full.shrink_to_fit();
+            self.pack_bytes += full.memory();
+        }
+        let block = Block::new(id, words);
+        self.pack_bytes += block.memory();
+        self.blocks.insert(block);
+    }
+
+    /// Deletes an entry; false when there is none of that id.
+    pub fn delete(&mut self, id: StreamId) -> bool {
+        let Some(at) = self.blocks.floor(id) else {
+            return false;
+        };
+        let deleted = self.change_block(at, |block| u64::from(block.delete(id)));
+        if deleted == 0 {
+            return false;
+        }
+        self.max_deleted_id = self.max_deleted_id.max(id);
+        if id == self.first_id {
+            self.find_first();
+        }
+        true
+    }
+
+    /// Has entries of a block deleted, which says how many these were. The block goes if none is left.
+    fn change_block(&mut self, at: At, delete: impl FnOnce(&mut Block) -> u64) -> u64 {
+        let block = self.blocks.at_mut(at);
+        let before = block.memory();
+        let deleted = delete(block);
+        if block.counts().0 == 0 {
+            drop(self.blocks.remove_at(at));
+            self.pack_bytes -= before;
+        } else {
+            self.pack_bytes = self.pack_bytes - before + block.memory();
+        }
+        self.len -= deleted;
+        deleted
+    }
+
+    fn find_first(&mut self) {
+        let first = self.range(StreamId::MIN, StreamId::MAX, Order::Ascending).next();
+        self.first_id = first.map_or(StreamId::MIN, |item| item.id);
+    }
+
+    /// Removes entries from the front; returns how many.
+    pub fn trim(&mut self, trim: Trim) -> u64 {
+        let mut removed = 0;
+        while let Some(at) = self.blocks.front() {
+            let block = self.blocks.at(at);
+            let (live, _) = block.counts();
+            let (done, whole) = match trim.to {
+                TrimTo::Length(len) => (self.len <= len, self.len - live >= len),
+                TrimTo::From(id) => (false, block.last_id() < id),
+            };
+            if done || (trim.limit > 0 && removed + live > trim.limit) {
+                break;
+            }
+            if whole {
+                removed += self.change_block(at, |block| block.delete_while(|_| true));
+                continue;
+            }
+            if !trim.approximate {
+                let surplus = match trim.to {
+                    TrimTo::Length(len) => self.len - len,
+                    TrimTo::From(_) => u64::MAX,
+                };
+                let mut left = surplus;
+                removed += self.change_block(at, |block| {
+                    block.delete_while(|id| {
+                        let goes = match trim.to {
+                            TrimTo::Length(_) => left > 0,
+                            TrimTo::From(first) => id < first,
+                        };
+                        left -= u64::from(goes);
+                        goes
+                    })
+                });
+            }
+            break;
+        }
+        if removed > 0 {
+            self.find_first();
+        }
+        removed
+    }
+
+    fn memory(&self) -> usize {
+        self.blocks.memory() + self.pack_bytes
+    }
+}
+
+/// Whether an entry of `bytes` bytes is to go to this block.
+#[inline]
+fn has_room(block: &Block, bytes: usize, limits: &StreamLimits) -> bool {
+    let most = match limits.block_bytes {
+        0 => BLOCK_BYTES_MAX,
+        most => most.min(BLOCK_BYTES_MAX),
+    };
+    if block.byte_len() + bytes >= most {
+        return false;
+    }
+    let (live, deleted) = block.counts();
+    limits.block_entries == 0 || live + deleted < limits.block_entries
+}
+
+/// Entries of a stream, in order; see [`Log::range`].
+#[derive(Clone)]
+pub struct Range<'a> {
+    log: &'a Log,
+    /// The block that is walked.
+    at: Option<At>,
+    walk: Option<Walk<'a>>,
+    from: StreamId,
+    to: StreamId,
+    order: Order,
+}
+
+impl Range<'_> {
+    /// Begins with the block that is next.
+    fn enter(&mut self) {
+        let log = self.log;
+        self.walk = self.at.map(|at| {
+            let block = log.blocks.at(at);
+            match self.order {
+                Order::Ascending => block.forward(),
+                Order::Descending => block.backward(),
+            }
+        });
+    }
+
+    /// Leaves the block for the next one.
+    fn leave(&mut self) {
+        self.at = self.at.and_then(|at| match self.order {
+            Order::Ascending => self.log.blocks.next(at),
+            Order::Descending => self.log.blocks.prev(at),
+        });
+        self.enter();
+    }
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = Item<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Item<'a>> {
+        loop {
+            let Some(found) = self.walk.as_mut()?.next() else {
+                self.leave();
+                continue;
+            };
+            let id = found.item.id;
+            let (before, behind) = match self.order {
+                Order::Ascending => (id < self.from, id > self.to),
+                Order::Descending => (id > self.to, id < self.from),
+            };
+            if behind {
+                self.walk = None;
+                return None;
+            }
+            if !before && !found.is_deleted() {
+                return Some(found.item);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("len", &self.len)
+            .field("last_id", &self.last_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("log", self.log())
+            .field("groups", &self.0.groups.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
