@@ -307,7 +307,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits() {
                 let reply = publisher.call(&["PUBLISH", "flood", &format!("{number}:{payload}")]);
                 receivers.push(reply.integer().expect("a number of receivers"));
                 // As fast as the quick one reads: only who does not read at all falls behind by megabytes.
-                while !reader.is_finished() && number - heard.load(Ordering::Relaxed) > 16 {
+                while !reader.is_finished() && number.saturating_sub(heard.load(Ordering::Relaxed)) > 16 {
                     thread::sleep(Duration::from_millis(1));
                 }
             }
