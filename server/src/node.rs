@@ -146,8 +146,7 @@ impl Running {
         let _ = state.multiplexing.set(polls[0].backend());
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
-        let ringing = Arc::clone(&mesh);
-        state.connect_bells(move |shard| ringing.ring(shard));
+        state.connect_bells(ringer(&mesh));
         let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
 
         let mut acceptor = Some(acceptor);
@@ -231,6 +230,16 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Wakes loops for as long as there are any. Partitions lead to what rings, so that must not keep them alive.
+fn ringer(mesh: &Arc<Mesh>) -> impl Fn(usize) + Send + Sync + 'static {
+    let mesh = Arc::downgrade(mesh);
+    move |shard| {
+        if let Some(mesh) = mesh.upgrade() {
+            mesh.ring(shard);
+        }
     }
 }
 
