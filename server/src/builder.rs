@@ -98,7 +98,8 @@ impl Builder {
     }
 
     /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat them.
-    /// With several shards, the effects of one key are in order.
+    /// With several shards, the effects of one key are in order. PUBLISH and SPUBLISH are among them: replicas repeat those,
+    /// the append-only file does not.
     #[must_use]
     pub fn effects(mut self, sender: Sender<Effect>) -> Self {
         self.effects = Some(sender);

@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) is_queued: bool,
     /// It is in the loop's list of connections to write to.
     pub(crate) is_dirty: bool,
+    /// It is in the loop's list of connections that have got messages, and are written soon.
+    pub(crate) is_pushed_to: bool,
     /// Since when its output has been over the soft limit, Unix milliseconds.
     pub(crate) over_soft_limit_since_ms: Option<i64>,
 }
@@ -70,6 +72,7 @@ impl Connection {
             ends: false,
             is_queued: false,
             is_dirty: false,
+            is_pushed_to: false,
             over_soft_limit_since_ms: None,
         }
     }

@@ -6,8 +6,8 @@
 //! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
 //! 4. write every connection that has output; cron within its time (`cron`).
 //!
-//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what becomes known
-//! of commands that have run is in `observe`.
+//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what is published
+//! reaches connections in `publish`; what becomes known of commands that have run is in `observe`.
 
 /// What the commands of a turn share. Borrows only the parts of the loop that it is made of, so that the others can change
 /// meanwhile.
@@ -34,6 +34,7 @@ mod evict;
 mod gather;
 mod lend;
 mod observe;
+mod publish;
 mod turn;
 
 use std::cell::RefCell;
@@ -49,9 +50,11 @@ use slab::Slab;
 use crate::config::Settings;
 use crate::connection::Connection;
 use crate::dispatch::run::Environment;
+use crate::exec::partition::Journal;
 use crate::exec::waiter::{Outbox, Ticket};
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
+use crate::pubsub::Publication;
 use crate::shard::Mesh;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
@@ -72,6 +75,8 @@ pub(crate) struct EventLoop {
     poll: Poll,
     /// Listeners, on the first loop.
     acceptor: Option<Acceptor>,
+    /// Where the effects of commands go that work on no partition; none when nobody listens.
+    journal: Option<Journal>,
     connections: Slab<Connection>,
     /// Connections to serve in this turn, or in the next one.
     queue: Vec<usize>,
@@ -102,6 +107,12 @@ pub(crate) struct EventLoop {
     monitors: Vec<usize>,
     /// Lines of this turn's commands, for all monitors of the node.
     lines: Vec<u8>,
+    /// What was published to connections of this loop, and taken from its mailbox.
+    published: VecDeque<Publication>,
+    /// Connections with messages in their output, which may wait a little for more of them.
+    pushed_to: Vec<usize>,
+    /// For how many turns some of them have waited.
+    pushed_turns: u32,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
@@ -146,6 +157,7 @@ impl EventLoop {
         inbox: Receiver<Message>,
         poll: Poll,
         acceptor: Option<Acceptor>,
+        journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
         let settings = node.settings.load_full();
@@ -157,6 +169,7 @@ impl EventLoop {
             inbox,
             poll,
             acceptor,
+            journal,
             connections: Slab::new(),
             queue: Vec::new(),
             dirty: Vec::new(),
@@ -182,6 +195,9 @@ impl EventLoop {
             },
             monitors: Vec::new(),
             lines: Vec::new(),
+            published: VecDeque::new(),
+            pushed_to: Vec::new(),
+            pushed_turns: 0,
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -210,10 +226,13 @@ impl EventLoop {
             self.make_room();
             self.retry_busy();
             self.resume_paused();
+            let has_work = !self.queue.is_empty();
             self.serve_and_execute();
             self.end_waits_in_time();
             self.empty_outbox();
             self.hand_on_lines();
+            self.deliver_published();
+            self.release_pushed(has_work);
             self.write();
             self.run_cron();
             self.close_connections();
@@ -228,12 +247,9 @@ impl EventLoop {
         let busy = !self.queue.is_empty()
             || !self.busy.is_empty()
             || !self.outbox.borrow().is_empty()
+            || self.has_published()
             || self.has_garbage();
-        let timeout = if busy {
-            Duration::ZERO
-        } else {
-            self.time_to_sleep()
-        };
+        let timeout = self.time_to_sleep(busy);
         let Self {
             poll,
             connections,
@@ -247,8 +263,9 @@ impl EventLoop {
             ..
         } = self;
         let bell = mesh.bell(*index);
-        let may_sleep =
-            timeout.is_zero() || bell.may_sleep(|| inbox.is_empty() && !node.shutdown.is_requested());
+        let mailbox = node.pubsub.mailbox(*index);
+        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !node.shutdown.is_requested();
+        let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
@@ -414,7 +431,9 @@ impl EventLoop {
 
     fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.closing) {
-            if let Some(connection) = self.connections.try_remove(number) {
+            if let Some(mut connection) = self.connections.try_remove(number) {
+                // Before the client can see that the connection is closed.
+                connection.client.leave_all(&self.node.pubsub);
                 self.poll.remove(&connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);

@@ -25,6 +25,7 @@ mod exec;
 mod limits;
 mod log;
 mod observe;
+mod pubsub;
 mod shard;
 mod spec;
 mod state;

@@ -60,6 +60,16 @@ pub(crate) const MONITOR_UNDER_WAY_BYTES: usize = 64 << 20;
 /// Unsent bytes at which a monitor is closed where `client-output-buffer-limit` sets no limit for it.
 pub(crate) const MONITOR_OUTPUT_BYTES: u64 = 256 << 20;
 
+/// Bytes of published messages that may be under way to one loop. Beyond it messages are dropped, and who they were for is
+/// closed: a connection that misses a message must not go on as if it had not.
+pub(crate) const PUBLISHED_UNDER_WAY_BYTES: usize = 256 << 20;
+
+/// Bytes that a loop appends to its connections' outputs for what was published, before it writes them.
+pub(crate) const PUBLISHED_TURN_BYTES: usize = 8 << 20;
+
+/// Turns for which messages may wait in outputs to be written together with others, while there is other work.
+pub(crate) const PUSHED_TURNS_MAX: u32 = 1;
+
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use crossbeam_channel::Sender;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::commands::registry;
 use crate::config::{Config, ConfigError, Settings};
 use crate::connection::listener::{bind_tcp, bind_unix};
 use crate::event_loop::{Acceptor, EventLoop};
+use crate::exec::KeyspaceEvent;
 use crate::exec::Partition;
 use crate::exec::event::EventSink;
 use crate::exec::partition::Journal;
@@ -96,7 +98,7 @@ pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) seed: u64,
     pub(crate) journal: Option<Journal>,
-    pub(crate) events: Option<EventSink>,
+    pub(crate) events: Option<Sender<KeyspaceEvent>>,
     /// Port 0 means any free port rather than none.
     pub(crate) any_port: bool,
 }
@@ -137,7 +139,7 @@ impl Running {
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition = Partition::new(shard, keyspace(&settings, &state), seed, journal.clone());
-            partition.events.clone_from(&events);
+            partition.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
         }
@@ -145,7 +147,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         let ringing = Arc::clone(&mesh);
-        state.connect_bells(move || ringing.ring_all());
+        state.connect_bells(move |shard| ringing.ring(shard));
         let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
 
         let mut acceptor = Some(acceptor);
@@ -163,17 +165,23 @@ impl Running {
                 inbox,
                 poll,
                 acceptor.take(),
+                journal.clone(),
             );
-            // Should a later thread fail to start, dropping what runs stops those before it.
-            let thread = std::thread::Builder::new()
-                .name(format!("shard-{shard}"))
-                .spawn(move || run_guarded(event_loop))?;
-            running.threads.push(thread);
+            running.spawn(shard, event_loop)?;
         }
         let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
         running.state.started_bytes.store(bytes, Ordering::Relaxed);
         running.announce();
         Ok(running)
+    }
+
+    /// Gives a loop its thread. Should a later one fail to start, dropping what runs stops those before it.
+    fn spawn(&mut self, shard: usize, event_loop: EventLoop) -> io::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || run_guarded(event_loop))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Says in the log where the node can be reached.

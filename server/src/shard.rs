@@ -80,10 +80,8 @@ impl Mesh {
         }
     }
 
-    /// Wakes all loops.
-    pub(crate) fn ring_all(&self) {
-        for reach in &self.shards {
-            reach.bell.ring();
-        }
+    /// Wakes a loop if it sleeps.
+    pub(crate) fn ring(&self, shard: usize) {
+        self.shards[shard].bell.ring();
     }
 }

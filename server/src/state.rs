@@ -17,6 +17,7 @@ use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::pubsub::Hub;
 
 /// The Redis version whose behaviour and replies this node has.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";
@@ -73,10 +74,12 @@ pub(crate) struct Node {
     pub(crate) latency: Mutex<LatencyMonitor>,
     /// Where there are connections that watch all commands.
     pub(crate) monitors: Monitors,
+    /// Who listens to what is published.
+    pub(crate) pubsub: Arc<Hub>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
     next_client_id: AtomicU64,
-    bells: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
 /// Names that `rename-command` gave and took away.
@@ -102,6 +105,8 @@ impl Node {
         seed: u64,
     ) -> Self {
         let settings = ArcSwap::new(config.settings());
+        let pubsub = Arc::new(Hub::new(shards, seed));
+        pubsub.choose_events(settings.load().notify_keyspace_events);
         let started_us = clock.now_us();
         let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
         let run_id = words
@@ -131,6 +136,7 @@ impl Node {
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
+            pubsub,
             debug: Debugging::default(),
             next_client_id: AtomicU64::new(1),
             bells: OnceLock::new(),
@@ -155,6 +161,7 @@ impl Node {
                 self.log.warning(format_args!("{notice}"));
             }
         }
+        self.pubsub.choose_events(settings.notify_keyspace_events);
         self.settings.store(settings);
         drop(config);
         self.ring_all();
@@ -200,15 +207,17 @@ impl Node {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Says how to wake all loops; once, at start.
-    pub(crate) fn connect_bells(&self, ring: impl Fn() + Send + Sync + 'static) {
-        let _ = self.bells.set(Box::new(ring));
+    /// Says how to wake a loop; once, at start.
+    pub(crate) fn connect_bells(&self, ring: impl Fn(usize) + Send + Sync + 'static) {
+        let ring: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ring);
+        self.pubsub.connect_bells(Arc::clone(&ring));
+        let _ = self.bells.set(ring);
     }
 
     /// Wakes all loops, so that they see what changed in the node's state.
     pub(crate) fn ring_all(&self) {
         if let Some(ring) = self.bells.get() {
-            ring();
+            (0..self.shards).for_each(|of_loop| ring(of_loop));
         }
     }
 

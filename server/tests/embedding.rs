@@ -177,9 +177,12 @@ fn effects_are_those_that_replicas_repeat() {
         .atomic()
         .incr("a", 1)
         .get("b")
+        .publish("news", "within")
         .rename("b", "d")
         .query(&mut client)
         .unwrap();
+    // Whether or not anybody listens here: replicas have listeners of their own.
+    assert_eq!(client.publish::<_, _, i64>("news", "alone").unwrap(), 0);
     let _: Option<String> = client.get("k").unwrap();
     server.advance(Duration::from_secs(11));
     let _: Option<String> = client.get("k").unwrap();
@@ -203,11 +206,40 @@ fn effects_are_those_that_replicas_repeat() {
             "MSET a 1 b 2 c 3",
             "MULTI",
             "INCRBY a 1",
+            "PUBLISH news within",
             "RENAME b d",
             "EXEC",
+            "PUBLISH news alone",
             "DEL k"
         ]
     );
+}
+
+#[test]
+fn keyspace_events_reach_subscribers_and_whoever_embeds() {
+    for shards in [1, 3] {
+        let (sender, events) = crossbeam_channel::unbounded();
+        let server = Server::builder()
+            .shards(shards)
+            .manual_clock(Duration::from_secs(1_000))
+            .directive("notify-keyspace-events", "EA")
+            .keyspace_events(sender)
+            .start()
+            .unwrap();
+        let mut listener = connect(&server);
+        let mut heard = listener.as_pubsub();
+        heard.psubscribe("__keyevent@0__:*").unwrap();
+        let mut client = connect(&server);
+        let () = client.set_ex("k", "v", 10).unwrap();
+        let () = client.del("k").unwrap();
+        for (event, key) in [("set", "k"), ("expire", "k"), ("del", "k")] {
+            let message = heard.get_message().unwrap();
+            assert_eq!(message.get_channel_name(), format!("__keyevent@0__:{event}"));
+            assert_eq!(message.get_payload::<String>().unwrap(), key);
+            let told = events.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!((told.name, &told.key[..]), (event, key.as_bytes()));
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ const EMPTY_EVERY: usize = 2000;
 /// The client that compares the keyspaces, after those that play.
 const INSPECTOR: usize = CLIENTS;
 
+/// The client that has changed to RESP3; the others speak RESP2.
+const SPEAKS_RESP3: usize = 1;
+
 /// Databases a run uses.
 const DATABASES: usize = 3;
 
@@ -116,6 +119,7 @@ impl Duel {
         let clients = |server: &Process| {
             let mut clients: Vec<Client> = (0..=INSPECTOR).map(|_| server.connect()).collect();
             clients[0].line("FLUSHALL");
+            clients[SPEAKS_RESP3].line("HELLO 3");
             for (name, value) in BOUNDS {
                 clients[0].call(&["CONFIG", "SET", name, value]);
             }
@@ -198,9 +202,8 @@ impl Duel {
         {
             return fails("not drawn from what is there");
         }
-        let has_popped =
-            command.words[0].eq_ignore_ascii_case(b"spop") && oracle != &Reply::Array(Vec::new());
-        if has_popped && !oracle.is_null() && oracle.bytes() != b"QUEUED" {
+        let has_popped = !oracle.items().is_empty() || matches!(oracle, Reply::Bulk(_));
+        if command.words[0].eq_ignore_ascii_case(b"spop") && has_popped {
             self.level(command.client, &command.words[1]);
         }
         Ok(())
@@ -276,18 +279,36 @@ fn held(client: &mut Client, words: &[Vec<u8>]) -> Option<Vec<Vec<Reply>>> {
     } else {
         (client.call(&[b"SMEMBERS", key]), 1)
     };
-    match &all {
-        Reply::Array(items) => Some(items.chunks(width).map(<[Reply]>::to_vec).collect()),
-        _ => None,
-    }
+    Some(flat(&all)?.chunks(width).map(<[Reply]>::to_vec).collect())
+}
+
+/// The texts of a collection one after the other, whichever protocol they came by; `None` for what is no collection.
+fn flat(reply: &Reply) -> Option<Vec<Reply>> {
+    let texts = |item: &Reply| match item {
+        Reply::Array(pair) => pair.clone(),
+        one => vec![one.clone()],
+    };
+    let items: Vec<Reply> = match reply {
+        Reply::Array(items) | Reply::Set(items) => items.iter().flat_map(texts).collect(),
+        Reply::Map(pairs) => pairs
+            .iter()
+            .flat_map(|(name, value)| [name.clone(), value.clone()])
+            .collect(),
+        _ => return None,
+    };
+    let as_text = |item| match item {
+        Reply::Double(text) => Reply::Bulk(text),
+        other => other,
+    };
+    Some(items.into_iter().map(as_text).collect())
 }
 
 /// True when every element of `drawn` was there, and none comes twice unless a negative count allows it.
 fn is_drawn_from(held: &[Vec<Reply>], words: &[Vec<u8>], drawn: &Reply) -> bool {
     let has_partners = words.len() > 3;
     let matches = |element: &[Reply]| held.iter().any(|there| there.starts_with(element));
-    match drawn {
-        Reply::Array(items) => {
+    match (flat(drawn), drawn) {
+        (Some(items), _) => {
             let mut elements: Vec<&[Reply]> = items.chunks(if has_partners { 2 } else { 1 }).collect();
             let all_there = elements.iter().all(|element| matches(element));
             let count = elements.len();
@@ -296,8 +317,8 @@ fn is_drawn_from(held: &[Vec<Reply>], words: &[Vec<u8>], drawn: &Reply) -> bool 
             let may_repeat = words.get(2).is_some_and(|count| count.starts_with(b"-"));
             all_there && (may_repeat || elements.len() == count)
         }
-        one if one.is_null() => held.is_empty(),
-        one => matches(std::slice::from_ref(one)),
+        (None, one) if one.is_null() => held.is_empty(),
+        (None, one) => matches(std::slice::from_ref(one)),
     }
 }
 

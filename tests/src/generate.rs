@@ -10,7 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::diff::Rule;
 
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod lists;
 mod sets;
@@ -92,6 +94,8 @@ const FAMILIES: &[&[Template]] = &[
     hashes::TEMPLATES,
     sets::TEMPLATES,
     sorted_sets::TEMPLATES,
+    hyperloglog::TEMPLATES,
+    geo::TEMPLATES,
     streams::TEMPLATES,
 ];
 
@@ -116,6 +120,10 @@ const HASHES: &[&str] = &["h1", "h2", "{a}h", "h4"];
 const SETS: &[&str] = &["s1", "s2", "{a}s", "s4"];
 const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4"];
 const STREAMS: &[&str] = &["x1", "x2", "{a}x", "x4"];
+
+/// Those are of no other type: damaged by commands on strings, PFADD would leave them half changed in Redis.
+const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
+const GEOS: &[&str] = &["g1", "g2", "{a}g"];
 
 /// Sorted sets whose members all have the score 0.
 const EQUALS: &[&str] = &["e1", "e2"];
@@ -146,6 +154,100 @@ const MEMBERS: &[&str] = &[
     "9223372036854775807",
     "9223372036854775808",
     "-9223372036854775808",
+];
+
+/// What blanks of a name may be filled with, where that is one of a few words.
+const CHOICES: &[(&str, &[&str])] = &[
+    (
+        "distance",
+        &[
+            "0", "1", "10", "100", "500", "2000", "7000", "30000", "0.5", "-1", "x", "1e10",
+        ],
+    ),
+    ("unit", &["m", "km", "km", "KM", "mi", "ft", "yd"]),
+    (
+        "score",
+        &[
+            "0", "-0", "1", "2", "3", "-1", "1.5", "-2.25", "1e10", "0.1", "0.2", "3.0", "inf", "-inf",
+            "nan", "x", "", "1e17", "-3",
+        ],
+    ),
+    (
+        "bound",
+        &[
+            "-inf", "+inf", "0", "(0", "1", "(1", "2", "(2.5", "-3", "1.5", "(1.5", "1e10", "x", "(", "nan",
+        ],
+    ),
+    (
+        "lex",
+        &[
+            "-", "+", "-", "+", "[a", "(a", "[c", "(d", "[1", "(3", "[", "(", "a", "",
+        ],
+    ),
+    (
+        "count",
+        &["0", "1", "2", "3", "5", "100", "-1", "x", "9223372036854775807"],
+    ),
+    (
+        "draws",
+        &[
+            "0",
+            "1",
+            "2",
+            "5",
+            "100",
+            "-1",
+            "-3",
+            "-20",
+            "x",
+            "9223372036854775807",
+            "-9223372036854775808",
+        ],
+    ),
+    (
+        "index",
+        &[
+            "0", "1", "-1", "2", "-2", "5", "-5", "7", "8", "9", "100", "-100", "x",
+        ],
+    ),
+    (
+        "offset",
+        &["0", "1", "3", "10", "40", "64", "100", "-1", "536870912", "x"],
+    ),
+    (
+        "bit",
+        &[
+            "0",
+            "1",
+            "7",
+            "8",
+            "9",
+            "63",
+            "100",
+            "1000",
+            "-1",
+            "4294967296",
+            "x",
+        ],
+    ),
+    ("database", &["0", "1", "2", "0", "1", "16", "-1", "x"]),
+    (
+        "pattern",
+        &[
+            "*", "a", "?", "[a-c]", "[^a]", "{a}*", "*0*", "l?ng*", "\\a", "[", "[b-", "*a*1", "",
+        ],
+    ),
+    (
+        "encoding",
+        &[
+            "u8", "i8", "u1", "i1", "u63", "i64", "i5", "u13", "u64", "i0", "i65", "x8", "u",
+        ],
+    ),
+    (
+        "place",
+        &["0", "1", "7", "#0", "#1", "#3", "100", "-1", "#-1", "x", "#"],
+    ),
+    ("junk", &["nosuch", "", "get", "set", "x y", "\r\n", "-1"]),
 ];
 
 /// A source of random commands.
@@ -280,12 +382,20 @@ impl Generator {
 
     /// The bytes for one blank.
     fn blank(&mut self, name: &str) -> Vec<u8> {
+        if let Some((_, choices)) = CHOICES.iter().find(|(known, _)| *known == name) {
+            return self.pick(choices).as_bytes().to_vec();
+        }
         let text = match name {
             "key" => self.key(KEYS),
             "list" => self.key(LISTS),
             "hash" => self.key(HASHES),
             "set" => self.key(SETS),
             "zset" => self.key(SORTED_SETS),
+            "hll" => self.key(HYPERLOGLOGS),
+            "seen" => self.rng.random_range(0..5000).to_string(),
+            "geo" => self.key(GEOS),
+            "longitude" => self.degrees(180.0),
+            "latitude" => self.degrees(85.051_128_78),
             "stream" => self.key(STREAMS),
             "next" => self.next_entry(),
             "entry" => self.entry(),
@@ -317,91 +427,16 @@ impl Generator {
                 1 => self.float(),
                 _ => self.pick(MEMBERS).to_owned(),
             },
-            "score" => self
-                .pick(&[
-                    "0", "-0", "1", "2", "3", "-1", "1.5", "-2.25", "1e10", "0.1", "0.2", "3.0", "inf",
-                    "-inf", "nan", "x", "", "1e17", "-3",
-                ])
-                .to_owned(),
-            "bound" => self
-                .pick(&[
-                    "-inf", "+inf", "0", "(0", "1", "(1", "2", "(2.5", "-3", "1.5", "(1.5", "1e10", "x", "(",
-                    "nan",
-                ])
-                .to_owned(),
-            "lex" => self
-                .pick(&[
-                    "-", "+", "-", "+", "[a", "(a", "[c", "(d", "[1", "(3", "[", "(", "a", "",
-                ])
-                .to_owned(),
-            "count" => self
-                .pick(&["0", "1", "2", "3", "5", "100", "-1", "x", "9223372036854775807"])
-                .to_owned(),
-            "draws" => self
-                .pick(&[
-                    "0",
-                    "1",
-                    "2",
-                    "5",
-                    "100",
-                    "-1",
-                    "-3",
-                    "-20",
-                    "x",
-                    "9223372036854775807",
-                    "-9223372036854775808",
-                ])
-                .to_owned(),
             "present" => self.pick(&KEYS[..4]).to_owned(),
             "value" => return self.value(),
             "integer" => self.integer(),
             "float" => self.float(),
             "small" => self.rng.random_range(-1..20).to_string(),
-            "index" => self
-                .pick(&[
-                    "0", "1", "-1", "2", "-2", "5", "-5", "7", "8", "9", "100", "-100", "x",
-                ])
-                .to_owned(),
-            "offset" => self
-                .pick(&["0", "1", "3", "10", "40", "64", "100", "-1", "536870912", "x"])
-                .to_owned(),
-            "bit" => self
-                .pick(&[
-                    "0",
-                    "1",
-                    "7",
-                    "8",
-                    "9",
-                    "63",
-                    "100",
-                    "1000",
-                    "-1",
-                    "4294967296",
-                    "x",
-                ])
-                .to_owned(),
-            "database" => self.pick(&["0", "1", "2", "0", "1", "16", "-1", "x"]).to_owned(),
             "seconds" => self.span(10_000, 10_000_000, "9223372036854775807"),
             "milliseconds" => self.span(10_000_000, 10_000_000_000, "9223372036854775807"),
             "at" => self.span(4_000_000_000, 5_000_000_000, "9223372036854776"),
             "at_ms" => self.span(4_000_000_000_000, 5_000_000_000_000, "9223372036854775807"),
-            "pattern" => self
-                .pick(&[
-                    "*", "a", "?", "[a-c]", "[^a]", "{a}*", "*0*", "l?ng*", "\\a", "[", "[b-", "*a*1", "",
-                ])
-                .to_owned(),
-            "encoding" => self
-                .pick(&[
-                    "u8", "i8", "u1", "i1", "u63", "i64", "i5", "u13", "u64", "i0", "i65", "x8", "u",
-                ])
-                .to_owned(),
-            "place" => self
-                .pick(&["0", "1", "7", "#0", "#1", "#3", "100", "-1", "#-1", "x", "#"])
-                .to_owned(),
             "word" => return self.word(),
-            "junk" => self
-                .pick(&["nosuch", "", "get", "set", "x y", "\r\n", "-1"])
-                .to_owned(),
             capitals => capitals.to_owned(),
         };
         text.into_bytes()
@@ -418,10 +453,19 @@ impl Generator {
 
     /// A key of any type.
     fn any_key(&mut self) -> String {
-        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, STREAMS]
+        let pool = [KEYS, LISTS, HASHES, SETS, SORTED_SETS, GEOS, STREAMS]
             .choose(&mut self.rng)
             .copied();
         self.pick(pool.unwrap_or(KEYS)).to_owned()
+    }
+
+    /// A coordinate: mostly of a region where members are near each other.
+    fn degrees(&mut self, max: f64) -> String {
+        match self.rng.random_range(0..12) {
+            0 => self.float(),
+            1..=3 => format!("{:.6}", self.rng.random_range(-max..max)),
+            _ => format!("{:.6}", self.rng.random_range(8.0..12.0)),
+        }
     }
 
     /// An id above all others, or its time alone, or its time and a star.

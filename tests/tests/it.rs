@@ -17,6 +17,7 @@ mod it {
     mod instruments;
     mod program;
     mod protocol_abuse;
+    mod pubsub;
     mod redis_client;
     mod server_replies;
     mod stock_tools;

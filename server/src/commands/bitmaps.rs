@@ -125,6 +125,7 @@ pub(crate) static COMMANDS: &[Command] = &[
             group: Group::Bitmap,
             complexity: "O(N) for N bytes in all sources.",
             summary: "Joins strings bit by bit and stores the result.",
+            history: &[("8.2.0", "Operations `DIFF`, `DIFF1`, `ANDOR` and `ONE`.")],
             args: &[
                 Arg::one_of(
                     "operation",
@@ -133,6 +134,10 @@ pub(crate) static COMMANDS: &[Command] = &[
                         Arg::flag("or", "OR"),
                         Arg::flag("xor", "XOR"),
                         Arg::flag("not", "NOT"),
+                        Arg::flag("diff", "DIFF").since("8.2.0"),
+                        Arg::flag("diff1", "DIFF1").since("8.2.0"),
+                        Arg::flag("andor", "ANDOR").since("8.2.0"),
+                        Arg::flag("one", "ONE").since("8.2.0"),
                     ],
                 ),
                 Arg::key("destkey", 0),
@@ -398,9 +403,7 @@ fn find_bit(bytes: &[u8], bit: bool, args: Arguments<'_>) -> Result<Option<u64>,
 
 fn bitop(ctx: &mut Context<'_>) -> CommandResult {
     let operation = operation(ctx.args.at(1))?;
-    if operation == Operation::Not && ctx.args.len() > 4 {
-        return Err(ReplyError::BitopNot);
-    }
+    check_sources(operation, ctx.args.len() - 3)?;
     let mut sources: SmallVec<[Option<Key<'_>>; 8]> = SmallVec::new();
     let mut len = 0;
     for index in 3..ctx.args.len() {
@@ -433,9 +436,28 @@ fn operation(arg: &[u8]) -> Result<Operation, ReplyError> {
         ("OR", Operation::Or),
         ("XOR", Operation::Xor),
         ("NOT", Operation::Not),
+        ("DIFF", Operation::Diff),
+        ("DIFF1", Operation::Diff1),
+        ("ANDOR", Operation::AndOr),
+        ("ONE", Operation::One),
     ];
     let found = known.into_iter().find(|(name, _)| is(arg, name));
     found.map(|(_, operation)| operation).ok_or(ReplyError::Syntax)
+}
+
+/// Refuses an operation on too many strings, or too few.
+fn check_sources(operation: Operation, count: usize) -> CommandResult {
+    let too_few = match operation {
+        Operation::Not if count > 1 => return Err(ReplyError::BitopNot),
+        Operation::Diff => "ERR BITOP DIFF must be called with at least two source keys.",
+        Operation::Diff1 => "ERR BITOP DIFF1 must be called with at least two source keys.",
+        Operation::AndOr => "ERR BITOP ANDOR must be called with at least two source keys.",
+        _ => return Ok(()),
+    };
+    if count < 2 {
+        return Err(ReplyError::Fixed(too_few));
+    }
+    Ok(())
 }
 
 /// Joins the strings under keys that were found before; a missing one reads as zeros.
@@ -779,7 +801,12 @@ mod tests {
                     "-ERR BITOP NOT must be called with a single source key.",
                     &[],
                 ),
-                ("BITOP DIFF d a", SYNTAX, &[]),
+                (
+                    "BITOP DIFF d a",
+                    "-ERR BITOP DIFF must be called with at least two source keys.",
+                    &[],
+                ),
+                ("BITOP DIFFER d a", SYNTAX, &[]),
                 ("BITOP AND d none empty", ":0", &["BITOP AND d none empty"]),
                 ("GET d", "nil", &[]),
                 ("BITOP AND d none empty", ":0", &[]),

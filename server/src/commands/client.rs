@@ -161,6 +161,18 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             ..ADMIN
         },
         Command {
+            name: "capa",
+            arity: Arity::AtLeast(3),
+            runs: Runs::OnSession(capa),
+            doc: &Doc {
+                since: "8.0.0",
+                summary: "Says what this client is able to do, so that the server may make use of it.",
+                args: &[Arg::string("capability").multiple()],
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
             name: "no-evict",
             arity: Arity::Exactly(3),
             runs: Runs::OnSession(no_evict),
@@ -401,6 +413,13 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
+/// Capabilities are those of Valkey; others may come from younger clients, and mean nothing.
+fn capa(session: &mut Session<'_>) -> CommandResult {
+    session.client.can_redirect |= session.args.iter().skip(2).any(|word| is(word, "REDIRECT"));
+    session.reply.ok();
+    Ok(())
+}
+
 /// ON or OFF.
 fn switch(word: &[u8]) -> Result<bool, ReplyError> {
     match word {
@@ -470,17 +489,31 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Refuses a type of connection that does not exist, and tells whether it is that of every connection there is: replicas,
-/// primaries and subscribers have none of their own yet.
-fn is_normal(word: &[u8]) -> Result<bool, ReplyError> {
-    match word {
-        word if is(word, "NORMAL") => Ok(true),
-        word if ["MASTER", "REPLICA", "SLAVE", "PUBSUB"]
-            .iter()
-            .any(|known| is(word, known)) =>
-        {
-            Ok(false)
+/// Types of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Subscriber,
+    /// Replicas and primaries, of which there are none yet.
+    Node,
+}
+
+impl Kind {
+    fn of(client: &Client) -> Self {
+        if client.is_subscriber() {
+            Self::Subscriber
+        } else {
+            Self::Normal
         }
+    }
+}
+
+/// The type of connection that a word names.
+fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
+    match word {
+        word if is(word, "NORMAL") => Ok(Kind::Normal),
+        word if is(word, "PUBSUB") => Ok(Kind::Subscriber),
+        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(Kind::Node),
         _ => Err(ReplyError::Text(format!(
             "ERR Unknown client type '{}'",
             String::from_utf8_lossy(word)
@@ -491,7 +524,8 @@ fn is_normal(word: &[u8]) -> Result<bool, ReplyError> {
 /// Which connections CLIENT LIST describes.
 enum Listed {
     All,
-    None,
+    /// Those of this type.
+    Only(Kind),
     /// Those of these ids, in this order.
     Ids(Vec<i64>),
 }
@@ -500,11 +534,7 @@ impl Listed {
     fn parse(args: Arguments<'_>) -> Result<Self, ReplyError> {
         match (args.len(), args.get(2)) {
             (2, _) => Ok(Self::All),
-            (4, Some(word)) if is(word, "TYPE") => Ok(if is_normal(args.at(3))? {
-                Self::All
-            } else {
-                Self::None
-            }),
+            (4, Some(word)) if is(word, "TYPE") => Ok(Self::Only(kind(args.at(3))?)),
             (4.., Some(word)) if is(word, "ID") => {
                 let id = |arg| parse_i64(arg).ok_or(ReplyError::Fixed("ERR Invalid client ID"));
                 Ok(Self::Ids(args.tail(3).iter().map(id).collect::<Result<_, _>>()?))
@@ -516,7 +546,7 @@ impl Listed {
     fn includes(&self, client: &Client) -> bool {
         match self {
             Self::All => true,
-            Self::None => false,
+            Self::Only(kind) => Kind::of(client) == *kind,
             Self::Ids(ids) => ids.contains(&(client.id as i64)),
         }
     }
@@ -555,7 +585,7 @@ fn merge_list(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
             };
             ids.iter().filter_map(line).collect::<Vec<_>>().concat()
         }
-        Listed::All | Listed::None => lines.iter().map(|&(_, line)| line).collect::<Vec<_>>().concat(),
+        Listed::All | Listed::Only(_) => lines.iter().map(|&(_, line)| line).collect::<Vec<_>>().concat(),
     };
     session.reply.verbatim(*b"txt", &text);
     Ok(())
@@ -576,7 +606,7 @@ struct Killed<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
-    normal: bool,
+    kind: Option<Kind>,
     skip_me: bool,
 }
 
@@ -587,7 +617,7 @@ impl<'a> Killed<'a> {
             address: None,
             local_address: None,
             id: None,
-            normal: true,
+            kind: None,
             skip_me: true,
         };
         if args.len() == 3 {
@@ -610,7 +640,7 @@ impl<'a> Killed<'a> {
                 let id = parse_i64(value).filter(|&id| id > 0);
                 self.id = Some(id.ok_or(ReplyError::Fixed("ERR client-id should be greater than 0"))?);
             }
-            word if is(word, "TYPE") => self.normal = is_normal(value)?,
+            word if is(word, "TYPE") => self.kind = Some(kind(value)?),
             word if is(word, "ADDR") => self.address = Some(value),
             word if is(word, "LADDR") => self.local_address = Some(value),
             word if is(word, "USER") => {
@@ -629,7 +659,7 @@ impl<'a> Killed<'a> {
     }
 
     fn includes(&self, client: &Client, asker: u64) -> bool {
-        self.normal
+        self.kind.is_none_or(|kind| Kind::of(client) == kind)
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)
@@ -703,6 +733,8 @@ fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 
 fn help(session: &mut Session<'_>) -> CommandResult {
     session.help(&[
+        "CAPA <capability> [<capability> ...]",
+        "    Say what this client is able to do: REDIRECT, go to another server when told so.",
         "GETNAME",
         "    The name of this connection.",
         "ID",
@@ -776,6 +808,26 @@ mod tests {
             .skip(1)
             .map(|line| line.split(' ').next().unwrap())
             .collect()
+    }
+
+    #[test]
+    fn capabilities_are_kept_until_reset() {
+        let mut shell = Shell::new();
+        shell.check(&[
+            (
+                "CLIENT CAPA",
+                "-ERR wrong number of arguments for 'client|capa' command",
+            ),
+            ("CLIENT CAPA unheard-of", "+OK"),
+        ]);
+        assert!(!shell.run("CLIENT INFO").reply.contains(" capa="));
+        shell.check(&[
+            ("CLIENT CAPA other redirect", "+OK"),
+            ("CLIENT CAPA other", "+OK"),
+        ]);
+        assert!(shell.run("CLIENT INFO").reply.contains(" capa=r"));
+        shell.client.reset(true);
+        assert!(!shell.client.can_redirect);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "ping",
         arity: Arity::AtLeast(1),
-        flags: Flags::FAST,
+        flags: Flags::FAST.union(Flags::WHILE_SUBSCRIBED),
         acl: Category::CONNECTION,
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         runs: Runs::OnSession(ping),
@@ -109,7 +109,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "quit",
         arity: Arity::AtLeast(1),
-        flags: ALWAYS.union(Flags::NOT_QUEUED),
+        flags: ALWAYS.union(Flags::NOT_QUEUED).union(Flags::WHILE_SUBSCRIBED),
         acl: Category::CONNECTION,
         runs: Runs::OnSession(quit),
         doc: &Doc {
@@ -128,7 +128,10 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "reset",
         arity: Arity::Exactly(1),
-        flags: ALWAYS.union(Flags::NOT_QUEUED),
+        flags: ALWAYS
+            .union(Flags::NOT_QUEUED)
+            .union(Flags::WHILE_SUBSCRIBED)
+            .union(Flags::LEAVES),
         acl: Category::CONNECTION,
         runs: Runs::OnSession(reset),
         doc: &Doc {
@@ -159,10 +162,19 @@ pub(crate) static COMMANDS: &[Command] = &[
 ];
 
 fn ping(session: &mut Session<'_>) -> CommandResult {
-    match (session.args.len(), session.args.get(1)) {
-        (1, _) => session.reply.simple("PONG"),
-        (2, Some(message)) => session.reply.bulk(message),
-        _ => return Err(ReplyError::arity("ping")),
+    if session.args.len() > 2 {
+        return Err(ReplyError::arity("ping"));
+    }
+    let message = session.args.get(1);
+    // Among messages, a RESP2 client expects what looks like one.
+    if session.client.is_subscriber() && session.client.resp == Resp::V2 {
+        session.reply.array(2);
+        session.reply.bulk(b"pong");
+        session.reply.bulk(message.unwrap_or_default());
+    } else if let Some(message) = message {
+        session.reply.bulk(message);
+    } else {
+        session.reply.simple("PONG");
     }
     Ok(())
 }
@@ -187,6 +199,7 @@ fn quit(session: &mut Session<'_>) -> CommandResult {
 
 fn reset(session: &mut Session<'_>) -> CommandResult {
     let open = session.node.settings.load().requirepass.get().is_none();
+    session.client.leave_all(&session.node.pubsub);
     session.client.reset(open);
     session.reply.set_resp(session.client.resp);
     session.reply.simple("RESET");

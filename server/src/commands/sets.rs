@@ -256,6 +256,49 @@ pub(crate) static COMMANDS: &[Command] = &[
         ..Command::BLANK
     },
     Command {
+        name: "sunioncard",
+        arity: Arity::AtLeast(3),
+        flags: Flags::READONLY,
+        acl: Category::SET,
+        keys: &[KeySpec::counted(1).read_only().access()],
+        runs: Runs::OnKeysLong(algebra::sunioncard),
+        doc: &Doc {
+            since: "8.10.0",
+            group: Group::Set,
+            complexity: "O(N) for sets of N members in all.",
+            summary: "Counts the members that any of several sets has, up to a limit if one is given.",
+            args: &[
+                Arg::integer("numkeys"),
+                Arg::key("key", 0).multiple(),
+                Arg::flag("approx", "APPROX").optional(),
+                Arg::integer("limit").token("LIMIT").optional(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "sdiffcard",
+        arity: Arity::AtLeast(3),
+        flags: Flags::READONLY,
+        acl: Category::SET,
+        keys: &[KeySpec::counted(1).read_only().access()],
+        runs: Runs::OnKeysLong(algebra::sdiffcard),
+        doc: &Doc {
+            since: "8.10.0",
+            group: Group::Set,
+            complexity: "O(N) for sets of N members in all.",
+            summary: "Counts the members of a set that are in no other, up to a limit if one is given.",
+            args: &[
+                Arg::integer("numkeys"),
+                Arg::key("key", 0).multiple(),
+                Arg::integer("limit").token("LIMIT").optional(),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
         name: "sunion",
         arity: Arity::AtLeast(2),
         flags: Flags::READONLY,

@@ -198,7 +198,7 @@ pub(crate) static COMMANDS: &[Command] = &[
 const PAIRS_AT_ONCE: usize = 8;
 
 /// The thresholds of the encodings, as configured.
-fn limits(ctx: &Context<'_>) -> SortedSetLimits {
+pub(super) fn limits(ctx: &Context<'_>) -> SortedSetLimits {
     SortedSetLimits {
         listpack_entries: ctx.settings.zset_max_listpack_entries as usize,
         listpack_value: ctx.settings.zset_max_listpack_value as usize,
@@ -267,17 +267,17 @@ fn score(text: &[u8]) -> Result<f64, ReplyError> {
 
 /// What ZADD was told about members that exist and those that do not.
 #[derive(Clone, Copy, Debug, Default)]
-struct AddRule {
+pub(super) struct AddRule {
     /// Only members that are new.
-    only_new: bool,
+    pub(super) only_new: bool,
     /// Only members that exist.
-    only_known: bool,
+    pub(super) only_known: bool,
     /// Only to higher scores.
     only_up: bool,
     /// Only to lower scores.
     only_down: bool,
     /// Count changed scores too.
-    count_changed: bool,
+    pub(super) count_changed: bool,
     /// Add to the score, and reply with the sum.
     increment: bool,
 }
@@ -354,29 +354,41 @@ fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
     add(ctx, rule, 2)
 }
 
+/// Scores of members that are about to be added.
+pub(super) type Scores = SmallVec<[f64; PAIRS_AT_ONCE]>;
+
 /// Adds the pairs of score and member from argument `first` on.
 fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
-    let (key, args, limits) = (ctx.key(1), ctx.args, limits(ctx));
+    let args = ctx.args;
     // All scores are looked at before anything changes.
-    let scores: SmallVec<[f64; PAIRS_AT_ONCE]> = (first..args.len())
+    let scores: Scores = (first..args.len())
         .step_by(2)
         .map(|index| score(args.at(index)))
         .collect::<Result<_, _>>()?;
+    add_members(ctx, rule, scores, |n| args.at(first + 2 * n + 1))
+}
+
+/// Gives members these scores, `member` being the one of that number, and replies as ZADD does.
+pub(super) fn add_members<'a>(
+    ctx: &mut Context<'_>,
+    rule: AddRule,
+    scores: Scores,
+    member: impl Fn(usize) -> &'a [u8],
+) -> CommandResult {
+    let (key, limits) = (ctx.key(1), limits(ctx));
     if rule.only_known && ctx.keyspace.write_as::<SortedSet>(&key)?.is_none() {
         reply_added(&mut ctx.reply, rule, Added::default());
         return Ok(());
     }
     let (set, made) = ctx.keyspace.make::<SortedSet>(&key)?;
     if made {
-        *set = SortedSet::for_members(args.at(first + 1).len(), scores.len(), &limits);
+        *set = SortedSet::for_members(member(0).len(), scores.len(), &limits);
     } else {
         set.expect_members(scores.len(), &limits);
     }
     let mut added = Added::default();
     for (n, given) in scores.into_iter().enumerate() {
-        added.count(set, args.at(first + 2 * n + 1), &limits, |old| {
-            rule.decide(old, given)
-        })?;
+        added.count(set, member(n), &limits, |old| rule.decide(old, given))?;
     }
     let changes = added.new + added.changed;
     if changes > 0 {

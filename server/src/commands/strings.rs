@@ -1,7 +1,9 @@
 //! Strings: SET and its relatives, reading and changing parts, counters, and the longest common subsequence.
 //!
 //! Commands that store a value with a lifetime are repeated with the point in time at which it ends, so that whoever
-//! repeats them later agrees. Rows first, then handlers in the order of the rows.
+//! repeats them later agrees. Conditions on the value before are in [`compare`]. Rows first, then handlers in the order of the rows.
+
+pub(crate) mod compare;
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::algorithm::lcs;
@@ -11,6 +13,7 @@ use shardis_storage::number::LongDouble;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 use smallvec::SmallVec;
 
+use self::compare::{Comparison, IFDEQ, IFDNE, IFEQ, IFNE};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -43,13 +46,24 @@ pub(crate) static COMMANDS: &[Command] = &[
                 ("6.0.0", "Option `KEEPTTL`."),
                 ("6.2.0", "Options `GET`, `EXAT` and `PXAT`."),
                 ("7.0.0", "`NX` and `GET` may be combined."),
+                ("8.4.0", "Options `IFEQ`, `IFNE`, `IFDEQ` and `IFDNE`."),
             ],
             args: &[
                 Arg::key("key", 0),
                 Arg::string("value"),
-                Arg::one_of("condition", &[Arg::flag("nx", "NX"), Arg::flag("xx", "XX")])
-                    .since("2.6.12")
-                    .optional(),
+                Arg::one_of(
+                    "condition",
+                    &[
+                        Arg::flag("nx", "NX"),
+                        Arg::flag("xx", "XX"),
+                        IFEQ.since("8.4.0"),
+                        IFNE.since("8.4.0"),
+                        IFDEQ.since("8.4.0"),
+                        IFDNE.since("8.4.0"),
+                    ],
+                )
+                .since("2.6.12")
+                .optional(),
                 Arg::flag("get", "GET").since("6.2.0").optional(),
                 Arg::one_of(
                     "expiration",
@@ -278,6 +292,38 @@ pub(crate) static COMMANDS: &[Command] = &[
             complexity: "O(N) for N keys.",
             summary: "Stores strings under several keys at once, provided that none of them exists.",
             args: &[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "msetex",
+        arity: Arity::AtLeast(4),
+        flags: Flags::WRITE.union(Flags::DENYOOM),
+        acl: Category::STRING,
+        keys: &[KeySpec::counted(1).every(2).overwrite().update()],
+        runs: Runs::OnKeys(msetex),
+        doc: &Doc {
+            since: "8.4.0",
+            group: Group::String,
+            complexity: "O(N) for N keys.",
+            summary: "Stores strings under several keys at once, on one condition and with one expiry if wanted.",
+            args: &[
+                Arg::integer("numkeys"),
+                Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple(),
+                Arg::one_of("condition", &[Arg::flag("nx", "NX"), Arg::flag("xx", "XX")]).optional(),
+                Arg::one_of(
+                    "expiration",
+                    &[
+                        Arg::integer("seconds").token("EX"),
+                        Arg::integer("milliseconds").token("PX"),
+                        Arg::unix_time("unix-time-seconds").token("EXAT"),
+                        Arg::unix_time("unix-time-milliseconds").token("PXAT"),
+                        Arg::flag("keepttl", "KEEPTTL"),
+                    ],
+                )
+                .optional(),
+            ],
             ..Doc::BLANK
         },
         ..Command::BLANK
@@ -519,19 +565,35 @@ impl<'a> Lifetime<'a> {
 
 /// When SET goes ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     #[default]
     Always,
     /// NX
     IfMissing,
     /// XX
     IfPresent,
+    /// IFEQ and its kin
+    If(Comparison<'a>),
+}
+
+impl<'a> Condition<'a> {
+    /// Takes another word into account; `None` when it is about something else, or contradicts what was said before.
+    fn and(self, word: &[u8], options: &mut Options<'a>) -> Result<Option<Self>, ReplyError> {
+        Ok(match self {
+            Self::Always | Self::IfMissing if is(word, "NX") => Some(Self::IfMissing),
+            Self::Always | Self::IfPresent if is(word, "XX") => Some(Self::IfPresent),
+            Self::Always if Comparison::is_named(word) => {
+                Comparison::parse(word, options.value()?)?.map(Self::If)
+            }
+            _ => None,
+        })
+    }
 }
 
 /// The options of SET.
 #[derive(Clone, Copy, Debug, Default)]
 struct SetOptions<'a> {
-    condition: Condition,
+    condition: Condition<'a>,
     get: bool,
     lifetime: Lifetime<'a>,
 }
@@ -543,10 +605,8 @@ impl<'a> SetOptions<'a> {
         while let Some(word) = options.word() {
             if is(word, "GET") {
                 parsed.get = true;
-            } else if is(word, "NX") && parsed.condition != Condition::IfPresent {
-                parsed.condition = Condition::IfMissing;
-            } else if is(word, "XX") && parsed.condition != Condition::IfMissing {
-                parsed.condition = Condition::IfPresent;
+            } else if let Some(condition) = parsed.condition.and(word, &mut options)? {
+                parsed.condition = condition;
             } else {
                 match Lifetime::read(word, &mut options)? {
                     None | Some(Lifetime::Persist) => return Err(ReplyError::Syntax),
@@ -557,19 +617,24 @@ impl<'a> SetOptions<'a> {
         Ok(parsed)
     }
 
-    /// What is repeated: the point in time makes every other option superfluous, GET is of no use to who repeats it.
+    /// What is repeated: the point in time makes every other option superfluous, and who repeats it has no use for GET and
+    /// need not compare again.
     fn report(&self, effects: &mut Effects, args: Arguments<'_>, value: &NewString<'_>, expiry: Expiry) {
         if !effects.is_recording() {
             return;
         }
         match expiry {
             Expiry::At(at_ms) => report_set_until(effects, args.at(1), value, at_ms),
-            _ if self.get => {
-                let kept = args.iter().skip(3).filter(|word| !is(word, "GET"));
-                let words: Vec<&[u8]> = [args.at(0), args.at(1), value.as_bytes()]
-                    .into_iter()
-                    .chain(kept)
-                    .collect();
+            _ if self.get || matches!(self.condition, Condition::If(_)) => {
+                let mut words = vec![args.at(0), args.at(1), value.as_bytes()];
+                let mut options = Options::new(args, 3);
+                while let Some(word) = options.word() {
+                    if Comparison::is_named(word) {
+                        options.word();
+                    } else if !is(word, "GET") {
+                        words.push(word);
+                    }
+                }
                 effects.replace(&words);
             }
             _ => report_verbatim(effects, args, 2, value),
@@ -577,9 +642,13 @@ impl<'a> SetOptions<'a> {
     }
 }
 
-/// What SET does with its key: with GET it returns what was there.
+/// What SET does with its key: with GET it returns what was there, and a condition on it tells something of it.
 fn key_use_of_set(args: Arguments<'_>) -> KeyFlags {
-    if args.iter().skip(3).any(|word| is(word, "GET")) {
+    if args
+        .iter()
+        .skip(3)
+        .any(|word| is(word, "GET") || Comparison::is_named(word))
+    {
         KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE
     } else {
         KeyFlags::OW | KeyFlags::UPDATE
@@ -667,6 +736,7 @@ fn set_with_options(ctx: &mut Context<'_>) -> CommandResult {
         Condition::Always => true,
         Condition::IfMissing => ctx.keyspace.write(&key).is_none(),
         Condition::IfPresent => ctx.keyspace.write(&key).is_some(),
+        Condition::If(comparison) => comparison.holds(ctx.keyspace.write_string(&key)?),
     };
     if may_go_ahead {
         let value = ctx.value(2);
@@ -872,7 +942,7 @@ fn pairs(
 
 fn mset(ctx: &mut Context<'_>) -> CommandResult {
     let pairs = pairs(ctx.args, "mset")?;
-    set_pairs(ctx, pairs);
+    set_pairs(ctx, pairs, Expiry::Clear);
     ctx.reply.ok();
     Ok(())
 }
@@ -886,18 +956,88 @@ fn msetnx(ctx: &mut Context<'_>) -> CommandResult {
             return Ok(());
         }
     }
-    set_pairs(ctx, pairs);
+    set_pairs(ctx, pairs, Expiry::Clear);
     ctx.reply.integer(1);
     Ok(())
 }
 
-fn set_pairs(ctx: &mut Context<'_>, positions: impl Iterator<Item = usize>) {
+fn set_pairs(ctx: &mut Context<'_>, positions: impl Iterator<Item = usize>, expiry: Expiry) {
     for_each_key(ctx, positions, |ctx, position, key| {
         let value = NewString::Bytes(ctx.args.at(position + 1));
-        ctx.keyspace.set_string(key, value, Expiry::Clear);
+        ctx.keyspace.set_string(key, value, expiry);
         ctx.modified(key);
         ctx.notify(KeyspaceEvents::STRING, "set", key);
+        if matches!(expiry, Expiry::At(_)) {
+            ctx.notify(KeyspaceEvents::GENERIC, "expire", key);
+        }
     });
+}
+
+fn msetex(ctx: &mut Context<'_>) -> CommandResult {
+    let args = ctx.args;
+    let count = int(args.at(1))
+        .ok()
+        .and_then(|count| i32::try_from(count).ok())
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|&count| count > 0)
+        .ok_or(ReplyError::Fixed("ERR invalid numkeys value"))?;
+    let pairs = (2..2 + 2 * count).step_by(2);
+    if args.len() < 2 + 2 * count {
+        return Err(ReplyError::Fixed("ERR wrong number of key-value pairs"));
+    }
+    let (condition, lifetime) = options_of_msetex(args, 2 + 2 * count)?;
+    let expiry = match lifetime {
+        Lifetime::Until(way, arg) => Expiry::At(way.at(arg, ctx.now_ms(), "msetex")?),
+        Lifetime::Keep => Expiry::Keep,
+        Lifetime::Unsaid | Lifetime::Persist => Expiry::Clear,
+    };
+    let mut is_there = |index| {
+        let key = ctx.key(index);
+        ctx.keyspace.write(&key).is_some()
+    };
+    let may_go_ahead = match condition {
+        Condition::IfMissing => !pairs.clone().any(&mut is_there),
+        Condition::IfPresent => pairs.clone().all(&mut is_there),
+        Condition::Always | Condition::If(_) => true,
+    };
+    if may_go_ahead {
+        if let Expiry::At(at_ms) = expiry {
+            report_pairs_until(ctx.effects, args, 2 + 2 * count, at_ms);
+        }
+        set_pairs(ctx, pairs, expiry);
+    }
+    ctx.reply.integer(i64::from(may_go_ahead));
+    Ok(())
+}
+
+/// Reads the options of MSETEX from argument `first` on. Strings are not compared here.
+fn options_of_msetex(args: Arguments<'_>, first: usize) -> Result<(Condition<'_>, Lifetime<'_>), ReplyError> {
+    let (mut condition, mut lifetime) = (Condition::Always, Lifetime::Unsaid);
+    let mut options = Options::new(args, first);
+    while let Some(word) = options.word() {
+        if Comparison::is_named(word) {
+            return Err(ReplyError::Syntax);
+        }
+        if let Some(known) = condition.and(word, &mut options)? {
+            condition = known;
+            continue;
+        }
+        match Lifetime::read(word, &mut options)? {
+            None | Some(Lifetime::Persist) => return Err(ReplyError::Syntax),
+            Some(later) => lifetime = lifetime.and(later)?,
+        }
+    }
+    Ok((condition, lifetime))
+}
+
+/// Reports that the pairs before argument `end` were stored until a point in time.
+fn report_pairs_until(effects: &mut Effects, args: Arguments<'_>, end: usize, at_ms: i64) {
+    if effects.is_recording() {
+        let mut text = itoa::Buffer::new();
+        let mut words: Vec<&[u8]> = args.iter().take(end).collect();
+        words.extend([b"PXAT", text.format(at_ms).as_bytes()]);
+        effects.replace(&words);
+    }
 }
 
 fn append(ctx: &mut Context<'_>) -> CommandResult {

@@ -294,6 +294,7 @@ impl Shell {
                     reply: Encoder::new(out, self.client.resp),
                     client: &mut self.client,
                     node: &self.node,
+                    journal: None,
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -333,6 +334,7 @@ impl Shell {
             reply: Encoder::new(out, self.client.resp),
             client: &mut self.client,
             node: &self.node,
+            journal: None,
             now_ms: self.stamp.now_ms,
         }
     }

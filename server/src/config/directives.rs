@@ -553,7 +553,7 @@ directives! {
     zset_max_listpack_value: u64 = 64,
         Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory();
     /// Most bytes of a sparse HyperLogLog.
-    hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory().accepted(NOT_YET);
+    hll_sparse_max_bytes: u64 = 3_000, Row::new("hll-sparse-max-bytes").range(0, LONG).memory();
     /// Most bytes of a stream's block; 0 for no limit.
     stream_node_max_bytes: u64 = 4_096, Row::new("stream-node-max-bytes").range(0, LONG).memory();
     /// Most entries of a stream's block; 0 for no limit.

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use shardis_protocol::Resp;
+
 use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES};
 use crate::shard::poll::Link;
 
@@ -63,6 +65,13 @@ impl Output {
         }
     }
 
+    /// As [`begin`](Self::begin), and where in that buffer the reply starts.
+    pub(crate) fn begin_at(&mut self, sequence: u32) -> (&mut Vec<u8>, usize) {
+        let out = self.begin(sequence);
+        let start = out.len();
+        (out, start)
+    }
+
     /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave.
     #[inline]
     pub(crate) fn end(&mut self, sequence: u32, start: usize) {
@@ -82,6 +91,17 @@ impl Output {
         let start = place.len();
         place.extend_from_slice(reply);
         self.end(sequence, start);
+    }
+
+    /// Appends a message that no command asked for, encoded for RESP2. It goes out ahead of all replies that have not come
+    /// yet, and never within one: the output ends with a whole reply whenever no command is running for it.
+    #[inline]
+    pub(crate) fn push(&mut self, message: &[u8], resp: Resp) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(message);
+        if let (Resp::V3, Some(kind)) = (resp, self.bytes.get_mut(start)) {
+            *kind = b'>';
+        }
     }
 
     fn park(&mut self, sequence: u32, start: usize) {
@@ -210,6 +230,20 @@ mod tests {
                 (0..waves).flat_map(|wave| (0..40).map(move |index| format!("{wave}-{index};"))).collect();
             prop_assert_eq!(String::from_utf8(output.bytes.clone()).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn messages_do_not_wait_for_replies_and_keep_them_whole() {
+        let mut output = Output::default();
+        let (first, second) = (output.issue(), output.issue());
+        output.deliver(second, b"+two\r\n");
+        output.push(b"*1\r\n$1\r\na\r\n", Resp::V2);
+        output.deliver(first, b"+one\r\n");
+        output.push(b"*1\r\n$1\r\nb\r\n", Resp::V3);
+        assert_eq!(
+            String::from_utf8(output.bytes.clone()).unwrap(),
+            "*1\r\n$1\r\na\r\n+one\r\n+two\r\n>1\r\n$1\r\nb\r\n"
+        );
     }
 
     #[test]

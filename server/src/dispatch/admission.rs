@@ -1,6 +1,6 @@
 //! May it run? The checks on a request, in the order in which a client can observe them.
 
-use shardis_protocol::Arguments;
+use shardis_protocol::{Arguments, Resp};
 
 use crate::commands::registry;
 use crate::config::Permission;
@@ -60,6 +60,9 @@ pub(crate) fn admit(
     if conditions.out_of_memory && refuses_without_memory(client, command) {
         return Err(refusal(command, ReplyError::OutOfMemory));
     }
+    if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
+        return Err(refusal(command, not_while_subscribed(command)));
+    }
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
     {
@@ -78,6 +81,15 @@ fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
         Runs::Exec => ReplyError::ExecRefused(error.line().into_owned()),
         _ => error,
     }
+}
+
+/// In RESP2 a message cannot be told from a reply, so a subscriber may do little but subscribe.
+#[cold]
+fn not_while_subscribed(command: &Registered) -> ReplyError {
+    ReplyError::Text(format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        command.full_name
+    ))
 }
 
 /// The command, or subcommand, that a request names, if its arity fits. `last` is the client's last command: most

@@ -10,6 +10,7 @@ use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
+use crate::exec::partition::Journal;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
@@ -24,6 +25,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) client: &'a mut Client,
     /// Its node.
     pub(crate) node: &'a Node,
+    /// Where effects go; none when nobody listens.
+    pub(crate) journal: Option<&'a Journal>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
     /// Takes the lines of what runs, for monitors; none when there are none.
@@ -57,7 +60,7 @@ pub(crate) fn exec(
     }
     Encoder::new(out, resp).array(transaction.queue.len());
     caller.client.denies_blocking = true;
-    as_one_unit(partitions, caller.client.db, |partitions| {
+    as_one_unit(caller, partitions, |caller, partitions| {
         for queued in &transaction.queue {
             let begin_ns = environment.clock.elapsed_ns();
             run_queued(caller, queued, partitions, out, environment);
@@ -115,19 +118,27 @@ fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &E
 }
 
 /// Has the effects of all commands enter the journal between MULTI and EXEC.
-fn as_one_unit(partitions: Partitions<'_>, db: u16, run: impl FnOnce(&mut [Option<Box<Partition>>])) {
-    let journal = partitions
-        .iter()
-        .flatten()
-        .find_map(|partition| partition.journal.clone());
-    let Some(journal) = journal else {
-        return run(partitions);
+fn as_one_unit(
+    caller: &mut Caller<'_>,
+    partitions: Partitions<'_>,
+    run: impl FnOnce(&mut Caller<'_>, &mut [Option<Box<Partition>>]),
+) {
+    let Some(journal) = caller.journal else {
+        return run(caller, partitions);
     };
+    let db = caller.client.db;
     let (collector, collected) = crossbeam_channel::unbounded();
     for partition in partitions.iter_mut().flatten() {
         partition.journal = Some(collector.clone());
     }
-    run(partitions);
+    let mut collecting = Caller {
+        client: caller.client,
+        node: caller.node,
+        journal: Some(&collector),
+        now_ms: caller.now_ms,
+        lines: caller.lines.as_deref_mut(),
+    };
+    run(&mut collecting, partitions);
     for partition in partitions.iter_mut().flatten() {
         partition.journal = Some(journal.clone());
     }
@@ -216,6 +227,7 @@ impl Caller<'_> {
             reply,
             client: self.client,
             node: self.node,
+            journal: self.journal,
             now_ms: self.now_ms,
         }
     }

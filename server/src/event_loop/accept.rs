@@ -7,6 +7,7 @@ use super::EventLoop;
 use crate::connection::{Connection, listener};
 use crate::exec::{Client, Peer};
 use crate::limits::ACCEPTS_PER_TURN;
+use crate::pubsub::Seat;
 use crate::shard::inbox::Message;
 use crate::shard::poll::{Listener, Poll, Socket};
 
@@ -106,7 +107,7 @@ impl EventLoop {
             self.node.clients.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let client = Client::new(
+        let mut client = Client::new(
             self.node.next_client_id(),
             peer,
             socket.fd(),
@@ -114,6 +115,7 @@ impl EventLoop {
             authenticated,
         );
         let number = entry.key();
+        client.seat = Seat::new(self.index, number, client.id);
         entry.insert(Connection::new(client, socket));
         self.enqueue(number);
     }

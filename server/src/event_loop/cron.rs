@@ -52,7 +52,10 @@ impl Cron {
 
 impl EventLoop {
     /// How long the loop may sleep when nothing happens.
-    pub(super) fn time_to_sleep(&self) -> Duration {
+    pub(super) fn time_to_sleep(&self, busy: bool) -> Duration {
+        if busy {
+            return Duration::ZERO;
+        }
         if !self.node.clock.is_real() {
             // Time stands still: whoever moves it rings.
             return Duration::from_secs(3600);
@@ -180,8 +183,10 @@ impl EventLoop {
                 connection.output.release();
                 self.poll.release(number);
             }
-            let waits = connection.client.waits.is_some();
-            let idle_too_long = timeout_s > 0 && idle_ms > timeout_s * 1000 && !waits;
+            // Subscribers are there to listen, and who waits for a key has said for how long.
+            let may_time_out =
+                timeout_s > 0 && !connection.client.is_subscriber() && connection.client.waits.is_none();
+            let idle_too_long = may_time_out && idle_ms > timeout_s * 1000;
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
@@ -214,11 +219,19 @@ impl EventLoop {
 
     /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
     pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
-        let limit = self.settings.client_output_buffer_limit.normal;
+        let limits = &self.settings.client_output_buffer_limit;
         let now_ms = self.now_ms();
         let Some(connection) = self.connections.get_mut(number) else {
             return false;
         };
+        let limit = if connection.client.is_subscriber() {
+            limits.pubsub
+        } else {
+            limits.normal
+        };
+        if connection.client.closing == Closing::Now {
+            return false;
+        }
         let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
         let hard_bytes = match limit.hard_bytes {
             // Nobody else is sent what it did not ask for, so only a monitor could grow without end.

@@ -37,7 +37,7 @@ impl EventLoop {
         let still_over = self.used_bytes() > limit;
         if still_over && self.mesh.len() > 1 {
             // The others may not have noticed.
-            self.mesh.ring_all();
+            self.node.ring_all();
         }
         self.out_of_memory = still_over && !evicted;
     }

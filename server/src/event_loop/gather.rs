@@ -249,6 +249,7 @@ impl EventLoop {
                 reply: Encoder::new(out, resp),
                 client: &mut connection.client,
                 node: &self.node,
+                journal: self.journal.as_ref(),
                 now_ms: self.now_us / 1000,
             };
             merge(&mut session, &parts)

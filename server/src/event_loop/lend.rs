@@ -215,6 +215,8 @@ impl EventLoop {
     ) {
         let before = shardis_storage::memory::thread_balance();
         let begin_ns = self.node.clock.elapsed_ns();
+        let node = std::sync::Arc::clone(&self.node);
+        let hush = self.leaves_channels(number, command).then(|| self.hush(&node));
         let start = self.connections[number].output.begin(sequence).len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.run_on(number, sequence, command, args, &mut *partitions);
@@ -235,6 +237,7 @@ impl EventLoop {
                 reply.error(ReplyError::Internal.line());
             });
         }
+        drop(hush);
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
         if self.connections[number].client.waits.is_none() {
             self.account_for(number, command, args, nanos);
@@ -259,14 +262,14 @@ impl EventLoop {
         let environment = environment!(self);
         let connection = &mut self.connections[number];
         let (db, modes, resp) = (connection.client.db, connection.modes(), connection.client.resp);
-        let out = connection.output.begin(sequence);
-        let start = out.len();
+        let (out, start) = connection.output.begin_at(sequence);
         let wish = RefCell::new(None);
         let result = match command.row.runs {
             Runs::Exec => {
                 let mut caller = transaction::Caller {
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                     lines: self.node.monitors.are_there().then_some(&mut self.lines),
                 };
@@ -279,6 +282,7 @@ impl EventLoop {
                     reply: Encoder::new(out, resp),
                     client: &mut connection.client,
                     node: &self.node,
+                    journal: self.journal.as_ref(),
                     now_ms: self.now_us / 1000,
                 };
                 handler(&mut session, &mut view)

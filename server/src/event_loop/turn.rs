@@ -208,7 +208,7 @@ impl EventLoop {
         connection.client.last_command = Some(command.tag());
         match place(command, args, self.node.hasher, self.mesh.len()) {
             Ok(plan::Place::Session) => {
-                self.run_session(number, command, args);
+                self.run_session_in_order(number, command, args);
                 false
             }
             Ok(plan::Place::Shard { shard, key }) => {
@@ -286,6 +286,32 @@ impl EventLoop {
         self.mark_dirty(number);
     }
 
+    /// Runs a command on the client's and the node's state, as soon as it may.
+    fn run_session_in_order(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        if !command.row.flags.contains(Flags::PUBSUB) {
+            return self.run_session_quietly(number, command, args);
+        }
+        // Others see what it does: it must not overtake what its client did before.
+        let connection = &mut self.connections[number];
+        if connection.output.in_flight() > 0 {
+            connection.hold = Hold::Drain(OwnedRequest::copy(args));
+            return;
+        }
+        self.run_session_quietly(number, command, args);
+        self.deliver_published();
+    }
+
+    /// Runs such a command while nobody publishes, if its reply must be the last that its client hears of some channel.
+    fn run_session_quietly(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        if self.leaves_channels(number, command) {
+            let node = std::sync::Arc::clone(&self.node);
+            let _hush = self.hush(&node);
+            self.run_session(number, command, args);
+        } else {
+            self.run_session(number, command, args);
+        }
+    }
+
     /// Runs a command on the client's and the node's state.
     fn run_session(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let Runs::OnSession(handler) = command.row.runs else {
@@ -304,6 +330,7 @@ impl EventLoop {
             reply: Encoder::new(out, resp),
             client: &mut connection.client,
             node: &self.node,
+            journal: self.journal.as_ref(),
             now_ms,
         };
         let begin_ns = self.node.clock.elapsed_ns();
@@ -318,7 +345,11 @@ impl EventLoop {
         }
         let out = connection.output.begin(sequence);
         finish(result, start, out, resp);
-        connection.mute(sequence, start);
+        if command.row.flags.contains(Flags::PUSHES) {
+            connection.count_reply_mode();
+        } else {
+            connection.mute(sequence, start);
+        }
         connection.output.end(sequence, start);
         let monitor_changed = connection.client.monitor != was_monitor;
         self.mark_dirty(number);

@@ -1,5 +1,6 @@
 //! A client as commands see it: who it is, what it selected, its transaction. Sockets and buffers are elsewhere.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::request::OwnedRequest;
 use super::waiter::Ticket;
 use super::watch::WatchList;
 use crate::error::ReplyError;
+use crate::pubsub::{Hub, Name, Seat, Topic};
 
 /// The state of one client.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) no_evict: bool,
     /// CLIENT NO-TOUCH
     pub(crate) no_touch: bool,
+    /// It can be told to go to another server: CLIENT CAPA redirect.
+    pub(crate) can_redirect: bool,
     /// MONITOR: it sees all commands.
     pub(crate) monitor: bool,
     /// It must be answered at once: its transaction runs.
@@ -59,6 +63,10 @@ pub(crate) struct Client {
     pub(crate) transaction: Option<Box<Transaction>>,
     /// What it watches.
     pub(crate) watching: Option<Box<WatchList>>,
+    /// Where messages for it go.
+    pub(crate) seat: Seat,
+    /// What it is subscribed to; none when it is no subscriber.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// Sizes of its buffers, kept by the connection for CLIENT LIST.
     pub(crate) buffers: BufferSizes,
 }
@@ -193,6 +201,53 @@ pub(crate) struct Transaction {
     pub(crate) bytes: usize,
 }
 
+/// What a client is subscribed to.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    channels: BTreeSet<Name>,
+    patterns: BTreeSet<Name>,
+    shard_channels: BTreeSet<Name>,
+}
+
+impl Subscriptions {
+    /// Those of a kind.
+    pub(crate) fn of(&self, topic: Topic) -> &BTreeSet<Name> {
+        match topic {
+            Topic::Channel => &self.channels,
+            Topic::Pattern => &self.patterns,
+            Topic::ShardChannel => &self.shard_channels,
+        }
+    }
+
+    /// Those of a kind, to be changed.
+    pub(crate) fn of_mut(&mut self, topic: Topic) -> &mut BTreeSet<Name> {
+        match topic {
+            Topic::Channel => &mut self.channels,
+            Topic::Pattern => &mut self.patterns,
+            Topic::ShardChannel => &mut self.shard_channels,
+        }
+    }
+
+    /// How many there are, as confirmations for a kind count them: shard channels apart from the others.
+    pub(crate) fn counted_with(&self, topic: Topic) -> usize {
+        match topic {
+            Topic::Channel | Topic::Pattern => self.channels.len() + self.patterns.len(),
+            Topic::ShardChannel => self.shard_channels.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        Topic::ALL.iter().all(|&topic| self.of(topic).is_empty())
+    }
+
+    /// Bytes that are allocated for them, the names included although others may share them.
+    fn memory(&self) -> usize {
+        let names = Topic::ALL.iter().flat_map(|&topic| self.of(topic));
+        names.map(|name| size_of_val(name) + name.len()).sum()
+    }
+}
+
 /// A command as the state of a client remembers it: its number in the registry, and its full name (`client|id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommandTag {
@@ -232,6 +287,7 @@ impl Client {
             reply_mode: ReplyMode::On,
             no_evict: false,
             no_touch: false,
+            can_redirect: false,
             monitor: false,
             denies_blocking: false,
             waits: None,
@@ -239,6 +295,8 @@ impl Client {
             closing: Closing::No,
             transaction: None,
             watching: None,
+            seat: Seat::default(),
+            subscriptions: None,
             buffers: BufferSizes::default(),
         }
     }
@@ -263,9 +321,34 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.no_evict = false;
         self.no_touch = false;
+        self.can_redirect = false;
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
+    }
+
+    /// Whether it is subscribed to anything.
+    #[inline]
+    pub(crate) fn is_subscriber(&self) -> bool {
+        self.subscriptions.is_some()
+    }
+
+    /// Ends all its subscriptions. Complexity: O(subscriptions).
+    pub(crate) fn leave_all(&mut self, hub: &Hub) {
+        let Some(subscriptions) = self.subscriptions.take() else {
+            return;
+        };
+        for topic in Topic::ALL {
+            for name in subscriptions.of(topic) {
+                hub.leave(topic, name, self.seat);
+            }
+        }
+    }
+
+    /// How many names of a kind it is subscribed to.
+    pub(crate) fn subscribed_to(&self, topic: Topic) -> usize {
+        let subscriptions = self.subscriptions.as_ref();
+        subscriptions.map_or(0, |subscriptions| subscriptions.of(topic).len())
     }
 
     /// Bytes that are allocated for it, those of its buffers apart.
@@ -282,7 +365,8 @@ impl Client {
                 .map(|watched| size_of_val(watched) + watched.key.len())
                 .sum()
         });
-        names + queue + watched
+        let subscribed = self.subscriptions.as_ref().map_or(0, |known| known.memory());
+        names + queue + watched + subscribed
     }
 
     /// Its line in CLIENT LIST, without the line feed. `argument_bytes` are those of the command that it is running.
@@ -299,8 +383,8 @@ impl Client {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} qbuf={} \
-             qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll=0 omem=0 tot-mem={} events={} cmd={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
+             qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll=0 omem=0 tot-mem={} events={} cmd={} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer.remote(),
@@ -311,6 +395,9 @@ impl Client {
             seconds(self.active_ms),
             self.flags(),
             self.db,
+            self.subscribed_to(Topic::Channel),
+            self.subscribed_to(Topic::Pattern),
+            self.subscribed_to(Topic::ShardChannel),
             queued.map_or(-1, |transaction| transaction.queue.len() as i64),
             self.buffers.query,
             self.buffers.query_free,
@@ -326,13 +413,19 @@ impl Client {
             text(&self.library_name),
             text(&self.library_version),
         );
+        if self.can_redirect {
+            line.push_str(" capa=r");
+        }
         line
     }
 
     fn flags(&self) -> String {
         let mut flags = String::new();
         for (set, flag) in [
+            (self.monitor, 'O'),
+            (self.is_subscriber(), 'P'),
             (self.transaction.is_some(), 'x'),
+            (self.waits.is_some(), 'b'),
             (
                 self.watching
                     .as_ref()
@@ -340,8 +433,6 @@ impl Client {
                 'd',
             ),
             (self.closing == Closing::AfterReply, 'c'),
-            (self.waits.is_some(), 'b'),
-            (self.monitor, 'O'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
             (self.no_evict, 'e'),
             (self.no_touch, 'T'),

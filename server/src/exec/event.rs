@@ -1,6 +1,11 @@
-//! Keyspace events: what happened to a key, for those who chose it by `notify-keyspace-events`.
+//! Keyspace events: what happened to a key, for those who chose it by `notify-keyspace-events`. They are published on
+//! channels, and sent to whoever has embedded the node and asked for them.
+
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+
+use crate::pubsub::Hub;
 
 /// Something that happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +19,29 @@ pub struct KeyspaceEvent {
 }
 
 /// Takes the events of a shard.
-pub(crate) type EventSink = Sender<KeyspaceEvent>;
+#[derive(Debug)]
+pub(crate) struct EventSink {
+    listener: Option<Sender<KeyspaceEvent>>,
+    pubsub: Arc<Hub>,
+}
+
+impl EventSink {
+    /// Publishes events, and sends them to a listener if there is one.
+    pub(crate) fn new(listener: Option<Sender<KeyspaceEvent>>, pubsub: Arc<Hub>) -> Self {
+        Self { listener, pubsub }
+    }
+}
 
 /// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.
 pub(crate) fn tell(events: Option<&EventSink>, db: u16, name: &'static str, key: &[u8]) {
-    if let Some(events) = events {
+    let Some(events) = events else { return };
+    if let Some(listener) = &events.listener {
         // A closed channel means that the listener has gone; events then go nowhere.
-        let _ = events.send(KeyspaceEvent {
+        let _ = listener.send(KeyspaceEvent {
             db,
             name,
             key: key.to_vec(),
         });
     }
+    events.pubsub.publish_event(db, name, key);
 }

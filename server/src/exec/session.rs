@@ -4,6 +4,8 @@ use shardis_protocol::{Arguments, Encoder};
 
 use super::CommandResult;
 use super::client::Client;
+use super::effect::Effect;
+use super::partition::Journal;
 use crate::state::Node;
 
 /// One client with its request, and the node it is connected to.
@@ -16,11 +18,24 @@ pub(crate) struct Session<'a> {
     pub(crate) client: &'a mut Client,
     /// What all loops of the node share.
     pub(crate) node: &'a Node,
+    /// Where its effects go; none when nobody listens.
+    pub(crate) journal: Option<&'a Journal>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
 }
 
 impl Session<'_> {
+    /// Has replicas repeat the request.
+    pub(crate) fn repeat(&self) {
+        if let Some(journal) = self.journal {
+            // A closed channel means that the listener has gone; effects then go nowhere.
+            let _ = journal.send(Effect {
+                db: self.client.db,
+                words: self.args.iter().map(<[u8]>::to_vec).collect(),
+            });
+        }
+    }
+
     /// Answers the HELP of a container: its first line names the command as it was sent, the last two HELP itself.
     pub(crate) fn help(&mut self, lines: &[&str]) -> CommandResult {
         let command = String::from_utf8_lossy(self.args.at(0)).to_ascii_uppercase();

@@ -462,6 +462,13 @@ impl<'a> View<'a> {
         self.database(key).set_text(key, bytes, expiry, clock);
     }
 
+    /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
+    pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
+        self.notify_if_new(key);
+        let clock = self.stamp.clock;
+        self.database(key).set_raw(key, bytes, Expiry::Keep, clock);
+    }
+
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         self.notify_if_new(key);

@@ -32,7 +32,7 @@ bitflags::bitflags! {
         const FAST = 1 << 12;
         /// Allowed before authentication.
         const NO_AUTH = 1 << 13;
-        /// May replicate although it is no write command.
+        /// May replicate although it is no write command. Not shown to clients, as in Redis.
         const MAY_REPLICATE = 1 << 14;
         /// Its keys may be absent although it has key specifications.
         const NO_MANDATORY_KEYS = 1 << 15;
@@ -48,6 +48,12 @@ bitflags::bitflags! {
         const NOT_QUEUED = 1 << 20;
         /// Refused unless a directive allows it: for tests rather than for use. Not shown to clients.
         const PROTECTED = 1 << 21;
+        /// A RESP2 client that has subscribed may send it. Not shown to clients.
+        const WHILE_SUBSCRIBED = 1 << 22;
+        /// Its reply is a message like those published, which CLIENT REPLY does not hold back. Not shown to clients.
+        const PUSHES = 1 << 23;
+        /// Ends subscriptions: nothing that was published before may come after its reply. Not shown to clients.
+        const LEAVES = 1 << 24;
     }
 }
 
@@ -76,7 +82,6 @@ const NAMES: &[(Flags, &str)] = &[
     (Flags::ASKING, "asking"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
-    (Flags::MAY_REPLICATE, "may_replicate"),
     (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),
     (Flags::NO_ASYNC_LOADING, "no_async_loading"),
     (Flags::NO_MULTI, "no_multi"),
@@ -90,10 +95,13 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_name_of_its_own() {
-        for flag in Flags::all()
-            .difference(Flags::NOT_QUEUED.union(Flags::PROTECTED))
-            .iter()
-        {
+        let hidden = Flags::NOT_QUEUED
+            | Flags::PROTECTED
+            | Flags::MAY_REPLICATE
+            | Flags::WHILE_SUBSCRIBED
+            | Flags::PUSHES
+            | Flags::LEAVES;
+        for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }
     }

@@ -105,6 +105,8 @@ pub(crate) struct KeySpec {
     pub(crate) find: FindKeys,
     /// A remark that COMMAND INFO shows.
     pub(crate) notes: Option<&'static str>,
+    /// Finds the key where the general rule would take another word for it; replaces `begin` and `find` then.
+    pub(crate) locate: Option<fn(Arguments<'_>) -> Option<usize>>,
     /// What the keys are used for when it depends on the request; replaces `flags` then.
     pub(crate) decide: Option<fn(Arguments<'_>) -> KeyFlags>,
 }
@@ -121,6 +123,7 @@ impl KeySpec {
                 limit: 0,
             },
             notes: None,
+            locate: None,
             decide: None,
         }
     }
@@ -139,6 +142,14 @@ impl KeySpec {
             step: 1,
         };
         spec
+    }
+
+    /// Of those as many as an argument says, each so many words behind the last.
+    pub(crate) const fn every(mut self, step: u8) -> Self {
+        if let FindKeys::Count { index, first, .. } = self.find {
+            self.find = FindKeys::Count { index, first, step };
+        }
+        self
     }
 
     /// Keys after a word.
@@ -232,6 +243,12 @@ impl KeySpec {
         self.with(KeyFlags::VARIABLE_FLAGS)
     }
 
+    /// Says where exactly the key of a request is, if it has one.
+    pub(crate) const fn located(mut self, locate: fn(Arguments<'_>) -> Option<usize>) -> Self {
+        self.locate = Some(locate);
+        self
+    }
+
     /// With a remark.
     pub(crate) const fn notes(mut self, text: &'static str) -> Self {
         self.notes = Some(text);
@@ -277,6 +294,9 @@ impl KeySpec {
     /// # Errors
     /// When a number of keys is missing, no integer, or larger than the request.
     pub(crate) fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
+        if let Some(locate) = self.locate {
+            return Ok(locate(args).map_or(Positions::NONE, Positions::one));
+        }
         let Some(start) = self.start(args) else {
             return Ok(Positions::NONE);
         };
@@ -423,7 +443,7 @@ impl Positions {
         step: 1,
     };
 
-    fn one(position: usize) -> Self {
+    const fn one(position: usize) -> Self {
         Self {
             next: position,
             end: position + 1,

@@ -658,6 +658,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn more_elements_than_the_header_can_say_are_counted() {
         let mut pack = Listpack::new();
         for int in 0..70_000 {

@@ -414,6 +414,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn random_elements_are_spread_over_all() {
         let mut table = MemberTable::new(HASHER);
         for n in 0..100u32 {

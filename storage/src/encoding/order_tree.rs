@@ -300,6 +300,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn insertions_in_order_leave_full_leaves() {
         for tree in [
             filled(10_000, f64::from),
@@ -311,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn random_insertions_fill_leaves_well() {
         let mut rng = SmallRng::seed_from_u64(1);
         let tree = filled(50_000, |_| rng.random());
@@ -318,6 +320,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn removals_keep_leaves_filled() {
         let mut rng = SmallRng::seed_from_u64(2);
         let start = thread_balance();
@@ -364,7 +367,7 @@ mod tests {
     #[test]
     fn draining_goes_in_slices_and_gives_everything_back() {
         let start = thread_balance();
-        let mut tree = filled(30_000, f64::from);
+        let mut tree = filled(if cfg!(miri) { 1_000 } else { 30_000 }, f64::from);
         let mut nodes = tree.nodes();
         loop {
             let freed = tree.drain(10);

@@ -119,6 +119,12 @@ impl Database {
         self.set(key, NewValue::text(bytes), expiry, clock)
     }
 
+    /// As [`Database::set_text`], but short bytes are not called `embstr` either: they are what is left of a string that
+    /// was changed in place.
+    pub fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry, clock: u32) -> &mut Entry {
+        self.set(key, NewValue::raw(bytes, bytes.len()), expiry, clock)
+    }
+
     /// Sets a key to a string that is an integer.
     #[inline]
     pub fn set_integer(&mut self, key: &Key<'_>, int: i64, expiry: Expiry, clock: u32) -> &mut Entry {

@@ -623,6 +623,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn inner_nodes_are_compressed() {
         let plain = of(20_000, &ListLimits::default());
         let limits = ListLimits {
@@ -640,6 +641,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn long_lists_are_full_throughout() {
         let limits = ListLimits::default();
         let list = of(100_000, &limits);
@@ -659,6 +661,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn a_large_list_is_drained_in_slices() {
         let start = thread_balance();
         let mut list = of(20_000, &ListLimits::default());

@@ -702,6 +702,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long under Miri")]
     fn a_large_one_is_freed_in_slices() {
         let start = thread_balance();
         let mut set = SortedSet::default();

@@ -49,7 +49,7 @@ fn text(element: StringRef<'_>) -> Vec<u8> {
 
 /// It reads the same in both directions and by position, and what it says it has is found in it.
 fn check_pack(pack: &Listpack, bytes: &[u8]) {
-    assert_eq!((pack.as_bytes(), pack.byte_len()), (bytes, bytes.len()));
+    assert_eq!((&*pack.to_bytes(), pack.byte_len()), (bytes, bytes.len()));
     let elements: Vec<_> = pack.iter().map(text).collect();
     assert_eq!(elements.len(), pack.len());
     let mut backwards: Vec<_> = pack.iter().rev().map(text).collect();
@@ -67,7 +67,7 @@ fn check_pack(pack: &Listpack, bytes: &[u8]) {
     let mut again = Listpack::new();
     elements.iter().for_each(|element| again.push_back(element));
     assert!(again.iter().map(text).eq(elements));
-    assert!(Listpack::from_bytes(again.as_bytes()).is_some());
+    assert!(Listpack::from_bytes(&again.to_bytes()).is_some());
 }
 
 /// What was accepted stays a pack when it is changed.
@@ -81,7 +81,7 @@ fn check_changes(mut pack: Listpack, at: usize) {
         pack.remove(position);
     }
     assert_eq!(pack.len(), len + 1);
-    assert!(Listpack::from_bytes(pack.as_bytes()).is_some());
+    assert!(Listpack::from_bytes(&pack.to_bytes()).is_some());
 }
 
 /// A collection has what its pack has, and none is made of a pack that is not one.

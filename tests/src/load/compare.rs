@@ -13,7 +13,7 @@ use super::options::Options;
 use super::placement::{Cores, Placement};
 use super::procfs;
 use super::report::{Report, Target};
-use super::rows::{CLIENTS, CPU, Fill, HOT_KEY, HotRow, Refill, Row, SHARDS};
+use super::rows::{Audience, CLIENTS, CPU, Fill, HOT_KEY, HotRow, Refill, Row, SHARDS};
 use super::server::{Program, Server};
 use super::template::Template;
 
@@ -118,19 +118,20 @@ fn compare_rows(
     options: &Options,
     report: &mut Report<impl Write>,
 ) -> Result<()> {
-    let mut running: Option<(&[Fill], [Side; 2])> = None;
+    let mut running: Option<(Prepared, [Side; 2])> = None;
     for row in rows.iter().filter(|row| options.wants(row.name)) {
         // The servers of a row that failed are dropped with it: nobody knows what state they are in.
-        let reusable = running.take_if(|(fills, _)| *fills == row.fills);
+        let prepared = (row.fills, row.audience);
+        let reusable = running.take_if(|(before, _)| *before == prepared);
         running = None;
         let sides = match reusable {
             Some((_, sides)) => Ok(sides),
-            None => start_both(programs, placement, row.fills),
+            None => start_both(programs, placement, prepared),
         };
         match sides.and_then(|mut sides| Ok((compare(row, &mut sides, options)?, sides))) {
             Ok((samples, sides)) => {
                 print(row, &samples, report)?;
-                running = Some((row.fills, sides));
+                running = Some((prepared, sides));
             }
             Err(error) => report.failure(row.name, &error)?,
         }
@@ -138,12 +139,30 @@ fn compare_rows(
     Ok(())
 }
 
-fn start_both(programs: &[Program; 2], placement: Placement, fills: &[Fill]) -> Result<[Side; 2]> {
+/// What a server holds and who listens to it before a row is measured.
+type Prepared = (&'static [Fill], Option<Audience>);
+
+fn start_both(
+    programs: &[Program; 2],
+    placement: Placement,
+    (fills, audience): Prepared,
+) -> Result<[Side; 2]> {
     let [first, second] = programs;
-    Ok([
+    let mut sides = [
         Side::start(first, placement, fills)?,
         Side::start(second, placement, fills)?,
-    ])
+    ];
+    if let Some(audience) = audience {
+        for side in &mut sides {
+            let command = Template::random(audience.command, 1)
+                .map_err(Error::other)?
+                .next(1)
+                .to_vec();
+            side.generator
+                .add_listeners(side.server.address(), audience.listeners, &command)?;
+        }
+    }
+    Ok(sides)
 }
 
 /// All rounds of a row: the samples of the first side and of the second.

@@ -6,6 +6,8 @@
 //! A *probe* is a connection of its own that sends one request at a time and notes the longest wait. It lives in the same
 //! loop and not in a second thread: two threads on the generator's core would wait for each other for longer than the
 //! pauses that are looked for, whereas a turn of this loop takes some ten microseconds per connection.
+//!
+//! *Listeners* are connections that say one thing at first and then only read: subscribers.
 
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -23,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What one read takes in at most: a pipeline of 100 replies of 16 KiB is read in a few calls.
 const INPUT_BYTES: usize = 512 * 1024;
 const PROBE: Token = Token(usize::MAX - 1);
+/// The token of the first listener; connections are fewer.
+const LISTENERS: usize = 1 << 32;
 
 /// Connections to one server, idle between two runs.
 pub(crate) struct Generator {
@@ -30,6 +34,7 @@ pub(crate) struct Generator {
     events: Events,
     connections: Vec<Connection>,
     probe: Option<Probe>,
+    listeners: Vec<TcpStream>,
     input: Vec<u8>,
 }
 
@@ -114,8 +119,38 @@ impl Generator {
             events,
             connections,
             probe,
+            listeners: Vec::new(),
             input: vec![0; INPUT_BYTES],
         })
+    }
+
+    /// Opens further connections that send `command` now and are read for as long as runs go on.
+    ///
+    /// # Errors
+    /// Those of the sockets.
+    pub(crate) fn add_listeners(
+        &mut self,
+        address: SocketAddr,
+        count: usize,
+        command: &[u8],
+    ) -> io::Result<()> {
+        for _ in 0..count {
+            let mut stream = std::net::TcpStream::connect(address)?;
+            stream.write_all(command)?;
+            // The first answer: what is sent from now on, it gets.
+            stream.set_read_timeout(Some(PATIENCE))?;
+            if stream.read(&mut self.input)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            let token = Token(LISTENERS + self.listeners.len());
+            self.poll
+                .registry()
+                .register(&mut stream, token, Interest::READABLE)?;
+            self.listeners.push(stream);
+        }
+        Ok(())
     }
 
     /// Sends pipelines of `work` over every connection until `limit`, then waits for the replies still missing.
@@ -128,6 +163,7 @@ impl Generator {
             events,
             connections,
             probe,
+            listeners,
             input,
         } = self;
         let nulls_before = nulls(connections);
@@ -153,6 +189,10 @@ impl Generator {
                             probe.send()?;
                         }
                     }
+                    continue;
+                }
+                if let Some(listener) = event.token().0.checked_sub(LISTENERS) {
+                    read_away(&mut listeners[listener], input)?;
                     continue;
                 }
                 let connection = &mut connections[event.token().0];
@@ -198,6 +238,25 @@ fn nulls(connections: &[Connection]) -> u64 {
         .iter()
         .map(|connection| connection.skipper.nulls())
         .sum()
+}
+
+/// Reads what a listener has got. As in `Connection::receive`, a read that does not fill the buffer was the last.
+fn read_away(listener: &mut TcpStream, input: &mut [u8]) -> io::Result<()> {
+    loop {
+        match listener.read(input) {
+            Ok(0) => {
+                return Err(Error::new(
+                    ErrorKind::UnexpectedEof,
+                    "the server closed a listener's connection",
+                ));
+            }
+            Ok(count) if count == input.len() => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Waits for the next events.
@@ -370,6 +429,16 @@ mod tests {
             let run = generator.run(&mut ping, Limit::requests(requests)).unwrap();
             assert_eq!((run.requests, run.nulls), (requests, requests));
         }
+    }
+
+    #[test]
+    fn listeners_are_read_while_others_talk() {
+        let address = answering("+PONG\r\n");
+        let mut generator = Generator::connect(address, 2, None).unwrap();
+        generator.add_listeners(address, 3, b"PING\r\n").unwrap();
+        let mut ping = Template::random("PING", 4).unwrap();
+        let run = generator.run(&mut ping, Limit::requests(400)).unwrap();
+        assert_eq!((run.requests, generator.listeners.len()), (400, 3));
     }
 
     #[test]

@@ -23,6 +23,14 @@ pub(crate) struct Refill {
     pub(crate) lasts: u64,
 }
 
+/// Connections that listen while the load is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Audience {
+    pub(crate) listeners: usize,
+    /// What each of them says at first.
+    pub(crate) command: &'static str,
+}
+
 /// One command at one depth of pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
@@ -31,6 +39,7 @@ pub(crate) struct Row {
     pub(crate) pipeline: usize,
     pub(crate) fills: &'static [Fill],
     pub(crate) refill: Option<Refill>,
+    pub(crate) audience: Option<Audience>,
     /// The target: CPU per operation, at most so many times that of the reference.
     pub(crate) at_most: f64,
 }
@@ -64,6 +73,12 @@ const TWO_SETS: &[Fill] = &[
     fill(5_000, "SADD set:2 other:{rand:5000}"),
 ];
 
+/// Places in one degree by one: a circle of a kilometre has some 36 of them.
+const PLACES: &[Fill] = &[fill(
+    100_000,
+    "GEOADD places 10.{rand:1000000000000} 45.{rand:1000000000000} place:{rand:1000000}",
+)];
+
 /// A million elements to be popped.
 const TO_POP: Refill = Refill {
     fill: fill(10_000, "RPUSH queue [ {value:3} ]*100"),
@@ -72,6 +87,11 @@ const TO_POP: Refill = Refill {
 const TO_DRAW: Refill = Refill {
     fill: fill(1_000_000, "SADD hat element:{rand:1000000}"),
     lasts: 1_000_000,
+};
+
+const SUBSCRIBERS: Audience = Audience {
+    listeners: 50,
+    command: "SUBSCRIBE news",
 };
 
 const GET: &str = "GET {key}";
@@ -101,9 +121,13 @@ pub(crate) const CPU: &[Row] = &[
     row("LRANGE of 600 -P 16", "LRANGE list 0 599", 16, LONG_LIST, 0.70),
     row("ZRANGE of 100 in 1 M -P 16", "ZRANGE zset {rand:999900} +inf BYSCORE LIMIT 0 100", 16, LARGE_SORTED_SET, 0.70),
     row("ZRANK in 1 M -P 16", "ZRANK zset element:{rand:1000000}", 16, LARGE_SORTED_SET, 0.70),
+    row("PFADD -P 16", "PFADD seen element:{rand:1000000}", 16, NEW, 0.70),
+    row("GEOSEARCH of 36 -P 16", "GEOSEARCH places FROMLONLAT 10.{rand:1000000000000} 45.{rand:1000000000000} BYRADIUS 1 km ASC", 16, PLACES, 0.80),
     row("XADD -P 16", "XADD stream * field {value:3}", 16, NEW, 0.60),
     row("XREAD of 100 in 1 M -P 16", "XREAD COUNT 100 STREAMS log {rand:999900}", 16, LONG_STREAM, 0.70),
     row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
+    heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 1", "PUBLISH news {value:64}", 1, NEW, 0.80)),
+    heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 16", "PUBLISH news {value:64}", 16, NEW, 0.80)),
 ];
 
 /// Two shards against one.
@@ -172,6 +196,7 @@ const fn row(
         pipeline,
         fills,
         refill: None,
+        audience: None,
         at_most,
     }
 }
@@ -179,6 +204,13 @@ const fn row(
 const fn using_up(refill: Refill, row: Row) -> Row {
     Row {
         refill: Some(refill),
+        ..row
+    }
+}
+
+const fn heard_by(audience: Audience, row: Row) -> Row {
+    Row {
+        audience: Some(audience),
         ..row
     }
 }
@@ -215,6 +247,9 @@ mod tests {
             let refill = row.refill.map(|refill| refill.fill);
             for fill in row.fills.iter().chain(&refill) {
                 assert!(Template::counting(fill.command, 1).is_ok(), "{row:?}");
+            }
+            if let Some(audience) = row.audience {
+                assert!(Template::random(audience.command, 1).is_ok(), "{row:?}");
             }
             assert!(row.at_most > 0.0, "{row:?}");
         }

@@ -10,6 +10,7 @@ use super::line;
 use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::pubsub::Topic;
 use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
 
 /// A counter of all loops together.
@@ -328,11 +329,15 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
 pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     traffic(text, session);
     keys(text, session, gathered);
+    for (name, topic) in [
+        ("pubsub_channels", Topic::Channel),
+        ("pubsub_patterns", Topic::Pattern),
+        ("pubsubshard_channels", Topic::ShardChannel),
+    ] {
+        line!(text, "{name}:{}", session.node.pubsub.count(topic));
+    }
     // Features that have not been used, for they are not there.
     for name in [
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

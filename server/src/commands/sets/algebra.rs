@@ -4,7 +4,9 @@
 
 use std::ops::Range;
 
+use shardis_storage::algorithm::hyperloglog::Registers;
 use shardis_storage::key::Key;
+use shardis_storage::value::INT_TEXT_MAX;
 use shardis_storage::value::set::{Set, algebra};
 use smallvec::SmallVec;
 
@@ -94,9 +96,23 @@ pub(super) fn sinterstore(ctx: &mut Context<'_>) -> CommandResult {
 
 pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
     let positions = counted_keys(ctx)?;
-    let mut options = Options::new(ctx.args, positions.end);
-    let mut limit = 0;
+    let (limit, _) = count_options(ctx, positions.end, false)?;
+    let sources = Sources::look_up(ctx, positions)?;
+    let found = algebra::intersect(&mut sources.all(&ctx.keyspace), limit, |_| ());
+    ctx.reply.integer(found as i64);
+    Ok(())
+}
+
+/// Reads the options of SINTERCARD and its kin from argument `first` on: up to which number to count, and whether an
+/// estimate will do, where that is an option.
+fn count_options(ctx: &Context<'_>, first: usize, may_estimate: bool) -> Result<(usize, bool), ReplyError> {
+    let mut options = Options::new(ctx.args, first);
+    let (mut limit, mut estimate) = (0, false);
     while let Some(word) = options.word() {
+        if may_estimate && is(word, "APPROX") {
+            estimate = true;
+            continue;
+        }
         if !is(word, "LIMIT") {
             return Err(ReplyError::Syntax);
         }
@@ -105,14 +121,46 @@ pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
             .and_then(|limit| usize::try_from(limit).ok())
             .ok_or(ReplyError::NegativeLimit)?;
     }
-    let sources = Sources::look_up(ctx, positions)?;
-    let limit = if limit == 0 { usize::MAX } else { limit };
-    let found = algebra::intersect(&mut sources.all(&ctx.keyspace), limit, |_| ());
-    ctx.reply.integer(found as i64);
+    // No limit is said as 0.
+    Ok((if limit == 0 { usize::MAX } else { limit }, estimate))
+}
+
+pub(super) fn sunioncard(ctx: &mut Context<'_>) -> CommandResult {
+    let positions = counted_keys(ctx)?;
+    let (limit, estimate) = count_options(ctx, positions.end, true)?;
+    let (sources, limits) = (Sources::look_up(ctx, positions)?, limits(ctx));
+    let sets = sources.present(&ctx.keyspace);
+    let count = if estimate {
+        estimate_union(&sets).min(limit as u64)
+    } else {
+        algebra::union_len(&sets, limit, &limits) as u64
+    };
+    ctx.reply.integer(count as i64);
     Ok(())
 }
 
-/// Positions of the keys of SINTERCARD, whose number comes first.
+/// About how many members are in any of these sets; takes no memory for each of them.
+fn estimate_union(sets: &[&Set]) -> u64 {
+    let mut seen = Registers::new();
+    for member in sets.iter().flat_map(|set| set.iter()) {
+        seen.observe(member.as_bytes(&mut [0; INT_TEXT_MAX]));
+    }
+    seen.cardinality()
+}
+
+pub(super) fn sdiffcard(ctx: &mut Context<'_>) -> CommandResult {
+    let positions = counted_keys(ctx)?;
+    let (limit, _) = count_options(ctx, positions.end, false)?;
+    let (sources, limits) = (Sources::look_up(ctx, positions)?, limits(ctx));
+    let count = match sources.first_and_others(&ctx.keyspace) {
+        Some((first, mut others)) => algebra::subtract(first, &mut others, limit, &limits, |_| ()),
+        None => 0,
+    };
+    ctx.reply.integer(count as i64);
+    Ok(())
+}
+
+/// Positions of the keys of SINTERCARD and its kin, whose number comes first.
 fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
     let count = int(ctx.args.at(1))
         .ok()
@@ -154,7 +202,7 @@ pub(super) fn sdiff(ctx: &mut Context<'_>) -> CommandResult {
         return Ok(());
     };
     let deferred = ctx.reply.deferred_set(first.len());
-    let found = algebra::subtract(first, &mut others, &limits, |member| {
+    let found = algebra::subtract(first, &mut others, usize::MAX, &limits, |member| {
         bulk(&mut ctx.reply, member);
     });
     ctx.reply.close(deferred, found);
@@ -304,6 +352,36 @@ mod tests {
             ("SINTERCARD 1 a LIMIT", SYNTAX),
             ("SINTERCARD 1 a b", SYNTAX),
             ("SINTERCARD 1 str LIMIT -1", "-ERR LIMIT can't be negative"),
+        ]);
+    }
+
+    #[test]
+    fn members_of_unions_and_differences_are_counted() {
+        shell().check(&[
+            ("SUNIONCARD 2 a b", ":6"),
+            ("SUNIONCARD 2 a none", ":4"),
+            ("SUNIONCARD 1 none", ":0"),
+            ("SUNIONCARD 2 a b LIMIT 5", ":5"),
+            ("SUNIONCARD 2 a b LIMIT 0", ":6"),
+            ("SUNIONCARD 2 a b LIMIT 2", ":2"),
+            ("SUNIONCARD 2 a b APPROX", ":6"),
+            ("SUNIONCARD 2 a b approx LIMIT 5", ":5"),
+            ("SUNIONCARD 2 a b LIMIT -1", "-ERR LIMIT can't be negative"),
+            ("SUNIONCARD 0 a", "-ERR numkeys should be greater than 0"),
+            ("SUNIONCARD 2 a str", WRONG_TYPE),
+            ("SDIFFCARD 2 a b", ":2"),
+            ("SDIFFCARD 3 a b i", ":1"),
+            ("SDIFFCARD 2 a b LIMIT 1", ":1"),
+            ("SDIFFCARD 2 a b LIMIT 0", ":2"),
+            ("SDIFFCARD 2 none a", ":0"),
+            ("SDIFFCARD 1 a", ":4"),
+            ("SDIFFCARD 2 a a", ":0"),
+            ("SDIFFCARD 2 a b APPROX", SYNTAX),
+            (
+                "SDIFFCARD 3 a b",
+                "-ERR Number of keys can't be greater than number of args",
+            ),
+            ("SDIFFCARD 2 str a", WRONG_TYPE),
         ]);
     }
 

@@ -424,7 +424,7 @@ fn read_for_group(
         if let Some(idle_ms) = idle {
             len += delivery.deliver_idle(&mut ctx.reply, ctx.effects, log, group, consumer, idle_ms);
         }
-        len += delivery.deliver_new(&mut ctx.reply, ctx.effects, log, group, consumer, idle.is_some());
+        len += delivery.deliver_unseen(&mut ctx.reply, ctx.effects, log, group, consumer, idle.is_some());
         ctx.reply.close(deferred, len);
     }
     if made {
@@ -448,7 +448,7 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     /// Replies with entries that nobody in the group has seen; returns how many there were.
-    fn deliver_new(
+    fn deliver_unseen(
         &mut self,
         reply: &mut Encoder<'_>,
         effects: &mut Effects,

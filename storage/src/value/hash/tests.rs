@@ -210,6 +210,7 @@ fn the_encoding_changes_where_redis_changes_it_and_never_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long under Miri")]
 fn random_fields_are_spread_over_the_visible_ones() {
     for limits in [
         SMALL,

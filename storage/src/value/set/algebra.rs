@@ -64,13 +64,31 @@ pub fn union<'a>(sets: impl IntoIterator<Item = &'a Set>, limits: &SetLimits) ->
     result
 }
 
-/// Visits the members of `first` that are in none of `others`, in the order of `first`; returns how many. Orders
-/// `others` by size.
+/// How many members are in any of `sets`, counted up to `limit`. O(all members).
+#[must_use]
+pub fn union_len(sets: &[&Set], limit: usize, limits: &SetLimits) -> usize {
+    let largest = sets.iter().map(|set| set.len()).max().unwrap_or(0);
+    if sets.len() < 2 || largest >= limit {
+        return largest.min(limit);
+    }
+    let mut seen = Set::new();
+    for member in sets.iter().flat_map(|set| set.iter()) {
+        seen.add_ref(member, limits);
+        if seen.len() >= limit {
+            return limit;
+        }
+    }
+    seen.len()
+}
+
+/// Visits the members of `first` that are in none of `others`, but at most `limit`, in the order of `first`; returns how
+/// many. Orders `others` by size.
 ///
 /// O(members of `first` × `others`), or O(all members) where that is less.
 pub fn subtract(
     first: &Set,
     others: &mut [&Set],
+    limit: usize,
     limits: &SetLimits,
     visit: impl FnMut(StringRef<'_>),
 ) -> usize {
@@ -83,21 +101,21 @@ pub fn subtract(
     if one_by_one <= merged_first {
         // In a large set it is the most likely that a member is found, and need not be looked for in the others.
         others.sort_by_key(|set| std::cmp::Reverse(set.len()));
-        return subtract_each(first, others, visit);
+        return subtract_each(first, others, limit, visit);
     }
     let merged = union(others.iter().copied(), limits);
-    subtract_each(first, &[&merged], visit)
+    subtract_each(first, &[&merged], limit, visit)
 }
 
-fn subtract_each(first: &Set, others: &[&Set], mut visit: impl FnMut(StringRef<'_>)) -> usize {
+fn subtract_each(first: &Set, others: &[&Set], limit: usize, mut visit: impl FnMut(StringRef<'_>)) -> usize {
     let mut found = 0;
     let mut members = first.iter();
     let mut batch = Batch::new();
-    while batch.fill(&mut members) {
+    while found < limit && batch.fill(&mut members) {
         for other in others {
             batch.retain(other, false);
         }
-        for member in batch.left() {
+        for member in batch.left().take(limit - found) {
             visit(member);
             found += 1;
         }
@@ -109,7 +127,7 @@ fn subtract_each(first: &Set, others: &[&Set], mut visit: impl FnMut(StringRef<'
 #[must_use]
 pub fn difference(first: &Set, others: &mut [&Set], limits: &SetLimits) -> Set {
     let mut result = Set::new();
-    subtract(first, others, limits, |member| {
+    subtract(first, others, usize::MAX, limits, |member| {
         result.add_ref(member, limits);
     });
     result

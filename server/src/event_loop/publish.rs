@@ -1,0 +1,139 @@
+//! What was published, on its way from the loop's mailbox into the outputs of its connections.
+
+use std::sync::Arc;
+
+use super::EventLoop;
+use crate::commands::registry;
+use crate::exec::Closing;
+use crate::limits::{OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES, PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
+use crate::pubsub::{Hush, Listener, Missed, Publication};
+use crate::spec::{Flags, Registered, Runs};
+use crate::state::Node;
+
+impl EventLoop {
+    /// Delivers what has been published to connections of this loop, as much as a turn allows; what is left is delivered
+    /// in the next turn, when outputs have been written.
+    pub(super) fn deliver_published(&mut self) {
+        self.deliver_up_to(PUBLISHED_TURN_BYTES);
+    }
+
+    /// Whether there is something to deliver, or to write, for which the loop does not sleep.
+    pub(super) fn has_published(&self) -> bool {
+        !self.published.is_empty() || !self.pushed_to.is_empty()
+    }
+
+    /// Has connections written that have got messages. To write to all subscribers is nearly all that publishing costs, so
+    /// while there is other work, what it publishes may come to be written together with what the next turn does.
+    pub(super) fn release_pushed(&mut self, has_work: bool) {
+        if self.pushed_to.is_empty() {
+            return;
+        }
+        if has_work && self.pushed_turns < PUSHED_TURNS_MAX {
+            self.pushed_turns += 1;
+            return;
+        }
+        self.pushed_turns = 0;
+        let mut pushed_to = std::mem::take(&mut self.pushed_to);
+        for number in pushed_to.drain(..) {
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            connection.is_pushed_to = false;
+            if connection.output.is_pending() {
+                self.mark_dirty(number);
+            }
+        }
+        self.pushed_to = pushed_to;
+    }
+
+    fn deliver_up_to(&mut self, bytes_max: usize) {
+        let node = Arc::clone(&self.node);
+        let mailbox = node.pubsub.mailbox(self.index);
+        let missed = mailbox.take(&mut self.published);
+        let mut appended = 0;
+        while appended < bytes_max
+            && let Some(publication) = self.published.pop_front()
+        {
+            appended += self.push_to_all(&publication);
+            mailbox.delivered(&publication);
+        }
+        if !missed.is_empty() {
+            self.cut_off(&missed);
+        }
+    }
+
+    /// Appends a message to the outputs of all it is for. Returns how many bytes that were.
+    fn push_to_all(&mut self, publication: &Publication) -> usize {
+        for &listener in publication.listeners.iter() {
+            self.push(listener, &publication.message);
+        }
+        publication.message.len() * publication.listeners.len()
+    }
+
+    #[inline]
+    fn push(&mut self, listener: Listener, message: &[u8]) {
+        let number = listener.connection as usize;
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        let client = &connection.client;
+        if client.id as u32 != listener.client || client.closing != Closing::No {
+            return;
+        }
+        connection.output.push(message, client.resp);
+        if !connection.is_pushed_to {
+            connection.is_pushed_to = true;
+            self.pushed_to.push(number);
+        }
+        // Whether a small output is over a limit is asked when it is written.
+        let bytes = connection.output.bytes();
+        if bytes >= OUTPUT_KEPT_BYTES {
+            self.mark_dirty(number);
+            if bytes >= OUTPUT_PAUSE_BYTES && self.is_over_output_limit(number) {
+                self.disconnect(number);
+            }
+        }
+    }
+
+    /// Closes connections that a message did not reach.
+    #[cold]
+    fn cut_off(&mut self, missed: &Missed) {
+        for listener in missed {
+            let number = listener.connection as usize;
+            let is_here = self
+                .connections
+                .get(number)
+                .is_some_and(|connection| connection.client.id as u32 == listener.client);
+            if !is_here {
+                continue;
+            }
+            self.node.stats[self.index].output_limit_closes.add(1);
+            self.node.log.warning(format_args!(
+                "A subscriber was closed: its loop did not keep up with what others published."
+            ));
+            self.disconnect(number);
+        }
+    }
+
+    /// Delivers all that was published so far, and keeps other loops from publishing while the guard lives.
+    pub(super) fn hush<'n>(&mut self, node: &'n Node) -> Hush<'n> {
+        // Most of it beforehand, so that others are kept waiting for little.
+        self.deliver_up_to(usize::MAX);
+        let hush = node.pubsub.hush();
+        self.deliver_up_to(usize::MAX);
+        hush
+    }
+
+    /// Whether a command may end subscriptions of its client.
+    pub(super) fn leaves_channels(&self, number: usize, command: &Registered) -> bool {
+        let client = &self.connections[number].client;
+        let leaves = |row: &Registered| row.row.flags.contains(Flags::LEAVES);
+        match (command.row.runs, &client.transaction) {
+            (Runs::Exec, Some(transaction)) => transaction
+                .queue
+                .iter()
+                .any(|queued| leaves(registry().row(queued.command.id))),
+            _ => leaves(command) && client.is_subscriber(),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Publish and subscribe: who listens to what on which loop, and what is on its way there.
+//!
+//! The [`Hub`] is one for all loops of a node. Who publishes looks the audience up and leaves one message for each loop
+//! that carries some of it, together with the list of those it is for; the loops put it into their connections' outputs.
+//! So the number that PUBLISH answers is the number of connections that the message was addressed to, and nobody waits for
+//! anybody's socket.
+//!
+//! Promises:
+//! - while nobody listens to anything, publishing costs two loads; what others listen to adds nothing to its cost, patterns
+//!   excepted, which are compared one by one;
+//! - the messages of one channel reach all who listen in one order, and those of one publisher in the order in which it
+//!   sent them, whatever their channels;
+//! - who has unsubscribed gets what was addressed to it before that, and nothing after the confirmation ([`Hub::hush`]);
+//! - what waits for a loop that does not keep up is bounded: who misses a message is cut off, as a slow reader is.
+//!
+//! Locks are taken in this order: `publishing`, a stripe of a directory, patterns, a mailbox. None is held while waiting
+//! for anything but the next one.
+
+mod audience;
+mod directory;
+mod mailbox;
+mod message;
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{RwLock, RwLockWriteGuard};
+use shardis_storage::glob;
+use smallvec::SmallVec;
+
+use crate::config::KeyspaceEvents;
+pub(crate) use audience::{Audience, Listener, Seat};
+use directory::{Directory, Names};
+use mailbox::Mailbox;
+pub(crate) use mailbox::{Missed, Publication};
+
+/// The name of a channel, or a pattern. It is shared by all who keep it.
+pub(crate) type Name = Arc<[u8]>;
+
+/// What can be subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// SUBSCRIBE
+    Channel,
+    /// PSUBSCRIBE
+    Pattern,
+    /// SSUBSCRIBE
+    ShardChannel,
+}
+
+impl Topic {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::ShardChannel];
+}
+
+/// Who listens to what, and what is on its way.
+pub(crate) struct Hub {
+    /// Held by all who publish, and exclusively by a loop that must know that nothing further is on its way to it.
+    publishing: RwLock<()>,
+    channels: Directory,
+    shard_channels: Directory,
+    patterns: RwLock<Names>,
+    /// How many patterns there are, for those who need not look at them.
+    pattern_count: AtomicUsize,
+    /// What is on its way to each loop.
+    mailboxes: Vec<Mailbox>,
+    /// `K` and `E` of `notify-keyspace-events`.
+    event_channels: AtomicU8,
+    /// Wakes a loop.
+    ring: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
+}
+
+const KEYSPACE: u8 = 1;
+const KEYEVENT: u8 = 2;
+
+thread_local! {
+    /// This thread has hushed its hub: it may publish all the same.
+    static HUSHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Nobody but this thread publishes while it lives.
+#[derive(Debug)]
+pub(crate) struct Hush<'a> {
+    _publishing: RwLockWriteGuard<'a, ()>,
+}
+
+impl Drop for Hush<'_> {
+    fn drop(&mut self) {
+        HUSHING.set(false);
+    }
+}
+
+impl Hub {
+    /// A hub of so many loops that nobody listens to.
+    pub(crate) fn new(loops: usize, seed: u64) -> Self {
+        Self {
+            publishing: RwLock::new(()),
+            channels: Directory::new(seed),
+            shard_channels: Directory::new(seed),
+            patterns: RwLock::new(directory::no_names(seed)),
+            pattern_count: AtomicUsize::new(0),
+            mailboxes: (0..loops).map(|_| Mailbox::default()).collect(),
+            event_channels: AtomicU8::new(0),
+            ring: OnceLock::new(),
+        }
+    }
+
+    /// Says how to wake a loop; once, at start.
+    pub(crate) fn connect_bells(&self, ring: Arc<dyn Fn(usize) + Send + Sync>) {
+        let _ = self.ring.set(ring);
+    }
+
+    /// Takes over which kinds of channels keyspace events are published on.
+    pub(crate) fn choose_events(&self, chosen: KeyspaceEvents) {
+        let keyspace = u8::from(chosen.contains(KeyspaceEvents::KEYSPACE)) * KEYSPACE;
+        let keyevent = u8::from(chosen.contains(KeyspaceEvents::KEYEVENT)) * KEYEVENT;
+        self.event_channels.store(keyspace | keyevent, Ordering::Release);
+    }
+
+    /// Has a listener get what is published on a topic; it does not yet. Returns the shared name.
+    pub(crate) fn join(&self, topic: Topic, name: &[u8], seat: Seat) -> Name {
+        match topic {
+            Topic::Channel => self.channels.join(name, seat),
+            Topic::ShardChannel => self.shard_channels.join(name, seat),
+            Topic::Pattern => {
+                let mut patterns = self.patterns.write();
+                let name = directory::join(&mut patterns, name, seat);
+                self.pattern_count.store(patterns.len(), Ordering::Release);
+                name
+            }
+        }
+    }
+
+    /// Ends that. What was published before is still on its way unless [`hush`](Self::hush) was called.
+    pub(crate) fn leave(&self, topic: Topic, name: &[u8], seat: Seat) {
+        match topic {
+            Topic::Channel => self.channels.leave(name, seat),
+            Topic::ShardChannel => self.shard_channels.leave(name, seat),
+            Topic::Pattern => {
+                let mut patterns = self.patterns.write();
+                directory::leave(&mut patterns, name, seat);
+                self.pattern_count.store(patterns.len(), Ordering::Release);
+            }
+        }
+    }
+
+    /// Keeps all other threads from publishing. What was published before is then in the mailboxes.
+    pub(crate) fn hush(&self) -> Hush<'_> {
+        let publishing = self.publishing.write();
+        HUSHING.set(true);
+        Hush {
+            _publishing: publishing,
+        }
+    }
+
+    /// Publishes on a channel: to those who listen to it, then to those who listen to a pattern that it matches. Returns
+    /// how many times the message was addressed. Complexity: O(listeners + patterns).
+    pub(crate) fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
+        if !self.has_listeners() {
+            return 0;
+        }
+        let _publishing = (!HUSHING.get()).then(|| self.publishing.read());
+        let mut rung = Rung::default();
+        let mut receivers = 0;
+        // The stripe is held to the end: so all loops get the messages of a channel in one order.
+        let stripe = self.channels.lock(channel);
+        if let Some(audience) = stripe.get(channel) {
+            let encoded = message::encode(&[b"message", channel, payload]);
+            receivers += self.address(audience, encoded, &mut rung);
+        }
+        if self.pattern_count.load(Ordering::Acquire) > 0 {
+            for (pattern, audience) in self.patterns.read().iter() {
+                if glob::matches(pattern, channel, false) {
+                    let encoded = message::encode(&[b"pmessage", pattern, channel, payload]);
+                    receivers += self.address(audience, encoded, &mut rung);
+                }
+            }
+        }
+        drop(stripe);
+        self.ring(&rung);
+        receivers
+    }
+
+    /// Publishes on a shard channel. Returns how many times the message was addressed.
+    pub(crate) fn publish_on_shard(&self, channel: &[u8], payload: &[u8]) -> usize {
+        if self.shard_channels.count() == 0 {
+            return 0;
+        }
+        let _publishing = (!HUSHING.get()).then(|| self.publishing.read());
+        let mut rung = Rung::default();
+        let mut receivers = 0;
+        let stripe = self.shard_channels.lock(channel);
+        if let Some(audience) = stripe.get(channel) {
+            let encoded = message::encode(&[b"smessage", channel, payload]);
+            receivers = self.address(audience, encoded, &mut rung);
+        }
+        drop(stripe);
+        self.ring(&rung);
+        receivers
+    }
+
+    /// Publishes what happened to a key: on the channel of the key, then on that of the event, as far as they were chosen.
+    #[cold]
+    pub(crate) fn publish_event(&self, db: u16, event: &str, key: &[u8]) {
+        let chosen = self.event_channels.load(Ordering::Acquire);
+        if !self.has_listeners() {
+            return;
+        }
+        if chosen & KEYSPACE != 0 {
+            self.publish(&message::event_channel("keyspace", db, key), event.as_bytes());
+        }
+        if chosen & KEYEVENT != 0 {
+            self.publish(&message::event_channel("keyevent", db, event.as_bytes()), key);
+        }
+    }
+
+    /// Leaves a message for each loop that carries some of an audience. Returns how many connections that are.
+    fn address(&self, audience: &Audience, message: Vec<u8>, rung: &mut Rung) -> usize {
+        let message = Arc::new(message);
+        let mut receivers = 0;
+        for (of_loop, listeners) in audience.by_loop() {
+            receivers += listeners.len();
+            self.mailboxes[usize::from(*of_loop)].put(Publication {
+                message: Arc::clone(&message),
+                listeners: Arc::clone(listeners),
+            });
+            if !rung.contains(of_loop) {
+                rung.push(*of_loop);
+            }
+        }
+        receivers
+    }
+
+    fn ring(&self, loops: &Rung) {
+        if let Some(ring) = self.ring.get() {
+            loops.iter().for_each(|&of_loop| ring(usize::from(of_loop)));
+        }
+    }
+
+    #[inline]
+    fn has_listeners(&self) -> bool {
+        self.channels.count() > 0 || self.pattern_count.load(Ordering::Acquire) > 0
+    }
+
+    /// What is on its way to a loop.
+    #[inline]
+    pub(crate) fn mailbox(&self, of_loop: usize) -> &Mailbox {
+        &self.mailboxes[of_loop]
+    }
+
+    /// How many names of a kind somebody listens to.
+    pub(crate) fn count(&self, topic: Topic) -> usize {
+        match topic {
+            Topic::Channel => self.channels.count(),
+            Topic::ShardChannel => self.shard_channels.count(),
+            Topic::Pattern => self.pattern_count.load(Ordering::Acquire),
+        }
+    }
+
+    /// The channels that somebody listens to and that match a pattern, all if there is none. Complexity: O(channels).
+    pub(crate) fn names(&self, topic: Topic, pattern: Option<&[u8]>) -> Vec<Name> {
+        let mut names = Vec::new();
+        self.directory(topic).each(|name| {
+            if pattern.is_none_or(|pattern| glob::matches(pattern, name, false)) {
+                names.push(Arc::clone(name));
+            }
+        });
+        names
+    }
+
+    /// How many listen to a channel by its name.
+    pub(crate) fn listeners(&self, topic: Topic, channel: &[u8]) -> usize {
+        let stripe = self.directory(topic).lock(channel);
+        stripe.get(channel).map_or(0, Audience::len)
+    }
+
+    /// Where channels of a kind are; patterns are none, and asked for by nobody.
+    fn directory(&self, topic: Topic) -> &Directory {
+        match topic {
+            Topic::ShardChannel => &self.shard_channels,
+            Topic::Channel | Topic::Pattern => &self.channels,
+        }
+    }
+}
+
+/// Loops to be woken.
+type Rung = SmallVec<[u16; 8]>;
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("channels", &self.channels.count())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
