@@ -417,12 +417,12 @@ fn read_for_group(
         report_consumer(ctx.effects, key.bytes, delivery.group, delivery.consumer);
     }
     if let Some(after) = history {
-        delivery.again(&mut ctx.reply, log, group, consumer, after);
+        delivery.deliver_again(&mut ctx.reply, log, group, consumer, after);
     } else if serves {
         let deferred = ctx.reply.deferred_array(delivery.left.min(log.len()));
         let mut len = 0;
         if let Some(idle_ms) = idle {
-            len += delivery.idle(&mut ctx.reply, ctx.effects, log, group, consumer, idle_ms);
+            len += delivery.deliver_idle(&mut ctx.reply, ctx.effects, log, group, consumer, idle_ms);
         }
         len += delivery.deliver_unseen(&mut ctx.reply, ctx.effects, log, group, consumer, idle.is_some());
         ctx.reply.close(deferred, len);
@@ -491,7 +491,7 @@ impl Delivery<'_> {
     }
 
     /// Replies with entries that are pending with the consumer and come behind `after`, which counts as a delivery.
-    fn again(
+    fn deliver_again(
         &mut self,
         reply: &mut Encoder<'_>,
         log: &Log,
@@ -533,7 +533,7 @@ impl Delivery<'_> {
 
     /// Replies with entries that were last delivered so long ago or longer, to whomever, and are the consumer's now; returns
     /// how many there were.
-    fn idle(
+    fn deliver_idle(
         &mut self,
         reply: &mut Encoder<'_>,
         effects: &mut Effects,
