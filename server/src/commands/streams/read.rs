@@ -241,6 +241,12 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
     let mut streams = Streams::default();
     // Nothing is answered with an error when something is answered already, so ids are read before streams are.
     for index in request.keys.clone() {
+        if !ctx.waiting.is_served() {
+            let entry = ctx.keyspace.peek(&ctx.key(index));
+            if entry.is_some_and(|entry| entry.kind() != Kind::Stream) {
+                return Err(ReplyError::WrongType);
+            }
+        }
         match ctx.args.at(request.id_at(index)) {
             b"$" | b"+" => {}
             b">" => {
