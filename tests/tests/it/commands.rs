@@ -235,7 +235,7 @@ const KNOWN_DIFFERENCES: &[Known] = &[
             ".arguments[1].arguments[0].flags has +optional",
         ],
         came: &[
-            ".history has 7.2.0",
+            ".history has \"7.2.0\"",
             ".arguments[1].arguments[0].token = FULL",
             ".arguments[1].arguments[0].type = pure-token",
             ".arguments[1].arguments[1].token = COUNT",
@@ -247,7 +247,7 @@ const KNOWN_DIFFERENCES: &[Known] = &[
         command: "xinfo|consumers",
         field: "docs",
         gone: &[],
-        came: &[".history has 7.2.0"],
+        came: &[".history has \"7.2.0\""],
     },
     Known {
         command: "quit",
