@@ -461,9 +461,9 @@ mod tests {
                 .collect()
         };
         let mut expected = vec![
-            ("5-1".to_string(), false),
-            ("5-3".to_string(), true),
-            ("7-0".to_string(), false),
+            ("5-1".to_owned(), false),
+            ("5-3".to_owned(), true),
+            ("7-0".to_owned(), false),
         ];
         assert_eq!(ids(block.forward()), expected);
         expected.reverse();

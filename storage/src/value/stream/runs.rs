@@ -292,7 +292,9 @@ mod tests {
     fn freeing_goes_in_slices() {
         let start = thread_balance();
         let mut runs = Runs::default();
-        (0..1000).for_each(|n| drop(runs.insert(id(n))));
+        for n in 0..1000 {
+            assert_eq!(runs.insert(id(n)), None);
+        }
         assert_eq!(runs.drain(3), 3);
         assert_eq!(runs.len(), 1000 - 40 - 128);
         while runs.drain(3) > 0 {}
