@@ -229,13 +229,18 @@ fn limits(settings: &Settings) -> StreamLimits {
     }
 }
 
+/// Bytes of a request as errors repeat them: up to a byte of zero.
+fn shown(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 /// The error for a key or group that does not exist.
 fn no_group(key: &[u8], group: &[u8], where_: &[u8]) -> ReplyError {
     let parts = [
         b"NOGROUP No such key '",
-        key,
+        shown(key),
         b"' or consumer group '",
-        group,
+        shown(group),
         b"'",
         where_,
     ];
@@ -285,7 +290,8 @@ fn reply_range(
     reply.close(deferred, len);
 }
 
-/// Marks a stream as changed, in so many entries.
+/// Marks a stream as changed, in so many entries. What is about groups alone is counted, but is nothing to those who watch
+/// the key.
 fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: u64) {
     ctx.effects.changed(changes);
     ctx.keyspace.signal(key);
@@ -540,7 +546,7 @@ fn xsetid(ctx: &mut Context<'_>) -> CommandResult {
     let log = stream.ok_or(ReplyError::NoSuchKey)?.log_mut();
     check_last_id(log, last, added)?;
     log.set_last_id(last, added, deleted);
-    ctx.modified(&key);
+    ctx.effects.changed(1);
     ctx.notify(KeyspaceEvents::STREAM, "xsetid", &key);
     ctx.reply.ok();
     Ok(())

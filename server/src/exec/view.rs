@@ -422,6 +422,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Tells those who wait for a key, and not those who watch it, that something about it has changed.
+    pub(crate) fn wake(&mut self, key: &Key<'_>) {
+        let db = self.db;
+        self.partition(key.slot).waiters.mark(db, key.bytes);
+    }
+
     /// Raises a keyspace event. Costs one look at the settings where nobody listens.
     #[inline]
     pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {

@@ -259,7 +259,12 @@ impl Side {
 
     fn fill(&mut self, fill: Fill) -> Result<()> {
         let mut commands = Template::counting(fill.command, FILL_PIPELINE).map_err(Error::other)?;
-        self.generator.run(&mut commands, Limit::requests(fill.count))?;
+        let limit = Limit::requests(fill.count);
+        if fill.in_order {
+            Generator::connect(self.server.address(), 1, None)?.run(&mut commands, limit)?;
+        } else {
+            self.generator.run(&mut commands, limit)?;
+        }
         Ok(())
     }
 

@@ -13,6 +13,8 @@ const HOT: &str = "GET key:000000004711";
 pub(crate) struct Fill {
     pub(crate) count: u64,
     pub(crate) command: &'static str,
+    /// One connection sends them all, so that they come in the order of their numbers.
+    pub(crate) in_order: bool,
 }
 
 /// What a row uses up, and is given back before each measurement.
@@ -65,7 +67,10 @@ const NEW: &[Fill] = &[];
 const LONG_LIST: &[Fill] = &[fill(10_000, "RPUSH list {value:3}")];
 const LARGE_SORTED_SET: &[Fill] = &[fill(1_000_000, "ZADD zset {rand:1000000} element:{rand:1000000}")];
 /// A stream whose entries have ids that can be told.
-const LONG_STREAM: &[Fill] = &[fill(1_000_000, "XADD log {rand:1000000}-1 field {value:3}")];
+const LONG_STREAM: &[Fill] = &[fill_in_order(
+    1_000_000,
+    "XADD log {rand:1000000}-1 field {value:3}",
+)];
 /// Two sets of 10,000, half of each in both.
 const TWO_SETS: &[Fill] = &[
     fill(10_000, "SADD set:1 element:{rand:10000}"),
@@ -180,7 +185,18 @@ const fn bytes(name: &'static str, fill: Fill, elements: u64, at_most: f64) -> B
 }
 
 const fn fill(count: u64, command: &'static str) -> Fill {
-    Fill { count, command }
+    Fill {
+        count,
+        command,
+        in_order: false,
+    }
+}
+
+const fn fill_in_order(count: u64, command: &'static str) -> Fill {
+    Fill {
+        in_order: true,
+        ..fill(count, command)
+    }
 }
 
 const fn row(

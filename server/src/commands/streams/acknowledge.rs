@@ -238,10 +238,10 @@ fn delete(
 }
 
 fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
-    if changes > 0 {
-        changed(ctx, key, changes);
+    if !deleted {
+        ctx.effects.changed(changes);
+        return;
     }
-    if deleted {
-        ctx.notify(KeyspaceEvents::STREAM, "xdel", key);
-    }
+    changed(ctx, key, changes);
+    ctx.notify(KeyspaceEvents::STREAM, "xdel", key);
 }

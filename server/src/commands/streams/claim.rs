@@ -4,13 +4,13 @@
 //! Who an entry is pending with now is repeated as an XCLAIM that says everything, and so is that it is pending no more
 //! because somebody has deleted it.
 
-use shardis_protocol::Arguments;
-use shardis_storage::value::stream::{Group as ConsumerGroup, Log, Pending, Stream, StreamId};
+use shardis_protocol::{Arguments, Encoder};
+use shardis_storage::value::stream::{ConsumerId, Group as ConsumerGroup, Log, Pending, Stream, StreamId};
 use smallvec::SmallVec;
 
 use super::groups::{report_consumer, report_last_id};
 use super::read::report_pending;
-use super::{Ids, end_of_interval, id, no_group, reply_entry, reply_id, start_of_interval};
+use super::{Ids, end_of_interval, id, no_group, reply_entry, reply_id, shown, start_of_interval};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -214,7 +214,7 @@ fn xpending(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-fn reply_summary(reply: &mut shardis_protocol::Encoder<'_>, group: &ConsumerGroup) {
+fn reply_summary(reply: &mut Encoder<'_>, group: &ConsumerGroup) {
     reply.array(4);
     reply.integer(group.pending_len() as i64);
     let Some((first, last)) = group.pending_ends() else {
@@ -280,7 +280,7 @@ impl ClaimRequest {
     }
 
     fn option(&mut self, word: &[u8], options: &mut Options<'_>, now_ms: i64) -> CommandResult {
-        let unknown = || ReplyError::Bytes([b"ERR Unrecognized XCLAIM option '", word, b"'"].concat());
+        let unknown = || ReplyError::Bytes([b"ERR Unrecognized XCLAIM option '", shown(word), b"'"].concat());
         // A time that makes no sense is taken to be now: clients compute it by clocks of their own.
         let sane = |ms: i64| if (0..=now_ms).contains(&ms) { ms } else { now_ms };
         match word {
@@ -379,7 +379,7 @@ struct Claims<'c> {
     key: &'c [u8],
     /// The name of the consumer.
     by: &'c [u8],
-    consumer: shardis_storage::value::stream::ConsumerId,
+    consumer: ConsumerId,
     /// The consumer is new.
     made: bool,
     now_ms: i64,
@@ -431,7 +431,7 @@ impl<'c> Claims<'c> {
     }
 
     /// Takes an entry over, and replies with it.
-    fn take(&mut self, reply: &mut shardis_protocol::Encoder<'_>, new: Pending, just_id: bool) {
+    fn take(&mut self, reply: &mut Encoder<'_>, new: Pending, just_id: bool) {
         self.group.assign(new);
         if let Some(known) = self.group.consumer_mut(self.consumer) {
             known.active_ms = Some(self.now_ms);
@@ -495,7 +495,7 @@ struct Scan {
 impl Scan {
     /// Takes over what has been pending for long enough from `start` on. Replies with where to go on, with what was taken
     /// over, and with what is pending no more because it was deleted.
-    fn run(&self, reply: &mut shardis_protocol::Encoder<'_>, claims: &mut Claims<'_>, start: StreamId) {
+    fn run(&self, reply: &mut Encoder<'_>, claims: &mut Claims<'_>, start: StreamId) {
         // Where to go on is known at the end only, and comes first.
         let mut taken: SmallVec<[Pending; 8]> = SmallVec::new();
         let mut deleted: SmallVec<[Pending; 8]> = SmallVec::new();

@@ -2,7 +2,7 @@
 
 use shardis_storage::value::stream::{Group as ConsumerGroup, ID_TEXT_MAX, Stream, StreamId};
 
-use super::id;
+use super::{id, shown};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
@@ -147,9 +147,9 @@ const KEY_REQUIRED: ReplyError = ReplyError::Fixed(
 pub(super) fn no_such_group(key: &[u8], group: &[u8]) -> ReplyError {
     let parts = [
         b"NOGROUP No such consumer group '",
-        group,
+        shown(group),
         b"' for key name '",
-        key,
+        shown(key),
         b"'",
     ];
     ReplyError::Bytes(parts.concat())
@@ -237,11 +237,15 @@ fn create(ctx: &mut Context<'_>) -> CommandResult {
         return Err(bad_subcommand(ctx.args));
     }
     let last_id = position(text, stream.as_deref())?;
-    let (stream, _) = ctx.keyspace.make::<Stream>(&key)?;
+    let (stream, made) = ctx.keyspace.make::<Stream>(&key)?;
     if !stream.add_group(name, last_id, options.entries_read) {
         return Err(ReplyError::Fixed("BUSYGROUP Consumer Group name already exists"));
     }
-    ctx.modified(&key);
+    if made {
+        ctx.modified(&key);
+    } else {
+        ctx.effects.changed(1);
+    }
     ctx.notify(KeyspaceEvents::STREAM, "xgroup-create", &key);
     ctx.reply.ok();
     Ok(())
@@ -262,7 +266,7 @@ fn setid(ctx: &mut Context<'_>) -> CommandResult {
         group.last_id = last_id;
         group.entries_read = options.entries_read;
     }
-    ctx.modified(&key);
+    ctx.effects.changed(1);
     ctx.notify(KeyspaceEvents::STREAM, "xgroup-setid", &key);
     ctx.reply.ok();
     Ok(())
@@ -273,8 +277,9 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
     let stream = ctx.keyspace.write_as::<Stream>(&key)?.ok_or(KEY_REQUIRED)?;
     let removed = stream.remove_group(name);
     if removed {
+        ctx.effects.changed(1);
         // Who waits for it is told so.
-        ctx.modified(&key);
+        ctx.keyspace.wake(&key);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-destroy", &key);
     }
     ctx.reply.integer(removed.into());
@@ -304,7 +309,7 @@ fn delconsumer(ctx: &mut Context<'_>) -> CommandResult {
         .ok_or_else(|| no_such_group(key.bytes, name))?;
     let pending = group.remove_consumer(ctx.args.at(4));
     if pending.is_some() {
-        ctx.modified(&key);
+        ctx.effects.changed(1);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-delconsumer", &key);
     }
     ctx.reply.integer(pending.unwrap_or(0) as i64);

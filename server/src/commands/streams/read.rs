@@ -239,23 +239,14 @@ impl Streams {
 fn xread(ctx: &mut Context<'_>) -> CommandResult {
     let request = ReadRequest::parse(ctx.args, false)?;
     let mut streams = Streams::default();
-    // Nothing is answered with an error when something is answered already, so ids are read before streams are.
     for index in request.keys.clone() {
-        if !ctx.waiting.is_served() {
-            let entry = ctx.keyspace.peek(&ctx.key(index));
-            if entry.is_some_and(|entry| entry.kind() != Kind::Stream) {
-                return Err(ReplyError::WrongType);
+        if let Err(error) = check_id(ctx.args.at(request.id_at(index))) {
+            // A key comes before its id, so what is wrong with that is told first.
+            for known in request.keys.start..=index {
+                let key = ctx.key(known);
+                ctx.keyspace.read_as::<Stream>(&key)?;
             }
-        }
-        match ctx.args.at(request.id_at(index)) {
-            b"$" | b"+" => {}
-            b">" => {
-                return Err(ReplyError::Fixed(
-                    "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
-                     <consumer> option.",
-                ));
-            }
-            text => drop(id(text)?),
+            return Err(error);
         }
     }
     for index in ctx.awaited(request.keys.clone()) {
@@ -292,6 +283,17 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.null_array();
     }
     Ok(())
+}
+
+/// Refuses an id that XREAD cannot read from.
+fn check_id(text: &[u8]) -> CommandResult {
+    match text {
+        b"$" | b"+" => Ok(()),
+        b">" => Err(ReplyError::Fixed(
+            "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
+        )),
+        text => id(text).map(drop),
+    }
 }
 
 /// The first id that may be read if what `after` says is known already. `None` when there is no such id.

@@ -293,7 +293,7 @@ mod tests {
         let start = thread_balance();
         let mut runs = Runs::default();
         for n in 0..1000 {
-            runs.insert(id(n));
+            assert_eq!(runs.insert(id(n)), None);
         }
         assert_eq!(runs.drain(3), 3);
         assert_eq!(runs.len(), 1000 - 40 - 128);
