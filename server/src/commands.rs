@@ -234,6 +234,13 @@ mod tests {
                 !matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_)) || !row.keys.is_empty(),
                 "{name}: no keys"
             );
+            let least = match row.arity {
+                crate::spec::Arity::Exactly(words) | crate::spec::Arity::AtLeast(words) => words,
+            };
+            assert!(
+                row.member.is_none_or(|member| member < least),
+                "{name}: its member may be missing"
+            );
             assert!(
                 !row.doc.summary.is_empty() && !row.doc.since.is_empty(),
                 "{name}: documentation"

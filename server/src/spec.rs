@@ -47,6 +47,8 @@ pub(crate) struct Command {
     pub(crate) runs: Runs,
     /// The argument that holds a value to be stored as it is: a big one may be kept instead of copied.
     pub(crate) adopts: Option<u8>,
+    /// The argument that is a member of the collection under the key, or a field: batches have it fetched from memory ahead.
+    pub(crate) member: Option<u8>,
     /// Says which arguments of a request are secrets, for commands that have some: no log shows them.
     pub(crate) conceals: Option<fn(Arguments<'_>, usize) -> bool>,
     /// Documentation; cold, so behind a reference.
@@ -97,6 +99,7 @@ impl Command {
         keys: &[],
         runs: Runs::Container,
         adopts: None,
+        member: None,
         conceals: None,
         doc: &Doc::BLANK,
         subcommands: &[],

@@ -14,7 +14,7 @@ use crate::memory::Buffer;
 use crate::number::parse_i64;
 
 pub(crate) use collection::Detached;
-pub use collection::{Collection, CollectionRef, InPlace};
+pub use collection::{Collection, CollectionRef, InPlace, MemberAhead};
 
 /// The type of a value, as TYPE names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,6 +30,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_write().update()],
         runs: Runs::OnKeys(hset),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,
@@ -48,6 +49,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_write().insert()],
         runs: Runs::OnKeys(hsetnx),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,
@@ -86,6 +88,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_only().access()],
         runs: Runs::OnKeys(hget),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,
@@ -174,6 +177,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_write().delete()],
         runs: Runs::OnKeys(hdel),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,
@@ -209,6 +213,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_only()],
         runs: Runs::OnKeys(hexists),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,
@@ -226,6 +231,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_only()],
         runs: Runs::OnKeys(hstrlen),
+        member: Some(2),
         doc: &Doc {
             since: "3.2.0",
             group: Group::Hash,
@@ -243,6 +249,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::HASH,
         keys: &[KeySpec::at(1).read_write().access().update()],
         runs: Runs::OnKeys(hincrby),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::Hash,

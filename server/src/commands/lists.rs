@@ -468,9 +468,17 @@ fn rpush(ctx: &mut Context<'_>) -> CommandResult {
 
 fn push(ctx: &mut Context<'_>, end: End) -> CommandResult {
     let (key, limits) = (ctx.key(1), limits(ctx.settings));
-    let (list, _) = ctx.keyspace.make::<List>(&key)?;
-    list.extend(end, ctx.args.tail(2).iter(), &limits);
-    ctx.reply.integer(list.len() as i64);
+    let elements = ctx.args.tail(2);
+    let extend = |list: &mut List| {
+        list.extend(end, elements.iter(), &limits);
+        list.len()
+    };
+    // Most lists are there already, and are looked up once.
+    let len = match ctx.keyspace.write_as::<List>(&key)? {
+        Some(list) => extend(list),
+        None => extend(ctx.keyspace.make::<List>(&key)?.0),
+    };
+    ctx.reply.integer(len as i64);
     notify_pushed(ctx, &key, end);
     changed(ctx, &key, ctx.args.len() - 2);
     Ok(())

@@ -30,6 +30,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SET,
         keys: &[KeySpec::at(1).read_write().insert()],
         runs: Runs::OnKeys(sadd),
+        member: Some(2),
         doc: &Doc {
             since: "1.0.0",
             group: Group::Set,
@@ -48,6 +49,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SET,
         keys: &[KeySpec::at(1).read_write().delete()],
         runs: Runs::OnKeys(srem),
+        member: Some(2),
         doc: &Doc {
             since: "1.0.0",
             group: Group::Set,
@@ -84,6 +86,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SET,
         keys: &[KeySpec::at(1).read_only()],
         runs: Runs::OnKeys(sismember),
+        member: Some(2),
         doc: &Doc {
             since: "1.0.0",
             group: Group::Set,
@@ -413,16 +416,20 @@ fn limits(ctx: &Context<'_>) -> SetLimits {
 fn sadd(ctx: &mut Context<'_>) -> CommandResult {
     let (key, limits) = (ctx.key(1), limits(ctx));
     let members = 2..ctx.args.len();
-    let (set, made) = ctx.keyspace.make::<Set>(&key)?;
-    if made {
-        *set = Set::for_members(ctx.args.at(members.start), members.len(), &limits);
-    } else {
+    let args = ctx.args.tail(members.start);
+    let add = |set: &mut Set| {
+        let added = args.iter().filter(|member| set.add(member, &limits));
+        added.count() as u64
+    };
+    // Most sets are there already, and are looked up once.
+    let added = if let Some(set) = ctx.keyspace.write_as::<Set>(&key)? {
         set.expect(members.len(), &limits);
-    }
-    let mut added = 0;
-    for index in members {
-        added += u64::from(set.add(ctx.args.at(index), &limits));
-    }
+        add(set)
+    } else {
+        let (set, _) = ctx.keyspace.make::<Set>(&key)?;
+        *set = Set::for_members(ctx.args.at(members.start), members.len(), &limits);
+        add(set)
+    };
     if added > 0 {
         ctx.notify(KeyspaceEvents::SET, "sadd", &key);
         ctx.modified(&key);

@@ -32,6 +32,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_write().update()],
         runs: Runs::OnKeys(zadd),
+        member: Some(3),
         doc: &Doc {
             since: "1.2.0",
             group: Group::SortedSet,
@@ -65,6 +66,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_write().access().update()],
         runs: Runs::OnKeys(zincrby),
+        member: Some(3),
         doc: &Doc {
             since: "1.2.0",
             group: Group::SortedSet,
@@ -86,6 +88,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_write().delete()],
         runs: Runs::OnKeys(zrem),
+        member: Some(2),
         doc: &Doc {
             since: "1.2.0",
             group: Group::SortedSet,
@@ -121,6 +124,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_only().access()],
         runs: Runs::OnKeys(zscore),
+        member: Some(2),
         doc: &Doc {
             since: "1.2.0",
             group: Group::SortedSet,
@@ -155,6 +159,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_only().access()],
         runs: Runs::OnKeys(zrank),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::SortedSet,
@@ -177,6 +182,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).read_only().access()],
         runs: Runs::OnKeys(zrevrank),
+        member: Some(2),
         doc: &Doc {
             since: "2.0.0",
             group: Group::SortedSet,

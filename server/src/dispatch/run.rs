@@ -6,8 +6,10 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder, Resp};
-use shardis_storage::key::KeyHasher;
+use shardis_storage::entry::Entry;
+use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::memory::{self, Buffer};
+use shardis_storage::value::MemberAhead;
 use smallvec::SmallVec;
 
 use super::account;
@@ -91,7 +93,7 @@ pub(crate) fn run_batch(
             while done < tasks.len() {
                 let group = next_group(&tasks[done..]);
                 let mut watch = Stopwatch::start(environment);
-                prefetch(partition, group);
+                prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
                     start = replies.begin(task).len();
@@ -218,9 +220,9 @@ impl<'e> Stopwatch<'e> {
     }
 }
 
-/// Brings the entries of the next commands into the caches, bucket lines first.
+/// Brings the entries of the next commands into the caches, bucket lines first, and then the members that they name.
 #[inline]
-fn prefetch(partition: &Partition, group: &[Task]) {
+fn prefetch(partition: &Partition, group: &[Task], source: &Source) {
     if group.len() < 2 {
         return;
     }
@@ -236,6 +238,22 @@ fn prefetch(partition: &Partition, group: &[Task]) {
             .database(usize::from(task.db))
             .prefetch_entry(task.hash, task.slot);
     }
+    let mut members = SmallVec::<[MemberAhead<'_>; PREFETCH_BATCH]>::new();
+    for task in group {
+        let (Some(member), true) = (task.command.row.member, task.detached == 0) else {
+            continue;
+        };
+        let args = source.arguments(task, &[]);
+        let key = Key {
+            bytes: args.at(usize::from(task.key)),
+            hash: task.hash,
+            slot: task.slot,
+        };
+        let entry = partition.keyspace.database(usize::from(task.db)).peek(&key);
+        let collection = entry.and_then(Entry::collection);
+        members.extend(collection.and_then(|found| found.look_ahead(args.at(usize::from(member)))));
+    }
+    members.into_iter().for_each(MemberAhead::fetch);
 }
 
 /// Runs a command. Returns how many bytes it moved, allocated or freed at least; `words` is filled where what it said goes

@@ -72,6 +72,12 @@ pub enum Change {
 }
 
 impl ScoredTable {
+    /// The table of the members.
+    #[inline]
+    pub(crate) fn members(&self) -> &MemberTable {
+        &self.members
+    }
+
     pub(crate) const fn new(hasher: KeyHasher) -> Self {
         Self {
             tree: OrderTree::new(),

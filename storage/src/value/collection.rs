@@ -9,6 +9,7 @@ use super::sorted_set::SortedSet;
 use super::stream::Stream;
 use super::{Encoding, Kind};
 use crate::encoding::listpack::Listpack;
+use crate::encoding::member_table::MemberTable;
 use crate::memory::Buffer;
 use crate::release::{BUFFER_MIN, COLLECTION_MIN};
 use crate::table::TableStats;
@@ -38,6 +39,29 @@ pub enum Collection {
     SortedSet(SortedSet),
     /// A stream.
     Stream(Stream),
+}
+
+/// A member that is about to be looked up; see [`CollectionRef::look_ahead`].
+#[derive(Clone, Copy)]
+pub struct MemberAhead<'a> {
+    table: &'a MemberTable,
+    hash: u64,
+}
+
+impl MemberAhead<'_> {
+    /// Asks for the element itself; its bucket should have arrived.
+    #[inline]
+    pub fn fetch(self) {
+        self.table.prefetch_element(self.hash);
+    }
+}
+
+impl fmt::Debug for MemberAhead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemberAhead")
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A collection, borrowed.
@@ -167,6 +191,22 @@ impl<'a> CollectionRef<'a> {
             Self::SortedSet(set) => set.as_listpack(),
             Self::Stream(_) => None,
         }
+    }
+
+    /// Asks for the bucket of a member, where members are in a table. For batches: first this for every member, then
+    /// [`MemberAhead::fetch`] for what it gave, then the commands.
+    #[inline]
+    #[must_use]
+    pub fn look_ahead(self, member: &[u8]) -> Option<MemberAhead<'a>> {
+        let table = match self {
+            Self::List(_) | Self::Stream(_) => None,
+            Self::Set(set) => set.member_table(),
+            Self::Hash(hash) => hash.member_table(),
+            Self::SortedSet(set) => set.member_table(),
+        }?;
+        let hash = table.hash(member);
+        table.prefetch_bucket(hash);
+        Some(MemberAhead { table, hash })
     }
 
     /// How large the hash table is that it is stored in, if there is one.

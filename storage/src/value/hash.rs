@@ -22,6 +22,7 @@ use super::{Encoding, StringRef};
 use crate::element::Element;
 use crate::encoding::listpack::Listpack;
 use crate::encoding::member_table;
+use crate::encoding::member_table::MemberTable;
 use crate::key::KeyHasher;
 use crate::memory::boxed::CountedBox;
 use crate::table::TableStats;
@@ -203,6 +204,15 @@ impl Hash {
         match &self.0 {
             Form::Packed(pack) => Some(pack.as_listpack()),
             Form::Table(_) => None,
+        }
+    }
+
+    /// The table that it is stored in, where there is one.
+    #[inline]
+    pub(super) fn member_table(&self) -> Option<&MemberTable> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table.members()),
         }
     }
 

@@ -155,6 +155,15 @@ impl Set {
         }
     }
 
+    /// The table that it is stored in, where there is one.
+    #[inline]
+    pub(super) fn member_table(&self) -> Option<&MemberTable> {
+        match &self.0 {
+            Form::Intset(_) | Form::Packed(_) => None,
+            Form::Table(table) => Some(table),
+        }
+    }
+
     /// How large the table is, where there is one.
     #[must_use]
     pub fn table_stats(&self) -> Option<TableStats> {

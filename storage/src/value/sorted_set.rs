@@ -19,6 +19,7 @@ pub use self::builder::SortedSetBuilder;
 use super::{Encoding, StringRef};
 use crate::element::ElementBox;
 use crate::encoding::listpack::Listpack;
+use crate::encoding::member_table::MemberTable;
 pub use crate::encoding::order_tree::Order;
 pub use crate::encoding::scored_table::Change;
 use crate::encoding::scored_table::{self, ScoredTable};
@@ -156,6 +157,15 @@ impl SortedSet {
         match &self.0 {
             Form::Packed(pack) => Some(pack),
             Form::Table(_) => None,
+        }
+    }
+
+    /// The table that it is stored in, where there is one.
+    #[inline]
+    pub(super) fn member_table(&self) -> Option<&MemberTable> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table.members()),
         }
     }
 

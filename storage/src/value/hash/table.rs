@@ -49,6 +49,12 @@ impl Place {
 }
 
 impl FieldTable {
+    /// The table of the fields.
+    #[inline]
+    pub(super) fn members(&self) -> &MemberTable {
+        &self.fields
+    }
+
     pub(super) const fn new(hasher: KeyHasher) -> Self {
         Self {
             fields: MemberTable::new(hasher),
