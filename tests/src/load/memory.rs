@@ -10,7 +10,7 @@ use super::now;
 use super::options::Options;
 use super::placement::{Cores, Placement};
 use super::report::{Report, Target};
-use super::rows::{CLIENTS, COLLECTION_BYTES, Fill};
+use super::rows::{COLLECTION_BYTES, Fill};
 use super::server::{Program, Server};
 use super::template::Template;
 
@@ -149,13 +149,16 @@ fn bytes_of(program: &Program, placement: Placement, fill: Fill) -> Result<f64> 
     fill_and_weigh(&server, fill.command, fill.count)
 }
 
+/// Few connections, so that their buffers weigh little beside the data.
+const FILL_CLIENTS: usize = 4;
+
 /// What warms a server up without leaving anything in it.
 const WARMING: &str = "ECHO {value:200}";
 const WARMING_REQUESTS: u64 = 50_000;
 
 /// Sends `count` times `command` and returns the bytes of resident memory that this has added.
 fn fill_and_weigh(server: &Server, command: &str, count: u64) -> Result<f64> {
-    let mut generator = Generator::connect(server.address(), CLIENTS, None)?;
+    let mut generator = Generator::connect(server.address(), FILL_CLIENTS, None)?;
     // What a server needs to serve at all (code it has not run yet, buffers of its sockets) is not what data takes.
     let mut warming = Template::counting(WARMING, FILL_PIPELINE).map_err(Error::other)?;
     generator.run(&mut warming, Limit::requests(WARMING_REQUESTS))?;

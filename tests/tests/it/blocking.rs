@@ -335,6 +335,42 @@ fn what_a_blocked_client_sent_later_is_done_later() {
     assert_eq!(waiter.read().expect("a reply").text(), "end");
 }
 
+/// Whatever they send while they wait, it must not take from others what they need to be read.
+#[test]
+fn blocked_clients_that_send_on_starve_nobody() {
+    const CLIENTS: usize = 200;
+    for shards in [1, SHARDS] {
+        let server = node::start(shards);
+        let filler = "x".repeat(1000);
+        let mut blocked: Vec<Client> = (0..CLIENTS)
+            .map(|i| {
+                let mut client = server.connect();
+                client.send(&["BLPOP", &format!("own:{i}"), "0"]).expect("sent");
+                for _ in 0..60 {
+                    client.send(&["ECHO", &filler]).expect("sent");
+                }
+                client
+            })
+            .collect();
+        await_blocked(&server, CLIENTS);
+        let mut other = server.connect();
+        for i in 0..CLIENTS {
+            assert_eq!(other.line("PING").text(), "PONG");
+            assert_eq!(
+                other.call(&["RPUSH", &format!("own:{i}"), "x"]).integer(),
+                Some(1)
+            );
+        }
+        for (i, client) in blocked.iter_mut().enumerate() {
+            let served = texts(&client.read().expect("a reply"));
+            assert_eq!(served, [format!("own:{i}"), "x".to_owned()]);
+            for _ in 0..60 {
+                assert_eq!(client.read().expect("a reply").text(), filler);
+            }
+        }
+    }
+}
+
 /// How many connections this process may open, some kept for other tests.
 fn connections_allowed() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -2,7 +2,8 @@
 //!
 //! Every socket has a standing order to receive, into buffers that the kernel picks from a ring of ours; writes of a turn
 //! are handed over together with the next wait, in one system call. A standing order is taken back from a connection that
-//! is not read, so that it cannot use up the buffers of all.
+//! is not read, and what it has sent is moved out of the buffers when these run low, so that connections which wait for
+//! something cannot use up the buffers of all.
 //!
 //! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
 //!
@@ -43,6 +44,8 @@ const GROUP: u16 = 0;
 const SEND_BYTES_MAX: usize = 1 << 30;
 /// Buffers that wait to be read from one connection before its order to receive is taken back.
 const WAITING_MAX: usize = 8;
+/// With fewer free buffers than this, those of connections that are not read are emptied.
+const FREE_MIN: u16 = BUFFERS / 2;
 
 /// Sockets whose reads and writes complete.
 pub(super) struct Ring {
@@ -64,6 +67,9 @@ struct Link {
     generation: u32,
     /// What has come and was not read: buffer, first unread byte, end.
     received: VecDeque<(u16, usize, usize)>,
+    /// What came before that and was moved here, and how far it was read.
+    kept: Vec<u8>,
+    kept_from: usize,
     /// The connection has ended: with an error of the system, or in order (0).
     ended: Option<i32>,
     /// The order to receive stands.
@@ -119,6 +125,26 @@ impl Token {
     }
 }
 
+impl Link {
+    /// Whether something has come that was not read.
+    fn has_unread(&self) -> bool {
+        !self.kept.is_empty() || !self.received.is_empty()
+    }
+
+    /// Reads what was moved out of buffers; returns how many bytes.
+    fn read_kept(&mut self, out: &mut [u8]) -> usize {
+        let rest = &self.kept[self.kept_from..];
+        let count = rest.len().min(out.len());
+        out[..count].copy_from_slice(&rest[..count]);
+        self.kept_from += count;
+        if self.kept_from == self.kept.len() && count > 0 {
+            self.kept = Vec::new();
+            self.kept_from = 0;
+        }
+        count
+    }
+}
+
 impl Ring {
     /// A ring that also watches an epoll descriptor.
     ///
@@ -163,6 +189,8 @@ impl Ring {
             fd,
             generation: self.next_generation,
             received: VecDeque::new(),
+            kept: Vec::new(),
+            kept_from: 0,
             ended: None,
             receiving: false,
             cancelling: false,
@@ -255,7 +283,7 @@ impl Ring {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Ok(0);
         };
-        let mut count = 0;
+        let mut count = link.read_kept(out);
         while count < out.len()
             && let Some((buffer, from, end)) = link.received.front_mut()
         {
@@ -270,7 +298,7 @@ impl Ring {
                 self.buffers.give_back(buffer);
             }
         }
-        if link.received.is_empty() && !link.receiving {
+        if !link.has_unread() && !link.receiving {
             self.receive(connection);
         }
         if count > 0 {
@@ -327,6 +355,29 @@ impl Ring {
         }
     }
 
+    /// Moves what connections have sent and nobody reads out of the buffers, when few are free; what such a connection sends
+    /// beyond that waits in its socket. Complexity: O(connections), but for none that was seen to does it come again.
+    fn empty_buffers(&mut self) {
+        if self.buffers.free >= FREE_MIN {
+            return;
+        }
+        let mut unread = Vec::new();
+        for (connection, link) in self.links.iter_mut().enumerate() {
+            let Some(link) = link.as_deref_mut().filter(|link| !link.received.is_empty()) else {
+                continue;
+            };
+            for (buffer, from, end) in link.received.drain(..) {
+                link.kept
+                    .extend_from_slice(&self.buffers.bytes(buffer)[from..end]);
+                self.buffers.give_back(buffer);
+            }
+            unread.push(connection);
+        }
+        unread
+            .into_iter()
+            .for_each(|connection| self.stop_receiving(connection));
+    }
+
     /// Hands over what is left to send.
     fn send(&mut self, connection: usize) {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
@@ -353,6 +404,7 @@ impl Ring {
             self.enabled = true;
             self.watch_epoll();
         }
+        self.empty_buffers();
         for connection in std::mem::take(&mut self.starved) {
             self.receive(connection);
         }
@@ -415,6 +467,7 @@ impl Ring {
     fn received(&mut self, token: Token, done: &cqueue::Entry, on_event: &mut impl FnMut(Event)) {
         let (result, flags) = (done.result(), done.flags());
         let buffer = cqueue::buffer_select(flags);
+        self.buffers.free -= u16::from(buffer.is_some());
         let Some(link) = self.link(token) else {
             if let Some(buffer) = buffer {
                 self.buffers.give_back(buffer);
@@ -434,7 +487,7 @@ impl Ring {
             }
             (error, _) if error == -libc::ENOBUFS => {
                 is_event = false;
-                starved = link.received.is_empty();
+                starved = !link.has_unread();
             }
             (error, _) if error == -libc::ECANCELED => is_event = false,
             (error, _) => link.ended = Some(-error),
@@ -442,7 +495,7 @@ impl Ring {
         let crowded = link.received.len() >= WAITING_MAX;
         let ended = link.ended.is_some();
         // A cancelled order whose link was emptied meanwhile is given again.
-        let idle = !link.receiving && link.received.is_empty() && link.ended.is_none() && !starved;
+        let idle = !link.receiving && !link.has_unread() && link.ended.is_none() && !starved;
         if let Some(buffer) = unused {
             self.buffers.give_back(buffer);
         }
@@ -520,6 +573,8 @@ struct Buffers {
     memory: NonNull<u8>,
     /// Entries published so far; its low 16 bits are the ring's tail.
     tail: u16,
+    /// Buffers that the kernel may fill.
+    free: u16,
 }
 
 // SAFETY: the memory is owned by this value alone, apart from the kernel.
@@ -545,6 +600,7 @@ impl Buffers {
             entries: allocate(Self::ENTRIES).cast(),
             memory: allocate(Self::MEMORY),
             tail: 0,
+            free: 0,
         }
     }
 
@@ -572,6 +628,7 @@ impl Buffers {
             entry.set_len(BUFFER_BYTES as u32);
             entry.set_bid(buffer % BUFFERS);
         }
+        self.free += 1;
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the tail is a 16-bit word of the first entry that the kernel only reads, and reads as an atomic.
         let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
