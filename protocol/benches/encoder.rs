@@ -25,7 +25,7 @@ fn encode(criterion: &mut Criterion) {
     });
     bench("bulk of 64 B", &|encoder| encoder.bulk(black_box(&[b'x'; 64])));
     bench("bulk of 1 KiB", &|encoder| encoder.bulk(black_box(&[b'x'; 1024])));
-    bench("double 0.1", &|encoder| encoder.double_f64(black_box(0.1)));
+    bench("double 0.1", &|encoder| encoder.double(black_box(b"0.1")));
     bench("array of 100 bulks of 16 B, deferred", &|encoder| {
         let array = encoder.deferred_array(100);
         for _ in 0..100 {

@@ -584,7 +584,7 @@ mod tests {
             Value::Bulk(bytes) => encoder.bulk(bytes),
             Value::Null => encoder.null(),
             Value::NullArray => encoder.null_array(),
-            Value::Double(value) => encoder.double_f64(*value),
+            Value::Double(value) => encoder.double(format!("{value:?}").as_bytes()),
             Value::Boolean(value) => encoder.boolean(*value),
             Value::BigNumber(digits) => encoder.big_number(std::str::from_utf8(digits).unwrap()),
             Value::Verbatim { format, text } => encoder.verbatim(*format, text),
@@ -619,11 +619,7 @@ mod tests {
     fn plain(value: &Value) -> Value {
         let flat = |pairs: &[(Value, Value)]| pairs.iter().flat_map(|(k, v)| [plain(k), plain(v)]).collect();
         match value {
-            Value::Double(value) => {
-                let mut out = Vec::new();
-                Encoder::new(&mut out, Resp::V3).double_f64(*value);
-                Value::Bulk(out[1..out.len() - 2].to_vec())
-            }
+            Value::Double(value) => Value::Bulk(format!("{value:?}").into_bytes()),
             Value::Boolean(value) => Value::Integer(i64::from(*value)),
             Value::BigNumber(text) | Value::Verbatim { text, .. } => Value::Bulk(text.clone()),
             Value::Array(elements) | Value::Set(elements) | Value::Push(elements) => {

@@ -17,6 +17,7 @@ pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod monitor;
 pub(crate) mod object;
+mod pop;
 pub(crate) mod pubsub;
 pub(crate) mod server;
 pub(crate) mod sets;

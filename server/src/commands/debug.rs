@@ -224,7 +224,7 @@ fn protocol(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     match &*kind {
         "string" => reply.bulk(b"Hello World"),
         "integer" => reply.integer(12345),
-        "double" => reply.double("3.141"),
+        "double" => reply.double(b"3.141"),
         "bignum" => reply.big_number("1234567999999999999999999999999999999"),
         "null" => reply.null(),
         "array" => {

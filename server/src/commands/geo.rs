@@ -7,7 +7,7 @@ pub(crate) mod search;
 
 use std::io::Write as _;
 
-use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::algorithm::geohash::{DEGREES_TEXT_MAX, Point, degrees_text};
 use shardis_storage::number::parse_f64;
 use shardis_storage::value::sorted_set::SortedSet;
@@ -155,11 +155,7 @@ fn reply_point(reply: &mut Encoder<'_>, point: Point) {
     reply.array(2);
     for degrees in [point.longitude, point.latitude] {
         let mut text = [0; DEGREES_TEXT_MAX];
-        let text = degrees_text(degrees, &mut text);
-        match reply.resp() {
-            Resp::V2 => reply.bulk(text.as_bytes()),
-            Resp::V3 => reply.double(text),
-        }
+        reply.double(degrees_text(degrees, &mut text).as_bytes());
     }
 }
 

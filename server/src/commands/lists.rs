@@ -6,17 +6,17 @@
 
 pub(crate) mod blocking;
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
-use shardis_storage::number::parse_i64;
 use shardis_storage::value::list::{Direction, Element, End, List, ListLimits, Side};
 
+use super::pop::PopRequest;
 use super::strings::bulk;
 use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
-use crate::exec::arguments::{int, int_within, is};
+use crate::exec::arguments::{count_from, int, int_within, is};
 use crate::exec::{CommandResult, Context, Options};
 use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
@@ -362,7 +362,6 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-const NOT_POSITIVE: ReplyError = ReplyError::NotPositive;
 const INDEX_OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR index out of range");
 const RANK_ZERO: ReplyError = ReplyError::Fixed(
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
@@ -370,8 +369,6 @@ const RANK_ZERO: ReplyError = ReplyError::Fixed(
 );
 const COUNT_NEGATIVE: ReplyError = ReplyError::Fixed("ERR COUNT can't be negative");
 const MAXLEN_NEGATIVE: ReplyError = ReplyError::Fixed("ERR MAXLEN can't be negative");
-const NUMKEYS_NOT_POSITIVE: ReplyError = ReplyError::NumkeysNotPositive;
-const COUNT_NOT_POSITIVE: ReplyError = ReplyError::CountNotPositive;
 
 /// What the configuration says of lists.
 pub(crate) fn limits(settings: &Settings) -> ListLimits {
@@ -380,12 +377,6 @@ pub(crate) fn limits(settings: &Settings) -> ListLimits {
         compress_depth: settings.list_compress_depth,
         packed_threshold: settings.list_packed_threshold as usize,
     }
-}
-
-/// Reads a count of at least `min`; `error` for anything else.
-fn count_from(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyError> {
-    let count = parse_i64(arg).and_then(|count| usize::try_from(count).ok());
-    count.filter(|count| *count >= min).ok_or(error)
 }
 
 /// Reads `LEFT` or `RIGHT`.
@@ -534,7 +525,7 @@ fn pop_one(ctx: &mut Context<'_>, end: End) -> CommandResult {
 }
 
 fn pop_several(ctx: &mut Context<'_>, end: End) -> CommandResult {
-    let count = count_from(ctx.args.at(2), 0, NOT_POSITIVE)?;
+    let count = count_from(ctx.args.at(2), 0, ReplyError::NotPositive)?;
     let (key, limits) = (ctx.key(1), limits(ctx.settings));
     let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
         ctx.reply.null_array();
@@ -788,17 +779,15 @@ fn rpoplpush(ctx: &mut Context<'_>) -> CommandResult {
 /// when there is no such list.
 fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, ReplyError> {
     let (source, destination, limits) = (ctx.key(1), ctx.key(2), limits(ctx.settings));
-    if ctx.keyspace.write_as::<List>(&source)?.is_none() {
+    let Some(list) = ctx.keyspace.write_as::<List>(&source)? else {
         // Without a source, the destination may be of any type.
         return Ok(false);
-    }
-    if !ctx.claim() {
+    };
+    if !ctx.waiting.claim() {
         return Ok(true);
     }
     if source.bytes == destination.bytes {
-        if let Some(list) = ctx.keyspace.write_as::<List>(&source)? {
-            list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
-        }
+        list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
         notify_pushed(ctx, &source, to);
         notify_popped(ctx, &source, from);
         changed(ctx, &source, 1);
@@ -821,36 +810,8 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     Ok(true)
 }
 
-/// What LMPOP was asked for.
-struct PopRequest {
-    /// Arguments that are the keys.
-    keys: Range<usize>,
-    end: End,
-    count: usize,
-}
-
-impl PopRequest {
-    /// Reads the request from its number of keys, argument `at`, on.
-    fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
-        let keys = count_from(args.at(at), 1, NUMKEYS_NOT_POSITIVE)?;
-        let first = at + 1;
-        let place = keys.checked_add(first).ok_or(ReplyError::Syntax)?;
-        let end = end(args.get(place).ok_or(ReplyError::Syntax)?)?;
-        let count = match args.len() - place {
-            1 => 1,
-            3 if is(args.at(place + 1), "COUNT") => count_from(args.at(place + 2), 1, COUNT_NOT_POSITIVE)?,
-            _ => return Err(ReplyError::Syntax),
-        };
-        Ok(Self {
-            keys: first..place,
-            end,
-            count,
-        })
-    }
-}
-
 fn lmpop(ctx: &mut Context<'_>) -> CommandResult {
-    let request = PopRequest::parse(ctx.args, 1)?;
+    let request = PopRequest::parse(ctx.args, 1, end)?;
     for index in request.keys {
         if pop_from(ctx, index, request.end, request.count)? {
             return Ok(());
@@ -863,15 +824,12 @@ fn lmpop(ctx: &mut Context<'_>) -> CommandResult {
 /// Replies with the key at an argument and elements taken from its list; false when there is no such list.
 fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Result<bool, ReplyError> {
     let (key, limits) = (ctx.key(index), limits(ctx.settings));
-    if ctx.keyspace.write_as::<List>(&key)?.is_none() {
-        return Ok(false);
-    }
-    if !ctx.claim() {
-        return Ok(true);
-    }
     let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
         return Ok(false);
     };
+    if !ctx.waiting.claim() {
+        return Ok(true);
+    }
     ctx.reply.array(2);
     ctx.reply.bulk(key.bytes);
     let count = take(list, end, count, &limits, &mut ctx.reply);
@@ -994,6 +952,11 @@ mod tests {
             ("LMPOP 2 s t LEFT", "nil*"),
             ("LMPOP 0 s LEFT", "-ERR numkeys should be greater than 0"),
             ("LMPOP 1 s LEFT COUNT 0", "-ERR count should be greater than 0"),
+            (
+                "LMPOP 1 s LEFT COUNT 0 COUNT",
+                "-ERR count should be greater than 0",
+            ),
+            ("LMPOP 1 s LEFT COUNT 1 COUNT 1", "-ERR syntax error"),
             ("LMPOP 2 s LEFT", "-ERR syntax error"),
             ("LMPOP 9223372036854775807 s LEFT", "-ERR syntax error"),
         ]);

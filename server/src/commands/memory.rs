@@ -1,6 +1,7 @@
 //! MEMORY: what keys and the node take.
 
 use shardis_storage::memory;
+use shardis_storage::number::DoubleText;
 
 use super::info::figures::{Figure, Gathered, figures_of_shard};
 use super::info::sections::{MemoryFigures, excess};
@@ -225,7 +226,7 @@ fn write_numbers(session: &mut Session<'_>, numbers: &[(&str, Number)]) {
         match *number {
             Number::Bytes(bytes) => session.reply.integer(bytes as i64),
             Number::Difference(bytes) => session.reply.integer(bytes),
-            Number::Ratio(ratio) => session.reply.double_f64(ratio),
+            Number::Ratio(ratio) => session.reply.double(DoubleText::new(ratio).as_bytes()),
         }
     }
 }

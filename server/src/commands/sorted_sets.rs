@@ -11,7 +11,7 @@ pub(crate) mod walk;
 
 use shardis_protocol::{Arguments, Encoder, Resp};
 use shardis_storage::key::Key;
-use shardis_storage::number::parse_f64;
+use shardis_storage::number::{DoubleText, parse_f64};
 use shardis_storage::value::StringRef;
 use shardis_storage::value::sorted_set::{Change, SortedSet, SortedSetLimits};
 use smallvec::SmallVec;
@@ -228,7 +228,7 @@ fn reply_entries<'s>(
         }
         bulk(reply, member);
         if with_scores {
-            reply.double_f64(score);
+            reply.double(DoubleText::new(score).as_bytes());
         }
     }
 }
@@ -442,7 +442,7 @@ impl Added {
 
 fn reply_added(reply: &mut Encoder<'_>, rule: AddRule, added: Added) {
     match added.score {
-        Some(score) if rule.increment => reply.double_f64(score),
+        Some(score) if rule.increment => reply.double(DoubleText::new(score).as_bytes()),
         None if rule.increment => reply.null(),
         _ if rule.count_changed => reply.integer((added.new + added.changed) as i64),
         _ => reply.integer(added.new as i64),
@@ -473,7 +473,7 @@ fn zscore(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
     let set = ctx.keyspace.read_as::<SortedSet>(&key)?;
     match set.and_then(|set| set.score(ctx.args.at(2))) {
-        Some(score) => ctx.reply.double_f64(score),
+        Some(score) => ctx.reply.double(DoubleText::new(score).as_bytes()),
         None => ctx.reply.null(),
     }
     Ok(())
@@ -485,7 +485,7 @@ fn zmscore(ctx: &mut Context<'_>) -> CommandResult {
     ctx.reply.array(ctx.args.len() - 2);
     for index in 2..ctx.args.len() {
         match set.and_then(|set| set.score(ctx.args.at(index))) {
-            Some(score) => ctx.reply.double_f64(score),
+            Some(score) => ctx.reply.double(DoubleText::new(score).as_bytes()),
             None => ctx.reply.null(),
         }
     }
@@ -522,7 +522,7 @@ fn reply_rank(
             }
             ctx.reply.integer(show(rank, len) as i64);
             if with_score {
-                ctx.reply.double_f64(score);
+                ctx.reply.double(DoubleText::new(score).as_bytes());
             }
         }
         None if with_score => ctx.reply.null_array(),

@@ -56,6 +56,12 @@ pub(crate) fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyErr
     }
 }
 
+/// Reads a count of at least `min`; `error` for anything else.
+pub(crate) fn count_from(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyError> {
+    let count = number::parse_i64(arg).and_then(|count| usize::try_from(count).ok());
+    count.filter(|count| *count >= min).ok_or(error)
+}
+
 /// Reads a 32-bit integer.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use std::ops::Range;
 use shardis_storage::value::Kind;
 use shardis_storage::value::list::{End, List};
 
-use super::{PopRequest, bulk, end, limits, move_element, notify_popped, pop_from, removed};
+use super::super::pop::PopRequest;
+use super::{bulk, end, limits, move_element, notify_popped, pop_from, removed};
 use crate::exec::arguments::deadline;
 use crate::exec::waiter::Wish;
 use crate::exec::{CommandResult, Context};
@@ -162,17 +163,15 @@ fn pop_or_wait(ctx: &mut Context<'_>, end: End) -> CommandResult {
     let deadline_ms = deadline(ctx.args.at(last), ctx.now_ms())?;
     for index in ctx.awaited(1..last) {
         let (key, limits) = (ctx.key(index), limits(ctx.settings));
-        if ctx.keyspace.write_as::<List>(&key)?.is_none() {
+        let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
             continue;
-        }
-        if !ctx.claim() {
+        };
+        if !ctx.waiting.claim() {
             return Ok(());
         }
         ctx.reply.array(2);
         ctx.reply.bulk(key.bytes);
-        if let Some(list) = ctx.keyspace.write_as::<List>(&key)? {
-            list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
-        }
+        list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
         let name: &[u8] = match end {
             End::Front => b"LPOP",
             End::Back => b"RPOP",
@@ -227,7 +226,7 @@ fn move_or_wait(
 
 fn blmpop(ctx: &mut Context<'_>) -> CommandResult {
     let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
-    let request = PopRequest::parse(ctx.args, 2)?;
+    let request = PopRequest::parse(ctx.args, 2, end)?;
     for index in ctx.awaited(request.keys.clone()) {
         if pop_from(ctx, index, request.end, request.count)? {
             return Ok(());

@@ -8,7 +8,8 @@ use std::ops::Range;
 use shardis_storage::value::Kind;
 use shardis_storage::value::sorted_set::{Order, SortedSet};
 
-use super::pop::{PopRequest, pop, pop_reported};
+use super::super::pop::PopRequest;
+use super::pop::{order_of, pop, pop_reported};
 use crate::exec::arguments::deadline;
 use crate::exec::waiter::Wish;
 use crate::exec::{CommandResult, Context};
@@ -115,7 +116,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, order: Order, repeated: &[u8]) -> CommandR
 
 fn bzmpop(ctx: &mut Context<'_>) -> CommandResult {
     let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
-    let request = PopRequest::parse(ctx.args, 2)?;
+    let request = PopRequest::parse(ctx.args, 2, order_of)?;
     for index in ctx.awaited(request.keys.clone()) {
         if pop_reported(ctx, index, &request)? {
             return Ok(());

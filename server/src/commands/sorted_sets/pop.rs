@@ -2,14 +2,16 @@
 //!
 //! Rows first, then handlers in the order of the rows.
 
-use shardis_protocol::{Arguments, Resp};
+use shardis_protocol::Resp;
 use shardis_storage::key::Key;
+use shardis_storage::number::DoubleText;
 use shardis_storage::value::sorted_set::{Order, SortedSet};
 
+use super::super::pop::PopRequest;
 use super::{bulk, removed};
 use crate::error::ReplyError;
-use crate::exec::arguments::{int, is};
-use crate::exec::{CommandResult, Context, Options};
+use crate::exec::arguments::{count_from, is};
+use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 /// The commands of this file.
@@ -87,7 +89,7 @@ fn pop_from(ctx: &mut Context<'_>, order: Order) -> CommandResult {
     let count = ctx
         .args
         .get(2)
-        .map(|arg| positive(arg, 0, ReplyError::NotPositive))
+        .map(|arg| count_from(arg, 0, ReplyError::NotPositive))
         .transpose()?;
     let key = ctx.key(1);
     let len = ctx
@@ -99,12 +101,6 @@ fn pop_from(ctx: &mut Context<'_>, order: Order) -> CommandResult {
     let nested = count.is_some() && ctx.reply.resp() == Resp::V3;
     ctx.reply.array(if nested { popped } else { 2 * popped });
     pop(ctx, &key, popped, order, nested)
-}
-
-/// Reads a number of at least `min`.
-fn positive(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyError> {
-    let number = int(arg).ok().and_then(|number| usize::try_from(number).ok());
-    number.filter(|number| *number >= min).ok_or(error)
 }
 
 /// Pops so many members of those there are, and replies with them behind a header that is written already.
@@ -131,7 +127,7 @@ pub(super) fn pop(
             reply.array(2);
         }
         bulk(reply, member);
-        reply.double_f64(score);
+        reply.double(DoubleText::new(score).as_bytes());
     });
     let event = match order {
         Order::Ascending => "zpopmin",
@@ -141,43 +137,19 @@ pub(super) fn pop(
     Ok(())
 }
 
-/// What ZMPOP was asked for.
-pub(super) struct PopRequest {
-    /// Positions of the keys.
-    pub(super) keys: std::ops::Range<usize>,
-    order: Order,
-    count: usize,
-}
-
-impl PopRequest {
-    /// Reads the request from its number of keys, argument `at`, on.
-    pub(super) fn parse(args: Arguments<'_>, at: usize) -> Result<Self, ReplyError> {
-        let keys = positive(args.at(at), 1, ReplyError::NumkeysNotPositive)?;
-        let first = at + 1;
-        let end = first.saturating_add(keys);
-        let mut options = Options::new(args, end);
-        let order = match options.value()? {
-            word if is(word, "MIN") => Order::Ascending,
-            word if is(word, "MAX") => Order::Descending,
-            _ => return Err(ReplyError::Syntax),
-        };
-        let mut count = None;
-        while let Some(word) = options.word() {
-            if count.is_some() || !is(word, "COUNT") {
-                return Err(ReplyError::Syntax);
-            }
-            count = Some(positive(options.value()?, 1, ReplyError::CountNotPositive)?);
-        }
-        Ok(Self {
-            keys: first..end,
-            order,
-            count: count.unwrap_or(1),
-        })
+/// The end of a sorted set that `MIN` or `MAX` names, as the order in which its members are popped.
+pub(super) fn order_of(word: &[u8]) -> Result<Order, ReplyError> {
+    if is(word, "MIN") {
+        Ok(Order::Ascending)
+    } else if is(word, "MAX") {
+        Ok(Order::Descending)
+    } else {
+        Err(ReplyError::Syntax)
     }
 }
 
 fn zmpop(ctx: &mut Context<'_>) -> CommandResult {
-    let request = PopRequest::parse(ctx.args, 1)?;
+    let request = PopRequest::parse(ctx.args, 1, order_of)?;
     for index in request.keys.clone() {
         if pop_reported(ctx, index, &request)? {
             return Ok(());
@@ -191,7 +163,7 @@ fn zmpop(ctx: &mut Context<'_>) -> CommandResult {
 pub(super) fn pop_reported(
     ctx: &mut Context<'_>,
     index: usize,
-    request: &PopRequest,
+    request: &PopRequest<Order>,
 ) -> Result<bool, ReplyError> {
     let key = ctx.key(index);
     let len = ctx
@@ -205,11 +177,11 @@ pub(super) fn pop_reported(
         return Ok(true);
     }
     let count = request.count.min(len);
-    report(ctx, &key, count, request.order);
+    report(ctx, &key, count, request.end);
     ctx.reply.array(2);
     ctx.reply.bulk(key.bytes);
     ctx.reply.array(count);
-    pop(ctx, &key, count, request.order, true)?;
+    pop(ctx, &key, count, request.end, true)?;
     Ok(true)
 }
 
