@@ -406,6 +406,23 @@ impl Listpack {
         self.set_count(count.map(|(own, others)| own + others));
     }
 
+    /// The same elements, the last one first. O(bytes).
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let mut reversed = CompactBuffer::new();
+        let mut room = reversed.gap(0, 0, self.elements.len());
+        let mut at = 0;
+        while at < self.elements.len() {
+            let end = end_of_element(&self.elements, at);
+            let left = room.len() - (end - at);
+            room[left..].copy_from_slice(&self.elements[at..end]);
+            room = &mut room[..left];
+            at = end;
+        }
+        reversed.set_tag(self.elements.tag());
+        Self { elements: reversed }
+    }
+
     /// Cuts the pack before the element at `p`, and returns what stood from there on.
     #[must_use]
     pub fn split_off(&mut self, p: Position) -> Self {

@@ -46,6 +46,18 @@ pub enum Direction {
     Backward,
 }
 
+impl Direction {
+    /// The way back.
+    #[inline]
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
+}
+
 /// A list of any length. See the module for how it is kept.
 pub(crate) struct Quicklist {
     tree: Tree,
@@ -154,7 +166,10 @@ impl Quicklist {
             let nodes = list.nodes();
             list.tree
                 .edit(list.end(end), 1, |spot| match spot.nodes.get_mut(spot.index) {
-                    Some(node) if incoming.fits(node, limit) => node.push(end, value),
+                    Some(node) if incoming.fits(node, limit) => {
+                        expect_changes(node, end, nodes);
+                        node.push(end, value);
+                    }
                     Some(_) if end == End::Back => spot.nodes.insert(spot.index + 1, incoming.into_node()),
                     _ => spot.nodes.insert(spot.index, incoming.into_node()),
                 });
@@ -177,6 +192,7 @@ impl Quicklist {
         self.counted(|list| {
             let nodes = list.nodes();
             list.tree.edit(target, -1, |spot| {
+                expect_changes(&mut spot.nodes[spot.index], end, nodes);
                 spot.nodes[spot.index].pop(end);
                 if spot.nodes[spot.index].count() == 0 {
                     spot.nodes.remove(spot.index);
@@ -397,6 +413,15 @@ const EDIT_REACH: usize = 4;
 const DRAIN_SLICE: usize = 1 << 20;
 /// What freeing a slice costs, compared with a small allocation.
 const DRAIN_SLICE_COST: usize = 64;
+
+/// Prepares a node for changes at one end of the list, which has so many nodes. More are likely to come, and the first
+/// node of several is hardly changed anywhere but at the front.
+#[inline]
+fn expect_changes(node: &mut Node, end: End, nodes: usize) {
+    if end == End::Front && nodes > 1 && node.gains_by_reversal() {
+        node.reverse();
+    }
+}
 
 /// Puts an element before the one at `offset` of a node, or behind its last.
 fn insert(

@@ -152,19 +152,25 @@ fn bytes_of(program: &Program, placement: Placement, fill: Fill) -> Result<f64> 
 /// Few connections, so that their buffers weigh little beside the data.
 const FILL_CLIENTS: usize = 4;
 
-/// What warms a server up without leaving anything in it.
-const WARMING: &str = "ECHO {value:200}";
-const WARMING_REQUESTS: u64 = 50_000;
+/// What warms a server up: pipelines that fill its buffers to the last byte.
+const WARMING: &str = "ECHO {value:1000}";
+const WARMING_REQUESTS: u64 = 20_000;
 
 /// Sends `count` times `command` and returns the bytes of resident memory that this has added.
+///
+/// What a server needs to serve at all (code it has not run yet, buffers of its sockets) is not what data takes: it
+/// first answers other requests, and a few of these that are taken back.
 fn fill_and_weigh(server: &Server, command: &str, count: u64) -> Result<f64> {
     let mut generator = Generator::connect(server.address(), FILL_CLIENTS, None)?;
-    // What a server needs to serve at all (code it has not run yet, buffers of its sockets) is not what data takes.
-    let mut warming = Template::counting(WARMING, FILL_PIPELINE).map_err(Error::other)?;
-    generator.run(&mut warming, Limit::requests(WARMING_REQUESTS))?;
+    let mut send = |command: &str, count: u64| {
+        let mut commands = Template::counting(command, FILL_PIPELINE).map_err(Error::other)?;
+        generator.run(&mut commands, Limit::requests(count))
+    };
+    send(WARMING, WARMING_REQUESTS)?;
+    send(command, FILL_PIPELINE as u64)?;
+    server.client()?.call("FLUSHALL")?;
     let empty = settled_bytes(server)?;
-    let mut commands = Template::counting(command, FILL_PIPELINE).map_err(Error::other)?;
-    generator.run(&mut commands, Limit::requests(count))?;
+    send(command, count)?;
     Ok(settled_bytes(server)?.saturating_sub(empty) as f64)
 }
 

@@ -24,6 +24,10 @@ const RAW_LEN_BYTES: usize = 4;
 pub(super) enum Node {
     /// A pack, and how many elements it has: asked far more often than the pack itself is looked at.
     Pack { count: u32, pack: Listpack },
+    /// A pack of the elements in the opposite order. It is the first node of several that is kept like this: what is
+    /// pushed to the front of the list or popped there then stands at the end of a pack, where nothing has to be moved
+    /// for it. It is put in order again as soon as it is changed in any other place.
+    Reversed { count: u32, pack: Listpack },
     /// One element that is too large for a pack.
     Plain(CountedBox<Buffer>),
     /// One of the others, compressed: the length of the original (u32 LE), then LZF.
@@ -98,7 +102,9 @@ impl Node {
     #[inline]
     pub(super) fn count(&self) -> usize {
         match self {
-            Self::Pack { count, .. } | Self::Compressed { count, .. } => *count as usize,
+            Self::Pack { count, .. } | Self::Reversed { count, .. } | Self::Compressed { count, .. } => {
+                *count as usize
+            }
             Self::Plain(_) => 1,
         }
     }
@@ -117,7 +123,7 @@ impl Node {
     #[inline]
     pub(super) fn raw_len(&self) -> usize {
         match self {
-            Self::Pack { pack, .. } => pack.byte_len(),
+            Self::Pack { pack, .. } | Self::Reversed { pack, .. } => pack.byte_len(),
             Self::Plain(buffer) => buffer.len(),
             Self::Compressed { bytes, .. } => raw_len(bytes),
         }
@@ -139,10 +145,11 @@ impl Node {
 
     // ----- reading
 
-    /// Shows what is in the node; a compressed one is decompressed for that into memory of its own.
+    /// Shows what is in the node; one that is compressed or reversed is copied for that.
     pub(super) fn read<R>(&self, read: impl FnOnce(Contents<'_>) -> R) -> R {
         match self {
             Self::Pack { pack, .. } => read(Contents::Pack(pack)),
+            Self::Reversed { pack, .. } => read(Contents::Pack(&pack.reversed())),
             Self::Plain(buffer) => read(Contents::Plain(buffer)),
             Self::Compressed { .. } => {
                 let mut copy = self.clone();
@@ -157,6 +164,9 @@ impl Node {
     /// # Panics
     /// When there is none.
     pub(super) fn read_at<R>(&self, offset: usize, read: impl FnOnce(StringRef<'_>) -> R) -> R {
+        if let Self::Reversed { count, pack } = self {
+            return read(pack.at(position(pack, *count as usize - 1 - offset)));
+        }
         self.read(|contents| match contents {
             Contents::Pack(pack) => read(pack.at(position(pack, offset))),
             Contents::Plain(bytes) => read(StringRef::Bytes(bytes)),
@@ -168,6 +178,9 @@ impl Node {
     where
         F: FnMut(StringRef<'_>) -> ControlFlow<()>,
     {
+        if let Self::Reversed { count, pack } = self {
+            return visit_pack(pack, *count as usize - 1 - offset, direction.opposite(), visit);
+        }
         self.read(|contents| match contents {
             Contents::Plain(bytes) => visit(StringRef::Bytes(bytes)),
             Contents::Pack(pack) => visit_pack(pack, offset, direction, visit),
@@ -176,9 +189,38 @@ impl Node {
 
     // ----- changing
 
-    /// The pack of a node, uncompressed from now on, and its count; none of a plain node.
+    /// Makes a node of which only the front is going to change cheap to change there. O(bytes).
+    #[cold]
+    pub(super) fn reverse(&mut self) {
+        if let Some((pack, count)) = self.pack_mut() {
+            *self = Self::Reversed {
+                count: *count,
+                pack: pack.reversed(),
+            };
+        }
+    }
+
+    /// Whether [`Node::reverse`] would make changes at the front cheaper.
+    #[inline]
+    pub(super) fn gains_by_reversal(&self) -> bool {
+        matches!(self, Self::Pack { .. })
+    }
+
+    /// Undoes [`Node::reverse`].
+    #[inline]
+    fn put_in_order(&mut self) {
+        if let Self::Reversed { count, pack } = self {
+            *self = Self::Pack {
+                count: *count,
+                pack: pack.reversed(),
+            };
+        }
+    }
+
+    /// The pack of a node, uncompressed and in order from now on, and its count; none of a plain node.
     fn pack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
         self.decompress();
+        self.put_in_order();
         match self {
             Self::Pack { count, pack } => Some((pack, count)),
             _ => None,
@@ -188,6 +230,11 @@ impl Node {
     /// Puts an element at one end. The node [accepts](Node::accepts) it.
     #[inline]
     pub(super) fn push(&mut self, end: End, value: StringRef<'_>) {
+        if let (Self::Reversed { count, pack }, End::Front) = (&mut *self, end) {
+            pack.push_back_ref(value);
+            *count += 1;
+            return;
+        }
         let Some((pack, count)) = self.pack_mut() else {
             debug_assert!(false, "a plain node accepts nothing");
             return;
@@ -247,6 +294,11 @@ impl Node {
     /// Removes the element at one end.
     #[inline]
     pub(super) fn pop(&mut self, end: End) {
+        if let (Self::Reversed { count, pack }, End::Front) = (&mut *self, end) {
+            pop(pack, End::Back, |_| ());
+            *count -= 1;
+            return;
+        }
         match self.pack_mut() {
             Some((pack, count)) => {
                 pop(pack, end, |_| ());
@@ -317,6 +369,7 @@ impl Node {
     /// The elements as one pack.
     pub(super) fn into_pack(mut self) -> Listpack {
         self.decompress();
+        self.put_in_order();
         match self {
             Self::Pack { pack, .. } => pack,
             plain => {
