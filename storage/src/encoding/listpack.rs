@@ -310,13 +310,13 @@ impl Listpack {
     /// Appends an element.
     #[inline]
     pub fn push_back(&mut self, value: &[u8]) {
-        self.splice(self.elements.len(), 0, 0, &Encoded::of(value));
+        self.append_element(&Encoded::of(value));
     }
 
     /// Appends an integer.
     #[inline]
     pub fn push_back_int(&mut self, value: i64) {
-        self.splice(self.elements.len(), 0, 0, &Encoded::of_int(value));
+        self.append_element(&Encoded::of_int(value));
     }
 
     /// Appends a copy of an element.
@@ -436,6 +436,12 @@ impl Listpack {
         self.elements.gap(at, self.elements.len() - at, 0);
         self.set_count(Some(total - moved));
         tail
+    }
+
+    #[inline]
+    fn append_element(&mut self, element: &Encoded<'_>) {
+        element.write(self.elements.extend_by(element.size()));
+        self.changed(0, 1);
     }
 
     /// Replaces `removed` bytes, which are `gone` elements, at `at` by one element.

@@ -162,47 +162,52 @@ impl Quicklist {
     pub(crate) fn push(&mut self, end: End, value: StringRef<'_>, large_min: usize) {
         let incoming = self.incoming(value, large_min);
         let limit = self.limit;
+        let joins = self.tree.end(end).is_some_and(|node| incoming.fits(node, limit));
         self.counted(|list| {
-            let nodes = list.nodes();
-            list.tree
-                .edit(list.end(end), 1, |spot| match spot.nodes.get_mut(spot.index) {
-                    Some(node) if incoming.fits(node, limit) => {
-                        expect_changes(node, end, nodes);
-                        node.push(end, value);
-                    }
-                    Some(_) if end == End::Back => spot.nodes.insert(spot.index + 1, incoming.into_node()),
-                    _ => spot.nodes.insert(spot.index, incoming.into_node()),
-                });
-            if list.nodes() != nodes {
-                list.settle_borders();
+            if joins {
+                if let Some(node) = list.change_end(end, 1) {
+                    node.push(end, value);
+                }
+                return;
             }
+            list.tree.edit(list.end(end), 1, |spot| {
+                let behind = usize::from(end == End::Back && !spot.nodes.is_empty());
+                spot.nodes.insert(spot.index + behind, incoming.into_node());
+            });
+            list.settle_borders();
         });
     }
 
     /// Shows the element at one end and removes it; `None` when the list is empty.
     #[inline]
     pub(crate) fn pop<R>(&mut self, end: End, read: impl FnOnce(StringRef<'_>) -> R) -> Option<R> {
-        let target = self.end(end);
-        let (node, _) = self.tree.find(target)?;
-        let offset = match end {
-            End::Front => 0,
-            End::Back => node.count() - 1,
-        };
-        let result = node.read_at(offset, read);
+        let node = self.tree.end(end)?;
+        let (count, result) = (node.count(), node.read_end(end, read));
         self.counted(|list| {
-            let nodes = list.nodes();
-            list.tree.edit(target, -1, |spot| {
-                expect_changes(&mut spot.nodes[spot.index], end, nodes);
-                spot.nodes[spot.index].pop(end);
-                if spot.nodes[spot.index].count() == 0 {
-                    spot.nodes.remove(spot.index);
+            if count > 1 {
+                if let Some(node) = list.change_end(end, -1) {
+                    node.pop(end);
                 }
-            });
-            if list.nodes() != nodes {
-                list.settle_borders();
+                return;
             }
+            list.tree.edit(list.end(end), -1, |spot| {
+                spot.nodes.remove(spot.index);
+            });
+            list.settle_borders();
         });
         Some(result)
+    }
+
+    /// The node at one end, to which the caller adds `change` elements there. More such changes are likely to come, and the
+    /// first node of several is hardly changed anywhere but at the front.
+    #[inline]
+    fn change_end(&mut self, end: End, change: isize) -> Option<&mut Node> {
+        let several = self.nodes() > 1;
+        let node = self.tree.change_end(end, change)?;
+        if end == End::Front && several && node.gains_by_reversal() {
+            node.reverse();
+        }
+        Some(node)
     }
 
     /// Puts an element before the one at `index`, or at the end; the index is at most the length.
@@ -413,15 +418,6 @@ const EDIT_REACH: usize = 4;
 const DRAIN_SLICE: usize = 1 << 20;
 /// What freeing a slice costs, compared with a small allocation.
 const DRAIN_SLICE_COST: usize = 64;
-
-/// Prepares a node for changes at one end of the list, which has so many nodes. More are likely to come, and the first
-/// node of several is hardly changed anywhere but at the front.
-#[inline]
-fn expect_changes(node: &mut Node, end: End, nodes: usize) {
-    if end == End::Front && nodes > 1 && node.gains_by_reversal() {
-        node.reverse();
-    }
-}
 
 /// Puts an element before the one at `offset` of a node, or behind its last.
 fn insert(

@@ -121,7 +121,17 @@ impl CompactBuffer {
     /// Appends `bytes`.
     #[inline]
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
-        self.gap(self.len(), 0, bytes.len()).copy_from_slice(bytes);
+        self.extend_by(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Appends `additional` bytes of any content, which are returned to be written.
+    #[inline]
+    pub(crate) fn extend_by(&mut self, additional: usize) -> &mut [u8] {
+        self.reserve(additional);
+        let len = self.len();
+        // Without overflow: `reserve` has bounded the sum by the capacity.
+        self.len = (len + additional) as u32;
+        &mut self[len..]
     }
 
     /// Replaces the `removed` bytes at `at` by `inserted` bytes of any content, which are returned to be written.

@@ -173,6 +173,25 @@ impl Node {
         })
     }
 
+    /// Shows the first or the last element.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[inline]
+    pub(super) fn read_end<R>(&self, end: End, read: impl FnOnce(StringRef<'_>) -> R) -> R {
+        match (self, end) {
+            (Self::Pack { pack, .. }, End::Front) | (Self::Reversed { pack, .. }, End::Back) => {
+                read(pack.at(pack.first().expect("no node is empty")))
+            }
+            (Self::Pack { pack, .. }, End::Back) | (Self::Reversed { pack, .. }, End::Front) => {
+                read(pack.at(pack.last().expect("no node is empty")))
+            }
+            (Self::Plain(buffer), _) => read(StringRef::Bytes(buffer)),
+            (Self::Compressed { count, .. }, End::Back) => self.read_at(*count as usize - 1, read),
+            (Self::Compressed { .. }, End::Front) => self.read_at(0, read),
+        }
+    }
+
     /// Shows the elements from `offset` on in one direction, until told to stop.
     pub(super) fn visit<F>(&self, offset: usize, direction: Direction, visit: &mut F) -> ControlFlow<()>
     where

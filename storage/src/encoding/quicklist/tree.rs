@@ -103,6 +103,35 @@ impl Tree {
         }
     }
 
+    /// The node at one end.
+    #[inline]
+    pub(super) fn end(&self, end: End) -> Option<&Node> {
+        let mut branch = &self.root;
+        loop {
+            branch = match (&branch.below, end) {
+                (Below::Leaf(nodes), End::Front) => return nodes.first(),
+                (Below::Leaf(nodes), End::Back) => return nodes.last(),
+                (Below::Inner(branches), End::Front) => branches.first()?,
+                (Below::Inner(branches), End::Back) => branches.last()?,
+            };
+        }
+    }
+
+    /// The node at one end, for the caller to give it `change` elements more; it is not to be emptied.
+    #[inline]
+    pub(super) fn change_end(&mut self, end: End, change: isize) -> Option<&mut Node> {
+        let mut branch = &mut self.root;
+        loop {
+            branch.size.elements = branch.size.elements.wrapping_add_signed(change);
+            branch = match (&mut branch.below, end) {
+                (Below::Leaf(nodes), End::Front) => return nodes.first_mut(),
+                (Below::Leaf(nodes), End::Back) => return nodes.last_mut(),
+                (Below::Inner(branches), End::Front) => branches.first_mut()?,
+                (Below::Inner(branches), End::Back) => branches.last_mut()?,
+            };
+        }
+    }
+
     /// Changes a node and its neighbours in the leaf, by which the list gains `change` elements. In an empty tree the
     /// spot is the beginning of an empty leaf, else the target must exist.
     #[inline]
