@@ -199,7 +199,8 @@ impl Input {
         let Some(mut fresh) = self.fresh else {
             return Ok(None);
         };
-        if Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]).is_none() {
+        // Counted, because the second half of `get_mut` is dear: nobody holds weak references to chunks.
+        if Arc::strong_count(&chunks[usize::from(fresh.chunk)]) > 1 {
             // Commands in it are under way on another shard; what is left moves to a place that may be written.
             let rest = chunks[usize::from(fresh.chunk)][fresh.at..fresh.end].to_vec();
             fresh = Fresh {

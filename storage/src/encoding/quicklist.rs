@@ -7,8 +7,10 @@
 //!         └─ … ──── Node: pack of 8 KiB
 //! ```
 //! How large a pack may become is told by `list-max-listpack-size` ([`NodeLimit`]); an element that is too large for any
-//! has a node to itself. With `list-compress-depth` all nodes but so many at each end are kept compressed, and are
-//! decompressed to be read. Both are taken from the configuration when the list is made and stay with it.
+//! has a node to itself. The first node of several has its elements in the opposite order, once it is changed at the
+//! front: there, too, pushing and popping then happens at the end of a pack and moves nothing. With
+//! `list-compress-depth` all nodes but so many at each end are kept compressed, and are decompressed to be read. Both are
+//! taken from the configuration when the list is made and stay with it.
 //!
 //! An element in the middle is found in O(log nodes + one pack); see the tree. Elements are shown to a closure and
 //! not returned, since those of a compressed node exist only while they are read.
