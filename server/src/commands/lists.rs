@@ -422,11 +422,13 @@ fn changed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
     ctx.effects.changed(count as u64 - 1);
 }
 
-/// Accounts for elements that were removed from a list, at least one, and for the list itself when nothing is left of it.
+/// Accounts for elements that were removed from a list, at least one, and for the list itself when none is left.
 #[inline]
-fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
+fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, left: usize) {
     changed(ctx, key, count);
-    ctx.keyspace.settle(key);
+    if left == 0 {
+        ctx.keyspace.settle(key);
+    }
 }
 
 /// Raises the event that elements came to an end of a list.
@@ -519,8 +521,9 @@ fn pop_one(ctx: &mut Context<'_>, end: End) -> CommandResult {
         return Ok(());
     };
     list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
+    let left = list.len();
     notify_popped(ctx, &key, end);
-    removed(ctx, &key, 1);
+    removed(ctx, &key, 1, left);
     Ok(())
 }
 
@@ -532,9 +535,10 @@ fn pop_several(ctx: &mut Context<'_>, end: End) -> CommandResult {
         return Ok(());
     };
     let count = take(list, end, count, &limits, &mut ctx.reply);
+    let left = list.len();
     if count > 0 {
         notify_popped(ctx, &key, end);
-        removed(ctx, &key, count);
+        removed(ctx, &key, count, left);
     }
     Ok(())
 }
@@ -629,10 +633,11 @@ fn lrem(ctx: &mut Context<'_>) -> CommandResult {
         count => count.unsigned_abs() as usize,
     };
     let gone = list.remove_equal(ctx.args.at(3), direction, max, &limits);
+    let left = list.len();
     ctx.reply.integer(gone as i64);
     if gone > 0 {
         ctx.notify(KeyspaceEvents::LIST, "lrem", &key);
-        removed(ctx, &key, gone);
+        removed(ctx, &key, gone, left);
     }
     Ok(())
 }
@@ -666,7 +671,7 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
     list.keep_range(start, count, &limits);
     ctx.notify(KeyspaceEvents::LIST, "ltrim", &key);
     if count < len {
-        removed(ctx, &key, len - count);
+        removed(ctx, &key, len - count, count);
     } else {
         // Watchers are told even so.
         ctx.keyspace.signal(&key);
@@ -795,10 +800,13 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     }
     // Nothing is taken unless it can be put there.
     ctx.keyspace.write_as::<List>(&destination)?;
-    let list = ctx.keyspace.write_as::<List>(&source)?;
-    let Some(element) = list.and_then(|list| list.pop(from, &limits, Element::of)) else {
+    let Some(list) = ctx.keyspace.write_as::<List>(&source)? else {
         return Ok(false);
     };
+    let Some(element) = list.pop(from, &limits, Element::of) else {
+        return Ok(false);
+    };
+    let left = list.len();
     let (list, _) = ctx.keyspace.make::<List>(&destination)?;
     list.push(to, element.as_ref(), &limits);
     bulk(&mut ctx.reply, element.as_ref());
@@ -806,7 +814,7 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     ctx.keyspace.signal(&destination);
     notify_pushed(ctx, &destination, to);
     notify_popped(ctx, &source, from);
-    removed(ctx, &source, 1);
+    removed(ctx, &source, 1, left);
     Ok(true)
 }
 
@@ -833,6 +841,7 @@ fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Resu
     ctx.reply.array(2);
     ctx.reply.bulk(key.bytes);
     let count = take(list, end, count, &limits, &mut ctx.reply);
+    let left = list.len();
     let name: &[u8] = match end {
         End::Front => b"LPOP",
         End::Back => b"RPOP",
@@ -841,7 +850,7 @@ fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Resu
     ctx.effects
         .replace(&[name, key.bytes, digits.format(count).as_bytes()]);
     notify_popped(ctx, &key, end);
-    removed(ctx, &key, count);
+    removed(ctx, &key, count, left);
     Ok(true)
 }
 

@@ -441,15 +441,18 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
 
 fn srem(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
-    let mut removed = 0;
+    let (mut removed, mut is_empty) = (0, false);
     if let Some(set) = ctx.keyspace.write_as::<Set>(&key)? {
         for index in 2..ctx.args.len() {
             removed += u64::from(set.remove(ctx.args.at(index)));
         }
+        is_empty = set.is_empty();
     }
     if removed > 0 {
         ctx.notify(KeyspaceEvents::SET, "srem", &key);
-        ctx.keyspace.settle(&key);
+        if is_empty {
+            ctx.keyspace.settle(&key);
+        }
         ctx.modified(&key);
         ctx.effects.changed(removed - 1);
     }

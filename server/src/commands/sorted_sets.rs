@@ -239,12 +239,14 @@ fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: usize) {
     ctx.keyspace.signal(key);
 }
 
-/// Marks a sorted set as changed if members were removed, which becomes known as `event`; the key goes with the last of
-/// them.
-fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize) {
-    if count > 0 {
-        ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
-        changed(ctx, key, count);
+/// Marks a sorted set as changed if members were removed, which becomes known as `event`; without any left, the key goes.
+fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize, left: usize) {
+    if count == 0 {
+        return;
+    }
+    ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
+    changed(ctx, key, count);
+    if left == 0 {
         ctx.keyspace.settle(key);
     }
 }
@@ -451,13 +453,14 @@ fn reply_added(reply: &mut Encoder<'_>, rule: AddRule, added: Added) {
 
 fn zrem(ctx: &mut Context<'_>) -> CommandResult {
     let (key, args) = (ctx.key(1), ctx.args);
-    let count = match ctx.keyspace.write_as::<SortedSet>(&key)? {
-        Some(set) => (2..args.len())
+    let (mut count, mut left) = (0, 0);
+    if let Some(set) = ctx.keyspace.write_as::<SortedSet>(&key)? {
+        count = (2..args.len())
             .filter(|index| set.remove(args.at(*index)).is_some())
-            .count(),
-        None => 0,
-    };
-    removed(ctx, &key, "zrem", count);
+            .count();
+        left = set.len();
+    }
+    removed(ctx, &key, "zrem", count, left);
     ctx.reply.integer(count as i64);
     Ok(())
 }

@@ -172,13 +172,14 @@ fn pop_or_wait(ctx: &mut Context<'_>, end: End) -> CommandResult {
         ctx.reply.array(2);
         ctx.reply.bulk(key.bytes);
         list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
+        let left = list.len();
         let name: &[u8] = match end {
             End::Front => b"LPOP",
             End::Back => b"RPOP",
         };
         ctx.effects.replace(&[name, key.bytes]);
         notify_popped(ctx, &key, end);
-        removed(ctx, &key, 1);
+        removed(ctx, &key, 1, left);
         return Ok(());
     }
     if !wait(ctx, 1..last, deadline_ms) {

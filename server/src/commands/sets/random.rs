@@ -39,8 +39,11 @@ fn pop_one(ctx: &mut Context<'_>) -> CommandResult {
                 .replace(&[b"SREM", key.bytes, member.as_bytes(&mut scratch)]);
         }
     });
+    let is_empty = set.is_empty();
     ctx.notify(KeyspaceEvents::SET, "spop", &key);
-    ctx.keyspace.settle(&key);
+    if is_empty {
+        ctx.keyspace.settle(&key);
+    }
     ctx.modified(&key);
     Ok(())
 }

@@ -129,11 +129,12 @@ pub(super) fn pop(
         bulk(reply, member);
         reply.double(DoubleText::new(score).as_bytes());
     });
+    let left = set.len();
     let event = match order {
         Order::Ascending => "zpopmin",
         Order::Descending => "zpopmax",
     };
-    removed(ctx, key, event, count);
+    removed(ctx, key, event, count, left);
     Ok(())
 }
 

@@ -599,16 +599,14 @@ fn zlexcount(ctx: &mut Context<'_>) -> CommandResult {
 fn remove(ctx: &mut Context<'_>, by: By, event: &'static str) -> CommandResult {
     let ends = Ends::parse(by, ctx.args.at(2), ctx.args.at(3))?;
     let key = ctx.key(1);
-    let count = match ctx.keyspace.write_as::<SortedSet>(&key)? {
-        Some(set) => {
-            let ranks = ends.ranks(set, Order::Ascending);
-            let count = ranks.len();
-            set.remove_range(ranks, Order::Ascending, |_, _| {});
-            count
-        }
-        None => 0,
-    };
-    removed(ctx, &key, event, count);
+    let (mut count, mut left) = (0, 0);
+    if let Some(set) = ctx.keyspace.write_as::<SortedSet>(&key)? {
+        let ranks = ends.ranks(set, Order::Ascending);
+        count = ranks.len();
+        set.remove_range(ranks, Order::Ascending, |_, _| {});
+        left = set.len();
+    }
+    removed(ctx, &key, event, count, left);
     ctx.reply.integer(count as i64);
     Ok(())
 }
