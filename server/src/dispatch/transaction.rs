@@ -1,5 +1,6 @@
 //! EXEC: runs what a client queued, one command after the other, on partitions that nobody else sees meanwhile.
 
+use crossbeam_channel::Receiver;
 use shardis_protocol::{Arguments, Encoder, Resp};
 
 use super::account;
@@ -121,16 +122,13 @@ fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &E
 fn as_one_unit(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
-    run: impl FnOnce(&mut Caller<'_>, &mut [Option<Box<Partition>>]),
+    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>),
 ) {
     let Some(journal) = caller.journal else {
         return run(caller, partitions);
     };
-    let db = caller.client.db;
     let (collector, collected) = crossbeam_channel::unbounded();
-    for partition in partitions.iter_mut().flatten() {
-        partition.journal = Some(collector.clone());
-    }
+    let unit = Unit::begin(partitions, journal, &collector, collected);
     let mut collecting = Caller {
         client: caller.client,
         node: caller.node,
@@ -138,24 +136,53 @@ fn as_one_unit(
         now_ms: caller.now_ms,
         lines: caller.lines.as_deref_mut(),
     };
-    run(&mut collecting, partitions);
-    for partition in partitions.iter_mut().flatten() {
-        partition.journal = Some(journal.clone());
+    run(&mut collecting, &mut *unit.partitions);
+}
+
+/// Partitions whose effects are collected. With its end, be that a panic, they have the journal again, and what was
+/// collected enters it as one unit.
+struct Unit<'a> {
+    partitions: Partitions<'a>,
+    journal: &'a Journal,
+    collected: Receiver<Effect>,
+}
+
+impl<'a> Unit<'a> {
+    /// Has the partitions report to the collector instead of the journal.
+    fn begin(
+        partitions: Partitions<'a>,
+        journal: &'a Journal,
+        collector: &Journal,
+        collected: Receiver<Effect>,
+    ) -> Self {
+        for partition in partitions.iter_mut().flatten() {
+            partition.journal = Some(collector.clone());
+        }
+        Self {
+            partitions,
+            journal,
+            collected,
+        }
     }
-    let effects: Vec<Effect> = collected.try_iter().collect();
-    let first_db = effects.first().map_or(db, |effect| effect.db);
-    let last_db = effects.last().map_or(db, |effect| effect.db);
-    if !effects.is_empty() {
+}
+
+impl Drop for Unit<'_> {
+    fn drop(&mut self) {
+        for partition in self.partitions.iter_mut().flatten() {
+            partition.journal = Some(self.journal.clone());
+        }
+        let effects: Vec<Effect> = self.collected.try_iter().collect();
+        let (Some(first), Some(last)) = (effects.first(), effects.last()) else {
+            return;
+        };
         let mark = |word: &[u8], db| Effect {
             db,
             words: vec![word.to_vec()],
         };
-        let unit = std::iter::once(mark(b"MULTI", first_db))
-            .chain(effects)
-            .chain([mark(b"EXEC", last_db)]);
-        for effect in unit {
+        let (begin, end) = (mark(b"MULTI", first.db), mark(b"EXEC", last.db));
+        for effect in std::iter::once(begin).chain(effects).chain([end]) {
             // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(effect);
+            let _ = self.journal.send(effect);
         }
     }
 }
