@@ -1,5 +1,7 @@
 //! EXEC: runs what a client queued, one command after the other, on partitions that nobody else sees meanwhile.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Receiver;
 use shardis_protocol::{Arguments, Encoder, Resp};
 
@@ -7,6 +9,7 @@ use super::account;
 use super::plan::Routed;
 use super::run::{self, Call, Environment};
 use crate::commands::registry;
+use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::arguments::decode_cursor;
@@ -15,8 +18,8 @@ use crate::exec::partition::Journal;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
-use crate::spec::{Registered, Runs};
+use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, Stamp, View};
+use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 /// Whose transaction it is.
@@ -62,19 +65,47 @@ pub(crate) fn exec(
     Encoder::new(out, resp).array(transaction.queue.len());
     caller.client.denies_blocking = true;
     as_one_unit(caller, partitions, |caller, partitions| {
-        for queued in &transaction.queue {
-            let begin_ns = environment.clock.elapsed_ns();
-            run_queued(caller, queued, partitions, out, environment);
-            account_for(
-                caller,
-                queued,
-                environment.clock.elapsed_ns() - begin_ns,
-                environment,
-            );
-        }
+        run_queue(caller, &transaction.queue, partitions, out, environment);
     });
     caller.client.denies_blocking = false;
     Ok(())
+}
+
+/// Runs the commands of a queue, one after the other.
+fn run_queue(
+    caller: &mut Caller<'_>,
+    queue: &[Queued],
+    partitions: Partitions<'_>,
+    out: &mut Vec<u8>,
+    environment: &Environment<'_>,
+) {
+    let mut changed: Option<(Arc<Settings>, Stamp)> = None;
+    for queued in queue {
+        let begin_ns = environment.clock.elapsed_ns();
+        run_queued(caller, queued, partitions, out, &under(environment, &changed));
+        let nanos = environment.clock.elapsed_ns() - begin_ns;
+        if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
+            // What it changed holds for what follows it, and for what becomes known of itself.
+            let settings = caller.node.settings.load_full();
+            let stamp = Stamp::on(caller.node, &settings, environment.stamp.now_ms);
+            changed = Some((settings, stamp));
+        }
+        account_for(caller, queued, nanos, &under(environment, &changed));
+    }
+}
+
+/// The environment of a transaction under what one of its commands has changed.
+#[inline]
+fn under<'a>(environment: &Environment<'a>, changed: &'a Option<(Arc<Settings>, Stamp)>) -> Environment<'a> {
+    match changed {
+        None => *environment,
+        Some((settings, stamp)) => Environment {
+            settings,
+            stamp: *stamp,
+            slow_from_ns: account::slow_from_ns(settings),
+            ..*environment
+        },
+    }
 }
 
 /// Counts a command of the queue, and tells those who want to know of it.

@@ -19,6 +19,7 @@ use super::watch::Watches;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
+use crate::state::Node;
 
 /// The time and the rules of access that all commands of a turn share.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,11 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// What holds on a node at `now_ms`, under these settings and the pause that there may be.
+    pub(crate) fn on(node: &Node, settings: &Settings, now_ms: i64) -> Self {
+        Self::new(settings, now_ms, node.pause.active(now_ms).is_some())
+    }
+
     /// What holds at `now_ms` under these settings.
     pub(crate) fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
         let policy = settings.maxmemory_policy.policy();
