@@ -101,11 +101,6 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// To be called by a command that may have waited, before it takes or answers anything; see [`Waiting::claim`].
-    pub(crate) fn claim(&self) -> bool {
-        self.waiting.claim()
-    }
-
     /// Waits for what there is not yet. False when the command must not wait: it then says that there is nothing.
     pub(crate) fn wait(&self, wish: Wish) -> bool {
         match self.waiting {
