@@ -7,6 +7,7 @@
 //! | [`request`] | the server's side: an incremental parser of requests that copies no argument |
 //! | [`arguments`] | the arguments of one request, as every command sees them |
 //! | [`encoder`] | the server's side: replies written into an output buffer, RESP2 or RESP3 |
+//! | [`words`] | a line split into words, with quotes and escapes |
 //! | [`value`] | the client's side: an incremental parser of replies |
 //! | [`limits`] | every bound of the above, named |
 //! | [`error`] | what can be wrong with bytes from outside |
@@ -23,6 +24,7 @@ mod integer;
 pub mod limits;
 pub mod request;
 pub mod value;
+pub mod words;
 
 pub use arguments::{Arguments, Span};
 pub use encoder::{Deferred, Encoder, Resp};

@@ -270,4 +270,39 @@ mod tests {
             assert!(replies.ends_with("+PONG\r\n"), "{replies}");
         }
     }
+
+    #[test]
+    fn a_panic_in_a_transaction_leaves_the_journal_as_it_was() {
+        for shards in [1, 3] {
+            let (sender, effects) = crossbeam_channel::unbounded();
+            let server = Server::builder().shards(shards).effects(sender).start().unwrap();
+            let mut client = BufReader::new(TcpStream::connect(server.address()).unwrap());
+            for line in ["MULTI", "SET a 1", "SELECT 1", "SET b 2", "PANIC c", "SET d 3"] {
+                ask(&mut client, line);
+            }
+            assert!(ask(&mut client, "EXEC").starts_with("-ERR internal error"));
+            for line in ["SET a 4", "SET b 5", "SET c 6"] {
+                assert_eq!(ask(&mut client, line), "+OK");
+            }
+            let journal: Vec<(u16, String)> = effects
+                .try_iter()
+                .map(|effect| {
+                    (
+                        effect.db,
+                        String::from_utf8_lossy(&effect.words.join(&b' ')).into_owned(),
+                    )
+                })
+                .collect();
+            let expected = [
+                (0, "MULTI"),
+                (0, "SET a 1"),
+                (1, "SET b 2"),
+                (1, "EXEC"),
+                (1, "SET a 4"),
+                (1, "SET b 5"),
+                (1, "SET c 6"),
+            ];
+            assert_eq!(journal, expected.map(|(db, words)| (db, words.to_owned())));
+        }
+    }
 }

@@ -162,7 +162,7 @@ impl EventLoop {
         let shards = mesh.len();
         let settings = node.settings.load_full();
         let now_us = node.clock.now_us();
-        let stamp = Stamp::new(&settings, now_us / 1000, false);
+        let stamp = Stamp::on(&node, &settings, now_us / 1000);
         Self {
             index,
             mesh,
@@ -318,8 +318,7 @@ impl EventLoop {
         if !Arc::ptr_eq(&settings, &self.settings) {
             self.settings = Arc::clone(&settings);
         }
-        let paused = self.node.pause.active(self.now_ms()).is_some();
-        self.stamp = Stamp::new(&self.settings, self.now_ms(), paused);
+        self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
     }
 
     fn now_ms(&self) -> i64 {

@@ -414,12 +414,7 @@ fn bitop(ctx: &mut Context<'_>) -> CommandResult {
     }
     let target = ctx.key(2);
     if len == 0 {
-        if ctx.keyspace.write(&target).is_some() {
-            let lazily = ctx.keyspace.stamp.lazy_server_del;
-            ctx.keyspace.remove(&target, lazily);
-            ctx.modified(&target);
-            ctx.notify(KeyspaceEvents::GENERIC, "del", &target);
-        }
+        ctx.store_nothing(&target);
     } else {
         let result = join(ctx, operation, &sources, len);
         store_raw(ctx, &target, result);

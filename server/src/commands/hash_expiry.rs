@@ -12,7 +12,7 @@ use shardis_storage::keyspace::OnExpired;
 use shardis_storage::value::hash::{FieldExpiry, Hash};
 use smallvec::SmallVec;
 
-use super::hashes::{changed, limits, reply_value, report, report_expiry, report_set};
+use super::hashes::{limits, reply_value, report, report_expiry, report_set};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -452,7 +452,7 @@ impl<'a> Times<'a> {
         let event = if self.is_past { "hdel" } else { "hexpire" };
         ctx.notify(KeyspaceEvents::HASH, event, key);
         ctx.keyspace.settle(key);
-        changed(ctx, key, self.done.len() as u64);
+        ctx.changed(key, self.done.len() as u64);
     }
 }
 
@@ -536,7 +536,7 @@ fn finish_lifting(ctx: &mut Context<'_>, key: &Key<'_>, lifted: &[&[u8]]) {
     report(ctx.effects, &head, lifted.iter().copied());
     ctx.notify(KeyspaceEvents::HASH, "hpersist", key);
     ctx.keyspace.settle(key);
-    changed(ctx, key, 1);
+    ctx.changed(key, 1);
 }
 
 fn hgetdel(ctx: &mut Context<'_>) -> CommandResult {
@@ -565,7 +565,7 @@ fn finish_removing(ctx: &mut Context<'_>, key: &Key<'_>, removed: &[&[u8]]) {
         report(ctx.effects, &[b"HDEL", key.bytes], removed.iter().copied());
         ctx.notify(KeyspaceEvents::HASH, "hdel", key);
         ctx.keyspace.settle(key);
-        changed(ctx, key, removed.len() as u64);
+        ctx.changed(key, removed.len() as u64);
     }
 }
 
@@ -743,7 +743,7 @@ fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
         let names: Names<'_> = same.iter().map(|(_, name)| *name).collect();
         report_expiry(ctx.effects, key.bytes, same[0].0, &names);
     }
-    changed(ctx, &key, positions.len() as u64);
+    ctx.changed(&key, positions.len() as u64);
     Ok(())
 }
 

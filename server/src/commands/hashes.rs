@@ -6,7 +6,6 @@
 //! that its time is over. Rows first, then handlers in the order of the rows.
 
 use shardis_protocol::Encoder;
-use shardis_storage::key::Key;
 use shardis_storage::number::LongDouble;
 use shardis_storage::value::hash::{Field, FieldExpiry, Hash, HashLimits};
 use shardis_storage::value::{INT_TEXT_MAX, StringRef, format_int};
@@ -356,13 +355,6 @@ fn hides(hash: &Hash, name: &[u8], now_ms: i64) -> bool {
             .is_some_and(|field| field.is_expired(now_ms))
 }
 
-/// To be called when fields of a hash were changed: `count` of them.
-#[inline]
-pub(super) fn changed(ctx: &mut Context<'_>, key: &Key<'_>, count: u64) {
-    ctx.effects.changed(count.saturating_sub(1));
-    ctx.modified(key);
-}
-
 /// Reports that fields were set; those who repeat it know of no time at which one of them expires.
 pub(super) fn report_set<'w>(effects: &mut Effects, key: &'w [u8], words: impl Iterator<Item = &'w [u8]>) {
     report(effects, &[b"HSET", key], words);
@@ -403,7 +395,7 @@ fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, Reply
         // The last field that expires may have lost its time.
         ctx.keyspace.settle(&key);
     }
-    changed(ctx, &key, count as u64);
+    ctx.changed(&key, count as u64);
     Ok(new)
 }
 
@@ -434,7 +426,7 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
     hash.set(name, value, FieldExpiry::Clear, now_ms, &limits);
     ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     ctx.keyspace.settle(&key);
-    changed(ctx, &key, 1);
+    ctx.changed(&key, 1);
     ctx.reply.integer(1);
     Ok(())
 }
@@ -522,7 +514,7 @@ fn hdel(ctx: &mut Context<'_>) -> CommandResult {
     if gone > 0 {
         ctx.notify(KeyspaceEvents::HASH, "hdel", &key);
         ctx.keyspace.settle(&key);
-        changed(ctx, &key, gone as u64);
+        ctx.changed(&key, gone as u64);
     }
     ctx.reply.integer(removed);
     Ok(())
@@ -576,7 +568,7 @@ fn hincrby(ctx: &mut Context<'_>) -> CommandResult {
     if expires {
         ctx.keyspace.settle(&key);
     }
-    changed(ctx, &key, 1);
+    ctx.changed(&key, 1);
     ctx.reply.integer(sum);
     Ok(())
 }
@@ -606,7 +598,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     }
     ctx.notify(KeyspaceEvents::HASH, "hincrbyfloat", &key);
     ctx.keyspace.settle(&key);
-    changed(ctx, &key, 1);
+    ctx.changed(&key, 1);
     ctx.reply.bulk(&text);
     Ok(())
 }

@@ -154,8 +154,7 @@ fn store(ctx: &mut Context<'_>, key: &Key<'_>, sketch: &Sketch, old_len: usize) 
 /// Marks a HyperLogLog as changed, so many times.
 fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: u64) {
     if changes > 0 {
-        ctx.modified(key);
-        ctx.effects.changed(changes - 1);
+        ctx.changed(key, changes);
         ctx.notify(KeyspaceEvents::STRING, "pfadd", key);
     }
 }

@@ -415,17 +415,10 @@ fn range_of(args: Arguments<'_>) -> Result<(i64, i64), ReplyError> {
     Ok((int(args.at(2))?, int(args.at(3))?))
 }
 
-/// Counts changes to a list, of which there is at least one.
-#[inline]
-fn changed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) {
-    ctx.modified(key);
-    ctx.effects.changed(count as u64 - 1);
-}
-
 /// Accounts for elements that were removed from a list, at least one, and for the list itself when none is left.
 #[inline]
 fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, left: usize) {
-    changed(ctx, key, count);
+    ctx.changed(key, count as u64);
     if left == 0 {
         ctx.keyspace.settle(key);
     }
@@ -473,7 +466,7 @@ fn push(ctx: &mut Context<'_>, end: End) -> CommandResult {
     };
     ctx.reply.integer(len as i64);
     notify_pushed(ctx, &key, end);
-    changed(ctx, &key, ctx.args.len() - 2);
+    ctx.changed(&key, (ctx.args.len() - 2) as u64);
     Ok(())
 }
 
@@ -494,7 +487,7 @@ fn push_existing(ctx: &mut Context<'_>, end: End) -> CommandResult {
     list.extend(end, ctx.args.tail(2).iter(), &limits);
     ctx.reply.integer(list.len() as i64);
     notify_pushed(ctx, &key, end);
-    changed(ctx, &key, ctx.args.len() - 2);
+    ctx.changed(&key, (ctx.args.len() - 2) as u64);
     Ok(())
 }
 
@@ -595,7 +588,7 @@ fn linsert(ctx: &mut Context<'_>) -> CommandResult {
     if list.insert(side, ctx.args.at(3), ctx.args.at(4), &limits) {
         ctx.reply.integer(list.len() as i64);
         ctx.notify(KeyspaceEvents::LIST, "linsert", &key);
-        changed(ctx, &key, 1);
+        ctx.changed(&key, 1);
     } else {
         ctx.reply.integer(-1);
     }
@@ -655,7 +648,7 @@ fn lset(ctx: &mut Context<'_>) -> CommandResult {
     }
     ctx.reply.ok();
     ctx.notify(KeyspaceEvents::LIST, "lset", &key);
-    changed(ctx, &key, 1);
+    ctx.changed(&key, 1);
     Ok(())
 }
 
@@ -795,7 +788,7 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
         list.rotate(from, to, &limits, |element| bulk(&mut ctx.reply, element));
         notify_pushed(ctx, &source, to);
         notify_popped(ctx, &source, from);
-        changed(ctx, &source, 1);
+        ctx.changed(&source, 1);
         return Ok(true);
     }
     // Nothing is taken unless it can be put there.

@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use shardis_protocol::Arguments;
 use shardis_storage::entry::Entry;
-use shardis_storage::key::Key;
 use shardis_storage::number::parse_f64;
 use shardis_storage::value::hash::Hash;
 use shardis_storage::value::list::{Direction, End, List};
@@ -429,7 +428,9 @@ fn sort(ctx: &mut Context<'_>) -> CommandResult {
         Some(position) => {
             let destination = ctx.key(position);
             let list = result_list(ctx, &request, &elements);
-            store(ctx, &destination, list);
+            let len = list.len();
+            ctx.effects.changed(len.saturating_sub(1) as u64);
+            ctx.store(&destination, list, len, (KeyspaceEvents::LIST, "sortstore"));
         }
         None => reply(ctx, &request, &elements),
     }
@@ -517,22 +518,6 @@ fn result_list(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements
         }
     }
     list
-}
-
-/// Stores a list and replies with its length; instead of an empty one, there will be no key.
-fn store(ctx: &mut Context<'_>, destination: &Key<'_>, list: List) {
-    let len = list.len();
-    let lazily = ctx.keyspace.stamp.lazy_server_del;
-    if len > 0 {
-        ctx.keyspace.set_collection(destination, list);
-        ctx.modified(destination);
-        ctx.effects.changed(len as u64 - 1);
-        ctx.notify(KeyspaceEvents::LIST, "sortstore", destination);
-    } else if ctx.keyspace.remove(destination, lazily) {
-        ctx.modified(destination);
-        ctx.notify(KeyspaceEvents::GENERIC, "del", destination);
-    }
-    ctx.reply.integer(len as i64);
 }
 
 #[cfg(test)]

@@ -233,38 +233,22 @@ fn reply_entries<'s>(
     }
 }
 
-/// Marks a sorted set as changed, in so many members.
-fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: usize) {
-    ctx.effects.changed(changes as u64);
-    ctx.keyspace.signal(key);
-}
-
 /// Marks a sorted set as changed if members were removed, which becomes known as `event`; without any left, the key goes.
 fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize, left: usize) {
     if count == 0 {
         return;
     }
     ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
-    changed(ctx, key, count);
+    ctx.changed(key, count as u64);
     if left == 0 {
         ctx.keyspace.settle(key);
     }
 }
 
-/// Stores what a command computed, which becomes known as `event`, and replies with its size; when nothing came of it the
-/// key is removed.
+/// Stores what a command computed, which becomes known as `event`, and replies with its size.
 fn store(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, result: SortedSet) {
     let len = result.len();
-    let lazily = ctx.keyspace.stamp.lazy_server_del;
-    if len > 0 {
-        ctx.keyspace.set_collection(key, result);
-        ctx.modified(key);
-        ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
-    } else if ctx.keyspace.remove(key, lazily) {
-        ctx.modified(key);
-        ctx.notify(KeyspaceEvents::GENERIC, "del", key);
-    }
-    ctx.reply.integer(len as i64);
+    ctx.store(key, result, len, (KeyspaceEvents::SORTED_SET, event));
 }
 
 /// Reads a score or an increment.
@@ -402,7 +386,7 @@ pub(super) fn add_members<'a>(
     if changes > 0 {
         let event = if rule.increment { "zincr" } else { "zadd" };
         ctx.notify(KeyspaceEvents::SORTED_SET, event, &key);
-        changed(ctx, &key, changes);
+        ctx.changed(&key, changes as u64);
     }
     reply_added(&mut ctx.reply, rule, added);
     Ok(())

@@ -290,13 +290,6 @@ fn reply_range(
     reply.close(deferred, len);
 }
 
-/// Marks a stream as changed, in so many entries. What is about groups alone is counted, but is nothing to those who watch
-/// the key.
-fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: u64) {
-    ctx.effects.changed(changes);
-    ctx.keyspace.signal(key);
-}
-
 // ----- XADD
 
 /// The id that an entry is to get.
@@ -512,7 +505,7 @@ fn xdel(ctx: &mut Context<'_>) -> CommandResult {
     let log = stream.log_mut();
     let deleted = ids.into_iter().filter(|&id| log.delete(id)).count() as u64;
     if deleted > 0 {
-        changed(ctx, &key, deleted);
+        ctx.changed(&key, deleted);
         ctx.notify(KeyspaceEvents::STREAM, "xdel", &key);
     }
     ctx.reply.integer(deleted.cast_signed());

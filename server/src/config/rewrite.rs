@@ -6,7 +6,7 @@
 //! decides when the file is read again. The file is replaced as a whole or not at all.
 
 use super::directives::{DIRECTIVES, Directive, Settings, find};
-use super::file::{is_file_only, split_args};
+use super::file::{is_file_only, split_args, trim};
 use super::value::Emit;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -58,7 +58,7 @@ impl Draft {
 
     /// Notes an old line and whose it is. One that would stop the next start becomes a comment.
     fn take(&mut self, line: &[u8]) {
-        let trimmed = line.trim_ascii();
+        let trimmed = trim(line);
         let index = self.lines.len();
         self.lines.push(Some(line.to_vec()));
         if trimmed.is_empty() || trimmed.starts_with(b"#") {

@@ -1,11 +1,15 @@
 //! EXEC: runs what a client queued, one command after the other, on partitions that nobody else sees meanwhile.
 
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
 use shardis_protocol::{Arguments, Encoder, Resp};
 
 use super::account;
 use super::plan::Routed;
 use super::run::{self, Call, Environment};
 use crate::commands::registry;
+use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::arguments::decode_cursor;
@@ -14,8 +18,8 @@ use crate::exec::partition::Journal;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, View};
-use crate::spec::{Registered, Runs};
+use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, Stamp, View};
+use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 /// Whose transaction it is.
@@ -61,19 +65,47 @@ pub(crate) fn exec(
     Encoder::new(out, resp).array(transaction.queue.len());
     caller.client.denies_blocking = true;
     as_one_unit(caller, partitions, |caller, partitions| {
-        for queued in &transaction.queue {
-            let begin_ns = environment.clock.elapsed_ns();
-            run_queued(caller, queued, partitions, out, environment);
-            account_for(
-                caller,
-                queued,
-                environment.clock.elapsed_ns() - begin_ns,
-                environment,
-            );
-        }
+        run_queue(caller, &transaction.queue, partitions, out, environment);
     });
     caller.client.denies_blocking = false;
     Ok(())
+}
+
+/// Runs the commands of a queue, one after the other.
+fn run_queue(
+    caller: &mut Caller<'_>,
+    queue: &[Queued],
+    partitions: Partitions<'_>,
+    out: &mut Vec<u8>,
+    environment: &Environment<'_>,
+) {
+    let mut changed: Option<(Arc<Settings>, Stamp)> = None;
+    for queued in queue {
+        let begin_ns = environment.clock.elapsed_ns();
+        run_queued(caller, queued, partitions, out, &under(environment, &changed));
+        let nanos = environment.clock.elapsed_ns() - begin_ns;
+        if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
+            // What it changed holds for what follows it, and for what becomes known of itself.
+            let settings = caller.node.settings.load_full();
+            let stamp = Stamp::on(caller.node, &settings, environment.stamp.now_ms);
+            changed = Some((settings, stamp));
+        }
+        account_for(caller, queued, nanos, &under(environment, &changed));
+    }
+}
+
+/// The environment of a transaction under what one of its commands has changed.
+#[inline]
+fn under<'a>(environment: &Environment<'a>, changed: &'a Option<(Arc<Settings>, Stamp)>) -> Environment<'a> {
+    match changed {
+        None => *environment,
+        Some((settings, stamp)) => Environment {
+            settings,
+            stamp: *stamp,
+            slow_from_ns: account::slow_from_ns(settings),
+            ..*environment
+        },
+    }
 }
 
 /// Counts a command of the queue, and tells those who want to know of it.
@@ -121,16 +153,13 @@ fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &E
 fn as_one_unit(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
-    run: impl FnOnce(&mut Caller<'_>, &mut [Option<Box<Partition>>]),
+    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>),
 ) {
     let Some(journal) = caller.journal else {
         return run(caller, partitions);
     };
-    let db = caller.client.db;
     let (collector, collected) = crossbeam_channel::unbounded();
-    for partition in partitions.iter_mut().flatten() {
-        partition.journal = Some(collector.clone());
-    }
+    let unit = Unit::begin(partitions, journal, &collector, collected);
     let mut collecting = Caller {
         client: caller.client,
         node: caller.node,
@@ -138,24 +167,53 @@ fn as_one_unit(
         now_ms: caller.now_ms,
         lines: caller.lines.as_deref_mut(),
     };
-    run(&mut collecting, partitions);
-    for partition in partitions.iter_mut().flatten() {
-        partition.journal = Some(journal.clone());
+    run(&mut collecting, &mut *unit.partitions);
+}
+
+/// Partitions whose effects are collected. With its end, be that a panic, they have the journal again, and what was
+/// collected enters it as one unit.
+struct Unit<'a> {
+    partitions: Partitions<'a>,
+    journal: &'a Journal,
+    collected: Receiver<Effect>,
+}
+
+impl<'a> Unit<'a> {
+    /// Has the partitions report to the collector instead of the journal.
+    fn begin(
+        partitions: Partitions<'a>,
+        journal: &'a Journal,
+        collector: &Journal,
+        collected: Receiver<Effect>,
+    ) -> Self {
+        for partition in partitions.iter_mut().flatten() {
+            partition.journal = Some(collector.clone());
+        }
+        Self {
+            partitions,
+            journal,
+            collected,
+        }
     }
-    let effects: Vec<Effect> = collected.try_iter().collect();
-    let first_db = effects.first().map_or(db, |effect| effect.db);
-    let last_db = effects.last().map_or(db, |effect| effect.db);
-    if !effects.is_empty() {
+}
+
+impl Drop for Unit<'_> {
+    fn drop(&mut self) {
+        for partition in self.partitions.iter_mut().flatten() {
+            partition.journal = Some(self.journal.clone());
+        }
+        let effects: Vec<Effect> = self.collected.try_iter().collect();
+        let (Some(first), Some(last)) = (effects.first(), effects.last()) else {
+            return;
+        };
         let mark = |word: &[u8], db| Effect {
             db,
             words: vec![word.to_vec()],
         };
-        let unit = std::iter::once(mark(b"MULTI", first_db))
-            .chain(effects)
-            .chain([mark(b"EXEC", last_db)]);
-        for effect in unit {
+        let (begin, end) = (mark(b"MULTI", first.db), mark(b"EXEC", last.db));
+        for effect in std::iter::once(begin).chain(effects).chain([end]) {
             // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(effect);
+            let _ = self.journal.send(effect);
         }
     }
 }

@@ -307,7 +307,12 @@ impl EventLoop {
         if let Some(wish) = wish.into_inner() {
             return self.block(number, sequence, command, args, wish, partitions);
         }
-        serve_ready(Held::Many(partitions), &environment);
+        if matches!(command.row.runs, Runs::Exec) {
+            // What a command of the transaction changed holds for what follows, beginning with those who wait.
+            self.take_settings();
+        }
+        serve_ready(Held::Many(partitions), &environment!(self));
+        let connection = &mut self.connections[number];
         connection.mute(sequence, start);
         connection.output.end(sequence, start);
         self.mark_dirty(number);

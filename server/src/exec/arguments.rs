@@ -186,6 +186,20 @@ impl<'a> Options<'a> {
         int(self.value()?)
     }
 
+    /// Up to which number to count: an integer that must follow; 0 stands for no limit.
+    ///
+    /// # Errors
+    /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NegativeLimit`] when it is no number either.
+    pub(crate) fn limit(&mut self) -> Result<usize, ReplyError> {
+        let limit = int(self.value()?)
+            .ok()
+            .and_then(|limit| usize::try_from(limit).ok());
+        match limit.ok_or(ReplyError::NegativeLimit)? {
+            0 => Ok(usize::MAX),
+            limit => Ok(limit),
+        }
+    }
+
     /// Position of the word that comes next.
     pub(crate) fn position(&self) -> usize {
         self.next

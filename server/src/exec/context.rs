@@ -6,6 +6,7 @@ use std::ops::Range;
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::memory::Buffer;
+use shardis_storage::value::Collection;
 
 use super::effect::Effects;
 use super::view::View;
@@ -87,6 +88,41 @@ impl<'a> Context<'a> {
         self.keyspace.modified(key, self.effects);
     }
 
+    /// As [`modified`](Self::modified), for something that counts as so many changes to the dataset; as none where it is
+    /// nothing that is to be repeated.
+    #[inline]
+    pub(crate) fn changed(&mut self, key: &Key<'_>, changes: u64) {
+        self.effects.changed(changes);
+        self.keyspace.signal(key);
+    }
+
+    /// Stores the elements that a command computed in place of whatever a key held, which becomes known by this event, and
+    /// replies with how many they are. None are stored as nothing: the key goes.
+    pub(crate) fn store(
+        &mut self,
+        key: &Key<'_>,
+        elements: impl Into<Collection>,
+        count: usize,
+        (class, event): (KeyspaceEvents, &'static str),
+    ) {
+        if count > 0 {
+            self.keyspace.set_collection(key, elements);
+            self.modified(key);
+            self.notify(class, event, key);
+        } else {
+            self.store_nothing(key);
+        }
+        self.reply.integer(count as i64);
+    }
+
+    /// Removes what stands where the result of a command would, be its time over or not.
+    pub(crate) fn store_nothing(&mut self, key: &Key<'_>) {
+        if self.keyspace.remove(key, self.keyspace.stamp.lazy_server_del) {
+            self.modified(key);
+            self.notify(KeyspaceEvents::GENERIC, "del", key);
+        }
+    }
+
     /// Raises a keyspace event.
     #[inline]
     pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {
@@ -99,11 +135,6 @@ impl<'a> Context<'a> {
             Waiting::Served(serving) => serving.position()..serving.position() + 1,
             Waiting::Denied | Waiting::Allowed(_) => keys,
         }
-    }
-
-    /// To be called by a command that may have waited, before it takes or answers anything; see [`Waiting::claim`].
-    pub(crate) fn claim(&self) -> bool {
-        self.waiting.claim()
     }
 
     /// Waits for what there is not yet. False when the command must not wait: it then says that there is nothing.

@@ -19,6 +19,7 @@ use super::watch::Watches;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
+use crate::state::Node;
 
 /// The time and the rules of access that all commands of a turn share.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,11 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// What holds on a node at `now_ms`, under these settings and the pause that there may be.
+    pub(crate) fn on(node: &Node, settings: &Settings, now_ms: i64) -> Self {
+        Self::new(settings, now_ms, node.pause.active(now_ms).is_some())
+    }
+
     /// What holds at `now_ms` under these settings.
     pub(crate) fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
         let policy = settings.maxmemory_policy.policy();
@@ -131,19 +137,40 @@ impl Held<'_> {
         }
     }
 
-    /// The partition of a shard, if it is among them. One alone is taken to be the right one.
+    /// The partition of a slot, if it is among them. One alone is taken to be the right one.
     #[inline]
     pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
+        self.shard(|shards| shard_of(slot, shards))
+    }
+
+    /// As [`find`](Self::find), to look at it only.
+    #[inline]
+    fn peek(&self, slot: u16) -> Option<&Partition> {
         match self {
             Self::One(partition) => Some(partition),
             Self::Two(both, shards) => {
                 let shard = shard_of(slot, *shards);
+                both.iter()
+                    .find(|partition| partition.shard == shard)
+                    .map(|partition| &**partition)
+            }
+            Self::Many(partitions) => partitions[shard_of(slot, partitions.len())].as_deref(),
+        }
+    }
+
+    /// The partition of the shard that `choose` names, knowing how many there are. One alone is taken to be the right one.
+    #[inline]
+    fn shard(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<&mut Partition> {
+        match self {
+            Self::One(partition) => Some(partition),
+            Self::Two(both, shards) => {
+                let shard = choose(*shards);
                 both.iter_mut()
                     .find(|partition| partition.shard == shard)
                     .map(|partition| &mut **partition)
             }
             Self::Many(partitions) => {
-                let shard = shard_of(slot, partitions.len());
+                let shard = choose(partitions.len());
                 partitions[shard].as_deref_mut()
             }
         }
@@ -155,6 +182,9 @@ impl Held<'_> {
         self.first().is_some_and(|partition| partition.journal.is_some())
     }
 }
+
+/// Why a partition is there.
+const LENT: &str = "the shards of all that a command names are lent to it";
 
 /// The databases that a command may touch, as seen from one client.
 pub(crate) struct View<'a> {
@@ -186,9 +216,7 @@ impl<'a> View<'a> {
     /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
-        self.held
-            .find(slot)
-            .expect("the shard of every key of a command is lent to it")
+        self.held.find(slot).expect(LENT)
     }
 
     /// The partition of a shard.
@@ -196,16 +224,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// When it was not lent.
     pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
-        match &mut self.held {
-            Held::One(partition) => partition,
-            Held::Two(both, _) => both
-                .iter_mut()
-                .find(|partition| partition.shard == shard)
-                .expect("the shards that a command names are lent to it"),
-            Held::Many(partitions) => partitions[shard]
-                .as_deref_mut()
-                .expect("the shards that a command names are lent to it"),
-        }
+        self.held.shard(|_| shard).expect(LENT)
     }
 
     /// Does something with another database selected.
@@ -374,21 +393,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// When the shard of the slot was not lent; see [`partition`](Self::partition).
     pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
-        let partition = match &self.held {
-            Held::One(partition) => &**partition,
-            Held::Two(both, shards) => {
-                let shard = shard_of(key.slot, *shards);
-                both.iter()
-                    .find(|partition| partition.shard == shard)
-                    .expect("the shard of every key of a command is lent to it")
-            }
-            Held::Many(partitions) => {
-                let shard = shard_of(key.slot, partitions.len());
-                partitions[shard]
-                    .as_deref()
-                    .expect("the shard of every key of a command is lent to it")
-            }
-        };
+        let partition = self.held.peek(key.slot).expect(LENT);
         partition.keyspace.database(usize::from(self.db)).peek(key)
     }
 

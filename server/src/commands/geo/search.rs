@@ -763,27 +763,16 @@ fn search(ctx: &mut Context<'_>, form: Form) -> CommandResult {
     Ok(())
 }
 
-/// Stores what was found in place of whatever the destination held, and replies with how much it is. Nothing is stored as
-/// nothing: the key goes.
+/// Stores what was found, and replies with how much it is.
 fn store(ctx: &mut Context<'_>, form: Form, to: Store, result: SortedSet) {
     let (key, len) = (ctx.key(to.destination), result.len());
-    if len > 0 {
-        ctx.keyspace.set_collection(&key, result);
-        ctx.modified(&key);
-        ctx.effects.changed(len as u64 - 1);
-        let event = if form == Form::SearchStore {
-            "geosearchstore"
-        } else {
-            "georadiusstore"
-        };
-        ctx.notify(KeyspaceEvents::SORTED_SET, event, &key);
-    } else if ctx.keyspace.write(&key).is_some() {
-        let lazily = ctx.keyspace.stamp.lazy_server_del;
-        ctx.keyspace.remove(&key, lazily);
-        ctx.modified(&key);
-        ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
-    }
-    ctx.reply.integer(len as i64);
+    let event = if form == Form::SearchStore {
+        "geosearchstore"
+    } else {
+        "georadiusstore"
+    };
+    ctx.effects.changed(len.saturating_sub(1) as u64);
+    ctx.store(&key, result, len, (KeyspaceEvents::SORTED_SET, event));
 }
 
 #[cfg(test)]

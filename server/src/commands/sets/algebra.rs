@@ -107,7 +107,7 @@ pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
 /// estimate will do, where that is an option.
 fn count_options(ctx: &Context<'_>, first: usize, may_estimate: bool) -> Result<(usize, bool), ReplyError> {
     let mut options = Options::new(ctx.args, first);
-    let (mut limit, mut estimate) = (0, false);
+    let (mut limit, mut estimate) = (usize::MAX, false);
     while let Some(word) = options.word() {
         if may_estimate && is(word, "APPROX") {
             estimate = true;
@@ -116,13 +116,9 @@ fn count_options(ctx: &Context<'_>, first: usize, may_estimate: bool) -> Result<
         if !is(word, "LIMIT") {
             return Err(ReplyError::Syntax);
         }
-        limit = int(options.value()?)
-            .ok()
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or(ReplyError::NegativeLimit)?;
+        limit = options.limit()?;
     }
-    // No limit is said as 0.
-    Ok((if limit == 0 { usize::MAX } else { limit }, estimate))
+    Ok((limit, estimate))
 }
 
 pub(super) fn sunioncard(ctx: &mut Context<'_>) -> CommandResult {
@@ -219,21 +215,11 @@ pub(super) fn sdiffstore(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Stores a result under the destination, argument 1, in place of whatever was there, and replies with its size. Nothing
-/// is stored as nothing: the key goes. `event` is the name under which the result becomes known.
+/// Stores a result under the destination, argument 1, and replies with its size. `event` is the name under which the
+/// result becomes known.
 fn store(ctx: &mut Context<'_>, event: &'static str, result: Set) {
     let (key, len) = (ctx.key(1), result.len());
-    if len > 0 {
-        ctx.keyspace.set_collection(&key, result);
-        ctx.modified(&key);
-        ctx.notify(KeyspaceEvents::SET, event, &key);
-    } else if ctx.keyspace.write(&key).is_some() {
-        let lazily = ctx.keyspace.stamp.lazy_server_del;
-        ctx.keyspace.remove(&key, lazily);
-        ctx.modified(&key);
-        ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
-    }
-    ctx.reply.integer(len as i64);
+    ctx.store(&key, result, len, (KeyspaceEvents::SET, event));
 }
 
 #[cfg(test)]
@@ -406,5 +392,26 @@ mod tests {
         shell.advance(100);
         shell.check(&[("SINTERCARD 2 a b", ":0"), ("SUNION b", "[]")]);
         assert_eq!(sorted(&mut shell, "SDIFF a b"), "1 2 3 x");
+    }
+
+    /// As on a real server: what is stored over is removed, and not looked up first.
+    #[test]
+    fn a_result_of_nothing_removes_even_a_key_whose_time_is_over() {
+        for line in [
+            "SINTERSTORE d n1 n2",
+            "SUNIONSTORE d n1 n2",
+            "SDIFFSTORE d n1 n2",
+            "ZUNIONSTORE d 1 n1",
+            "ZRANGESTORE d n1 0 1",
+            "GEOSEARCHSTORE d n1 FROMLONLAT 1 1 BYRADIUS 1 km",
+            "SORT n1 STORE d",
+            "BITOP AND d n1 n2",
+        ] {
+            let mut shell = Shell::new();
+            shell.check_effects(&[(line, ":0", &[])]);
+            shell.run("SET d v PX 10");
+            shell.advance(100);
+            shell.check_effects(&[(line, ":0", &[line]), (line, ":0", &[])]);
+        }
     }
 }

@@ -102,7 +102,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, order: Order, repeated: &[u8]) -> CommandR
         if ctx.keyspace.write_as::<SortedSet>(&key)?.is_none() {
             continue;
         }
-        if !ctx.claim() {
+        if !ctx.waiting.claim() {
             return Ok(());
         }
         ctx.effects.replace(&[repeated, key.bytes]);

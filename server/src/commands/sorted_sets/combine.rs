@@ -528,16 +528,13 @@ fn zdiffstore(ctx: &mut Context<'_>) -> CommandResult {
 fn zintercard(ctx: &mut Context<'_>) -> CommandResult {
     let keys = key_positions(ctx.args, 1, "zintercard")?;
     check_sources(ctx, keys.clone())?;
-    let mut limit = 0;
+    let mut limit = usize::MAX;
     let mut options = Options::new(ctx.args, keys.end);
     while let Some(word) = options.word() {
         if !is(word, "LIMIT") {
             return Err(ReplyError::Syntax);
         }
-        limit = int(options.value()?)
-            .ok()
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or(ReplyError::NegativeLimit)?;
+        limit = options.limit()?;
     }
     let request = Request {
         keys,
@@ -545,7 +542,6 @@ fn zintercard(ctx: &mut Context<'_>) -> CommandResult {
         aggregate: Aggregate::default(),
         with_scores: false,
     };
-    let limit = if limit == 0 { usize::MAX } else { limit };
     let count = common(request.sources(ctx), limit);
     ctx.reply.integer(count as i64);
     Ok(())

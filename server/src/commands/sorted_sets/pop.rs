@@ -174,7 +174,7 @@ pub(super) fn pop_reported(
     if len == 0 {
         return Ok(false);
     }
-    if !ctx.claim() {
+    if !ctx.waiting.claim() {
         return Ok(true);
     }
     let count = request.count.min(len);

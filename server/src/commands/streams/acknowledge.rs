@@ -8,7 +8,7 @@ use shardis_storage::key::Key;
 use shardis_storage::value::stream::{Stream, StreamId};
 use smallvec::SmallVec;
 
-use super::{changed, ids};
+use super::ids;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -239,9 +239,10 @@ fn delete(
 
 fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
     if !deleted {
+        // What is about groups alone is counted, but is nothing to those who watch the key.
         ctx.effects.changed(changes);
         return;
     }
-    changed(ctx, key, changes);
+    ctx.changed(key, changes);
     ctx.notify(KeyspaceEvents::STREAM, "xdel", key);
 }

@@ -336,7 +336,7 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
     for index in awaited.clone() {
         if let Err(error) = check_group(ctx, &request, index, group) {
             // Who has waited for it is to know that there is no such group any more.
-            return if ctx.claim() { Err(error) } else { Ok(()) };
+            return if ctx.waiting.claim() { Err(error) } else { Ok(()) };
         }
     }
     let mut streams = Streams::default();

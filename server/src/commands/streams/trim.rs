@@ -5,7 +5,7 @@
 use shardis_protocol::Arguments;
 use shardis_storage::value::stream::{Log, Stream, Trim, TrimTo};
 
-use super::{changed, id};
+use super::id;
 use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -236,7 +236,7 @@ fn xtrim(ctx: &mut Context<'_>) -> CommandResult {
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             ctx.effects.replace(&words);
         }
-        changed(ctx, &key, removed);
+        ctx.changed(&key, removed);
         ctx.notify(KeyspaceEvents::STREAM, "xtrim", &key);
     }
     ctx.reply.integer(removed.cast_signed());
