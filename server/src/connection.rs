@@ -95,14 +95,15 @@ impl Connection {
 
     /// Brings the sizes that CLIENT LIST shows up to date; `unsent` bytes were handed over and are still to be sent.
     pub(crate) fn measure(&mut self, unsent: usize) {
+        let output = self.output.bytes() + unsent;
         self.client.buffers = BufferSizes {
             query: self.input.bytes(),
             query_free: self.input.spare(),
             arguments: self.input.argument_bytes(),
-            output: self.output.bytes() + unsent,
+            output,
             output_capacity: self.output.capacity(),
-            output_peak: self.output.peak(),
-            total: self.input.memory() + self.output.memory() + size_of::<Self>(),
+            output_peak: self.output.peak().max(output),
+            total: self.input.memory() + self.output.memory() + unsent + size_of::<Self>(),
         };
     }
 }

@@ -342,13 +342,19 @@ impl EventLoop {
                 Message::Lend { borrower, operation } => self.work(Work::Lend { borrower, operation }),
                 Message::Lent { operation, partition } => self.lent(operation, partition),
                 Message::Returned(partition) => self.returned(partition),
-                Message::Gather(gather) => self.take_part(gather),
+                Message::Gather(gather) => {
+                    self.leave_out_of_depth();
+                    self.take_part(gather);
+                }
                 Message::Gathered {
                     gathering,
                     from,
                     part,
                     nanos,
-                } => self.gathered(gathering, from, part, nanos),
+                } => {
+                    self.leave_out_of_depth();
+                    self.gathered(gathering, from, part, nanos);
+                }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
                 Message::Serve => self.work(Work::Serve),
@@ -356,6 +362,12 @@ impl EventLoop {
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }
         }
+    }
+
+    /// A message that only asks, or answers who asked, is not counted as one that waits: else INFO would count itself.
+    fn leave_out_of_depth(&self) {
+        let depth = &self.node.stats[self.index].inbox;
+        depth.set(depth.get().saturating_sub(1));
     }
 
     /// Puts a connection on the list to serve.

@@ -39,8 +39,9 @@ fn say(text: &str) -> u8 {
 
 fn version() -> String {
     format!(
-        "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits={} build=shardis-{SHARDIS_VERSION} \
+        "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build=shardis-{SHARDIS_VERSION} \
          shardis_version={SHARDIS_VERSION}",
+        shardis_storage::memory::allocator_name(),
         usize::BITS
     )
 }

@@ -1,5 +1,7 @@
 //! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
 
+mod ids;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
 
+use self::ids::Ids;
 use crate::clock::Clock;
 use crate::config::{Caller, Config, SetError, Settings};
 use crate::log::{Level, Log};
@@ -60,8 +63,8 @@ pub(crate) struct Node {
     memory_peak: AtomicU64,
     /// Connected clients.
     pub(crate) clients: AtomicUsize,
-    /// Forty hexadecimal digits that name this run.
-    pub(crate) run_id: String,
+    /// What names this run and its data.
+    pub(crate) ids: Ids,
     /// When it started, Unix microseconds.
     pub(crate) started_us: i64,
     /// Bytes in use when it began to serve.
@@ -108,10 +111,6 @@ impl Node {
         let pubsub = Arc::new(Hub::new(shards, seed));
         pubsub.choose_events(settings.load().notify_keyspace_events);
         let started_us = clock.now_us();
-        let words = [seed, seed.rotate_left(21) ^ started_us as u64, started_us as u64];
-        let run_id = words
-            .map(|word| format!("{:016x}", word.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
-            .concat();
         Self {
             clock,
             log,
@@ -129,7 +128,7 @@ impl Node {
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
-            run_id: run_id[..40].to_owned(),
+            ids: Ids::new(seed, started_us),
             started_us,
             started_bytes: AtomicU64::new(0),
             denied_logins: AtomicU64::new(0),

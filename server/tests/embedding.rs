@@ -249,11 +249,16 @@ fn memory_stays_below_its_limit_and_the_oldest_keys_go() {
             .shards(shards)
             .directive("maxmemory", "2mb")
             .directive("maxmemory-policy", "allkeys-lru")
+            .manual_clock(Duration::from_secs(1_700_000_000))
             .start()
             .unwrap();
         let mut client = connect(&server);
         let value = vec![b'x'; 1000];
         for number in 0..8000 {
+            // Keys are told apart by the second in which they were last used.
+            if number % 500 == 0 {
+                server.advance(Duration::from_secs(1));
+            }
             let () = client.set(format!("key:{number}"), &value).unwrap();
         }
         let info: String = redis::cmd("INFO")

@@ -202,6 +202,28 @@ mod system {
         if status == 0 { value } else { 0 }
     }
 
+    /// The version of jemalloc, as it says it.
+    pub(super) fn version() -> String {
+        let mut text: *const std::ffi::c_char = std::ptr::null();
+        let mut size = size_of_val(&text);
+        // SAFETY: the name ends with a zero byte and the result, a pointer, is written to `text`, whose size is told.
+        let status = unsafe {
+            jemalloc::mallctl(
+                c"version".as_ptr(),
+                (&raw mut text).cast(),
+                &raw mut size,
+                std::ptr::null_mut(),
+                0,
+            )
+        };
+        if status != 0 || text.is_null() {
+            return String::new();
+        }
+        // SAFETY: jemalloc's version is a constant text that ends with a zero byte.
+        let text = unsafe { std::ffi::CStr::from_ptr(text) };
+        text.to_string_lossy().into_owned()
+    }
+
     pub(super) fn refresh() {
         let mut epoch = 1u64;
         // SAFETY: "epoch" takes a u64, given with its size, and wants no result.
@@ -289,6 +311,10 @@ mod system {
         0
     }
 
+    pub(super) fn version() -> String {
+        String::new()
+    }
+
     pub(super) fn refresh() {}
 
     pub(super) fn purge() {}
@@ -314,6 +340,15 @@ pub struct AllocatorStats {
     pub resident: usize,
     /// Mapped from the operating system.
     pub mapped: usize,
+}
+
+/// The allocator's name and version, in the form in which Redis tells its own: `jemalloc-5.3.0`.
+#[must_use]
+pub fn allocator_name() -> String {
+    let version = system::version();
+    // Behind the number stand how many changes came after it, and which was the last.
+    let number = version.split('-').next().unwrap_or_default();
+    format!("jemalloc-{number}")
 }
 
 /// Asks jemalloc for its figures. It sums over its arenas: microseconds, not for every command.

@@ -68,6 +68,7 @@ const fn between(name: &'static str, words_min: usize, words_max: usize, run: Ac
 
 /// They are no rows of their own: to COMMAND, DEBUG is one command.
 const SUBCOMMANDS: &[Subcommand] = &[
+    exactly("CHANGE-REPL-ID", 2, change_replication_id),
     exactly("CONFIG-REWRITE-FORCE-ALL", 2, rewrite),
     exactly("DIGEST", 2, digest_of_all),
     between("DIGEST-VALUE", 2, usize::MAX, digest_of_values),
@@ -127,6 +128,12 @@ fn set_active_expire(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResu
         .debug
         .lazy_expiry_only
         .store(!is_on, Ordering::Relaxed);
+    session.reply.ok();
+    Ok(())
+}
+
+fn change_replication_id(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    session.node.ids.change_replication();
     session.reply.ok();
     Ok(())
 }
@@ -489,6 +496,8 @@ fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comma
 
 fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     session.help(&[
+        "CHANGE-REPL-ID",
+        "    Give the history of the data another name.",
         "CONFIG-REWRITE-FORCE-ALL",
         "    As CONFIG REWRITE, and write directives at their defaults, too.",
         "DIGEST",

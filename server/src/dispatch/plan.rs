@@ -146,6 +146,26 @@ fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> S
     set
 }
 
+/// The shards that a command runs on; none when it needs none, or cannot be placed: then it will fail to run, with the same
+/// error.
+pub(crate) fn shards_of(
+    command: &Registered,
+    args: Arguments<'_>,
+    hasher: KeyHasher,
+    shards: usize,
+) -> ShardSet {
+    match place(command, args, hasher, shards) {
+        Ok(Place::Shard { shard, .. }) => {
+            let mut set = ShardSet::none(shards);
+            set.insert(shard);
+            set
+        }
+        Ok(Place::Lend(set) | Place::LendToSession(set)) => set,
+        Ok(Place::EveryShard) => ShardSet::all(shards),
+        Ok(Place::Session | Place::EveryLoop | Place::Exec) | Err(_) => ShardSet::none(shards),
+    }
+}
+
 /// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
 pub(crate) fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
@@ -154,18 +174,8 @@ pub(crate) fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: 
         .iter()
         .flat_map(|transaction| &transaction.queue)
     {
-        match place(
-            registry().row(queued.command.id),
-            queued.request.arguments(),
-            hasher,
-            shards,
-        ) {
-            Ok(Place::Shard { shard, .. }) => set.insert(shard),
-            Ok(Place::Lend(more) | Place::LendToSession(more)) => set.extend(&more),
-            Ok(Place::EveryShard) => set.extend(&ShardSet::all(shards)),
-            // A command that fails to be placed will fail to run, with the same error.
-            Ok(Place::Session | Place::EveryLoop | Place::Exec) | Err(_) => {}
-        }
+        let command = registry().row(queued.command.id);
+        set.extend(&shards_of(command, queued.request.arguments(), hasher, shards));
     }
     for watched in client.watching.iter().flat_map(|watching| &watching.keys) {
         set.insert(shard_of(watched.slot, shards));

@@ -13,7 +13,7 @@ use shardis_storage::value::MemberAhead;
 use smallvec::SmallVec;
 
 use super::account;
-use super::plan::Routed;
+use super::plan::{self, Routed};
 use super::serve::serve_ready;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -383,6 +383,7 @@ pub(crate) fn run_call(
         unreachable!("only commands on keys are planned to run on partitions");
     };
     let mut effects = Effects::new(held.journals());
+    count_on_shards(&mut held, &call, environment);
     let start = out.len();
     let result = {
         let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
@@ -405,6 +406,29 @@ pub(crate) fn run_call(
     }
     finish(result, start, out, modes.resp());
     record(held, &mut effects, db, args);
+}
+
+/// Counts a command on the shards of its keys. Of those that were lent together, for a transaction, it may touch only some.
+/// One that waited and is served now was counted when it came.
+#[inline]
+fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
+    if matches!(call.waiting, Waiting::Served(_)) {
+        return;
+    }
+    match held {
+        Held::One(partition) => partition.figures.commands += 1,
+        Held::Two(both, _) => both
+            .iter_mut()
+            .for_each(|partition| partition.figures.commands += 1),
+        Held::Many(partitions) => {
+            let shards = plan::shards_of(call.command, call.args, environment.hasher, environment.shards);
+            for shard in shards.iter() {
+                if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
+                    partition.figures.commands += 1;
+                }
+            }
+        }
+    }
 }
 
 /// Writes the error of a command that failed, in place of whatever it had written.

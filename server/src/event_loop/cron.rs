@@ -324,10 +324,11 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
         waiters,
         journal,
         events,
+        figures,
         ..
     } = partition;
     let db_number = db as u16;
-    keyspace
+    let removed = keyspace
         .database_mut(db)
         .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
             watches.touch(db_number, key);
@@ -347,4 +348,5 @@ fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: Keys
                 let _ = journal.send(Effect { db: db_number, words });
             }
         });
+    figures.expired_fields += removed as u64;
 }

@@ -45,12 +45,16 @@ pub(crate) type Journal = crossbeam_channel::Sender<Effect>;
 /// What a partition counts since the last CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
+    /// Commands that ran on its keys, whichever loop ran them; one over several partitions counts in each.
+    pub(crate) commands: u64,
     /// Look-ups for reading that found a key.
     pub(crate) hits: u64,
     /// Look-ups for reading that found none.
     pub(crate) misses: u64,
     /// Keys removed because their time had come.
     pub(crate) expired: u64,
+    /// Fields of hashes that were, because of theirs.
+    pub(crate) expired_fields: u64,
     /// Keys removed to make room.
     pub(crate) evicted: u64,
     /// Changes to the dataset; not reset.

@@ -76,7 +76,7 @@ macro_rules! loop_stats {
 
 loop_stats! {
     counts {
-        /// Commands executed for this loop's connections.
+        /// Commands that this loop executed, on whatever shard.
         commands,
         /// Connections accepted.
         connections,
@@ -134,7 +134,7 @@ loop_stats! {
         blocked,
         /// Those of them that do so for a limited time.
         blocked_in_time,
-        /// Messages that waited in the inbox when the loop last looked.
+        /// Messages that waited in the inbox when the loop last looked, but for those of commands on every shard or loop.
         inbox,
         /// Bytes that its connections take for their buffers, when last measured.
         client_bytes,

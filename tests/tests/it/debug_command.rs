@@ -289,3 +289,23 @@ fn only_neighbours_may_where_the_directive_says_so() {
         );
     }
 }
+
+#[test]
+fn the_history_of_the_data_gets_another_name() {
+    let server = start(2);
+    let mut client = server.connect();
+    let mut name = |section: &str, field: &str| {
+        let info = client.line(&format!("INFO {section}")).text();
+        let value = info.lines().find_map(|line| line.strip_prefix(field));
+        value.expect(field).trim().to_owned()
+    };
+    let (run, first) = (name("server", "run_id:"), name("replication", "master_replid:"));
+    assert!(
+        run.len() == 40 && first.len() == 40 && run != first,
+        "{run} {first}"
+    );
+    assert_eq!(server.connect().line("DEBUG CHANGE-REPL-ID").text(), "OK");
+    let second = name("replication", "master_replid:");
+    assert!(second.len() == 40 && second != first, "{second}");
+    assert_eq!(name("server", "run_id:"), run);
+}

@@ -557,6 +557,139 @@ fn shards_tell_their_share() {
     );
 }
 
+/// Waits for something that is measured now and then.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{what} does not come true"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One figure of each shard.
+fn figure_of_shards(client: &mut Client, name: &str) -> Vec<u64> {
+    let text = client.line("INFO shards").text();
+    let lines = text.lines().filter(|line| line.starts_with("shard"));
+    lines
+        .map(|line| {
+            let mut figures = line.split([',', ':']).filter_map(|part| part.split_once('='));
+            let (_, value) = figures.find(|(known, _)| *known == name).expect(name);
+            value.parse().expect("a number")
+        })
+        .collect()
+}
+
+/// A hot key shows: commands are counted where their keys are, whichever loop runs them.
+#[test]
+fn a_busy_shard_stands_out() {
+    if node::is_redis() {
+        return;
+    }
+    let server = node::start(4);
+    let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        (0..50).for_each(|_| drop(client.line("INCR hot")));
+    }
+    let client = &mut clients[0];
+    let counted = figure_of_shards(client, "commands");
+    assert_eq!(
+        counted.iter().filter(|&&count| count > 0).collect::<Vec<_>>(),
+        [&400]
+    );
+    let by_loop = figure_of_shards(client, "loop_commands");
+    assert!(by_loop.iter().sum::<u64>() >= 400, "{by_loop:?}");
+    // Several shards are lent for this; each counts what was for its keys.
+    client.line("CONFIG RESETSTAT");
+    for line in [
+        "MULTI",
+        "SET {a}1 v",
+        "SET {a}2 v",
+        "SET {b} v",
+        "MSET {c} v {d} v",
+        "EXEC",
+    ] {
+        client.line(line);
+    }
+    let mut counted = figure_of_shards(client, "commands");
+    counted.sort_unstable();
+    // The letters a to d are spread over all four shards.
+    assert_eq!(counted, [1, 1, 1, 2]);
+    // Nobody waits, and the question does not count itself.
+    assert_eq!(figure_of_shards(client, "inbox"), [0; 4]);
+}
+
+/// What waits for a client that does not read is weighed, wherever it waits.
+#[test]
+fn unread_replies_weigh() {
+    let server = node::start(2);
+    let mut client = server.connect();
+    client.call(&["SET", "big", &"x".repeat(2_000_000)]);
+    let mut deaf = server.connect();
+    let id = deaf.line("CLIENT ID").integer().expect("an id");
+    for _ in 0..16 {
+        deaf.send(&["GET", "big"]).expect("an open connection");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let line = client.line(&format!("CLIENT LIST ID {id}")).text();
+    let of_client = |name: &str| -> u64 {
+        let value = line
+            .split(' ')
+            .find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        value.expect(name).parse().expect("a number")
+    };
+    let unread = of_client("obl") + of_client("omem");
+    assert!(unread > 8_000_000, "{line}");
+    assert!(of_client("tot-mem") >= unread, "{line}");
+    eventually("the sum of all clients", || {
+        let bytes = |section, name| field(&server, section, name).parse::<u64>().expect("bytes");
+        bytes("memory", "mem_clients_normal") >= unread
+            && bytes("clients", "client_recent_max_output_buffer") >= unread
+    });
+}
+
+/// Fields of hashes that expired are counted as 7.4 does, apart from keys.
+#[test]
+fn expired_fields_are_counted() {
+    if node::is_redis() {
+        return;
+    }
+    let server = node::start(2);
+    let mut client = server.connect();
+    for line in [
+        "HSET a x 1 y 2 z 3",
+        "HSET b x 1",
+        "HPEXPIRE a 1 FIELDS 2 x y",
+        "HPEXPIRE b 1 FIELDS 1 x",
+    ] {
+        client.line(line);
+    }
+    eventually("three fields have gone", || {
+        field(&server, "stats", "expired_subkeys") == "3"
+    });
+    assert_eq!(field(&server, "stats", "expired_keys"), "0");
+    client.line("CONFIG RESETSTAT");
+    assert_eq!(field(&server, "stats", "expired_subkeys"), "0");
+}
+
+/// The allocator is named with the version it has.
+#[test]
+fn the_allocator_is_told_as_it_is() {
+    if node::is_redis() {
+        return;
+    }
+    let server = node::start(1);
+    let name = field(&server, "memory", "mem_allocator");
+    let report = server.connect().line("MEMORY MALLOC-STATS").text();
+    let version = name.strip_prefix("jemalloc-").expect("jemalloc");
+    assert!(
+        report.contains(&format!("Version: \"{version}-")),
+        "{name}: {report:.200}"
+    );
+}
+
 /// Wrong passwords are counted, and errors by their codes.
 #[test]
 fn refusals_are_counted() {

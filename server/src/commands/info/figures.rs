@@ -6,9 +6,11 @@ use crate::exec::{Context, Part};
 /// What a shard says about itself, as numbers in this order; after them come those of each database.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) enum Figure {
+    Commands,
     Hits,
     Misses,
     Expired,
+    ExpiredFields,
     Evicted,
     Changes,
     ExpireTimeCaps,
@@ -32,9 +34,11 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
         let (figures, keyspace) = (&partition.figures, &partition.keyspace);
         let (awaited, awaited_gone) = partition.waiters.key_counts();
         let shard: [u64; FIGURES] = [
+            figures.commands,
             figures.hits,
             figures.misses,
             figures.expired,
+            figures.expired_fields,
             figures.evicted,
             figures.changes,
             figures.expire_time_caps,

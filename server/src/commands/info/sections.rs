@@ -53,7 +53,7 @@ pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
     );
     line!(text, "process_id:{}", std::process::id());
     line!(text, "process_supervised:no");
-    line!(text, "run_id:{}", node.run_id);
+    line!(text, "run_id:{}", node.ids.run());
     line!(text, "tcp_port:{}", node.port());
     line!(text, "server_time_usec:{}", node.clock.now_us());
     line!(text, "uptime_in_seconds:{uptime_s}");
@@ -262,7 +262,7 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     line!(text, "mem_clients_normal:{}", figures.clients);
     line!(text, "mem_cluster_links:0");
     line!(text, "mem_aof_buffer:0");
-    line!(text, "mem_allocator:jemalloc-5.3.0");
+    line!(text, "mem_allocator:{}", memory::allocator_name());
     line!(text, "active_defrag_running:0");
 }
 
@@ -412,6 +412,7 @@ fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
         0
     };
     line!(text, "expired_keys:{}", gathered.sum(Figure::Expired));
+    line!(text, "expired_subkeys:{}", gathered.sum(Figure::ExpiredFields));
     line!(
         text,
         "expired_time_cap_reached_count:{}",
@@ -483,7 +484,7 @@ pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered
     line!(text, "role:master");
     line!(text, "connected_slaves:0");
     line!(text, "master_failover_state:no-failover");
-    line!(text, "master_replid:{}", session.node.run_id);
+    line!(text, "master_replid:{}", session.node.ids.replication());
     line!(text, "master_replid2:{}", "0".repeat(40));
     line!(text, "master_repl_offset:0");
     line!(text, "second_repl_offset:-1");
@@ -532,8 +533,9 @@ pub(super) fn shards(text: &mut String, session: &Session<'_>, gathered: &Gather
     for (shard, stats) in session.node.stats.iter().enumerate() {
         line!(
             text,
-            "shard{shard}:commands={},cpu={:.6},keys={},memory={},clients_memory={},inbox={},turns={},\
-             borrowed_batches={},sent_batches={},lends={}",
+            "shard{shard}:commands={},loop_commands={},cpu={:.6},keys={},memory={},clients_memory={},inbox={},\
+             turns={},borrowed_batches={},sent_batches={},lends={}",
+            gathered.of_shard(shard, Figure::Commands),
             stats.commands.get(),
             process::thread_cpu_ns(stats.thread.get()) as f64 / 1e9,
             gathered.of_shard(shard, Figure::Keys),
