@@ -6,11 +6,12 @@
 //! after an SPOP the two sets are made equal again.
 
 use std::fmt::Write as _;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, shown};
 use crate::diff::{Rule, Subject};
-use crate::generate::{CLIENTS, Command, Generator};
+use crate::generate::{CLIENTS, Command, Generator, look_at_all};
 use crate::process::Process;
 use crate::reply::Reply;
 
@@ -28,6 +29,9 @@ const SPEAKS_RESP3: usize = 1;
 
 /// Databases a run uses.
 const DATABASES: usize = 3;
+
+/// After so long a key has expired that was to live a millisecond.
+const MOMENT: Duration = Duration::from_millis(3);
 
 /// How long the cutting down may take.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(30);
@@ -112,6 +116,8 @@ struct Duel {
     /// Which clients are in a transaction. There a reply that may differ would come back in EXEC's, which may not:
     /// a run that has been cut down must leave such commands out.
     in_transaction: [bool; CLIENTS + 1],
+    /// Whose transactions let a key expire.
+    lets_expire: [bool; CLIENTS + 1],
 }
 
 impl Duel {
@@ -130,6 +136,7 @@ impl Duel {
             subject: clients(subject),
             oracle: clients(oracle),
             in_transaction: [false; CLIENTS + 1],
+            lets_expire: [false; CLIENTS + 1],
         }
     }
 
@@ -145,12 +152,41 @@ impl Duel {
         Ok(())
     }
 
-    /// Plays one command.
+    /// Plays one command, and waits for what it lets expire.
     fn compare(&mut self, command: &Command) -> Result<(), String> {
+        self.prepare(command);
+        self.compare_replies(command)?;
+        self.lets_expire[command.client] |= command.lets_expire();
+        if !self.in_transaction[command.client] && std::mem::take(&mut self.lets_expire[command.client]) {
+            sleep(MOMENT);
+        }
+        Ok(())
+    }
+
+    /// Brings about what makes the replies to a command comparable.
+    fn prepare(&mut self, command: &Command) {
+        if command.words[0].to_ascii_lowercase().starts_with(b"sort") {
+            // Redis 7.0 asks whether a weight was out of range without forgetting first that another number was, some
+            // time before. Reading a cursor makes it forget.
+            self.oracle[INSPECTOR].line("SCAN x");
+        }
+        if command.counts_all() && !self.in_transaction[command.client] {
+            for clients in [&mut self.oracle, &mut self.subject] {
+                clients[command.client].call(&look_at_all());
+            }
+        }
+    }
+
+    /// Plays one command and compares the replies.
+    fn compare_replies(&mut self, command: &Command) -> Result<(), String> {
         let in_transaction = &mut self.in_transaction[command.client];
         match &command.words[..] {
             [name] if name.eq_ignore_ascii_case(b"multi") => *in_transaction = true,
-            [name] if name.eq_ignore_ascii_case(b"exec") || name.eq_ignore_ascii_case(b"discard") => {
+            [name]
+                if [&b"exec"[..], b"discard", b"reset"]
+                    .iter()
+                    .any(|end| name.eq_ignore_ascii_case(end)) =>
+            {
                 *in_transaction = false;
             }
             _ if *in_transaction && !command.is_orderly() => return Ok(()),

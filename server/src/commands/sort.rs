@@ -122,7 +122,8 @@ fn destination_of(args: Arguments<'_>) -> Option<usize> {
             word if is(word, "LIMIT") => 2,
             word if is(word, "BY") || is(word, "GET") => 1,
             word if is(word, "STORE") => {
-                destination = Some(options.position());
+                let at = options.position();
+                destination = if at < args.len() { Some(at) } else { destination };
                 1
             }
             _ => 0,
@@ -131,7 +132,7 @@ fn destination_of(args: Arguments<'_>) -> Option<usize> {
             options.word();
         }
     }
-    destination.filter(|position| *position < args.len())
+    destination
 }
 
 /// A pattern that makes the name of a key out of an element, and may go on to a field of the hash there: `before*after` or
@@ -628,6 +629,7 @@ mod tests {
             ("SORT_RO l STORE d", SYNTAX),
             ("COMMAND GETKEYS SORT l BY STORE GET w* STORE d", "[\"l\", \"d\"]"),
             ("COMMAND GETKEYS SORT l LIMIT STORE d", "[\"l\"]"),
+            ("COMMAND GETKEYS SORT l STORE d STORE", "[\"l\", \"d\"]"),
         ]);
     }
 

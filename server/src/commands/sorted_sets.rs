@@ -280,15 +280,7 @@ impl AddRule {
         let mut rule = Self::default();
         let mut first = 2;
         while let Some(word) = args.get(first) {
-            let option = match word {
-                word if is(word, "NX") => &mut rule.only_new,
-                word if is(word, "XX") => &mut rule.only_known,
-                word if is(word, "GT") => &mut rule.only_up,
-                word if is(word, "LT") => &mut rule.only_down,
-                word if is(word, "CH") => &mut rule.count_changed,
-                word if is(word, "INCR") => &mut rule.increment,
-                _ => break,
-            };
+            let Some(option) = rule.option(word) else { break };
             *option = true;
             first += 1;
         }
@@ -298,6 +290,19 @@ impl AddRule {
         }
         rule.check(words / 2)?;
         Ok((rule, first))
+    }
+
+    /// What a word switches on, if it is an option.
+    fn option(&mut self, word: &[u8]) -> Option<&mut bool> {
+        match word {
+            word if is(word, "NX") => Some(&mut self.only_new),
+            word if is(word, "XX") => Some(&mut self.only_known),
+            word if is(word, "GT") => Some(&mut self.only_up),
+            word if is(word, "LT") => Some(&mut self.only_down),
+            word if is(word, "CH") => Some(&mut self.count_changed),
+            word if is(word, "INCR") => Some(&mut self.increment),
+            _ => None,
+        }
     }
 
     /// Refuses options that do not go together.
@@ -339,6 +344,10 @@ fn zadd(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
+    // An option of ZADD is taken for one here as well, and then there is no pair behind it.
+    if AddRule::option(&mut AddRule::default(), ctx.args.at(2)).is_some() {
+        return Err(ReplyError::Syntax);
+    }
     let rule = AddRule {
         increment: true,
         ..AddRule::default()

@@ -53,4 +53,36 @@ pub(super) const TEMPLATES: &[Template] = &[
     (1, Scores, "ZADD geo score member"),
     (1, Scores, "ZREM geo member"),
     (1, Scores, "DEL geo"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (
+        4,
+        Scores,
+        "GEOADD geo *NX|XX|CH longitude latitude member |longitude",
+    ),
+    (
+        6,
+        Same,
+        "GEOSEARCH geo *FROMMEMBER~member|FROMLONLAT~longitude~latitude|BYRADIUS~distance~unit|BYBOX~distance~distance~unit|ASC|DESC|COUNT~small|WITHDIST|WITHCOORD *FROMMEMBER~member|BYRADIUS~distance~unit|ASC|ANY|STOREDIST|STORE",
+    ),
+    (
+        5,
+        Same,
+        "GEOSEARCH geo FROMMEMBER~member|FROMLONLAT~longitude~latitude BYRADIUS~distance~unit|BYBOX~distance~distance~unit *ASC|DESC|COUNT~small|COUNT~small~ANY|WITHDIST|WITHCOORD|WITHHASH|ANY",
+    ),
+    (
+        4,
+        Scores,
+        "GEOSEARCHSTORE geo geo FROMMEMBER~member|FROMLONLAT~longitude~latitude BYRADIUS~distance~unit|BYBOX~distance~distance~unit *ASC|DESC|COUNT~small|COUNT~small~ANY|STOREDIST|WITHDIST",
+    ),
+    (
+        4,
+        Scores,
+        "GEORADIUS|GEORADIUS_RO geo longitude latitude distance unit *ASC|DESC|COUNT~small|COUNT~small~ANY|WITHDIST|WITHCOORD|WITHHASH|STORE~geo|STOREDIST~geo|ANY",
+    ),
+    (
+        3,
+        Scores,
+        "GEORADIUSBYMEMBER|GEORADIUSBYMEMBER_RO geo member distance unit *ASC|DESC|COUNT~small|WITHDIST|WITHHASH|STORE~geo|STOREDIST~geo",
+    ),
+    (2, Same, "GEOPOS|GEOHASH|GEODIST geo |member+ |member |word"),
 ];

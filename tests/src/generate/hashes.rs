@@ -20,4 +20,8 @@ pub(super) const TEMPLATES: &[Template] = &[
     (4, Draw, "HRANDFIELD hash"),
     (6, Draw, "HRANDFIELD hash draws |WITHVALUES|WITHVALUES|NONSENSE"),
     (4, Sorted, "HSCAN hash 0 |MATCH~pattern |COUNT~small"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (1, Same, "HSET|HMSET|HMGET|HDEL hash word+ word+"),
+    (2, Same, "HINCRBY|HINCRBYFLOAT hash member word"),
+    (1, Draw, "HRANDFIELD hash draws WITHVALUES|WITHSCORES|x |x"),
 ];

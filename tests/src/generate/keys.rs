@@ -1,6 +1,6 @@
 //! Templates of random commands for keys whatever they hold, transactions and the server.
 
-use super::Reply::{Encoding, Milliseconds, Random, Same, Scores, Seconds, Sorted};
+use super::Reply::{Encoding, Milliseconds, Random, Same, Scores, Seconds, Sorted, Told, Unharmed};
 use super::Template;
 
 /// See [`Template`].
@@ -29,7 +29,8 @@ pub(super) const TEMPLATES: &[Template] = &[
     // Redis shares small integers: such keys count their sharing, and one key's use is that of all.
     (1, Random, "OBJECT REFCOUNT any"),
     (1, Random, "OBJECT IDLETIME any"),
-    (3, Same, "DBSIZE"),
+    // Not in transactions: what has expired is first looked for, see `generate::look_at_all`.
+    (3, Told, "DBSIZE"),
     (1, Same, "FLUSHDB |ASYNC|SYNC"),
     (3, Same, "SELECT database"),
     (6, Same, "WATCH any+"),
@@ -47,4 +48,43 @@ pub(super) const TEMPLATES: &[Template] = &[
     ),
     (1, Same, "word word+"),
     (1, Same, "CLIENT|CONFIG|OBJECT|COMMAND junk"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (3, Same, "EXPIRE any seconds *NX|XX|GT|LT|x"),
+    (3, Same, "COPY any any *REPLACE|DB~database|DB"),
+    (2, Same, "SWAPDB database database"),
+    (1, Same, "OBJECT FREQ|ENCODING|REFCOUNT|freq none"),
+    (1, Same, "OBJECT FREQ any"),
+    // What is malformed is not compared: Redis reads there what the command itself would refuse.
+    (
+        3,
+        Unharmed,
+        "COMMAND GETKEYS|GETKEYSANDFLAGS ZUNION|ZINTER|ZDIFF|ZINTERCARD|SINTERCARD|LMPOP|ZMPOP keys key key |key",
+    ),
+    (
+        2,
+        Unharmed,
+        "COMMAND GETKEYS|GETKEYSANDFLAGS BLMPOP~0~keys|BZMPOP~0~keys|ZUNIONSTORE~key~2|ZDIFFSTORE~key~1|BITOP~NOT|SORT~key~STORE|PFMERGE key key LEFT",
+    ),
+    (
+        2,
+        Unharmed,
+        "COMMAND GETKEYS|GETKEYSANDFLAGS XREAD|XREADGROUP~GROUP~g~c |COUNT~1 STREAMS key key 0 0",
+    ),
+    (
+        2,
+        Unharmed,
+        "COMMAND GETKEYS|GETKEYSANDFLAGS GEORADIUS~key~1~1~1~m~STORE|GEOSEARCHSTORE~key|OBJECT~ENCODING|MEMORY~USAGE|PING|NOSUCH|XGROUP~CREATE|BLMOVE~key key x x x x |x",
+    ),
+    // Expired while nobody looks: the duel waits for that.
+    (5, Unharmed, "PEXPIRE any 1"),
+    (1, Unharmed, "SET key value PX 1"),
+    (1, Random, "HELLO |2|3|4|x"),
+    (1, Same, "CLIENT SETNAME member |member"),
+    (1, Same, "CLIENT GETNAME"),
+    (1, Same, "RESET"),
+    (
+        1,
+        Same,
+        "FLUSHDB|FLUSHALL|DBSIZE|PING|ECHO|UNWATCH|DISCARD word word",
+    ),
 ];

@@ -22,4 +22,16 @@ pub(super) const TEMPLATES: &[Template] = &[
     (8, Same, "SINTERSTORE|SUNIONSTORE|SDIFFSTORE set set+"),
     (5, Same, "SINTERCARD 1|2|2|3|0|x set set |LIMIT~small"),
     (4, Sorted, "SSCAN set 0 |MATCH~pattern |COUNT~small"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (
+        4,
+        Same,
+        "SINTERCARD keys set set *LIMIT~small|LIMIT~index|LIMIT|set",
+    ),
+    (1, Same, "SMOVE|SREM|SISMEMBER|SPOP set word+ word+ word"),
+    (
+        3,
+        Same,
+        "SINTERSTORE|SUNIONSTORE|SDIFFSTORE set set|zset set|zset |set",
+    ),
 ];

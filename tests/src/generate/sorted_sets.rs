@@ -79,4 +79,65 @@ pub(super) const TEMPLATES: &[Template] = &[
         "ZRANGESTORE equals equals lex lex BYLEX |REV |LIMIT~index~index",
     ),
     (2, Scores, "ZREMRANGEBYLEX equals lex lex"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (6, Scores, "ZADD zset *NX|XX|GT|LT|CH|INCR scored+ |score"),
+    (2, Scores, "ZINCRBY zset score|NX|INCR member |member"),
+    (
+        5,
+        Scores,
+        "ZRANGE zset index|bound index|bound *BYSCORE|REV|LIMIT~index~index|WITHSCORES|LIMIT",
+    ),
+    (
+        4,
+        Scores,
+        "ZRANGE equals lex|index lex|index *BYLEX|BYLEX|BYSCORE|REV|LIMIT~index~index|WITHSCORES",
+    ),
+    (
+        3,
+        Scores,
+        "ZRANGESTORE zset zset index|bound index|bound *BYSCORE|REV|LIMIT~index~index|WITHSCORES",
+    ),
+    (
+        4,
+        Scores,
+        "ZRANGEBYSCORE|ZREVRANGEBYSCORE zset bound bound *WITHSCORES|LIMIT~index~index|LIMIT|REV",
+    ),
+    (
+        3,
+        Scores,
+        "ZRANGEBYLEX|ZREVRANGEBYLEX equals lex lex *LIMIT~index~index|WITHSCORES",
+    ),
+    (
+        2,
+        Scores,
+        "ZRANGE|ZREVRANGE zset index index *WITHSCORES|REV|BYSCORE",
+    ),
+    (
+        6,
+        Scores,
+        "ZUNION|ZINTER|ZDIFF keys zset zset|set |zset *WEIGHTS~score~score|WEIGHTS~score~score~score|AGGREGATE~MIN|AGGREGATE~x|WITHSCORES|LIMIT~1",
+    ),
+    (
+        6,
+        Scores,
+        "ZUNIONSTORE|ZINTERSTORE|ZDIFFSTORE zset keys zset|set zset |zset *WEIGHTS~score~score|WEIGHTS~score~score~score|AGGREGATE~MAX|WITHSCORES",
+    ),
+    (
+        3,
+        Scores,
+        "ZINTERCARD keys zset zset|set *LIMIT~small|LIMIT~index|LIMIT",
+    ),
+    (
+        3,
+        Scores,
+        "ZMPOP keys zset zset MIN|MAX|LEFT|zset *COUNT~count|COUNT|MIN",
+    ),
+    (1, Unharmed, "BZPOPMIN|BZPOPMAX zset zset timeout"),
+    (
+        2,
+        Unharmed,
+        "BZMPOP timeout keys zset zset MIN|MAX *COUNT~count|COUNT",
+    ),
+    (1, Scores, "ZPOPMIN|ZPOPMAX zset count |count"),
+    (1, Scores, "ZREM|ZSCORE|ZMSCORE|ZCARD|ZCOUNT|ZINCRBY zset word+"),
 ];

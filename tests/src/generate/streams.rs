@@ -3,7 +3,7 @@
 //! No id comes from a clock, for the clocks of two servers differ. Since 7.2 a consumer is known as soon as it asks for
 //! something, so what tells who is known is not compared.
 
-use super::Reply::{Milliseconds, Random, Same, Unharmed};
+use super::Reply::{Milliseconds, Random, Same, Told, Unharmed};
 use super::Template;
 
 /// See [`Template`].
@@ -13,16 +13,20 @@ pub(super) const TEMPLATES: &[Template] = &[
     (
         6,
         Same,
-        "XADD stream |NOMKSTREAM MAXLEN |=|~ small |LIMIT~count next field",
+        "XADD stream |NOMKSTREAM MAXLEN |=|about small |LIMIT~count next field",
     ),
-    (4, Same, "XADD stream MINID |=|~ entry |LIMIT~count next field"),
+    (
+        4,
+        Same,
+        "XADD stream MINID |=|about entry |LIMIT~count next field",
+    ),
     (4, Same, "XADD stream entry field"),
     (3, Same, "XLEN stream"),
     (5, Same, "XRANGE stream low high |COUNT~count"),
     (5, Same, "XREVRANGE stream high low |COUNT~count"),
     (5, Same, "XDEL stream entry+"),
-    (4, Same, "XTRIM stream MAXLEN |=|~ small |LIMIT~count"),
-    (3, Same, "XTRIM stream MINID |=|~ entry |LIMIT~count"),
+    (4, Same, "XTRIM stream MAXLEN |=|about small |LIMIT~count"),
+    (3, Same, "XTRIM stream MINID |=|about entry |LIMIT~count"),
     (
         2,
         Same,
@@ -74,5 +78,75 @@ pub(super) const TEMPLATES: &[Template] = &[
         5,
         Same,
         "XAUTOCLAIM stream group consumer 0|0|100000000 low |COUNT~count |JUSTID",
+    ),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (
+        4,
+        Same,
+        "XADD stream *NOMKSTREAM|MAXLEN~small|MINID~=~entry|MAXLEN~about~small|LIMIT~count next|entry|x|0-0|1-2-3|-1 field+ |value",
+    ),
+    (
+        3,
+        Same,
+        "XTRIM stream *MAXLEN~small|MINID~=~entry|MAXLEN~about~small|LIMIT~count|MINID",
+    ),
+    (
+        3,
+        Same,
+        "XSETID stream entry|x|0-0 *ENTRIESADDED~small|MAXDELETEDID~entry|MAXDELETEDID",
+    ),
+    (
+        3,
+        Unharmed,
+        "XREAD *COUNT~count|COUNT STREAMS stream stream |stream after after |after",
+    ),
+    (
+        3,
+        Unharmed,
+        "XREADGROUP *GROUP~group~consumer|COUNT~count|NOACK STREAMS stream stream >|after >|after|$",
+    ),
+    (
+        2,
+        Unharmed,
+        "XREADGROUP GROUP group consumer BLOCK 1|-1|x *COUNT~count|NOACK STREAMS stream after",
+    ),
+    (
+        3,
+        Same,
+        "XGROUP CREATE stream group entry|0|$|- *MKSTREAM|ENTRIESREAD~small|ENTRIESREAD",
+    ),
+    (
+        2,
+        Same,
+        "XGROUP SETID stream group entry|0|$|x *ENTRIESREAD~small|MKSTREAM",
+    ),
+    (
+        4,
+        Same,
+        "XCLAIM stream group consumer 0|-1|x entry+ *FORCE|JUSTID|RETRYCOUNT~small|LASTID~entry|LASTID~x|IDLE~0|IDLE~x|TIME~x|RETRYCOUNT",
+    ),
+    (
+        3,
+        Same,
+        "XAUTOCLAIM stream group consumer 0|-1|x low *COUNT~count|JUSTID|COUNT",
+    ),
+    (
+        3,
+        Milliseconds,
+        "XPENDING stream group *IDLE~0|IDLE~x|IDLE low high count *consumer|consumer|IDLE",
+    ),
+    (3, Same, "XRANGE stream low high *COUNT~count|COUNT"),
+    (
+        1,
+        Same,
+        "XACK|XDEL|XLEN|XGROUP|XTRIM|XSETID|XRANGE stream word+ word+",
+    ),
+    (4, Told, "XINFO GROUPS|STREAM|groups|stream stream"),
+    (1, Same, "XINFO GROUPS|STREAM|CONSUMERS key |word"),
+    (1, Same, "XINFO CONSUMERS stream NOGROUP"),
+    (
+        1,
+        Same,
+        "XGROUP CREATE|SETID|DESTROY|DELCONSUMER|junk any word+ |word+",
     ),
 ];

@@ -53,4 +53,25 @@ pub(super) const TEMPLATES: &[Template] = &[
     (8, Same, "BITOP AND|OR|XOR|NOT key key+"),
     (8, Same, "BITFIELD key operation+"),
     (4, Same, "BITFIELD_RO key GET~encoding~place GET~encoding~place|"),
+    // Options in any order, again and again, and numbers at the ends of their ranges.
+    (
+        5,
+        Same,
+        "SET key value *NX|XX|GET|KEEPTTL|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms|EX",
+    ),
+    (
+        3,
+        Same,
+        "GETEX key *PERSIST|EX~seconds|PX~milliseconds|EXAT~at|PXAT~at_ms|PX",
+    ),
+    (
+        3,
+        Same,
+        "LCS key key *LEN|IDX|WITHMATCHLEN|MINMATCHLEN~small|MINMATCHLEN",
+    ),
+    (2, Same, "BITCOUNT key index index *BIT|BYTE|x"),
+    (2, Same, "BITPOS key 0|1|2|x *index|BIT|BYTE"),
+    (2, Same, "BITOP AND|OR|XOR|NOT|NAND key |key+"),
+    (2, Same, "BITFIELD_RO key *operation"),
+    (1, Same, "MSET|MSETNX key value |key |pair"),
 ];

@@ -226,8 +226,8 @@ fn move_or_wait(
 }
 
 fn blmpop(ctx: &mut Context<'_>) -> CommandResult {
-    let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
     let request = PopRequest::parse(ctx.args, 2, end)?;
+    let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
     for index in ctx.awaited(request.keys.clone()) {
         if pop_from(ctx, index, request.end, request.count)? {
             return Ok(());

@@ -115,8 +115,8 @@ fn pop_or_wait(ctx: &mut Context<'_>, order: Order, repeated: &[u8]) -> CommandR
 }
 
 fn bzmpop(ctx: &mut Context<'_>) -> CommandResult {
-    let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
     let request = PopRequest::parse(ctx.args, 2, order_of)?;
+    let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
     for index in ctx.awaited(request.keys.clone()) {
         if pop_reported(ctx, index, &request)? {
             return Ok(());

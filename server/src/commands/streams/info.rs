@@ -1,6 +1,6 @@
 //! XINFO: what a stream, its groups and their consumers are like.
 
-use shardis_protocol::Encoder;
+use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::value::stream::{Consumer, Group as ConsumerGroup, Item, Log, Order, Stream, StreamId};
 
 use super::groups::no_such_group;
@@ -118,10 +118,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
 const COUNT_DEFAULT: usize = 10;
 
 fn stream(ctx: &mut Context<'_>) -> CommandResult {
-    let count = full_count(ctx)?;
-    let key = ctx.key(2);
+    let (key, args) = (ctx.key(2), ctx.args);
     let stream = ctx.keyspace.read_as::<Stream>(&key)?;
     let stream = stream.ok_or(ReplyError::NoSuchKey)?;
+    let count = full_count(args)?;
     let (reply, log) = (&mut ctx.reply, stream.log());
     let Some(count) = count else {
         reply.map(10);
@@ -158,8 +158,7 @@ fn stream(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 /// How many entries FULL is to show; `None` without it.
-fn full_count(ctx: &Context<'_>) -> Result<Option<usize>, ReplyError> {
-    let args = ctx.args;
+fn full_count(args: Arguments<'_>) -> Result<Option<usize>, ReplyError> {
     let is_full = args.get(3).is_some_and(|word| is(word, "FULL"));
     let count = match (args.len(), args.get(4), args.get(5)) {
         (3, ..) => return Ok(None),
