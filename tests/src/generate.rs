@@ -861,8 +861,9 @@ fn tame(words: &mut [Vec<u8>]) {
         let is_time = (has_time && at == 2) || is_one_of(&option, &[b"ex", b"px"]);
         if is_time && number.is_some_and(|number| (1..10_000_000).contains(&number)) {
             words[at].extend_from_slice(b"0000000");
-        } else if sorts && option == b"by" && !words[at].contains(&b'*') {
-            words[at].push(b'*');
+        } else if sorts && option == b"by" && (!words[at].contains(&b'*') || words[at].contains(&0)) {
+            // Redis looks for the star up to a zero byte.
+            words[at] = b"n*".to_vec();
         } else if option == b"rank" && number == Some(i64::MIN) {
             words[at] = b"-9223372036854775807".to_vec();
         }
@@ -916,7 +917,7 @@ mod tests {
             ("PEXPIRE k 5", "PEXPIRE k 50000000"),
             ("PEXPIRE k -5 NX", "PEXPIRE k -5 NX"),
             ("SET 5 5 Px 5", "SET 5 5 Px 50000000"),
-            ("SORT k BY DESC", "SORT k BY DESC*"),
+            ("SORT k BY DESC", "SORT k BY n*"),
             (
                 "LPOS l 1 RANK -9223372036854775808",
                 "LPOS l 1 RANK -9223372036854775807",

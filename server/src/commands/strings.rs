@@ -1361,6 +1361,17 @@ mod tests {
     }
 
     #[test]
+    fn an_expiry_that_is_over_is_not_kept() {
+        for line in ["SET k w KEEPTTL", "SET k w KEEPTTL GET", "MSETEX 1 k w KEEPTTL"] {
+            let mut shell = Shell::new();
+            shell.run("SET k v PX 10");
+            shell.advance(11);
+            shell.run(line);
+            shell.check(&[("TTL k", ":-1"), ("GET k", "\"w\"")]);
+        }
+    }
+
+    #[test]
     fn an_expiry_is_kept_or_lifted_as_asked() {
         let mut shell = Shell::new();
         let expiry = |shell: &mut Shell| shell.entry("k", |entry| entry.expiry()).flatten();

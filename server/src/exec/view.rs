@@ -453,6 +453,10 @@ impl<'a> View<'a> {
     /// Stores a string under a key, whatever was there.
     #[inline]
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
+        if matches!(expiry, Expiry::Keep) {
+            // What has expired is removed first: its time must not be that of the new value.
+            self.write(key);
+        }
         self.notify_if_new(key);
         let stamp = self.stamp;
         let database = self.database(key);

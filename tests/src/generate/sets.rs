@@ -28,7 +28,7 @@ pub(super) const TEMPLATES: &[Template] = &[
         Same,
         "SINTERCARD keys set set *LIMIT~small|LIMIT~index|LIMIT|set",
     ),
-    (1, Same, "SMOVE|SREM|SISMEMBER|SPOP set word+ word+ word"),
+    (1, Same, "SMOVE|SREM|SISMEMBER set word+ word+ word"),
     (
         3,
         Same,
