@@ -211,6 +211,9 @@ const WORDS: &[&str] = &[
     "2",
 ];
 
+/// As many words has an SADD of as many members as the duel lets a set of integers have.
+const SADD_WORDS_MAX: usize = 10;
+
 /// One key in so many is of any type.
 const ANY_TYPE_ONE_IN: u32 = 14;
 
@@ -848,11 +851,15 @@ impl Generator {
 /// Takes from a damaged command what would make replies differ by nature.
 ///
 /// Times that count from now are far away or past, so that no key expires while servers are compared. What a set is
-/// sorted by depends on its members, which come in no order. And 7.2 refuses a rank that 7.0 does not.
-fn tame(words: &mut [Vec<u8>]) {
+/// sorted by depends on its members, which come in no order. And 7.2 refuses a rank that 7.0 does not, and chooses the
+/// encoding of a new set by the number of members said, even of those said twice.
+fn tame(words: &mut Vec<Vec<u8>>) {
     let is_one_of = |word: &[u8], names: &[&[u8]]| names.iter().any(|name| word.eq_ignore_ascii_case(name));
     let has_time = is_one_of(&words[0], &[b"expire", b"pexpire", b"setex", b"psetex"]);
     let sorts = is_one_of(&words[0], &[b"sort", b"sort_ro"]);
+    if is_one_of(&words[0], &[b"sadd"]) {
+        words.truncate(SADD_WORDS_MAX);
+    }
     for at in 1..words.len() {
         let option = words[at - 1].to_ascii_lowercase();
         let number = std::str::from_utf8(&words[at])
@@ -917,6 +924,7 @@ mod tests {
             ("PEXPIRE k 5", "PEXPIRE k 50000000"),
             ("PEXPIRE k -5 NX", "PEXPIRE k -5 NX"),
             ("SET 5 5 Px 5", "SET 5 5 Px 50000000"),
+            ("SADD k 1 1 1 1 1 1 1 1 1", "SADD k 1 1 1 1 1 1 1 1"),
             ("SORT k BY DESC", "SORT k BY n*"),
             (
                 "LPOS l 1 RANK -9223372036854775808",
