@@ -151,7 +151,7 @@ const SORTED_SETS: &[&str] = &["z1", "z2", "{a}z", "z4", "z\x00\n"];
 const STREAMS: &[&str] = &["x1", "x2", "{a}x", "x4"];
 
 /// The keys that may be of any type.
-const POOLS: &[&[&str]] = &[KEYS, LISTS, HASHES, SETS, SORTED_SETS, GEOS, STREAMS];
+const POOLS: &[&[&str]] = &[KEYS, LISTS, HASHES, SETS, SORTED_SETS, STREAMS];
 
 /// Those are of no other type: damaged by commands on strings, PFADD would leave them half changed in Redis.
 const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
@@ -619,6 +619,8 @@ impl Generator {
             "hll" => self.key(HYPERLOGLOGS),
             "seen" => self.rng.random_range(0..5000).to_string(),
             "geo" => self.key(GEOS),
+            "spot" if self.rng.random_ratio(1, ANY_TYPE_ONE_IN) => self.pick(LISTS).to_owned(),
+            "spot" => self.pick(GEOS).to_owned(),
             "longitude" => self.degrees(180.0),
             "latitude" => self.degrees(85.051_128_78),
             "stream" => self.key(STREAMS),
@@ -978,6 +980,7 @@ mod tests {
             b"entry",
             b"after",
             b"about",
+            b"spot",
             b"timeout",
             b"consumer",
         ];

@@ -283,8 +283,9 @@ mod tests {
             ("BLPOP a nan", not_float),
             ("BLPOP a -1", "-ERR timeout is negative"),
             ("BLPOP a 1e300", "-ERR timeout is out of range"),
-            ("BLMPOP x 0 a LEFT", not_float),
-            ("BLMPOP 1 0 a LEFT", "-ERR numkeys should be greater than 0"),
+            ("BLMPOP x 1 a LEFT", not_float),
+            ("BLMPOP x 0 a LEFT", "-ERR numkeys should be greater than 0"),
+            ("BLMPOP x 1 a LEFT COUNT", "-ERR syntax error"),
             ("BLMOVE a b UP LEFT x", "-ERR syntax error"),
             ("BLMOVE a b LEFT LEFT x", not_float),
         ]);
