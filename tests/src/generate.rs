@@ -521,7 +521,7 @@ impl Generator {
                 .templates
                 .choose_weighted(&mut self.rng, |row| row.0)
                 .expect("weights are positive");
-            // Redis sorts by numbers only if none read before was out of range: see `Duel::compare`.
+            // Redis sorts by numbers only if none read before was out of range: see `Duel::prepare`.
             if self.in_transaction[client] && chosen.2.starts_with("SORT") {
                 continue;
             }

@@ -450,14 +450,20 @@ impl<'a> View<'a> {
         }
     }
 
+    /// To be called before a value is stored whatever was there: what has expired goes first, which becomes known, and the
+    /// new value gets nothing of its time; and a key may come to be.
+    #[inline]
+    pub(crate) fn make_way(&mut self, key: &Key<'_>) {
+        if self.database(key).volatile_len() > 0 {
+            self.peek(key);
+        }
+        self.notify_if_new(key);
+    }
+
     /// Stores a string under a key, whatever was there.
     #[inline]
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
-        if matches!(expiry, Expiry::Keep) {
-            // What has expired is removed first: its time must not be that of the new value.
-            self.write(key);
-        }
-        self.notify_if_new(key);
+        self.make_way(key);
         let stamp = self.stamp;
         let database = self.database(key);
         let entry = match value {
@@ -472,21 +478,21 @@ impl<'a> View<'a> {
 
     /// Stores a string whose bytes stay bytes even where they spell an integer.
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         self.database(key).set_text(key, bytes, expiry, clock);
     }
 
     /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
     pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         self.database(key).set_raw(key, bytes, Expiry::Keep, clock);
     }
 
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         self.database(key).set_buffer(key, buffer, expiry, clock);
     }
@@ -494,14 +500,14 @@ impl<'a> View<'a> {
     /// Stores an integer as a string.
     #[inline]
     pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         self.database(key).set_integer(key, value, expiry, clock);
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
     pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         self.database(key).string_mut(key, len, clock)
     }

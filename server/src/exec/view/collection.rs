@@ -126,7 +126,7 @@ impl View<'_> {
     /// Stores a collection under a key, whatever was there; what was there is freed as `lazyfree-lazy-server-del` says.
     /// The expiry goes.
     pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
-        self.notify_if_new(key);
+        self.make_way(key);
         let clock = self.stamp.clock;
         if !self.stamp.lazy_server_del {
             self.database(key).remove(key);
