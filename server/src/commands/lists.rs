@@ -415,15 +415,6 @@ fn range_of(args: Arguments<'_>) -> Result<(i64, i64), ReplyError> {
     Ok((int(args.at(2))?, int(args.at(3))?))
 }
 
-/// Accounts for elements that were removed from a list, at least one, and for the list itself when none is left.
-#[inline]
-fn removed(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, left: usize) {
-    ctx.changed(key, count as u64);
-    if left == 0 {
-        ctx.keyspace.settle(key);
-    }
-}
-
 /// Raises the event that elements came to an end of a list.
 #[inline]
 fn notify_pushed(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
@@ -516,7 +507,7 @@ fn pop_one(ctx: &mut Context<'_>, end: End) -> CommandResult {
     list.pop(end, &limits, |element| bulk(&mut ctx.reply, element));
     let left = list.len();
     notify_popped(ctx, &key, end);
-    removed(ctx, &key, 1, left);
+    ctx.removed(&key, 1, left);
     Ok(())
 }
 
@@ -531,7 +522,7 @@ fn pop_several(ctx: &mut Context<'_>, end: End) -> CommandResult {
     let left = list.len();
     if count > 0 {
         notify_popped(ctx, &key, end);
-        removed(ctx, &key, count, left);
+        ctx.removed(&key, count as u64, left);
     }
     Ok(())
 }
@@ -630,7 +621,7 @@ fn lrem(ctx: &mut Context<'_>) -> CommandResult {
     ctx.reply.integer(gone as i64);
     if gone > 0 {
         ctx.notify(KeyspaceEvents::LIST, "lrem", &key);
-        removed(ctx, &key, gone, left);
+        ctx.removed(&key, gone as u64, left);
     }
     Ok(())
 }
@@ -664,7 +655,7 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
     list.keep_range(start, count, &limits);
     ctx.notify(KeyspaceEvents::LIST, "ltrim", &key);
     if count < len {
-        removed(ctx, &key, len - count, count);
+        ctx.removed(&key, (len - count) as u64, count);
     } else {
         // Watchers are told even so.
         ctx.keyspace.signal(&key);
@@ -807,7 +798,7 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     ctx.keyspace.signal(&destination);
     notify_pushed(ctx, &destination, to);
     notify_popped(ctx, &source, from);
-    removed(ctx, &source, 1, left);
+    ctx.removed(&source, 1, left);
     Ok(true)
 }
 
@@ -843,7 +834,7 @@ fn pop_from(ctx: &mut Context<'_>, index: usize, end: End, count: usize) -> Resu
     ctx.effects
         .replace(&[name, key.bytes, digits.format(count).as_bytes()]);
     notify_popped(ctx, &key, end);
-    removed(ctx, &key, count, left);
+    ctx.removed(&key, count as u64, left);
     Ok(true)
 }
 

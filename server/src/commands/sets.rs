@@ -432,8 +432,7 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
     };
     if added > 0 {
         ctx.notify(KeyspaceEvents::SET, "sadd", &key);
-        ctx.modified(&key);
-        ctx.effects.changed(added - 1);
+        ctx.changed(&key, added);
     }
     ctx.reply.integer(added as i64);
     Ok(())
@@ -441,20 +440,16 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
 
 fn srem(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
-    let (mut removed, mut is_empty) = (0, false);
+    let (mut removed, mut left) = (0, 0);
     if let Some(set) = ctx.keyspace.write_as::<Set>(&key)? {
         for index in 2..ctx.args.len() {
             removed += u64::from(set.remove(ctx.args.at(index)));
         }
-        is_empty = set.is_empty();
+        left = set.len();
     }
     if removed > 0 {
         ctx.notify(KeyspaceEvents::SET, "srem", &key);
-        if is_empty {
-            ctx.keyspace.settle(&key);
-        }
-        ctx.modified(&key);
-        ctx.effects.changed(removed - 1);
+        ctx.removed(&key, removed, left);
     }
     ctx.reply.integer(removed as i64);
     Ok(())

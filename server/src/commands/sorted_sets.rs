@@ -235,13 +235,9 @@ fn reply_entries<'s>(
 
 /// Marks a sorted set as changed if members were removed, which becomes known as `event`; without any left, the key goes.
 fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize, left: usize) {
-    if count == 0 {
-        return;
-    }
-    ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
-    ctx.changed(key, count as u64);
-    if left == 0 {
-        ctx.keyspace.settle(key);
+    if count > 0 {
+        ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
+        ctx.removed(key, count as u64, left);
     }
 }
 

@@ -96,6 +96,16 @@ impl<'a> Context<'a> {
         self.keyspace.signal(key);
     }
 
+    /// As [`changed`](Self::changed), for so many elements that were removed from a collection; the key goes when none is
+    /// left.
+    #[inline]
+    pub(crate) fn removed(&mut self, key: &Key<'_>, count: u64, left: usize) {
+        self.changed(key, count);
+        if left == 0 {
+            self.keyspace.settle(key);
+        }
+    }
+
     /// Stores the elements that a command computed in place of whatever a key held, which becomes known by this event, and
     /// replies with how many they are. None are stored as nothing: the key goes.
     pub(crate) fn store(

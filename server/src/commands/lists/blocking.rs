@@ -10,7 +10,7 @@ use shardis_storage::value::Kind;
 use shardis_storage::value::list::{End, List};
 
 use super::super::pop::PopRequest;
-use super::{bulk, end, limits, move_element, notify_popped, pop_from, removed};
+use super::{bulk, end, limits, move_element, notify_popped, pop_from};
 use crate::exec::arguments::deadline;
 use crate::exec::waiter::Wish;
 use crate::exec::{CommandResult, Context};
@@ -179,7 +179,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, end: End) -> CommandResult {
         };
         ctx.effects.replace(&[name, key.bytes]);
         notify_popped(ctx, &key, end);
-        removed(ctx, &key, 1, left);
+        ctx.removed(&key, 1, left);
         return Ok(());
     }
     if !wait(ctx, 1..last, deadline_ms) {

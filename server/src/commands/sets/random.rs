@@ -39,12 +39,9 @@ fn pop_one(ctx: &mut Context<'_>) -> CommandResult {
                 .replace(&[b"SREM", key.bytes, member.as_bytes(&mut scratch)]);
         }
     });
-    let is_empty = set.is_empty();
+    let left = set.len();
     ctx.notify(KeyspaceEvents::SET, "spop", &key);
-    if is_empty {
-        ctx.keyspace.settle(&key);
-    }
-    ctx.modified(&key);
+    ctx.removed(&key, 1, left);
     Ok(())
 }
 
