@@ -51,7 +51,7 @@ use crate::config::Settings;
 use crate::connection::Connection;
 use crate::dispatch::run::Environment;
 use crate::exec::partition::Journal;
-use crate::exec::waiter::{Outbox, Ticket};
+use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
 use crate::pubsub::Publication;
@@ -127,7 +127,7 @@ enum Work {
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
     Withdraw(Arc<Ticket>),
-    Serve,
+    Serve(Retry),
 }
 
 /// What a turn collects. Its memory is used turn after turn.
@@ -357,7 +357,7 @@ impl EventLoop {
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
-                Message::Serve => self.work(Work::Serve),
+                Message::Serve(retry) => self.work(Work::Serve(retry)),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }

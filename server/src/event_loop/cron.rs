@@ -145,7 +145,7 @@ impl EventLoop {
         });
         // What was removed, here or to make room, may be what somebody waits for.
         if held.get().waiters.has_ready() {
-            self.serve_again(held.get());
+            self.serve_own(held.get());
         }
         let us = (clock.now_us() - begin_us).max(0) as u64;
         self.node.stats[self.index].expire_us.add(us);

@@ -356,9 +356,9 @@ impl EventLoop {
                     return Err(Work::Withdraw(ticket));
                 }
             }
-            Work::Serve => {
-                if !self.serve_stuck() {
-                    return Err(Work::Serve);
+            Work::Serve(retry) => {
+                if !self.serve_stuck(retry) {
+                    return Err(Work::Serve(retry));
                 }
             }
             Work::Gather(gather) => {

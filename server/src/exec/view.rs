@@ -74,6 +74,16 @@ impl Stamp {
         }
     }
 
+    /// The same rules at another time.
+    pub(crate) fn at(&self, now_ms: i64, settings: &Settings) -> Self {
+        let clock = settings.maxmemory_policy.policy().new_clock(now_ms);
+        Self {
+            now_ms,
+            clock,
+            ..*self
+        }
+    }
+
     /// Notes that an entry was used.
     #[inline]
     pub(crate) fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
@@ -176,6 +186,15 @@ impl Held<'_> {
         }
     }
 
+    /// Whether the partition of a shard is among them.
+    pub(crate) fn holds(&self, shard: usize) -> bool {
+        match self {
+            Self::One(partition) => partition.shard == shard,
+            Self::Two(both, _) => both.iter().any(|partition| partition.shard == shard),
+            Self::Many(partitions) => partitions[shard].is_some(),
+        }
+    }
+
     /// Whether somebody listens to their effects.
     #[inline]
     pub(crate) fn journals(&mut self) -> bool {
@@ -217,6 +236,11 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
         self.held.find(slot).expect(LENT)
+    }
+
+    /// Whether a shard is at hand.
+    pub(crate) fn holds(&self, shard: usize) -> bool {
+        self.held.holds(shard)
     }
 
     /// The partition of a shard.
