@@ -32,7 +32,7 @@ use crate::exec::view::{Held, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{Client, Clients, ClientsHandler, Context, Effects, Part, Partition, Peer, Session};
-use crate::log::{Level, Log, Target};
+use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
 use crate::state::Node;
@@ -96,8 +96,8 @@ impl Shell {
         let clock = Arc::new(Clock::manual(Duration::from_millis(START_MS as u64)));
         let node = Node::new(
             Config::default(),
-            Arc::clone(&clock),
-            Log::new(Target::Silent, Level::Nothing, clock),
+            clock,
+            Log::new(Level::Nothing),
             shards,
             super::registry().rows(),
             SEED,

@@ -406,11 +406,11 @@ directives! {
     /// File of the log; empty for standard output.
     logfile: String = none(), Row::new("logfile").immutable();
     /// Whether lines go to the system's log.
-    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().accepted(NOT_YET);
+    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable();
     /// Name the system's log knows this process by.
-    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().accepted(NOT_YET);
+    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable();
     /// Facility of those lines.
-    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().accepted(NOT_YET);
+    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable();
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
     /// Whether the process tells its state in its title.
