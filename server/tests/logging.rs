@@ -42,7 +42,7 @@ struct Host(Arc<Mutex<Vec<Seen>>>);
 impl Host {
     /// Texts and levels of what one node said.
     fn said(&self, node: &str) -> Vec<(String, String)> {
-        let seen = self.0.lock().unwrap();
+        let seen = self.0.lock().expect("no test panicked with it");
         let of_node = seen.iter().filter(|event| event.node == node);
         of_node
             .map(|event| (event.level.clone(), event.text.clone()))
@@ -58,7 +58,7 @@ impl<S: Subscriber> Layer<S> for Host {
             ..Seen::default()
         };
         event.record(&mut seen);
-        self.0.lock().unwrap().push(seen);
+        self.0.lock().expect("no test panicked with it").push(seen);
     }
 }
 
@@ -66,7 +66,9 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn of(server: &Server) -> Self {
-        Self(BufReader::new(TcpStream::connect(server.address()).unwrap()))
+        Self(BufReader::new(
+            TcpStream::connect(server.address()).expect("the server accepts"),
+        ))
     }
 
     /// The first line of the reply that begins as told.
@@ -74,10 +76,14 @@ impl Client {
         self.0
             .get_mut()
             .write_all(format!("{line}\r\n").as_bytes())
-            .unwrap();
+            .expect("the server reads");
         loop {
             let mut reply = String::new();
-            assert_ne!(self.0.read_line(&mut reply).unwrap(), 0, "{line}: the end");
+            assert_ne!(
+                self.0.read_line(&mut reply).expect("a reply"),
+                0,
+                "{line}: the end"
+            );
             if let Some(rest) = reply.strip_prefix(begin) {
                 return rest.trim_end().to_owned();
             }
