@@ -437,7 +437,7 @@ mod tests {
         shell
     }
 
-    /// What waits for the loop, as text.
+    /// Messages that wait for the loop, as text.
     fn mail(shell: &Shell) -> Vec<String> {
         let mut taken: VecDeque<Publication> = VecDeque::new();
         assert!(shell.node.pubsub.mailbox(0).take(&mut taken).is_empty());

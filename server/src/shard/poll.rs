@@ -22,7 +22,7 @@ use epoll::Epoll;
 pub(crate) use epoll::Waker;
 use ring::Ring;
 
-/// What happened to what.
+/// Event on a listener or a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A listener has connections to accept.

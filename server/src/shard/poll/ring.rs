@@ -7,7 +7,7 @@
 //!
 //! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
 //!
-//! What the kernel is given, and for how long it stays as it is:
+//! The memory that the kernel is given, and for how long it stays as it is:
 //! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, ours until it
 //!   is published again; mapped as long as the ring;
 //! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; a connection that goes leaves
@@ -65,9 +65,9 @@ pub(super) struct Ring {
 struct Link {
     fd: RawFd,
     generation: u32,
-    /// What has come and was not read: buffer, first unread byte, end.
+    /// Bytes that have come and were not read: buffer, first unread byte, end.
     received: VecDeque<(u16, usize, usize)>,
-    /// What came before that and was moved here, and how far it was read.
+    /// Bytes that came before those and were moved here, and how far they were read.
     kept: Vec<u8>,
     kept_from: usize,
     /// The connection has ended: with an error of the system, or in order (0).
@@ -84,7 +84,7 @@ struct Link {
     wants_to_write: bool,
 }
 
-/// What a completion is about, in its 64 bits of user data: kind, generation of the link, connection.
+/// Subject of a completion, in its 64 bits of user data: kind, generation of the link, connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     kind: Kind,
