@@ -445,8 +445,8 @@ pub(crate) fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, res
 pub(crate) fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
     let changes = effects.changes();
     held.each(|partition| {
-        if !partition.expired.is_empty() {
-            partition.journal_expired();
+        if !partition.removals.is_empty() {
+            partition.journal_removals();
         }
     });
     let Some(partition) = held.first() else { return };
