@@ -49,6 +49,7 @@ use slab::Slab;
 
 use crate::config::Settings;
 use crate::connection::Connection;
+use crate::connection::output::Written;
 use crate::dispatch::run::Environment;
 use crate::exec::partition::Journal;
 use crate::exec::waiter::{Outbox, Ticket};
@@ -245,6 +246,7 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.queue.is_empty()
+            || !self.dirty.is_empty()
             || !self.busy.is_empty()
             || !self.outbox.borrow().is_empty()
             || self.has_published()
@@ -393,7 +395,7 @@ impl EventLoop {
 
     /// Step 4: writes every connection that has output, once.
     fn write(&mut self) {
-        let (mut written, mut writes) = (0, 0);
+        let (mut written, mut writes, mut unfinished) = (0, 0, Vec::new());
         for number in std::mem::take(&mut self.dirty) {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
@@ -405,7 +407,11 @@ impl EventLoop {
                 .output
                 .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
             {
-                Ok(done) => {
+                Ok(outcome) => {
+                    if outcome == Written::More {
+                        unfinished.push(number);
+                    }
+                    let done = outcome == Written::All;
                     let answered = done && connection.output.in_flight() == 0;
                     if answered
                         && connection.client.closing == Closing::AfterReply
@@ -425,6 +431,7 @@ impl EventLoop {
                 self.closing.push(number);
             }
         }
+        unfinished.into_iter().for_each(|number| self.mark_dirty(number));
         if written > 0 {
             let stats = &self.node.stats[self.index];
             stats.bytes_out.add(written);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-
 use crate::error::ReplyError;
 use crate::exec::arguments::{database_at, int, int32, is};
 use crate::exec::{CommandResult, Context, Part, Session};

@@ -129,7 +129,7 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
         let is_stale = keyspace.found(&key).is_some_and(|entry| entry.is_expired(now_ms));
         let watches = &mut keyspace.partition(key.slot).watches;
         watches.add(db, bytes, &watching.token, is_stale);
-        watching.keys.push(WatchedKey {
+        watching.push(WatchedKey {
             db,
             slot: key.slot,
             key: bytes.into(),

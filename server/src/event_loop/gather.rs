@@ -115,7 +115,7 @@ impl EventLoop {
                 let begin_ns = self.node.clock.elapsed_ns();
                 let poll = &self.poll;
                 let clients = self.connections.iter_mut().map(|(number, connection)| {
-                    connection.measure(poll.unsent(number));
+                    connection.measure(poll.holds(number));
                     &mut connection.client
                 });
                 let part = handler(&mut Clients {

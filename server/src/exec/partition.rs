@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use shardis_storage::keyspace::eviction::Evictor;
 use shardis_storage::keyspace::KeyspaceOptions;
+use shardis_storage::keyspace::eviction::Evictor;
 use shardis_storage::memory;
 
 use super::change::{Guarded, State};
@@ -99,8 +99,7 @@ impl Partition {
     /// Whether the time of a key is over that was alive when the client of this token began to watch it.
     pub(crate) fn has_expired(&self, watched: &WatchedKey, token: &Arc<WatchToken>, now_ms: i64) -> bool {
         let WatchedKey { db, key, .. } = watched;
-        State::of(&self.keyspace, *db, key, now_ms) == State::Stale
-            && !self.watches.is_stale(*db, key, token)
+        State::of(&self.keyspace, *db, key, now_ms) == State::Stale && !self.watches.is_stale(*db, key, token)
     }
 
     /// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.

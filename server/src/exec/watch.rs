@@ -46,8 +46,10 @@ pub(crate) struct WatchedKey {
 pub(crate) struct WatchList {
     /// Shared with the shards of the keys.
     pub(crate) token: Arc<WatchToken>,
-    /// The keys, each once.
+    /// The keys, each once. They are added by [`WatchList::push`].
     pub(crate) keys: Vec<WatchedKey>,
+    /// Bytes of the keys' names.
+    key_bytes: usize,
 }
 
 impl WatchList {
@@ -56,6 +58,19 @@ impl WatchList {
         self.keys
             .iter()
             .any(|watched| watched.db == db && *watched.key == *key)
+    }
+
+    /// Adds a key that it does not contain.
+    pub(crate) fn push(&mut self, watched: WatchedKey) {
+        self.key_bytes += watched.key.len();
+        self.keys.push(watched);
+    }
+
+    /// Bytes that are allocated for it: here, and where the shards of the keys have them.
+    pub(crate) fn memory(&self) -> usize {
+        let of_a_key =
+            size_of::<WatchedKey>() + size_of::<(Box<[u8]>, Vec<Watcher>)>() + size_of::<Watcher>();
+        size_of::<Self>() + size_of::<WatchToken>() + self.keys.capacity() * of_a_key + 2 * self.key_bytes
     }
 }
 
@@ -94,9 +109,10 @@ impl Watches {
     /// Whether the client of a token watches a key that was past its time from the first.
     pub(crate) fn is_stale(&self, db: u16, key: &[u8], token: &Arc<WatchToken>) -> bool {
         let watchers = self.databases.get(&db).and_then(|keys| keys.get(key));
-        watchers.into_iter().flatten().any(|watcher| {
-            watcher.is_stale && std::ptr::eq(watcher.token.as_ptr(), Arc::as_ptr(token))
-        })
+        watchers
+            .into_iter()
+            .flatten()
+            .any(|watcher| watcher.is_stale && std::ptr::eq(watcher.token.as_ptr(), Arc::as_ptr(token)))
     }
 
     /// Marks the watchers of a key, which are thereby done. Complexity: O(watchers of the key).
@@ -106,7 +122,9 @@ impl Watches {
 
     /// The key goes because its time is over, which those who found it so have seen coming.
     pub(super) fn expired(&mut self, db: u16, key: &[u8]) {
-        self.settle_key(db, key, |is_stale| Fate::after(is_stale, State::Stale, State::Missing));
+        self.settle_key(db, key, |is_stale| {
+            Fate::after(is_stale, State::Stale, State::Missing)
+        });
     }
 
     /// All keys of a database go; `state` tells what stood under one. Complexity: O(watched keys).

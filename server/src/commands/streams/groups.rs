@@ -5,8 +5,8 @@ use shardis_storage::value::stream::{Group as ConsumerGroup, ID_TEXT_MAX, Stream
 use super::{id, shown};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
-use crate::exec::change::Cause;
 use crate::exec::arguments::{bad_subcommand, int, is};
+use crate::exec::change::Cause;
 use crate::exec::effect::Effects;
 use crate::exec::{CommandResult, Context, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
@@ -219,7 +219,7 @@ impl CreateOptions {
     }
 }
 
-/// Where a group is to stand: at an id, or at the last one of its stream.
+/// Position of a group: an id, or the last one of its stream.
 fn position(text: &[u8], stream: Option<&Stream>) -> Result<StreamId, ReplyError> {
     if text == b"$" {
         return Ok(stream.map_or(StreamId::MIN, |stream| stream.log().last_id()));
@@ -279,7 +279,7 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
     let removed = stream.remove_group(name);
     if removed {
         ctx.effects.changed(1);
-        // Who waits for it is told so.
+        // A reader that waits for it is told so.
         ctx.keyspace.pass(&key, Cause::Group);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-destroy", &key);
     }

@@ -9,9 +9,9 @@ use shardis_storage::keyspace::Expiry;
 use shardis_storage::value::{Collection, InPlace};
 
 use super::View;
-use crate::exec::change::Look;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
+use crate::exec::change::Look;
 
 /// The collection of an entry.
 #[inline]
@@ -78,9 +78,7 @@ impl View<'_> {
         };
         let (stamp, db) = (self.stamp, self.db);
         let found = self.partition(key.slot).look_up(&stamp, db, key, look);
-        found
-            .map(|(entry, rng)| Ok((typed(entry)?, rng)))
-            .transpose()
+        found.map(|(entry, rng)| Ok((typed(entry)?, rng))).transpose()
     }
 
     /// Looks a collection up for changing it and makes an empty one where there is none: what is added to next. The flag
