@@ -1,4 +1,4 @@
-//! How long it takes to find the slot of a key.
+//! Time to find the slot of a key.
 
 #![allow(missing_docs, reason = "the harness generates public items")]
 

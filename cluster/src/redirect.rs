@@ -11,7 +11,8 @@ use std::fmt;
 
 use crate::slot::Slot;
 
-/// Where clients reach a node. IPv6 addresses stand without brackets; an empty host means the one the client uses.
+/// Address at which clients reach a node. IPv6 addresses stand without brackets; an empty host means the one that the
+/// client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
     /// An address or a name.
@@ -26,7 +27,7 @@ impl fmt::Display for Endpoint<'_> {
     }
 }
 
-/// Who owns a slot.
+/// Owner of a slot, as this node believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {
     /// This node.
@@ -50,16 +51,16 @@ pub enum Transfer<'a> {
     Importing,
 }
 
-/// What a node believes about one slot.
+/// State of one slot, as this node believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotState<'a> {
-    /// Who owns it.
+    /// Its owner.
     pub owner: Owner<'a>,
     /// Whether it moves. Only its owner can migrate it, so with any other owner `Migrating` means nothing.
     pub transfer: Transfer<'a>,
 }
 
-/// What a node believes about the cluster.
+/// The cluster as this node believes it to be.
 pub trait SlotView {
     /// About one slot.
     fn slot(&self, slot: Slot) -> SlotState<'_>;
@@ -74,7 +75,7 @@ pub trait SlotView {
     fn serves_shard_channels_when_down(&self) -> bool;
 }
 
-/// Who asks for what.
+/// The client that asks, as far as the decision depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asker {
     /// The command, or one in the transaction, may write.
@@ -89,7 +90,7 @@ pub struct Asker {
     pub migrates: bool,
 }
 
-/// How many of a command's keys are on this node. Asked for only while a slot is open.
+/// Presence of a command's keys on this node. Asked for only while a slot is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysHere {
     /// Keys that exist, each as often as it is named.
@@ -114,7 +115,7 @@ pub enum Redirect<'a> {
     Ask {
         /// The slot.
         slot: Slot,
-        /// Where it moves to.
+        /// The node it moves to.
         to: Endpoint<'a>,
     },
     /// Some of the keys are on one side of a move, some on the other.
@@ -188,7 +189,7 @@ pub fn decide<'a, V: SlotView>(
     }
 }
 
-/// What goes on while the cluster as a whole cannot work.
+/// Decides whether a command runs while the cluster as a whole cannot work.
 fn serve_when_down<'a, V: SlotView>(view: &V, asker: Asker) -> Result<(), Redirect<'a>> {
     if asker.shard_channels {
         return if view.serves_shard_channels_when_down() {
@@ -313,7 +314,7 @@ mod tests {
     const TRY_AGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
     const SERVED: &str = "";
 
-    /// What a client is told about keys in slot 3999; nothing if it is served.
+    /// Text a client gets for keys in slot 3999; empty if they are served.
     fn told(view: &View, asker: Asker, keys: KeysHere) -> String {
         let slot = Slot::new(3999).unwrap();
         let slots = std::iter::repeat_n(slot, keys.present + keys.missing);
@@ -427,7 +428,7 @@ mod tests {
             );
             assert_eq!(told(&view, asker, keys(0, 0)), SERVED, "a command without keys");
         }
-        // Whoever reads is sent on to the owner all the same.
+        // A reader is sent on to the owner all the same.
         let mut view = view(Owner::Other(ELSEWHERE), Transfer::Settled);
         (view.healthy, view.reads_when_down) = (false, true);
         assert_eq!(told(&view, READ, keys(1, 0)), MOVED);

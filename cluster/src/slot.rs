@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// How many slots there are.
+/// Number of slots.
 pub const SLOTS: usize = 16_384;
 
 /// A hash slot, below [`SLOTS`].
@@ -72,7 +72,7 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Where the first `{` is. Nearly every key has none, which is found out eight bytes at a time; the last eight may
+/// Index of the first `{`. Nearly every key has none, which is found out eight bytes at a time; the last eight may
 /// overlap the ones before.
 #[inline]
 fn find_brace(key: &[u8]) -> Option<usize> {
@@ -220,7 +220,7 @@ impl SlotSet {
         self.words[word] & bit != 0
     }
 
-    /// How many slots are in the set. O(number of slots / 64).
+    /// Number of slots in the set. O(number of slots / 64).
     #[must_use]
     pub fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()

@@ -1,4 +1,4 @@
-//! How long it takes to write a reply.
+//! Time to write a reply.
 
 #![allow(missing_docs, reason = "the harness generates public items")]
 

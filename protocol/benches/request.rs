@@ -1,4 +1,4 @@
-//! How long it takes to find the arguments of a request.
+//! Time to find the arguments of a request.
 
 #![allow(missing_docs, reason = "the harness generates public items")]
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// Where an argument lies: a stretch of the base buffer, or, when it was too big to pass through that, one of the
+/// Location of an argument: a stretch of the base buffer, or, when it was too big to pass through that, one of the
 /// request's detached buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -119,7 +119,7 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// How many arguments there are, the command's name included.
+    /// Number of arguments, the command's name included.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -176,7 +176,7 @@ impl<'a> Arguments<'a> {
         self.spans.get(index).and_then(|span| span.detached_index())
     }
 
-    /// Where the arguments lie.
+    /// Locations of the arguments.
     #[inline]
     #[must_use]
     pub const fn spans(&self) -> &'a [Span] {

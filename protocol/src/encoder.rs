@@ -47,11 +47,11 @@ pub struct Encoder<'a> {
 #[must_use = "an aggregate without its length is no valid reply"]
 #[derive(Debug)]
 pub struct Deferred {
-    /// Where the digits of the length belong.
+    /// Position of the digits of the length.
     digits_at: usize,
-    /// How many digits there is room for.
+    /// Number of digits there is room for.
     digits: usize,
-    /// How many elements of the wire one element of the aggregate is.
+    /// Elements on the wire for each element of the aggregate.
     width: usize,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Encoder<'a> {
         self.resp = resp;
     }
 
-    /// How many bytes the buffer holds: a place to roll back to.
+    /// Length of the buffer: a place to roll back to.
     #[inline]
     #[must_use]
     pub fn position(&self) -> usize {
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What `write` makes of both versions of the protocol.
+    /// Compares the bytes that `write` produces in both versions of the protocol.
     fn check(write: impl Fn(&mut Encoder<'_>), v2: &str, v3: &str) {
         for (resp, expected) in [(Resp::V2, v2), (Resp::V3, v3)] {
             let mut out = b"before".to_vec();

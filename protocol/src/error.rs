@@ -1,4 +1,4 @@
-//! What can be wrong with bytes from outside. [`ProtocolError`] is a client's fault: its text is sent, then the
+//! Faults in bytes from outside. [`ProtocolError`] is a client's fault: its text is sent, then the
 //! connection is closed. [`ValueError`] is a server's fault: there is nobody to tell, so its text is for the log.
 
 use std::fmt;

@@ -15,7 +15,7 @@ pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
 /// so many bytes, detached bulks not counted, is refused.
 pub const REACH_BYTES: usize = (u32::MAX - 1) as usize;
 
-/// What a client may ask of the request parser.
+/// Bounds on what a client may ask of the request parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest argument in bytes (`proto-max-bulk-len`).
@@ -53,7 +53,7 @@ impl Limits {
     }
 }
 
-/// What a server may ask of the reply parser.
+/// Bounds on what a server may ask of the reply parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValueLimits {
     /// The longest bulk in bytes.
@@ -62,7 +62,7 @@ pub struct ValueLimits {
     pub line_bytes_max: usize,
     /// The most values in one reply, those inside of aggregates counted.
     pub elements_max: usize,
-    /// How deep aggregates may be nested.
+    /// Greatest depth of nested aggregates.
     pub depth_max: usize,
 }
 

@@ -38,14 +38,14 @@ const SPANS_MAX: usize = 1 << 31;
 pub struct Requests {
     /// The spans of all arguments, request after request.
     spans: Vec<Span>,
-    /// Where each request ends in `spans`.
+    /// Ends of the requests in `spans`.
     ends: Vec<u32>,
 }
 
 /// One request of a [`Requests`] list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Where its arguments lie, the command's name first. Never empty.
+    /// Locations of its arguments, the command's name first. Never empty.
     pub spans: &'a [Span],
 }
 
@@ -68,7 +68,7 @@ impl Requests {
         }
     }
 
-    /// How many requests there are.
+    /// Number of requests.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -104,7 +104,7 @@ impl Requests {
         })
     }
 
-    /// Where the spans of a request begin in [`Requests::spans`], and how many they are.
+    /// First span of a request in [`Requests::spans`], and the number of its spans.
     ///
     /// # Panics
     /// If there are not so many requests.
@@ -156,16 +156,16 @@ impl Requests {
     }
 }
 
-/// How far [`RequestParser::parse`] came.
+/// Result of [`RequestParser::parse`]: the part of the input that is done with, and what is needed next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// How many bytes at the front of the input belong to complete requests.
+    /// Number of bytes at the front of the input that belong to complete requests.
     pub consumed: usize,
     /// Why the parser stopped there.
     pub wants: Wants,
 }
 
-/// What it takes to go on after a parse.
+/// Input that a parser needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// Nothing is left over: the input ended where a request did.
@@ -179,7 +179,7 @@ pub enum Wants {
     Bulk {
         /// Length of the payload in bytes.
         len: usize,
-        /// How many bytes of it have arrived; counts the two bytes of the terminator, so up to `len + 1`.
+        /// Number of its bytes that have arrived; counts the two bytes of the terminator, so up to `len + 1`.
         received: usize,
     },
 }
@@ -187,7 +187,7 @@ pub enum Wants {
 /// A bulk that the caller receives by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetachedBulk {
-    /// Where the payload begins in the input that was left over.
+    /// Start of the payload in the input that was left over.
     pub payload_start: usize,
     /// Length of the payload in bytes; two more follow it on the wire.
     pub len: usize,
@@ -206,11 +206,11 @@ struct Partial {
     phase: Phase,
     /// The arguments that are complete.
     spans: Vec<Span>,
-    /// How many of them are detached.
+    /// Number of them that are detached.
     detached: u32,
 }
 
-/// What is incomplete about a request. `searched` says how far the end of a line was looked for in vain.
+/// The incomplete part of a request. `searched` bytes have been looked through for the end of a line in vain.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Its first line: the number of arguments, or all of an inline request.
@@ -226,7 +226,7 @@ enum Phase {
     Payload { at: usize, len: usize, missing: u32 },
 }
 
-/// What became of a request: its end, or what it lacks.
+/// Progress of a request: its end, or the part it lacks.
 enum Step {
     /// The spans are complete; the request takes so many bytes.
     Complete(usize),
@@ -346,7 +346,7 @@ impl RequestParser {
 }
 
 impl Partial {
-    /// What to tell the caller when `kept` bytes of the request have arrived.
+    /// The answer to the caller when `kept` bytes of the request have arrived.
     fn wants(&self, kept: usize) -> Wants {
         match self.phase {
             Phase::Payload { at, len, .. } if len >= BIG_ARGUMENT_BYTES => Wants::Bulk {
@@ -440,7 +440,7 @@ fn step(
             if count == 0 {
                 return Ok(Step::Empty(at));
             }
-            // What was announced is only reserved as far as bytes have come for it.
+            // Spans are reserved only in proportion to the bytes that have come, whatever count was announced.
             spans.reserve(count.min(1 + rest.len() / 8));
             arguments(rest, at, at, count as u32, origin, limits, spans)
         }
@@ -604,7 +604,7 @@ fn medium_header(line: &[u8]) -> Option<(u32, usize)> {
     None
 }
 
-/// Where a line ends.
+/// End of a line.
 enum LineEnd {
     /// Its last byte is there.
     At(usize),
@@ -675,7 +675,7 @@ mod tests {
         parser: RequestParser,
         limits: Limits,
         requests_max: usize,
-        /// Where the input begins in its buffer.
+        /// Start of the input in its buffer.
         base: usize,
         /// Whether big bulks are detached.
         detaches: bool,
@@ -921,7 +921,7 @@ mod tests {
             assert_eq!(read_all(&too_long).error, Some(error));
             assert_eq!(read_all(&[&too_long, end].concat()).error, Some(error));
         }
-        // What ends behind a NUL does not end.
+        // A line does not end behind a NUL.
         let hidden = |count| read_all(&[b"\0\n", &ones(count)[..]].concat()).error;
         assert_eq!(
             (hidden(65_534), hidden(65_535)),
@@ -1090,7 +1090,7 @@ mod tests {
 
     const EMPTY_REQUESTS: &[&[u8]] = &[b"*0\r\n", b"*-1\r\n", b"\r\n", b" \n"];
 
-    /// What garbage is made of, for it to get anywhere.
+    /// Fragments of garbage that get far enough into the parser to matter.
     const FRAGMENTS: &[&[u8]] = &[
         b"*1\r\n",
         b"*2\r\n",

@@ -33,7 +33,7 @@ pub enum Value {
     BigNumber(Vec<u8>),
     /// `=`: a text to be shown as it is.
     Verbatim {
-        /// What kind of text it is.
+        /// Format of the text.
         format: [u8; 3],
         /// The text.
         text: Vec<u8>,
@@ -50,7 +50,7 @@ pub enum Value {
     Attribute {
         /// In the order in which they came.
         attributes: Vec<(Value, Value)>,
-        /// What they are about.
+        /// The value they describe.
         value: Box<Value>,
     },
 }
@@ -80,11 +80,11 @@ impl Value {
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     limits: ValueLimits,
-    /// How many bytes of the current reply have become values.
+    /// Number of bytes of the current reply that have become values.
     at: usize,
-    /// How far the end of the line at `at` was looked for in vain.
+    /// Number of bytes from `at` on that were looked through for the end of a line in vain.
     searched: usize,
-    /// How many values the current reply has announced.
+    /// Number of values the current reply has announced.
     elements: usize,
     /// The aggregates that are incomplete, the outermost first.
     open: Vec<Open>,
@@ -94,7 +94,7 @@ pub struct ReplyParser {
 #[derive(Debug)]
 struct Open {
     kind: Kind,
-    /// How many elements are to come, at least one.
+    /// Number of elements still to come, at least one.
     missing: usize,
     elements: Vec<Value>,
 }
@@ -109,7 +109,7 @@ enum Kind {
     Attribute,
 }
 
-/// What begins at a place in the input.
+/// Item that begins at a place in the input.
 enum Item {
     Value(Value),
     /// An aggregate of so many elements, at least one.
@@ -615,7 +615,7 @@ mod tests {
         }
     }
 
-    /// What is left of `value` when it travels as RESP2.
+    /// Form of `value` after it has travelled as RESP2.
     fn plain(value: &Value) -> Value {
         let flat = |pairs: &[(Value, Value)]| pairs.iter().flat_map(|(k, v)| [plain(k), plain(v)]).collect();
         match value {

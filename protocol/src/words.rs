@@ -68,7 +68,7 @@ fn quoted(
     }
 }
 
-/// What a backslash and `escaped` stand for when `after` follows, and how many bytes that is in all.
+/// Byte that a backslash and `escaped` stand for when `after` follows, and the length of the whole sequence.
 fn escape(escaped: u8, after: &[u8]) -> (u8, usize) {
     match escaped {
         b'n' => (b'\n', 2),

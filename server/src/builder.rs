@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::clock::Clock;
 use crate::config::{Config, SetError};
 use crate::exec::{Effect, KeyspaceEvent};
-use crate::log::{Level, Log, Target};
+use crate::log::{Lines, Log, Output};
 use crate::node::{Parts, Running, StartError};
 
 /// Builds a server. Nothing of it is global: a process may run as many as it likes.
@@ -90,7 +90,9 @@ impl Builder {
         self
     }
 
-    /// Writes the log to standard output instead of nowhere.
+    /// Writes the log to standard output, as Redis writes its own. Otherwise a server prints nothing: its log are events
+    /// for the `tracing` subscriber of this process, with the target `shardis` and the run id as the field `node`. Lines
+    /// below the directive `loglevel` (`notice` by default) are no events either.
     #[must_use]
     pub fn log_to_stdout(mut self) -> Self {
         self.log = true;
@@ -127,10 +129,13 @@ impl Builder {
         for (name, value) in &self.directives {
             config.assign(name, value)?;
         }
-        let target = if self.log { Target::Stdout } else { Target::Silent };
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
+        let mut log = Log::new(config.settings().loglevel.into());
+        if self.log {
+            log = log.to(Lines::new(Output::Stdout, None, Arc::clone(&clock)).into_dispatch());
+        }
         let running = Running::start(Parts {
-            log: Log::new(target, Level::Notice, Arc::clone(&clock)),
+            log,
             clock,
             seed: self.seed.unwrap_or_else(rand::random),
             journal: self.effects,

@@ -7,7 +7,7 @@ pub(crate) mod output;
 use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
-use crate::shard::poll::Socket;
+use crate::shard::poll::{Holds, Socket};
 use input::Input;
 use output::Output;
 
@@ -93,17 +93,27 @@ impl Connection {
         self.client.closing == Closing::No && matches!(self.gate, Gate::Open) && self.output.has_room()
     }
 
-    /// Brings the sizes that CLIENT LIST shows up to date; `unsent` bytes were handed over and are still to be sent.
-    pub(crate) fn measure(&mut self, unsent: usize) {
-        let output = self.output.bytes() + unsent;
+    /// Brings the sizes that CLIENT LIST shows up to date; `held` is what the loop's poll holds of it.
+    pub(crate) fn measure(&mut self, held: Holds) {
+        let unsent = self.output.unsent();
+        let (closed, chunks) = unsent.closed();
+        let sending = if held.unsent > 0 { held.sending } else { 0 };
         self.client.buffers = BufferSizes {
-            query: self.input.bytes(),
+            query: self.input.bytes() + held.received,
             query_free: self.input.spare(),
             arguments: self.input.argument_bytes(),
-            output,
-            output_capacity: self.output.capacity(),
-            output_peak: self.output.peak().max(output),
-            total: self.input.memory() + self.output.memory() + unsent + size_of::<Self>(),
+            output: unsent.unsent_tail_len(),
+            chunks: chunks + usize::from(sending > 0),
+            chunk_bytes: closed + sending + self.output.parked_memory(),
+            output_capacity: unsent.tail_capacity() + held.sending - sending,
+            output_peak: self.output.peak(),
+            total: self.memory(held),
         };
+    }
+
+    /// Memory it takes in all.
+    #[inline]
+    pub(crate) fn memory(&self, held: Holds) -> usize {
+        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + held.memory
     }
 }

@@ -145,6 +145,7 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.clients.queue.is_empty()
+            || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
             || !self.reach.outbox.borrow().is_empty()
             || self.has_published()

@@ -23,8 +23,15 @@ pub(crate) const PREFETCH_BATCH: usize = 64;
 /// A connection keeps at most this much of its output buffer from one turn to the next, and nothing once it is idle.
 pub(crate) const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 
-/// Unsent bytes beyond which a connection's further commands wait until the client has read some.
-pub(crate) const OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+/// Bytes of replies after which a connection's further commands wait for the next turn, whether or not the socket takes
+/// what there is.
+pub(crate) const OUTPUT_TURN_BYTES: usize = 256 * 1024;
+
+/// Bytes of a full chunk of a connection's output.
+pub(crate) const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes that are written to one connection in a turn, a chunk more at most.
+pub(crate) const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a command over several shards waits for each of their cells before it lets go of those it holds.
 pub(crate) const BORROW_LIMIT: Duration = Duration::from_micros(200);

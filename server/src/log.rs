@@ -1,46 +1,40 @@
-//! Log lines in the shape that operators' tools expect: `<pid>:<role> <date> <level mark> <text>`.
+//! The log of a node: events for `tracing`, at the levels and with the texts that operators of Redis know.
 //!
-//! Every node has a log of its own: standard output, a file that is opened for each line (so that it can be rotated under
-//! a running server), or nowhere.
+//! A node prints nothing by itself. The program's subscriber (`lines.rs`) makes Redis's lines of its events; who embeds a node
+//! receives them in a subscriber of its own. All have the target [`TARGET`] and two fields: `node`, the run id of the node
+//! (as in INFO; empty before there is one), and `role`. A line whose level is off costs one look at an atomic.
+
+mod lines;
+mod syslog;
+
+pub(crate) use lines::{Lines, Output};
+pub(crate) use syslog::Syslog;
 
 use std::fmt::Arguments;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use jiff::{Timestamp, tz::TimeZone};
-use parking_lot::Mutex;
+use tracing::{Dispatch, debug, info, trace, warn};
 
-use crate::clock::Clock;
 use crate::config::LogLevel;
 
-/// How important a line is. The order is that of `loglevel`.
+/// The target of all events of this crate.
+const TARGET: &str = "shardis";
+
+/// The importance of a line. The order is that of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Level {
-    /// For developers.
+    /// For developers; `TRACE` in `tracing`.
     Debug,
-    /// Often noise.
+    /// Often noise; `DEBUG` in `tracing`.
     Verbose,
-    /// What an operator wants to see.
+    /// Of interest to operators; `INFO` in `tracing`.
     Notice,
-    /// What an operator must see.
+    /// To be seen by operators; `WARN` in `tracing`.
     Warning,
     /// Above every line: nothing is logged.
     Nothing,
-}
-
-impl Level {
-    fn mark(self) -> char {
-        match self {
-            Self::Debug => '.',
-            Self::Verbose => '-',
-            Self::Notice => '*',
-            Self::Warning | Self::Nothing => '#',
-        }
-    }
 }
 
 impl From<LogLevel> for Level {
@@ -55,34 +49,36 @@ impl From<LogLevel> for Level {
     }
 }
 
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Nowhere: the default when embedded.
-    Silent,
-    /// Standard output.
-    Stdout,
-    /// This file, appended to.
-    File(PathBuf),
-}
-
-/// The log of one node.
+/// The log of one node, or of the program around it.
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// The least important level that is wanted (`loglevel`). A subscriber may want less.
     level: AtomicU8,
-    target: Mutex<Target>,
-    /// Tells the time of each line.
-    clock: Arc<Clock>,
+    /// The run id of the node; none before it has one.
+    node: OnceLock<String>,
+    /// A subscriber of its own, in place of the process's.
+    subscriber: Option<Dispatch>,
 }
 
 impl Log {
-    /// A log that writes lines of at least `level` to `target`.
-    pub(crate) fn new(target: Target, level: Level, clock: Arc<Clock>) -> Self {
+    /// A log of events of at least `level`.
+    pub(crate) fn new(level: Level) -> Self {
         Self {
             level: AtomicU8::new(level as u8),
-            target: Mutex::new(target),
-            clock,
+            node: OnceLock::new(),
+            subscriber: None,
         }
+    }
+
+    /// The same, with its events going to a subscriber of its own.
+    pub(crate) fn to(mut self, subscriber: Dispatch) -> Self {
+        self.subscriber = Some(subscriber);
+        self
+    }
+
+    /// Says which node the events are of. Once; a second name is ignored.
+    pub(crate) fn name(&self, node: &str) {
+        let _ = self.node.set(node.to_owned());
     }
 
     /// Changes the level.
@@ -90,77 +86,108 @@ impl Log {
         self.level.store(level as u8, Ordering::Relaxed);
     }
 
-    /// Writes a line if its level is wanted. A line that cannot be written is lost: there is nowhere to say so.
+    /// Emits an event if its level is wanted.
+    #[inline]
     pub(crate) fn write(&self, level: Level, text: Arguments<'_>) {
-        if (level as u8) < self.level.load(Ordering::Relaxed) {
-            return;
+        if level as u8 >= self.level.load(Ordering::Relaxed) {
+            self.emit(level, text);
         }
-        let target = self.target.lock();
-        if *target == Target::Silent {
-            return;
-        }
-        let now = Timestamp::from_microsecond(self.clock.now_us()).unwrap_or_default();
-        let time = now
-            .to_zoned(TimeZone::system())
-            .strftime("%d %b %Y %H:%M:%S%.3f")
-            .to_string();
-        let line = format!("{}:M {time} {} {text}\n", std::process::id(), level.mark());
-        let _ = match &*target {
-            Target::Silent => Ok(()),
-            Target::Stdout => std::io::stdout().write_all(line.as_bytes()),
-            Target::File(path) => OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .and_then(|mut file| file.write_all(line.as_bytes())),
+    }
+
+    #[cold]
+    fn emit(&self, level: Level, text: Arguments<'_>) {
+        let event = || match self.node.get() {
+            Some(node) => event(level, node, "primary", text),
+            None => event(level, "", "starting", text),
         };
+        match &self.subscriber {
+            Some(subscriber) => tracing::dispatcher::with_default(subscriber, event),
+            None => event(),
+        }
     }
 
-    /// What an operator wants to see.
-    pub(crate) fn notice(&self, text: Arguments<'_>) {
-        self.write(Level::Notice, text);
-    }
-
-    /// What an operator must see.
+    /// Logs what operators must see.
     pub(crate) fn warning(&self, text: Arguments<'_>) {
         self.write(Level::Warning, text);
     }
 
-    /// Often noise.
+    /// Logs what operators want to see.
+    pub(crate) fn notice(&self, text: Arguments<'_>) {
+        self.write(Level::Notice, text);
+    }
+
+    /// Logs what is often noise.
     pub(crate) fn verbose(&self, text: Arguments<'_>) {
         self.write(Level::Verbose, text);
+    }
+}
+
+fn event(level: Level, node: &str, role: &str, text: Arguments<'_>) {
+    match level {
+        Level::Debug => trace!(target: TARGET, node, role, "{text}"),
+        Level::Verbose => debug!(target: TARGET, node, role, "{text}"),
+        Level::Notice => info!(target: TARGET, node, role, "{text}"),
+        Level::Warning => warn!(target: TARGET, node, role, "{text}"),
+        Level::Nothing => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    /// What a log writes to a file, line by line.
+    fn written(name: &str, use_log: impl FnOnce(&Log)) -> Vec<String> {
+        let path: PathBuf = std::env::temp_dir().join(format!("shardis-log-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let lines = Lines::new(Output::File(path.clone()), None, Arc::new(Clock::real()));
+        let log = Log::new(Level::Notice).to(lines.into_dispatch());
+        use_log(&log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        text.lines().map(str::to_owned).collect()
+    }
 
     #[test]
     fn lines_have_the_shape_that_tools_parse() {
-        let folder = std::env::temp_dir().join(format!("shardis-log-{}", std::process::id()));
-        let log = Log::new(
-            Target::File(folder.clone()),
-            Level::Notice,
-            Arc::new(Clock::real()),
-        );
-        log.verbose(format_args!("unwanted"));
-        log.notice(format_args!("Ready to accept connections tcp"));
-        log.warning(format_args!("watch out"));
-        let text = std::fs::read_to_string(&folder).unwrap();
-        std::fs::remove_file(&folder).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(
-            lines[0].starts_with(&format!("{}:M ", std::process::id())),
-            "{}",
-            lines[0]
-        );
-        assert!(
-            lines[0].ends_with(" * Ready to accept connections tcp"),
-            "{}",
-            lines[0]
-        );
-        assert!(lines[1].ends_with(" # watch out"), "{}", lines[1]);
+        let pid = std::process::id();
+        let lines = written("shape", |log| {
+            log.verbose(format_args!("unwanted"));
+            log.notice(format_args!("shardis is starting"));
+            log.name("0123");
+            log.notice(format_args!("Ready to accept connections tcp"));
+            log.warning(format_args!("watch out"));
+        });
+        let ends = [
+            (":C ", " * shardis is starting"),
+            (":M ", " * Ready to accept connections tcp"),
+            (":M ", " # watch out"),
+        ];
+        assert_eq!(lines.len(), ends.len(), "{lines:?}");
+        for (line, (role, end)) in lines.iter().zip(ends) {
+            assert!(
+                line.starts_with(&format!("{pid}{role}")) && line.ends_with(end),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_level_can_be_changed() {
+        let lines = written("level", |log| {
+            log.set_level(Level::Warning);
+            log.notice(format_args!("one"));
+            log.set_level(Level::Debug);
+            log.write(Level::Debug, format_args!("two"));
+            log.verbose(format_args!("three"));
+            log.set_level(Level::Nothing);
+            log.warning(format_args!("four"));
+        });
+        let ends: Vec<&str> = lines.iter().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(ends, ["two", "three"]);
+        assert!(lines[0].contains(" . ") && lines[1].contains(" - "), "{lines:?}");
     }
 }

@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use crate::clock::Clock;
 use crate::config::{Config, Settings, Source};
-use crate::log::{Log, Target};
+use crate::log::{Lines, Log, Output, Syslog};
 use crate::node::{Parts, Running};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
@@ -71,7 +71,7 @@ fn serve(args: &[String]) -> Result<(), String> {
     // Blocked in every thread that starts from here on, and taken by the one below.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGPIPE]).map_err(|error| error.to_string())?;
     let clock = Arc::new(Clock::real());
-    let log = log_of(&settings, Arc::clone(&clock));
+    let log = open_log(&settings, Arc::clone(&clock))?;
     greet(&config, &settings, &log);
     let notices = config.notices();
     let mut running = Running::start(Parts {
@@ -116,12 +116,18 @@ fn go_to_background(args: &[String]) -> Result<(), String> {
         .map_err(|error| format!("Can't go to the background: {error}"))
 }
 
-fn log_of(settings: &Settings, clock: Arc<Clock>) -> Log {
-    let target = match settings.logfile.as_str() {
-        "" => Target::Stdout,
-        path => Target::File(path.into()),
+/// Has everything that this process logs written where the configuration says.
+fn open_log(settings: &Settings, clock: Arc<Clock>) -> Result<Log, String> {
+    let output = match settings.logfile.as_str() {
+        "" => Output::Stdout,
+        path => Output::File(settings.dir.path().join(path)),
     };
-    Log::new(target, settings.loglevel.into(), clock)
+    let syslog = settings
+        .syslog_enabled
+        .then(|| Syslog::new(&settings.syslog_ident, settings.syslog_facility));
+    tracing::dispatcher::set_global_default(Lines::new(output, syslog, clock).into_dispatch())
+        .map_err(|error| error.to_string())?;
+    Ok(Log::new(settings.loglevel.into()))
 }
 
 /// The first lines of the log: who this is.

@@ -39,7 +39,7 @@ pub(crate) use mailbox::{Missed, Publication};
 /// The name of a channel, or a pattern. It is shared by all who keep it.
 pub(crate) type Name = Arc<[u8]>;
 
-/// What can be subscribed to.
+/// Kind of name that can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {
     /// SUBSCRIBE
@@ -55,16 +55,16 @@ impl Topic {
     pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::ShardChannel];
 }
 
-/// Who listens to what, and what is on its way.
+/// The listeners of each name, and the messages on their way to them.
 pub(crate) struct Hub {
     /// Held by all who publish, and exclusively by a loop that must know that nothing further is on its way to it.
     publishing: RwLock<()>,
     channels: Directory,
     shard_channels: Directory,
     patterns: RwLock<Names>,
-    /// How many patterns there are, for those who need not look at them.
+    /// Number of patterns, for those who need not look at them.
     pattern_count: AtomicUsize,
-    /// What is on its way to each loop.
+    /// Messages on their way to each loop.
     mailboxes: Vec<Mailbox>,
     /// `K` and `E` of `notify-keyspace-events`.
     event_channels: AtomicU8,
@@ -244,13 +244,13 @@ impl Hub {
         self.channels.count() > 0 || self.pattern_count.load(Ordering::Acquire) > 0
     }
 
-    /// What is on its way to a loop.
+    /// The mailbox of a loop.
     #[inline]
     pub(crate) fn mailbox(&self, of_loop: usize) -> &Mailbox {
         &self.mailboxes[of_loop]
     }
 
-    /// How many names of a kind somebody listens to.
+    /// Number of names of a kind that have listeners.
     pub(crate) fn count(&self, topic: Topic) -> usize {
         match topic {
             Topic::Channel => self.channels.count(),
@@ -270,13 +270,13 @@ impl Hub {
         names
     }
 
-    /// How many listen to a channel by its name.
+    /// Number of listeners to a channel by its name.
     pub(crate) fn listeners(&self, topic: Topic, channel: &[u8]) -> usize {
         let stripe = self.directory(topic).lock(channel);
         stripe.get(channel).map_or(0, Audience::len)
     }
 
-    /// Where channels of a kind are; patterns are none, and asked for by nobody.
+    /// Directory of the channels of a kind; patterns have none, and nobody asks for it.
     fn directory(&self, topic: Topic) -> &Directory {
         match topic {
             Topic::ShardChannel => &self.shard_channels,

@@ -7,6 +7,7 @@ pub(crate) mod cell;
 pub(crate) mod chunk;
 pub(crate) mod doorbell;
 pub(crate) mod inbox;
+pub(crate) mod outgoing;
 pub(crate) mod poll;
 pub(crate) mod sync;
 

@@ -111,6 +111,8 @@ impl Node {
         let pubsub = Arc::new(Hub::new(shards, seed));
         pubsub.choose_events(settings.load().notify_keyspace_events);
         let started_us = clock.now_us();
+        let ids = Ids::new(seed, started_us);
+        log.name(ids.run());
         Self {
             clock,
             log,
@@ -128,7 +130,7 @@ impl Node {
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
-            ids: Ids::new(seed, started_us),
+            ids,
             started_us,
             started_bytes: AtomicU64::new(0),
             denied_logins: AtomicU64::new(0),

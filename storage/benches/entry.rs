@@ -1,4 +1,4 @@
-//! What one entry costs, in a table so small that everything is in the nearest cache.
+//! Costs of one entry, in a table so small that everything is in the nearest cache.
 
 use std::hint::black_box;
 

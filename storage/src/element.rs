@@ -55,7 +55,7 @@ impl Flags {
     /// There is a score or an expiry.
     const WORD: u8 = 1 << 3;
 
-    /// Where the member begins, by flags.
+    /// Start of the member, by flags.
     const MEMBER_AT: [u8; 16] = {
         let mut table = [0; 16];
         let mut flags = 0;

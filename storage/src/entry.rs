@@ -55,10 +55,10 @@ const ALIGN: usize = 8;
 const HEADER: usize = size_of::<Header>();
 const HEAP_PARTS: usize = size_of::<NonNull<u8>>() + 2 * size_of::<usize>();
 
-/// What a collection takes in its entry.
+/// Bytes of a collection in its entry.
 const COLLECTION: usize = 24;
 
-/// How a value is held.
+/// Representation of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Form {
@@ -94,7 +94,7 @@ impl Form {
         self as u8 >= Self::List as u8
     }
 
-    /// Where the value begins if the key ends at `key_end`.
+    /// Start of the value if the key ends at `key_end`.
     #[inline]
     const fn value_at(self, key_end: usize) -> usize {
         if self.is_aligned() {
@@ -177,7 +177,7 @@ impl Header {
         Self(self.0 & KEPT | value.header_bits())
     }
 
-    /// Where the key begins.
+    /// Start of the key.
     #[inline]
     fn key_at(self) -> usize {
         HEADER + 8 * usize::from(self.has(Self::EXPIRES)) + 8 * usize::from(self.has(Self::LONG_KEY))
@@ -416,7 +416,7 @@ impl EntryPtr {
         unsafe { self.0.add(header.form().value_at(self.key_end(header))) }
     }
 
-    /// Where the key ends.
+    /// End of the key.
     #[inline]
     unsafe fn key_end(self, header: Header) -> usize {
         // SAFETY: the entry is alive.
@@ -596,7 +596,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Where the key begins in `tail`, and how long it is.
+    /// Start of the key in `tail`, and its length.
     #[inline]
     fn key_span(&self) -> (usize, usize) {
         let at = self.header.key_at() - HEADER;
@@ -621,7 +621,7 @@ impl Entry {
         &self.tail[self.value_start()..]
     }
 
-    /// Where the value begins in `tail`. What is a multiple of 8 there is one in the entry, whose header has 8 bytes.
+    /// Start of the value in `tail`. A multiple of 8 there is one in the entry, whose header has 8 bytes.
     #[inline]
     fn value_start(&self) -> usize {
         let (at, len) = self.key_span();
@@ -642,7 +642,7 @@ impl Entry {
         }
     }
 
-    /// How the value is stored.
+    /// Encoding of the value.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match self.header.form() {
@@ -972,7 +972,7 @@ impl NewValue<'_> {
             };
         }
         let mut buffer = Buffer::new();
-        // What outgrows the entry is likely to grow on: the buffer reserves ahead.
+        // A value that outgrows the entry is likely to grow on: the buffer reserves ahead.
         buffer.reserve(len);
         buffer.extend(bytes);
         buffer.resize(len);

@@ -93,13 +93,13 @@ fn is_special(byte: u8) -> bool {
     matches!(byte, b'*' | b'?' | b'[' | b'\\')
 }
 
-/// What follows one or more stars; None if `pattern` does not begin with a star.
+/// Rest of `pattern` behind one or more stars; `None` if it does not begin with a star.
 fn skip_stars(pattern: &[u8]) -> Option<&[u8]> {
     let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
     (stars > 0).then(|| &pattern[stars..])
 }
 
-/// What stands behind a star.
+/// Part of a pattern behind a star.
 #[derive(Clone, Copy)]
 struct Segment<'p> {
     pattern: &'p [u8],

@@ -19,7 +19,7 @@ pub struct Key<'a> {
     pub slot: u16,
 }
 
-/// How many hash slots there are.
+/// Number of hash slots.
 pub const SLOTS: usize = 16384;
 
 /// The seeded hash function of a keyspace: foldhash in its quality variant.

@@ -69,7 +69,7 @@ impl Keyspace {
         }
     }
 
-    /// How many databases there are.
+    /// Number of databases.
     #[inline]
     #[must_use]
     pub fn databases(&self) -> usize {

@@ -21,10 +21,10 @@ pub(crate) const COLLECTION_MIN: usize = 64;
 const STORE_MIN: usize = 1024;
 /// A large string is freed in slices of this size, in bytes.
 const BUFFER_SLICE: usize = 1 << 20;
-/// What such a slice costs in units of the budget, in which a small entry is one.
+/// Cost of such a slice in units of the budget, in which a small entry is one.
 const BUFFER_SLICE_COST: usize = 64;
 
-/// What one database has given up and not yet freed.
+/// Values that one database has given up and not yet freed.
 #[derive(Default)]
 pub(crate) struct Garbage {
     stores: VecDeque<Store>,
@@ -34,7 +34,7 @@ pub(crate) struct Garbage {
 }
 
 impl Garbage {
-    /// How many objects wait: entries of flushed stores and large values.
+    /// Number of objects that wait: entries of flushed stores and large values.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
         self.entries + self.values.len()

@@ -52,7 +52,7 @@ pub(crate) fn advance(cursor: u32, mask: u32) -> u32 {
     (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()
 }
 
-/// What a table is made of.
+/// Sizes of a table's parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {
     /// Entries in it.

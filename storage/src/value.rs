@@ -1,4 +1,4 @@
-//! What a key can hold, as the rest of the program sees it: type names, strings, detached values.
+//! Values, as the rest of the program sees them: type names, strings, detached values.
 
 mod collection;
 pub mod hash;
@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-/// How a value is stored, as OBJECT ENCODING names it.
+/// Encoding of a value, as OBJECT ENCODING names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// A string that is an integer.

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shardis_storage::algorithm::hyperloglog::Sketch;
 
-/// How many values are tried.
+/// Number of values that are tried.
 const ROUNDS: u64 = 600;
 
 #[test]

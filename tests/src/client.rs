@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::reply::Reply;
 
-/// How long a client waits for a reply, or for the server to take what it sends.
+/// Longest wait of a client for a reply, or for the server to take what it sends.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A SCAN of a test's few keys that takes longer goes round in circles.

@@ -1,4 +1,4 @@
-//! What concurrent clients saw, and whether one server doing one thing after another could have shown it.
+//! Histories of concurrent clients, and whether one server doing one thing after another could have shown them.
 //!
 //! Every operation is recorded with the moments it was asked for and answered, taken from one counter. A history
 //! is linearizable if its operations can be put in an order that respects those moments and in which every answer
@@ -45,7 +45,7 @@ pub struct Event {
     pub asked: u64,
     /// Just after the answer had come.
     pub answered: u64,
-    /// What was done, and the answer.
+    /// The operation, and the answer to it.
     pub operation: Operation,
 }
 

@@ -1,8 +1,8 @@
-//! A real redis-server: the oracle.
+//! The reference servers: redis-server 7.0, and a Valkey that shows what 7.2 and later changed.
 
 use std::path::PathBuf;
 
-use crate::process::{Launch, Process, on_path};
+use crate::process::{Launch, Process, on_path, repository_root};
 
 /// The redis-server to compare with.
 ///
@@ -34,4 +34,46 @@ pub fn launch() -> Launch {
 #[must_use]
 pub fn start() -> Process {
     launch().serve()
+}
+
+/// The valkey-server to compare with: `SHARDIS_PEER` names it, `scripts/peer` puts it into `target/peer`, or it is installed.
+///
+/// # Panics
+/// When there is none: what cannot be compared is not skipped.
+#[must_use]
+pub fn peer_binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("SHARDIS_PEER") {
+        return named.into();
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository_root().join("target"), PathBuf::from);
+    let downloaded = target.join("peer/valkey-server");
+    if downloaded.is_file() {
+        return downloaded;
+    }
+    on_path("valkey-server").unwrap_or_else(|| {
+        panic!(
+            "there is no valkey-server: not at {} and not on the search path. Run scripts/peer, or set SHARDIS_PEER",
+            downloaded.display()
+        )
+    })
+}
+
+/// A valkey-server that keeps nothing on disk and calls itself Redis where Redis says its name.
+#[must_use]
+pub fn launch_peer() -> Launch {
+    Launch::new(&peer_binary()).with(&[
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--extended-redis-compatibility",
+        "yes",
+    ])
+}
+
+/// A running valkey-server that keeps nothing on disk.
+#[must_use]
+pub fn start_peer() -> Process {
+    launch_peer().serve()
 }

@@ -81,7 +81,7 @@ fn sign(value: f64) -> &'static str {
     if value.is_sign_negative() { "-" } else { "" }
 }
 
-/// What C prints for `%.17g`.
+/// Digits that C prints for `%.17g`.
 fn seventeen_digits(value: f64) -> String {
     let (digits, first) = digits(&format!("{:.16e}", value.abs()));
     let text = if (-4..17).contains(&first) {
@@ -92,7 +92,7 @@ fn seventeen_digits(value: f64) -> String {
     format!("{}{text}", sign(value))
 }
 
-/// What 7.2 prints: whole numbers in full, short numbers with a point, others in scientific notation.
+/// Digits that 7.2 prints: whole numbers in full, short numbers with a point, others in scientific notation.
 fn fewest_digits(value: f64) -> String {
     if value == value.trunc() && value.abs() <= WHOLE_MAX {
         return format!("{}{:.0}", sign(value), value.abs());

@@ -18,7 +18,7 @@ pub fn of(key: &[u8]) -> u16 {
     crc % SLOTS
 }
 
-/// What lies between the first `{` and the next `}`, unless that is nothing.
+/// Bytes between the first `{` and the next `}`, unless there are none.
 fn tag(key: &[u8]) -> &[u8] {
     let tagged = key.iter().position(|&byte| byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];

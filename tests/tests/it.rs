@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod big_pipelines;
     mod blocking;
     mod commands;
     mod debug_command;

@@ -302,7 +302,7 @@ fn getbit(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What BITCOUNT and BITPOS count in.
+/// Unit in which BITCOUNT and BITPOS count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Byte,
@@ -333,7 +333,7 @@ impl Unit {
         first * self.bits()..=last * self.bits() + self.bits() - 1
     }
 
-    /// How many of them a string has.
+    /// Number of them in a string.
     const fn count(self, bytes: &[u8]) -> u64 {
         bytes.len() as u64 * 8 / self.bits()
     }
@@ -396,7 +396,7 @@ fn find_bit(bytes: &[u8], bit: bool, args: Arguments<'_>) -> Result<Option<u64>,
         return Ok(None);
     };
     let found = bitmap::position(bytes, bit, unit.to_bits(range));
-    // Where no end was given, the string is followed by zeros.
+    // Without an end the string is followed by zeros.
     let beyond = (!bit && end.is_none()).then_some(bytes.len() as u64 * 8);
     Ok(found.or(beyond))
 }
@@ -562,7 +562,7 @@ fn written_len(operations: &[FieldOperation]) -> Option<u64> {
         .max()
 }
 
-/// What BITFIELD does with its key: without a write it only reads. A request that cannot be understood counts as a write.
+/// Access of BITFIELD to its key: without a write it only reads. A request that cannot be understood counts as a write.
 fn key_use_of_bitfield(args: Arguments<'_>) -> KeyFlags {
     let mut options = Options::new(args, 2);
     while let Some(word) = options.word() {

@@ -125,7 +125,7 @@ const UNIT: Arg = Arg::one_of(
     ],
 );
 
-/// How many metres a unit has.
+/// Length of a unit in metres.
 fn metres_of_unit(word: &[u8]) -> Result<f64, ReplyError> {
     let known = [("M", 1.0), ("KM", 1000.0), ("FT", 0.3048), ("MI", 1609.34)];
     let found = known.into_iter().find(|(name, _)| is(word, name));
@@ -211,7 +211,7 @@ fn geoadd(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Who repeats it adds to a sorted set and need not know of points.
+/// Reports the change as a ZADD: a replica adds to a sorted set and need not know of points.
 fn report_as_zadd<'a>(
     ctx: &mut Context<'_>,
     first: usize,

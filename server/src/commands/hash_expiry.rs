@@ -1,7 +1,7 @@
 //! The expiry of single fields of hashes, as Redis has it since 7.4, and the commands of 8.0 that get or set fields
 //! together with it.
 //!
-//! What these commands do is repeated in terms that Redis 7.4 knows: points in time by HPEXPIREAT, fields that went by
+//! Replicas repeat these commands in terms that Redis 7.4 knows: points in time by HPEXPIREAT, fields that went by
 //! HDEL, values by HSET. Rows first, then handlers in the order of the rows.
 
 use std::ops::Range;
@@ -224,7 +224,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// What the rows of HEXPIRE and its kin have in common.
+/// Common part of the rows of HEXPIRE and its kin.
 const SETS_TIMES: Command = Command {
     arity: Arity::AtLeast(6),
     flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
@@ -240,7 +240,7 @@ const SETS_TIMES_DOC: Doc = Doc {
     ..Doc::BLANK
 };
 
-/// What the rows of HTTL and its kin have in common.
+/// Common part of the rows of HTTL and its kin.
 const TELLS_TIMES: Command = Command {
     arity: Arity::AtLeast(5),
     flags: Flags::READONLY.union(Flags::FAST),
@@ -277,9 +277,9 @@ const FIELDS: Arg = Arg::block(
 /// The latest time a field can expire at, in Unix milliseconds: Redis has 46 bits for it.
 const TIME_MAX_MS: i64 = (1 << 46) - 1;
 
-/// What is answered for a field that is not there.
+/// Answer for a field that is not there.
 const NO_FIELD: i64 = -2;
-/// What is answered for a field that does not expire.
+/// Answer for a field that does not expire.
 const NO_TIME: i64 = -1;
 /// The condition does not hold.
 const NOT_MET: i64 = 0;
@@ -569,7 +569,7 @@ fn finish_removing(ctx: &mut Context<'_>, key: &Key<'_>, removed: &[&[u8]]) {
     }
 }
 
-/// What HGETEX does to the times of the fields it returns.
+/// Effect of HGETEX on the times of the fields it returns.
 enum Then<'a> {
     Nothing,
     Lift,
@@ -672,7 +672,7 @@ impl SetOptions {
         Err(ReplyError::FieldsMissing)
     }
 
-    /// Where the fields begin if FIELDS is at `at` and as many pairs follow as it says.
+    /// Start of the fields if FIELDS is at `at` and as many pairs follow as it says.
     fn fields_at(args: Arguments<'_>, at: usize) -> Result<usize, ReplyError> {
         let arity = || ReplyError::arity("hsetex");
         let fields_at = at + 2;

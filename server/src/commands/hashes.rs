@@ -420,7 +420,7 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
         return Ok(());
     }
     if hides(hash, name, now_ms) {
-        // Who repeats it still has the field.
+        // A replica still has the field.
         report_set(ctx.effects, key.bytes, [name, value].into_iter());
     }
     hash.set(name, value, FieldExpiry::Clear, now_ms, &limits);
@@ -591,7 +591,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let mut text = Vec::new();
     sum.write_human(&mut text);
     hash.set(name, &text, FieldExpiry::Keep, now_ms, &limits);
-    // Who repeats it stores the result: other machines may round otherwise.
+    // A replica stores the result: other machines may round otherwise.
     report_set(ctx.effects, key.bytes, [name, &text].into_iter());
     if let Some(at_ms) = expiry {
         report_expiry(ctx.effects, key.bytes, at_ms, &[name]);
@@ -616,7 +616,7 @@ pub(super) fn report_expiry(effects: &mut Effects, key: &[u8], at_ms: i64, names
     report(effects, &head, names.iter().copied());
 }
 
-/// How many fields HRANDFIELD returns.
+/// Number of fields that HRANDFIELD returns.
 #[derive(Clone, Copy)]
 enum Draw {
     /// So many different ones, if there are.
@@ -659,7 +659,7 @@ fn hrandfield_some(ctx: &mut Context<'_>) -> CommandResult {
     let with_values = args.get(3).is_some_and(|word| is(word, "WITHVALUES"));
     let draw = Draw::parse(args.at(2), with_values && args.len() == 4);
     if args.len() > 3 && (args.len() > 4 || !with_values) {
-        // What is wrong with the count comes first.
+        // An error in the count comes first.
         draw?;
         return Err(ReplyError::Syntax);
     }

@@ -175,7 +175,7 @@ fn pfadd(ctx: &mut Context<'_>) -> CommandResult {
         }
         None => {
             let mut sketch = Sketch::new();
-            // That the key is new counts as a change, too.
+            // Making the key counts as a change, too.
             let changes = add(ctx, &mut sketch, elements)? + 1;
             sketch.forget_cardinality();
             store(ctx, &key, &sketch, 0);
@@ -216,7 +216,7 @@ fn pfcount(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What one HyperLogLog remembers or, where that is out of date, counts and then remembers.
+/// Count that one HyperLogLog remembers or, where that is out of date, makes and then remembers.
 fn count_one(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let key = ctx.key(1);
     let Some(value) = ctx.keyspace.read_string(&key)? else {

@@ -614,7 +614,7 @@ fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> 
         .is_some_and(|entry| condition.allows(entry.expiry(), at_ms));
     if met {
         let on_expired = ctx.keyspace.stamp.on_expired;
-        // Where expired keys stay, because somebody else decides on their end, this one stays too.
+        // On a node that keeps expired keys, because another one decides on their end, this one stays too.
         if at_ms <= ctx.now_ms() && on_expired != OnExpired::Keep {
             let lazily = on_expired == OnExpired::Unlink;
             ctx.keyspace.remove(&key, lazily);
@@ -781,7 +781,7 @@ fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
     pattern == b"*" || glob::matches(pattern, key, false)
 }
 
-/// What SCAN was asked to return.
+/// Keys that SCAN was asked to return.
 #[derive(Clone, Copy, Debug)]
 struct KeyScan<'a> {
     options: ScanOptions<'a>,
@@ -865,7 +865,7 @@ fn scan_some(
     }
 }
 
-/// How often RANDOMKEY tries its luck before it takes the first key that lives.
+/// Number of tries of RANDOMKEY before it takes the first key that lives.
 const RANDOM_TRIES: usize = 100;
 
 /// The shards run a race: each draws a time that is exponentially distributed with the number of its keys as rate, so it

@@ -179,7 +179,7 @@ fn reset(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// How long a command took on all loops of a node.
+/// Latency distribution of a command over all loops of a node.
 pub(super) fn distribution(node: &Node, command: &Registered) -> Distribution {
     let histograms = node
         .stats

@@ -370,7 +370,7 @@ const RANK_ZERO: ReplyError = ReplyError::Fixed(
 const COUNT_NEGATIVE: ReplyError = ReplyError::Fixed("ERR COUNT can't be negative");
 const MAXLEN_NEGATIVE: ReplyError = ReplyError::Fixed("ERR MAXLEN can't be negative");
 
-/// What the configuration says of lists.
+/// Bounds on lists from the configuration.
 pub(crate) fn limits(settings: &Settings) -> ListLimits {
     ListLimits {
         listpack_size: settings.list_max_listpack_size,
@@ -663,14 +663,14 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What LPOS looks for.
+/// Element that LPOS looks for.
 struct Search {
     direction: Direction,
-    /// How many matches are passed over.
+    /// Number of matches to pass over.
     skipped: usize,
-    /// How many are wanted; `None` for one that is not to be in an array.
+    /// Number of matches to return; `None` for one that is not to be in an array.
     wanted: Option<usize>,
-    /// How many elements are compared at most.
+    /// Most elements to compare.
     compared_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What LMPOP, ZMPOP and their blocking forms are asked for: `numkeys key … END [COUNT count]`.
+//! The arguments of LMPOP, ZMPOP and their blocking forms: `numkeys key … END [COUNT count]`.
 
 use std::ops::Range;
 

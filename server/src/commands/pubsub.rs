@@ -292,7 +292,7 @@ fn join(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     for name in args.tail(1).iter() {
         if !subscriptions.of(topic).contains(name) {
             let shared = node.pubsub.join(topic, name, seat);
-            subscriptions.of_mut(topic).insert(shared);
+            subscriptions.insert(topic, shared);
         }
         confirm(reply, verb, Some(name), subscriptions.counted_with(topic));
     }
@@ -311,13 +311,13 @@ fn leave(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     let subscriptions = client.subscriptions.get_or_insert_default();
     if args.len() > 1 {
         for name in args.tail(1).iter() {
-            if subscriptions.of_mut(topic).remove(name) {
+            if subscriptions.remove(topic, name) {
                 node.pubsub.leave(topic, name, seat);
             }
             confirm(reply, verb, Some(name), subscriptions.counted_with(topic));
         }
     } else {
-        let names = std::mem::take(subscriptions.of_mut(topic));
+        let names = subscriptions.take(topic);
         let others = subscriptions.counted_with(topic);
         if names.is_empty() {
             confirm(reply, verb, None, others);
@@ -440,7 +440,7 @@ mod tests {
         shell
     }
 
-    /// What waits for the loop, as text.
+    /// Messages that wait for the loop, as text.
     fn mail(shell: &Shell) -> Vec<String> {
         let mut taken: VecDeque<Publication> = VecDeque::new();
         assert!(shell.node.pubsub.mailbox(0).take(&mut taken).is_empty());

@@ -113,7 +113,7 @@ fn derives_keys(args: Arguments<'_>) -> bool {
         .any(|(word, value)| names_pattern(word) && value.contains(&b'*'))
 }
 
-/// Where a request names the key that it stores to: the last one counts.
+/// Argument that names the key to store to: the last one counts.
 fn destination_of(args: Arguments<'_>) -> Option<usize> {
     let mut destination = None;
     let mut options = Options::new(args, 2);
@@ -157,7 +157,8 @@ impl<'a> Pattern<'a> {
         Some(Self { before, after, field })
     }
 
-    /// What the key that is meant holds; none if that is not there or of another type. The name is put together in `name`.
+    /// Value of the key that a pattern leads to; none if that is not there or of another type. The name is put together in
+    /// `name`.
     fn value<'v>(
         &self,
         element: &[u8],
@@ -178,11 +179,11 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// What is returned for an element.
+/// Reply for an element.
 enum Output<'a> {
     /// The element itself: `#`.
     Element,
-    /// What a pattern leads to.
+    /// The value that a pattern leads to.
     Value(Pattern<'a>),
     /// Nothing: the pattern has no place for the element.
     Nothing,
@@ -198,7 +199,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// What a request asks for.
+/// Options of a request.
 #[derive(Default)]
 struct Request<'a> {
     descending: bool,
@@ -207,9 +208,9 @@ struct Request<'a> {
     /// Elements are left as they come.
     unsorted: bool,
     by: Option<Pattern<'a>>,
-    /// How many elements are passed over.
+    /// Number of elements to pass over.
     offset: i64,
-    /// How many are wanted; all if negative.
+    /// Number of elements to return; all if negative.
     count: i64,
     /// Without any, the elements themselves.
     outputs: Vec<Output<'a>>,
@@ -267,7 +268,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What an element is sorted by.
+/// Weight by which an element is sorted.
 #[derive(Clone)]
 enum Weight {
     /// A number, then the element.
@@ -372,7 +373,7 @@ impl Elements {
         let compare = |a: &Item, b: &Item| {
             let order = a.compare(b, texts);
             let order = if descending { order.reverse() } else { order };
-            // What is equal stays in the order that it came in.
+            // Equal elements stay in the order in which they came.
             order.then_with(|| (a.element.start, a.element.end).cmp(&(b.element.start, b.element.end)))
         };
         if window.end < self.items.len() {
@@ -470,7 +471,7 @@ fn sorted(ctx: &mut Context<'_>, request: &mut Request<'_>) -> Result<Elements, 
     Ok(elements)
 }
 
-/// What can be sorted of an entry.
+/// The sortable collection of an entry.
 fn sortable(entry: &Entry) -> Result<CollectionRef<'_>, ReplyError> {
     entry
         .collection()

@@ -253,7 +253,7 @@ fn score(text: &[u8]) -> Result<f64, ReplyError> {
     parse_f64(text).ok_or(ReplyError::NotFloat)
 }
 
-/// What ZADD was told about members that exist and those that do not.
+/// Options of ZADD about members that exist and those that do not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct AddRule {
     /// Only members that are new.
@@ -288,7 +288,7 @@ impl AddRule {
         Ok((rule, first))
     }
 
-    /// What a word switches on, if it is an option.
+    /// The switch that a word names, if it is an option.
     fn option(&mut self, word: &[u8]) -> Option<&mut bool> {
         match word {
             word if is(word, "NX") => Some(&mut self.only_new),
@@ -397,7 +397,7 @@ pub(super) fn add_members<'a>(
     Ok(())
 }
 
-/// What has come of adding members.
+/// Result of adding members.
 #[derive(Clone, Copy, Debug, Default)]
 struct Added {
     new: usize,

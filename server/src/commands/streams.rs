@@ -329,7 +329,7 @@ impl NewId {
     }
 }
 
-/// What XADD is asked for.
+/// Request of XADD.
 #[derive(Debug)]
 struct AddRequest {
     only_known: bool,

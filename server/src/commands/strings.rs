@@ -543,7 +543,7 @@ enum Lifetime<'a> {
 }
 
 impl<'a> Lifetime<'a> {
-    /// What a word says, with the argument that follows it; `None` when the word is about something else.
+    /// Meaning of a word with the argument that follows it; `None` when the word is about something else.
     fn read(word: &[u8], options: &mut Options<'a>) -> Result<Option<Self>, ReplyError> {
         Ok(match Expiration::from_option(word) {
             Some(way) => Some(Self::Until(way, options.value()?)),
@@ -617,7 +617,7 @@ impl<'a> SetOptions<'a> {
         Ok(parsed)
     }
 
-    /// What is repeated: the point in time makes every other option superfluous, and who repeats it has no use for GET and
+    /// Reports the change: the point in time makes every other option superfluous, and a replica has no use for GET and
     /// need not compare again.
     fn report(&self, effects: &mut Effects, args: Arguments<'_>, value: &NewString<'_>, expiry: Expiry) {
         if !effects.is_recording() {
@@ -642,7 +642,7 @@ impl<'a> SetOptions<'a> {
     }
 }
 
-/// What SET does with its key: with GET it returns what was there, and a condition on it tells something of it.
+/// Access of SET to its key: with GET it returns what was there, and a condition on it tells something of it.
 fn key_use_of_set(args: Arguments<'_>) -> KeyFlags {
     if args
         .iter()
@@ -1091,7 +1091,7 @@ fn setrange(ctx: &mut Context<'_>) -> CommandResult {
 /// The elements that `start` and `end` select among `len`: negative ones count from the end, both are included, and what
 /// lies outside is moved to the nearest element. First and last, or nothing.
 ///
-/// What lies before the first element is moved up to it even when both ends do, a trait that clients have come to know.
+/// An end before the first element is moved up to it even when both are, a trait that clients have come to know.
 pub(super) fn clamp(start: i64, end: i64, len: u64) -> Option<(u64, u64)> {
     let from_start = |index: i64| if index < 0 { index + len as i64 } else { index }.max(0) as u64;
     let (start, end) = (from_start(start), from_start(end));
@@ -1169,7 +1169,7 @@ fn incrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let mut text = Vec::new();
     sum.write_human(&mut text);
     ctx.keyspace.set_text(&key, &text, Expiry::Keep);
-    // Who repeats it stores the result: other machines may round otherwise.
+    // A replica stores the result: other machines may round otherwise.
     ctx.effects.replace(&[b"SET", key.bytes, &text, b"KEEPTTL"]);
     ctx.modified(&key);
     ctx.notify(KeyspaceEvents::STRING, "incrbyfloat", &key);

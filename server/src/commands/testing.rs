@@ -32,7 +32,7 @@ use crate::exec::view::{Held, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
-use crate::log::{Level, Log, Target};
+use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
 use crate::state::Node;
@@ -52,14 +52,14 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// Where a shell's clock begins, Unix milliseconds.
+/// Start of a shell's clock, Unix milliseconds.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 const SEED: u64 = 7;
 
 /// One client in front of a node without loops.
 pub(crate) struct Shell {
-    /// Who runs the commands: its database, protocol and flags may be changed between them.
+    /// The client that runs the commands: its database, protocol and flags may be changed between them.
     pub(crate) client: Client,
     /// Clients of another loop, for commands over all connections.
     pub(crate) others: Vec<Client>,
@@ -72,14 +72,14 @@ pub(crate) struct Shell {
     partitions: Vec<Option<Box<Partition>>>,
 }
 
-/// What one command gave.
+/// Result of one command.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The reply in the notation of this module.
     pub(crate) reply: String,
     /// The commands that replicas repeat, words joined by spaces.
     pub(crate) effects: Vec<String>,
-    /// How many changes were counted.
+    /// Number of changes counted.
     pub(crate) changes: u64,
     /// The reply as sent.
     pub(crate) raw: Vec<u8>,
@@ -96,8 +96,8 @@ impl Shell {
         let clock = Arc::new(Clock::manual(Duration::from_millis(START_MS as u64)));
         let node = Node::new(
             Config::default(),
-            Arc::clone(&clock),
-            Log::new(Target::Silent, Level::Nothing, clock),
+            clock,
+            Log::new(Level::Nothing),
             shards,
             super::registry().rows(),
             SEED,
@@ -151,7 +151,7 @@ impl Shell {
         self.partitions[shard].as_deref_mut().unwrap()
     }
 
-    /// What `look` sees of the entry of a key in the client's database, expired or not.
+    /// Result of `look` at the entry of a key in the client's database, expired or not.
     pub(crate) fn entry<T>(&mut self, key: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
         let (shard, db) = (self.shard_of(key.as_bytes()), usize::from(self.client.db));
         let key = self
@@ -308,7 +308,7 @@ impl Shell {
         }
     }
 
-    /// What the loop of the client and that of the others say.
+    /// Parts of the client's loop and of the other loops.
     fn parts_of_loops(&mut self, args: Arguments<'_>, handler: LoopHandler) -> Result<[Part; 2], ReplyError> {
         let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
         let part = |clients| {

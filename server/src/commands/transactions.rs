@@ -135,7 +135,7 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
             .partition(key.slot)
             .watches
             .add(db, bytes, &watching.token);
-        watching.keys.push(WatchedKey {
+        watching.push(WatchedKey {
             db,
             slot: key.slot,
             key: bytes.into(),

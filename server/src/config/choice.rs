@@ -233,6 +233,23 @@ impl EvictionPolicy {
     }
 }
 
+impl SyslogFacility {
+    /// Its number in messages to the daemon.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::User => 1,
+            Self::Local0 => 16,
+            Self::Local1 => 17,
+            Self::Local2 => 18,
+            Self::Local3 => 19,
+            Self::Local4 => 20,
+            Self::Local5 => 21,
+            Self::Local6 => 22,
+            Self::Local7 => 23,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,19 +66,19 @@ impl Flags {
     }
 }
 
-/// What a directive does in shardis.
+/// Effect of a directive in shardis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// What its documentation says.
+    /// It does as its documentation says.
     Applied,
     /// Nothing, for the reason given: it is kept, shown and rewritten.
     Accepted(&'static str),
 }
 
-/// What a text must satisfy; the error is the reason a client is given.
+/// Condition on a text; the error is the reason a client is given.
 pub type Check = fn(&str) -> Result<(), &'static str>;
 
-/// What a directive is, apart from the field that holds its value.
+/// Properties of a directive apart from the field that holds its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The name it is documented and rewritten under, lower case.
@@ -87,9 +87,9 @@ pub struct Row {
     pub alias: Option<&'static str>,
     /// Its properties.
     pub flags: Flags,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
-    /// How an integer is written; nothing for other types.
+    /// Notation of an integer; nothing for other types.
     pub form: Form,
     /// The smallest integer allowed.
     pub min: i128,
@@ -97,7 +97,7 @@ pub struct Row {
     pub max: i128,
     /// Limits an allowed integer is pulled into without a word.
     pub clamp: Option<(i128, i128)>,
-    /// What a text must satisfy besides.
+    /// Further condition on a text.
     pub check: Option<Check>,
 }
 
@@ -196,7 +196,7 @@ impl Row {
 
 /// One directive: its row and the field that holds its value.
 pub struct Directive {
-    /// What it is.
+    /// Its properties.
     pub row: Row,
     get: fn(&Settings) -> &dyn Value,
     get_mut: fn(&mut Settings) -> &mut dyn Value,
@@ -294,7 +294,7 @@ directives! {
 
     /// Shards, each a thread with its part of the keys; 0 for as many as there are cores.
     shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).immutable();
-    /// How loops wait for their clients' sockets.
+    /// Mechanism by which loops wait for their clients' sockets.
     io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").immutable();
     /// Threads for input and output.
     io_threads: u32 = 1, Row::new("io-threads").range(1, 128).immutable().accepted(SHARD_IO);
@@ -406,16 +406,16 @@ directives! {
     /// File of the log; empty for standard output.
     logfile: String = none(), Row::new("logfile").immutable();
     /// Whether lines go to the system's log.
-    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().accepted(NOT_YET);
+    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable();
     /// Name the system's log knows this process by.
-    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().accepted(NOT_YET);
+    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable();
     /// Facility of those lines.
-    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().accepted(NOT_YET);
+    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable();
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
     /// Whether the process tells its state in its title.
     set_proc_title: bool = true, Row::new("set-proc-title").immutable().accepted(NOT_YET);
-    /// What that title says.
+    /// Template of that title.
     proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
         Row::new("proc-title-template").checked(check_title).accepted(NOT_YET);
     /// Warnings at the start that are not to stop it.
@@ -442,9 +442,9 @@ directives! {
     oom_score_adj_values: OomScores = OomScores::default(), Row::new("oom-score-adj-values").multi().accepted(NOT_YET);
     /// Most seconds a shutdown waits for replicas that lag.
     shutdown_timeout: u32 = 10, Row::new("shutdown-timeout").accepted(NOT_YET);
-    /// How SIGINT shuts down.
+    /// Manner of the shutdown on SIGINT.
     shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().accepted(NOT_YET);
-    /// How SIGTERM shuts down.
+    /// Manner of the shutdown on SIGTERM.
     shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().accepted(NOT_YET);
     /// Language by which texts are sorted.
     locale_collate: String = none(), Row::new("locale-collate").accepted("texts are sorted by their bytes");
@@ -463,11 +463,11 @@ directives! {
     acllog_max_len: u64 = 128, Row::new("acllog-max-len").range(0, LONG).accepted(NOT_YET);
     /// Channels of a new user.
     acl_pubsub_default: ChannelDefault = ChannelDefault::ResetChannels, Row::new("acl-pubsub-default").accepted(NOT_YET);
-    /// Who may change protected directives.
+    /// Clients that may change protected directives.
     enable_protected_configs: Permission = Permission::No, Row::new("enable-protected-configs").immutable();
-    /// Who may use DEBUG.
+    /// Clients that may use DEBUG.
     enable_debug_command: Permission = Permission::No, Row::new("enable-debug-command").immutable();
-    /// Who may use MODULE.
+    /// Clients that may use MODULE.
     enable_module_command: Permission = Permission::No,
         Row::new("enable-module-command").immutable().accepted("modules are not supported");
 
@@ -477,17 +477,17 @@ directives! {
     databases: u32 = 16, Row::new("databases").range(1, INT).immutable();
     /// Most bytes of memory for data; 0 for no limit.
     maxmemory: u64 = 0, Row::new("maxmemory").range(0, u64::MAX as i128).memory();
-    /// What gives way then.
+    /// Policy that chooses the keys to evict then.
     maxmemory_policy: EvictionPolicy = EvictionPolicy::NoEviction, Row::new("maxmemory-policy");
     /// Keys looked at to find the one to evict.
     maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, INT);
-    /// How long a write may be held up by eviction, 0 to 100.
+    /// Length of the delay that eviction may cause a write, 0 to 100.
     maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
-    /// How slowly the counter of a key's use grows.
+    /// Slowness with which the counter of a key's use grows.
     lfu_log_factor: u32 = 10, Row::new("lfu-log-factor");
     /// Minutes after which that counter falls by one.
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
-    /// How hard to look for expired keys, 1 to 10.
+    /// Effort of the search for expired keys, 1 to 10.
     active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10).accepted(NOT_YET);
     /// Whether idle time goes to moving keys to a larger table.
     activerehashing: bool = true,
@@ -673,7 +673,7 @@ directives! {
     /// Seconds between pings to replicas.
     repl_ping_replica_period: u32 = 10,
         Row::new("repl-ping-replica-period").alias("repl-ping-slave-period").range(1, INT).accepted(NOT_YET);
-    /// What follows when a replicated command fails.
+    /// Consequence of a failing replicated command.
     propagation_error_behavior: PropagationError = PropagationError::Ignore,
         Row::new("propagation-error-behavior").accepted(NOT_YET);
 
@@ -689,7 +689,7 @@ directives! {
     cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG).accepted(NOT_YET);
     /// Milliseconds between pings of random nodes, for tests.
     cluster_ping_interval: u64 = 1_000, Row::new("cluster-ping-interval").range(0, LONG).hidden().accepted(NOT_YET);
-    /// How old a replica's data may be for it to stand for election, in node timeouts; 0 for any age.
+    /// Greatest age of a replica's data for it to stand for election, in node timeouts; 0 for any age.
     cluster_replica_validity_factor: u32 = 10,
         Row::new("cluster-replica-validity-factor").alias("cluster-slave-validity-factor").accepted(NOT_YET);
     /// Whether this replica stays out of elections.
@@ -721,7 +721,7 @@ directives! {
     /// Name for people, told to other nodes.
     cluster_announce_human_nodename: String = none(),
         Row::new("cluster-announce-human-nodename").checked(check_nodename).accepted(NOT_YET);
-    /// How a redirect names a node.
+    /// Form in which a redirect names a node.
     cluster_preferred_endpoint_type: EndpointType = EndpointType::Ip,
         Row::new("cluster-preferred-endpoint-type").accepted(NOT_YET);
 

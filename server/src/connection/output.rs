@@ -8,15 +8,17 @@ use std::io;
 
 use shardis_protocol::Resp;
 
-use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES};
+use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_TURN_BYTES, WRITE_BYTES_MAX};
+use crate::shard::outgoing::Outgoing;
 use crate::shard::poll::Link;
 
 /// The replies of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Replies in order; the first `sent` bytes are written.
-    bytes: Vec<u8>,
-    sent: usize,
+    /// Replies in order.
+    unsent: Outgoing,
+    /// How many bytes were left unsent by the last write.
+    left: usize,
     /// Number of the next command.
     next_command: u32,
     /// Number of the command whose reply comes next.
@@ -25,6 +27,17 @@ pub(crate) struct Output {
     parked: Option<Box<Parked>>,
     /// The most bytes that waited at the end of a turn, lately.
     peak: usize,
+}
+
+/// What a write has left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Nothing.
+    All,
+    /// The socket takes no more now.
+    Blocked,
+    /// The socket would take more, but others are to have their turn.
+    More,
 }
 
 #[derive(Debug, Default)]
@@ -49,17 +62,19 @@ impl Output {
         self.next_command.wrapping_sub(self.next_reply)
     }
 
-    /// Whether further commands may be taken in.
+    /// Whether further commands may be taken in before the next write. What could not be sent keeps no command waiting:
+    /// many clients send all of a pipeline before they read, and would wait for a server that waits for them. How much may
+    /// pile up is for `client-output-buffer-limit` to say.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight() < IN_FLIGHT_MAX && self.bytes() < OUTPUT_PAUSE_BYTES
+        self.in_flight() < IN_FLIGHT_MAX && self.unsent.len() < self.left + OUTPUT_TURN_BYTES
     }
 
     /// Where the reply of a command is to be encoded, behind what is there.
     #[inline]
     pub(crate) fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
         if sequence == self.next_reply {
-            &mut self.bytes
+            self.unsent.tail()
         } else {
             &mut self.parked.get_or_insert_default().bytes
         }
@@ -77,6 +92,7 @@ impl Output {
     pub(crate) fn end(&mut self, sequence: u32, start: usize) {
         if sequence == self.next_reply {
             self.next_reply = sequence.wrapping_add(1);
+            self.unsent.close_if_full(self.unsent.tail_len() - start);
             if self.parked.is_some() {
                 self.unpark();
             }
@@ -97,11 +113,13 @@ impl Output {
     /// yet, and never within one: the output ends with a whole reply whenever no command is running for it.
     #[inline]
     pub(crate) fn push(&mut self, message: &[u8], resp: Resp) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(message);
-        if let (Resp::V3, Some(kind)) = (resp, self.bytes.get_mut(start)) {
+        let tail = self.unsent.tail();
+        let start = tail.len();
+        tail.extend_from_slice(message);
+        if let (Resp::V3, Some(kind)) = (resp, tail.get_mut(start)) {
             *kind = b'>';
         }
+        self.unsent.close_if_full(message.len());
     }
 
     fn park(&mut self, sequence: u32, start: usize) {
@@ -119,7 +137,8 @@ impl Output {
         // The place of the reply that was just completed.
         parked.places.pop_front();
         while let Some(&Some((start, end))) = parked.places.front() {
-            self.bytes.extend_from_slice(&parked.bytes[start..end]);
+            self.unsent.tail().extend_from_slice(&parked.bytes[start..end]);
+            self.unsent.close_if_full(end - start);
             parked.places.pop_front();
             self.next_reply = self.next_reply.wrapping_add(1);
         }
@@ -131,56 +150,53 @@ impl Output {
         }
     }
 
-    /// Writes as much as the socket takes. True when nothing is left.
+    /// Writes as much as the socket takes, within the bound of a turn. Adds to `written` how much that was.
     ///
     /// # Errors
     /// What the socket says, except that it would block.
-    pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<bool> {
-        self.peak = self.peak.max(self.bytes.len());
-        while self.sent < self.bytes.len() {
-            let unsent = self.bytes.len() - self.sent;
-            match socket.write(&mut self.bytes, &mut self.sent) {
-                Ok(()) => *written += (unsent - (self.bytes.len() - self.sent)) as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.forget_sent();
-                    return Ok(false);
+    pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<Written> {
+        self.peak = self.peak.max(self.unsent.len());
+        let outcome = self.write_unsent(socket, written);
+        self.left = self.unsent.len();
+        outcome
+    }
+
+    fn write_unsent(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<Written> {
+        let mut count = 0;
+        while !self.unsent.is_empty() {
+            if count >= WRITE_BYTES_MAX {
+                return Ok(Written::More);
+            }
+            let before = self.unsent.len();
+            match socket.write(&mut self.unsent) {
+                Ok(()) => {
+                    let taken = before - self.unsent.len();
+                    count += taken;
+                    *written += taken as u64;
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Blocked),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.sent = 0;
-        if self.bytes.capacity() > OUTPUT_KEPT_BYTES {
-            self.bytes = Vec::new();
-        } else {
-            self.bytes.clear();
-        }
-        Ok(true)
-    }
-
-    /// Drops what was written once it is most of the buffer: each byte is moved at most once on average.
-    fn forget_sent(&mut self) {
-        if self.sent > self.bytes.len() / 2 {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
+        Ok(Written::All)
     }
 
     /// Whether there is something to write.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.sent < self.bytes.len()
+        !self.unsent.is_empty()
     }
 
     /// Bytes that wait to be written, parked ones included.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len() - self.sent + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
+        self.unsent.len() + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
     }
 
-    /// Bytes allocated for replies that wait to be written.
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+    /// The chunks of what waits to be written.
+    pub(crate) fn unsent(&self) -> &Outgoing {
+        &self.unsent
     }
 
     /// The most bytes that waited at the end of a turn since [`forget_peak`](Self::forget_peak).
@@ -190,21 +206,37 @@ impl Output {
 
     /// Begins to look for the peak anew.
     pub(crate) fn forget_peak(&mut self) {
-        self.peak = self.bytes.len();
+        self.peak = self.unsent.len();
+    }
+
+    /// Memory that replies take which came early.
+    pub(crate) fn parked_memory(&self) -> usize {
+        self.parked
+            .as_ref()
+            .map_or(0, |parked| size_of::<Parked>() + parked.bytes.capacity())
     }
 
     /// Memory it holds.
+    #[inline]
     pub(crate) fn memory(&self) -> usize {
-        self.bytes.capacity() + self.parked.as_ref().map_or(0, |parked| parked.bytes.capacity())
+        self.unsent.memory() + self.parked_memory()
     }
 
     /// Gives memory back while the connection is idle.
     pub(crate) fn release(&mut self) {
         if !self.is_pending() && self.in_flight() == 0 {
-            self.bytes = Vec::new();
-            self.sent = 0;
+            self.unsent.release();
             self.parked = None;
         }
+    }
+
+    #[cfg(test)]
+    fn text(&self) -> String {
+        let slices = self.unsent.slices();
+        slices
+            .iter()
+            .map(|slice| String::from_utf8_lossy(slice))
+            .collect()
     }
 }
 
@@ -228,7 +260,7 @@ mod tests {
             }
             let expected: String =
                 (0..waves).flat_map(|wave| (0..40).map(move |index| format!("{wave}-{index};"))).collect();
-            prop_assert_eq!(String::from_utf8(output.bytes.clone()).unwrap(), expected);
+            prop_assert_eq!(output.text(), expected);
         }
     }
 
@@ -241,7 +273,7 @@ mod tests {
         output.deliver(first, b"+one\r\n");
         output.push(b"*1\r\n$1\r\nb\r\n", Resp::V3);
         assert_eq!(
-            String::from_utf8(output.bytes.clone()).unwrap(),
+            output.text(),
             "*1\r\n$1\r\na\r\n+one\r\n+two\r\n>1\r\n$1\r\nb\r\n"
         );
     }

@@ -172,7 +172,7 @@ impl EventLoop {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            connection.measure(self.poll.unsent(number));
+            connection.measure(self.poll.holds(number));
             let (buffers, sweep) = (&connection.client.buffers, &mut self.cron.sweep);
             sweep.bytes += buffers.total;
             sweep.input_max = sweep.input_max.max(buffers.query);
@@ -234,7 +234,7 @@ impl EventLoop {
         if connection.client.closing == Closing::Now {
             return false;
         }
-        let bytes = (connection.output.bytes() + self.poll.unsent(number)) as u64;
+        let bytes = (connection.output.bytes() + self.poll.holds(number).unsent) as u64;
         let hard_bytes = match limit.hard_bytes {
             // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
             0 if connection.client.monitor && limit.soft_bytes == 0 => MONITOR_OUTPUT_BYTES,

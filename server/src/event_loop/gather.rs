@@ -138,7 +138,7 @@ impl EventLoop {
     fn part_of_loop(&mut self, gather: &Gather) -> Result<Part, ReplyError> {
         let poll = &self.poll;
         let clients = self.clients.connections.iter_mut().map(|(number, connection)| {
-            connection.measure(poll.unsent(number));
+            connection.measure(poll.holds(number));
             &mut connection.client
         });
         let roster = Roster {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::EventLoop;
 use crate::commands::registry;
 use crate::exec::Closing;
-use crate::limits::{OUTPUT_KEPT_BYTES, OUTPUT_PAUSE_BYTES, PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
+use crate::limits::{OUTPUT_KEPT_BYTES, PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
 use crate::pubsub::{Hush, Listener, Missed, Publication};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
@@ -89,7 +89,7 @@ impl EventLoop {
         let bytes = connection.output.bytes();
         if bytes >= OUTPUT_KEPT_BYTES {
             self.clients.mark_dirty(number);
-            if bytes >= OUTPUT_PAUSE_BYTES && self.is_over_output_limit(number) {
+            if self.is_over_output_limit(number) {
                 self.clients.disconnect(number);
             }
         }

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EventLoop;
+use crate::connection::output::Written;
 use crate::exec::Closing;
 
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
     pub(super) fn write(&mut self) {
-        let (mut written, mut writes) = (0, 0);
+        let (mut written, mut writes, mut unfinished) = (0, 0, Vec::new());
         for number in std::mem::take(&mut self.clients.dirty) {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
@@ -21,7 +22,11 @@ impl EventLoop {
                 .output
                 .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
             {
-                Ok(done) => {
+                Ok(outcome) => {
+                    if outcome == Written::More {
+                        unfinished.push(number);
+                    }
+                    let done = outcome == Written::All;
                     let answered = done && connection.output.in_flight() == 0;
                     if answered
                         && connection.client.closing == Closing::AfterReply
@@ -41,6 +46,9 @@ impl EventLoop {
                 self.clients.closing.push(number);
             }
         }
+        unfinished
+            .into_iter()
+            .for_each(|number| self.clients.mark_dirty(number));
         if written > 0 {
             let stats = &self.node.stats[self.index];
             stats.bytes_out.add(written);

@@ -80,9 +80,13 @@ pub(crate) struct BufferSizes {
     pub(crate) query_free: usize,
     /// Held by the arguments of an incomplete request.
     pub(crate) arguments: usize,
-    /// Waiting to be written.
+    /// Waiting to be written, in the chunk that replies are appended to.
     pub(crate) output: usize,
-    /// Allocated for what waits to be written.
+    /// Chunks ahead of that one.
+    pub(crate) chunks: usize,
+    /// Allocated for those, and for replies that came early.
+    pub(crate) chunk_bytes: usize,
+    /// Allocated for the chunk that replies are appended to.
     pub(crate) output_capacity: usize,
     /// The most that has waited to be written at the end of a turn, within the last seconds.
     pub(crate) output_peak: usize,
@@ -201,13 +205,26 @@ pub(crate) struct Transaction {
     pub(crate) bytes: usize,
 }
 
+impl Transaction {
+    /// Bytes that are allocated for it.
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.bytes + self.queue.capacity() * size_of::<Queued>()
+    }
+}
+
 /// What a client is subscribed to.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     channels: BTreeSet<Name>,
     patterns: BTreeSet<Name>,
     shard_channels: BTreeSet<Name>,
+    /// Bytes that are allocated for them, the names included although others may share them.
+    bytes: usize,
 }
+
+/// Bytes that a subscription takes beside its name's: its place in the set, with the room that such a set keeps, and the
+/// counts of references in front of the name.
+const SUBSCRIPTION_BYTES: usize = 2 * size_of::<Name>() + 2 * size_of::<usize>();
 
 impl Subscriptions {
     /// Those of a kind.
@@ -219,8 +236,34 @@ impl Subscriptions {
         }
     }
 
-    /// Those of a kind, to be changed.
-    pub(crate) fn of_mut(&mut self, topic: Topic) -> &mut BTreeSet<Name> {
+    /// Adds one.
+    pub(crate) fn insert(&mut self, topic: Topic, name: Name) {
+        let bytes = SUBSCRIPTION_BYTES + name.len();
+        if self.of_mut(topic).insert(name) {
+            self.bytes += bytes;
+        }
+    }
+
+    /// Removes one. False when it was not there.
+    pub(crate) fn remove(&mut self, topic: Topic, name: &[u8]) -> bool {
+        let removed = self.of_mut(topic).remove(name);
+        if removed {
+            self.bytes -= SUBSCRIPTION_BYTES + name.len();
+        }
+        removed
+    }
+
+    /// Removes all of a kind.
+    pub(crate) fn take(&mut self, topic: Topic) -> BTreeSet<Name> {
+        let names = std::mem::take(self.of_mut(topic));
+        self.bytes -= names
+            .iter()
+            .map(|name| SUBSCRIPTION_BYTES + name.len())
+            .sum::<usize>();
+        names
+    }
+
+    fn of_mut(&mut self, topic: Topic) -> &mut BTreeSet<Name> {
         match topic {
             Topic::Channel => &mut self.channels,
             Topic::Pattern => &mut self.patterns,
@@ -241,10 +284,9 @@ impl Subscriptions {
         Topic::ALL.iter().all(|&topic| self.of(topic).is_empty())
     }
 
-    /// Bytes that are allocated for them, the names included although others may share them.
+    /// Bytes that are allocated for them.
     fn memory(&self) -> usize {
-        let names = Topic::ALL.iter().flat_map(|&topic| self.of(topic));
-        names.map(|name| size_of_val(name) + name.len()).sum()
+        size_of::<Self>() + self.bytes
     }
 }
 
@@ -352,19 +394,15 @@ impl Client {
     }
 
     /// Bytes that are allocated for it, those of its buffers apart.
-    fn memory(&self) -> usize {
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
         let named = [&self.name, &self.library_name, &self.library_version];
         let names: usize = named.into_iter().flatten().map(|name| name.len()).sum();
-        let queue = self.transaction.as_ref().map_or(0, |transaction| {
-            transaction.bytes + size_of_val(&*transaction.queue)
-        });
-        let watched = self.watching.as_ref().map_or(0, |watching| {
-            watching
-                .keys
-                .iter()
-                .map(|watched| size_of_val(watched) + watched.key.len())
-                .sum()
-        });
+        let queue = self
+            .transaction
+            .as_ref()
+            .map_or(0, |transaction| transaction.memory());
+        let watched = self.watching.as_ref().map_or(0, |watching| watching.memory());
         let subscribed = self.subscriptions.as_ref().map_or(0, |known| known.memory());
         names + queue + watched + subscribed
     }
@@ -384,7 +422,7 @@ impl Client {
         let _ = write!(
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
-             qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll=0 omem=0 tot-mem={} events={} cmd={} \
+             qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer.remote(),
@@ -406,8 +444,14 @@ impl Client {
             self.buffers.output_capacity,
             self.buffers.output_peak,
             self.buffers.output,
-            self.buffers.total + self.memory(),
-            if self.buffers.output > 0 { "rw" } else { "r" },
+            self.buffers.chunks,
+            self.buffers.chunk_bytes,
+            self.buffers.total,
+            if self.buffers.output + self.buffers.chunks > 0 {
+                "rw"
+            } else {
+                "r"
+            },
             self.last_command.map_or("NULL", |command| command.name),
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),

@@ -1,14 +1,14 @@
-//! What SCAN, HSCAN, SSCAN and ZSCAN have in common: the options of a walk that goes on with every call.
+//! The options that SCAN, HSCAN, SSCAN and ZSCAN have in common: those of a walk that goes on with every call.
 
 use shardis_storage::glob;
 
 use super::arguments::{Options, is};
 use crate::error::ReplyError;
 
-/// How many elements a call looks at, unless told otherwise.
+/// Number of elements a call looks at, unless told otherwise.
 const COUNT: usize = 10;
 
-/// What a call was asked to return.
+/// Elements that a call was asked to return.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScanOptions<'a> {
     pattern: &'a [u8],

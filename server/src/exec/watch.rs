@@ -43,8 +43,10 @@ pub(crate) struct WatchedKey {
 pub(crate) struct WatchList {
     /// Shared with the shards of the keys.
     pub(crate) token: Arc<WatchToken>,
-    /// The keys, each once.
+    /// The keys, each once. They are added by [`WatchList::push`].
     pub(crate) keys: Vec<WatchedKey>,
+    /// Bytes of the keys' names.
+    key_bytes: usize,
 }
 
 impl WatchList {
@@ -53,6 +55,19 @@ impl WatchList {
         self.keys
             .iter()
             .any(|watched| watched.db == db && *watched.key == *key)
+    }
+
+    /// Adds a key that it does not contain.
+    pub(crate) fn push(&mut self, watched: WatchedKey) {
+        self.key_bytes += watched.key.len();
+        self.keys.push(watched);
+    }
+
+    /// Bytes that are allocated for it: here, and where the shards of the keys have them.
+    pub(crate) fn memory(&self) -> usize {
+        let of_a_key =
+            size_of::<WatchedKey>() + size_of::<Watchers>() + size_of::<(Box<[u8]>, Weak<WatchToken>)>();
+        size_of::<Self>() + size_of::<WatchToken>() + self.keys.capacity() * of_a_key + 2 * self.key_bytes
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who listens to one channel or pattern, by the loop that carries them.
+//! The listeners of one channel or pattern, by the loop that carries them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 pub(crate) struct Seat {
     /// The loop that carries it.
     pub(crate) of_loop: u16,
-    /// How that loop knows it.
+    /// The listener as that loop knows it.
     pub(crate) listener: Listener,
 }
 
@@ -81,7 +81,7 @@ impl Audience {
         }
     }
 
-    /// How many they are.
+    /// Number of listeners.
     pub(crate) fn len(&self) -> usize {
         self.by_loop.iter().map(|(_, listeners)| listeners.len()).sum()
     }

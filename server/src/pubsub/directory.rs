@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{Audience, Name, Seat};
 
-/// How many stripes; a power of two.
+/// Number of stripes; a power of two.
 const STRIPES: usize = 64;
 
 /// Names with those who listen to them. A name is in it only with listeners.
@@ -23,7 +23,7 @@ pub(super) struct Directory {
     /// Chooses the stripe.
     hasher: FixedState,
     stripes: Box<[Stripe]>,
-    /// How many names there are.
+    /// Number of names.
     count: AtomicUsize,
 }
 
@@ -64,7 +64,7 @@ impl Directory {
         self.count.fetch_sub(before - names.len(), Ordering::AcqRel);
     }
 
-    /// How many names there are.
+    /// Number of names.
     #[inline]
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -101,7 +101,7 @@ pub(super) fn leave(names: &mut Names, name: &[u8], seat: Seat) {
     audience.remove(seat);
     if audience.is_empty() {
         names.remove(name);
-        // What many have left is given back.
+        // Memory is given back when many names have gone.
         if names.len() * 4 < names.capacity() {
             names.shrink_to(names.len() * 2);
         }

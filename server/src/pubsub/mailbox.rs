@@ -1,4 +1,4 @@
-//! What is on its way to one loop: any thread puts something in, the loop takes it out.
+//! The messages on their way to one loop: any thread puts something in, the loop takes it out.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::limits::PUBLISHED_UNDER_WAY_BYTES;
 pub(crate) struct Publication {
     /// As RESP2 sends it: an array. RESP3 has another first byte.
     pub(crate) message: Arc<Vec<u8>>,
-    /// Who it is for.
+    /// Its receivers.
     pub(crate) listeners: Arc<Listeners>,
 }
 

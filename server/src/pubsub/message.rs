@@ -1,4 +1,4 @@
-//! What messages and the channels of keyspace events look like.
+//! The form of messages and of the channels of keyspace events.
 
 use std::io::Write;
 

@@ -18,11 +18,12 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::IoBackend;
+use crate::shard::outgoing::Outgoing;
 use epoll::Epoll;
 pub(crate) use epoll::Waker;
 use ring::Ring;
 
-/// What happened to what.
+/// Event on a listener or a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A listener has connections to accept.
@@ -41,6 +42,19 @@ pub(crate) enum Event {
         /// The client has sent all it will: behind the data, if any, is the end.
         ended: bool,
     },
+}
+
+/// Bytes of a connection that a [`Poll`] holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Received, and not read yet.
+    pub(crate) received: usize,
+    /// Taken by [`Link::write`], and still to be sent.
+    pub(crate) unsent: usize,
+    /// Allocated for what is being sent, or was sent last.
+    pub(crate) sending: usize,
+    /// Allocated for it in all; receive buffers, which all connections share, are not.
+    pub(crate) memory: usize,
 }
 
 /// The sockets of one loop.
@@ -113,9 +127,12 @@ impl Poll {
         self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
-    /// Bytes that [`Link::write`] took and that are still to be sent.
-    pub(crate) fn unsent(&self, connection: usize) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.unsent(connection))
+    /// Bytes of a connection that are held beside its own buffers.
+    #[inline]
+    pub(crate) fn holds(&self, connection: usize) -> Holds {
+        self.ring
+            .as_ref()
+            .map_or_else(Holds::default, |ring| ring.holds(connection))
     }
 
     /// Gives memory back that a connection has not used for a while.
@@ -166,23 +183,36 @@ impl Link<'_> {
         }
     }
 
-    /// Writes what is behind the first `sent` bytes, as much as is taken, and moves `sent` on; what is taken will be sent
-    /// unless the connection breaks. When all is taken, `bytes` may be another, empty buffer: the ring keeps the one that
-    /// it sends from, and gives back the one before it.
+    /// Writes as much of what is to be sent as is taken at once, at least a byte; what is taken leaves `outgoing`, and will be
+    /// sent unless the connection breaks.
     ///
     /// # Errors
     /// What the system says, `WouldBlock` included.
     #[inline]
-    pub(crate) fn write(&mut self, bytes: &mut Vec<u8>, sent: &mut usize) -> io::Result<()> {
+    pub(crate) fn write(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
         match (&mut self.ring, &mut *self.socket) {
-            (Some(ring), _) => ring.write(self.connection, bytes, sent),
-            (None, socket) => match socket.write(&bytes[*sent..])? {
-                0 => Err(io::ErrorKind::WriteZero.into()),
-                count => {
-                    *sent += count;
-                    Ok(())
+            (Some(ring), socket) => {
+                // The ring sends a chunk at a time. Of many chunks the socket first gets all it takes.
+                if outgoing.has_closed()
+                    && !ring.is_sending(self.connection)
+                    && write_now(socket, outgoing).is_ok()
+                {
+                    return Ok(());
                 }
-            },
+                ring.write(self.connection, outgoing)
+            }
+            (None, socket) => write_now(socket, outgoing),
+        }
+    }
+}
+
+fn write_now(socket: &mut Socket, outgoing: &mut Outgoing) -> io::Result<()> {
+    let written = socket.write_vectored(&outgoing.slices())?;
+    match written {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        count => {
+            outgoing.advance(count);
+            Ok(())
         }
     }
 }
@@ -214,6 +244,13 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(slices),
+            Self::Unix(stream) => stream.write_vectored(slices),
         }
     }
 

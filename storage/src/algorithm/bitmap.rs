@@ -155,7 +155,7 @@ impl<'b> Span<'b> {
     }
 }
 
-/// How BITOP joins its sources, X being the first of them and Y the others.
+/// The operation by which BITOP joins its sources, X being the first of them and Y the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Bits set in all sources.
@@ -196,7 +196,7 @@ pub fn operate(operation: Operation, sources: &[&[u8]], out: &mut [u8]) {
     }
 }
 
-/// What a source has of a block.
+/// The part of a source that lies in a block.
 fn part(source: &[u8], start: usize, len: usize) -> &[u8] {
     let source = source.get(start..).unwrap_or(&[]);
     &source[..len.min(source.len())]
@@ -379,7 +379,7 @@ mod tests {
     fn check_operations(sources: &[&[u8]]) {
         let len = sources.iter().map(|source| source.len()).max().unwrap_or(0);
         for operation in OPERATIONS {
-            // What `out` held before must not shine through.
+            // Earlier contents of `out` must not shine through.
             let mut out = vec![0xa5; len];
             operate(operation, sources, &mut out);
             for offset in 0..len as u64 * 8 {

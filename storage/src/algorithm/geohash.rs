@@ -115,7 +115,7 @@ fn score_bits(score: f64) -> u64 {
     } else if score < 2.0 * HIGH {
         score as u64
     } else {
-        // What an ordinary processor makes of a number that fits no integer.
+        // An ordinary processor makes 0 of a number that fits no integer.
         0
     }
 }
@@ -241,7 +241,7 @@ impl Bounds {
         }
     }
 
-    /// What a rectangle of this size in metres around a point reaches to at most.
+    /// The bounding box of a rectangle of this size in metres around a point.
     fn around(center: Point, width: f64, height: f64) -> Self {
         let north = degrees(height / 2.0 / EARTH_RADIUS);
         // The side nearer to a pole spans more degrees.
@@ -260,7 +260,7 @@ impl Bounds {
     }
 }
 
-/// What is searched.
+/// Area to search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Area {
     /// All within a distance.
@@ -284,7 +284,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// How far a point is from the middle of the area, in metres; `None` if it lies outside.
+    /// Distance of a point from the middle of the area, in metres; `None` if it lies outside.
     #[must_use]
     pub fn find(&self, point: Point) -> Option<f64> {
         match self {
@@ -360,7 +360,7 @@ fn cells_around(center: Point, width: f64, height: f64, radius: f64) -> Cells {
     let mut last = None;
     NEIGHBOURS.map(|direction| {
         let neighbour = cell.neighbour(direction.0, direction.1);
-        // Where cells are so large that they meet again behind the map, the same one comes twice in a row.
+        // Cells that are so large that they meet again behind the map come twice in a row.
         if !is_needed(direction) || last == Some(neighbour) {
             return None;
         }
@@ -380,7 +380,7 @@ fn neighbours_reach(cell: Cell, bounds: Bounds) -> bool {
         && beyond(-1, 0).west <= bounds.west
 }
 
-/// How often the map is cut so that a cell and its neighbours are likely to cover what is `radius` metres away.
+/// Number of cuts of the map after which a cell and its neighbours are likely to cover a radius in metres.
 fn step_for(radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
         return STEP_MAX;
@@ -742,7 +742,7 @@ mod tests {
             }),
             share in 0.0..1.0_f64,
         ) {
-            // What lies across the 180th meridian is not found, as in Redis.
+            // A point across the 180th meridian is not found, as in Redis.
             let radius = 111_000.0 * degrees * share;
             prop_assume!(center.longitude.abs() + 4.0 * degrees < 180.0 && center.latitude.abs() + 2.0 * degrees < 80.0);
             check(&Area::Circle { center, radius }, &points)?;

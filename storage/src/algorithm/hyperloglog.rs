@@ -32,7 +32,7 @@ const SEED: u64 = 0xadc8_3b19;
 const INDEX_BITS: u32 = 14;
 /// Bits of a hash that are looked at for zeros.
 const PATTERN_BITS: u32 = 64 - INDEX_BITS;
-/// How many registers there are.
+/// Number of registers.
 pub const REGISTERS: usize = 1 << INDEX_BITS;
 /// A register has 6 bits: 64 values, of which 0 to 51 occur.
 const REGISTER_VALUES: usize = 64;
@@ -44,7 +44,7 @@ const ENCODING_AT: usize = 4;
 const STALE_AT: usize = HEADER - 1;
 const STALE: u8 = 1 << 7;
 
-/// How long a dense value is.
+/// Length of a dense value.
 pub const DENSE_BYTES: usize = HEADER + REGISTERS * 6 / 8;
 
 /// The highest value that a run of the sparse encoding can have.
@@ -53,10 +53,10 @@ const RUN_VALUE_MAX: u8 = 32;
 const RUN_LEN_MAX: usize = 4;
 /// The most registers of 0 in a run of one byte.
 const SHORT_ZEROS_MAX: usize = 64;
-/// How many runs are looked at for neighbours to be joined, from the one before a change on.
+/// Number of runs that are looked at for neighbours to be joined, from the one before a change on.
 const RUNS_JOINED: usize = 5;
 
-/// How the registers are held.
+/// Representation of the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// 6 bits each.
@@ -101,7 +101,7 @@ impl fmt::Display for Corrupt {
 
 impl std::error::Error for Corrupt {}
 
-/// What an element says to a HyperLogLog: which register, and what it is at least.
+/// The register that an element concerns, and the least value that it gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Observation {
     index: usize,
@@ -201,9 +201,9 @@ fn unpack([a, b, c]: [u8; 3]) -> [u8; 4] {
 /// A run of equal registers in the sparse encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What each of them holds.
+    /// Value of each of them.
     pub value: u8,
-    /// How many there are.
+    /// Number of registers in the run.
     pub len: usize,
     /// Whether it was written in two bytes.
     pub is_long: bool,
@@ -233,7 +233,7 @@ impl Run {
         })
     }
 
-    /// How many bytes it takes.
+    /// Size in bytes.
     #[inline]
     const fn size(self) -> usize {
         if self.is_long { 2 } else { 1 }
@@ -301,7 +301,7 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Result<Run, Corrupt>> {
 /// A place among the runs of a sparse value from which a look-up may start.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Where a run begins.
+    /// Start of the run.
     at: usize,
     /// The first register of that run.
     first: usize,
@@ -311,7 +311,7 @@ impl Place {
     const START: Self = Self { at: HEADER, first: 0 };
 }
 
-/// What has come of raising a register of a sparse value. A look-up for a later register may start at the place.
+/// Result of raising a register of a sparse value. A look-up for a later register may start at the place.
 enum Raised {
     /// It was as high already.
     No(Place),
@@ -375,7 +375,7 @@ impl Sketch {
         forget_cardinality(&mut self.bytes);
     }
 
-    /// How the registers are held.
+    /// Representation of the registers.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match self.bytes[ENCODING_AT] {
@@ -660,7 +660,7 @@ pub fn cardinality(value: &[u8]) -> Result<u64, Corrupt> {
     Ok(histogram.estimate())
 }
 
-/// How many registers hold which value: all that the estimate needs to know.
+/// Number of registers by value: all that the estimate needs to know.
 struct Histogram([u32; REGISTER_VALUES]);
 
 impl Histogram {
@@ -689,7 +689,7 @@ impl Histogram {
     }
 }
 
-/// What registers that are still 0 contribute: x + Σ 2ᵏ⁻¹ x^(2ᵏ), infinite for 1.
+/// Contribution of the registers that are still 0: x + Σ 2ᵏ⁻¹ x^(2ᵏ), infinite for 1.
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -706,7 +706,7 @@ fn sigma(mut x: f64) -> f64 {
     }
 }
 
-/// What registers that are full contribute: (1 - x - Σ 2⁻ᵏ (1 - x^(2⁻ᵏ))²) / 3.
+/// Contribution of the registers that are full: (1 - x - Σ 2⁻ᵏ (1 - x^(2⁻ᵏ))²) / 3.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -749,7 +749,7 @@ fn registers_keep_values(seed: u64) -> Result<(), String> {
 }
 
 fn estimates_are_close(seed: u64) -> Result<(), String> {
-    /// How many elements are added.
+    /// Number of elements added.
     const ELEMENTS: u64 = 1_000_000;
     /// Up to so many, the sparse encoding takes part.
     const SPARSE_ELEMENTS: u64 = 1000;

@@ -5,7 +5,7 @@
 //! operations (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004). That takes a 32nd of the table's memory and
 //! about a 64th of its time.
 //!
-//! Where several subsequences are longest, the one reported is the one Redis reports: read from the ends of both
+//! Of several longest subsequences, the one reported is the one Redis reports: read from the ends of both
 //! strings, a pair of equal bytes is always taken; otherwise the second string gives way unless that would lose length.
 
 /// Columns in a block: bits of a word.
@@ -44,7 +44,7 @@ pub fn length(a: &[u8], b: &[u8]) -> usize {
 /// The table is walked in blocks of 64 columns, each from the first row to the last. `on_word` gets the word of each row in
 /// that order: bit k is **clear** where the length grows from column k to column k + 1 of the block.
 fn sweep(rows: &[u8], columns: &[u8], mut on_word: impl FnMut(u64)) -> usize {
-    // What a row's addition carried out of the blocks before.
+    // Carries of a row's addition out of the blocks before.
     let mut carries = vec![0u8; rows.len()];
     let mut length = 0;
     for block in columns.chunks(BLOCK) {
@@ -76,9 +76,9 @@ fn symbol_places(block: &[u8]) -> [u64; 256] {
 /// A stretch of equal bytes in both strings that is part of the longest common subsequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
-    /// Where it begins in the first string.
+    /// Start in the first string.
     pub a_start: usize,
-    /// Where it begins in the second string.
+    /// Start in the second string.
     pub b_start: usize,
     /// Bytes it has, at least one.
     pub len: usize,
@@ -217,7 +217,7 @@ mod tests {
         &'static [(usize, usize, usize)],
     );
 
-    /// What the real server answers.
+    /// Answers of the real server.
     #[test]
     fn known_alignments() {
         let cases: &[Case] = &[

@@ -14,7 +14,7 @@
 
 /// The longest run of literal bytes.
 const LITERALS_MAX: usize = 32;
-/// How far back a copy may reach: 13 bits of distance.
+/// Greatest distance of a copy: 13 bits.
 const DISTANCE_MAX: usize = 1 << 13;
 /// The shortest copy worth its two bytes, which is also what is hashed to find it.
 const COPY_MIN: usize = 3;
@@ -33,7 +33,7 @@ const TABLE_BITS: u32 = 13;
 #[must_use]
 pub fn compress(input: &[u8], output: &mut [u8]) -> Option<usize> {
     u32::try_from(input.len()).ok()?;
-    // Where three bytes with this hash were last seen, plus one; 0 for never.
+    // Position after the one where three bytes with this hash were last seen; 0 for never.
     let mut seen = [0u32; 1 << TABLE_BITS];
     let mut writer = Writer::new(output);
     let mut at = 0;
@@ -70,7 +70,7 @@ fn bucket(input: &[u8], at: usize) -> usize {
     (word.wrapping_mul(0x9e37_79b1) >> (u32::BITS - TABLE_BITS)) as usize
 }
 
-/// How many bytes from `from` and from `at` on agree, at most [`COPY_MAX`]. `from` is less than `at`.
+/// Number of bytes from `from` and from `at` on that agree, at most [`COPY_MAX`]. `from` is less than `at`.
 #[inline]
 fn common(input: &[u8], from: usize, at: usize) -> usize {
     let limit = COPY_MAX.min(input.len() - at);

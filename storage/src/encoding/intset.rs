@@ -52,7 +52,7 @@ impl Intset {
         }
     }
 
-    /// How many integers there are.
+    /// Number of integers.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -165,7 +165,7 @@ impl Intset {
         Some(value)
     }
 
-    /// Where `value` is, or where it would be. Most often asked for what lies beyond the ends, so those come first.
+    /// Index of `value`, or the one where it belongs. Callers ask most often beyond the ends, so those come first.
     fn search(&self, value: i64) -> Result<usize, usize> {
         let (width, elements) = (self.width(), self.elements());
         match width {
@@ -273,7 +273,7 @@ impl DoubleEndedIterator for Iter<'_> {
 impl ExactSizeIterator for Iter<'_> {}
 impl std::iter::FusedIterator for Iter<'_> {}
 
-/// How wide each integer of a set is.
+/// Width of each integer of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Width {
     Two,

@@ -51,7 +51,7 @@ pub struct Listpack {
 
 const _: () = assert!(size_of::<Listpack>() == 16);
 
-/// Where an element stands in a pack: good until the pack changes, unless a method says otherwise.
+/// Position of an element in a pack: good until the pack changes, unless a method says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(u32);
 
@@ -112,7 +112,7 @@ impl Listpack {
         bytes
     }
 
-    /// How many elements there are. O(1) below 16 million of them, else O(bytes).
+    /// Number of elements. O(1) below 16 million of them, else O(bytes).
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -177,14 +177,14 @@ impl Listpack {
         }
     }
 
-    /// Where the first element stands.
+    /// Position of the first element.
     #[inline]
     #[must_use]
     pub fn first(&self) -> Option<Position> {
         (!self.is_empty()).then_some(Position(0))
     }
 
-    /// Where the last element stands.
+    /// Position of the last element.
     #[inline]
     #[must_use]
     pub fn last(&self) -> Option<Position> {
@@ -291,7 +291,7 @@ impl Listpack {
         self.position(needle).is_some()
     }
 
-    /// Where `needle` is, if it is an element.
+    /// Position of `needle`, if it is an element.
     #[inline]
     #[must_use]
     pub fn position(&self, needle: &[u8]) -> Option<Position> {
@@ -462,7 +462,7 @@ impl Listpack {
         self.elements.set_tag(count.map_or(TAG_MAX, tag));
     }
 
-    /// How many elements there are, unless they are too many to be counted.
+    /// Number of elements, unless they are too many to be counted.
     #[inline]
     fn count(&self) -> Option<usize> {
         match self.elements.tag() {
@@ -503,9 +503,9 @@ impl<'a> IntoIterator for &'a Listpack {
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     bytes: &'a [u8],
-    /// Where the next element starts, at most `back`.
+    /// Start of the next element, at most `back`.
     front: usize,
-    /// Where the last element that is left ends.
+    /// End of the last element that is left.
     back: usize,
 }
 
@@ -542,14 +542,14 @@ fn tag(count: usize) -> u32 {
     u32::try_from(count).map_or(TAG_MAX, |count| count.min(TAG_MAX))
 }
 
-/// Where the element at `at` ends and the next begins.
+/// End of the element at `at`, where the next one begins.
 #[inline]
 fn end_of_element(bytes: &[u8], at: usize) -> usize {
     let span = span_at(bytes, at);
     at + span + back_len_of(span)
 }
 
-/// Where the element that ends at `end` begins.
+/// Start of the element that ends at `end`.
 #[inline]
 fn start_of_element(bytes: &[u8], end: usize) -> usize {
     let (span, back_len) = read_back_len(bytes, end);

@@ -32,7 +32,7 @@ impl MemberTable {
         }
     }
 
-    /// How many elements there are.
+    /// Number of elements.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
@@ -49,7 +49,7 @@ impl MemberTable {
         self.table.stats().bytes + self.bytes
     }
 
-    /// How large the table is, without the elements.
+    /// Size of the table, without the elements.
     pub(crate) fn stats(&self) -> TableStats {
         self.table.stats()
     }

@@ -55,7 +55,7 @@ impl<T: Copy> OrderTree<T> {
         }
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -148,7 +148,7 @@ impl<T: Copy> OrderTree<T> {
         }
     }
 
-    /// How many entries are before a cut. O(log n).
+    /// Number of entries before a cut. O(log n).
     #[inline]
     pub(crate) fn rank(&self, cut: &impl Cut<T>) -> usize {
         let mut rank = 0;

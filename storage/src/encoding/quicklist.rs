@@ -33,9 +33,9 @@ use crate::value::StringRef;
 /// One of the two ends of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Where the first element is, the left one in the names of commands.
+    /// The end of the first element, the left one in the names of commands.
     Front,
-    /// Where the last element is, the right one.
+    /// The end of the last element, the right one.
     Back,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Quicklist {
     /// Bytes allocated for the tree and all below it.
     allocated: i64,
     limit: NodeLimit,
-    /// How many nodes at each end are never compressed; 0 compresses none.
+    /// Number of nodes at each end that are never compressed; 0 compresses none.
     depth: usize,
 }
 
@@ -104,13 +104,13 @@ impl Quicklist {
         }
     }
 
-    /// How many elements there are.
+    /// Number of elements.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.tree.elements()
     }
 
-    /// How many nodes there are.
+    /// Number of nodes.
     #[inline]
     pub(crate) fn nodes(&self) -> usize {
         self.tree.nodes()
@@ -151,7 +151,7 @@ impl Quicklist {
         self.depth > 0
     }
 
-    /// What its nodes keep to, as `list-max-listpack-size` would say it.
+    /// Bound that its nodes keep to, as `list-max-listpack-size` would say it.
     pub(crate) fn node_limit(&self) -> i32 {
         self.limit.size()
     }
@@ -268,7 +268,7 @@ impl Quicklist {
         if count == 0 {
             return;
         }
-        // What the pack takes has been allocated before.
+        // The pack's memory has been allocated before.
         self.allocated += pack.memory() as i64;
         self.counted(|list| {
             list.tree.edit(list.end(End::Back), count as isize, |spot| {
@@ -418,7 +418,7 @@ impl Quicklist {
 const EDIT_REACH: usize = 4;
 /// A large element is freed in slices of this many bytes.
 const DRAIN_SLICE: usize = 1 << 20;
-/// What freeing a slice costs, compared with a small allocation.
+/// Cost of freeing a slice, compared with a small allocation.
 const DRAIN_SLICE_COST: usize = 64;
 
 /// Puts an element before the one at `offset` of a node, or behind its last.

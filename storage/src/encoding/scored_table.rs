@@ -15,7 +15,7 @@ use crate::table::Keyed;
 use crate::table::TableStats;
 use crate::table::raw::prefetch;
 
-/// How many members ahead of the one just read a walk asks for.
+/// Distance, in members, at which a walk fetches ahead of the one just read.
 const PREFETCH_DISTANCE: usize = 8;
 
 /// A member as the tree holds it. Values of this type are only in the tree, or at hand while it is borrowed.
@@ -60,7 +60,7 @@ pub(crate) struct ScoredTable {
     members: MemberTable,
 }
 
-/// What has become of a member's score.
+/// Change of a member's score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing: no score was given, or the one it has.
@@ -106,7 +106,7 @@ impl ScoredTable {
         self.members.len()
     }
 
-    /// How large the table of members is, without them.
+    /// Size of the table of members, without them.
     pub(crate) fn stats(&self) -> TableStats {
         self.members.stats()
     }
@@ -177,7 +177,7 @@ impl ScoredTable {
         }
     }
 
-    /// How many entries come before a member, and its score. O(log n).
+    /// Number of entries before a member, and its score. O(log n).
     #[inline]
     pub(crate) fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
         let found = self.members.find(member)?;
@@ -189,7 +189,7 @@ impl ScoredTable {
         Some((self.tree.rank(&before), score))
     }
 
-    /// How many entries have a lower score; with `or_equal`, the same one counts too. O(log n).
+    /// Number of entries with a lower score; with `or_equal`, the same one counts too. O(log n).
     #[inline]
     pub(crate) fn rank_of_score(&self, score: f64, or_equal: bool) -> usize {
         self.tree.rank(&ScoreCut {
@@ -198,7 +198,7 @@ impl ScoredTable {
         })
     }
 
-    /// How many members `before` is true for, all scores being equal. O(log n).
+    /// Number of members that `before` is true for, all scores being equal. O(log n).
     #[inline]
     pub(crate) fn rank_by_member(&self, before: impl Fn(&[u8]) -> bool) -> usize {
         self.tree.rank(&ItemCut(|member: Member| before(member.bytes())))
@@ -231,7 +231,7 @@ impl ScoredTable {
         self.members.scan(cursor, buckets, visit)
     }
 
-    /// How many allocations there are, about.
+    /// Number of allocations, about.
     pub(crate) fn free_cost(&self) -> usize {
         self.members.len() + self.tree.nodes()
     }

@@ -56,7 +56,7 @@ impl Database {
         }
     }
 
-    /// How many keys there are, expired ones that are still here among them.
+    /// Number of keys, expired ones that are still here among them.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 //! Both widths of [`super`] are made here from `mantissa × 2^exponent`, so there is one rounding routine, and it rounds
 //! once: to nearest, ties to even, denormal numbers included.
 
-/// What a binary format can hold. A finite number is `significand × 2^exponent`.
+/// Bounds of a binary format. A finite number is `significand × 2^exponent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     /// Bits of the significand, the leading one included; at most 64.

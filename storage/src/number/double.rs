@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the real server answers, value by value.
+    /// Answers of the real server, value by value.
     #[test]
     fn reads_what_scores_may_be() {
         let cases: &[(&str, Option<f64>)] = &[

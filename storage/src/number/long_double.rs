@@ -284,7 +284,7 @@ mod tests {
         Some(human(sum))
     }
 
-    /// What the real server answers to INCRBYFLOAT, pair by pair.
+    /// Answers of the real server to INCRBYFLOAT, pair by pair.
     #[test]
     fn sums_as_incrbyfloat() {
         let cases: &[(&str, &str, Option<&str>)] = &[

@@ -1,7 +1,7 @@
 //! UNSAFE: buckets of tagged pointers to entries, grown by linear hashing.
 //!
-//! What an entry is the table leaves open: anything [`Keyed`], a pointer that leads to a key. The keyspace's entries are,
-//! and the elements of large collections.
+//! An entry is anything [`Keyed`], a pointer that leads to a key: entries of the keyspace, and elements of large
+//! collections.
 //!
 //! ```text
 //!  a bucket: 64 bytes, one cache line           a place: 8 bytes
@@ -138,7 +138,7 @@ impl Bucket {
         &self.places[..end]
     }
 
-    /// How many entries are here, not counting those behind the chain.
+    /// Number of entries here, not counting those behind the chain.
     #[inline]
     fn len(&self) -> usize {
         self.own().iter().filter(|place| !place.is_empty()).count()
@@ -150,7 +150,7 @@ impl Bucket {
     }
 }
 
-/// Where an entry is. Good until the table changes in any other way than through the position.
+/// Position of an entry. Good until the table changes in any other way than through the position.
 #[derive(Clone, Copy)]
 pub(crate) struct Position {
     home: NonNull<Bucket>,
@@ -789,7 +789,7 @@ impl<P: Keyed> RawTable<P> {
 /// The entries of a table.
 pub(crate) struct Iter<'a, P: Keyed> {
     table: &'a RawTable<P>,
-    /// Where it is: a bucket, of those behind their homes or not, and the place in it.
+    /// Its place: a bucket, of those behind their homes or not, and the index in it.
     bucket: &'a Bucket,
     place: usize,
     /// The bucket after that one and its chain.

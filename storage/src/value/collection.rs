@@ -18,7 +18,7 @@ use crate::table::TableStats;
 ///
 /// Sealed: an entry tells the types apart by its header.
 pub trait InPlace: sealed::Sealed + Default + Into<Collection> {
-    /// What TYPE calls it.
+    /// Kind, as TYPE names it.
     const KIND: Kind;
 }
 
@@ -129,7 +129,7 @@ macro_rules! in_place {
         }
 
         impl CollectionRef<'_> {
-            /// How many elements it has.
+            /// Number of elements.
             #[must_use]
             pub fn len(self) -> usize {
                 match self {
@@ -137,7 +137,7 @@ macro_rules! in_place {
                 }
             }
 
-            /// How it is stored.
+            /// Encoding, as OBJECT ENCODING names it.
             #[must_use]
             pub fn encoding(self) -> Encoding {
                 match self {
@@ -209,7 +209,7 @@ impl<'a> CollectionRef<'a> {
         Some(MemberAhead { table, hash })
     }
 
-    /// How large the hash table is that it is stored in, if there is one.
+    /// Size of the hash table that it is stored in, if there is one.
     #[must_use]
     pub fn table_stats(self) -> Option<TableStats> {
         match self {

@@ -37,7 +37,7 @@ pub struct HashLimits {
     pub listpack_entries: usize,
     /// Bytes a field or value in a pack may have: `hash-max-listpack-value`.
     pub listpack_value: usize,
-    /// What tables of fields are hashed by.
+    /// Hash function for tables of fields.
     pub hasher: KeyHasher,
 }
 
@@ -48,7 +48,7 @@ impl HashLimits {
     }
 }
 
-/// What setting a value does to the field's expiry.
+/// Effect of setting a value on the field's expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldExpiry {
     /// The field has none afterwards.
@@ -60,7 +60,7 @@ pub enum FieldExpiry {
 }
 
 impl FieldExpiry {
-    /// What the expiry is afterwards if it was `before`.
+    /// Expiry afterwards if it was `before`.
     #[inline]
     fn after(self, before: Option<i64>) -> Option<i64> {
         match self {
@@ -158,7 +158,7 @@ impl Hash {
         (!hash.is_empty()).then_some(hash)
     }
 
-    /// How many fields there are, expired ones that are still to be removed included.
+    /// Number of fields, expired ones that are still to be removed included.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -175,7 +175,7 @@ impl Hash {
         self.len() == 0
     }
 
-    /// How many fields are not hidden. O(1 + hidden fields).
+    /// Number of fields that are not hidden. O(1 + hidden fields).
     #[must_use]
     pub fn visible_len(&self, now_ms: i64) -> usize {
         if self.next_expiry().is_none_or(|at| at >= now_ms) {
@@ -188,7 +188,7 @@ impl Hash {
             }
     }
 
-    /// How the hash is stored.
+    /// Encoding, as OBJECT ENCODING names it.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match &self.0 {
@@ -216,7 +216,7 @@ impl Hash {
         }
     }
 
-    /// How large the table is, where there is one.
+    /// Size of the table, where there is one.
     #[must_use]
     pub fn table_stats(&self) -> Option<TableStats> {
         match &self.0 {

@@ -20,7 +20,7 @@ use crate::encoding::quicklist::limit::NodeLimit;
 use crate::encoding::quicklist::node::{self, Needle};
 use crate::memory::boxed::CountedBox;
 
-/// What the configuration says of lists.
+/// Bounds on lists from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListLimits {
     /// `list-max-listpack-size`: how large a pack may become, in elements, or, from -1 to -5, 4 to 64 KiB.
@@ -41,7 +41,7 @@ impl Default for ListLimits {
     }
 }
 
-/// Where to put an element, as seen from another.
+/// Side of another element on which to put one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Nearer to the front.
@@ -101,7 +101,7 @@ impl List {
         Self(Form::Pack(Listpack::new()))
     }
 
-    /// How many elements there are. O(1) but for packs of more than 65,534 elements.
+    /// Number of elements. O(1) but for packs of more than 65,534 elements.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -139,7 +139,7 @@ impl List {
         }
     }
 
-    /// How many packs, or elements by themselves, the list is made of.
+    /// Number of packs, or elements by themselves, that make up the list.
     #[must_use]
     pub fn nodes(&self) -> usize {
         match &self.0 {
@@ -464,7 +464,7 @@ impl List {
 
     // ----- freeing
 
-    /// What freeing the list costs, in small allocations.
+    /// Cost of freeing the list, in small allocations.
     #[must_use]
     pub fn free_cost(&self) -> usize {
         self.nodes()

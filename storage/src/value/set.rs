@@ -33,7 +33,7 @@ pub struct SetLimits {
     pub listpack_entries: usize,
     /// Bytes a member of a pack may have: `set-max-listpack-value`.
     pub listpack_value: usize,
-    /// What tables of members are hashed by.
+    /// Hash function for tables of members.
     pub hasher: KeyHasher,
 }
 
@@ -122,7 +122,7 @@ impl Set {
         Self(Form::Table(CountedBox::new(MemberTable::new(hasher))))
     }
 
-    /// How many members there are.
+    /// Number of members.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -144,7 +144,7 @@ impl Set {
         }
     }
 
-    /// How it is stored.
+    /// Encoding, as OBJECT ENCODING names it.
     #[inline]
     #[must_use]
     pub fn encoding(&self) -> Encoding {
@@ -164,7 +164,7 @@ impl Set {
         }
     }
 
-    /// How large the table is, where there is one.
+    /// Size of the table, where there is one.
     #[must_use]
     pub fn table_stats(&self) -> Option<TableStats> {
         match &self.0 {

@@ -38,7 +38,7 @@ pub struct SortedSetLimits {
     pub listpack_entries: usize,
     /// Bytes a member of a pack may have: `zset-max-listpack-value`.
     pub listpack_value: usize,
-    /// What tables of members are hashed by.
+    /// Hash function for tables of members.
     pub hasher: KeyHasher,
 }
 
@@ -125,7 +125,7 @@ impl SortedSet {
         Self(Form::Table(CountedBox::new(ScoredTable::new(hasher))))
     }
 
-    /// How many members there are.
+    /// Number of members.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -142,7 +142,7 @@ impl SortedSet {
         self.len() == 0
     }
 
-    /// What OBJECT ENCODING says.
+    /// Encoding, as OBJECT ENCODING names it.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match &self.0 {
@@ -169,7 +169,7 @@ impl SortedSet {
         }
     }
 
-    /// How large the table is, where there is one.
+    /// Size of the table, where there is one.
     #[must_use]
     pub fn table_stats(&self) -> Option<TableStats> {
         match &self.0 {
@@ -187,7 +187,7 @@ impl SortedSet {
         }
     }
 
-    /// How many allocations freeing it means, about. O(1).
+    /// Number of allocations to free, about. O(1).
     #[must_use]
     pub fn free_cost(&self) -> usize {
         match &self.0 {
@@ -222,7 +222,7 @@ impl SortedSet {
         }
     }
 
-    /// How many members come before a member, and its score. O(log n).
+    /// Number of members before a member, and its score. O(log n).
     #[inline]
     #[must_use]
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
@@ -253,7 +253,7 @@ impl SortedSet {
         start..end.max(start)
     }
 
-    /// How many members have a lower score; with `or_equal`, the same one counts too.
+    /// Number of members with a lower score; with `or_equal`, the same one counts too.
     fn rank_of_score(&self, score: f64, or_equal: bool) -> usize {
         // The ends need no search.
         match (score, or_equal) {
@@ -277,7 +277,7 @@ impl SortedSet {
         start..end.max(start)
     }
 
-    /// How many members are before a bound: the lower one of a range, or else the upper one, which may be included.
+    /// Number of members before a bound: the lower one of a range, or else the upper one, which may be included.
     fn rank_of_lex(&self, bound: LexBound<'_>, lower: bool) -> usize {
         let (member, or_equal) = match bound {
             LexBound::Lowest => return 0,
@@ -536,7 +536,7 @@ mod tests {
         entries.map(|(member, score)| (text(member), score)).collect()
     }
 
-    /// What is in a set, in order; with the same members in the other encoding as well.
+    /// Entries of a set in order, in both encodings.
     fn both(entries: &[(&str, f64)]) -> [SortedSet; 2] {
         let packed = of(entries);
         assert_eq!(packed.encoding(), Encoding::Listpack);

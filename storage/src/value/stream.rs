@@ -47,7 +47,7 @@ pub enum AppendError {
     TooLarge,
 }
 
-/// What is to be left after trimming.
+/// Entries that trimming leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrimTo {
     /// The last entries, so many.
@@ -56,10 +56,10 @@ pub enum TrimTo {
     From(StreamId),
 }
 
-/// How a stream is trimmed.
+/// A way to trim a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Trim {
-    /// What is to be left.
+    /// The entries that are left.
     pub to: TrimTo,
     /// Leave more, if that is cheaper: only whole blocks go.
     pub approximate: bool,
@@ -71,7 +71,7 @@ pub struct Trim {
 #[derive(Clone, Default)]
 pub struct Log {
     blocks: Runs<Block>,
-    /// What the packs of the blocks take, in bytes.
+    /// Size of the packs of the blocks, in bytes.
     pack_bytes: usize,
     len: u64,
     first_id: StreamId,
@@ -100,7 +100,7 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// How many entries there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.log().len()
@@ -112,7 +112,7 @@ impl Stream {
         self.len() == 0
     }
 
-    /// How it is stored.
+    /// Encoding, as OBJECT ENCODING names it.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         Encoding::Stream
@@ -230,7 +230,7 @@ impl Stream {
 }
 
 impl Log {
-    /// How many entries there are.
+    /// Number of entries.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -262,7 +262,7 @@ impl Log {
         self.max_deleted_id
     }
 
-    /// How many entries were ever added.
+    /// Number of entries that were ever added.
     #[must_use]
     pub fn entries_added(&self) -> u64 {
         self.entries_added
@@ -328,7 +328,7 @@ impl Log {
         self.len > 0 && self.first_id <= self.max_deleted_id && from <= self.max_deleted_id
     }
 
-    /// How many entries there were from the first ever up to `id`; `None` where that cannot be told.
+    /// Number of entries from the first ever up to `id`; `None` where that cannot be told.
     #[must_use]
     pub fn position_of(&self, id: StreamId) -> Option<u64> {
         if self.entries_added == 0 {
@@ -348,7 +348,8 @@ impl Log {
         Some(before_first + u64::from(id == self.first_id))
     }
 
-    /// How many entries a group that has read up to `last_id` has still to read; `None` where that cannot be told.
+    /// Number of entries that a group which has read up to `last_id` has still to read; `None` where that cannot be
+    /// told.
     #[must_use]
     pub fn lag(&self, last_id: StreamId, entries_read: Option<u64>) -> Option<i64> {
         if self.entries_added == 0 {

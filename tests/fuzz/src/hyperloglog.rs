@@ -35,7 +35,7 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
-/// Whoever can count a value can also read its registers, and its runs if it is sparse.
+/// Checks that a value which can be counted has registers that can be read, and runs if it is sparse.
 fn check_intact(value: &[u8], registers: &Result<Registers, Corrupt>) {
     let count = cardinality(value);
     assert_eq!(

@@ -14,7 +14,7 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 /// The first two bytes of a run, which say how the others are taken; behind them stand the bytes.
 const PLAN_BYTES: usize = 2;
 
-/// Where the header of a pack has the number of elements.
+/// Place of the number of elements in the header of a pack.
 const COUNT: std::ops::Range<usize> = 4..6;
 
 /// Panics if a pack, an intset or a collection contradicts itself over `data`.
@@ -81,7 +81,7 @@ fn check_pack(pack: &Listpack, bytes: &[u8]) {
     assert!(Listpack::from_bytes(&again.to_bytes()).is_some());
 }
 
-/// What was accepted stays a pack when it is changed.
+/// Checks that an accepted pack stays one when it is changed.
 fn check_changes(mut pack: Listpack, at: usize) {
     let len = pack.len();
     pack.push_front(b"first");

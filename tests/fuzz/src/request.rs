@@ -6,7 +6,7 @@
 
 use shardis_protocol::{Limits, ProtocolError, RequestParser, Requests, Wants};
 
-/// How a run reads.
+/// Plan of a run: sizes of the reads and limits.
 struct Plan<'a> {
     /// Lengths of reads, used in turn; 0 stands for all that is left.
     cuts: &'a [u8],
@@ -15,7 +15,7 @@ struct Plan<'a> {
     limits: Limits,
 }
 
-/// What a run has understood.
+/// Requests and errors that a run has found.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     requests: Vec<Vec<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! `scripts/bench`: shardis beside redis-server, in server CPU per operation, memory and pauses.
+//! `scripts/bench`: shardis beside redis-server and Valkey, in server CPU per operation, memory and pauses.
 //!
 //! Prints one table a section. The exit code is 0 if every row could be measured, targets met or not; 1 if a row failed
 //! or the machine lacks something; 2 if the command line is wrong.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use load::bystanders::Bystanders;
-use load::options::{NoOptions, Options, Section};
+use load::options::{NoOptions, Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
@@ -48,19 +48,23 @@ fn exit_code(outcome: Result<bool>) -> ExitCode {
 /// Measures what was asked for; true if every row could be measured.
 fn run(options: &Options) -> Result<bool> {
     let shardis_path = find_shardis(options)?;
-    check_redis(&options.redis)?;
+    check_runs(
+        &options.redis,
+        "the figures are beside redis-server 7.0 (Debian: `apt-get install redis-server`), or name one with --redis PATH",
+    )?;
     let redis = Program::Redis(options.redis.clone());
     let shardis = |shards| Program::Shardis(shardis_path.clone(), shards);
     let pair = [redis, shardis(1)];
+    let contest = contest(options, &pair)?;
     let cores = Cores::read()?;
     let mut report = Report::new(io::stdout());
-    for program in &pair {
+    for program in &contest {
         report.say(&format!("{}: {}", program.name(), version(program)?))?;
     }
     for section in &options.sections {
         let bystanders = Bystanders::read()?;
         match section {
-            Section::Cpu => compare::cpu(options, &cores, &pair, &mut report)?,
+            Section::Cpu => compare::cpu(options, &cores, &contest, &mut report)?,
             Section::Shards => compare::shards(options, &cores, shardis, &mut report)?,
             Section::Memory => memory::memory(options, &cores, &pair, &mut report)?,
             Section::Pauses => pauses::pauses(options, &cores, &pair, &mut report)?,
@@ -72,11 +76,34 @@ fn run(options: &Options) -> Result<bool> {
     report.close()
 }
 
+/// The servers of the CPU rows, in the order of their columns: the pair, and between them whatever else was asked for.
+fn contest(options: &Options, [redis, shardis]: &[Program; 2]) -> Result<Vec<Program>> {
+    let mut programs = vec![redis.clone()];
+    let peer = match &options.peer {
+        Peer::None => None,
+        Peer::Path(path) => Some(path.clone()),
+        Peer::Usual => Some(shardis_tests::redis::peer_binary()),
+    };
+    if let Some(path) = peer {
+        check_runs(
+            &path,
+            "scripts/peer fetches a Valkey, --peer PATH names one, --peer none does without",
+        )?;
+        programs.push(Program::Peer(path));
+    }
+    if let Some(path) = &options.before {
+        check_runs(path, "--before names an older shardis-server")?;
+        programs.push(Program::Before(path.clone(), 1));
+    }
+    programs.push(shardis.clone());
+    Ok(programs)
+}
+
 /// What the server says it is. This is also the first test that it starts at all.
 fn version(program: &Program) -> Result<String> {
     let server = program.start(Placement::Free, &[])?;
-    let fields =
-        ["redis_version", "shardis_version"].map(|field| (field, server.info(field).unwrap_or_default()));
+    let fields = ["redis_version", "valkey_version", "shardis_version"]
+        .map(|field| (field, server.info(field).unwrap_or_default()));
     let known = fields.iter().filter(|(_, version)| !version.is_empty());
     Ok(known
         .map(|(field, version)| format!("{field} {version}"))
@@ -99,7 +126,8 @@ fn find_shardis(options: &Options) -> Result<PathBuf> {
     )))
 }
 
-fn check_redis(path: &Path) -> Result<()> {
+/// Fails with `advice` when the program cannot be run.
+fn check_runs(path: &Path, advice: &str) -> Result<()> {
     let started = Command::new(path)
         .arg("--version")
         .stdout(Stdio::null())
@@ -109,8 +137,7 @@ fn check_redis(path: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::other(format!(
-        "{} cannot be run: the figures are beside redis-server 7.0 (Debian: `apt-get install redis-server`), \
-         or name one with --redis PATH",
+        "{} cannot be run: {advice}",
         path.display()
     )))
 }

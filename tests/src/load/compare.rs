@@ -1,7 +1,7 @@
 //! Server CPU per operation, one server beside another.
 //!
-//! Both servers run at the same time and are measured in turn, A B, B A, A B…, so that whatever slows the machine down
-//! for a while meets both. The median over the rounds counts. Each measurement starts and ends with no request under
+//! All servers run at the same time and are measured in turn, A B C, C B A, A B C…, so that whatever slows the machine down
+//! for a while meets all. The median over the rounds counts. Each measurement starts and ends with no request under
 //! way.
 
 use std::io::{Error, Result, Write};
@@ -11,8 +11,8 @@ use super::generator::{Generator, Limit};
 use super::median;
 use super::options::Options;
 use super::placement::{Cores, Placement};
-use super::procfs;
-use super::report::{Report, Target};
+use super::procfs::{self, Ticks};
+use super::report::{Cost, Report, Target};
 use super::rows::{Audience, CLIENTS, CPU, Fill, HOT_KEY, HotRow, Refill, Row, SHARDS};
 use super::server::{Program, Server};
 use super::template::Template;
@@ -35,6 +35,8 @@ struct Side {
 struct Sample {
     /// CPU time of the server per operation, µs.
     server_us: f64,
+    /// What the server spent, by user and system.
+    ticks: Ticks,
     /// CPU time of the generator per operation, µs.
     load_us: f64,
     per_second: f64,
@@ -46,7 +48,7 @@ struct Sample {
 pub(crate) fn cpu(
     options: &Options,
     cores: &Cores,
-    pair: &[Program; 2],
+    programs: &[Program],
     report: &mut Report<impl Write>,
 ) -> Result<()> {
     let placement = cores.pinned();
@@ -56,12 +58,15 @@ pub(crate) fn cpu(
     } else {
         "pinned"
     };
-    report.heading(
+    let names: Vec<_> = programs.iter().map(Program::name).collect();
+    report.contest_heading(
         &format!("Server CPU per operation, 1 shard, {CLIENTS} clients, {pinned}"),
-        "redis µs/op",
-        "shardis µs/op",
+        &names,
     )?;
-    compare_rows(CPU, pair, placement, options, report)
+    let print = |row: &Row, samples: &[Vec<Sample>], report: &mut Report<_>| {
+        print_contest(row, &names, samples, report)
+    };
+    compare_rows(CPU, programs, placement, options, report, print)
 }
 
 /// The rows of several shards against one.
@@ -86,6 +91,7 @@ pub(crate) fn shards(
         Placement::Free,
         options,
         report,
+        print_pair,
     )?;
 
     report.heading(
@@ -111,14 +117,15 @@ pub(crate) fn shards(
     Ok(())
 }
 
-fn compare_rows(
+fn compare_rows<W: Write>(
     rows: &[Row],
-    programs: &[Program; 2],
+    programs: &[Program],
     placement: Placement,
     options: &Options,
-    report: &mut Report<impl Write>,
+    report: &mut Report<W>,
+    print: impl Fn(&Row, &[Vec<Sample>], &mut Report<W>) -> Result<()>,
 ) -> Result<()> {
-    let mut running: Option<(Prepared, [Side; 2])> = None;
+    let mut running: Option<(Prepared, Vec<Side>)> = None;
     for row in rows.iter().filter(|row| options.wants(row.name)) {
         // The servers of a row that failed are dropped with it: nobody knows what state they are in.
         let prepared = (row.fills, row.audience);
@@ -126,7 +133,7 @@ fn compare_rows(
         running = None;
         let sides = match reusable {
             Some((_, sides)) => Ok(sides),
-            None => start_both(programs, placement, prepared),
+            None => start_all(programs, placement, prepared),
         };
         match sides.and_then(|mut sides| Ok((compare(row, &mut sides, options)?, sides))) {
             Ok((samples, sides)) => {
@@ -142,16 +149,11 @@ fn compare_rows(
 /// What a server holds and who listens to it before a row is measured.
 type Prepared = (&'static [Fill], Option<Audience>);
 
-fn start_both(
-    programs: &[Program; 2],
-    placement: Placement,
-    (fills, audience): Prepared,
-) -> Result<[Side; 2]> {
-    let [first, second] = programs;
-    let mut sides = [
-        Side::start(first, placement, fills)?,
-        Side::start(second, placement, fills)?,
-    ];
+fn start_all(programs: &[Program], placement: Placement, (fills, audience): Prepared) -> Result<Vec<Side>> {
+    let starts = programs
+        .iter()
+        .map(|program| Side::start(program, placement, fills));
+    let mut sides = starts.collect::<Result<Vec<_>>>()?;
     if let Some(audience) = audience {
         for side in &mut sides {
             let command = Template::random(audience.command, 1)
@@ -165,51 +167,115 @@ fn start_both(
     Ok(sides)
 }
 
-/// All rounds of a row: the samples of the first side and of the second.
-fn compare(row: &Row, sides: &mut [Side; 2], options: &Options) -> Result<[Vec<Sample>; 2]> {
+/// All rounds of a row: the samples of each side.
+fn compare(row: &Row, sides: &mut [Side], options: &Options) -> Result<Vec<Vec<Sample>>> {
     let mut work = Template::random(row.command, row.pipeline).map_err(Error::other)?;
-    let mut samples = [Vec::new(), Vec::new()];
-    for round in 0..options.rounds {
-        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        for index in order {
+    let mut samples = vec![Vec::new(); sides.len()];
+    let mut order: Vec<usize> = (0..sides.len()).collect();
+    for _ in 0..options.rounds {
+        for &index in &order {
             samples[index].push(sides[index].measure(&mut work, options.time, row.refill)?);
         }
+        order.reverse();
     }
     Ok(samples)
 }
 
-fn print(row: &Row, [first, second]: &[Vec<Sample>; 2], report: &mut Report<impl Write>) -> Result<()> {
-    let middle = |samples: &[Sample], figure: fn(&Sample) -> f64| {
-        median(&samples.iter().map(figure).collect::<Vec<_>>())
+/// The median of one figure over the rounds.
+fn middle(samples: &[Sample], figure: fn(&Sample) -> f64) -> f64 {
+    median(&samples.iter().map(figure).collect::<Vec<_>>())
+}
+
+/// The median cost, divided as the ticks of all rounds together divide.
+fn cost(samples: &[Sample]) -> Cost {
+    let sum_us = middle(samples, |sample| sample.server_us);
+    let ticks =
+        |figure: fn(&Ticks) -> u64| samples.iter().map(|sample| figure(&sample.ticks)).sum::<u64>() as f64;
+    let (user, system) = (ticks(|ticks| ticks.user), ticks(|ticks| ticks.system));
+    let user_us = if user + system > 0.0 {
+        sum_us * user / (user + system)
+    } else {
+        f64::NAN
     };
-    let ratios: Vec<_> = first
-        .iter()
-        .zip(second)
-        .map(|(first, second)| second.server_us / first.server_us)
-        .collect();
-    let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let highest = ratios.iter().copied().fold(0.0, f64::max);
-    let mut note = format!(
-        "{lowest:.2}-{highest:.2}; {:.0} and {:.0} kop/s, load {:.2} µs/op",
-        middle(first, |sample| sample.per_second) / 1e3,
-        middle(second, |sample| sample.per_second) / 1e3,
-        middle(second, |sample| sample.load_us),
-    );
-    let nulls = [first, second].map(|samples| middle(samples, |sample| sample.nulls));
-    if nulls.iter().any(|part| *part > NULLS_WORTH_SAYING) {
-        note.push_str(&format!(
-            "; nulls {:.0} % and {:.0} %",
-            nulls[0] * 100.0,
-            nulls[1] * 100.0
-        ));
+    Cost {
+        user_us,
+        system_us: sum_us - user_us,
     }
+}
+
+/// The lowest and the highest ratio of the last side to `other` in one round.
+fn spread(other: &[Sample], ours: &[Sample]) -> (f64, f64) {
+    let ratios = other
+        .iter()
+        .zip(ours)
+        .map(|(other, ours)| ours.server_us / other.server_us);
+    ratios.fold((f64::INFINITY, 0.0), |(lowest, highest), ratio| {
+        (lowest.min(ratio), f64::max(highest, ratio))
+    })
+}
+
+/// What else there is to say about a row: rates, and nulls among the replies.
+fn remarks(samples: &[Vec<Sample>]) -> String {
+    let each = |figure: fn(&Sample) -> f64, factor: f64| {
+        let figures = samples
+            .iter()
+            .map(|samples| format!("{:.0}", middle(samples, figure) * factor));
+        figures.collect::<Vec<_>>().join("/")
+    };
+    let load = samples
+        .last()
+        .map_or(f64::NAN, |ours| middle(ours, |sample| sample.load_us));
+    let mut text = format!(
+        "{} kop/s, load {load:.2} µs/op",
+        each(|sample| sample.per_second, 1e-3)
+    );
+    let nulls = samples
+        .iter()
+        .map(|samples| middle(samples, |sample| sample.nulls));
+    if nulls.into_iter().any(|part| part > NULLS_WORTH_SAYING) {
+        text.push_str(&format!("; nulls {} %", each(|sample| sample.nulls, 100.0)));
+    }
+    text
+}
+
+/// A row of two servers: the second is judged by its sum.
+fn print_pair(row: &Row, samples: &[Vec<Sample>], report: &mut Report<impl Write>) -> Result<()> {
+    let [first, second] = samples else {
+        return Err(Error::other("a pair is two servers"));
+    };
+    let (lowest, highest) = spread(first, second);
     report.line(
         row.name,
         Some(middle(first, |sample| sample.server_us)),
         middle(second, |sample| sample.server_us),
         Target::Times(row.at_most),
-        &note,
+        &format!("{lowest:.2}-{highest:.2}; {}", remarks(samples)),
     )
+}
+
+/// A row of the contest: the last server is ours, beside redis judged by its sum, beside the peer by its user time.
+fn print_contest(
+    row: &Row,
+    names: &[&'static str],
+    samples: &[Vec<Sample>],
+    report: &mut Report<impl Write>,
+) -> Result<()> {
+    let costs: Vec<_> = samples.iter().map(|samples| cost(samples)).collect();
+    let [others @ .., ours] = &costs[..] else {
+        return Err(Error::other("a contest without servers"));
+    };
+    let comparisons: Vec<_> = names
+        .iter()
+        .zip(others)
+        .map(|(&name, other)| match name {
+            "valkey" => ("user/valkey", ours.user_us / other.user_us, row.user_at_most),
+            "before" => ("before", ours.sum_us() / other.sum_us(), None),
+            _ => (name, ours.sum_us() / other.sum_us(), Some(row.at_most)),
+        })
+        .collect();
+    let (lowest, highest) = spread(&samples[0], &samples[samples.len() - 1]);
+    let note = format!("{lowest:.2}-{highest:.2} of redis; {}", remarks(samples));
+    report.contest_line(row.name, &costs, &comparisons, &note)
 }
 
 /// The median of the busiest thread's share, and the shares of all threads in the last round.
@@ -280,12 +346,18 @@ impl Side {
         };
         requests -= self.generator.run(work, warm_up)?.requests;
         let before = [self.server.cpu()?, procfs::cpu(std::process::id())?];
+        let ticks_before = self.server.ticks()?;
         let run = self.generator.run(work, Limit { requests, time })?;
         let after = [self.server.cpu()?, procfs::cpu(std::process::id())?];
+        let ticks = self.server.ticks()?;
         let operations = run.requests as f64;
         let us_per_operation = |side: usize| (after[side] - before[side]).as_secs_f64() * 1e6 / operations;
         Ok(Sample {
             server_us: us_per_operation(0),
+            ticks: Ticks {
+                user: ticks.user - ticks_before.user,
+                system: ticks.system - ticks_before.system,
+            },
             load_us: us_per_operation(1),
             per_second: operations / run.elapsed.as_secs_f64(),
             nulls: run.nulls as f64 / operations,

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) const USAGE: &str = "\
 Usage: scripts/bench [options]
 
-Measures server CPU per operation, memory and pauses of shardis beside redis-server.
+Measures server CPU per operation, memory and pauses of shardis beside redis-server, CPU also beside Valkey.
 
   --section NAME   cpu, shards, memory, pauses or all (default all; may be repeated)
   --rows TEXT      only rows whose name contains TEXT, in any case
@@ -17,6 +17,12 @@ Measures server CPU per operation, memory and pauses of shardis beside redis-ser
   --quick          3 rounds of 0.4 s; memory and pauses with 1 M keys only, one repetition
   --shardis PATH   the server to measure (default: shardis-server beside this program)
   --redis PATH     the reference (default: redis-server from the search path)
+  --peer PATH      a second reference for the CPU rows, a Valkey (default: the one of scripts/peer); none: without it
+  --before PATH    an older shardis-server, measured in turn with the others
+
+CPU is printed as user + system time in microseconds per operation. The first target of a row is for all of it beside
+redis, the second for user time beside the peer: the kernel's part is the same for both.
+In short, for one change:  scripts/bench --section cpu --rows 'get -p' --quick --before OLD
 ";
 
 /// A part of the benchmark.
@@ -39,6 +45,17 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) shardis: Option<PathBuf>,
     pub(crate) redis: PathBuf,
+    pub(crate) peer: Peer,
+    pub(crate) before: Option<PathBuf>,
+}
+
+/// The second reference of the CPU rows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// The one that `scripts/peer` finds or fetches.
+    Usual,
+    Path(PathBuf),
+    None,
 }
 
 /// Why the command line could not be read, or that it only asked for help.
@@ -71,6 +88,8 @@ impl Options {
             quick: false,
             shardis: None,
             redis: PathBuf::from("redis-server"),
+            peer: Peer::Usual,
+            before: None,
         };
         while let Some(name) = arguments.next() {
             let mut value = || {
@@ -87,6 +106,8 @@ impl Options {
                 "--seconds" => time = Some(read_seconds(&value()?)?),
                 "--shardis" => options.shardis = Some(value()?.into()),
                 "--redis" => options.redis = value()?.into(),
+                "--peer" => options.peer = read_peer(value()?),
+                "--before" => options.before = Some(value()?.into()),
                 _ => return Err(NoOptions::Bad(format!("unknown option {name}"))),
             }
         }
@@ -116,6 +137,14 @@ fn read_sections(name: &str) -> Result<Vec<Section>, NoOptions> {
         "pauses" => Ok(vec![Section::Pauses]),
         "all" => Ok(ALL.to_vec()),
         _ => Err(NoOptions::Bad(format!("unknown section {name}"))),
+    }
+}
+
+fn read_peer(text: String) -> Peer {
+    if text == "none" {
+        Peer::None
+    } else {
+        Peer::Path(text.into())
     }
 }
 
@@ -155,6 +184,14 @@ mod tests {
         let options = parse("--rows get --section cpu").unwrap();
         assert!(options.wants("GET -P 1") && !options.wants("SET -P 1"));
         assert_eq!(options.sections, [Section::Cpu]);
+    }
+
+    #[test]
+    fn the_second_reference_can_be_named_and_left_out() {
+        let peer = |line| parse(line).unwrap().peer;
+        assert_eq!(peer(""), Peer::Usual);
+        assert_eq!(peer("--peer none"), Peer::None);
+        assert_eq!(peer("--peer /v"), Peer::Path("/v".into()));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What the kernel says about a process: CPU time of its threads, memory, the cores it may use.
 //!
+//! How CPU time divides into user and system comes from `/proc/PID/stat`, in ticks of a hundredth of a second: over the rounds
+//! of a row that is a few hundred of them.
+//!
 //! CPU time comes from `/proc/PID/task/TID/schedstat` (Linux, Documentation/scheduler/sched-stats.rst): the first number
 //! is the time spent on a core, user and system together, in nanoseconds. The kernel brings it up to date when a thread
 //! is switched out, so read it of threads that sleep; `/proc/PID/stat` would be current but counts in hundredths of a
@@ -54,6 +57,28 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(threads(pid)?.iter().map(|thread| thread.cpu).sum())
 }
 
+/// Ticks that a process spent in its own code and in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    pub(crate) user: u64,
+    pub(crate) system: u64,
+}
+
+/// User and system time of all threads of `pid` so far, those that ended included.
+pub(crate) fn ticks(pid: u32) -> Result<Ticks> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_ticks(&stat).ok_or_else(|| unreadable("stat"))
+}
+
+/// Reads fields 14 and 15; the second one, the program's name, may hold spaces and parentheses.
+fn parse_ticks(stat: &str) -> Option<Ticks> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    Some(Ticks {
+        user: fields.next()?.parse().ok()?,
+        system: fields.next()?.parse().ok()?,
+    })
+}
+
 /// Resident memory of `pid` in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -106,6 +131,17 @@ mod tests {
         assert_eq!(parse_list("0-2,5,7-8"), Some(vec![0, 1, 2, 5, 7, 8]));
         assert_eq!(parse_list("3"), Some(vec![3]));
         assert_eq!(parse_list("a"), None);
+    }
+
+    #[test]
+    fn user_and_system_time_stand_behind_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 99 0 0 0 123 45 0 0 20 0 1 0 1";
+        let ticks = Ticks {
+            user: 123,
+            system: 45,
+        };
+        assert_eq!(parse_ticks(stat), Some(ticks));
+        assert_eq!(parse_ticks("7 (a) S 1"), None);
     }
 
     #[test]

@@ -11,6 +11,20 @@ pub(crate) struct Report<W> {
     failed: usize,
 }
 
+/// CPU time of one server per operation, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) user_us: f64,
+    pub(crate) system_us: f64,
+}
+
+impl Cost {
+    /// User and system time together.
+    pub(crate) fn sum_us(&self) -> f64 {
+        self.user_us + self.system_us
+    }
+}
+
 /// What a row must reach.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
@@ -72,6 +86,48 @@ impl<W: Write> Report<W> {
         self.columns(&[name, &first, &figure(second), &ratio, &wanted, verdict, note])
     }
 
+    /// Begins a section whose rows have user and system time of each server.
+    pub(crate) fn contest_heading(&mut self, title: &str, servers: &[&str]) -> Result<()> {
+        writeln!(self.out, "\n{title}")?;
+        let mut line = format!("{:<26}", "user + system, µs/op");
+        for server in servers {
+            line.push_str(&format!(" {server:>15}"));
+        }
+        self.say(&line)
+    }
+
+    /// A row with user and system time of each server, then how ours compares: each comparison with a name, a ratio and the
+    /// most it may be.
+    pub(crate) fn contest_line(
+        &mut self,
+        name: &str,
+        costs: &[Cost],
+        comparisons: &[(&str, f64, Option<f64>)],
+        note: &str,
+    ) -> Result<()> {
+        let mut line = format!("{name:<26}");
+        for cost in costs {
+            let both = format!("{} + {}", figure(cost.user_us), figure(cost.system_us));
+            line.push_str(&format!(" {both:>15}"));
+        }
+        for &(what, ratio, most) in comparisons {
+            let verdict = most.map(|most| self.judge(ratio <= most, &format!("{most:.2}")));
+            line.push_str(&format!("  {what} {ratio:.2}{:<14}", verdict.unwrap_or_default()));
+        }
+        self.say(format!("{line} {note}").trim_end())
+    }
+
+    /// Counts a target and says what became of it.
+    fn judge(&mut self, is_met: bool, target: &str) -> String {
+        if is_met {
+            self.met += 1;
+            format!(" ({target} met)")
+        } else {
+            self.missed += 1;
+            format!(" ({target} MISSED)")
+        }
+    }
+
     /// A row that could not be measured.
     pub(crate) fn failure(&mut self, name: &str, error: &dyn Display) -> Result<()> {
         self.failed += 1;
@@ -119,6 +175,30 @@ mod tests {
             [0.1234, 1.234, 72.34, 1234.5].map(figure),
             ["0.123", "1.23", "72.3", "1234"]
         );
+    }
+
+    #[test]
+    fn a_contest_shows_every_server_and_judges_ratios() {
+        let mut report = Report::new(Vec::new());
+        let cost = |user_us, system_us| Cost { user_us, system_us };
+        let comparisons = [
+            ("redis", 0.5, Some(0.4)),
+            ("before", 1.0, None),
+            ("valkey", 0.5, Some(0.5)),
+        ];
+        report
+            .contest_line("a", &[cost(1.0, 0.5), cost(0.5, 0.25)], &comparisons, "")
+            .unwrap();
+        assert_eq!((report.met, report.missed), (1, 1));
+        let text = String::from_utf8(report.out).unwrap();
+        for part in [
+            "1.00 + 0.500",
+            "redis 0.50 (0.40 MISSED)",
+            "before 1.00",
+            "valkey 0.50 (0.50 met)",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::now;
 use super::placement::Placement;
-use super::procfs::{self, Thread};
+use super::procfs::{self, Thread, Ticks};
 
 /// A server that does not answer so long after its start has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,8 +27,12 @@ const START_ATTEMPTS: usize = 3;
 pub(crate) enum Program {
     /// The reference.
     Redis(PathBuf),
+    /// The second reference.
+    Peer(PathBuf),
     /// Ours, with so many shards.
     Shardis(PathBuf, usize),
+    /// An older build of ours, with so many shards.
+    Before(PathBuf, usize),
 }
 
 /// A running server.
@@ -42,7 +46,7 @@ pub(crate) struct Server {
 impl Program {
     fn path(&self) -> &Path {
         match self {
-            Self::Redis(path) | Self::Shardis(path, _) => path,
+            Self::Redis(path) | Self::Peer(path) | Self::Shardis(path, _) | Self::Before(path, _) => path,
         }
     }
 
@@ -50,7 +54,9 @@ impl Program {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
+            Self::Peer(_) => "valkey",
             Self::Shardis(..) => "shardis",
+            Self::Before(..) => "before",
         }
     }
 
@@ -86,7 +92,7 @@ impl Program {
             "no",
         ]);
         command.arg("--dir").arg(directory.path());
-        if let Self::Shardis(_, shards) = self {
+        if let Self::Shardis(_, shards) | Self::Before(_, shards) = self {
             command.args(["--shards", &shards.to_string()]);
         }
         command
@@ -134,6 +140,11 @@ impl Server {
     pub(crate) fn cpu(&self) -> Result<Duration> {
         settle();
         procfs::cpu(self.child.id())
+    }
+
+    /// How that divides into user and system time.
+    pub(crate) fn ticks(&self) -> Result<Ticks> {
+        procfs::ticks(self.child.id())
     }
 
     /// The threads, likewise.

@@ -301,7 +301,7 @@ const STOREDIST: Arg = Arg::key("storedistkey", 2)
     .display("key")
     .optional();
 
-/// How a command says what it searches, and what may become of what it finds.
+/// Form of a search command: the way it names its area, and the options it takes for its results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// GEOSEARCH: everything is an option.
@@ -347,7 +347,7 @@ impl Form {
     }
 }
 
-/// Where a request names the key to store under with this word. As the handler does it, the last one counts; the word may
+/// Argument that names the key to store under after this word. As in the handler, the last one counts; the word may
 /// also be a name or a number that belongs to an option.
 fn stored_at(args: Arguments<'_>, first: usize, word: &str) -> Option<usize> {
     let mut options = Options::new(args, first);
@@ -374,7 +374,7 @@ enum Shape {
     Polygon(Polygon),
 }
 
-/// What a search is to store.
+/// Destination of a search that stores its results.
 #[derive(Clone, Copy, Debug)]
 struct Store {
     /// Position of the key to store under.
@@ -624,7 +624,7 @@ impl Query {
         })
     }
 
-    /// What there is in the area, in order and no more than asked for.
+    /// Members in the area, in order and no more than asked for.
     fn run<'s>(&self, set: &'s SortedSet) -> Vec<Found<'s>> {
         let Some(area) = self.area() else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What is computed from several sets: intersection, union, difference, to be returned, counted or stored.
+//! Commands over several sets: intersection, union, difference, to be returned, counted or stored.
 //!
 //! All sources are looked up, and refused if they are no sets, before anything is computed.
 
@@ -49,7 +49,7 @@ impl<'a> Sources<'a> {
         self.keys
             .iter()
             .zip(&self.there)
-            // What a look-up has found past its time may still lie there, on a replica.
+            // A key past its time, which the look-up did not return, may still lie there on a replica.
             .map(|(key, there)| {
                 if *there {
                     keyspace.found_as(key).ok()?

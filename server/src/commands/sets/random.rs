@@ -1,6 +1,6 @@
 //! Members picked by chance: SPOP and SRANDMEMBER.
 //!
-//! What was popped is repeated as its removal, so that everybody who repeats it removes the same.
+//! Popping is repeated as a removal, so that every replica removes the same members.
 
 use shardis_storage::value::set::Set;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};

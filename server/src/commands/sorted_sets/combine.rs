@@ -224,7 +224,7 @@ pub(crate) static COMMANDS: &[Command] = &[
 /// Sources that need no allocation to be listed.
 const SOURCES_AT_ONCE: usize = 8;
 
-/// How the scores of a member that is in several sorted sets become one.
+/// Rule that makes one score of those of a member that is in several sorted sets.
 #[derive(Clone, Copy, Debug, Default)]
 enum Aggregate {
     #[default]
@@ -277,7 +277,7 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// What an entry holds.
+    /// The members of an entry.
     ///
     /// # Errors
     /// [`ReplyError::WrongType`] if that is no set of either kind.
@@ -317,7 +317,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What is made of the sources.
+/// Operation on the sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Union,
@@ -325,7 +325,7 @@ enum Operation {
     Difference,
 }
 
-/// What a command of this file was asked for.
+/// Request to a command of this file.
 struct Request {
     /// Positions of the keys of the sources.
     keys: Range<usize>,
@@ -547,7 +547,7 @@ fn zintercard(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// How many members all sources have in common, counted up to a limit.
+/// Number of members that all sources have in common, counted up to a limit.
 fn common(mut sources: Sources<'_>, limit: usize) -> usize {
     sources.sort_by_key(|(source, _)| source.len());
     let Some(((smallest, _), others)) = sources.split_first() else {

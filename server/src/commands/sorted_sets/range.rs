@@ -1,6 +1,6 @@
 //! Ranges of sorted sets, by rank, score or member: reading, storing, counting and removing them.
 //!
-//! Whatever a range is over, it comes down to a range of ranks; see [`Ends`]. Rows first, then what arguments mean, then
+//! Every kind of range comes down to a range of ranks; see [`Ends`]. Rows first, then what arguments mean, then
 //! handlers in the order of the rows.
 
 use std::ops::Range;
@@ -316,7 +316,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// What a range is over.
+/// Property of members that a range is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Rank,
@@ -324,7 +324,7 @@ enum By {
     Member,
 }
 
-/// What a command leaves to its options (none), and what its name has fixed.
+/// Form of a command: the parts that its name has fixed; none where it leaves them to its options.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     by: Option<By>,
@@ -441,12 +441,12 @@ fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, ReplyError> {
     }
 }
 
-/// What a command of the ZRANGE kind asks for.
+/// Query of a command of the ZRANGE kind.
 #[derive(Debug)]
 struct Query<'a> {
     ends: Ends<'a>,
     order: Order,
-    /// How many to leave out, and how many to return at most; negative: none at all, and all.
+    /// Number of elements to leave out, and most to return; negative: none at all, and all.
     limit: (i64, i64),
     with_scores: bool,
 }

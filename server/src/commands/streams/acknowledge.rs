@@ -92,7 +92,7 @@ const DELETED: i64 = 1;
 /// A group still refers to the entry, which has therefore stayed.
 const REFERRED_TO: i64 = 2;
 
-/// What becomes of the references of groups to an entry that is to be deleted.
+/// Treatment of the references of groups to an entry that is to be deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum References {
     /// They stay.
@@ -104,7 +104,7 @@ enum References {
     Respect,
 }
 
-/// What XDELEX and XACKDEL are asked for.
+/// Request of XDELEX and XACKDEL.
 #[derive(Debug)]
 struct DeleteRequest {
     references: References,
@@ -239,7 +239,7 @@ fn delete(
 
 fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
     if !deleted {
-        // What is about groups alone is counted, but is nothing to those who watch the key.
+        // A change to groups alone is counted, but is nothing to those who watch the key.
         ctx.effects.changed(changes);
         return;
     }

@@ -1,7 +1,7 @@
-//! What is pending with the consumers of a group: XPENDING, and XCLAIM and XAUTOCLAIM, by which a consumer takes over what
-//! another one was given.
+//! Entries pending with the consumers of a group: XPENDING, and XCLAIM and XAUTOCLAIM, by which a consumer takes over
+//! what another one was given.
 //!
-//! Who an entry is pending with now is repeated as an XCLAIM that says everything, and so is that it is pending no more
+//! A change of the consumer is repeated as an XCLAIM that says everything, and so is that an entry is pending no more
 //! because somebody has deleted it.
 
 use shardis_protocol::{Arguments, Encoder};
@@ -125,7 +125,7 @@ const ATTEMPTS_FACTOR: usize = 10;
 /// It can be told to take so many.
 const COUNT_MAX: i64 = i64::MAX / 16;
 
-/// How long ago something was at `now_ms`, in milliseconds.
+/// Age of a delivery at `now_ms`, in milliseconds.
 fn idle_ms(pending: &Pending, now_ms: i64) -> i64 {
     now_ms.saturating_sub(pending.delivered_ms).max(0)
 }
@@ -240,7 +240,7 @@ fn reply_summary(reply: &mut Encoder<'_>, group: &ConsumerGroup) {
 
 // ----- XCLAIM
 
-/// What XCLAIM is told about the entries.
+/// Request of XCLAIM.
 #[derive(Debug)]
 struct ClaimRequest {
     min_idle_ms: i64,
@@ -307,12 +307,12 @@ impl ClaimRequest {
         Ok(())
     }
 
-    /// How an entry is pending once it is claimed; `None` when it is not to be.
+    /// State of an entry once it is claimed; `None` when it is not to be.
     fn claim(&self, old: Option<Pending>, new: Pending, now_ms: i64) -> Option<Pending> {
         if old.is_none() && !self.force {
             return None;
         }
-        // What is not pending yet has been delivered once, by being forced upon the consumer.
+        // An entry that is not pending yet has been delivered once, by being forced upon the consumer.
         let (idle_ms, deliveries) = old.map_or((i64::MAX, 1), |old| {
             (now_ms.saturating_sub(old.delivered_ms), old.deliveries)
         });
@@ -496,7 +496,7 @@ impl Scan {
     /// Takes over what has been pending for long enough from `start` on. Replies with where to go on, with what was taken
     /// over, and with what is pending no more because it was deleted.
     fn run(&self, reply: &mut Encoder<'_>, claims: &mut Claims<'_>, start: StreamId) {
-        // Where to go on is known at the end only, and comes first.
+        // The place to go on at is known at the end only, and comes first.
         let mut taken: SmallVec<[Pending; 8]> = SmallVec::new();
         let mut deleted: SmallVec<[Pending; 8]> = SmallVec::new();
         let mut attempts = self.count.saturating_mul(ATTEMPTS_FACTOR);

@@ -218,7 +218,7 @@ impl CreateOptions {
     }
 }
 
-/// Where a group is to stand: at an id, or at the last one of its stream.
+/// Position of a group: an id, or the last one of its stream.
 fn position(text: &[u8], stream: Option<&Stream>) -> Result<StreamId, ReplyError> {
     if text == b"$" {
         return Ok(stream.map_or(StreamId::MIN, |stream| stream.log().last_id()));
@@ -278,7 +278,7 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
     let removed = stream.remove_group(name);
     if removed {
         ctx.effects.changed(1);
-        // Who waits for it is told so.
+        // A reader that waits for it is told so.
         ctx.keyspace.wake(&key);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-destroy", &key);
     }

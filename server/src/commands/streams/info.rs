@@ -157,7 +157,7 @@ fn stream(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// How many entries FULL is to show; `None` without it.
+/// Number of entries that FULL is to show; `None` without it.
 fn full_count(args: Arguments<'_>) -> Result<Option<usize>, ReplyError> {
     let is_full = args.get(3).is_some_and(|word| is(word, "FULL"));
     let count = match (args.len(), args.get(4), args.get(5)) {

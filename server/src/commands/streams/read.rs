@@ -77,16 +77,16 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// What both commands are asked for.
+/// Request of XREAD and XREADGROUP.
 #[derive(Debug)]
 struct ReadRequest<'a> {
     /// Entries of each stream, at most.
     count: usize,
-    /// How long to wait, in milliseconds; 0 for ever.
+    /// Longest wait, in milliseconds; 0 for ever.
     block_ms: Option<i64>,
     /// The group and the consumer in it.
     group: Option<(&'a [u8], &'a [u8])>,
-    /// What is delivered need not be acknowledged.
+    /// Delivered entries need not be acknowledged.
     no_ack: bool,
     /// Pending entries that were last delivered so many milliseconds ago or longer are delivered first.
     claim_idle_ms: Option<i64>,
@@ -335,7 +335,7 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
     let awaited = ctx.awaited(request.keys.clone());
     for index in awaited.clone() {
         if let Err(error) = check_group(ctx, &request, index, group) {
-            // Who has waited for it is to know that there is no such group any more.
+            // A reader that has waited is to know that there is no such group any more.
             return if ctx.waiting.claim() { Err(error) } else { Ok(()) };
         }
     }
@@ -410,7 +410,7 @@ fn read_for_group(
     let has_new = log.last().is_some_and(|last| last.id > group.last_id);
     let has_idle = idle.is_some_and(|idle_ms| delivery.first_idle(group, StreamId::MIN, idle_ms).is_some());
     let serves = history.is_some() || has_new || has_idle;
-    // Who has waited for nothing waits on, and is noted as seen already.
+    // A reader that has waited for nothing waits on, and is noted as seen already.
     if ctx.waiting.is_served() && !(serves && ctx.waiting.claim()) {
         return Ok(());
     }
@@ -450,7 +450,7 @@ struct Delivery<'a> {
     now_ms: i64,
     /// They need not be acknowledged.
     no_ack: bool,
-    /// How many more there may be.
+    /// Number of further entries allowed.
     left: usize,
 }
 
@@ -531,7 +531,7 @@ impl Delivery<'_> {
         reply.close(deferred, len);
     }
 
-    /// What is pending from `from` on, first of all, that was last delivered so long ago or longer.
+    /// First entry pending from `from` on that was last delivered so long ago or longer.
     fn first_idle(&self, group: &ConsumerGroup, from: StreamId, idle_ms: i64) -> Option<Pending> {
         group
             .pending_from(from)

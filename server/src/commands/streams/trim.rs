@@ -1,6 +1,6 @@
 //! Trimming: XTRIM, and the options that it shares with XADD.
 //!
-//! What is trimmed approximately depends on how entries are packed, so it is repeated as an exact trim to what was left.
+//! An approximate trim depends on how entries are packed, so it is repeated as an exact trim to what was left.
 
 use shardis_protocol::Arguments;
 use shardis_storage::value::stream::{Log, Stream, Trim, TrimTo};
@@ -12,7 +12,7 @@ use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-/// How a stream is to be trimmed.
+/// Arguments that say how a stream is to be trimmed.
 pub(super) const ARGS: &[Arg] = &[
     Arg::one_of(
         "strategy",
@@ -64,7 +64,7 @@ const LIMIT_OF_EXACT: ReplyError =
 /// The options of a trim, read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrimRequest {
-    /// What is to be done.
+    /// The trim to carry out.
     pub(super) trim: Trim,
     /// The argument that is the threshold.
     threshold_at: usize,
@@ -77,7 +77,7 @@ pub(super) struct TrimRequest {
 pub(super) struct Parser<'a> {
     args: Arguments<'a>,
     next: usize,
-    /// What is to be left, whether approximately, and the argument that says how much.
+    /// Threshold, whether it is approximate, and the argument that says it.
     to: Option<(TrimTo, bool, usize)>,
     /// The limit, and the argument that is the word.
     limit: Option<(u64, usize)>,
@@ -152,7 +152,7 @@ impl<'a> Parser<'a> {
         self.next
     }
 
-    /// What was read; nothing without a threshold.
+    /// The request that was read; nothing without a threshold.
     pub(super) fn finish(self, settings: &Settings) -> Result<Option<TrimRequest>, ReplyError> {
         let Some((to, approximate, threshold_at)) = self.to else {
             return match self.limit {
@@ -183,7 +183,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// How many entries an approximate trim removes at most, so that it is never long.
+/// Most entries that an approximate trim removes, so that it is never long.
 fn default_limit(settings: &Settings) -> u64 {
     match settings.stream_node_max_entries.saturating_mul(BLOCKS_MAX) {
         0 => LIMIT_WITHOUT_BLOCKS,

@@ -83,7 +83,7 @@ pub(super) const IFDNE: Arg = Arg::string("ifdne-digest").token("IFDNE");
 /// Digits of a digest.
 const DIGEST_LEN: usize = 16;
 
-/// What a string is compared with.
+/// The other side of a comparison with a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum With<'a> {
     Value(&'a [u8]),

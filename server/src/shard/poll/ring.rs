@@ -7,7 +7,7 @@
 //!
 //! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
 //!
-//! What the kernel is given, and for how long it stays as it is:
+//! The memory that the kernel is given, and for how long it stays as it is:
 //! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, ours until it
 //!   is published again; mapped as long as the ring;
 //! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; a connection that goes leaves
@@ -27,8 +27,9 @@ use std::time::Duration;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::Event;
+use super::{Event, Holds};
 use crate::limits::OUTPUT_KEPT_BYTES;
+use crate::shard::outgoing::Outgoing;
 
 /// Requests that fit the submission queue; more are handed over in between.
 const SUBMISSIONS: u32 = 1024;
@@ -65,9 +66,9 @@ pub(super) struct Ring {
 struct Link {
     fd: RawFd,
     generation: u32,
-    /// What has come and was not read: buffer, first unread byte, end.
+    /// Bytes that have come and were not read: buffer, first unread byte, end.
     received: VecDeque<(u16, usize, usize)>,
-    /// What came before that and was moved here, and how far it was read.
+    /// Bytes that came before those and were moved here, and how far they were read.
     kept: Vec<u8>,
     kept_from: usize,
     /// The connection has ended: with an error of the system, or in order (0).
@@ -84,7 +85,7 @@ struct Link {
     wants_to_write: bool,
 }
 
-/// What a completion is about, in its 64 bits of user data: kind, generation of the link, connection.
+/// Subject of a completion, in its 64 bits of user data: kind, generation of the link, connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     kind: Kind,
@@ -311,14 +312,9 @@ impl Ring {
         }
     }
 
-    /// Takes what is behind the first `sent` bytes to send it, unless a send is under way. A buffer of which nothing was
-    /// sent is taken as it is, and the one that was sent before comes back in its place.
-    pub(super) fn write(
-        &mut self,
-        connection: usize,
-        bytes: &mut Vec<u8>,
-        sent: &mut usize,
-    ) -> io::Result<()> {
+    /// Takes the first chunk to send it, unless a send is under way. The buffer that was sent before may come back in its
+    /// place.
+    pub(super) fn write(&mut self, connection: usize, outgoing: &mut Outgoing) -> io::Result<()> {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
@@ -330,20 +326,30 @@ impl Ring {
             link.wants_to_write = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        bytes.drain(..*sent);
-        link.sending.clear();
-        std::mem::swap(bytes, &mut link.sending);
-        *sent = 0;
-        link.sent = 0;
+        let mut spare = std::mem::take(&mut link.sending);
+        spare.clear();
+        (link.sending, link.sent) = outgoing.take_first(spare);
         self.send(connection);
         Ok(())
     }
 
-    /// Bytes that were taken and are still to be sent.
-    pub(super) fn unsent(&self, connection: usize) -> usize {
-        let link = self.links.get(connection).and_then(Option::as_deref);
-        link.filter(|link| link.in_flight)
-            .map_or(0, |link| link.sending.len() - link.sent)
+    /// What it holds of a connection.
+    #[inline]
+    pub(super) fn holds(&self, connection: usize) -> Holds {
+        let Some(link) = self.links.get(connection).and_then(Option::as_deref) else {
+            return Holds::default();
+        };
+        let waiting = link.received.iter().map(|(_, from, end)| end - from);
+        Holds {
+            received: link.kept.len() - link.kept_from + waiting.sum::<usize>(),
+            unsent: if link.in_flight {
+                link.sending.len() - link.sent
+            } else {
+                0
+            },
+            sending: link.sending.capacity(),
+            memory: size_of::<Link>() + link.kept.capacity() + link.sending.capacity(),
+        }
     }
 
     /// Gives the memory of an idle connection back.

@@ -6,7 +6,7 @@
 use super::bytes_for;
 use crate::number;
 
-/// What happens to a result that does not fit.
+/// Treatment of a result that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
     /// It wraps around: only the lowest bits are kept.
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(field("u63").get(&[0xff; 4], u64::MAX), 0);
     }
 
-    /// What the real server answers to SET and INCRBY, for numbers near and far beyond the bounds.
+    /// Answers of the real server to SET and INCRBY, for numbers near and far beyond the bounds.
     #[test]
     fn overflow_as_bitfield() {
         use Overflow::{Fail, Sat, Wrap};

@@ -116,7 +116,8 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// How many bytes the length of a span takes. The bounds of two bytes and more are Redis's, one short of what would fit.
+/// Number of bytes that the length of a span takes. The bounds of two bytes and more are Redis's, one short of what
+/// would fit.
 #[inline]
 pub(super) fn back_len_of(span: usize) -> usize {
     if span <= 127 {

@@ -1,8 +1,8 @@
-//! Where a search divides the entries of a tree: those before the cut, and those behind it.
+//! Cuts: a search divides the entries of a tree into those before the cut and those behind it.
 
 /// A place in the order of a tree. All entries before it precede all others.
 pub(crate) trait Cut<T> {
-    /// How many of these entries, which are in order, are before the cut.
+    /// Number of these entries, which are in order, that are before the cut.
     fn count(&self, scores: &[f64], items: &[T]) -> usize;
 }
 

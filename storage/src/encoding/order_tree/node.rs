@@ -11,7 +11,7 @@ const FAN: usize = 63;
 const SHARED_ROOM_MIN: usize = 8;
 /// A node with fewer slots than this looks for a neighbour to merge with.
 const SPARSE: usize = LEAF / 2;
-/// What a merged node may have at most: room is left, or the next insertion would split it again.
+/// Most entries of a merged node: room is left, or the next insertion would split it again.
 const MERGED_MAX: usize = LEAF / 4 * 3;
 
 /// Makes nodes and counts them.
@@ -67,7 +67,7 @@ fn shift_left<V>(left: &mut [V], left_len: usize, right: &mut [V], right_len: us
     right[..right_len].rotate_left(count);
 }
 
-/// What holds the entries.
+/// Node that holds entries.
 pub(super) struct Leaf<T> {
     pub(super) len: usize,
     pub(super) scores: [f64; LEAF],
@@ -126,7 +126,7 @@ impl<T: Copy> Leaf<T> {
     }
 }
 
-/// What leads to leaves, or to other inner nodes.
+/// Node that leads to leaves, or to other inner nodes.
 pub(super) struct Inner<T> {
     pub(super) len: usize,
     pub(super) counts: [usize; FAN],
@@ -140,9 +140,9 @@ pub(super) enum Child<T> {
     Inner(CountedBox<Inner<T>>),
 }
 
-/// How a change to an entry finds it, and what it does there.
+/// A change to one entry: the way to find it, and what to do there.
 pub(super) trait Visit<T> {
-    /// What it brings back.
+    /// Result of the change.
     type Outcome;
     /// The slot of the child to go on in.
     fn slot(&mut self, inner: &Inner<T>) -> usize;
@@ -195,7 +195,7 @@ pub(super) struct Move<'a, C, N> {
     pub(super) new_cut: &'a N,
 }
 
-/// What became of an entry that was to be moved.
+/// Result of an attempt to move an entry.
 pub(super) enum Moved<T> {
     /// It has its new score.
     Within,
@@ -214,7 +214,7 @@ impl<T: Copy, C: Cut<T>, N: Cut<T>> Visit<T> for Move<'_, C, N> {
     #[inline]
     fn act(self, leaf: &mut Leaf<T>, neighbours: Neighbours) -> Option<Moved<T>> {
         let at = leaf.place_of(&self.cut).checked_sub(1)?;
-        // Where scores are equal the items would have to be compared as well: not worth the words.
+        // Equal scores would need the items compared as well: not worth the words.
         let stays = (!neighbours.left || leaf.scores[0] < self.score)
             && neighbours.right.is_none_or(|right| self.score < right);
         let (_, item) = leaf.remove(at);
@@ -226,7 +226,8 @@ impl<T: Copy, C: Cut<T>, N: Cut<T>> Visit<T> for Move<'_, C, N> {
     }
 }
 
-/// What an entry of a node may not pass: whether there are entries before the node, and the first score behind it.
+/// Bounds that an entry of a node may not pass: whether there are entries before the node, and the first score behind
+/// it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Neighbours {
     left: bool,

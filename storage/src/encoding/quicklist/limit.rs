@@ -1,4 +1,4 @@
-//! How large a node of a quicklist may become: `list-max-listpack-size` in both its senses.
+//! The bound on a node of a quicklist: `list-max-listpack-size` in both its senses.
 
 /// The size classes that -1 to -5 stand for, in bytes.
 const CLASSES: [usize; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -6,9 +6,9 @@ const CLASSES: [usize; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 const ELEMENTS_MAX: i32 = i16::MAX as i32;
 /// Nodes limited by their elements still do not become larger than this, in bytes.
 const BYTES_SAFE: usize = 8 << 10;
-/// What an element is taken to need beside its text when it is asked whether it still fits.
+/// Bytes that an element is taken to need beside its text when it is asked whether it still fits.
 const ELEMENT_OVERHEAD: usize = 8;
-/// What a pack takes beside its elements.
+/// Bytes of a pack beside its elements.
 const PACK_OVERHEAD: usize = 7;
 
 /// A bound for nodes.
@@ -21,7 +21,8 @@ pub(crate) enum NodeLimit {
 }
 
 impl NodeLimit {
-    /// What a value of `list-max-listpack-size` means: -1 to -5 (and all below) classes of bytes, others elements.
+    /// The bound that a value of `list-max-listpack-size` names: -1 to -5 (and all below) classes of bytes, others
+    /// elements.
     pub(crate) fn new(size: i32) -> Self {
         if size >= 0 {
             return Self::Elements(size.clamp(1, ELEMENTS_MAX) as u16);

@@ -14,12 +14,12 @@ use crate::value::{INT_TEXT_MAX, StringRef};
 
 /// Nodes of fewer bytes are not compressed.
 const COMPRESS_MIN: usize = 48;
-/// What compression has to save, in bytes.
+/// Bytes that compression has to save.
 const COMPRESS_GAIN: usize = 8;
 /// The length of the original, in front of what was compressed.
 const RAW_LEN_BYTES: usize = 4;
 
-/// What a list is made of. A node in a list has at least one element.
+/// Node of a list. It has at least one element.
 #[derive(Clone)]
 pub(super) enum Node {
     /// A pack, and how many elements it has: asked far more often than the pack itself is looked at.
@@ -40,7 +40,7 @@ pub(super) enum Node {
 
 const _: () = assert!(size_of::<Node>() == 24);
 
-/// What is in a node, uncompressed.
+/// Elements of a node, uncompressed.
 #[derive(Clone, Copy, Debug)]
 pub enum Contents<'a> {
     /// A pack of elements.
@@ -98,7 +98,7 @@ impl Node {
         }
     }
 
-    /// How many elements there are.
+    /// Number of elements.
     #[inline]
     pub(super) fn count(&self) -> usize {
         match self {
@@ -437,7 +437,7 @@ impl Node {
     }
 }
 
-/// Where the element at `offset` stands.
+/// Position of the element at `offset`.
 fn position(pack: &Listpack, offset: usize) -> Position {
     pack.seek(offset as isize).expect("an offset is below the count")
 }
@@ -511,7 +511,7 @@ pub(crate) fn remove_equal(
     while let Some(position) = next
         && *left > 0
     {
-        // What stands before a position keeps its place when something there or behind goes.
+        // An element before a position keeps its place when something there or behind goes.
         let previous = pack.prev(position);
         let equal = needle.equals(pack.at(position));
         next = match (direction, equal) {
@@ -533,7 +533,7 @@ pub(crate) fn remove_equal(
     before - *left
 }
 
-/// How many elements equal to `needle` follow each other from `start` on, which is one; at most `limit`.
+/// Length of the run of elements equal to `needle` from `start` on, which is one; at most `limit`.
 fn run_of(pack: &Listpack, start: Position, needle: &Needle<'_>, limit: usize) -> usize {
     pack.iter_from(start)
         .take(limit)
@@ -548,7 +548,7 @@ fn raw_len(bytes: &[u8]) -> usize {
         .map_or(0, |len| u32::from_le_bytes(*len) as usize)
 }
 
-/// What a compressed node holds for `raw`, unless it would save too little.
+/// Compressed form of `raw`, unless it would save too little.
 fn compressed(raw: &[u8]) -> Option<CompactBuffer> {
     if raw.len() < COMPRESS_MIN {
         return None;

@@ -18,11 +18,11 @@ use super::{Direction, End};
 use crate::memory::compact_vec::CompactVec;
 use crate::value::StringRef;
 
-/// How many nodes a leaf or branches an inner branch has at most, between changes. Small in tests, for deep trees.
+/// Most nodes of a leaf or branches of an inner branch, between changes. Small in tests, for deep trees.
 const FANOUT: usize = if cfg!(test) { 8 } else { 64 };
 /// With fewer, a branch looks for a neighbour to join.
 const SPARSE: usize = FANOUT / 4;
-/// What two neighbours may have together when they join, so that the next few changes do not split them again.
+/// Most parts of two neighbours that join, so that the next few changes do not split them again.
 const JOINED_MAX: usize = FANOUT * 3 / 4;
 
 /// The tree.
@@ -43,7 +43,7 @@ enum Below {
     Inner(CompactVec<Branch>),
 }
 
-/// How much there is of something in the tree.
+/// Size of a part of the tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Size {
     nodes: usize,
@@ -67,18 +67,18 @@ pub(super) struct Spot<'a> {
     pub(super) index: usize,
     /// The number of the node in the whole list.
     pub(super) number: usize,
-    /// How many elements of the node come before the one that is meant.
+    /// Number of elements of the node before the one that is meant.
     pub(super) offset: usize,
 }
 
 impl Tree {
-    /// How many elements there are.
+    /// Number of elements.
     #[inline]
     pub(super) fn elements(&self) -> usize {
         self.root.size.elements
     }
 
-    /// How many nodes there are.
+    /// Number of nodes.
     #[inline]
     pub(super) fn nodes(&self) -> usize {
         self.root.size.nodes
@@ -235,7 +235,7 @@ impl Target {
         }
     }
 
-    /// How many elements of its node come before the one that is meant, when nothing is before the node.
+    /// Number of elements of its node before the one that is meant, when nothing is before the node.
     #[inline]
     fn offset(self) -> usize {
         match self {
@@ -263,7 +263,7 @@ impl Size {
     }
 }
 
-/// What a run consists of: nodes or branches.
+/// Part of a run: a node or a branch.
 trait Part {
     fn size(&self) -> Size;
 
@@ -379,7 +379,7 @@ impl Branch {
         }
     }
 
-    /// How many parts it has.
+    /// Number of its parts.
     #[inline]
     fn width(&self) -> usize {
         match &self.below {

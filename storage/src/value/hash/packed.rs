@@ -129,7 +129,7 @@ impl FieldPack {
         self.iter().next()?.expiry
     }
 
-    /// How many fields have expired.
+    /// Number of fields that have expired.
     pub(super) fn expired(&self, now_ms: i64) -> usize {
         self.iter().take_while(|field| field.is_expired(now_ms)).count()
     }
@@ -194,7 +194,7 @@ impl FieldPack {
             self.pack.push_back(value);
             return;
         }
-        // What expires before 1970 has expired as well as what expires just after it; 0 says never.
+        // A time before 1970 has passed just as one right after it has; 0 says never.
         let number = expiry.map_or(0, |at| at.max(1));
         let Some(position) = expiry.and_then(|at| self.place_of(at)) else {
             self.pack.push_back(name);

@@ -4,7 +4,7 @@
 //! that (a new field, a removal, an element that is replaced by another) happens here and changes both. So every pointer
 //! in the index is alive.
 //!
-//! Where expiries are equal the index goes by address: it never has to look at an element to find its place.
+//! The index orders equal expiries by address: it never has to look at an element to find its place.
 
 use rand::rngs::SmallRng;
 
@@ -22,7 +22,7 @@ pub(super) struct FieldTable {
     expiries: OrderTree<ElementPtr>,
 }
 
-/// Where an element stands in the index. Times are exact up to 2^53 ms; beyond, the order is still that of the numbers.
+/// Place of an element in the index. Times are exact up to 2^53 ms; beyond, the order is still that of the numbers.
 #[derive(Clone, Copy)]
 struct Place {
     time: f64,
@@ -121,7 +121,7 @@ impl FieldTable {
         Some(unsafe { element.as_ref() })
     }
 
-    /// How many fields have expired.
+    /// Number of fields that have expired.
     pub(super) fn expired(&self, now_ms: i64) -> usize {
         self.expiries
             .range(0, self.expiries.len(), Order::Ascending)

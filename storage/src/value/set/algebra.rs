@@ -9,7 +9,7 @@ use crate::value::{Encoding, INT_TEXT_MAX, StringRef};
 
 /// Members looked up at a time; the bits of a mask.
 const BATCH: usize = 32;
-/// What adding a member to a table costs, in look-ups.
+/// Cost of adding a member to a table, in look-ups.
 const INSERT_COST: usize = 4;
 
 /// Visits what all of `sets` have in common, but at most `limit` members, in the order of the smallest set; returns how
@@ -52,7 +52,7 @@ pub fn intersection(sets: &mut [&Set], limits: &SetLimits) -> Set {
     result
 }
 
-/// What is in any of `sets`, in a set of its own. O(all members).
+/// The union of `sets`, in a set of its own. O(all members).
 #[must_use]
 pub fn union<'a>(sets: impl IntoIterator<Item = &'a Set>, limits: &SetLimits) -> Set {
     let mut result = Set::new();
@@ -64,7 +64,7 @@ pub fn union<'a>(sets: impl IntoIterator<Item = &'a Set>, limits: &SetLimits) ->
     result
 }
 
-/// How many members are in any of `sets`, counted up to `limit`. O(all members).
+/// Number of members in any of `sets`, counted up to `limit`. O(all members).
 #[must_use]
 pub fn union_len(sets: &[&Set], limit: usize, limits: &SetLimits) -> usize {
     let largest = sets.iter().map(|set| set.len()).max().unwrap_or(0);

@@ -24,7 +24,7 @@ impl SortedSetBuilder {
         }
     }
 
-    /// How many members there are.
+    /// Number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members.len()

@@ -53,7 +53,7 @@ pub(super) fn pairs(pack: &Listpack) -> impl Iterator<Item = Option<(StringRef<'
     })
 }
 
-/// Where a member is, and its score.
+/// Position of a member, and its score.
 pub(super) fn find(pack: &Listpack, member: &[u8]) -> Option<(Position, f64)> {
     let at = pack.find(pack.first()?, member, 1)?;
     Some((at, read_score(pack, at)))
@@ -91,7 +91,7 @@ pub(super) fn remove(pack: &mut Listpack, at: Position) {
     pack.remove_n(at, 2);
 }
 
-/// How many entries come before a member, and its score.
+/// Number of entries before a member, and its score.
 pub(super) fn rank(pack: &Listpack, member: &[u8]) -> Option<(usize, f64)> {
     let (found, score) = find(pack, member)?;
     let mut rank = 0;
@@ -105,7 +105,7 @@ pub(super) fn rank(pack: &Listpack, member: &[u8]) -> Option<(usize, f64)> {
     Some((rank, score))
 }
 
-/// How many entries `before` is true for, all of which come before the others.
+/// Number of entries that `before` is true for, all of which come before the others.
 pub(super) fn rank_by(pack: &Listpack, before: impl Fn(f64, StringRef<'_>) -> bool) -> usize {
     iter(pack, 0..usize::MAX, Order::Ascending)
         .take_while(|(member, score)| before(*score, *member))

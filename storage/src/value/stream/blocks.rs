@@ -81,13 +81,13 @@ impl Block {
         self.pack.shrink_to_fit();
     }
 
-    /// Where the two counts are.
+    /// Positions of the two counts.
     fn counts_at(&self) -> Option<(Position, Position)> {
         let live = self.pack.first()?;
         Some((live, self.pack.next(live)?))
     }
 
-    /// How many entries are there, and how many are marked as deleted.
+    /// Number of entries, and number of those marked as deleted.
     #[inline]
     pub(super) fn counts(&self) -> (u64, u64) {
         let Some((live, deleted)) = self.counts_at() else {
@@ -275,11 +275,11 @@ fn push_all<'w>(pack: &mut Listpack, words: impl Iterator<Item = &'w [u8]>) {
 /// The head of a block.
 #[derive(Clone, Copy, Debug)]
 struct Master {
-    /// How many fields it has.
+    /// Number of its fields.
     len: usize,
-    /// Where they begin.
+    /// Start of the fields.
     fields: Position,
-    /// Where the 0 behind them is.
+    /// Position of the 0 behind them.
     end: Position,
 }
 
@@ -288,7 +288,7 @@ struct Master {
 pub(super) struct Walk<'a> {
     block: &'a Block,
     master: Option<Master>,
-    /// Where the next entry begins; backwards, where it ends.
+    /// Start of the next entry; backwards, its end.
     next: Option<Position>,
     backward: bool,
 }
@@ -296,10 +296,10 @@ pub(super) struct Walk<'a> {
 /// An entry as a block holds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
-    /// Where it begins.
+    /// Its start.
     at: Position,
     flags: i64,
-    /// What is in it.
+    /// Its contents.
     pub(super) item: Item<'a>,
 }
 
@@ -351,16 +351,16 @@ pub struct Item<'a> {
     /// The id.
     pub id: StreamId,
     pack: &'a Listpack,
-    /// How many fields there are.
+    /// Number of its fields.
     len: usize,
-    /// Where the names of the fields are if the entry has none of its own.
+    /// Position of the names of the fields if the entry has none of its own.
     names: Option<Position>,
-    /// Where its values, or names and values by turns, begin.
+    /// Start of its values, or of names and values by turns.
     values: Position,
 }
 
 impl<'a> Item<'a> {
-    /// How many fields there are.
+    /// Number of fields.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -400,7 +400,7 @@ impl std::fmt::Debug for Item<'_> {
 pub struct Fields<'a> {
     pack: &'a Listpack,
     left: usize,
-    /// Where the next name is, if names stand apart.
+    /// Position of the next name, if names stand apart.
     names: Option<Position>,
     next: Option<Position>,
 }

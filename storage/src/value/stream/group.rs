@@ -1,7 +1,7 @@
 //! [`Group`]: the consumers that share a stream, and what was delivered to them and not yet acknowledged.
 //!
-//! What is pending is kept twice: by id, with its consumer, for the group; and as a mere id with each consumer, so that a
-//! consumer's own history is found without going through everybody's. Both are changed together, here alone.
+//! Pending entries are kept twice: by id, with the consumer, for the group; and as a mere id with each consumer, so
+//! that a consumer's own history is found without going through everybody's. Both are changed together, here alone.
 
 use super::id::StreamId;
 use super::runs::{HasId, Runs};
@@ -20,7 +20,7 @@ pub struct Pending {
     pub id: StreamId,
     /// When it was last delivered, Unix time in milliseconds.
     pub delivered_ms: i64,
-    /// How many times it was delivered.
+    /// Number of times it was delivered.
     pub deliveries: u64,
     /// To whom.
     pub consumer: ConsumerId,
@@ -53,7 +53,7 @@ impl Consumer {
         &self.name
     }
 
-    /// How many entries are pending with it.
+    /// Number of entries pending with it.
     #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending.len()
@@ -71,7 +71,7 @@ pub struct Group {
     name: CompactBuffer,
     /// The last entry that was delivered.
     pub last_id: StreamId,
-    /// How many entries of the stream, from the first that ever was, were read; `None` when that is not known.
+    /// Number of entries of the stream, from the first that ever was, that were read; `None` when that is not known.
     pub entries_read: Option<u64>,
     pending: Runs<Pending>,
     /// Consumers at the places that their [`ConsumerId`]s tell, with gaps where some were removed.
@@ -124,7 +124,7 @@ impl Group {
         self.consumers.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
-    /// How many consumers there are.
+    /// Number of consumers.
     #[must_use]
     pub fn consumers_len(&self) -> usize {
         self.by_name.len()
@@ -182,13 +182,13 @@ impl Group {
 
     // ----- what is pending
 
-    /// How many entries are pending.
+    /// Number of pending entries.
     #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending.len()
     }
 
-    /// What is pending, from `from` on, in the order of ids.
+    /// Pending entries from `from` on, in the order of ids.
     pub fn pending_from(&self, from: StreamId) -> impl Iterator<Item = &Pending> {
         self.pending.iter_from(from)
     }
@@ -199,7 +199,7 @@ impl Group {
         Some((self.pending.first()?.id, self.pending.last()?.id))
     }
 
-    /// What is pending under an id.
+    /// The pending entry of an id.
     #[must_use]
     pub fn pending(&self, id: StreamId) -> Option<&Pending> {
         self.pending.get(id)
@@ -254,7 +254,7 @@ impl Group {
             + consumers.sum::<usize>()
     }
 
-    /// How many allocations there are to free.
+    /// Number of allocations to free.
     pub(super) fn free_cost(&self) -> usize {
         let consumers = self.consumers.iter().flatten();
         1 + self.pending.free_cost()

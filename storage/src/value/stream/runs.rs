@@ -54,7 +54,7 @@ impl<T> Default for Runs<T> {
 }
 
 impl<T: HasId> Runs<T> {
-    /// How many values there are.
+    /// Number of values.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
@@ -65,7 +65,7 @@ impl<T: HasId> Runs<T> {
         self.runs.memory() + self.runs.iter().map(CompactVec::memory).sum::<usize>()
     }
 
-    /// How many allocations there are to free.
+    /// Number of allocations to free.
     pub(super) fn free_cost(&self) -> usize {
         self.len * T::ALLOCATIONS + self.runs.len()
     }
@@ -81,7 +81,7 @@ impl<T: HasId> Runs<T> {
         freed
     }
 
-    /// Where an id is, or would be put.
+    /// Place of an id, or the one where it belongs.
     #[inline]
     fn search(&self, id: StreamId) -> Result<At, At> {
         let behind = self.runs.partition_point(|run| run[0].id() <= id);
@@ -106,7 +106,7 @@ impl<T: HasId> Runs<T> {
         &mut self.runs[at.run][at.index]
     }
 
-    /// Where an id is.
+    /// Place of an id.
     #[inline]
     pub(super) fn find(&self, id: StreamId) -> Option<At> {
         self.search(id).ok()
@@ -142,7 +142,7 @@ impl<T: HasId> Runs<T> {
         self.runs.last_mut().and_then(|run| run.last_mut())
     }
 
-    /// Where the first value is.
+    /// Place of the first value.
     #[inline]
     pub(super) fn front(&self) -> Option<At> {
         (self.len > 0).then_some(At { run: 0, index: 0 })

@@ -1,0 +1,153 @@
+//! A subscriber that writes events as Redis writes its log: `<pid>:<role> <date> <level mark> <text>`.
+//!
+//! Lines go to standard output or to a file, and to the system's log beside it. The file is opened for each line, so that it
+//! can be rotated under a running server.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{Timestamp, tz::TimeZone};
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+
+use super::{Syslog, TARGET};
+use crate::clock::Clock;
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Standard output.
+    Stdout,
+    /// This file, appended to.
+    File(PathBuf),
+}
+
+/// The subscriber.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    output: Output,
+    syslog: Option<Syslog>,
+    /// Tells the time of each line.
+    clock: Arc<Clock>,
+    /// Held while a line is written, so that lines do not mix.
+    turn: Mutex<()>,
+}
+
+impl Lines {
+    /// A subscriber that writes to these places.
+    pub(crate) fn new(output: Output, syslog: Option<Syslog>, clock: Arc<Clock>) -> Self {
+        Self {
+            output,
+            syslog,
+            clock,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// The same, in the form in which `tracing` takes it.
+    pub(crate) fn into_dispatch(self) -> Dispatch {
+        Dispatch::new(Registry::default().with(self))
+    }
+
+    /// Writes one line. One that cannot be written is lost: there is nowhere to say so.
+    fn write(&self, level: Level, line: &Line) {
+        let now = Timestamp::from_microsecond(self.clock.now_us()).unwrap_or_default();
+        let time = now.to_zoned(TimeZone::system());
+        let text = format!(
+            "{}:{} {} {} {}\n",
+            std::process::id(),
+            line.role,
+            time.strftime("%d %b %Y %H:%M:%S%.3f"),
+            mark(level),
+            line.text
+        );
+        let _turn = self.turn.lock();
+        let _ = match &self.output {
+            Output::Stdout => std::io::stdout().write_all(text.as_bytes()),
+            Output::File(path) => OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(text.as_bytes())),
+        };
+        if let Some(syslog) = &self.syslog {
+            syslog.send(level, &time, &line.text);
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if metadata.target() == TARGET {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target() == TARGET
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        self.write(*event.metadata().level(), &line);
+    }
+}
+
+/// The mark of a level in a line.
+fn mark(level: Level) -> char {
+    match level {
+        Level::TRACE => '.',
+        Level::DEBUG => '-',
+        Level::INFO => '*',
+        _ => '#',
+    }
+}
+
+/// The parts of a line that its event's fields hold.
+#[derive(Debug)]
+struct Line {
+    role: char,
+    text: String,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            role: 'M',
+            text: String::new(),
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "role" => {
+                self.role = match value {
+                    "starting" => 'C',
+                    "replica" => 'S',
+                    "sentinel" => 'X',
+                    _ => 'M',
+                }
+            }
+            "message" => self.text.push_str(value),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.text = format!("{value:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Bytes on their way to a socket: a queue of chunks, of which the last one grows.
+//!
+//! Whoever reads slowly lets replies pile up. In one growing buffer they would be copied each time it doubles, and what was
+//! sent would have to be moved out at its front. A chunk is closed when it is full, and goes as a whole once it is sent.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::limits::{OUTPUT_CHUNK_BYTES, OUTPUT_KEPT_BYTES};
+
+/// Unsent bytes of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// Closed chunks, ahead of `tail`; none while everything fits the tail. Boxed: few connections have any.
+    closed: Option<Box<Closed>>,
+    /// The chunk that replies are appended to.
+    tail: Vec<u8>,
+    /// Bytes of the first chunk that have been sent; less than its length unless everything is sent.
+    sent: usize,
+}
+
+#[derive(Debug, Default)]
+struct Closed {
+    /// None of them empty.
+    chunks: VecDeque<Vec<u8>>,
+    /// The sum of their lengths.
+    bytes: usize,
+    /// The sum of their capacities.
+    capacity: usize,
+}
+
+/// Chunks that one system call sends at most.
+const SLICES_MAX: usize = 16;
+
+/// What one system call sends.
+pub(crate) type Slices<'a> = smallvec::SmallVec<[IoSlice<'a>; SLICES_MAX]>;
+
+impl Outgoing {
+    /// The chunk to append to. What is in it already stays as it is.
+    #[inline]
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.tail
+    }
+
+    /// Bytes of the chunk that is appended to.
+    #[inline]
+    pub(crate) fn tail_len(&self) -> usize {
+        self.tail.len()
+    }
+
+    /// Those of them that are not sent.
+    pub(crate) fn unsent_tail_len(&self) -> usize {
+        self.tail.len() - if self.has_closed() { 0 } else { self.sent }
+    }
+
+    /// Bytes that are not sent.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.closed.as_ref().map_or(0, |closed| closed.bytes) + self.tail.len() - self.sent
+    }
+
+    /// Whether everything is sent.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent == self.tail.len() && self.closed.is_none()
+    }
+
+    /// Closes the tail when it is full, or when another piece as long as the last one, of `appended` bytes, would have it
+    /// reallocated.
+    #[inline]
+    pub(crate) fn close_if_full(&mut self, appended: usize) {
+        if self.tail.len() >= OUTPUT_CHUNK_BYTES / 2 {
+            self.close_full(appended);
+        }
+    }
+
+    #[cold]
+    fn close_full(&mut self, appended: usize) {
+        let spare = self.tail.capacity() - self.tail.len();
+        if self.tail.len() < OUTPUT_CHUNK_BYTES && spare >= appended {
+            return;
+        }
+        let closed = self.closed.get_or_insert_default();
+        // Whoever has filled a chunk is likely to fill the next one.
+        let full = std::mem::replace(&mut self.tail, Vec::with_capacity(OUTPUT_CHUNK_BYTES));
+        closed.bytes += full.len();
+        closed.capacity += full.capacity();
+        closed.chunks.push_back(full);
+    }
+
+    /// The unsent bytes at the front, as many chunks as one system call takes.
+    pub(crate) fn slices(&self) -> Slices<'_> {
+        let closed = self.closed.iter().flat_map(|closed| &closed.chunks);
+        let mut slices: Slices<'_> = closed
+            .map(Vec::as_slice)
+            .chain(std::iter::once(self.tail.as_slice()))
+            .take(SLICES_MAX)
+            .map(IoSlice::new)
+            .collect();
+        if let Some(first) = slices.first_mut() {
+            first.advance(self.sent);
+        }
+        slices
+    }
+
+    /// Drops `count` bytes at the front, which have been sent.
+    pub(crate) fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "more was sent than there is");
+        self.sent += count;
+        while let Some(closed) = &mut self.closed
+            && let Some(first) = closed.chunks.front()
+            && self.sent >= first.len()
+        {
+            self.sent -= first.len();
+            closed.forget_first();
+            if closed.chunks.is_empty() {
+                self.closed = None;
+            }
+        }
+        if self.is_empty() {
+            self.start_anew();
+        }
+    }
+
+    /// The tail is sent: its memory is used again unless it is more than a connection keeps.
+    fn start_anew(&mut self) {
+        self.sent = 0;
+        if self.tail.capacity() > OUTPUT_KEPT_BYTES {
+            self.tail = Vec::new();
+        } else {
+            self.tail.clear();
+        }
+    }
+
+    /// Takes the first chunk, for whoever sends chunks as they are, and says how much of it has been sent. `spare` is an
+    /// empty buffer that may take the place of the tail.
+    pub(crate) fn take_first(&mut self, spare: Vec<u8>) -> (Vec<u8>, usize) {
+        let sent = std::mem::take(&mut self.sent);
+        let Some(closed) = &mut self.closed else {
+            return (std::mem::replace(&mut self.tail, spare), sent);
+        };
+        let first = closed.forget_first();
+        if closed.chunks.is_empty() {
+            self.closed = None;
+        }
+        (first, sent)
+    }
+
+    /// Whether there is more than the chunk that is appended to.
+    #[inline]
+    pub(crate) fn has_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Bytes of the closed chunks, and how many chunks these are.
+    pub(crate) fn closed(&self) -> (usize, usize) {
+        self.closed
+            .as_ref()
+            .map_or((0, 0), |closed| (closed.capacity, closed.chunks.len()))
+    }
+
+    /// Room of the chunk that is appended to.
+    pub(crate) fn tail_capacity(&self) -> usize {
+        self.tail.capacity()
+    }
+
+    /// Memory it holds.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        let closed = self.closed.as_ref();
+        self.tail.capacity() + closed.map_or(0, |closed| closed.capacity + size_of::<Closed>())
+    }
+
+    /// Gives back the memory of what is sent.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Closed {
+    fn forget_first(&mut self) -> Vec<u8> {
+        let first = self.chunks.pop_front().unwrap_or_default();
+        self.bytes -= first.len();
+        self.capacity -= first.capacity();
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All that is unsent.
+    fn contents(outgoing: &Outgoing) -> Vec<u8> {
+        let mut copy = Vec::new();
+        if let Some(closed) = &outgoing.closed {
+            closed
+                .chunks
+                .iter()
+                .for_each(|chunk| copy.extend_from_slice(chunk));
+        }
+        copy.extend_from_slice(&outgoing.tail);
+        copy.split_off(outgoing.sent)
+    }
+
+    proptest! {
+        /// Pieces of any size leave in order, whatever is sent at once, and nothing but whole chunks is held beside them.
+        #[test]
+        fn what_goes_in_comes_out(steps in prop::collection::vec((any::<bool>(), 0..100_000_usize), 1..40)) {
+            let (mut outgoing, mut model) = (Outgoing::default(), VecDeque::new());
+            for (number, (append, size)) in (0_u8..).zip(steps) {
+                if append {
+                    outgoing.tail().extend(std::iter::repeat_n(number, size));
+                    outgoing.close_if_full(size);
+                    model.extend(std::iter::repeat_n(number, size));
+                } else {
+                    let count = size.min(outgoing.slices().iter().map(|slice| slice.len()).sum());
+                    outgoing.advance(count);
+                    model.drain(..count);
+                }
+                prop_assert_eq!(outgoing.len(), model.len());
+                prop_assert_eq!(outgoing.is_empty(), model.is_empty());
+                prop_assert!(contents(&outgoing).iter().eq(&model));
+                prop_assert!(outgoing.memory() >= outgoing.len());
+            }
+        }
+
+        /// Taken chunk by chunk, it is the same.
+        #[test]
+        fn chunks_are_taken_in_order(sizes in prop::collection::vec(1..100_000_usize, 1..20)) {
+            let (mut outgoing, mut expected, mut taken) = (Outgoing::default(), Vec::new(), Vec::new());
+            for (number, size) in (0_u8..).zip(sizes) {
+                outgoing.tail().extend(std::iter::repeat_n(number, size));
+                outgoing.close_if_full(size);
+                expected.extend(std::iter::repeat_n(number, size));
+            }
+            while !outgoing.is_empty() {
+                outgoing.advance(1);
+                taken.push(expected[taken.len()]);
+                let (chunk, sent) = outgoing.take_first(Vec::new());
+                taken.extend_from_slice(&chunk[sent..]);
+            }
+            prop_assert_eq!(taken, expected);
+        }
+    }
+
+    #[test]
+    fn a_chunk_does_not_grow_beyond_the_piece_that_fills_it() {
+        let mut outgoing = Outgoing::default();
+        for _ in 0..1000 {
+            outgoing.tail().extend_from_slice(&[0; 1000]);
+            outgoing.close_if_full(1000);
+        }
+        let (bytes, chunks) = outgoing.closed();
+        assert!(bytes <= chunks * 2 * OUTPUT_CHUNK_BYTES, "{bytes} in {chunks}");
+        assert!(
+            outgoing.memory() <= 1_000_000 + 3 * OUTPUT_CHUNK_BYTES,
+            "{}",
+            outgoing.memory()
+        );
+    }
+
+    #[test]
+    fn memory_of_what_is_sent_is_used_again_or_given_back() {
+        let mut outgoing = Outgoing::default();
+        outgoing.tail().extend_from_slice(&[0; 1000]);
+        let capacity = outgoing.tail_capacity();
+        outgoing.advance(1000);
+        assert_eq!(outgoing.tail_capacity(), capacity);
+        outgoing.tail().extend_from_slice(&[0; 2 * OUTPUT_KEPT_BYTES]);
+        outgoing.advance(2 * OUTPUT_KEPT_BYTES);
+        assert_eq!(outgoing.memory(), 0);
+    }
+}
