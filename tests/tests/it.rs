@@ -10,6 +10,7 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_shards;
     mod commands;
     mod debug_command;
     mod dialogues;

@@ -31,7 +31,7 @@ use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Clients, ClientsHandler, Context, Effects, Part, Partition, Peer, Session};
+use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -110,7 +110,9 @@ impl Shell {
                 hasher: node.hasher,
                 slot_of: |key| slot_of(key).number(),
             };
-            Some(Box::new(Partition::new(shard, options, SEED, None)))
+            // Removals are noted only where somebody listens.
+            let journal = crossbeam_channel::unbounded().0;
+            Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let peer = Peer::Tcp {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
@@ -142,7 +144,9 @@ impl Shell {
     pub(crate) fn watch(&mut self, key: &str) -> Arc<WatchToken> {
         let (shard, db) = (self.shard_of(key.as_bytes()), self.client.db);
         let token = Arc::default();
-        self.partition(shard).watches.add(db, key.as_bytes(), &token);
+        self.partition(shard)
+            .watches
+            .add(db, key.as_bytes(), &token, false);
         token
     }
 
@@ -245,9 +249,8 @@ impl Shell {
     /// The removals of keys that were found expired: they are repeated ahead of what found them.
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
-        let keys = partitions.flat_map(|partition| partition.expired.drain(..));
-        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()])
-            .collect()
+        let removals = partitions.flat_map(|partition| partition.removals.drain(..));
+        removals.map(|effect| effect.words).collect()
     }
 
     fn dispatch(
@@ -309,14 +312,10 @@ impl Shell {
     }
 
     /// Parts of the client's loop and of the other loops.
-    fn parts_of_loops(
-        &mut self,
-        args: Arguments<'_>,
-        handler: ClientsHandler,
-    ) -> Result<[Part; 2], ReplyError> {
+    fn parts_of_loops(&mut self, args: Arguments<'_>, handler: LoopHandler) -> Result<[Part; 2], ReplyError> {
         let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
         let part = |clients| {
-            handler(&mut Clients {
+            handler(&mut Roster {
                 args,
                 asker,
                 clients,

@@ -1,17 +1,14 @@
 //! Serving commands that wait: right after the command, or the transaction, that made their keys ready.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use shardis_cluster::slot::slot_of;
-use shardis_protocol::Encoder;
 use shardis_storage::key::Key;
 use shardis_storage::memory;
 
+use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
-use super::run::{Call, Environment, run_call};
 use crate::commands::registry;
-use crate::error::ReplyError;
 use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
@@ -138,14 +135,14 @@ fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment:
 struct Loan<'l, 'c> {
     partitions: &'l mut [Option<Box<Partition>>],
     shard: usize,
-    cell: &'l mut cell::Held<'c, Partition>,
+    cell: &'l mut cell::Guard<'c, Partition>,
 }
 
 impl<'l, 'c> Loan<'l, 'c> {
     fn begin(
         partitions: &'l mut [Option<Box<Partition>>],
         shard: usize,
-        cell: &'l mut cell::Held<'c, Partition>,
+        cell: &'l mut cell::Guard<'c, Partition>,
     ) -> Self {
         partitions[shard] = Some(cell.take());
         Self {
@@ -204,13 +201,8 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         routed: Routed::default(),
         waiting: Waiting::Served(&serving),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        run_call(held.reborrow(), call, None, &mut reply, environment);
-    }));
-    if outcome.is_err() {
-        reply.clear();
-        Encoder::new(&mut reply, ticket.modes.resp()).error(ReplyError::Internal.line());
-    }
+    let access = Access::Partitions(held.reborrow());
+    Execution::begin(call, None, &mut reply).run_guarded(None, access, environment);
     if !reply.is_empty() {
         // A command that fails says why, and has claimed nothing yet.
         serving.claim();
