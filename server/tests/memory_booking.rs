@@ -145,7 +145,9 @@ fn words(template: &str, rng: &mut SmallRng) -> Vec<Vec<u8>> {
         "V" => format!("v{}", rng.random_range(0..9)).into_bytes(),
         "N" => rng.random_range(0..50).to_string().into_bytes(),
         "B" => {
-            let len = *[3, 40, 300, 5_000, 70_000, 140_000].choose(rng).unwrap();
+            let len = *[3, 40, 300, 5_000, 70_000, 140_000]
+                .choose(rng)
+                .expect("the server answers as it does in other tests");
             vec![b'a' + rng.random_range(0..3u8); len]
         }
         other => other.as_bytes().to_vec(),
@@ -184,7 +186,10 @@ fn say(connection: &mut Connection, line: &str) {
 
 /// What each partition takes.
 fn booked(connection: &mut Connection) -> Vec<i64> {
-    let text: String = redis::cmd("INFO").arg("shards").query(connection).unwrap();
+    let text: String = redis::cmd("INFO")
+        .arg("shards")
+        .query(connection)
+        .expect("the server answers as it does in other tests");
     let of_line = |line: &str| {
         let (_, rest) = line.split_once("memory=")?;
         rest.split(',').next()?.trim().parse().ok()
@@ -193,14 +198,25 @@ fn booked(connection: &mut Connection) -> Vec<i64> {
 }
 
 fn figure(connection: &mut Connection, name: &str) -> u64 {
-    let text: String = redis::cmd("INFO").arg("everything").query(connection).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-    line[name.len() + 1..].trim().parse().unwrap()
+    let text: String = redis::cmd("INFO")
+        .arg("everything")
+        .query(connection)
+        .expect("the server answers as it does in other tests");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name))
+        .expect("the server answers as it does in other tests");
+    line[name.len() + 1..]
+        .trim()
+        .parse()
+        .expect("the server answers as it does in other tests")
 }
 
 fn connect(server: &Server) -> Connection {
-    let client = redis::Client::open(server.url()).unwrap();
-    client.get_connection().unwrap()
+    let client = redis::Client::open(server.url()).expect("the server answers as it does in other tests");
+    client
+        .get_connection()
+        .expect("the server answers as it does in other tests")
 }
 
 /// Waits until nothing waits to be freed, and the loops have made known what their partitions take.
@@ -223,7 +239,9 @@ fn compare(connection: &mut Connection, elsewhere: i64) -> Vec<i64> {
 fn run_randomly(server: &Server, seed: u64, count: usize, stop: &AtomicBool) {
     let (mut connection, mut rng) = (connect(server), SmallRng::seed_from_u64(seed));
     for _ in 0..count {
-        let template = TEMPLATES.choose(&mut rng).unwrap();
+        let template = TEMPLATES
+            .choose(&mut rng)
+            .expect("the server answers as it does in other tests");
         run(&mut connection, &words(template, &mut rng));
     }
     say(&mut connection, "EXEC");
@@ -233,7 +251,9 @@ fn run_randomly(server: &Server, seed: u64, count: usize, stop: &AtomicBool) {
 fn wait_randomly(server: &Server, seed: u64, stop: &AtomicBool) {
     let (mut connection, mut rng) = (connect(server), SmallRng::seed_from_u64(seed));
     while !stop.load(Ordering::Relaxed) {
-        let template = BLOCKING.choose(&mut rng).unwrap();
+        let template = BLOCKING
+            .choose(&mut rng)
+            .expect("the server answers as it does in other tests");
         run(&mut connection, &words(template, &mut rng));
     }
 }
@@ -243,7 +263,10 @@ fn what_is_booked_is_what_the_allocator_counted() {
     let seed = u64::from(rand::random::<u32>());
     println!("seed {seed}");
     let elsewhere = memory::process_balance();
-    let server = Server::builder().shards(4).start().unwrap();
+    let server = Server::builder()
+        .shards(4)
+        .start()
+        .expect("the server answers as it does in other tests");
     let mut connection = connect(&server);
     let empty = compare(&mut connection, elsewhere);
     assert_eq!(empty.len(), 4);
@@ -279,7 +302,10 @@ fn what_is_booked_is_what_the_allocator_counted() {
     }
     say(&mut connection, "CONFIG SET maxmemory 0");
 
-    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
+        .arg("*")
+        .query(&mut connection)
+        .expect("the server answers as it does in other tests");
     for key in keys {
         run(&mut connection, &[b"DEL".to_vec(), key]);
     }
