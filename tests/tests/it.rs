@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_shards;
     mod commands;
+    mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use shardis_cluster::slot::slot_of;
+use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_storage::key::Key;
-use shardis_storage::memory;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
 use crate::exec::Partition;
-use crate::exec::view::Held;
+use crate::exec::held::Account;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
@@ -89,7 +89,7 @@ fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) 
 fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Environment<'_>) {
     let slot = slot_of(&ready.key).number();
     let is_full = matches!(held, Held::Two(..));
-    let Some(partition) = held.find(slot) else {
+    let Some(partition) = held.beside(slot) else {
         return;
     };
     // Nothing overtakes the keys that wait for that shard already.
@@ -101,23 +101,22 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
         return set_aside(partition, ready, shard, environment);
     };
     partition.waiters.put_back(ready);
-    let before = memory::thread_balance();
     match &mut held {
         Held::One(partition) => {
-            let both = Held::Two([partition, borrowed.get()], environment.shards);
+            let mut account = Account::begin(environment.shards);
+            let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
+            account.end_command();
+            // The rest is booked by whoever holds the partition of the key.
+            let taken = account.take(shard);
+            borrowed.get().memory_bytes += taken;
+            held.leave_out(taken);
         }
-        Held::Many(partitions) => {
-            let loan = Loan::begin(partitions, shard, &mut borrowed);
-            serve_ready(Held::Many(&mut *loan.partitions), environment);
+        Held::Many(lent) => {
+            let loan = Loan::begin(lent, shard, &mut borrowed);
+            serve_ready(Held::Many(&mut *loan.lent), environment);
         }
         Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
-    }
-    // Which of them it was allocated for is not told apart. The whole is booked to those that are held for longer.
-    let half = (memory::thread_balance() - before) / 2;
-    borrowed.get().memory_bytes += half;
-    if let Some(partition) = held.find(slot) {
-        partition.memory_bytes -= half;
     }
 }
 
@@ -133,29 +132,21 @@ fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment:
 
 /// A borrowed partition among several that were lent. With the end of the loan it is in its cell again.
 struct Loan<'l, 'c> {
-    partitions: &'l mut [Option<Box<Partition>>],
+    lent: &'l mut Lent,
     shard: usize,
     cell: &'l mut cell::Guard<'c, Partition>,
 }
 
 impl<'l, 'c> Loan<'l, 'c> {
-    fn begin(
-        partitions: &'l mut [Option<Box<Partition>>],
-        shard: usize,
-        cell: &'l mut cell::Guard<'c, Partition>,
-    ) -> Self {
-        partitions[shard] = Some(cell.take());
-        Self {
-            partitions,
-            shard,
-            cell,
-        }
+    fn begin(lent: &'l mut Lent, shard: usize, cell: &'l mut cell::Guard<'c, Partition>) -> Self {
+        lent.add(cell.take());
+        Self { lent, shard, cell }
     }
 }
 
 impl Drop for Loan<'_, '_> {
     fn drop(&mut self) {
-        if let Some(partition) = self.partitions[self.shard].take() {
+        if let Some(partition) = self.lent.remove(self.shard) {
             self.cell.put(partition);
         }
     }
@@ -169,7 +160,7 @@ fn candidate(
     from: usize,
     environment: &Environment<'_>,
 ) -> Option<(usize, Arc<Ticket>)> {
-    let partition = held.find(slot)?;
+    let partition = held.beside(slot)?;
     let found = found(partition, slot, ready, environment);
     partition.waiters.candidate(ready, from, found)
 }
@@ -211,10 +202,9 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         return Tried::Nothing;
     }
     held.each(|partition| partition.waiters.remove(ticket));
-    let shard = held.find(slot).map_or(0, |partition| partition.shard);
     environment.outbox.borrow_mut().served.push(Served {
         ticket: Arc::clone(ticket),
-        shard,
+        shard: shard_of(slot, environment.shards),
         reply,
         nanos: environment.clock.elapsed_ns() - begin_ns,
     });

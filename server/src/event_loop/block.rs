@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_protocol::Arguments;
-use shardis_storage::memory;
 
 use super::EventLoop;
+use super::batches::{count_memory, publish_memory};
 use super::reach::Work;
 use crate::commands::registry;
 use crate::connection::Gate;
@@ -15,7 +15,8 @@ use crate::dispatch::serve::serve_ready;
 use crate::exec::Modes;
 use crate::exec::Partition;
 use crate::exec::client::Unblocked;
-use crate::exec::view::Held;
+use crate::exec::held::Account;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Retry, Served, Ticket, Wish};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::Message;
@@ -31,7 +32,7 @@ impl EventLoop {
         command: &'static Registered,
         args: Arguments<'_>,
         wish: Wish,
-        partitions: &mut [Option<Box<Partition>>],
+        partitions: &mut Lent,
     ) {
         let shards = partitions.len();
         let mut other_shard = None;
@@ -260,12 +261,14 @@ impl EventLoop {
         };
         stuck.waiters.retry(retry.needs);
         let environment = self.environment();
-        let before = memory::thread_balance();
-        serve_ready(Held::Two([own.get(), borrowed.get()], mesh.len()), &environment);
-        // Which of the two it was allocated for is not told apart.
-        let half = (memory::thread_balance() - before) / 2;
-        borrowed.get().memory_bytes += half;
-        super::batches::count_memory(own.get(), &self.node, |partition| partition.memory_bytes += half);
+        let mut account = Account::begin(mesh.len());
+        let both = Held::Two([own.get(), borrowed.get()], &mut account);
+        serve_ready(both, &environment);
+        account.end_command();
+        for partition in [own.get(), borrowed.get()] {
+            partition.memory_bytes += account.take(partition.shard);
+            publish_memory(partition, &self.node);
+        }
         true
     }
 
@@ -275,7 +278,7 @@ impl EventLoop {
             return;
         }
         let environment = self.environment();
-        super::batches::count_memory(partition, &self.node, |partition| {
+        count_memory(partition, &self.node, |partition| {
             serve_ready(Held::One(partition), &environment);
         });
     }
