@@ -28,10 +28,10 @@ use crate::config::{Config, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
-use crate::exec::view::{Held, Stamp, View};
+use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Clients, ClientsHandler, Context, Effects, Part, Partition, Peer, Session};
+use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -69,7 +69,7 @@ pub(crate) struct Shell {
     pub(crate) settings: Settings,
     /// Time and rules of access; move the time with [`Shell::advance`].
     pub(crate) stamp: Stamp,
-    partitions: Vec<Option<Box<Partition>>>,
+    partitions: Lent,
 }
 
 /// Result of one command.
@@ -110,8 +110,14 @@ impl Shell {
                 hasher: node.hasher,
                 slot_of: |key| slot_of(key).number(),
             };
-            Some(Box::new(Partition::new(shard, options, SEED, None)))
+            // Removals are noted only where somebody listens.
+            let journal = crossbeam_channel::unbounded().0;
+            Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
+        let mut partitions = Lent::new(shards);
+        for (shard, place) in partitions.iter_mut().enumerate() {
+            *place = partition(shard);
+        }
         let peer = Peer::Tcp {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
@@ -121,7 +127,7 @@ impl Shell {
             others: Vec::new(),
             settings: settings.clone(),
             stamp: Stamp::new(&settings, START_MS, false),
-            partitions: (0..shards).map(partition).collect(),
+            partitions,
             node,
         }
     }
@@ -142,7 +148,9 @@ impl Shell {
     pub(crate) fn watch(&mut self, key: &str) -> Arc<WatchToken> {
         let (shard, db) = (self.shard_of(key.as_bytes()), self.client.db);
         let token = Arc::default();
-        self.partition(shard).watches.add(db, key.as_bytes(), &token);
+        self.partition(shard)
+            .watches
+            .add(db, key.as_bytes(), &token, false);
         token
     }
 
@@ -245,9 +253,8 @@ impl Shell {
     /// The removals of keys that were found expired: they are repeated ahead of what found them.
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
-        let keys = partitions.flat_map(|partition| partition.expired.drain(..));
-        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()])
-            .collect()
+        let removals = partitions.flat_map(|partition| partition.removals.drain(..));
+        removals.map(|effect| effect.words).collect()
     }
 
     fn dispatch(
@@ -309,14 +316,10 @@ impl Shell {
     }
 
     /// Parts of the client's loop and of the other loops.
-    fn parts_of_loops(
-        &mut self,
-        args: Arguments<'_>,
-        handler: ClientsHandler,
-    ) -> Result<[Part; 2], ReplyError> {
+    fn parts_of_loops(&mut self, args: Arguments<'_>, handler: LoopHandler) -> Result<[Part; 2], ReplyError> {
         let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
         let part = |clients| {
-            handler(&mut Clients {
+            handler(&mut Roster {
                 args,
                 asker,
                 clients,
@@ -377,10 +380,11 @@ impl Shell {
         run: impl FnOnce(&mut Context<'_>) -> Result<T, ReplyError>,
     ) -> Result<T, ReplyError> {
         let count = self.partitions.len();
-        let mut lent: Vec<Option<Box<Partition>>> = (0..count).map(|_| None).collect();
+        let mut lent = Lent::new(count);
         for &shard in shards {
             lent[shard] = self.partitions[shard].take();
         }
+        lent.begin();
         let held = match shards {
             [shard] => Held::One(lent[*shard].as_deref_mut().unwrap()),
             _ => Held::Many(&mut lent),
@@ -399,6 +403,10 @@ impl Shell {
             waiting: Waiting::Denied,
         };
         let result = run(&mut ctx);
+        drop(ctx);
+        if shards.len() != 1 {
+            lent.settle();
+        }
         for &shard in shards {
             self.partitions[shard] = lent[shard].take();
         }

@@ -1,18 +1,15 @@
 //! Serving commands that wait: right after the command, or the transaction, that made their keys ready.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use shardis_protocol::Encoder;
 use shardis_storage::key::Key;
-use shardis_storage::memory;
 use shardis_storage::value::Kind;
 
+use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
-use super::run::{Call, Environment, run_call};
 use crate::commands::registry;
-use crate::error::ReplyError;
 use crate::exec::Partition;
+use crate::exec::held::Account;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Ready, Served, Serving, Ticket, Waiting};
 use crate::limits::BORROW_TRIES;
@@ -108,17 +105,17 @@ fn serve(
     let Some(partition) = held.find(slot) else {
         return Tried::Nothing;
     };
-    let before = memory::thread_balance();
-    let both = Held::Two([partition, borrowed.get()], environment.shards);
+    let mut account = Account::begin(environment.shards);
+    let both = Held::Two([partition, borrowed.get()], &mut account);
     let tried = attempt(both, slot, ready, ticket, environment);
     // Whatever was put there may be waited for in its turn.
+    account.turn_to(Some(other));
     serve_ready(Held::One(borrowed.get()), environment);
-    // Which of the two it was allocated for is not told apart. The whole is booked to the one that is held for longer.
-    let half = (memory::thread_balance() - before) / 2;
-    borrowed.get().memory_bytes += half;
-    if let Some(partition) = held.find(slot) {
-        partition.memory_bytes -= half;
-    }
+    account.end_command();
+    // The rest is booked by whoever holds the partition of the key.
+    let taken = account.take(other);
+    borrowed.get().memory_bytes += taken;
+    held.leave_out(taken);
     tried
 }
 
@@ -150,12 +147,9 @@ fn attempt(
         routed: Routed::default(),
         waiting: Waiting::Served(&serving),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        run_call(held.reborrow(), call, None, &mut reply, environment);
-    }));
-    if outcome.is_err() && serving.claim() {
-        reply.clear();
-        Encoder::new(&mut reply, ticket.modes.resp()).error(ReplyError::Internal.line());
+    let access = Access::Partitions(held.reborrow());
+    if !Execution::begin(call, None, &mut reply).run_guarded(None, access, environment) {
+        serving.claim();
     }
     if !serving.is_won() {
         return Tried::Nothing;

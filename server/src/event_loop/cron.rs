@@ -3,14 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shardis_storage::keyspace::FieldEvent;
-use shardis_storage::value::INT_TEXT_MAX;
-
 use super::EventLoop;
-use super::turn::count_memory;
+use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
-use crate::exec::event::tell;
-use crate::exec::{Closing, Effect, Partition};
+use crate::exec::{Closing, Partition};
 use crate::limits::{EXPIRE_SLICE_US, MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
 use crate::observe::latency;
 use crate::observe::stats::Counter;
@@ -61,11 +57,13 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us;
-        if let Some(&(deadline_ms, _)) = self.deadlines.first() {
+        if let Some(&(deadline_ms, _)) = self.clients.deadlines.first() {
             next_us = next_us.min(deadline_ms.saturating_mul(1000));
         }
-        if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms()))
-        {
+        if let (false, Some((_, until_ms))) = (
+            self.clients.paused.is_empty(),
+            self.node.pause.active(self.now_ms()),
+        ) {
             next_us = next_us.min(until_ms * 1000);
         }
         // Rounded up, so that the loop does not wake a moment too early and find nothing due.
@@ -97,14 +95,14 @@ impl EventLoop {
         if !self.has_garbage() {
             return;
         }
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
         let begin_ns = self.node.clock.elapsed_ns();
         let pending = self.node.garbage[self.index].get();
         let left = count_memory(held.get(), &self.node, |partition| {
-            partition.keyspace.release(RELEASE_SLICE)
+            partition.release(RELEASE_SLICE)
         });
         self.node.stats[self.index]
             .freed
@@ -124,7 +122,7 @@ impl EventLoop {
         if is_off || self.node.pause.active(self.now_ms()).is_some() {
             return;
         }
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
@@ -135,7 +133,7 @@ impl EventLoop {
         count_memory(held.get(), &self.node, |partition| {
             for step in 0..databases {
                 let db = (first + step) % databases;
-                expire_database(partition, db, now_ms, chosen);
+                expire_database(partition, db as u16, now_ms, chosen);
                 if clock.now_us() - begin_us > EXPIRE_SLICE_US {
                     partition.figures.expire_time_caps += 1;
                     self.cron.next_database = (db + 1) % databases;
@@ -154,20 +152,20 @@ impl EventLoop {
 
     /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
     fn sweep_clients(&mut self, hz: i64) {
-        let count = self.connections.len();
+        let count = self.clients.connections.len();
         if count == 0 {
             return self.publish_sweep();
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
         let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
-        if self.cron.sweep.from >= self.connections.capacity() {
+        if self.cron.sweep.from >= self.clients.connections.capacity() {
             self.publish_sweep();
         }
         let first = self.cron.sweep.from;
-        let last = (first + share).min(self.connections.capacity());
+        let last = (first + share).min(self.clients.connections.capacity());
         for number in first..last {
-            let Some(connection) = self.connections.get_mut(number) else {
+            let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
             connection.measure(self.poll.holds(number));
@@ -190,9 +188,9 @@ impl EventLoop {
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
-                self.disconnect(number);
+                self.clients.disconnect(number);
             } else if self.is_over_output_limit(number) {
-                self.disconnect(number);
+                self.clients.disconnect(number);
             }
         }
         self.cron.sweep.from = last;
@@ -221,7 +219,7 @@ impl EventLoop {
     pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
         let limits = &self.settings.client_output_buffer_limit;
         let now_ms = self.now_ms();
-        let Some(connection) = self.connections.get_mut(number) else {
+        let Some(connection) = self.clients.get_mut(number) else {
             return false;
         };
         let limit = if connection.client.is_subscriber() {
@@ -260,10 +258,6 @@ impl EventLoop {
     }
 
     fn every_second(&mut self) {
-        if self.index == 0 {
-            self.node
-                .note_memory_peak(shardis_storage::memory::jemalloc_stats().allocated as u64);
-        }
         let stats = &self.node.stats[self.index];
         let counters = [
             &stats.commands,
@@ -281,7 +275,7 @@ impl EventLoop {
         stats.bytes_out_per_second.set(bytes_out);
         stats.turns_per_second.set(turns);
         stats.turn_average_us.set(turn_us / turns.max(1));
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {
             held.get().watches.prune();
         }
@@ -291,62 +285,12 @@ impl EventLoop {
 /// Keys looked at in one slice of a database's expiry.
 const EXPIRE_LOOKS: usize = 2000;
 
-fn expire_database(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
-    if partition.keyspace.database(db).volatile_hashes() > 0 {
-        expire_fields(partition, db, now_ms, chosen);
+fn expire_database(partition: &mut Partition, db: u16, now_ms: i64, chosen: KeyspaceEvents) {
+    if partition.keyspace.database(usize::from(db)).volatile_hashes() > 0 {
+        partition.expire_fields(db, EXPIRE_LOOKS, now_ms, chosen);
     }
-    if partition.keyspace.database(db).volatile_len() == 0 {
-        return;
+    if partition.keyspace.database(usize::from(db)).volatile_len() > 0 {
+        partition.expire_keys(db, EXPIRE_LOOKS, now_ms, chosen);
     }
-    let Partition {
-        keyspace, expired, ..
-    } = partition;
-    keyspace
-        .database_mut(db)
-        .expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
-            expired.push((db as u16, entry.key().into()));
-        });
-    for (db, key) in &partition.expired {
-        partition.watches.touch(*db, key);
-        partition.waiters.mark(*db, key);
-        if chosen.contains(KeyspaceEvents::EXPIRED) {
-            tell(partition.events.as_ref(), *db, "expired", key);
-        }
-    }
-    partition.figures.expired += partition.expired.len() as u64;
-    partition.journal_expired();
-}
-
-fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
-    let Partition {
-        keyspace,
-        watches,
-        waiters,
-        journal,
-        events,
-        figures,
-        ..
-    } = partition;
-    let db_number = db as u16;
-    let removed = keyspace
-        .database_mut(db)
-        .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
-            watches.touch(db_number, key);
-            waiters.mark(db_number, key);
-            let (class, name) = match event {
-                FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
-                FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),
-            };
-            if chosen.contains(class) {
-                tell(events.as_ref(), db_number, name, key);
-            }
-            // With its last field the key goes, here as there.
-            if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
-                let name = name.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec();
-                let words = vec![b"HDEL".to_vec(), key.to_vec(), name];
-                // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(Effect { db: db_number, words });
-            }
-        });
-    figures.expired_fields += removed as u64;
+    partition.journal_removals();
 }

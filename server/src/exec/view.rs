@@ -3,19 +3,18 @@
 mod collection;
 
 use rand::rngs::SmallRng;
-use shardis_cluster::slot::shard_of;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::lfu::{self, LfuOptions};
-use shardis_storage::keyspace::{Database, Expiry, Lookup, OnExpired};
+use shardis_storage::keyspace::{Database, Expiry, OnExpired};
 use shardis_storage::memory::Buffer;
-use shardis_storage::value::StringRef;
+use shardis_storage::value::{Owned, StringRef};
 
+use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
-use super::event::tell;
-use super::partition::{Figures, Partition};
-use super::watch::Watches;
+pub(crate) use super::held::{Held, Lent};
+use super::partition::Partition;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
@@ -74,112 +73,13 @@ impl Stamp {
         }
     }
 
-    /// Notes that an entry was used.
+    /// The access clock of an entry after a use.
     #[inline]
-    pub(crate) fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
-        let clock = match self.lfu {
+    pub(super) fn touched(&self, clock: u32, rng: &mut SmallRng) -> u32 {
+        match self.lfu {
             None => self.clock,
-            Some(options) => lfu::touch(entry.clock(), self.now_ms, options, rng),
-        };
-        entry.set_clock(clock);
-    }
-}
-
-/// What a look-up leaves behind.
-#[derive(Clone, Copy)]
-struct Look {
-    /// It is a hit or a miss.
-    counts: bool,
-    /// It is an access.
-    touches: bool,
-}
-
-/// The partitions a command was given.
-pub(crate) enum Held<'a> {
-    /// Those of one shard.
-    One(&'a mut Partition),
-    /// Those of two shards, of so many: for who waited for one and puts into the other.
-    Two([&'a mut Partition; 2], usize),
-    /// Those of several shards, by shard index; the others are `None`.
-    Many(&'a mut [Option<Box<Partition>>]),
-}
-
-impl Held<'_> {
-    /// The same partitions for a shorter time.
-    #[inline]
-    pub(crate) fn reborrow(&mut self) -> Held<'_> {
-        match self {
-            Self::One(partition) => Held::One(partition),
-            Self::Two([first, second], shards) => Held::Two([first, second], *shards),
-            Self::Many(partitions) => Held::Many(partitions),
+            Some(options) => lfu::touch(clock, self.now_ms, options, rng),
         }
-    }
-
-    /// Does something to each.
-    #[inline]
-    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
-        match self {
-            Self::One(partition) => act(partition),
-            Self::Two(both, _) => both.iter_mut().for_each(|partition| act(partition)),
-            Self::Many(partitions) => partitions
-                .iter_mut()
-                .filter_map(|held| held.as_deref_mut())
-                .for_each(act),
-        }
-    }
-
-    /// The first of them: the one that counts what concerns all.
-    #[inline]
-    pub(crate) fn first(&mut self) -> Option<&mut Partition> {
-        match self {
-            Self::One(partition) | Self::Two([partition, _], _) => Some(partition),
-            Self::Many(partitions) => partitions.iter_mut().find_map(|held| held.as_deref_mut()),
-        }
-    }
-
-    /// The partition of a slot, if it is among them. One alone is taken to be the right one.
-    #[inline]
-    pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
-        self.shard(|shards| shard_of(slot, shards))
-    }
-
-    /// As [`find`](Self::find), to look at it only.
-    #[inline]
-    fn peek(&self, slot: u16) -> Option<&Partition> {
-        match self {
-            Self::One(partition) => Some(partition),
-            Self::Two(both, shards) => {
-                let shard = shard_of(slot, *shards);
-                both.iter()
-                    .find(|partition| partition.shard == shard)
-                    .map(|partition| &**partition)
-            }
-            Self::Many(partitions) => partitions[shard_of(slot, partitions.len())].as_deref(),
-        }
-    }
-
-    /// The partition of the shard that `choose` names, knowing how many there are. One alone is taken to be the right one.
-    #[inline]
-    fn shard(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<&mut Partition> {
-        match self {
-            Self::One(partition) => Some(partition),
-            Self::Two(both, shards) => {
-                let shard = choose(*shards);
-                both.iter_mut()
-                    .find(|partition| partition.shard == shard)
-                    .map(|partition| &mut **partition)
-            }
-            Self::Many(partitions) => {
-                let shard = choose(partitions.len());
-                partitions[shard].as_deref_mut()
-            }
-        }
-    }
-
-    /// Whether somebody listens to their effects.
-    #[inline]
-    pub(crate) fn journals(&mut self) -> bool {
-        self.first().is_some_and(|partition| partition.journal.is_some())
     }
 }
 
@@ -210,21 +110,46 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The partition that owns a slot.
+    /// The partition that owns a slot, for something that takes none of its memory.
     ///
     /// # Panics
     /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
-        self.held.find(slot).expect(LENT)
+        self.held.beside(slot).expect(LENT)
     }
 
-    /// The partition of a shard.
+    /// The partition of a shard, for something that takes none of its memory.
     ///
     /// # Panics
     /// When it was not lent.
     pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
-        self.held.shard(|_| shard).expect(LENT)
+        self.held.beside_shard(|_| shard).expect(LENT)
+    }
+
+    /// Does something to the partition of a key, which is booked what that takes.
+    #[inline]
+    fn with<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Partition) -> T) -> T {
+        let (partition, account) = self.held.split(key.slot).expect(LENT);
+        let result = act(partition);
+        if let Some(account) = account {
+            account.turn_to(None);
+        }
+        result
+    }
+
+    /// Does something to the client's database in the partition of a key.
+    #[inline]
+    fn change<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Database) -> T) -> T {
+        let db = self.db;
+        self.with(key, |partition| act(partition.open(db)))
+    }
+
+    /// The partition of a key, for something that is changed where it stands: the partition is booked what is taken until
+    /// the command turns to something else.
+    #[inline]
+    fn turn_to(&mut self, key: &Key<'_>) -> &mut Partition {
+        self.held.find(key.slot).expect(LENT)
     }
 
     /// Does something with another database selected.
@@ -255,11 +180,11 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The client's database in the partition of a key.
+    /// The client's database in the partition of a key, to look at.
     #[inline]
-    pub(crate) fn database(&mut self, key: &Key<'_>) -> &mut Database {
-        let db = usize::from(self.db);
-        self.partition(key.slot).keyspace.database_mut(db)
+    pub(crate) fn database(&self, key: &Key<'_>) -> &Database {
+        let partition = self.held.peek(key.slot).expect(LENT);
+        partition.keyspace.database(usize::from(self.db))
     }
 
     /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
@@ -307,7 +232,9 @@ impl<'a> View<'a> {
             counts: false,
             touches: !self.no_touch,
         };
-        self.look_up_with_rng(key, look).map(|(entry, _)| entry)
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        found.map(|(entry, _)| entry)
     }
 
     /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
@@ -323,47 +250,18 @@ impl<'a> View<'a> {
 
     #[inline]
     fn look_up(&mut self, key: &Key<'_>, look: Look) -> Option<&Entry> {
-        self.look_up_with_rng(key, look).map(|(entry, _)| &*entry)
+        self.look_up_with_rng(key, look).map(|(entry, _)| entry)
     }
 
     #[inline]
-    fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&mut Entry, &mut SmallRng)> {
+    fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
-        let Partition {
-            keyspace,
-            figures,
-            rng,
-            expired,
-            watches,
-            waiters,
-            events,
-            ..
-        } = self.partition(key.slot);
-        let database = keyspace.database_mut(usize::from(db));
-        match database.lookup(key, stamp.now_ms, stamp.on_expired) {
-            Lookup::Live(entry) => {
-                figures.hits += u64::from(look.counts);
-                if look.touches {
-                    stamp.touch(entry, rng);
-                }
-                return Some((entry, rng));
-            }
-            Lookup::Missing => {}
-            Lookup::Expired => {
-                note_expired(stamp, db, key, figures, expired, watches);
-                waiters.mark(db, key.bytes);
-                if stamp.events.contains(KeyspaceEvents::EXPIRED) && stamp.on_expired != OnExpired::Keep {
-                    tell(events.as_ref(), db, "expired", key.bytes);
-                }
-            }
+        let (partition, account) = self.held.split(key.slot).expect(LENT);
+        let found = partition.look_up(&stamp, db, key, look);
+        if let Some(account) = account {
+            account.turn_to(None);
         }
-        if look.counts {
-            figures.misses += 1;
-            if stamp.events.contains(KeyspaceEvents::KEY_MISS) {
-                tell(events.as_ref(), db, "keymiss", key.bytes);
-            }
-        }
-        None
+        found
     }
 
     /// Looks a string up for reading; see [`read`](Self::read).
@@ -393,8 +291,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// When the shard of the slot was not lent; see [`partition`](Self::partition).
     pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
-        let partition = self.held.peek(key.slot).expect(LENT);
-        partition.keyspace.database(usize::from(self.db)).peek(key)
+        self.database(key).peek(key)
     }
 
     /// Has what keys lead to fetched from memory all at once, before the keys are looked up one after another.
@@ -407,30 +304,24 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The one place where a write marks its key: watchers learn of it, and the change is counted.
+    /// Makes known that a command changed a key, which counts as a change to the dataset.
     #[inline]
     pub(crate) fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
         effects.changed(1);
         self.signal(key);
     }
 
-    /// Tells those who watch a key or wait for it that it changed, without counting a change to the dataset.
+    /// Makes known that a command changed a key, without counting a change to the dataset.
     #[inline]
     pub(crate) fn signal(&mut self, key: &Key<'_>) {
-        let db = self.db;
-        let partition = self.partition(key.slot);
-        if !partition.watches.is_empty() {
-            partition.watches.touch(db, key.bytes);
-        }
-        if !partition.waiters.is_empty() {
-            partition.waiters.mark(db, key.bytes);
-        }
+        self.pass(key, Cause::Command);
     }
 
-    /// Tells those who wait for a key, and not those who watch it, that something about it has changed.
-    pub(crate) fn wake(&mut self, key: &Key<'_>) {
+    /// Has a change of a key pass the door.
+    #[inline]
+    pub(crate) fn pass(&mut self, key: &Key<'_>, cause: Cause<'_>) {
         let db = self.db;
-        self.partition(key.slot).waiters.mark(db, key.bytes);
+        self.partition(key.slot).changed(db, key.bytes, cause);
     }
 
     /// Raises a keyspace event. Costs one look at the settings where nobody listens.
@@ -465,36 +356,47 @@ impl<'a> View<'a> {
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
         self.make_way(key);
         let stamp = self.stamp;
-        let database = self.database(key);
-        let entry = match value {
-            NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
-            NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
-        };
-        // A new value is as recent as a new key; how often the key was used stays known.
-        if stamp.lfu.is_none() {
-            entry.set_clock(stamp.clock);
+        if let NewString::Adopted(buffer) = &value {
+            self.held.carry(key.slot, buffer.capacity() as i64);
         }
+        self.change(key, |database| {
+            let entry = match value {
+                NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
+                NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
+            };
+            // A new value is as recent as a new key; how often the key was used stays known.
+            if stamp.lfu.is_none() {
+                entry.set_clock(stamp.clock);
+            }
+        });
     }
 
     /// Stores a string whose bytes stay bytes even where they spell an integer.
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_text(key, bytes, expiry, clock);
+        self.change(key, |database| {
+            database.set_text(key, bytes, expiry, clock);
+        });
     }
 
     /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
     pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_raw(key, bytes, Expiry::Keep, clock);
+        self.change(key, |database| {
+            database.set_raw(key, bytes, Expiry::Keep, clock);
+        });
     }
 
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_buffer(key, buffer, expiry, clock);
+        self.held.carry(key.slot, buffer.capacity() as i64);
+        self.change(key, |database| {
+            database.set_buffer(key, buffer, expiry, clock);
+        });
     }
 
     /// Stores an integer as a string.
@@ -502,43 +404,50 @@ impl<'a> View<'a> {
     pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_integer(key, value, expiry, clock);
+        self.change(key, |database| {
+            database.set_integer(key, value, expiry, clock);
+        });
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
     pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
         self.make_way(key);
-        let clock = self.stamp.clock;
-        self.database(key).string_mut(key, len, clock)
+        let (db, clock) = (self.db, self.stamp.clock);
+        self.turn_to(key).open(db).string_mut(key, len, clock)
     }
 
     /// Removes a key, freeing a large value later when `lazily`. True when it was there.
     pub(crate) fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
-        let database = self.database(key);
-        if lazily {
-            database.unlink(key)
-        } else {
-            database.remove(key)
-        }
+        let db = self.db;
+        self.with(key, |partition| partition.remove(db, key, lazily))
     }
-}
 
-/// Accounts for a key that a look-up found past its time; unless expired keys stay, the look-up has removed it.
-#[cold]
-fn note_expired(
-    stamp: Stamp,
-    db: u16,
-    key: &Key<'_>,
-    figures: &mut Figures,
-    expired: &mut Vec<(u16, Box<[u8]>)>,
-    watches: &mut Watches,
-) {
-    if stamp.on_expired == OnExpired::Keep {
-        return;
+    /// Sets or clears when a key expires, Unix milliseconds.
+    pub(crate) fn set_expiry(&mut self, key: &Key<'_>, at_ms: Option<i64>) {
+        self.change(key, |database| database.set_expiry(key, at_ms));
     }
-    figures.expired += 1;
-    expired.push((db, key.bytes.into()));
-    watches.touch(db, key.bytes);
+
+    /// Takes a value away from its key, to be put under another.
+    pub(crate) fn take(&mut self, key: &Key<'_>) -> Option<Owned> {
+        let value = self.change(key, |database| database.take(key))?;
+        self.held.carry(key.slot, -(value.entry().memory() as i64));
+        Some(value)
+    }
+
+    /// A copy of what a key holds, to be put under another. Complexity: O(size).
+    pub(crate) fn duplicate(&mut self, key: &Key<'_>) -> Option<Owned> {
+        self.held.turn_away();
+        self.database(key).duplicate(key)
+    }
+
+    /// Puts a value under a key that is free, with this access clock.
+    pub(crate) fn put(&mut self, key: &Key<'_>, value: Owned, clock: u32) {
+        self.notify_if_new(key);
+        self.held.carry(key.slot, value.entry().memory() as i64);
+        self.change(key, |database| {
+            database.insert(key, value, clock);
+        });
+    }
 }
 
 impl std::fmt::Debug for View<'_> {

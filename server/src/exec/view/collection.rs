@@ -8,9 +8,10 @@ use shardis_storage::key::Key;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::value::{Collection, InPlace};
 
-use super::{Look, View};
+use super::View;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
+use crate::exec::change::Look;
 
 /// The collection of an entry.
 #[inline]
@@ -51,7 +52,15 @@ impl View<'_> {
             counts: false,
             touches: !self.no_touch,
         };
-        self.typed_with_rng(key, look)
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        let Some((entry, rng)) = found else {
+            return Ok(None);
+        };
+        match entry.get_mut() {
+            Some(value) => Ok(Some((value, rng))),
+            None => Err(ReplyError::WrongType),
+        }
     }
 
     /// As [`read_as`](View::read_as), with the shard's source of chance.
@@ -62,27 +71,13 @@ impl View<'_> {
     pub(crate) fn read_with_rng<T: InPlace>(
         &mut self,
         key: &Key<'_>,
-    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
+    ) -> Result<Option<(&T, &mut SmallRng)>, ReplyError> {
         let look = Look {
             counts: true,
             touches: !self.no_touch,
         };
-        self.typed_with_rng(key, look)
-    }
-
-    #[inline]
-    fn typed_with_rng<T: InPlace>(
-        &mut self,
-        key: &Key<'_>,
-        look: Look,
-    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
-        let Some((entry, rng)) = self.look_up_with_rng(key, look) else {
-            return Ok(None);
-        };
-        match entry.get_mut() {
-            Some(value) => Ok(Some((value, rng))),
-            None => Err(ReplyError::WrongType),
-        }
+        let found = self.look_up_with_rng(key, look);
+        found.map(|(entry, rng)| Ok((typed(entry)?, rng))).transpose()
     }
 
     /// Looks a collection up for changing it and makes an empty one where there is none: what is added to next. The flag
@@ -96,8 +91,8 @@ impl View<'_> {
         if made {
             self.notify_if_new(key);
         }
-        let clock = self.stamp.clock;
-        let entry = self.database(key).entry_or_empty::<T>(key, clock);
+        let (db, clock) = (self.db, self.stamp.clock);
+        let entry = self.turn_to(key).open(db).entry_or_empty::<T>(key, clock);
         match entry.get_mut() {
             Some(value) => Ok((value, made)),
             None => Err(ReplyError::WrongType),
@@ -116,7 +111,7 @@ impl View<'_> {
     /// which is an event of its own. True if so.
     #[inline]
     pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
-        let is_gone = self.database(key).settle(key);
+        let is_gone = self.change(key, |database| database.settle(key));
         if is_gone {
             self.notify(KeyspaceEvents::GENERIC, "del", key);
         }
@@ -127,13 +122,15 @@ impl View<'_> {
     /// The expiry goes.
     pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
         self.make_way(key);
-        let clock = self.stamp.clock;
-        if !self.stamp.lazy_server_del {
-            self.database(key).remove(key);
-        }
-        let entry = self
-            .database(key)
-            .set_collection(key, value.into(), Expiry::Clear, clock);
-        entry.set_clock(clock);
+        let (clock, lazily, value) = (self.stamp.clock, self.stamp.lazy_server_del, value.into());
+        self.held.carry(key.slot, value.as_ref().memory() as i64);
+        self.change(key, |database| {
+            if !lazily {
+                database.remove(key);
+            }
+            database
+                .set_collection(key, value, Expiry::Clear, clock)
+                .set_clock(clock);
+        });
     }
 }
