@@ -505,7 +505,7 @@ directives! {
     /// Policy that chooses the keys to evict then.
     maxmemory_policy: EvictionPolicy = EvictionPolicy::NoEviction, Row::new("maxmemory-policy");
     /// Keys looked at to find the one to evict.
-    maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, INT);
+    maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, 64);
     /// Length of the delay that eviction may cause a write, 0 to 100.
     maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
     /// Slowness with which the counter of a key's use grows.
