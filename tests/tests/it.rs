@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_shards;
     mod commands;
+    mod configuration;
     mod daemon;
     mod debug_command;
     mod dialogues;
