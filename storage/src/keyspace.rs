@@ -6,6 +6,7 @@
 //! Read on in [`database`](Database) for what can be done with keys, in [`eviction`] and
 //! [`expiry`](Database::expire_cycle) for what makes them go.
 
+mod calendar;
 mod database;
 pub mod eviction;
 mod expiry;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
-use super::expiry::{Expiry, ExpiryState};
+use super::expiry::Expiry;
 use super::store::{Layout, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
@@ -39,9 +39,8 @@ pub enum OnExpired {
 
 /// One database.
 pub struct Database {
-    store: Store,
+    pub(super) store: Store,
     pub(super) garbage: Garbage,
-    pub(super) expiry: ExpiryState,
     slot_of: fn(&[u8]) -> u16,
 }
 
@@ -51,7 +50,6 @@ impl Database {
         Self {
             store,
             garbage: Garbage::default(),
-            expiry: ExpiryState::default(),
             slot_of,
         }
     }
@@ -355,7 +353,6 @@ impl Database {
         let removed = self.len();
         let empty = self.store.new_alike();
         self.garbage.push_store(std::mem::replace(&mut self.store, empty));
-        self.expiry = ExpiryState::default();
         removed
     }
 
@@ -365,21 +362,10 @@ impl Database {
         self.store.stats()
     }
 
-    /// What the index of the keys that have an expiry is made of. O(1).
+    /// What the index of the keys that have an expiry is made of. O(windows of time), a few hundred at most.
     #[must_use]
     pub fn volatile_table_stats(&self) -> TableStats {
-        self.store.volatile_stats()
-    }
-
-    /// Visits one bucket of the field index, which holds the hashes with fields that expire; begin with 0. Returns where
-    /// to go on, as a ring.
-    pub fn visit_volatile_hashes(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
-        self.store.visit_fields(index, visit)
-    }
-
-    /// Visits one bucket of the volatile index; returns where to go on.
-    pub(super) fn visit_volatile(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
-        self.store.visit_volatile(index, visit)
+        self.store.volatile().stats()
     }
 }
 
@@ -599,10 +585,10 @@ mod tests {
         });
         assert_eq!(seen, model.values.len());
         let mut volatile = BTreeSet::new();
-        let buckets = database.volatile_table_stats().buckets as u32;
-        for index in 0..buckets {
-            database.visit_volatile(index, |entry| assert!(volatile.insert(entry.key().to_vec())));
-        }
+        database.store.volatile().for_each(|entry| {
+            // SAFETY: entries in the index are alive as long as they are in the database.
+            assert!(volatile.insert(unsafe { crate::table::Keyed::key(entry) }.to_vec()));
+        });
         assert!(volatile.iter().eq(model.expiries.keys()));
         for slot in 0..11 {
             let expected = model.values.keys().filter(|key| slot_of(key) == slot).count();
