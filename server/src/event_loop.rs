@@ -30,6 +30,7 @@ macro_rules! environment {
 mod accept;
 mod block;
 mod cron;
+mod expire;
 mod evict;
 mod gather;
 mod lend;
@@ -63,6 +64,7 @@ use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use cron::Cron;
+use expire::Expiry;
 use gather::Gathering;
 use lend::Operation;
 
@@ -115,6 +117,7 @@ pub(crate) struct EventLoop {
     /// For how many turns some of them have waited.
     pushed_turns: u32,
     cron: Cron,
+    expiry: Expiry,
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
@@ -200,6 +203,7 @@ impl EventLoop {
             pushed_to: Vec::new(),
             pushed_turns: 0,
             cron: Cron::new(now_us),
+            expiry: Expiry::new(),
             settings,
             stamp,
             now_us,
@@ -222,6 +226,7 @@ impl EventLoop {
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
+            let has_mail = !self.inbox.is_empty();
             self.take_in_messages();
             self.accept();
             self.make_room();
@@ -236,6 +241,7 @@ impl EventLoop {
             self.release_pushed(has_work);
             self.write();
             self.run_cron();
+            self.expire(has_work || has_mail);
             self.close_connections();
             self.end_turn();
         }

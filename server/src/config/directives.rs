@@ -488,7 +488,7 @@ directives! {
     /// Minutes after which that counter falls by one.
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
     /// Effort of the search for expired keys, 1 to 10.
-    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10).accepted(NOT_YET);
+    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10);
     /// Whether idle time goes to moving keys to a larger table.
     activerehashing: bool = true,
         Row::new("activerehashing").accepted("tables grow and shrink one bucket at a time");
