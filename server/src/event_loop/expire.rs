@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use shardis_storage::keyspace::Keyspace;
 
 use super::EventLoop;
-use super::turn::count_memory;
+use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::Partition;
 use crate::limits::EXPIRE_SLICE_NS;
@@ -88,7 +88,7 @@ impl EventLoop {
             // The turns of cron see when that is over.
             return self.expiry.put_off(NEVER);
         }
-        let mesh = Arc::clone(&self.mesh);
+        let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return self.expiry.put_off(now_ms + 1);
         };
@@ -188,9 +188,11 @@ impl Partition {
         chosen: KeyspaceEvents,
     ) -> shardis_storage::keyspace::ExpireStats {
         let (keyspace, expired) = (&mut self.keyspace, &mut self.expired);
-        let stats = keyspace.database_mut(usize::from(db)).expire_cycle(now_ms, budget, |entry| {
-            expired.push((db, entry.key().into()));
-        });
+        let stats = keyspace
+            .database_mut(usize::from(db))
+            .expire_cycle(now_ms, budget, |entry| {
+                expired.push((db, entry.key().into()));
+            });
         for (db, key) in &self.expired {
             self.watches.touch(*db, key);
             self.waiters.mark(*db, key);
@@ -233,7 +235,9 @@ impl Partition {
                 }
                 // With its last field the key goes, here as there.
                 if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
-                    let name = name.as_bytes(&mut [0; shardis_storage::value::INT_TEXT_MAX]).to_vec();
+                    let name = name
+                        .as_bytes(&mut [0; shardis_storage::value::INT_TEXT_MAX])
+                        .to_vec();
                     let words = vec![b"HDEL".to_vec(), key.to_vec(), name];
                     // A closed channel means that the listener has gone; effects then go nowhere.
                     let _ = journal.send(crate::exec::Effect { db, words });

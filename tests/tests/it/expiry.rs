@@ -31,8 +31,12 @@ fn keys(client: &mut Client) -> u64 {
 /// A field of INFO.
 fn info(client: &mut Client, name: &str) -> String {
     let text = client.line("INFO everything").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no field {name} in {text}")).trim().to_owned()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no field {name} in {text}"))
+        .trim()
+        .to_owned()
 }
 
 fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
@@ -54,7 +58,9 @@ fn many_keys_of_one_second_go_when_it_is_over() {
         }
         sleep(Duration::from_secs(1));
         // Redis needs 1.2 s, what looked at a few keys at a time needed 12.
-        wait_until("expired keys are gone", Duration::from_secs(3), || keys(&mut client) == 0);
+        wait_until("expired keys are gone", Duration::from_secs(3), || {
+            keys(&mut client) == 0
+        });
         assert_eq!(info(&mut client, "expired_keys"), "150000");
         assert_eq!(info(&mut client, "expired_stale_perc"), "0.00");
         assert_ne!(info(&mut client, "expire_cycle_cpu_milliseconds"), "0");
@@ -77,9 +83,14 @@ fn keys_go_at_the_rate_at_which_they_come() {
                 batches.pop_front();
             }
             let (present, young) = (keys(&mut client), sent - batches[0].1 + 2000);
-            assert!(present <= young, "{present} keys, of which at most {young} are young");
+            assert!(
+                present <= young,
+                "{present} keys, of which at most {young} are young"
+            );
         }
-        wait_until("the last keys are gone", Duration::from_secs(1), || keys(&mut client) == 0);
+        wait_until("the last keys are gone", Duration::from_secs(1), || {
+            keys(&mut client) == 0
+        });
     }
 }
 
@@ -104,7 +115,10 @@ fn fields_of_many_hashes_go_when_their_time_is_over() {
         let mut requests = Vec::new();
         for number in 0..HASHES {
             let key = format!("hash:{number}");
-            encode(&mut requests, &["HSET", &key, "stays", "1", "goes", "2", "goes too", "3"]);
+            encode(
+                &mut requests,
+                &["HSET", &key, "stays", "1", "goes", "2", "goes too", "3"],
+            );
             encode(
                 &mut requests,
                 &["HPEXPIRE", &key, "300", "FIELDS", "2", "goes", "goes too"],
@@ -144,7 +158,9 @@ fn an_idle_server_sleeps_until_the_next_key_is_over() {
     let turns = |client: &mut Client| -> u64 {
         let line = info(client, "shard0");
         let turns = line.split(',').find_map(|field| field.strip_prefix("turns="));
-        turns.and_then(|turns| turns.parse().ok()).expect("a number of turns")
+        turns
+            .and_then(|turns| turns.parse().ok())
+            .expect("a number of turns")
     };
     client.line("SET far v EX 1000");
     let before = turns(&mut client);
@@ -197,7 +213,8 @@ fn lazily_freed(client: &mut Client) -> Vec<(String, String)> {
         client.line(step);
         // The background gets the time to do what it has to.
         let start = Instant::now();
-        while info(client, "lazyfree_pending_objects") != "0" || start.elapsed() < Duration::from_millis(250) {
+        while info(client, "lazyfree_pending_objects") != "0" || start.elapsed() < Duration::from_millis(250)
+        {
             assert!(start.elapsed() < Duration::from_secs(5), "{step}: still pending");
             sleep(Duration::from_millis(10));
         }
