@@ -134,6 +134,7 @@ impl Running {
         state.renames = renames;
         let state = Arc::new(state);
         let _ = state.addresses.set(addresses);
+        state.purge_in_background(&settings);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {

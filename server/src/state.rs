@@ -173,6 +173,7 @@ impl Node {
     fn apply(&self, settings: &Settings, changed: &[&'static str]) -> Result<(), SetError> {
         for &name in changed {
             match name {
+                "jemalloc-bg-thread" => self.purge_in_background(settings),
                 "loglevel" => self.log.set_level(Level::from(settings.loglevel)),
                 "dir" => std::env::set_current_dir(settings.dir.path())
                     .map_err(|error| SetError::failed(name, format!("{error}")))?,
@@ -180,6 +181,16 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Has the allocator give back unused memory by itself, or not.
+    pub(crate) fn purge_in_background(&self, settings: &Settings) {
+        let wanted = settings.jemalloc_bg_thread;
+        if !shardis_storage::memory::purge_in_background(wanted) && wanted {
+            self.log.warning(format_args!(
+                "The allocator cannot free memory from threads of its own"
+            ));
+        }
     }
 
     /// CONFIG RESETSTAT: the counters of all loops start anew.

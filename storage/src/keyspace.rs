@@ -145,6 +145,15 @@ impl Keyspace {
         self.pending_release()
     }
 
+    /// How many objects wait to be freed, by the count of Redis: as [`Keyspace::pending_release`], but for large strings.
+    #[must_use]
+    pub fn pending_objects(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.garbage.objects())
+            .sum()
+    }
+
     /// How many objects wait to be freed: entries of flushed databases and large values.
     #[inline]
     #[must_use]

@@ -433,9 +433,9 @@ directives! {
     /// Whether huge pages are switched off for the process.
     disable_thp: bool = true,
         Row::new("disable-thp").immutable().accepted("huge pages do no harm to a process that never forks");
-    /// Whether the allocator frees memory from threads of its own.
-    jemalloc_bg_thread: bool = true,
-        Row::new("jemalloc-bg-thread").accepted("the allocator runs no threads of its own");
+    /// Whether the allocator gives unused memory back from threads of its own. Of the nodes in one process, the last that
+    /// set it decides.
+    jemalloc_bg_thread: bool = true, Row::new("jemalloc-bg-thread");
     /// Whether and how the kernel's out-of-memory score is set.
     oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").accepted(NOT_YET);
     /// The scores.

@@ -97,13 +97,9 @@ impl EventLoop {
             return;
         };
         let begin_ns = self.node.clock.elapsed_ns();
-        let pending = self.node.garbage[self.index].get();
-        let left = count_memory(held.get(), &self.node, |partition| {
-            partition.keyspace.release(RELEASE_SLICE)
+        count_memory(held.get(), &self.node, |partition| {
+            partition.release(RELEASE_SLICE)
         });
-        self.node.stats[self.index]
-            .freed
-            .add(pending.saturating_sub(left as u64));
         let us = (self.node.clock.elapsed_ns() - begin_ns) / 1000;
         self.node.note_latency(&self.settings, latency::LAZY_FREE, us);
     }

@@ -107,6 +107,7 @@ impl EventLoop {
     /// Goes round the databases, some keys of each at a time, until nothing is due or the slice is over.
     fn expire_slice(&mut self, partition: &mut Partition) -> Slice {
         let (now_ms, chosen) = (self.now_ms(), self.stamp.events);
+        let lazily = self.settings.lazyfree_lazy_expire;
         let clock = &self.node.clock;
         let begin_ns = clock.elapsed_ns();
         let elapsed_ns = || clock.elapsed_ns() - begin_ns;
@@ -117,7 +118,7 @@ impl EventLoop {
                 let mut more = false;
                 for _ in 0..databases {
                     next = (next + 1) % databases;
-                    more |= expire_some(partition, next, now_ms, chosen);
+                    more |= expire_some(partition, next as u16, now_ms, lazily, chosen);
                     if more && elapsed_ns() >= EXPIRE_SLICE_NS {
                         return true;
                     }
@@ -167,87 +168,19 @@ fn next_due(keyspace: &Keyspace) -> Option<i64> {
 const EXPIRED_AT_ONCE: usize = 64;
 
 /// Removes some of what is over in a database. True if there is more.
-fn expire_some(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) -> bool {
-    let due = partition.keyspace.database(db).next_due();
+fn expire_some(
+    partition: &mut Partition,
+    db: u16,
+    now_ms: i64,
+    lazily: bool,
+    chosen: KeyspaceEvents,
+) -> bool {
+    let due = partition.keyspace.database(usize::from(db)).next_due();
     if due.is_none_or(|due_ms| due_ms > now_ms) {
         return false;
     }
-    let fields = partition.expire_fields(db as u16, EXPIRED_AT_ONCE, now_ms, chosen);
-    let keys = partition.expire_keys(db as u16, EXPIRED_AT_ONCE, now_ms, chosen);
+    let fields = partition.expire_fields(db, EXPIRED_AT_ONCE, now_ms, chosen);
+    let keys = partition.expire_keys(db, EXPIRED_AT_ONCE, now_ms, lazily, chosen);
     partition.journal_removals();
     fields.more || keys.more
-}
-
-// SHIM
-impl Partition {
-    fn expire_keys(
-        &mut self,
-        db: u16,
-        budget: usize,
-        now_ms: i64,
-        chosen: KeyspaceEvents,
-    ) -> shardis_storage::keyspace::ExpireStats {
-        let (keyspace, expired) = (&mut self.keyspace, &mut self.expired);
-        let stats = keyspace
-            .database_mut(usize::from(db))
-            .expire_cycle(now_ms, budget, |entry| {
-                expired.push((db, entry.key().into()));
-            });
-        for (db, key) in &self.expired {
-            self.watches.touch(*db, key);
-            self.waiters.mark(*db, key);
-            if chosen.contains(KeyspaceEvents::EXPIRED) {
-                crate::exec::event::tell(self.events.as_ref(), *db, "expired", key);
-            }
-        }
-        self.figures.expired += self.expired.len() as u64;
-        stats
-    }
-
-    fn expire_fields(
-        &mut self,
-        db: u16,
-        budget: usize,
-        now_ms: i64,
-        chosen: KeyspaceEvents,
-    ) -> shardis_storage::keyspace::ExpireStats {
-        use shardis_storage::keyspace::FieldEvent;
-        let Self {
-            keyspace,
-            watches,
-            waiters,
-            journal,
-            events,
-            figures,
-            ..
-        } = self;
-        let stats = keyspace
-            .database_mut(usize::from(db))
-            .expire_fields(now_ms, budget, |key, event| {
-                watches.touch(db, key);
-                waiters.mark(db, key);
-                let (class, name) = match event {
-                    FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
-                    FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),
-                };
-                if chosen.contains(class) {
-                    crate::exec::event::tell(events.as_ref(), db, name, key);
-                }
-                // With its last field the key goes, here as there.
-                if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
-                    let name = name
-                        .as_bytes(&mut [0; shardis_storage::value::INT_TEXT_MAX])
-                        .to_vec();
-                    let words = vec![b"HDEL".to_vec(), key.to_vec(), name];
-                    // A closed channel means that the listener has gone; effects then go nowhere.
-                    let _ = journal.send(crate::exec::Effect { db, words });
-                }
-            });
-        figures.expired_fields += stats.expired as u64;
-        stats
-    }
-
-    fn journal_removals(&mut self) {
-        self.journal_expired();
-    }
 }

@@ -214,7 +214,7 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     scripts_memory(text);
     limits_of_memory(text, session, &figures);
     line!(text, "lazyfree_pending_objects:{}", gathered.sum(Figure::Garbage));
-    line!(text, "lazyfreed_objects:{}", sum(session, |stats| &stats.freed));
+    line!(text, "lazyfreed_objects:{}", gathered.sum(Figure::Freed));
 }
 
 /// There are no scripts: nothing is kept for them.
