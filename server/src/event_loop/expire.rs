@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use shardis_storage::keyspace::Keyspace;
-
 use super::EventLoop;
 use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
@@ -18,6 +16,9 @@ use crate::observe::latency;
 
 /// Nothing is due until something changes.
 const NEVER: i64 = i64::MAX;
+
+/// After so many milliseconds a loop looks again for a partition that was not at hand.
+const LENT_RETRY_MS: i64 = 5;
 
 /// What a loop remembers of its shard's active expiry from one turn to the next.
 #[derive(Debug)]
@@ -55,9 +56,9 @@ impl Expiry {
         self.due_ms.min(next_ms).saturating_mul(1000)
     }
 
-    /// Nothing can go now: looks again in a later turn.
-    fn put_off(&mut self, due_ms: i64) {
-        (self.due_ms, self.is_stale) = (due_ms, false);
+    /// Notes when something is next due, as found now.
+    fn note(&mut self, now_ms: i64, due_ms: i64) {
+        (self.looked_ms, self.is_stale, self.due_ms) = (now_ms, false, due_ms);
     }
 }
 
@@ -81,27 +82,33 @@ impl EventLoop {
         if others_wait && self.now_us < expiry.rests_until_us {
             return;
         }
-        let debug = &self.node.debug;
-        let is_off =
-            debug.lazy_expiry_only.load(Ordering::Relaxed) || debug.cron_paused.load(Ordering::Relaxed);
-        if is_off || self.node.pause.active(now_ms).is_some() {
-            // The turns of cron see when that is over.
-            return self.expiry.put_off(NEVER);
-        }
         let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
-            return self.expiry.put_off(now_ms + 1);
+            return self.expiry.note(now_ms, now_ms + LENT_RETRY_MS);
         };
-        if next_due(&held.get().keyspace).is_some_and(|due_ms| due_ms <= now_ms) {
+        let mut due_ms = next_due(held.get(), now_ms);
+        if self.is_expiry_off() {
+            // The turns of cron see when that is over.
+            due_ms = NEVER;
+        }
+        if due_ms <= now_ms {
             let slice = self.expire_slice(held.get());
             self.account_slice(held.get(), &slice, others_wait);
+            due_ms = next_due(held.get(), now_ms);
         }
-        let due_ms = next_due(&held.get().keyspace).unwrap_or(NEVER);
-        (self.expiry.looked_ms, self.expiry.is_stale, self.expiry.due_ms) = (now_ms, false, due_ms);
+        self.expiry.note(now_ms, due_ms);
         // What was removed may be what somebody waits for.
         if held.get().waiters.has_ready() {
             self.serve_again(held.get());
         }
+    }
+
+    /// Whether keys stay though their time is over.
+    fn is_expiry_off(&self) -> bool {
+        let debug = &self.node.debug;
+        debug.lazy_expiry_only.load(Ordering::Relaxed)
+            || debug.cron_paused.load(Ordering::Relaxed)
+            || self.node.pause.active(self.now_ms()).is_some()
     }
 
     /// Goes round the databases, some keys of each at a time, until nothing is due or the slice is over.
@@ -157,11 +164,11 @@ fn share_percent(effort: u8) -> u64 {
     25 + 2 * (u64::from(effort) - 1)
 }
 
-/// When something of a keyspace is next due.
-fn next_due(keyspace: &Keyspace) -> Option<i64> {
-    (0..keyspace.databases())
-        .filter_map(|index| keyspace.database(index).next_due())
-        .min()
+/// When something of a partition is next due.
+fn next_due(partition: &mut Partition, now_ms: i64) -> i64 {
+    let databases = 0..partition.keyspace.databases() as u16;
+    let due = databases.filter_map(|db| partition.next_due(db, now_ms)).min();
+    due.unwrap_or(NEVER)
 }
 
 /// Keys, and fields, that go between two looks at the clock.
@@ -175,7 +182,7 @@ fn expire_some(
     lazily: bool,
     chosen: KeyspaceEvents,
 ) -> bool {
-    let due = partition.keyspace.database(usize::from(db)).next_due();
+    let due = partition.next_due(db, now_ms);
     if due.is_none_or(|due_ms| due_ms > now_ms) {
         return false;
     }

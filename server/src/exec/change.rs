@@ -329,6 +329,13 @@ impl Partition {
         self.waiters.mark_all(second);
     }
 
+    /// When something in a database is next to go because of its time, Unix milliseconds: in the past when it is due.
+    #[inline]
+    pub(crate) fn next_due(&mut self, db: u16, now_ms: i64) -> Option<i64> {
+        // Nothing changes but how what expires is arranged.
+        self.keyspace.0.database_mut(usize::from(db)).next_due(now_ms)
+    }
+
     /// Removes keys of a database whose time is over, about `budget` of them. Those who repeat it are told to free large
     /// values later if `lazily`.
     pub(crate) fn expire_keys(

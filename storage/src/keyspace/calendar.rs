@@ -331,10 +331,8 @@ impl<P: Keyed> Calendar<P> {
     /// Moves `start` towards `now`, up to the first window that holds something. If that window has begun and is of a higher
     /// level, it is to be dealt out: true.
     fn move_start(&mut self, now: i64) -> bool {
-        /// A clock may be set back by so many milliseconds without a new beginning.
-        const SET_BACK_MAX: i64 = 1000;
         debug_assert!(self.dealing.is_empty());
-        if now < self.start - SET_BACK_MAX {
+        if self.is_set_back(now) {
             self.begin_anew(now);
             return self.len > 0;
         }
@@ -350,6 +348,13 @@ impl<P: Keyed> Calendar<P> {
         self.dealing_width = 1 << (first.level as u32 * DIGIT);
         self.start = first.begin;
         true
+    }
+
+    /// Whether the clock was set back by so much that what is entered now would be looked at too late.
+    fn is_set_back(&self, now: i64) -> bool {
+        /// Milliseconds by which a clock may be set back without a new beginning.
+        const SET_BACK_MAX: i64 = 1000;
+        now < self.start - SET_BACK_MAX
     }
 
     /// Sets `start` back to `now`. As that changes the place of everything, everything is dealt out.
@@ -407,6 +412,21 @@ impl<P: Keyed> Calendar<P> {
             .first()
             .filter(|first| first.level == 0 && first.begin < now)?;
         self.levels[0].window(first.digit)
+    }
+
+    /// As [`Calendar::next_due`], after `start` has followed the clock as far as it can without dealing anything out. What is
+    /// entered from then on is near to its place.
+    #[inline]
+    pub(crate) fn follow_clock(&mut self, now: i64) -> Option<i64> {
+        let due = self.next_due();
+        if self.is_set_back(now) {
+            // All is to be dealt out anew.
+            return due.map(|_| now);
+        }
+        if due.is_none_or(|due| due > now) {
+            self.start = self.start.max(now);
+        }
+        due
     }
 
     /// When there is next something to do: to deal out, or to take out what is over. `None` when there is nothing at all.
@@ -708,6 +728,29 @@ mod tests {
             drop(pair);
             prop_assert_eq!(thread_balance(), balance);
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_anew() {
+        let start = 1_700_000_000_000;
+        let mut pair = Pair::new();
+        pair.calendar.follow_clock(start);
+        for n in 0..50 {
+            pair.set(n, start + 1000 * i64::from(n), false);
+        }
+        let now = start - 3_600_000;
+        assert_eq!(
+            pair.calendar.follow_clock(now),
+            Some(now),
+            "there is something to do"
+        );
+        assert_eq!(pair.expire(now), 0);
+        pair.set(50, now + 100, false);
+        let due = pair.calendar.follow_clock(now + 50).unwrap();
+        assert!(due <= now + 101, "{due}");
+        assert_eq!(pair.expire(now + 101), 1);
+        assert_eq!(pair.expire(start + 25_001), 26);
+        pair.check();
     }
 
     #[test]

@@ -369,6 +369,15 @@ impl Store {
         &self.fields
     }
 
+    /// Has the indexes follow the clock; when there is next something to do in each, the volatile index first.
+    #[inline]
+    pub(crate) fn follow_clock(&mut self, now_ms: i64) -> (Option<i64>, Option<i64>) {
+        (
+            self.volatile.follow_clock(now_ms),
+            self.fields.follow_clock(now_ms),
+        )
+    }
+
     /// Brings the volatile index up to `now`, moving about `budget` pointers, and notes some of the keys that are over.
     /// Returns how many pointers moved.
     pub(crate) fn find_expired(&mut self, now_ms: i64, budget: usize, expired: &mut Expired) -> usize {

@@ -43,7 +43,7 @@ fn wait_until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) -
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < patience, "{what}: not after {patience:?}");
-        sleep(Duration::from_millis(5));
+        sleep(Duration::from_millis(20));
     }
     start.elapsed()
 }
@@ -74,12 +74,13 @@ fn keys_go_at_the_rate_at_which_they_come() {
         let server = node::start(shards);
         let mut client = server.connect();
         let (start, mut sent, mut batches) = (Instant::now(), 0, VecDeque::new());
-        while start.elapsed() < Duration::from_secs(3) {
+        while start.elapsed() < Duration::from_secs(5) {
             set_many(&mut client, sent..sent + 1000, 200);
             sent += 1000;
             batches.push_back((Instant::now(), sent));
-            // What was sent within the time to live is alive, and as much again is what may be left to do.
-            while batches.len() > 1 && batches[1].0.elapsed() > 2 * TTL {
+            // What was sent within the time to live is alive. How much may be over depends on how busy the machine is, but
+            // does not grow with what was sent.
+            while batches.len() > 1 && batches[1].0.elapsed() > 5 * TTL {
                 batches.pop_front();
             }
             let (present, young) = (keys(&mut client), sent - batches[0].1 + 2000);
@@ -88,7 +89,7 @@ fn keys_go_at_the_rate_at_which_they_come() {
                 "{present} keys, of which at most {young} are young"
             );
         }
-        wait_until("the last keys are gone", Duration::from_secs(1), || {
+        wait_until("the last keys are gone", Duration::from_secs(5), || {
             keys(&mut client) == 0
         });
     }
@@ -101,7 +102,7 @@ fn few_keys_that_are_over_are_found_among_many_that_live() {
     set_many(&mut client, 0..100_000, 3_600_000);
     set_many(&mut client, 100_000..100_005, 50);
     sleep(Duration::from_millis(50));
-    wait_until("the five are gone", Duration::from_millis(500), || {
+    wait_until("the five are gone", Duration::from_secs(2), || {
         keys(&mut client) == 100_000
     });
 }
@@ -130,7 +131,7 @@ fn fields_of_many_hashes_go_when_their_time_is_over() {
         }
         sleep(Duration::from_millis(300));
         let all = (2 * HASHES).to_string();
-        wait_until("expired fields are gone", Duration::from_secs(3), || {
+        wait_until("expired fields are gone", Duration::from_secs(10), || {
             info(&mut client, "expired_subkeys") == all
         });
         assert_eq!(keys(&mut client), HASHES);
