@@ -309,7 +309,11 @@ impl Config {
     /// A log line for each directive that is set to something, but has no meaning here.
     pub fn notices(&self) -> Vec<String> {
         let defaults = Settings::default();
-        let set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
+        // What is switched off by an empty value misses nothing.
+        let set = |directive: &&Directive| {
+            let value = directive.show(&self.settings);
+            !value.is_empty() && value != directive.show(&defaults)
+        };
         DIRECTIVES.iter().filter(set).filter_map(notice).collect()
     }
 }

@@ -11,6 +11,7 @@ mod it {
     mod big_pipelines;
     mod blocking;
     mod commands;
+    mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;

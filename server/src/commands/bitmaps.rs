@@ -480,7 +480,7 @@ fn store_raw(ctx: &mut Context<'_>, key: &Key<'_>, bytes: Buffer) {
         return ctx.keyspace.set_buffer(key, bytes, Expiry::Clear);
     }
     ctx.keyspace.remove(key, false);
-    ctx.keyspace.string_mut(key, bytes.len()).copy_from_slice(&bytes);
+    ctx.keyspace.set_raw(key, &bytes);
 }
 
 /// One operation of BITFIELD.

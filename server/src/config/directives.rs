@@ -55,6 +55,8 @@ impl Flags {
     pub const DENY_LOADING: Self = Self(1 << 4);
     /// Can be changed only as `enable-protected-configs` allows.
     pub const PROTECTED: Self = Self(1 << 5);
+    /// Acts on the whole process: an embedded node cannot change it.
+    pub const PROCESS: Self = Self(1 << 6);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -189,6 +191,10 @@ impl Row {
         self.flag(Flags::HIDDEN)
     }
 
+    const fn of_process(self) -> Self {
+        self.flag(Flags::PROCESS)
+    }
+
     const fn sensitive(self) -> Self {
         self.flag(Flags::SENSITIVE)
     }
@@ -198,6 +204,8 @@ impl Row {
 pub struct Directive {
     /// Its properties.
     pub row: Row,
+    /// The description of its value, for people.
+    pub doc: &'static str,
     get: fn(&Settings) -> &dyn Value,
     get_mut: fn(&mut Settings) -> &mut dyn Value,
 }
@@ -255,11 +263,11 @@ impl Settings {
 }
 
 macro_rules! directives {
-    ($($(#[$doc:meta])+ $field:ident: $type:ty = $default:expr, $row:expr;)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr, $row:expr;)+) => {
         /// The typed values of all directives. Empty text stands for "not set".
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
-            $($(#[$doc])+ pub $field: $type,)+
+            $($(#[doc = $doc])+ pub $field: $type,)+
         }
 
         impl Default for Settings {
@@ -272,6 +280,7 @@ macro_rules! directives {
         pub static DIRECTIVES: &[Directive] = &[
             $(Directive {
                 row: $row,
+                doc: concat!($($doc),+),
                 get: |settings| &settings.$field,
                 get_mut: |settings| &mut settings.$field,
             },)+
@@ -396,32 +405,32 @@ directives! {
     // The process.
 
     /// Whether to go to the background.
-    daemonize: bool = false, Row::new("daemonize").immutable();
+    daemonize: bool = false, Row::new("daemonize").immutable().of_process();
     /// The service manager that is told of the start.
-    supervised: Supervision = Supervision::No, Row::new("supervised").immutable().accepted(NOT_YET);
+    supervised: Supervision = Supervision::No, Row::new("supervised").immutable().of_process();
     /// File to write the process id to.
-    pidfile: String = none(), Row::new("pidfile").immutable();
+    pidfile: String = none(), Row::new("pidfile").immutable().of_process();
     /// Least important lines to log.
     loglevel: LogLevel = LogLevel::Notice, Row::new("loglevel");
     /// File of the log; empty for standard output.
-    logfile: String = none(), Row::new("logfile").immutable();
+    logfile: String = none(), Row::new("logfile").immutable().of_process();
     /// Whether lines go to the system's log.
-    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable();
+    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().of_process();
     /// Name the system's log knows this process by.
-    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable();
+    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().of_process();
     /// Facility of those lines.
-    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable();
+    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().of_process();
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
     /// Whether the process tells its state in its title.
-    set_proc_title: bool = true, Row::new("set-proc-title").immutable().accepted(NOT_YET);
+    set_proc_title: bool = true, Row::new("set-proc-title").immutable().of_process();
     /// Template of that title.
     proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
-        Row::new("proc-title-template").checked(check_title).accepted(NOT_YET);
+        Row::new("proc-title-template").checked(check_title).of_process();
     /// Warnings at the start that are not to stop it.
     ignore_warnings: String = none(), Row::new("ignore-warnings").accepted("no warning stops the start");
     /// Whether a crash leaves a report in the log.
-    crash_log_enabled: bool = true, Row::new("crash-log-enabled").accepted(NOT_YET);
+    crash_log_enabled: bool = true, Row::new("crash-log-enabled").of_process();
     /// Whether that report tests the memory.
     crash_memcheck_enabled: bool = true,
         Row::new("crash-memcheck-enabled").accepted("a crash report does not test the memory");
@@ -432,20 +441,21 @@ directives! {
     watchdog_period: u32 = 0, Row::new("watchdog-period").hidden().accepted("there is no watchdog signal");
     /// Whether huge pages are switched off for the process.
     disable_thp: bool = true,
-        Row::new("disable-thp").immutable().accepted("huge pages do no harm to a process that never forks");
+        Row::new("disable-thp").immutable().of_process();
     /// Whether the allocator gives unused memory back from threads of its own. Of the nodes in one process, the last that
     /// set it decides.
     jemalloc_bg_thread: bool = true, Row::new("jemalloc-bg-thread");
     /// Whether and how the kernel's out-of-memory score is set.
-    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").accepted(NOT_YET);
+    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").of_process();
     /// The scores.
-    oom_score_adj_values: OomScores = OomScores::default(), Row::new("oom-score-adj-values").multi().accepted(NOT_YET);
+    oom_score_adj_values: OomScores = OomScores::default(),
+        Row::new("oom-score-adj-values").multi().of_process();
     /// Most seconds a shutdown waits for replicas that lag.
     shutdown_timeout: u32 = 10, Row::new("shutdown-timeout").accepted(NOT_YET);
     /// Manner of the shutdown on SIGINT.
-    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().accepted(NOT_YET);
+    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().of_process();
     /// Manner of the shutdown on SIGTERM.
-    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().accepted(NOT_YET);
+    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().of_process();
     /// Language by which texts are sorted.
     locale_collate: String = none(), Row::new("locale-collate").accepted("texts are sorted by their bytes");
     /// Runs of background work a second.
@@ -805,7 +815,7 @@ fn check_title(template: &str) -> Result<(), &'static str> {
         "config-file",
     ];
     const INVALID: &str = "template format is invalid or contains unknown variables";
-    if template.trim().is_empty() {
+    if template.replace("{title}", "").trim().is_empty() {
         return Err(INVALID);
     }
     let mut rest = template;
@@ -883,7 +893,7 @@ mod tests {
     #[test]
     fn texts_with_a_syntax() {
         assert!(check_title("{title} of {config-file} on {port}").is_ok());
-        for bad in ["", " ", "{foo}", "{", "}", "{title", "title}", "{}"] {
+        for bad in ["", " ", "{title} ", "{foo}", "{", "}", "{title", "title}", "{}"] {
             assert!(check_title(bad).is_err(), "{bad}");
         }
         assert!(check_hostname("node-1.example").is_ok() && check_hostname("").is_ok());
