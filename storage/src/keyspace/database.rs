@@ -613,10 +613,9 @@ mod tests {
         });
         assert_eq!(seen, model.values.len());
         let mut volatile = BTreeSet::new();
-        database.store.volatile().for_each(|entry| {
-            // SAFETY: entries in the index are alive as long as they are in the database.
-            assert!(volatile.insert(unsafe { crate::table::Keyed::key(entry) }.to_vec()));
-        });
+        database
+            .store
+            .for_each_volatile(|entry| assert!(volatile.insert(entry.key().to_vec())));
         assert!(volatile.iter().eq(model.expiries.keys()));
         for slot in 0..11 {
             let expected = model.values.keys().filter(|key| slot_of(key) == slot).count();

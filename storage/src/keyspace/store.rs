@@ -363,6 +363,13 @@ impl Store {
         &self.volatile
     }
 
+    /// Calls `visit` for every key with an expiry.
+    #[cfg(test)]
+    pub(crate) fn for_each_volatile(&self, mut visit: impl FnMut(&Entry)) {
+        // SAFETY: entries in the index are entries of the main tables, alive, and the store is borrowed.
+        self.volatile.for_each(|entry| visit(unsafe { entry.as_ref() }));
+    }
+
     /// The hashes with fields that expire, by when they are to be looked at.
     #[inline]
     pub(crate) fn fields(&self) -> &Calendar<EntryPtr> {

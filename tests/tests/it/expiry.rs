@@ -173,9 +173,11 @@ fn an_idle_server_sleeps_until_the_next_key_is_over() {
 #[test]
 fn the_share_of_stale_keys_is_told() {
     for shards in [1, 4] {
-        let server = node::start(shards);
+        let server = node::launch(shards)
+            .with(&["--enable-debug-command", "yes"])
+            .serve();
         let mut client = server.connect();
-        client.line("DEBUG SET-ACTIVE-EXPIRE 0");
+        assert_eq!(client.line("DEBUG SET-ACTIVE-EXPIRE 0").text(), "OK");
         set_many(&mut client, 0..500, 1);
         set_many(&mut client, 500..2000, 1_000_000);
         sleep(Duration::from_millis(100));
