@@ -10,6 +10,7 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_account;
     mod blocking_shards;
     mod commands;
     mod configuration;
