@@ -47,6 +47,7 @@ use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
+use evict::Evicting;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -70,7 +71,7 @@ pub(crate) struct EventLoop {
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
-    out_of_memory: bool,
+    evicting: Evicting,
 }
 
 impl EventLoop {
@@ -102,7 +103,7 @@ impl EventLoop {
             settings,
             stamp,
             now_us,
-            out_of_memory: false,
+            evicting: Evicting::default(),
             node,
         }
     }
@@ -123,7 +124,6 @@ impl EventLoop {
             self.begin_turn();
             self.take_in_messages();
             self.accept();
-            self.make_room();
             self.retry_busy();
             self.resume_paused();
             let has_work = !self.clients.queue.is_empty();
@@ -133,6 +133,8 @@ impl EventLoop {
             self.hand_on_lines();
             self.deliver_published();
             self.release_pushed(has_work);
+            // Before anybody learns of a new limit, or of what was stored under the old one.
+            self.make_room();
             self.write();
             self.run_cron();
             self.close_connections();
@@ -145,6 +147,7 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.clients.queue.is_empty()
+            || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
             || !self.reach.outbox.borrow().is_empty()
@@ -203,6 +206,7 @@ impl EventLoop {
         }
         self.now_us = self.node.clock.now_us();
         self.take_settings();
+        self.evicting.begin_turn();
         self.node.stats[self.index].turns.add(1);
     }
 

@@ -17,6 +17,7 @@ mod it {
     mod differential;
     mod histories;
     mod instruments;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;

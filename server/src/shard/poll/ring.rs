@@ -15,7 +15,7 @@
 //!
 //! The ring is made where the node starts and used by one thread only, which enables it with its first wait.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{GlobalAlloc, Layout, System, handle_alloc_error};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -598,9 +598,11 @@ impl Buffers {
     };
 
     fn new() -> Self {
+        // They stand in for the buffers of sockets, and like those are not among the memory that the node counts: they come
+        // from the system rather than from its allocator.
         let allocate = |layout: Layout| {
             // SAFETY: neither layout has size zero.
-            NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+            NonNull::new(unsafe { System.alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
         };
         Self {
             entries: allocate(Self::ENTRIES).cast(),
@@ -647,8 +649,8 @@ impl Drop for Buffers {
     fn drop(&mut self) {
         // SAFETY: allocated with these layouts; the ring that knew them is gone.
         unsafe {
-            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
-            dealloc(self.memory.as_ptr(), Self::MEMORY);
+            System.dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
+            System.dealloc(self.memory.as_ptr(), Self::MEMORY);
         }
     }
 }
