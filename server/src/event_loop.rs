@@ -57,8 +57,8 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// Listeners, on the first loop.
-    acceptor: Option<Acceptor>,
+    /// The listeners of the node, as this loop waits for them.
+    acceptor: Acceptor,
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
@@ -81,7 +81,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        acceptor: Option<Acceptor>,
+        acceptor: Acceptor,
         journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
@@ -147,6 +147,7 @@ impl EventLoop {
         let busy = !self.clients.queue.is_empty()
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
+            || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
@@ -167,9 +168,7 @@ impl EventLoop {
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                if let Some(acceptor) = acceptor {
-                    acceptor.mark_ready(listener);
-                }
+                acceptor.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -203,6 +202,7 @@ impl EventLoop {
         }
         self.now_us = self.node.clock.now_us();
         self.take_settings();
+        self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 

@@ -18,6 +18,7 @@ mod it {
     mod differential;
     mod histories;
     mod instruments;
+    mod listening;
     mod program;
     mod protocol_abuse;
     mod pubsub;

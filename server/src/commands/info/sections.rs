@@ -81,9 +81,7 @@ pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
 
 /// Where clients can connect.
 fn listeners(text: &mut String, node: &Node) {
-    let Some(addresses) = node.addresses.get() else {
-        return;
-    };
+    let addresses = node.addresses.load();
     let mut number = 0;
     if !addresses.tcp.is_empty() {
         let mut binds = String::new();
