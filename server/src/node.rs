@@ -146,6 +146,7 @@ impl Running {
         state.daemon = daemon;
         let state = Arc::new(state);
         let listeners = watch_over(&state, &settings, tcp, unix);
+        state.purge_in_background(&settings);
         introduce(&state, &settings);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
