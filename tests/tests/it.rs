@@ -15,6 +15,7 @@ mod it {
     mod dialogues;
     mod differential;
     mod histories;
+    mod info_fields;
     mod instruments;
     mod program;
     mod protocol_abuse;

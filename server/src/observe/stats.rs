@@ -110,6 +110,12 @@ loop_stats! {
         output_limit_closes,
         /// Connections closed because their query buffer was over its limit.
         query_limit_closes,
+        /// Connections closed because all of them together took more than `maxmemory-clients`.
+        evicted_clients,
+        /// Output buffers that were given back because their connections were idle.
+        buffer_shrinks,
+        /// Output buffers that connections got which had none.
+        buffer_expands,
         /// Objects freed in the background.
         freed,
         /// Microseconds spent on removing expired keys.
@@ -136,11 +142,13 @@ loop_stats! {
         blocked_in_time,
         /// Messages that waited in the inbox when the loop last looked, but for those of commands on every shard or loop.
         inbox,
-        /// Bytes that its connections take for their buffers, when last measured.
+        /// Bytes that its connections take.
         client_bytes,
-        /// The largest input buffer of its connections, when last measured.
+        /// Connections that are subscribed to something.
+        pubsub_clients,
+        /// The largest input buffer that one of its connections had in the last seconds.
         input_max,
-        /// The largest output buffer of its connections, when last measured.
+        /// The largest output buffer that one of its connections had in the last seconds.
         output_max,
         /// Since when memory is over `maxmemory`, Unix microseconds; 0 when it is not.
         over_memory_since_us,
