@@ -22,9 +22,9 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// What it is to get.
     pub(crate) output: Output,
-    /// Why its next command does not run yet.
-    pub(crate) hold: Hold,
-    /// Since when the command that is held has found shards taken, on the node's stopwatch.
+    /// Whether its next command may run, or what that waits for.
+    pub(crate) gate: Gate,
+    /// Since when the command that waits has found shards taken, on the node's stopwatch.
     pub(crate) busy_since_ns: Option<u64>,
     /// The socket may have something to read.
     pub(crate) readable: bool,
@@ -40,12 +40,12 @@ pub(crate) struct Connection {
     pub(crate) over_soft_limit_since_ms: Option<i64>,
 }
 
-/// Why a connection's next command does not run yet.
+/// Whether the next command of a connection may run, or what it waits for.
 #[derive(Debug, Default)]
-pub(crate) enum Hold {
+pub(crate) enum Gate {
     /// It may.
     #[default]
-    None,
+    Open,
     /// It runs when everything before it has been answered.
     Drain(OwnedRequest),
     /// It needs several shards and found one of them taken: it tries again in the next turn.
@@ -66,7 +66,7 @@ impl Connection {
             socket,
             input: Input::default(),
             output: Output::default(),
-            hold: Hold::None,
+            gate: Gate::Open,
             busy_since_ns: None,
             readable: true,
             ends: false,
@@ -90,7 +90,7 @@ impl Connection {
     /// Whether a further command may be taken from its input now.
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
-        self.client.closing == Closing::No && matches!(self.hold, Hold::None) && self.output.has_room()
+        self.client.closing == Closing::No && matches!(self.gate, Gate::Open) && self.output.has_room()
     }
 
     /// Brings the sizes that CLIENT LIST shows up to date; `held` is what the loop's poll holds of it.

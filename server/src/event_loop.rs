@@ -2,151 +2,75 @@
 //!
 //! A turn:
 //! 1. wait for sockets, the inbox and timers;
-//! 2. take in messages; read every ready socket once, parse, check, and sort the commands by shard (`turn`);
-//! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`turn`);
-//! 4. write every connection that has output; cron within its time (`cron`).
+//! 2. take in messages; read every ready socket once, parse, check, and sort the commands by shard (`requests`);
+//! 3. run what is for this shard, entries prefetched; borrow other shards, or send them batches (`batches`);
+//! 4. write every connection that has output; cron within its time (`write`, `cron`).
 //!
-//! Commands over several shards are in `lend`, those that every shard or loop does by itself in `gather`; what is published
-//! reaches connections in `publish`; what becomes known of commands that have run is in `observe`.
-
-/// What the commands of a turn share. Borrows only the parts of the loop that it is made of, so that the others can change
-/// meanwhile.
-macro_rules! environment {
-    ($loop:ident) => {
-        $crate::dispatch::run::Environment {
-            hasher: $loop.node.hasher,
-            stamp: $loop.stamp,
-            settings: &$loop.settings,
-            shards: $loop.node.shards,
-            clock: &$loop.node.clock,
-            stats: &$loop.node.stats[$loop.index],
-            slow_from_ns: $crate::dispatch::account::slow_from_ns(&$loop.settings),
-            mesh: &$loop.mesh,
-            outbox: &$loop.outbox,
-        }
-    };
-}
+//! [`Clients`] are the connections of the loop, [`Reach`] is what it has under way elsewhere, [`Turn`] what a turn collects.
+//! Commands that do not run in batches run in `run`; those over several shards get there through `lend`, those that every
+//! shard or loop does by itself through `gather`, those that wait through `block`. What is published reaches connections in
+//! `publish`; what becomes known of commands that have run is in `observe`.
 
 mod accept;
+mod batches;
 mod block;
+mod clients;
 mod cron;
 mod evict;
 mod gather;
 mod lend;
 mod observe;
 mod publish;
+mod reach;
+mod requests;
+mod run;
 mod turn;
+mod write;
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use shardis_protocol::Requests;
-use slab::Slab;
 
 use crate::config::Settings;
-use crate::connection::Connection;
-use crate::connection::output::Written;
-use crate::dispatch::run::Environment;
+use crate::dispatch::execution::Environment;
 use crate::exec::partition::Journal;
-use crate::exec::waiter::{Outbox, Ticket};
 use crate::exec::{Closing, Stamp};
 use crate::observe::process;
 use crate::pubsub::Publication;
 use crate::shard::Mesh;
-use crate::shard::chunk::ChunkPool;
-use crate::shard::inbox::{Batch, Gather, Message, Source, Task};
+use crate::shard::inbox::Message;
 use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
 pub(crate) use accept::Acceptor;
+use clients::Clients;
 use cron::Cron;
-use gather::Gathering;
-use lend::Operation;
+use reach::{Reach, Work};
+use turn::Turn;
 
 /// The loop of one shard.
 #[derive(Debug)]
 pub(crate) struct EventLoop {
     index: usize,
     node: Arc<Node>,
-    mesh: Arc<Mesh>,
     inbox: Receiver<Message>,
     poll: Poll,
     /// Listeners, on the first loop.
     acceptor: Option<Acceptor>,
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
-    connections: Slab<Connection>,
-    /// Connections to serve in this turn, or in the next one.
-    queue: Vec<usize>,
-    /// Connections with output to write.
-    dirty: Vec<usize>,
-    /// Connections whose command found a shard taken that it needs, and tries again.
-    busy: Vec<usize>,
-    /// Connections that wait for the end of a CLIENT PAUSE.
-    paused: Vec<usize>,
-    /// Connections that are to be closed.
-    closing: Vec<usize>,
-    /// Work for this shard that waits until its partition is back.
-    waiting: VecDeque<Work>,
-    /// Commands over several shards that connections of this loop wait for.
-    operations: Slab<Operation>,
-    /// Commands over all shards or loops that connections of this loop wait for.
-    gatherings: Slab<Gathering>,
-    /// When the waits of connections end: Unix milliseconds and the connection.
-    deadlines: BTreeSet<(i64, usize)>,
-    /// How many connections wait for a key.
-    blocked: u64,
-    /// What became known while waiting commands were served.
-    outbox: RefCell<Outbox>,
-    /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
-    under_way: Vec<u32>,
+    clients: Clients,
+    reach: Reach,
     turn: Turn,
-    /// Connections that see all commands.
-    monitors: Vec<usize>,
-    /// Lines of this turn's commands, for all monitors of the node.
-    lines: Vec<u8>,
     /// What was published to connections of this loop, and taken from its mailbox.
     published: VecDeque<Publication>,
-    /// Connections with messages in their output, which may wait a little for more of them.
-    pushed_to: Vec<usize>,
-    /// For how many turns some of them have waited.
-    pushed_turns: u32,
     cron: Cron,
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
     out_of_memory: bool,
-}
-
-/// Work that needs this shard's partition.
-#[derive(Debug)]
-enum Work {
-    Run(Box<Batch>),
-    Lend { borrower: usize, operation: usize },
-    Gather(Arc<Gather>),
-    Withdraw(Arc<Ticket>),
-    Serve,
-}
-
-/// What a turn collects. Its memory is used turn after turn.
-#[derive(Debug)]
-struct Turn {
-    pool: ChunkPool,
-    source: Source,
-    /// The chunk that is being filled, and how far.
-    filled: Option<(u16, usize)>,
-    requests: Requests,
-    /// Commands by shard.
-    tasks: Vec<Vec<Task>>,
-    /// Which shards have commands whose cost is not constant.
-    long: Vec<bool>,
-    /// Replies nobody is to see.
-    scratch: Vec<u8>,
-    #[expect(clippy::vec_box, reason = "batches travel as boxes, and come back as such")]
-    batches: Vec<Box<Batch>>,
 }
 
 impl EventLoop {
@@ -166,39 +90,14 @@ impl EventLoop {
         let stamp = Stamp::on(&node, &settings, now_us / 1000);
         Self {
             index,
-            mesh,
             inbox,
             poll,
             acceptor,
             journal,
-            connections: Slab::new(),
-            queue: Vec::new(),
-            dirty: Vec::new(),
-            busy: Vec::new(),
-            paused: Vec::new(),
-            closing: Vec::new(),
-            waiting: VecDeque::new(),
-            operations: Slab::new(),
-            gatherings: Slab::new(),
-            deadlines: BTreeSet::new(),
-            blocked: 0,
-            outbox: RefCell::default(),
-            under_way: vec![0; shards],
-            turn: Turn {
-                pool: ChunkPool::default(),
-                source: Source::default(),
-                filled: None,
-                requests: Requests::new(),
-                tasks: vec![Vec::new(); shards],
-                long: vec![false; shards],
-                scratch: Vec::new(),
-                batches: Vec::new(),
-            },
-            monitors: Vec::new(),
-            lines: Vec::new(),
+            clients: Clients::default(),
+            reach: Reach::new(index, mesh),
+            turn: Turn::new(shards),
             published: VecDeque::new(),
-            pushed_to: Vec::new(),
-            pushed_turns: 0,
             cron: Cron::new(now_us),
             settings,
             stamp,
@@ -227,7 +126,7 @@ impl EventLoop {
             self.make_room();
             self.retry_busy();
             self.resume_paused();
-            let has_work = !self.queue.is_empty();
+            let has_work = !self.clients.queue.is_empty();
             self.serve_and_execute();
             self.end_waits_in_time();
             self.empty_outbox();
@@ -245,28 +144,25 @@ impl EventLoop {
 
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = !self.queue.is_empty()
-            || !self.dirty.is_empty()
-            || !self.busy.is_empty()
-            || !self.outbox.borrow().is_empty()
+        let busy = !self.clients.queue.is_empty()
+            || !self.clients.dirty.is_empty()
+            || !self.clients.busy.is_empty()
+            || !self.reach.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
         let timeout = self.time_to_sleep(busy);
         let Self {
             poll,
-            connections,
-            queue,
-            dirty,
+            clients,
             acceptor,
-            mesh,
             inbox,
-            index,
-            node,
             ..
         } = self;
-        let bell = mesh.bell(*index);
-        let mailbox = node.pubsub.mailbox(*index);
-        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !node.shutdown.is_requested();
+        let (bell, mailbox) = (
+            self.reach.mesh.bell(self.index),
+            self.node.pubsub.mailbox(self.index),
+        );
+        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !self.node.shutdown.is_requested();
         let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
@@ -281,22 +177,18 @@ impl EventLoop {
                 writable,
                 ended,
             } => {
-                let Some(connection) = connections.get_mut(number) else {
+                let Some(connection) = clients.get_mut(number) else {
                     return;
                 };
                 connection.ends |= ended;
-                if readable || ended {
-                    connection.readable |= readable;
-                    if !connection.is_queued {
-                        connection.is_queued = true;
-                        queue.push(number);
-                    }
-                }
+                connection.readable |= readable;
                 let has_to_write =
                     connection.output.is_pending() || connection.client.closing == Closing::AfterReply;
-                if writable && has_to_write && !connection.is_dirty {
-                    connection.is_dirty = true;
-                    dirty.push(number);
+                if readable || ended {
+                    clients.enqueue(number);
+                }
+                if writable && has_to_write {
+                    clients.mark_dirty(number);
                 }
             }
         })?;
@@ -327,8 +219,9 @@ impl EventLoop {
         self.now_us / 1000
     }
 
+    /// What the commands share that run now.
     fn environment(&self) -> Environment<'_> {
-        environment!(self)
+        self.reach.environment(&self.node, &self.settings, self.stamp)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -370,107 +263,5 @@ impl EventLoop {
     fn leave_out_of_depth(&self) {
         let depth = &self.node.stats[self.index].inbox;
         depth.set(depth.get().saturating_sub(1));
-    }
-
-    /// Puts a connection on the list to serve.
-    fn enqueue(&mut self, number: usize) {
-        let Some(connection) = self.connections.get_mut(number) else {
-            return;
-        };
-        if !connection.is_queued {
-            connection.is_queued = true;
-            self.queue.push(number);
-        }
-    }
-
-    fn mark_dirty(&mut self, number: usize) {
-        let Some(connection) = self.connections.get_mut(number) else {
-            return;
-        };
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(number);
-        }
-    }
-
-    /// Step 4: writes every connection that has output, once.
-    fn write(&mut self) {
-        let (mut written, mut writes, mut unfinished) = (0, 0, Vec::new());
-        for number in std::mem::take(&mut self.dirty) {
-            let Some(connection) = self.connections.get_mut(number) else {
-                continue;
-            };
-            connection.is_dirty = false;
-            writes += 1;
-            let had_room = connection.output.has_room();
-            match connection
-                .output
-                .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
-            {
-                Ok(outcome) => {
-                    if outcome == Written::More {
-                        unfinished.push(number);
-                    }
-                    let done = outcome == Written::All;
-                    let answered = done && connection.output.in_flight() == 0;
-                    if answered
-                        && connection.client.closing == Closing::AfterReply
-                        && !self.poll.is_sending(number)
-                    {
-                        connection.client.closing = Closing::Now;
-                    }
-                    if !done && self.is_over_output_limit(number) {
-                        self.disconnect(number);
-                    } else if !had_room || self.connections[number].input.has_unparsed() {
-                        self.enqueue(number);
-                    }
-                }
-                Err(_) => connection.client.closing = Closing::Now,
-            }
-            if self.connections[number].client.closing == Closing::Now {
-                self.closing.push(number);
-            }
-        }
-        unfinished.into_iter().for_each(|number| self.mark_dirty(number));
-        if written > 0 {
-            let stats = &self.node.stats[self.index];
-            stats.bytes_out.add(written);
-            stats.writes.add(writes);
-        }
-    }
-
-    /// Has a connection closed at the end of the turn.
-    fn disconnect(&mut self, number: usize) {
-        if let Some(connection) = self.connections.get_mut(number) {
-            connection.client.closing = Closing::Now;
-            self.closing.push(number);
-        }
-    }
-
-    fn close_connections(&mut self) {
-        for number in std::mem::take(&mut self.closing) {
-            if let Some(mut connection) = self.connections.try_remove(number) {
-                // Before the client can see that the connection is closed.
-                connection.client.leave_all(&self.node.pubsub);
-                self.poll.remove(&connection.socket, number);
-                if connection.client.monitor {
-                    self.monitor_left(number);
-                }
-                if let Some(ticket) = &connection.client.waits {
-                    self.forget_wait(ticket);
-                }
-                self.node
-                    .clients
-                    .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Says what is still to be said, as far as sockets take it without waiting.
-    fn farewell(&mut self) {
-        self.dirty = self.connections.iter().map(|(number, _)| number).collect();
-        self.write();
-        // Hands over what was written, where that is not done by writing itself.
-        let _ = self.poll.wait(Duration::ZERO, |_| {});
     }
 }

@@ -25,7 +25,7 @@ pub use event::KeyspaceEvent;
 pub(crate) use partition::Partition;
 pub(crate) use request::OwnedRequest;
 pub(crate) use scan::ScanOptions;
-pub(crate) use session::{Clients, Session};
+pub(crate) use session::{Roster, Session};
 pub(crate) use view::{Stamp, View};
 
 use crate::error::ReplyError;
@@ -40,7 +40,7 @@ pub(crate) type Handler = fn(&mut Context<'_>) -> CommandResult;
 pub(crate) type ShardHandler = fn(&mut Context<'_>) -> Result<u64, ReplyError>;
 
 /// Runs one loop's part of a command over all connections.
-pub(crate) type ClientsHandler = fn(&mut Clients<'_>) -> Result<Part, ReplyError>;
+pub(crate) type LoopHandler = fn(&mut Roster<'_>) -> Result<Part, ReplyError>;
 
 /// Makes one reply of the parts of all shards or loops, in their order.
 pub(crate) type Merge = fn(&mut Session<'_>, &[Part]) -> CommandResult;

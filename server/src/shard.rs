@@ -22,12 +22,12 @@ use crate::exec::Partition;
 /// All shards of a node, reachable from each of its loops.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    shards: Vec<Reach>,
+    shards: Vec<Member>,
 }
 
-/// How a loop reaches one shard.
+/// One shard of a node, as any loop reaches it.
 #[derive(Debug)]
-struct Reach {
+struct Member {
     cell: Cell<Partition>,
     inbox: Sender<Message>,
     bell: Doorbell<Waker>,
@@ -45,7 +45,7 @@ impl Mesh {
                 // Unbounded in type only: what a connection may have under way is bounded, and so are connections.
                 let (inbox, receiver) = crossbeam_channel::unbounded();
                 receivers.push(receiver);
-                Reach {
+                Member {
                     cell: Cell::new(partition),
                     inbox,
                     bell: Doorbell::new(waker),
@@ -74,10 +74,10 @@ impl Mesh {
 
     /// Puts a message into a shard's inbox and wakes its loop if it sleeps.
     pub(crate) fn send(&self, shard: usize, message: Message) {
-        let reach = &self.shards[shard];
+        let member = &self.shards[shard];
         // The receiver goes only with the loop, at the end of the node: nobody is left to care then.
-        if reach.inbox.send(message).is_ok() {
-            reach.bell.ring();
+        if member.inbox.send(message).is_ok() {
+            member.bell.ring();
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 use shardis_protocol::Arguments;
 
 use crate::exec::client::CommandTag;
-use crate::exec::{ClientsHandler, Handler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+use crate::exec::{Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler};
 
 /// One command, or one subcommand of a container, declared once.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) enum Runs {
     /// On the shard that the cursor in argument 1 names; the cursor it returns names the next one.
     OnCursorShard(Handler),
     /// On every loop, with the connections it carries; the parts are merged on the loop of the connection.
-    OnEveryLoop(ClientsHandler, Merge),
+    OnEveryLoop(LoopHandler, Merge),
     /// With the client's own state and all shards of its keys: WATCH.
     OnSessionAndKeys(TransactionHandler),
     /// With the client's own state and all shards lent: DEBUG.
@@ -86,6 +86,29 @@ pub(crate) enum Runs {
     Exec,
     /// Only names its subcommands.
     Container,
+}
+
+impl Runs {
+    /// Whether its cost grows with what it touches. Only commands of constant or logarithmic cost run in batches on a shard
+    /// that another loop has borrowed, and hold several shards in place.
+    #[inline]
+    pub(crate) fn is_long(self) -> bool {
+        !matches!(
+            self,
+            Self::OnKeys(_) | Self::Blocking(_) | Self::OnSessionAndKeys(_)
+        )
+    }
+
+    /// Whether it is EXEC, whose cost and needs are those of what was queued.
+    #[inline]
+    pub(crate) fn is_exec(self) -> bool {
+        matches!(self, Self::Exec)
+    }
+
+    /// Whether every loop does its part of it.
+    pub(crate) fn is_on_every_loop(self) -> bool {
+        matches!(self, Self::OnEveryLoop(..))
+    }
 }
 
 impl Command {

@@ -8,7 +8,7 @@ use shardis_storage::number::parse_i64;
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::client::Unblocked;
-use crate::exec::{Client, Clients, Closing, CommandResult, Part, ReplyMode, Session};
+use crate::exec::{Client, Closing, CommandResult, Part, ReplyMode, Roster, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::PauseMode;
 
@@ -350,7 +350,7 @@ fn id(session: &mut Session<'_>) -> CommandResult {
 }
 
 /// On every loop, since only that of the connection knows its buffers.
-fn info(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
+fn info(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let asker = clients.asker;
     let argument_bytes = bytes_of(clients.args);
     let client = clients.clients.find(|client| client.id == asker);
@@ -552,7 +552,7 @@ impl Listed {
     }
 }
 
-fn list(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
+fn list(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let listed = Listed::parse(clients.args)?;
     let (asker, asking_bytes) = (clients.asker, bytes_of(clients.args));
     let mut part = Part::default();
@@ -669,7 +669,7 @@ impl<'a> Killed<'a> {
     }
 }
 
-fn kill(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
+fn kill(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let killed = Killed::parse(clients.args)?;
     let mut part = Part::default();
     for client in &mut clients.clients {
@@ -696,7 +696,7 @@ fn merge_kill(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-fn unblock(clients: &mut Clients<'_>) -> Result<Part, ReplyError> {
+fn unblock(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let args = clients.args;
     let how = match (args.len(), args.get(3)) {
         (3, _) => Unblocked::TimedOut,

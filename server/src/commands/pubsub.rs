@@ -9,7 +9,10 @@ use crate::pubsub::Topic;
 use crate::spec::{Arg, Arity, Command, Doc, Flags, Group, KeySpec, Runs};
 
 /// Flags of what may run whatever the state of the dataset.
-const ANY_TIME: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
+const ANY_TIME: Flags = Flags::PUBSUB
+    .union(Flags::LOADING)
+    .union(Flags::STALE)
+    .union(Flags::ORDERED);
 
 /// A command that begins subscriptions.
 const JOIN: Command = Command {

@@ -31,7 +31,7 @@ use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Clients, ClientsHandler, Context, Effects, Part, Partition, Peer, Session};
+use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -309,14 +309,10 @@ impl Shell {
     }
 
     /// Parts of the client's loop and of the other loops.
-    fn parts_of_loops(
-        &mut self,
-        args: Arguments<'_>,
-        handler: ClientsHandler,
-    ) -> Result<[Part; 2], ReplyError> {
+    fn parts_of_loops(&mut self, args: Arguments<'_>, handler: LoopHandler) -> Result<[Part; 2], ReplyError> {
         let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
         let part = |clients| {
-            handler(&mut Clients {
+            handler(&mut Roster {
                 args,
                 asker,
                 clients,

@@ -1,17 +1,14 @@
 //! Serving commands that wait: right after the command, or the transaction, that made their keys ready.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use shardis_protocol::Encoder;
 use shardis_storage::key::Key;
 use shardis_storage::memory;
 use shardis_storage::value::Kind;
 
+use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
-use super::run::{Call, Environment, run_call};
 use crate::commands::registry;
-use crate::error::ReplyError;
 use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Ready, Served, Serving, Ticket, Waiting};
@@ -150,12 +147,9 @@ fn attempt(
         routed: Routed::default(),
         waiting: Waiting::Served(&serving),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        run_call(held.reborrow(), call, None, &mut reply, environment);
-    }));
-    if outcome.is_err() && serving.claim() {
-        reply.clear();
-        Encoder::new(&mut reply, ticket.modes.resp()).error(ReplyError::Internal.line());
+    let access = Access::Partitions(held.reborrow());
+    if !Execution::begin(call, None, &mut reply).run_guarded(None, access, environment) {
+        serving.claim();
     }
     if !serving.is_won() {
         return Tried::Nothing;

@@ -3,39 +3,22 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_protocol::{Encoder, Resp};
 
 use super::account;
+use super::execution::{Access, Call, Caller, Environment, Execution};
 use super::plan::Routed;
-use super::run::{self, Call, Environment};
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Modes;
-use crate::exec::arguments::decode_cursor;
 use crate::exec::client::Queued;
 use crate::exec::partition::Journal;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{Client, CommandResult, Effect, Part, Partition, Session, Stamp, View};
-use crate::spec::{Flags, Registered, Runs};
-use crate::state::Node;
-
-/// Whose transaction it is.
-#[derive(Debug)]
-pub(crate) struct Caller<'a> {
-    /// The client.
-    pub(crate) client: &'a mut Client,
-    /// Its node.
-    pub(crate) node: &'a Node,
-    /// Where effects go; none when nobody listens.
-    pub(crate) journal: Option<&'a Journal>,
-    /// Unix time in milliseconds.
-    pub(crate) now_ms: i64,
-    /// Takes the lines of what runs, for monitors; none when there are none.
-    pub(crate) lines: Option<&'a mut Vec<u8>>,
-}
+use crate::exec::{CommandResult, Effect, Partition, Stamp};
+use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut [Option<Box<Partition>>];
@@ -225,83 +208,20 @@ fn run_queued(
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
 ) {
-    let (command, args) = (registry().row(queued.command.id), queued.request.arguments());
-    let (db, resp, start) = (caller.client.db, caller.client.resp, out.len());
-    let result = match command.row.runs {
-        Runs::OnSession(handler) => handler(&mut caller.session(args, out)),
-        Runs::OnEveryShard(_, merge) => partitions
-            .iter_mut()
-            .flatten()
-            .map(|partition| run::run_part(Held::One(partition), command, args, db, resp, environment))
-            .collect::<Result<Vec<Part>, ReplyError>>()
-            .and_then(|parts| merge(&mut caller.session(args, out), &parts)),
-        Runs::OnEveryLoop(_, merge) => {
-            let parts = queued.parts.clone().unwrap_or(Ok(Vec::new()));
-            parts.and_then(|parts| merge(&mut caller.session(args, out), &parts))
-        }
-        Runs::OnCursorShard(_) => {
-            decode_cursor(args.at(1), partitions.len()).map(|(shard, _)| match &mut partitions[shard] {
-                Some(partition) => run::run_call(
-                    Held::One(partition),
-                    caller.call(command, args),
-                    None,
-                    out,
-                    environment,
-                ),
-                None => unreachable!("the shard of a cursor is among those of its transaction"),
-            })
-        }
-        Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnAllShards(_) | Runs::Blocking(_) => {
-            run::run_call(
-                Held::Many(partitions),
-                caller.call(command, args),
-                None,
-                out,
-                environment,
-            );
-            Ok(())
-        }
-        Runs::OnSessionAndAllShards(handler) => {
-            let held = Held::Many(partitions);
-            let mut view = View::new(held, environment.hasher, environment.stamp, db);
-            handler(&mut caller.session(args, out), &mut view)
-        }
-        Runs::OnSessionAndKeys(_) | Runs::Exec | Runs::Container => {
-            unreachable!("such commands are not queued")
-        }
+    let mut modes = Modes::empty();
+    modes.set(Modes::RESP3, caller.client.resp == Resp::V3);
+    modes.set(Modes::NO_TOUCH, caller.client.no_touch);
+    let call = Call {
+        command: registry().row(queued.command.id),
+        args: queued.request.arguments(),
+        db: caller.client.db,
+        modes,
+        routed: Routed::default(),
+        waiting: Waiting::Denied,
     };
-    if let Err(error) = &result {
-        environment.stats.failed(command.id, &error.line());
-    }
-    run::finish(result, start, out, resp);
-}
-
-impl Caller<'_> {
-    /// The client with one of its queued requests, for commands on the client and the node.
-    fn session<'s>(&'s mut self, args: Arguments<'s>, out: &'s mut Vec<u8>) -> Session<'s> {
-        let reply = Encoder::new(out, self.client.resp);
-        Session {
-            args,
-            reply,
-            client: self.client,
-            node: self.node,
-            journal: self.journal,
-            now_ms: self.now_ms,
-        }
-    }
-
-    /// A queued command on keys.
-    fn call<'s>(&self, command: &'static Registered, args: Arguments<'s>) -> Call<'s> {
-        let mut modes = Modes::empty();
-        modes.set(Modes::RESP3, self.client.resp == Resp::V3);
-        modes.set(Modes::NO_TOUCH, self.client.no_touch);
-        Call {
-            command,
-            args,
-            db: self.client.db,
-            modes,
-            routed: Routed::default(),
-            waiting: Waiting::Denied,
-        }
-    }
+    let access = match &queued.parts {
+        Some(parts) => Access::Parts(parts),
+        None => Access::Partitions(Held::Many(partitions)),
+    };
+    Execution::begin(call, None, out).run(Some(caller), access, environment);
 }

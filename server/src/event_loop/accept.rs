@@ -74,12 +74,12 @@ impl EventLoop {
                 continue;
             }
             self.node.clients.fetch_add(1, Ordering::Relaxed);
-            let target = acceptor.next_loop % self.mesh.len();
+            let target = acceptor.next_loop % self.reach.mesh.len();
             acceptor.next_loop += 1;
             if target == self.index {
                 self.connect(socket, peer);
             } else {
-                self.mesh.send(target, Message::Connect { socket, peer });
+                self.reach.send(target, Message::Connect { socket, peer });
             }
         }
         self.acceptor = Some(acceptor);
@@ -99,7 +99,7 @@ impl EventLoop {
     /// Begins to carry a connection.
     pub(super) fn connect(&mut self, mut socket: Socket, peer: Peer) {
         let authenticated = self.settings.requirepass.get().is_none();
-        let entry = self.connections.vacant_entry();
+        let entry = self.clients.connections.vacant_entry();
         if let Err(error) = self.poll.add(&mut socket, entry.key()) {
             self.node.log.warning(format_args!(
                 "a connection was dropped, its socket cannot be waited for: {error}"
@@ -117,7 +117,7 @@ impl EventLoop {
         let number = entry.key();
         client.seat = Seat::new(self.index, number, client.id);
         entry.insert(Connection::new(client, socket));
-        self.enqueue(number);
+        self.clients.enqueue(number);
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_protocol::Arguments;
 
-use super::{EventLoop, Work};
+use super::EventLoop;
+use super::reach::Work;
 use crate::commands::registry;
-use crate::connection::Hold;
+use crate::connection::Gate;
 use crate::dispatch::plan::ShardSet;
 use crate::dispatch::serve::serve_ready;
 use crate::exec::Modes;
@@ -38,7 +39,7 @@ impl EventLoop {
             }
         })
         .unwrap_or_default();
-        let connection = &mut self.connections[number];
+        let connection = &mut self.clients.connections[number];
         let ticket = Arc::new(Ticket::new(
             command.tag(),
             args,
@@ -56,30 +57,30 @@ impl EventLoop {
             }
         }
         if let Some(deadline_ms) = ticket.deadline_ms {
-            self.deadlines.insert((deadline_ms, number));
+            self.clients.deadlines.insert((deadline_ms, number));
         }
-        connection.hold = Hold::Blocked;
+        connection.gate = Gate::Blocked;
         connection.client.waits = Some(ticket);
-        self.blocked += 1;
+        self.clients.blocked += 1;
         self.count_blocked();
     }
 
     /// Sees to what became known while waiting commands were served.
     pub(super) fn empty_outbox(&mut self) {
-        if self.outbox.borrow().is_empty() {
+        if self.reach.outbox.borrow().is_empty() {
             return;
         }
-        let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
+        let outbox = std::mem::take(&mut *self.reach.outbox.borrow_mut());
         for served in outbox.served {
             if served.ticket.origin == self.index {
                 self.answer_served(served);
             } else {
                 let origin = served.ticket.origin;
-                self.mesh.send(origin, Message::Served(Box::new(served)));
+                self.reach.send(origin, Message::Served(Box::new(served)));
             }
         }
         for shard in outbox.unserved {
-            self.mesh.send(shard, Message::Serve);
+            self.reach.send(shard, Message::Serve);
         }
     }
 
@@ -99,11 +100,11 @@ impl EventLoop {
     /// Answers the commands whose time is over.
     pub(super) fn end_waits_in_time(&mut self) {
         let now_ms = self.now_ms();
-        while let Some(&(deadline_ms, number)) = self.deadlines.first() {
+        while let Some(&(deadline_ms, number)) = self.clients.deadlines.first() {
             if deadline_ms > now_ms {
                 return;
             }
-            self.deadlines.pop_first();
+            self.clients.deadlines.pop_first();
             let ticket = self.ticket_of(number);
             // A ticket that was claimed is about to be answered with what it waited for.
             if let Some(ticket) = ticket.filter(|ticket| ticket.claim()) {
@@ -115,6 +116,7 @@ impl EventLoop {
     /// Answers those clients of this loop that CLIENT UNBLOCK has marked.
     pub(super) fn answer_unblocked_clients(&mut self) {
         let marked: Vec<_> = self
+            .clients
             .connections
             .iter_mut()
             .filter_map(|(_, connection)| {
@@ -149,13 +151,13 @@ impl EventLoop {
     pub(super) fn forget_wait(&mut self, ticket: &Arc<Ticket>) {
         ticket.claim();
         self.leave_queues(ticket, None);
-        self.blocked -= 1;
+        self.clients.blocked -= 1;
         self.count_blocked();
     }
 
     /// Takes a connection out of its wait; `served_by` has seen to its own queues. False when it does not wait (any more).
     fn end_wait(&mut self, ticket: &Arc<Ticket>, served_by: Option<usize>) -> bool {
-        let Some(connection) = self.connections.get_mut(ticket.connection) else {
+        let Some(connection) = self.clients.get_mut(ticket.connection) else {
             return false;
         };
         let waits = connection
@@ -165,8 +167,8 @@ impl EventLoop {
         if waits.is_none() {
             return false;
         }
-        connection.hold = Hold::None;
-        self.blocked -= 1;
+        connection.gate = Gate::Open;
+        self.clients.blocked -= 1;
         self.count_blocked();
         self.leave_queues(ticket, served_by);
         true
@@ -174,27 +176,27 @@ impl EventLoop {
 
     fn leave_queues(&mut self, ticket: &Arc<Ticket>, served_by: Option<usize>) {
         if let Some(deadline_ms) = ticket.deadline_ms {
-            self.deadlines.remove(&(deadline_ms, ticket.connection));
+            self.clients.deadlines.remove(&(deadline_ms, ticket.connection));
         }
         if ticket.keys.len() == 1 && served_by.is_some() {
             return;
         }
-        let mut shards = ShardSet::none(self.mesh.len());
+        let mut shards = ShardSet::none(self.reach.mesh.len());
         ticket
             .keys()
-            .for_each(|key| shards.insert(shard_of(slot_of(key).number(), self.mesh.len())));
+            .for_each(|key| shards.insert(shard_of(slot_of(key).number(), self.reach.mesh.len())));
         for shard in shards.iter().filter(|&shard| Some(shard) != served_by) {
             if shard == self.index {
                 self.work(Work::Withdraw(Arc::clone(ticket)));
             } else {
-                self.mesh.send(shard, Message::Withdraw(Arc::clone(ticket)));
+                self.reach.send(shard, Message::Withdraw(Arc::clone(ticket)));
             }
         }
     }
 
     fn answer(&mut self, ticket: &Arc<Ticket>, reply: &[u8], nanos: u64) {
         let number = ticket.connection;
-        let connection = &mut self.connections[number];
+        let connection = &mut self.clients[number];
         let reply = if ticket.modes.contains(Modes::MUTE) {
             &[]
         } else {
@@ -202,25 +204,25 @@ impl EventLoop {
         };
         connection.count_reply_mode();
         connection.output.deliver(ticket.sequence, reply);
-        self.mark_dirty(number);
+        self.clients.mark_dirty(number);
         let command = registry().row(ticket.command.id);
         self.account_for(number, command, ticket.request.arguments(), nanos);
-        self.wake_if_it_may_go_on(number);
+        self.clients.wake_if_it_may_go_on(number);
     }
 
     fn ticket_of(&self, number: usize) -> Option<Arc<Ticket>> {
-        self.connections.get(number)?.client.waits.clone()
+        self.clients.get(number)?.client.waits.clone()
     }
 
     fn count_blocked(&self) {
         let stats = &self.node.stats[self.index];
-        stats.blocked.set(self.blocked);
-        stats.blocked_in_time.set(self.deadlines.len() as u64);
+        stats.blocked.set(self.clients.blocked);
+        stats.blocked_in_time.set(self.clients.deadlines.len() as u64);
     }
 
     /// Takes a ticket out of this shard's queues. False when its partition is lent.
     pub(super) fn withdraw(&mut self, ticket: &Arc<Ticket>) -> bool {
-        let mesh = Arc::clone(&self.mesh);
+        let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return false;
         };
@@ -233,7 +235,7 @@ impl EventLoop {
 
     /// Looks again at keys of this shard whose tickets needed another shard that was taken. False when it is lent.
     pub(super) fn serve_stuck(&mut self) -> bool {
-        let mesh = Arc::clone(&self.mesh);
+        let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return false;
         };
@@ -244,7 +246,7 @@ impl EventLoop {
     pub(super) fn serve_again(&self, partition: &mut Partition) {
         partition.waiters.retry();
         let environment = self.environment();
-        super::turn::count_memory(partition, &self.node, |partition| {
+        super::batches::count_memory(partition, &self.node, |partition| {
             serve_ready(Held::One(partition), &environment);
         });
     }

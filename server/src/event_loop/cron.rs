@@ -7,7 +7,7 @@ use shardis_storage::keyspace::FieldEvent;
 use shardis_storage::value::INT_TEXT_MAX;
 
 use super::EventLoop;
-use super::turn::count_memory;
+use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::event::tell;
 use crate::exec::{Closing, Effect, Partition};
@@ -61,11 +61,13 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us;
-        if let Some(&(deadline_ms, _)) = self.deadlines.first() {
+        if let Some(&(deadline_ms, _)) = self.clients.deadlines.first() {
             next_us = next_us.min(deadline_ms.saturating_mul(1000));
         }
-        if let (false, Some((_, until_ms))) = (self.paused.is_empty(), self.node.pause.active(self.now_ms()))
-        {
+        if let (false, Some((_, until_ms))) = (
+            self.clients.paused.is_empty(),
+            self.node.pause.active(self.now_ms()),
+        ) {
             next_us = next_us.min(until_ms * 1000);
         }
         // Rounded up, so that the loop does not wake a moment too early and find nothing due.
@@ -97,7 +99,7 @@ impl EventLoop {
         if !self.has_garbage() {
             return;
         }
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
@@ -124,7 +126,7 @@ impl EventLoop {
         if is_off || self.node.pause.active(self.now_ms()).is_some() {
             return;
         }
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
             return;
         };
@@ -154,20 +156,20 @@ impl EventLoop {
 
     /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
     fn sweep_clients(&mut self, hz: i64) {
-        let count = self.connections.len();
+        let count = self.clients.connections.len();
         if count == 0 {
             return self.publish_sweep();
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
         let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
-        if self.cron.sweep.from >= self.connections.capacity() {
+        if self.cron.sweep.from >= self.clients.connections.capacity() {
             self.publish_sweep();
         }
         let first = self.cron.sweep.from;
-        let last = (first + share).min(self.connections.capacity());
+        let last = (first + share).min(self.clients.connections.capacity());
         for number in first..last {
-            let Some(connection) = self.connections.get_mut(number) else {
+            let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
             connection.measure(self.poll.holds(number));
@@ -190,9 +192,9 @@ impl EventLoop {
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
-                self.disconnect(number);
+                self.clients.disconnect(number);
             } else if self.is_over_output_limit(number) {
-                self.disconnect(number);
+                self.clients.disconnect(number);
             }
         }
         self.cron.sweep.from = last;
@@ -221,7 +223,7 @@ impl EventLoop {
     pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
         let limits = &self.settings.client_output_buffer_limit;
         let now_ms = self.now_ms();
-        let Some(connection) = self.connections.get_mut(number) else {
+        let Some(connection) = self.clients.get_mut(number) else {
             return false;
         };
         let limit = if connection.client.is_subscriber() {
@@ -281,7 +283,7 @@ impl EventLoop {
         stats.bytes_out_per_second.set(bytes_out);
         stats.turns_per_second.set(turns);
         stats.turn_average_us.set(turn_us / turns.max(1));
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {
             held.get().watches.prune();
         }

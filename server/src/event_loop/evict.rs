@@ -7,7 +7,7 @@ use shardis_storage::keyspace::eviction::lfu::LfuOptions;
 use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
 
 use super::EventLoop;
-use super::turn::count_memory;
+use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::event::tell;
 use crate::exec::{Effect, Partition};
@@ -35,7 +35,7 @@ impl EventLoop {
         let policy = self.settings.maxmemory_policy.policy();
         let evicted = policy != Policy::NoEviction && self.evict(excess);
         let still_over = self.used_bytes() > limit;
-        if still_over && self.mesh.len() > 1 {
+        if still_over && self.reach.mesh.len() > 1 {
             // The others may not have noticed.
             self.node.ring_all();
         }
@@ -60,7 +60,7 @@ impl EventLoop {
 
     /// Evicts this shard's share of `excess`. False when there was nothing to evict.
     fn evict(&mut self, excess: u64) -> bool {
-        let mesh = std::sync::Arc::clone(&self.mesh);
+        let mesh = std::sync::Arc::clone(&self.reach.mesh);
         // While the partition is lent nothing is known of it; the next turn sees to it.
         let Some(mut held) = mesh.cell(self.index).own() else {
             return true;

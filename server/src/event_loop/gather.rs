@@ -1,22 +1,25 @@
 //! Commands that every shard, or every loop, does by itself; the loop of the connection makes one reply of the parts.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use shardis_protocol::{Arguments, Encoder};
+use shardis_protocol::Arguments;
 
-use super::turn::count_memory;
-use super::{EventLoop, Work};
+use super::EventLoop;
+use super::batches::count_memory;
+use super::reach::Work;
+use super::run::Issued;
 use crate::commands::registry;
-use crate::connection::Hold;
-use crate::dispatch::run::{finish, run_part};
+use crate::connection::Gate;
+use crate::dispatch::execution::{Call, PartAccess, run_part};
+use crate::dispatch::plan::Routed;
 use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
-use crate::exec::{Clients, Closing, OwnedRequest, Part, Session};
+use crate::exec::waiter::Waiting;
+use crate::exec::{OwnedRequest, Part, Roster};
 use crate::shard::inbox::{Gather, Message};
-use crate::spec::{Registered, Runs};
+use crate::spec::Registered;
 
 /// A command whose parts are being gathered.
 #[derive(Debug)]
@@ -42,15 +45,28 @@ enum Purpose {
     Exec { index: usize, exec: OwnedRequest },
 }
 
+impl Gather {
+    /// The command, for whoever does a part of it.
+    fn call(&self) -> Call<'_> {
+        Call {
+            command: self.command,
+            args: self.request.arguments(),
+            db: self.db,
+            modes: self.modes,
+            routed: Routed::default(),
+            waiting: Waiting::Denied,
+        }
+    }
+}
+
 impl EventLoop {
     /// Gathers what a transaction needs of all loops before it can run. False when there is nothing to gather.
     pub(super) fn gather_for_exec(&mut self, number: usize, exec: Arguments<'_>) -> bool {
-        let Some(transaction) = &self.connections[number].client.transaction else {
+        let Some(transaction) = &self.clients[number].client.transaction else {
             return false;
         };
         let lacking = |queued: &Queued| {
-            matches!(registry().row(queued.command.id).row.runs, Runs::OnEveryLoop(..))
-                && queued.parts.is_none()
+            registry().row(queued.command.id).row.runs.is_on_every_loop() && queued.parts.is_none()
         };
         let Some(index) = transaction.queue.iter().position(lacking) else {
             return false;
@@ -73,17 +89,17 @@ impl EventLoop {
         args: Arguments<'_>,
         for_exec: Option<(usize, OwnedRequest)>,
     ) {
-        let shards = self.mesh.len();
-        let connection = &mut self.connections[number];
-        connection.hold = Hold::UnderWay;
-        let entry = self.gatherings.vacant_entry();
+        let shards = self.reach.mesh.len();
+        let connection = &mut self.clients[number];
+        connection.gate = Gate::UnderWay;
+        let entry = self.reach.gatherings.vacant_entry();
         let gather = Arc::new(Gather {
             origin: self.index,
             gathering: entry.key(),
             command,
             request: OwnedRequest::copy(args),
             db: connection.client.db,
-            resp: connection.client.resp,
+            modes: connection.modes(),
             client: connection.client.id,
         });
         entry.insert(Gathering {
@@ -102,81 +118,67 @@ impl EventLoop {
             longest_ns: 0,
         });
         for shard in (0..shards).filter(|&shard| shard != self.index) {
-            self.mesh.send(shard, Message::Gather(Arc::clone(&gather)));
+            self.reach.send(shard, Message::Gather(Arc::clone(&gather)));
         }
         self.take_part(gather);
     }
 
     /// Does this shard's or loop's part.
     pub(super) fn take_part(&mut self, gather: Arc<Gather>) {
-        match gather.command.row.runs {
-            Runs::OnEveryShard(..) => self.work(Work::Gather(gather)),
-            Runs::OnEveryLoop(handler, _) => {
-                let begin_ns = self.node.clock.elapsed_ns();
-                let poll = &self.poll;
-                let clients = self.connections.iter_mut().map(|(number, connection)| {
-                    connection.measure(poll.holds(number));
-                    &mut connection.client
-                });
-                let part = handler(&mut Clients {
-                    args: gather.request.arguments(),
-                    asker: gather.client,
-                    clients: Box::new(clients),
-                    now_ms: self.now_us / 1000,
-                });
-                self.close_killed();
-                self.answer_unblocked_clients();
-                self.hand_in(&gather, part, self.node.clock.elapsed_ns() - begin_ns);
-            }
-            _ => unreachable!("only commands on every shard or loop are gathered"),
+        if !gather.command.row.runs.is_on_every_loop() {
+            return self.work(Work::Gather(gather));
         }
+        let begin_ns = self.node.clock.elapsed_ns();
+        let part = self.part_of_loop(&gather);
+        self.clients.disconnect_marked();
+        self.answer_unblocked_clients();
+        self.hand_in(&gather, part, begin_ns);
     }
 
-    /// Clients that a command has marked are closed with the turn.
-    fn close_killed(&mut self) {
-        let killed = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.client.closing == Closing::Now);
-        self.closing.extend(killed.map(|(number, _)| number));
+    fn part_of_loop(&mut self, gather: &Gather) -> Result<Part, ReplyError> {
+        let poll = &self.poll;
+        let clients = self.clients.connections.iter_mut().map(|(number, connection)| {
+            connection.measure(poll.holds(number));
+            &mut connection.client
+        });
+        let roster = Roster {
+            args: gather.request.arguments(),
+            asker: gather.client,
+            clients: Box::new(clients),
+            now_ms: self.stamp.now_ms,
+        };
+        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
+        run_part(&gather.call(), PartAccess::Roster(roster), &environment)
     }
 
     /// Does this shard's part. False when its partition is lent.
-    pub(super) fn run_part(&mut self, gather: &Gather) -> bool {
-        let mesh = Arc::clone(&self.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else {
+    pub(super) fn take_part_of_shard(&mut self, gather: &Gather) -> bool {
+        let environment = self.environment();
+        let Some(mut held) = environment.mesh.cell(self.index).own() else {
             return false;
         };
-        let environment = self.environment();
-        let begin_ns = self.node.clock.elapsed_ns();
+        let begin_ns = environment.clock.elapsed_ns();
         let part = count_memory(held.get(), &self.node, |partition| {
-            catch_unwind(AssertUnwindSafe(|| {
-                let args = gather.request.arguments();
-                let part = run_part(
-                    Held::One(partition),
-                    gather.command,
-                    args,
-                    gather.db,
-                    gather.resp,
-                    &environment,
-                );
-                serve_ready(Held::One(partition), &environment);
-                part
-            }))
-            .unwrap_or(Err(ReplyError::Internal))
+            let part = run_part(&gather.call(), PartAccess::Partition(partition), &environment);
+            serve_ready(Held::One(partition), &environment);
+            part
         });
         drop(held);
-        self.hand_in(gather, part, self.node.clock.elapsed_ns() - begin_ns);
+        self.hand_in(gather, part, begin_ns);
         true
     }
 
-    /// Hands in a part that took so many nanoseconds.
-    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, nanos: u64) {
+    /// Hands in a part that was begun then.
+    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, begin_ns: u64) {
+        if matches!(part, Err(ReplyError::Internal)) {
+            self.report_panic(gather.command);
+        }
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
         if gather.origin == self.index {
             self.gathered(gather.gathering, self.index, part, nanos);
         } else {
             let gathering = gather.gathering;
-            self.mesh.send(
+            self.reach.send(
                 gather.origin,
                 Message::Gathered {
                     gathering,
@@ -196,7 +198,7 @@ impl EventLoop {
         part: Result<Part, ReplyError>,
         nanos: u64,
     ) {
-        let Some(gathering) = self.gatherings.get_mut(number) else {
+        let Some(gathering) = self.reach.gatherings.get_mut(number) else {
             return;
         };
         gathering.parts[from] = Some(part);
@@ -205,7 +207,7 @@ impl EventLoop {
         if gathering.missing > 0 {
             return;
         }
-        let gathering = self.gatherings.remove(number);
+        let gathering = self.reach.gatherings.remove(number);
         self.merge(gathering);
     }
 
@@ -220,50 +222,30 @@ impl EventLoop {
             longest_ns,
             ..
         } = gathering;
-        let (Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge)) = command.row.runs else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(number) else {
+        let Some(connection) = self.clients.get_mut(number) else {
             return;
         };
         if connection.client.id != client {
             return;
         }
-        connection.hold = Hold::None;
+        connection.gate = Gate::Open;
         let parts: Result<Vec<Part>, ReplyError> = parts.into_iter().flatten().collect();
         let sequence = match purpose {
             Purpose::Reply { sequence } => sequence,
             Purpose::Exec { index, exec } => {
                 connection.client.keep_parts(index, parts);
                 self.request(number, exec.arguments(), None);
-                return self.wake_if_it_may_go_on(number);
+                return self.clients.wake_if_it_may_go_on(number);
             }
         };
-        let begin_ns = self.node.clock.elapsed_ns();
-        let resp = connection.client.resp;
-        let out = connection.output.begin(sequence);
-        let start = out.len();
-        let result = parts.and_then(|parts| {
-            let mut session = Session {
-                args: gather.request.arguments(),
-                reply: Encoder::new(out, resp),
-                client: &mut connection.client,
-                node: &self.node,
-                journal: self.journal.as_ref(),
-                now_ms: self.now_us / 1000,
-            };
-            merge(&mut session, &parts)
-        });
-        if let Err(error) = &result {
-            self.node.stats[self.index].failed(command.id, &error.line());
-        }
-        finish(result, start, connection.output.begin(sequence), resp);
-        connection.mute(sequence, start);
-        connection.output.end(sequence, start);
-        self.mark_dirty(number);
+        let issued = Issued {
+            connection: number,
+            sequence,
+            command,
+            args: gather.request.arguments(),
+        };
         // Shards and loops do their parts beside each other: what it took is the longest of them, and the merge.
-        let nanos = longest_ns + self.node.clock.elapsed_ns() - begin_ns;
-        self.account_for(number, command, gather.request.arguments(), nanos);
-        self.wake_if_it_may_go_on(number);
+        self.run_merge(issued, &parts, longest_ns);
+        self.clients.wake_if_it_may_go_on(number);
     }
 }

@@ -24,7 +24,7 @@ impl EventLoop {
         let tracked = self.settings.latency_tracking;
         self.node.stats[self.index].ran(command.id, 1, nanos, tracked);
         if nanos >= account::slow_from_ns(&self.settings) {
-            let client = self.connections.get(number).map(|connection| &connection.client);
+            let client = self.clients.get(number).map(|connection| &connection.client);
             let slow = account::slow(command, account::words(command, args), nanos);
             account::enter(&self.node, &self.settings, client, slow);
         }
@@ -35,7 +35,7 @@ impl EventLoop {
     pub(super) fn enter_slow(&self, slow: impl IntoIterator<Item = (Task, Slow)>) {
         for (task, slow) in slow {
             let client = self
-                .connections
+                .clients
                 .get(task.connection as usize)
                 .map(|connection| &connection.client)
                 .filter(|client| client.id as u32 == task.client);
@@ -49,22 +49,28 @@ impl EventLoop {
         if !self.node.monitors.are_there() {
             return;
         }
-        let Some(connection) = self.connections.get(number) else {
+        let Some(connection) = self.clients.get(number) else {
             return;
         };
-        account::show(&mut self.lines, &self.node, &connection.client, command, args);
-        if self.lines.len() >= MONITOR_BATCH_BYTES {
+        account::show(
+            &mut self.turn.lines,
+            &self.node,
+            &connection.client,
+            command,
+            args,
+        );
+        if self.turn.lines.len() >= MONITOR_BATCH_BYTES {
             self.hand_on_lines();
         }
     }
 
     /// Hands the lines of the turn to all loops that have monitors.
     pub(super) fn hand_on_lines(&mut self) {
-        if self.lines.is_empty() {
+        if self.turn.lines.is_empty() {
             return;
         }
-        let lines: Arc<[u8]> = std::mem::take(&mut self.lines).into();
-        let (node, mesh) = (Arc::clone(&self.node), Arc::clone(&self.mesh));
+        let lines: Arc<[u8]> = std::mem::take(&mut self.turn.lines).into();
+        let (node, mesh) = (Arc::clone(&self.node), Arc::clone(&self.reach.mesh));
         for index in node.monitors.loops() {
             if index == self.index {
                 self.push_lines(&lines);
@@ -80,21 +86,21 @@ impl EventLoop {
             return self.push_lines(lines);
         }
         // A stream with gaps is worse than none.
-        for number in std::mem::take(&mut self.monitors) {
-            self.monitors.push(number);
+        for number in std::mem::take(&mut self.clients.monitors) {
+            self.clients.monitors.push(number);
             self.node.stats[self.index].output_limit_closes.add(1);
             self.node.log.warning(format_args!(
                 "A monitor was closed: its loop did not keep up with the commands of the others."
             ));
-            self.disconnect(number);
+            self.clients.disconnect(number);
         }
     }
 
     /// Sends lines to the monitors of this loop.
     fn push_lines(&mut self, lines: &[u8]) {
-        for index in 0..self.monitors.len() {
-            let number = self.monitors[index];
-            let Some(connection) = self.connections.get_mut(number) else {
+        for index in 0..self.clients.monitors.len() {
+            let number = self.clients.monitors[index];
+            let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
             if connection.client.closing != Closing::No || connection.client.reply_mode == ReplyMode::Off {
@@ -103,14 +109,14 @@ impl EventLoop {
             // In their place behind the replies that the monitor still waits for.
             let sequence = connection.output.issue();
             connection.output.deliver(sequence, lines);
-            self.mark_dirty(number);
+            self.clients.mark_dirty(number);
         }
     }
 
     /// A command has made a connection a monitor, or has ended that.
     pub(super) fn monitor_changed(&mut self, number: usize) {
-        if self.connections[number].client.monitor {
-            self.monitors.push(number);
+        if self.clients[number].client.monitor {
+            self.clients.monitors.push(number);
             self.node.monitors.join(self.index);
         } else {
             self.monitor_left(number);
@@ -119,7 +125,7 @@ impl EventLoop {
 
     /// A connection is no monitor any more.
     pub(super) fn monitor_left(&mut self, number: usize) {
-        self.monitors.retain(|&monitor| monitor != number);
+        self.clients.monitors.retain(|&monitor| monitor != number);
         self.node.monitors.leave(self.index);
     }
 

@@ -19,31 +19,31 @@ impl EventLoop {
 
     /// Whether there is something to deliver, or to write, for which the loop does not sleep.
     pub(super) fn has_published(&self) -> bool {
-        !self.published.is_empty() || !self.pushed_to.is_empty()
+        !self.published.is_empty() || !self.clients.pushed_to.is_empty()
     }
 
     /// Has connections written that have got messages. To write to all subscribers is nearly all that publishing costs, so
     /// while there is other work, what it publishes may come to be written together with what the next turn does.
     pub(super) fn release_pushed(&mut self, has_work: bool) {
-        if self.pushed_to.is_empty() {
+        if self.clients.pushed_to.is_empty() {
             return;
         }
-        if has_work && self.pushed_turns < PUSHED_TURNS_MAX {
-            self.pushed_turns += 1;
+        if has_work && self.clients.pushed_turns < PUSHED_TURNS_MAX {
+            self.clients.pushed_turns += 1;
             return;
         }
-        self.pushed_turns = 0;
-        let mut pushed_to = std::mem::take(&mut self.pushed_to);
+        self.clients.pushed_turns = 0;
+        let mut pushed_to = std::mem::take(&mut self.clients.pushed_to);
         for number in pushed_to.drain(..) {
-            let Some(connection) = self.connections.get_mut(number) else {
+            let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
             connection.is_pushed_to = false;
             if connection.output.is_pending() {
-                self.mark_dirty(number);
+                self.clients.mark_dirty(number);
             }
         }
-        self.pushed_to = pushed_to;
+        self.clients.pushed_to = pushed_to;
     }
 
     fn deliver_up_to(&mut self, bytes_max: usize) {
@@ -73,7 +73,7 @@ impl EventLoop {
     #[inline]
     fn push(&mut self, listener: Listener, message: &[u8]) {
         let number = listener.connection as usize;
-        let Some(connection) = self.connections.get_mut(number) else {
+        let Some(connection) = self.clients.connections.get_mut(number) else {
             return;
         };
         let client = &connection.client;
@@ -83,14 +83,14 @@ impl EventLoop {
         connection.output.push(message, client.resp);
         if !connection.is_pushed_to {
             connection.is_pushed_to = true;
-            self.pushed_to.push(number);
+            self.clients.pushed_to.push(number);
         }
         // Whether a small output is over a limit is asked when it is written.
         let bytes = connection.output.bytes();
         if bytes >= OUTPUT_KEPT_BYTES {
-            self.mark_dirty(number);
+            self.clients.mark_dirty(number);
             if self.is_over_output_limit(number) {
-                self.disconnect(number);
+                self.clients.disconnect(number);
             }
         }
     }
@@ -101,7 +101,7 @@ impl EventLoop {
         for listener in missed {
             let number = listener.connection as usize;
             let is_here = self
-                .connections
+                .clients
                 .get(number)
                 .is_some_and(|connection| connection.client.id as u32 == listener.client);
             if !is_here {
@@ -111,7 +111,7 @@ impl EventLoop {
             self.node.log.warning(format_args!(
                 "A subscriber was closed: its loop did not keep up with what others published."
             ));
-            self.disconnect(number);
+            self.clients.disconnect(number);
         }
     }
 
@@ -126,7 +126,7 @@ impl EventLoop {
 
     /// Whether a command may end subscriptions of its client.
     pub(super) fn leaves_channels(&self, number: usize, command: &Registered) -> bool {
-        let client = &self.connections[number].client;
+        let client = &self.clients[number].client;
         let leaves = |row: &Registered| row.row.flags.contains(Flags::LEAVES);
         match (command.row.runs, &client.transaction) {
             (Runs::Exec, Some(transaction)) => transaction

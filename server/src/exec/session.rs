@@ -59,7 +59,7 @@ impl std::fmt::Debug for Session<'_> {
 }
 
 /// The connections of one loop, for a command that goes over all of them.
-pub(crate) struct Clients<'a> {
+pub(crate) struct Roster<'a> {
     /// The request.
     pub(crate) args: Arguments<'a>,
     /// Who asks.
@@ -70,9 +70,9 @@ pub(crate) struct Clients<'a> {
     pub(crate) now_ms: i64,
 }
 
-impl std::fmt::Debug for Clients<'_> {
+impl std::fmt::Debug for Roster<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clients")
+        f.debug_struct("Roster")
             .field("asker", &self.asker)
             .finish_non_exhaustive()
     }

@@ -22,7 +22,7 @@ pub(crate) struct Cell<T> {
 
 /// The data of a shard, held until dropped.
 #[derive(Debug)]
-pub(crate) struct Held<'a, T> {
+pub(crate) struct Guard<'a, T> {
     content: MutexGuard<'a, Option<Box<T>>>,
 }
 
@@ -36,23 +36,23 @@ impl<T> Cell<T> {
 
     /// For the owner: holds the data, waiting for a borrower to finish. `None` while it is lent.
     #[inline]
-    pub(crate) fn own(&self) -> Option<Held<'_, T>> {
+    pub(crate) fn own(&self) -> Option<Guard<'_, T>> {
         // A borrower is done sooner than this thread could be put to sleep and woken again.
         for _ in 0..OWNER_TRIES {
             if let Some(content) = self.content.try_lock() {
-                return Held::of(content);
+                return Guard::of(content);
             }
             spin_loop();
         }
-        Held::of(self.content.lock())
+        Guard::of(self.content.lock())
     }
 
     /// For others: holds the data if that is possible within `tries` attempts. `None` when it is taken or lent.
     #[inline]
-    pub(crate) fn borrow(&self, tries: u32) -> Option<Held<'_, T>> {
+    pub(crate) fn borrow(&self, tries: u32) -> Option<Guard<'_, T>> {
         for _ in 0..tries {
             if let Some(content) = self.content.try_lock() {
-                return Held::of(content);
+                return Guard::of(content);
             }
             spin_loop();
         }
@@ -62,8 +62,8 @@ impl<T> Cell<T> {
     /// For a command over several shards: holds the data if that is possible within `limit`. It may hold other cells
     /// meanwhile, if it takes them in ascending order; the limit keeps it from waiting for a long command. `None` when it
     /// is taken for longer, or lent.
-    pub(crate) fn borrow_within(&self, limit: Duration) -> Option<Held<'_, T>> {
-        self.content.try_lock_for(limit).and_then(Held::of)
+    pub(crate) fn borrow_within(&self, limit: Duration) -> Option<Guard<'_, T>> {
+        self.content.try_lock_for(limit).and_then(Guard::of)
     }
 
     /// For the owner: takes the data out, to lend it. `None` when it is lent already.
@@ -79,7 +79,7 @@ impl<T> Cell<T> {
     }
 }
 
-impl<'a, T> Held<'a, T> {
+impl<'a, T> Guard<'a, T> {
     #[inline]
     fn of(content: MutexGuard<'a, Option<Box<T>>>) -> Option<Self> {
         content.is_some().then_some(Self { content })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardis_protocol::{Arguments, Resp, Span};
+use shardis_protocol::{Arguments, Span};
 use shardis_storage::memory::Buffer;
 
 use super::chunk::Chunk;
@@ -79,8 +79,8 @@ pub(crate) struct Gather {
     pub(crate) request: OwnedRequest,
     /// The client's database.
     pub(crate) db: u16,
-    /// The client's protocol.
-    pub(crate) resp: Resp,
+    /// What it must know of the client.
+    pub(crate) modes: Modes,
     /// The client's id.
     pub(crate) client: u64,
 }
@@ -119,8 +119,8 @@ pub(crate) struct Task {
 impl Task {
     /// Where its request lies.
     #[inline]
-    pub(crate) fn place(&self) -> Place {
-        Place {
+    pub(crate) fn location(&self) -> Location {
+        Location {
             chunk: self.chunk,
             first_span: self.first_span,
             spans: self.spans,
@@ -131,7 +131,7 @@ impl Task {
 
 /// Where a request lies in a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     /// Which chunk its spans are over.
     pub(crate) chunk: u16,
     /// Its first span.
@@ -157,12 +157,12 @@ impl Source {
     /// The arguments of a task, given its big ones.
     #[inline]
     pub(crate) fn arguments<'a>(&'a self, task: &Task, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
-        self.arguments_at(task.place(), buffers)
+        self.arguments_at(task.location(), buffers)
     }
 
     /// Takes in a request that lies in one of the chunks.
     #[inline]
-    pub(crate) fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Place {
+    pub(crate) fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Location {
         let first_span = self.spans.len() as u32;
         self.spans.extend_from_slice(spans);
         let mut detached = 0;
@@ -170,7 +170,7 @@ impl Source {
             self.detached.push(buffers);
             detached = self.detached.len() as u32;
         }
-        Place {
+        Location {
             chunk,
             first_span,
             spans: spans.len() as u32,
@@ -179,7 +179,7 @@ impl Source {
     }
 
     /// Takes in a request that lies elsewhere, as a chunk of its own.
-    pub(crate) fn copy(&mut self, args: Arguments<'_>) -> Place {
+    pub(crate) fn copy(&mut self, args: Arguments<'_>) -> Location {
         let request = OwnedRequest::copy(args);
         let (bytes, spans) = request.into_parts();
         self.chunks.push(Arc::new(bytes));
@@ -188,17 +188,17 @@ impl Source {
 
     /// Drops the request that was taken in last.
     #[inline]
-    pub(crate) fn remove_last(&mut self, place: Place) {
-        self.spans.truncate(place.first_span as usize);
-        if place.detached > 0 {
+    pub(crate) fn remove_last(&mut self, location: Location) {
+        self.spans.truncate(location.first_span as usize);
+        if location.detached > 0 {
             self.detached.pop();
         }
     }
 
     /// The big arguments of a request.
     #[inline]
-    pub(crate) fn buffers(&self, place: Place) -> impl Iterator<Item = &[u8]> {
-        let index = (place.detached as usize).checked_sub(1);
+    pub(crate) fn buffers(&self, location: Location) -> impl Iterator<Item = &[u8]> {
+        let index = (location.detached as usize).checked_sub(1);
         index
             .into_iter()
             .flat_map(|index| &self.detached[index])
@@ -207,10 +207,10 @@ impl Source {
 
     /// The arguments of a request, given its big ones.
     #[inline]
-    pub(crate) fn arguments_at<'a>(&'a self, place: Place, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
-        let first = place.first_span as usize;
-        let spans = &self.spans[first..first + place.spans as usize];
-        Arguments::new(&self.chunks[usize::from(place.chunk)], spans, buffers)
+    pub(crate) fn arguments_at<'a>(&'a self, location: Location, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
+        let first = location.first_span as usize;
+        let spans = &self.spans[first..first + location.spans as usize];
+        Arguments::new(&self.chunks[usize::from(location.chunk)], spans, buffers)
     }
 
     /// Forgets everything but keeps the memory. Chunks are handed to `free`.

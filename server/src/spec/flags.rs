@@ -54,6 +54,9 @@ bitflags::bitflags! {
         const PUSHES = 1 << 23;
         /// Ends subscriptions: nothing that was published before may come after its reply. Not shown to clients.
         const LEAVES = 1 << 24;
+        /// Others see what it does to the node, so that it must not overtake what its client sent before: it runs when that
+        /// has been answered. Not shown to clients.
+        const ORDERED = 1 << 25;
     }
 }
 
@@ -100,7 +103,8 @@ mod tests {
             | Flags::MAY_REPLICATE
             | Flags::WHILE_SUBSCRIBED
             | Flags::PUSHES
-            | Flags::LEAVES;
+            | Flags::LEAVES
+            | Flags::ORDERED;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }

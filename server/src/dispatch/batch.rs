@@ -1,65 +1,25 @@
-//! Running commands on a partition: a batch with its entries prefetched, or one command over several partitions.
-//!
-//! A panic in a handler ends that command alone: its client gets an error, and everything else goes on.
+//! Running a batch of commands on one partition, with the entries that they need brought into the caches ahead.
 
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_protocol::Arguments;
 use shardis_storage::entry::Entry;
-use shardis_storage::key::{Key, KeyHasher};
+use shardis_storage::key::Key;
 use shardis_storage::memory::{self, Buffer};
 use shardis_storage::value::MemberAhead;
 use smallvec::SmallVec;
 
 use super::account;
-use super::plan::{self, Routed};
+use super::execution::{Access, Call, Environment, Execution, fail};
+use super::plan::Routed;
 use super::serve::serve_ready;
-use crate::clock::Clock;
-use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::Modes;
-use crate::exec::effect::Outcome;
+use crate::exec::Partition;
 use crate::exec::view::Held;
-use crate::exec::waiter::{Outbox, Waiting};
-use crate::exec::{CommandResult, Context, Effect, Effects, Part, Partition, Stamp, View};
-use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH, TIMED_EACH_BELOW_NS};
+use crate::exec::waiter::Waiting;
+use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
-use crate::observe::stats::LoopStats;
-use crate::shard::Mesh;
 use crate::shard::inbox::{Source, Task};
-use crate::spec::{Registered, Runs};
-
-/// What all commands of a turn share.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Environment<'a> {
-    /// How keys are hashed.
-    pub(crate) hasher: KeyHasher,
-    /// Time and rules of access.
-    pub(crate) stamp: Stamp,
-    /// The running configuration.
-    pub(crate) settings: &'a Settings,
-    /// How many shards the node has.
-    pub(crate) shards: usize,
-    /// For measuring how long commands take.
-    pub(crate) clock: &'a Clock,
-    /// Counters of the loop that runs them.
-    pub(crate) stats: &'a LoopStats,
-    /// From how many nanoseconds on a command is slow.
-    pub(crate) slow_from_ns: u64,
-    /// All shards, for what has to reach beyond those it was given.
-    pub(crate) mesh: &'a Mesh,
-    /// Takes what becomes known while waiting commands are served.
-    pub(crate) outbox: &'a RefCell<Outbox>,
-}
-
-impl Environment<'_> {
-    /// Whether each command is timed by itself: somebody wants to know of commands so fast that the average over a batch
-    /// would not tell them.
-    fn times_each(&self) -> bool {
-        self.slow_from_ns < TIMED_EACH_BELOW_NS
-    }
-}
 
 /// Where the replies of a batch go.
 pub(crate) trait Replies {
@@ -110,13 +70,15 @@ pub(crate) fn run_batch(
         if outcome.is_err() {
             let Some(&task) = tasks.get(done) else { break };
             // What the handler had written of its reply is dropped with the rest of its work.
-            let out = replies.begin(&task);
-            out.truncate(start);
-            Encoder::new(out, task.modes.resp()).error(ReplyError::Internal.line());
+            fail(
+                task.command,
+                &ReplyError::Internal,
+                replies.begin(&task),
+                start,
+                task.modes.resp(),
+                environment,
+            );
             replies.end(&task, start);
-            environment
-                .stats
-                .failed(task.command.id, &ReplyError::Internal.line());
             report.panicked.push(task);
             done += 1;
         }
@@ -128,10 +90,7 @@ pub(crate) fn run_batch(
 #[inline]
 fn next_group(tasks: &[Task]) -> &[Task] {
     let tasks = &tasks[..tasks.len().min(PREFETCH_BATCH)];
-    match tasks
-        .iter()
-        .position(|task| !matches!(task.command.row.runs, Runs::OnKeys(_)))
-    {
+    match tasks.iter().position(|task| task.command.row.runs.is_long()) {
         None => tasks,
         Some(long) => &tasks[..long.max(1)],
     }
@@ -170,7 +129,7 @@ impl<'e> Stopwatch<'e> {
         let mut share = nanos / tasks.len() as u64;
         if heavy {
             share = share.min(stats.usual_ns.get());
-        } else if matches!(last.command.row.runs, Runs::OnKeys(_)) {
+        } else if !last.command.row.runs.is_long() {
             stats.usual_ns.set(share);
         }
         let own = if heavy {
@@ -274,23 +233,14 @@ fn run_task(
     let balance = memory::thread_balance();
     let out = replies.begin(task);
     let start = out.len();
-    let routed = Routed {
-        index: task.key,
-        hash: task.hash,
-        slot: task.slot,
-    };
-    let call = Call {
-        command: task.command,
-        args: source.arguments(task, &[]),
-        db: task.db,
-        modes: task.modes,
-        routed,
-        waiting: Waiting::Denied,
-    };
-    run_call(Held::One(partition), call, None, out, environment);
-    if partition.waiters.has_ready() {
-        serve_ready(Held::One(partition), environment);
-    }
+    run_on(
+        partition,
+        task,
+        source.arguments(task, &[]),
+        None,
+        out,
+        environment,
+    );
     let moved = (out.len() - start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
     replies.end(task, start);
     moved
@@ -318,186 +268,43 @@ fn run_task_with_buffers(
     let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
     let out = replies.begin(task);
     let start = out.len();
-    let routed = Routed {
-        index: task.key,
-        hash: task.hash,
-        slot: task.slot,
-    };
-    let args = source.arguments(task, &slices);
+    run_on(
+        partition,
+        task,
+        source.arguments(task, &slices),
+        adopted,
+        out,
+        environment,
+    );
+    replies.end(task, start);
+    words
+}
+
+/// Runs a command on the partition, and whoever waited for what it did.
+#[inline]
+fn run_on(
+    partition: &mut Partition,
+    task: &Task,
+    args: Arguments<'_>,
+    adopted: Option<(usize, Buffer)>,
+    out: &mut Vec<u8>,
+    environment: &Environment<'_>,
+) {
     let call = Call {
         command: task.command,
         args,
         db: task.db,
         modes: task.modes,
-        routed,
+        routed: Routed {
+            index: task.key,
+            hash: task.hash,
+            slot: task.slot,
+        },
         waiting: Waiting::Denied,
     };
-    run_call(Held::One(partition), call, adopted, out, environment);
+    let access = Access::Partitions(Held::One(partition));
+    Execution::begin(call, adopted, out).run(None, access, environment);
     if partition.waiters.has_ready() {
         serve_ready(Held::One(partition), environment);
     }
-    replies.end(task, start);
-    words
-}
-
-/// One command about to run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Call<'a> {
-    /// Its row.
-    pub(crate) command: &'static Registered,
-    /// Its arguments.
-    pub(crate) args: Arguments<'a>,
-    /// The client's database.
-    pub(crate) db: u16,
-    /// What it must know of the client.
-    pub(crate) modes: Modes,
-    /// The key that routed it.
-    pub(crate) routed: Routed,
-    /// Whether it may wait.
-    pub(crate) waiting: Waiting<'a>,
-}
-
-/// Runs one command on the partitions it was given, writes its reply and hands its effects to the journal.
-#[inline]
-pub(crate) fn run_call(
-    mut held: Held<'_>,
-    call: Call<'_>,
-    adopted: Option<(usize, Buffer)>,
-    out: &mut Vec<u8>,
-    environment: &Environment<'_>,
-) {
-    let Call {
-        command,
-        args,
-        db,
-        modes,
-        routed,
-        waiting,
-    } = call;
-    let (Runs::OnKeys(handler)
-    | Runs::OnKeysLong(handler)
-    | Runs::OnAllShards(handler)
-    | Runs::OnCursorShard(handler)
-    | Runs::Blocking(handler)) = command.row.runs
-    else {
-        unreachable!("only commands on keys are planned to run on partitions");
-    };
-    let mut effects = Effects::new(held.journals());
-    count_on_shards(&mut held, &call, environment);
-    let start = out.len();
-    let result = {
-        let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
-        view.no_touch = modes.contains(Modes::NO_TOUCH);
-        let mut context = Context {
-            args,
-            reply: Encoder::new(out, modes.resp()),
-            keyspace: view,
-            effects: &mut effects,
-            settings: environment.settings,
-            shards: environment.shards,
-            routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
-            adopted,
-            waiting,
-        };
-        handler(&mut context)
-    };
-    if let Err(error) = &result {
-        environment.stats.failed(command.id, &error.line());
-    }
-    finish(result, start, out, modes.resp());
-    record(held, &mut effects, db, args);
-}
-
-/// Counts a command on the shards of its keys. Of those that were lent together, for a transaction, it may touch only some.
-/// One that waited and is served now was counted when it came.
-#[inline]
-fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
-    if matches!(call.waiting, Waiting::Served(_)) {
-        return;
-    }
-    match held {
-        Held::One(partition) => partition.figures.commands += 1,
-        Held::Two(both, _) => both
-            .iter_mut()
-            .for_each(|partition| partition.figures.commands += 1),
-        Held::Many(partitions) => {
-            let shards = plan::shards_of(call.command, call.args, environment.hasher, environment.shards);
-            for shard in shards.iter() {
-                if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
-                    partition.figures.commands += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Writes the error of a command that failed, in place of whatever it had written.
-#[inline]
-pub(crate) fn finish(result: CommandResult, start: usize, out: &mut Vec<u8>, resp: Resp) {
-    if let Err(error) = result {
-        out.truncate(start);
-        Encoder::new(out, resp).error(error.line());
-    }
-}
-
-/// Hands the effects of a command to the journal, the removal of expired keys first.
-#[inline]
-pub(crate) fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
-    let changes = effects.changes();
-    held.each(|partition| {
-        if !partition.expired.is_empty() {
-            partition.journal_expired();
-        }
-    });
-    let Some(partition) = held.first() else { return };
-    partition.figures.changes += changes;
-    if !effects.is_recording() {
-        return;
-    }
-    let commands = match effects.take() {
-        Outcome::Nothing => return,
-        Outcome::Verbatim => vec![args.iter().map(<[u8]>::to_vec).collect()],
-        Outcome::Commands(commands) => commands,
-    };
-    if let Some(journal) = &partition.journal {
-        for words in commands {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect { db, words });
-        }
-    }
-}
-
-/// Runs one shard's part of a command over every shard.
-///
-/// # Errors
-/// What the handler says.
-pub(crate) fn run_part(
-    mut held: Held<'_>,
-    command: &'static Registered,
-    args: Arguments<'_>,
-    db: u16,
-    resp: Resp,
-    environment: &Environment<'_>,
-) -> Result<Part, ReplyError> {
-    let Runs::OnEveryShard(handler, _) = command.row.runs else {
-        unreachable!("only commands on every shard have parts");
-    };
-    let mut effects = Effects::new(held.journals());
-    let mut bytes = Vec::new();
-    let count = {
-        let mut context = Context {
-            args,
-            reply: Encoder::new(&mut bytes, resp),
-            keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, db),
-            effects: &mut effects,
-            settings: environment.settings,
-            shards: environment.shards,
-            routed: None,
-            adopted: None,
-            waiting: Waiting::Denied,
-        };
-        handler(&mut context)?
-    };
-    record(held, &mut effects, db, args);
-    Ok(Part { count, bytes })
 }

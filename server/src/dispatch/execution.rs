@@ -1,0 +1,410 @@
+//! One command from its call to its reply, whichever way it came: in a batch, alone with the partitions it needs, as part of
+//! a transaction, or served to a client that waited.
+//!
+//! [`Execution::run`] holds the only `match` on where a row runs, [`run_part`] its counterpart for commands that every shard
+//! or loop does by itself. A panic in a handler ends that command alone: its client gets an error, and everything else goes
+//! on.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_storage::key::KeyHasher;
+use shardis_storage::memory::Buffer;
+
+use super::plan::{self, Routed};
+use super::transaction;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::ReplyError;
+use crate::exec::arguments::decode_cursor;
+use crate::exec::effect::Outcome;
+use crate::exec::partition::Journal;
+use crate::exec::view::Held;
+use crate::exec::waiter::{Outbox, Waiting};
+use crate::exec::{
+    Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
+    ShardHandler, Stamp, View,
+};
+use crate::limits::TIMED_EACH_BELOW_NS;
+use crate::observe::stats::LoopStats;
+use crate::shard::Mesh;
+use crate::spec::{Registered, Runs};
+use crate::state::Node;
+
+/// What all commands of a turn share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Environment<'a> {
+    /// How keys are hashed.
+    pub(crate) hasher: KeyHasher,
+    /// Time and rules of access.
+    pub(crate) stamp: Stamp,
+    /// The running configuration.
+    pub(crate) settings: &'a Settings,
+    /// How many shards the node has.
+    pub(crate) shards: usize,
+    /// For measuring how long commands take.
+    pub(crate) clock: &'a Clock,
+    /// Counters of the loop that runs them.
+    pub(crate) stats: &'a LoopStats,
+    /// From how many nanoseconds on a command is slow.
+    pub(crate) slow_from_ns: u64,
+    /// All shards, for what has to reach beyond those it was given.
+    pub(crate) mesh: &'a Mesh,
+    /// Takes what becomes known while waiting commands are served.
+    pub(crate) outbox: &'a RefCell<Outbox>,
+}
+
+impl Environment<'_> {
+    /// Whether each command is timed by itself: somebody wants to know of commands so fast that the average over a batch
+    /// would not tell them.
+    pub(crate) fn times_each(&self) -> bool {
+        self.slow_from_ns < TIMED_EACH_BELOW_NS
+    }
+}
+
+/// One command about to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    /// Its row.
+    pub(crate) command: &'static Registered,
+    /// Its arguments.
+    pub(crate) args: Arguments<'a>,
+    /// The client's database.
+    pub(crate) db: u16,
+    /// What it must know of the client.
+    pub(crate) modes: Modes,
+    /// The key that routed it.
+    pub(crate) routed: Routed,
+    /// Whether it may wait.
+    pub(crate) waiting: Waiting<'a>,
+}
+
+/// The client of a command that works on the state of its client or of the node.
+#[derive(Debug)]
+pub(crate) struct Caller<'a> {
+    /// The client.
+    pub(crate) client: &'a mut Client,
+    /// Its node.
+    pub(crate) node: &'a Node,
+    /// Where effects go; none when nobody listens.
+    pub(crate) journal: Option<&'a Journal>,
+    /// Unix time in milliseconds.
+    pub(crate) now_ms: i64,
+    /// Takes the lines of what runs in a transaction, for monitors; none when there are none.
+    pub(crate) lines: Option<&'a mut Vec<u8>>,
+}
+
+impl Caller<'_> {
+    /// The client with one of its requests.
+    fn session<'s>(&'s mut self, args: Arguments<'s>, reply: Encoder<'s>) -> Session<'s> {
+        Session {
+            args,
+            reply,
+            client: self.client,
+            node: self.node,
+            journal: self.journal,
+            now_ms: self.now_ms,
+        }
+    }
+}
+
+/// What was brought together for a command, beside its client.
+pub(crate) enum Access<'a> {
+    /// Nothing: it works on its client and the node.
+    Nothing,
+    /// Partitions: of its shard, or of all shards that it needs.
+    Partitions(Held<'a>),
+    /// What shards or loops have done of it, to be made one reply.
+    Parts(&'a Result<Vec<Part>, ReplyError>),
+}
+
+/// A command that runs and its reply that comes to be.
+#[derive(Debug)]
+pub(crate) struct Execution<'a> {
+    call: Call<'a>,
+    /// A big argument that the command may keep instead of a copy.
+    adopted: Option<(usize, Buffer)>,
+    out: &'a mut Vec<u8>,
+    /// Where in `out` its reply starts.
+    start: usize,
+}
+
+impl<'a> Execution<'a> {
+    /// Begins a command whose reply goes behind what is in `out`.
+    #[inline]
+    pub(crate) fn begin(call: Call<'a>, adopted: Option<(usize, Buffer)>, out: &'a mut Vec<u8>) -> Self {
+        let start = out.len();
+        Self {
+            call,
+            adopted,
+            out,
+            start,
+        }
+    }
+
+    /// Runs it, and ends its reply: with what it says, or with its error. Its panic is for the caller to catch.
+    #[inline]
+    pub(crate) fn run(
+        &mut self,
+        caller: Option<&mut Caller<'_>>,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) {
+        if let Err(error) = self.run_row(caller, access, environment) {
+            self.fail(&error, environment);
+        }
+    }
+
+    /// As [`run`](Self::run), and catches its panic: false when there was one.
+    pub(crate) fn run_guarded(
+        &mut self,
+        caller: Option<&mut Caller<'_>>,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) -> bool {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run(caller, access, environment)));
+        if outcome.is_err() {
+            self.fail(&ReplyError::Internal, environment);
+        }
+        outcome.is_ok()
+    }
+
+    fn fail(&mut self, error: &ReplyError, environment: &Environment<'_>) {
+        let (command, resp) = (self.call.command, self.call.modes.resp());
+        fail(command, error, self.out, self.start, resp, environment);
+    }
+
+    /// Hands the command to its row's handler, with what such a row gets.
+    #[inline]
+    fn run_row(
+        &mut self,
+        caller: Option<&mut Caller<'_>>,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        let Call {
+            command, args, db, ..
+        } = self.call;
+        match (command.row.runs, access, caller) {
+            (
+                Runs::OnKeys(handler)
+                | Runs::OnKeysLong(handler)
+                | Runs::OnAllShards(handler)
+                | Runs::Blocking(handler),
+                Access::Partitions(held),
+                _,
+            ) => self.run_on_keys(handler, held, environment),
+            (Runs::OnCursorShard(handler), Access::Partitions(held), _) => {
+                let held = narrowed_to_cursor(held, args)?;
+                self.run_on_keys(handler, held, environment)
+            }
+            (Runs::OnSession(handler), _, Some(caller)) => handler(&mut caller.session(args, self.encoder())),
+            (
+                Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler),
+                Access::Partitions(held),
+                Some(caller),
+            ) => {
+                let mut view = View::new(held, environment.hasher, environment.stamp, db);
+                handler(&mut caller.session(args, self.encoder()), &mut view)
+            }
+            (Runs::Exec, Access::Partitions(Held::Many(partitions)), Some(caller)) => {
+                transaction::exec(caller, partitions, self.out, environment)
+            }
+            (
+                Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge),
+                Access::Parts(parts),
+                Some(caller),
+            ) => merge(
+                &mut caller.session(args, self.encoder()),
+                parts.as_ref().map_err(Clone::clone)?,
+            ),
+            (Runs::OnEveryShard(each, merge), Access::Partitions(Held::Many(partitions)), Some(caller)) => {
+                let parts = self.parts_of(each, partitions, environment)?;
+                merge(&mut caller.session(args, self.encoder()), &parts)
+            }
+            _ => unreachable!("a command is run with what its row needs"),
+        }
+    }
+
+    fn encoder(&mut self) -> Encoder<'_> {
+        Encoder::new(self.out, self.call.modes.resp())
+    }
+
+    /// The parts of a command over every shard, in a transaction that has all of them.
+    fn parts_of(
+        &self,
+        each: ShardHandler,
+        partitions: &mut [Option<Box<Partition>>],
+        environment: &Environment<'_>,
+    ) -> Result<Vec<Part>, ReplyError> {
+        let partitions = partitions.iter_mut().flatten();
+        partitions
+            .map(|partition| part_of_shard(each, Held::One(partition), &self.call, environment))
+            .collect()
+    }
+
+    /// Runs a handler on the partitions it was given, and hands its effects to the journal.
+    #[inline]
+    fn run_on_keys(
+        &mut self,
+        handler: Handler,
+        mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        let Call {
+            args,
+            db,
+            modes,
+            routed,
+            waiting,
+            ..
+        } = self.call;
+        let mut effects = Effects::new(held.journals());
+        count_on_shards(&mut held, &self.call, environment);
+        let result = {
+            let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
+            view.no_touch = modes.contains(Modes::NO_TOUCH);
+            handler(&mut Context {
+                args,
+                reply: Encoder::new(self.out, modes.resp()),
+                keyspace: view,
+                effects: &mut effects,
+                settings: environment.settings,
+                shards: environment.shards,
+                routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
+                adopted: self.adopted.take(),
+                waiting,
+            })
+        };
+        record(held, &mut effects, db, args);
+        result
+    }
+}
+
+/// Answers a command with an error, in place of whatever it has written from `start` on.
+#[cold]
+pub(crate) fn fail(
+    command: &Registered,
+    error: &ReplyError,
+    out: &mut Vec<u8>,
+    start: usize,
+    resp: Resp,
+    environment: &Environment<'_>,
+) {
+    environment.stats.failed(command.id, &error.line());
+    out.truncate(start);
+    Encoder::new(out, resp).error(error.line());
+}
+
+/// The partition that the cursor of a request names, where there are several.
+fn narrowed_to_cursor<'h>(held: Held<'h>, args: Arguments<'_>) -> Result<Held<'h>, ReplyError> {
+    let Held::Many(partitions) = held else {
+        return Ok(held);
+    };
+    let (shard, _) = decode_cursor(args.at(1), partitions.len())?;
+    match &mut partitions[shard] {
+        Some(partition) => Ok(Held::One(partition)),
+        None => unreachable!("the shard of a cursor is among those of its transaction"),
+    }
+}
+
+/// A part of a command that every shard or every loop does by itself.
+pub(crate) enum PartAccess<'a> {
+    /// On the partition of a shard.
+    Partition(&'a mut Partition),
+    /// On the connections of a loop.
+    Roster(Roster<'a>),
+}
+
+/// Runs one shard's or loop's part of a command. One that panics has failed with [`ReplyError::Internal`].
+///
+/// # Errors
+/// What the handler says.
+pub(crate) fn run_part(
+    call: &Call<'_>,
+    access: PartAccess<'_>,
+    environment: &Environment<'_>,
+) -> Result<Part, ReplyError> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| match (call.command.row.runs, access) {
+        (Runs::OnEveryShard(each, _), PartAccess::Partition(partition)) => {
+            part_of_shard(each, Held::One(partition), call, environment)
+        }
+        (Runs::OnEveryLoop(each, _), PartAccess::Roster(mut roster)) => each(&mut roster),
+        _ => unreachable!("only commands on every shard or loop have parts, each of their own kind"),
+    }));
+    outcome.unwrap_or(Err(ReplyError::Internal))
+}
+
+fn part_of_shard(
+    each: ShardHandler,
+    mut held: Held<'_>,
+    call: &Call<'_>,
+    environment: &Environment<'_>,
+) -> Result<Part, ReplyError> {
+    let mut effects = Effects::new(held.journals());
+    let mut bytes = Vec::new();
+    let count = each(&mut Context {
+        args: call.args,
+        reply: Encoder::new(&mut bytes, call.modes.resp()),
+        keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, call.db),
+        effects: &mut effects,
+        settings: environment.settings,
+        shards: environment.shards,
+        routed: None,
+        adopted: None,
+        waiting: Waiting::Denied,
+    })?;
+    record(held, &mut effects, call.db, call.args);
+    Ok(Part { count, bytes })
+}
+
+/// Counts a command on the shards of its keys. Of those that were lent together, for a transaction, it may touch only some.
+/// One that waited and is served now was counted when it came.
+#[inline]
+fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
+    if matches!(call.waiting, Waiting::Served(_)) {
+        return;
+    }
+    match held {
+        Held::One(partition) => partition.figures.commands += 1,
+        Held::Two(both, _) => both
+            .iter_mut()
+            .for_each(|partition| partition.figures.commands += 1),
+        Held::Many(partitions) => {
+            let shards = plan::shards_of(call.command, call.args, environment.hasher, environment.shards);
+            for shard in shards.iter() {
+                if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
+                    partition.figures.commands += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Hands the effects of a command to the journal, the removal of expired keys first.
+#[inline]
+fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
+    let changes = effects.changes();
+    held.each(|partition| {
+        if !partition.expired.is_empty() {
+            partition.journal_expired();
+        }
+    });
+    let Some(partition) = held.first() else { return };
+    partition.figures.changes += changes;
+    if !effects.is_recording() {
+        return;
+    }
+    let commands = match effects.take() {
+        Outcome::Nothing => return,
+        Outcome::Verbatim => vec![args.iter().map(<[u8]>::to_vec).collect()],
+        Outcome::Commands(commands) => commands,
+    };
+    if let Some(journal) = &partition.journal {
+        for words in commands {
+            // A closed channel means that the listener has gone; effects then go nowhere.
+            let _ = journal.send(Effect { db, words });
+        }
+    }
+}

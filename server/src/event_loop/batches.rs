@@ -1,0 +1,234 @@
+//! Commands on one shard: run in batches, in place where the shard's partition can be had, else where a message brings them.
+
+use shardis_storage::memory;
+use slab::Slab;
+
+use super::reach::Work;
+use super::turn::Turn;
+use super::{Clients, EventLoop};
+use crate::connection::Connection;
+use crate::dispatch::batch::{Replies, run_batch};
+use crate::exec::{Modes, Partition};
+use crate::limits::BORROW_TRIES;
+use crate::shard::inbox::{Batch, Message, Task};
+use crate::spec::Registered;
+use crate::state::Node;
+
+impl EventLoop {
+    /// Step 3: runs what was sorted, shard by shard, its own first.
+    pub(super) fn execute(&mut self) {
+        let own = self.index;
+        self.execute_here(own);
+        for shard in 0..self.turn.tasks.len() {
+            if shard != own && !self.turn.tasks[shard].is_empty() {
+                self.execute_there(shard);
+            }
+        }
+        self.turn.long.fill(false);
+    }
+
+    /// Commands for this loop's shard: run, unless its partition is away.
+    fn execute_here(&mut self, own: usize) {
+        if self.turn.tasks[own].is_empty() {
+            return;
+        }
+        if self.reach.waiting.is_empty() && self.run_in_place(own) {
+            return;
+        }
+        let batch = self.turn.pack(own, own);
+        self.reach.waiting.push_back(Work::Run(batch));
+    }
+
+    /// Commands for another shard: borrowed if they are short and nothing is ahead of them, else sent.
+    fn execute_there(&mut self, shard: usize) {
+        let may_borrow = self.reach.under_way[shard] == 0 && !self.turn.long[shard];
+        if may_borrow && self.run_in_place(shard) {
+            self.node.stats[self.index].batches_borrowed.add(1);
+            return;
+        }
+        let batch = self.turn.pack(self.index, shard);
+        self.reach.under_way[shard] += 1;
+        self.node.stats[self.index].batches_sent.add(1);
+        self.reach.send(shard, Message::Run(batch));
+    }
+
+    /// Runs the turn's commands for a shard on this thread. False when its partition cannot be had now.
+    fn run_in_place(&mut self, shard: usize) -> bool {
+        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
+        let cell = environment.mesh.cell(shard);
+        let held = if shard == self.index {
+            cell.own()
+        } else {
+            cell.borrow(BORROW_TRIES)
+        };
+        let Some(mut held) = held else { return false };
+        let Turn {
+            tasks,
+            source,
+            scratch,
+            ..
+        } = &mut self.turn;
+        let Clients {
+            connections, dirty, ..
+        } = &mut self.clients;
+        let mut replies = ToConnections {
+            connections,
+            dirty,
+            scratch,
+        };
+        let tasks = &mut tasks[shard];
+        let report = count_memory(held.get(), &self.node, |partition| {
+            run_batch(partition, tasks, source, &mut replies, &environment)
+        });
+        drop(held);
+        tasks.clear();
+        self.report_panics(&report.panicked);
+        self.enter_slow(report.slow);
+        true
+    }
+
+    /// Runs a batch that has arrived on this shard's partition. False when that is away: the batch waits.
+    pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> bool {
+        let environment = self.environment();
+        let Some(mut held) = environment.mesh.cell(self.index).own() else {
+            return false;
+        };
+        let Batch {
+            tasks,
+            source,
+            replies,
+            ends,
+            slow,
+            ..
+        } = batch;
+        let mut sink = ToBatch { replies, ends };
+        let report = count_memory(held.get(), &self.node, |partition| {
+            run_batch(partition, tasks, source, &mut sink, &environment)
+        });
+        drop(held);
+        self.report_panics(&report.panicked);
+        // Their clients are known where they come from.
+        *slow = report.slow;
+        true
+    }
+
+    /// Sends a batch that has run back to where it comes from.
+    pub(super) fn send_back(&mut self, batch: Box<Batch>) {
+        if batch.origin == self.index {
+            self.deliver(batch);
+        } else {
+            self.reach.send(batch.origin, Message::Done(batch));
+        }
+    }
+
+    /// Delivers the replies of a batch that has run.
+    pub(super) fn deliver(&mut self, mut batch: Box<Batch>) {
+        if batch.target != self.index {
+            // It no longer keeps later batches in line.
+            self.reach.under_way[batch.target] -= 1;
+        }
+        let mut start = 0;
+        for (task, &end) in batch.tasks.iter().zip(&batch.ends) {
+            let reply = &batch.replies[start..end];
+            start = end;
+            let number = task.connection as usize;
+            let Some(connection) = self.clients.get_mut(number) else {
+                continue;
+            };
+            if connection.client.id as u32 != task.client {
+                continue;
+            }
+            let reply = if task.modes.contains(Modes::MUTE) {
+                &[]
+            } else {
+                reply
+            };
+            connection.output.deliver(task.sequence, reply);
+            self.clients.mark_dirty(number);
+            self.clients.wake_if_it_may_go_on(number);
+        }
+        self.enter_slow(batch.slow.drain(..));
+        self.turn.recycle(batch);
+    }
+
+    fn report_panics(&self, panicked: &[Task]) {
+        panicked.iter().for_each(|task| self.report_panic(task.command));
+    }
+
+    /// Tells the operator of a command that was stopped by a panic.
+    #[cold]
+    pub(super) fn report_panic(&self, command: &Registered) {
+        self.node.log.warning(format_args!(
+            "a handler of '{}' panicked: the command was answered with an error, and what it had changed so far \
+             stays; please report this as a bug",
+            command.full_name
+        ));
+    }
+}
+
+/// Runs something on a partition and books what it allocates to it.
+pub(super) fn count_memory<R>(
+    partition: &mut Partition,
+    node: &Node,
+    run: impl FnOnce(&mut Partition) -> R,
+) -> R {
+    let before = memory::thread_balance();
+    let result = run(partition);
+    partition.memory_bytes += memory::thread_balance() - before;
+    node.memory[partition.shard].set(partition.memory_bytes.max(0) as u64);
+    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
+    result
+}
+
+/// Replies that go straight to connections of this loop.
+struct ToConnections<'a> {
+    connections: &'a mut Slab<Connection>,
+    dirty: &'a mut Vec<usize>,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Replies for ToConnections<'_> {
+    #[inline]
+    fn begin(&mut self, task: &Task) -> &mut Vec<u8> {
+        match self.connections.get_mut(task.connection as usize) {
+            Some(connection) if !task.modes.contains(Modes::MUTE) => connection.output.begin(task.sequence),
+            _ => self.scratch,
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, task: &Task, start: usize) {
+        self.scratch.clear();
+        let Some(connection) = self.connections.get_mut(task.connection as usize) else {
+            return;
+        };
+        let start = if task.modes.contains(Modes::MUTE) {
+            connection.output.begin(task.sequence).len()
+        } else {
+            start
+        };
+        connection.output.end(task.sequence, start);
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(task.connection as usize);
+        }
+    }
+}
+
+/// Replies that travel back with their batch.
+struct ToBatch<'a> {
+    replies: &'a mut Vec<u8>,
+    ends: &'a mut Vec<usize>,
+}
+
+impl Replies for ToBatch<'_> {
+    #[inline]
+    fn begin(&mut self, _: &Task) -> &mut Vec<u8> {
+        self.replies
+    }
+
+    #[inline]
+    fn end(&mut self, _: &Task, _: usize) {
+        self.ends.push(self.replies.len());
+    }
+}

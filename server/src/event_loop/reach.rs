@@ -1,0 +1,143 @@
+//! What a loop has under way on other shards and loops, and what waits here until this shard's partition is back.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::EventLoop;
+use super::gather::Gathering;
+use super::lend::Operation;
+use crate::config::Settings;
+use crate::dispatch::account;
+use crate::dispatch::execution::Environment;
+use crate::exec::waiter::{Outbox, Ticket};
+use crate::exec::{Partition, Stamp};
+use crate::shard::Mesh;
+use crate::shard::inbox::{Batch, Gather, Message};
+use crate::state::Node;
+
+/// The shards of the node as one loop reaches them, and what it has under way there.
+#[derive(Debug)]
+pub(super) struct Reach {
+    /// The shard of this loop.
+    pub(super) own: usize,
+    /// All shards.
+    pub(super) mesh: Arc<Mesh>,
+    /// Work for this shard that waits until its partition is back.
+    pub(super) waiting: VecDeque<Work>,
+    /// Commands over several shards that connections of this loop wait for.
+    pub(super) operations: Slab<Operation>,
+    /// Commands over all shards or loops that connections of this loop wait for.
+    pub(super) gatherings: Slab<Gathering>,
+    /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
+    pub(super) under_way: Vec<u32>,
+    /// What became known while waiting commands were served.
+    pub(super) outbox: RefCell<Outbox>,
+}
+
+/// Work that needs this shard's partition.
+#[derive(Debug)]
+pub(super) enum Work {
+    Run(Box<Batch>),
+    Lend { borrower: usize, operation: usize },
+    Gather(Arc<Gather>),
+    Withdraw(Arc<Ticket>),
+    Serve,
+}
+
+impl Reach {
+    /// The reach of the loop of shard `own`, with nothing under way.
+    pub(super) fn new(own: usize, mesh: Arc<Mesh>) -> Self {
+        Self {
+            own,
+            waiting: VecDeque::new(),
+            operations: Slab::new(),
+            gatherings: Slab::new(),
+            under_way: vec![0; mesh.len()],
+            outbox: RefCell::default(),
+            mesh,
+        }
+    }
+
+    /// Sends a message to a loop.
+    pub(super) fn send(&self, shard: usize, message: Message) {
+        self.mesh.send(shard, message);
+    }
+
+    /// What the commands share that run on this loop now.
+    #[inline]
+    pub(super) fn environment<'a>(
+        &'a self,
+        node: &'a Node,
+        settings: &'a Settings,
+        stamp: Stamp,
+    ) -> Environment<'a> {
+        Environment {
+            hasher: node.hasher,
+            stamp,
+            settings,
+            shards: node.shards,
+            clock: &node.clock,
+            stats: &node.stats[self.own],
+            slow_from_ns: account::slow_from_ns(settings),
+            mesh: &self.mesh,
+            outbox: &self.outbox,
+        }
+    }
+}
+
+impl EventLoop {
+    /// Does work that needs this shard's partition, or has it wait until that is back. In order.
+    pub(super) fn work(&mut self, work: Work) {
+        if !self.reach.waiting.is_empty() {
+            return self.reach.waiting.push_back(work);
+        }
+        if let Err(work) = self.try_work(work) {
+            self.reach.waiting.push_back(work);
+        }
+    }
+
+    /// The partition is back: what waited for it goes on, until it is lent again.
+    pub(super) fn returned(&mut self, partition: Box<Partition>) {
+        self.reach.mesh.cell(self.index).put_back(partition);
+        while let Some(work) = self.reach.waiting.pop_front() {
+            if let Err(work) = self.try_work(work) {
+                return self.reach.waiting.push_front(work);
+            }
+        }
+    }
+
+    /// Does the work, or gives it back when the partition is lent.
+    fn try_work(&mut self, work: Work) -> Result<(), Work> {
+        match work {
+            Work::Run(mut batch) => {
+                if !self.run_arrived(&mut batch) {
+                    return Err(Work::Run(batch));
+                }
+                self.send_back(batch);
+            }
+            Work::Lend { borrower, operation } => match self.reach.mesh.cell(self.index).take() {
+                Some(partition) => self.reach.send(borrower, Message::Lent { operation, partition }),
+                None => return Err(Work::Lend { borrower, operation }),
+            },
+            Work::Withdraw(ticket) => {
+                if !self.withdraw(&ticket) {
+                    return Err(Work::Withdraw(ticket));
+                }
+            }
+            Work::Serve => {
+                if !self.serve_stuck() {
+                    return Err(Work::Serve);
+                }
+            }
+            Work::Gather(gather) => {
+                if !self.take_part_of_shard(&gather) {
+                    return Err(Work::Gather(gather));
+                }
+            }
+        }
+        Ok(())
+    }
+}

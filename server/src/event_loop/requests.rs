@@ -1,0 +1,322 @@
+//! Serving connections: what they sent is read and parsed, each request is checked, and it runs, is queued, sent on its way
+//! or held.
+
+use shardis_protocol::{Arguments, Encoder, Limits};
+use smallvec::SmallVec;
+
+use super::EventLoop;
+use super::turn::Turn;
+use crate::connection::Gate;
+use crate::connection::input::{Reading, Received};
+use crate::dispatch::admission::{Admitted, Conditions, admit, named};
+use crate::dispatch::plan::{Place, place};
+use crate::error::ReplyError;
+use crate::exec::client::Queued;
+use crate::exec::{Closing, OwnedRequest};
+use crate::shard::inbox::Location;
+use crate::spec::Registered;
+
+impl EventLoop {
+    /// Steps 2 and 3: serves the connections of the queue and runs their commands, until none can go on.
+    pub(super) fn serve_and_execute(&mut self) {
+        let mut again = Vec::new();
+        while !self.clients.queue.is_empty() {
+            let queue = std::mem::take(&mut self.clients.queue);
+            for &number in &queue {
+                if self.serve(number) {
+                    again.push(number);
+                }
+            }
+            self.execute();
+            self.keep_input(&queue);
+        }
+        // They have had their read of this turn.
+        again.into_iter().for_each(|number| self.clients.enqueue(number));
+        self.turn.end_reading();
+    }
+
+    /// Takes requests of one connection, reading once where nothing unparsed is left. True when it has more to read than a
+    /// turn gives it.
+    fn serve(&mut self, number: usize) -> bool {
+        let Some(connection) = self.clients.get_mut(number) else {
+            return false;
+        };
+        connection.is_queued = false;
+        if connection.ends && matches!(connection.gate, Gate::Blocked) {
+            // Whatever it still sent would come after what it no longer waits for.
+            self.clients.disconnect(number);
+            return false;
+        }
+        if let Gate::Drain(_) = connection.gate
+            && connection.output.in_flight() == 0
+        {
+            let Gate::Drain(request) = std::mem::take(&mut connection.gate) else {
+                return false;
+            };
+            self.request(number, request.arguments(), None);
+        }
+        self.take_requests(number);
+        let Some(connection) = self.clients.get_mut(number) else {
+            return false;
+        };
+        if !connection.may_go_on() || !connection.readable || connection.input.has_unparsed() {
+            return false;
+        }
+        self.read(number)
+    }
+
+    fn read(&mut self, number: usize) -> bool {
+        let connection = &mut self.clients[number];
+        let Turn {
+            source, filled, pool, ..
+        } = &mut self.turn;
+        connection.input.keep(&mut source.chunks);
+        let mut reading = Reading {
+            chunks: &mut source.chunks,
+            filled,
+            pool,
+        };
+        match connection
+            .input
+            .receive(&mut self.poll.link(&mut connection.socket, number), &mut reading)
+        {
+            Received::Bytes { count, more } => {
+                let more = more || connection.ends;
+                connection.readable = more;
+                connection.client.active_ms = self.now_us / 1000;
+                let stats = &self.node.stats[self.index];
+                stats.bytes_in.add(count as u64);
+                stats.reads.add(1);
+                if self.is_over_query_limit(number) {
+                    return false;
+                }
+                self.take_requests(number);
+                more
+            }
+            Received::Nothing => {
+                connection.readable = false;
+                false
+            }
+            Received::Closed => {
+                connection.readable = false;
+                self.clients.disconnect(number);
+                false
+            }
+        }
+    }
+
+    fn is_over_query_limit(&mut self, number: usize) -> bool {
+        let connection = &mut self.clients[number];
+        let limit = self.settings.client_query_buffer_limit as usize;
+        if connection.input.bytes() <= limit {
+            return false;
+        }
+        self.node.stats[self.index].query_limit_closes.add(1);
+        self.node.log.warning(format_args!(
+            "Closing client that reached max query buffer length: id={} addr={}",
+            connection.client.id,
+            connection.client.peer.remote()
+        ));
+        self.clients.disconnect(number);
+        true
+    }
+
+    /// Takes complete requests from what was read, as long as the connection may go on.
+    fn take_requests(&mut self, number: usize) {
+        // Requests are looked at where they lie, while the loop's other parts change.
+        let mut requests = std::mem::take(&mut self.turn.requests);
+        let mut source = std::mem::take(&mut self.turn.source);
+        self.clients[number].input.expose(&mut source.chunks);
+        while let Some(connection) = self.clients.get_mut(number)
+            && connection.may_go_on()
+        {
+            let limits = Limits {
+                bulk_bytes_max: self.settings.proto_max_bulk_len as usize,
+                authenticated: connection.client.authenticated,
+                ..Limits::default()
+            };
+            match connection
+                .input
+                .next_request(&mut source.chunks, &limits, &mut requests)
+            {
+                Ok(Some(chunk)) => {
+                    let location = source.add(chunk, requests.spans(), connection.input.take_detached());
+                    let buffers: SmallVec<[&[u8]; 4]> = source.buffers(location).collect();
+                    let pushed =
+                        self.request(number, source.arguments_at(location, &buffers), Some(location));
+                    drop(buffers);
+                    if !pushed {
+                        source.remove_last(location);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let mut line = b"ERR Protocol error: ".to_vec();
+                    error.append_to(&mut line);
+                    self.last_words(number, &line);
+                    break;
+                }
+            }
+        }
+        requests.shrink_to(4096);
+        self.turn.requests = requests;
+        self.turn.source = source;
+    }
+
+    /// Answers with an error that ends the connection.
+    fn last_words(&mut self, number: usize, line: &[u8]) {
+        let connection = &mut self.clients[number];
+        let sequence = connection.output.issue();
+        let out = connection.output.begin(sequence);
+        let start = out.len();
+        Encoder::new(out, connection.client.resp).error(line);
+        connection.output.end(sequence, start);
+        connection.client.closing = Closing::AfterReply;
+        self.node.stats[self.index].answered_error(line);
+        self.clients.mark_dirty(number);
+    }
+
+    /// One request: checks it, and runs it, queues it, sends it on its way, or holds it. True when it became a task over
+    /// the memory at `location`.
+    pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
+        let now_ms = self.now_ms();
+        let connection = &mut self.clients[number];
+        let conditions = Conditions {
+            renames: &self.node.renames,
+            out_of_memory: self.out_of_memory,
+            pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
+            debugging: self.settings.enable_debug_command,
+        };
+        let command = match admit(&connection.client, args, &conditions) {
+            Ok(Admitted::Run(command)) => command,
+            Ok(Admitted::Queue(command)) => {
+                self.queue_in_transaction(number, command, args);
+                return false;
+            }
+            Ok(Admitted::Wait) => {
+                connection.gate = Gate::Pause(OwnedRequest::copy(args));
+                self.clients.paused.push(number);
+                return false;
+            }
+            Err(error) => {
+                self.refuse(number, args, error);
+                return false;
+            }
+        };
+        connection.client.last_command = Some(command.tag());
+        match place(command, args, self.node.hasher, self.reach.mesh.len()) {
+            Ok(Place::Session) => {
+                self.run_session(number, command, args);
+                false
+            }
+            Ok(Place::Shard { shard, key }) => {
+                self.show(number, command, args);
+                let connection = (number, &mut self.clients[number]);
+                self.turn.push(connection, command, args, (shard, key), location)
+            }
+            Ok(place) => {
+                self.begin_spanning(number, command, args, place);
+                false
+            }
+            Err(error) => {
+                let stats = &self.node.stats[self.index];
+                stats.ran(command.id, 1, 0, false);
+                stats.failed(command.id, &error.line());
+                self.clients.reply(number, |reply| reply.error(error.line()));
+                false
+            }
+        }
+    }
+
+    /// Answers a request that may not run, and sees to what that means for the client's transaction.
+    fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
+        let client = &mut self.clients[number].client;
+        if matches!(error, ReplyError::ExecRefused(_)) {
+            client.transaction = None;
+            client.watching = None;
+        } else if let Some(transaction) = &mut client.transaction {
+            transaction.failed = true;
+        }
+        if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
+            self.node.log.warning(format_args!(
+                "Possible SECURITY ATTACK detected: the client at {} speaks HTTP (POST or Host:), as a browser does that a \
+                 hostile page has send commands; its connection was closed and nothing of it was run.",
+                client.peer.remote()
+            ));
+            return self.clients.disconnect(number);
+        }
+        let command = named(args, &self.node.renames).map(|command| command.id);
+        self.node.stats[self.index].refused(command, &error.line());
+        self.clients.reply(number, |reply| reply.error(error.line()));
+    }
+
+    fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        let connection = &mut self.clients[number];
+        if let Some(transaction) = &mut connection.client.transaction {
+            let request = OwnedRequest::copy(args);
+            transaction.bytes += request.size();
+            transaction.queue.push(Queued {
+                command: command.tag(),
+                request,
+                parts: None,
+            });
+        }
+        self.clients.reply(number, |reply| reply.simple("QUEUED"));
+    }
+
+    /// Commands that found a shard taken try again.
+    pub(super) fn retry_busy(&mut self) {
+        if self.clients.busy.is_empty() {
+            return;
+        }
+        if self.clients.queue.is_empty() {
+            // Whoever holds the shard may need this core to be done with it.
+            std::thread::yield_now();
+        }
+        for number in std::mem::take(&mut self.clients.busy) {
+            let Some(connection) = self.clients.get_mut(number) else {
+                continue;
+            };
+            if let Gate::Busy(request) = std::mem::take(&mut connection.gate) {
+                self.request(number, request.arguments(), None);
+                self.clients.enqueue(number);
+            }
+        }
+    }
+
+    /// Connections whose pause is over are checked again.
+    pub(super) fn resume_paused(&mut self) {
+        if self.clients.paused.is_empty() || self.node.pause.active(self.now_ms()).is_some() {
+            return;
+        }
+        for number in std::mem::take(&mut self.clients.paused) {
+            let Some(connection) = self.clients.get_mut(number) else {
+                continue;
+            };
+            if let Gate::Pause(request) = std::mem::take(&mut connection.gate) {
+                self.request(number, request.arguments(), None);
+                self.clients.enqueue(number);
+            }
+        }
+    }
+
+    /// Chunks go with the turn: what connections have not parsed moves to memory of their own.
+    fn keep_input(&mut self, numbers: &[usize]) {
+        for &number in numbers {
+            let Some(connection) = self.clients.get_mut(number) else {
+                continue;
+            };
+            connection.input.keep(&mut self.turn.source.chunks);
+            let drained = matches!(connection.gate, Gate::Drain(_)) && connection.output.in_flight() == 0;
+            let unparsed = connection.may_go_on() && connection.input.has_unparsed();
+            if drained || unparsed {
+                self.clients.enqueue(number);
+            }
+        }
+    }
+}
+
+/// Whether a request is a line of HTTP: a web page that has a browser send it must not get its body executed.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}

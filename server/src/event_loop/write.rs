@@ -1,0 +1,89 @@
+//! Step 4 of a turn: replies leave, and connections whose time is over are closed.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::EventLoop;
+use crate::connection::output::Written;
+use crate::exec::Closing;
+
+impl EventLoop {
+    /// Step 4: writes every connection that has output, once.
+    pub(super) fn write(&mut self) {
+        let (mut written, mut writes, mut unfinished) = (0, 0, Vec::new());
+        for number in std::mem::take(&mut self.clients.dirty) {
+            let Some(connection) = self.clients.get_mut(number) else {
+                continue;
+            };
+            connection.is_dirty = false;
+            writes += 1;
+            let had_room = connection.output.has_room();
+            match connection
+                .output
+                .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
+            {
+                Ok(outcome) => {
+                    if outcome == Written::More {
+                        unfinished.push(number);
+                    }
+                    let done = outcome == Written::All;
+                    let answered = done && connection.output.in_flight() == 0;
+                    if answered
+                        && connection.client.closing == Closing::AfterReply
+                        && !self.poll.is_sending(number)
+                    {
+                        connection.client.closing = Closing::Now;
+                    }
+                    if !done && self.is_over_output_limit(number) {
+                        self.clients.disconnect(number);
+                    } else if !had_room || self.clients[number].input.has_unparsed() {
+                        self.clients.enqueue(number);
+                    }
+                }
+                Err(_) => connection.client.closing = Closing::Now,
+            }
+            if self.clients[number].client.closing == Closing::Now {
+                self.clients.closing.push(number);
+            }
+        }
+        unfinished
+            .into_iter()
+            .for_each(|number| self.clients.mark_dirty(number));
+        if written > 0 {
+            let stats = &self.node.stats[self.index];
+            stats.bytes_out.add(written);
+            stats.writes.add(writes);
+        }
+    }
+
+    /// Closes the connections that are to be closed.
+    pub(super) fn close_connections(&mut self) {
+        for number in std::mem::take(&mut self.clients.closing) {
+            if let Some(mut connection) = self.clients.connections.try_remove(number) {
+                // Before the client can see that the connection is closed.
+                connection.client.leave_all(&self.node.pubsub);
+                self.poll.remove(&connection.socket, number);
+                if connection.client.monitor {
+                    self.monitor_left(number);
+                }
+                if let Some(ticket) = &connection.client.waits {
+                    self.forget_wait(ticket);
+                }
+                self.node.clients.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Says what is still to be said, as far as sockets take it without waiting.
+    pub(super) fn farewell(&mut self) {
+        self.clients.dirty = self
+            .clients
+            .connections
+            .iter()
+            .map(|(number, _)| number)
+            .collect();
+        self.write();
+        // Hands over what was written, where that is not done by writing itself.
+        let _ = self.poll.wait(Duration::ZERO, |_| {});
+    }
+}
