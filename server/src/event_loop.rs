@@ -18,6 +18,7 @@ mod clients;
 mod cron;
 mod evict;
 mod gather;
+mod ledger;
 mod lend;
 mod observe;
 mod publish;
@@ -47,6 +48,7 @@ use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
+use ledger::Ledger;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -62,6 +64,8 @@ pub(crate) struct EventLoop {
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
+    /// What they take.
+    ledger: Ledger,
     reach: Reach,
     turn: Turn,
     /// What was published to connections of this loop, and taken from its mailbox.
@@ -95,6 +99,7 @@ impl EventLoop {
             acceptor,
             journal,
             clients: Clients::default(),
+            ledger: Ledger::default(),
             reach: Reach::new(index, mesh),
             turn: Turn::new(shards),
             published: VecDeque::new(),
@@ -136,6 +141,7 @@ impl EventLoop {
             self.write();
             self.run_cron();
             self.close_connections();
+            self.evict_clients();
             self.end_turn();
         }
         self.farewell();

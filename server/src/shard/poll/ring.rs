@@ -126,6 +126,10 @@ impl Token {
 }
 
 impl Link {
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.kept.capacity() + self.sending.capacity()
+    }
+
     /// Whether something has come that was not read.
     fn has_unread(&self) -> bool {
         !self.kept.is_empty() || !self.received.is_empty()
@@ -347,8 +351,15 @@ impl Ring {
                 0
             },
             sending: link.sending.capacity(),
-            memory: size_of::<Link>() + link.kept.capacity() + link.sending.capacity(),
+            memory: link.memory(),
         }
+    }
+
+    /// Memory that it holds for a connection.
+    #[inline]
+    pub(super) fn memory(&self, connection: usize) -> usize {
+        let link = self.links.get(connection).and_then(Option::as_deref);
+        link.map_or(0, Link::memory)
     }
 
     /// Gives the memory of an idle connection back.
