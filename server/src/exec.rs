@@ -4,6 +4,7 @@
 //! a place to report its effects; it sees no socket, no shard and no other client. Where it runs was decided before.
 
 pub(crate) mod arguments;
+pub(crate) mod change;
 pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod effect;

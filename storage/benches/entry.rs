@@ -33,10 +33,12 @@ fn bench(criterion: &mut Criterion) {
             });
         });
         criterion.bench_function(&format!("get, {label}"), |bencher| {
-            bencher.iter(|| match database.lookup(black_box(&key), 0, OnExpired::Keep) {
-                Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
-                Lookup::Missing | Lookup::Expired => 0,
-            });
+            bencher.iter(
+                || match database.lookup(black_box(&key), 0, |clock| clock, |_| OnExpired::Keep) {
+                    Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
+                    Lookup::Missing | Lookup::Expired => 0,
+                },
+            );
         });
     }
     let mut expiry = None;

@@ -10,6 +10,7 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod client_limits;
     mod commands;
     mod debug_command;
     mod dialogues;

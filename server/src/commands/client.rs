@@ -868,7 +868,7 @@ mod tests {
             shell
                 .run("CLIENT INFO")
                 .reply
-                .contains(" lib-name=redis-py(x) lib-ver=5.0\\n")
+                .contains(" lib-name=redis-py(x) lib-ver=5.0 tot-net-in=")
         );
         shell.check(&[("CLIENT SETINFO LIB-NAME \"\"", "+OK")]);
         assert!(shell.client.library_name.is_none());

@@ -502,10 +502,9 @@ fn renamenx(ctx: &mut Context<'_>) -> CommandResult {
 
 /// Takes a value, its expiry and its access clock to a key that is free. Redis counts this as one change.
 fn carry(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>) {
-    if let Some(value) = ctx.keyspace.database(from).take(from) {
+    if let Some(value) = ctx.keyspace.take(from) {
         let clock = value.clock();
-        ctx.keyspace.notify_if_new(to);
-        ctx.keyspace.database(to).insert(to, value, clock);
+        ctx.keyspace.put(to, value, clock);
         ctx.keyspace.signal(from);
         ctx.modified(to);
         ctx.notify(KeyspaceEvents::GENERIC, "rename_from", from);
@@ -545,7 +544,7 @@ fn store_copy(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>, db: u16, repl
     if taken && !replace {
         return false;
     }
-    let Some(value) = ctx.keyspace.database(from).duplicate(from) else {
+    let Some(value) = ctx.keyspace.duplicate(from) else {
         return false;
     };
     ctx.keyspace.in_database(db, |view| {
@@ -553,8 +552,7 @@ fn store_copy(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>, db: u16, repl
             view.remove(to, view.stamp.lazy_server_del);
         }
         let clock = view.stamp.clock;
-        view.notify_if_new(to);
-        view.database(to).insert(to, value, clock);
+        view.put(to, value, clock);
         view.modified(to, ctx.effects);
         view.notify(KeyspaceEvents::GENERIC, "copy_to", to);
     });
@@ -569,12 +567,11 @@ fn move_key(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
     let free =
         ctx.keyspace.write(&key).is_some() && ctx.keyspace.in_database(db, |view| view.write(&key).is_none());
-    if free && let Some(value) = ctx.keyspace.database(&key).take(&key) {
+    if free && let Some(value) = ctx.keyspace.take(&key) {
         ctx.keyspace.signal(&key);
         ctx.keyspace.in_database(db, |view| {
             let clock = value.clock();
-            view.notify_if_new(&key);
-            view.database(&key).insert(&key, value, clock);
+            view.put(&key, value, clock);
             view.modified(&key, ctx.effects);
         });
         ctx.notify(KeyspaceEvents::GENERIC, "move_from", &key);
@@ -622,7 +619,7 @@ fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> 
             ctx.effects.replace(&[removal, key.bytes]);
             ctx.notify(KeyspaceEvents::GENERIC, "del", &key);
         } else {
-            ctx.keyspace.database(&key).set_expiry(&key, Some(at_ms));
+            ctx.keyspace.set_expiry(&key, Some(at_ms));
             report_expiry(ctx, way, at_ms);
             ctx.notify(KeyspaceEvents::GENERIC, "expire", &key);
         }
@@ -743,7 +740,7 @@ fn persist(ctx: &mut Context<'_>) -> CommandResult {
         .write(&key)
         .is_some_and(|entry| entry.expiry().is_some());
     if ends {
-        ctx.keyspace.database(&key).set_expiry(&key, None);
+        ctx.keyspace.set_expiry(&key, None);
         ctx.modified(&key);
         ctx.notify(KeyspaceEvents::GENERIC, "persist", &key);
     }

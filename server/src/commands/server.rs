@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use shardis_storage::keyspace::Keyspace;
-
 use crate::error::ReplyError;
 use crate::exec::arguments::{database_at, int, int32, is};
 use crate::exec::{CommandResult, Context, Part, Session};
@@ -180,18 +178,13 @@ fn flushall(ctx: &mut Context<'_>) -> CommandResult {
 
 /// Empties databases in all partitions and returns how many keys there were.
 fn flush(ctx: &mut Context<'_>, databases: std::ops::Range<u16>, freeing: Freeing) -> u64 {
-    let mut removed = 0;
+    let (mut removed, now_ms) = (0, ctx.now_ms());
     ctx.keyspace.held().each(|partition| {
         for db in databases.clone() {
-            let keyspace = &partition.keyspace;
-            partition
-                .watches
-                .touch_where(db, |key| is_there(keyspace, db, key));
-            partition.waiters.mark_all(db);
-            removed += partition.keyspace.database_mut(usize::from(db)).flush() as u64;
+            removed += partition.flush(db, now_ms);
         }
         if freeing == Freeing::Now {
-            while partition.keyspace.release(RELEASE_SLICE) > 0 {}
+            while partition.release(RELEASE_SLICE) > 0 {}
         }
     });
     removed
@@ -208,22 +201,6 @@ fn repeat_as_sent(ctx: &mut Context<'_>) {
     }
 }
 
-/// Whether a database has a key, expired or not.
-fn is_there(keyspace: &Keyspace, db: u16, key: &[u8]) -> bool {
-    keyspace
-        .database(usize::from(db))
-        .peek(&keyspace.key(key))
-        .is_some()
-}
-
-/// Whether a database has a key that has not expired.
-fn is_alive(keyspace: &Keyspace, db: u16, key: &[u8], now_ms: i64) -> bool {
-    keyspace
-        .database(usize::from(db))
-        .peek(&keyspace.key(key))
-        .is_some_and(|entry| !entry.is_expired(now_ms))
-}
-
 fn swapdb(ctx: &mut Context<'_>) -> CommandResult {
     let index = |arg, error| int32(ctx.args.at(arg)).map_err(|_| ReplyError::Fixed(error));
     let first = index(1, "ERR invalid first DB index")?;
@@ -231,27 +208,13 @@ fn swapdb(ctx: &mut Context<'_>) -> CommandResult {
     let databases = ctx.settings.databases as usize;
     let (first, second) = (database_at(first, databases)?, database_at(second, databases)?);
     if first != second {
-        swap(ctx, first, second);
+        let now_ms = ctx.now_ms();
+        let held = ctx.keyspace.held();
+        held.each(|partition| partition.swap(first, second, now_ms));
     }
     ctx.effects.changed(1);
     ctx.reply.ok();
     Ok(())
-}
-
-fn swap(ctx: &mut Context<'_>, first: u16, second: u16) {
-    let now_ms = ctx.now_ms();
-    ctx.keyspace.held().each(|partition| {
-        let keyspace = &partition.keyspace;
-        for (old, new) in [(first, second), (second, first)] {
-            // A watched key changes if it goes or comes. One that comes past its time has never been there.
-            partition.watches.touch_where(old, |key| {
-                is_there(keyspace, old, key) || is_alive(keyspace, new, key, now_ms)
-            });
-        }
-        partition.keyspace.swap(usize::from(first), usize::from(second));
-        partition.waiters.mark_all(first);
-        partition.waiters.mark_all(second);
-    });
 }
 
 fn time(session: &mut Session<'_>) -> CommandResult {

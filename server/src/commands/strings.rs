@@ -847,7 +847,7 @@ fn getex(ctx: &mut Context<'_>) -> CommandResult {
             remove(ctx, &key, lazily);
         }
         Some(at_ms) => {
-            ctx.keyspace.database(&key).set_expiry(&key, Some(at_ms));
+            ctx.keyspace.set_expiry(&key, Some(at_ms));
             ctx.effects.replace(&[
                 b"PEXPIREAT",
                 key.bytes,
@@ -880,7 +880,7 @@ fn persist(ctx: &mut Context<'_>, key: &Key<'_>) {
         .found(key)
         .is_some_and(|entry| entry.expiry().is_some())
     {
-        ctx.keyspace.database(key).set_expiry(key, None);
+        ctx.keyspace.set_expiry(key, None);
         ctx.effects.replace(&[b"PERSIST", key.bytes]);
         ctx.modified(key);
         ctx.notify(KeyspaceEvents::GENERIC, "persist", key);

@@ -111,7 +111,9 @@ impl Shell {
                 hasher: node.hasher,
                 slot_of: |key| slot_of(key).number(),
             };
-            Some(Box::new(Partition::new(shard, options, SEED, None)))
+            // Removals are noted only where somebody listens.
+            let journal = crossbeam_channel::unbounded().0;
+            Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let peer = Peer::Tcp {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
@@ -143,7 +145,9 @@ impl Shell {
     pub(crate) fn watch(&mut self, key: &str) -> Arc<WatchToken> {
         let (shard, db) = (self.shard_of(key.as_bytes()), self.client.db);
         let token = Arc::default();
-        self.partition(shard).watches.add(db, key.as_bytes(), &token);
+        self.partition(shard)
+            .watches
+            .add(db, key.as_bytes(), &token, false);
         token
     }
 
@@ -246,9 +250,8 @@ impl Shell {
     /// The removals of keys that were found expired: they are repeated ahead of what found them.
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
-        let keys = partitions.flat_map(|partition| partition.expired.drain(..));
-        keys.map(|(_, key)| vec![b"DEL".to_vec(), key.into_vec()])
-            .collect()
+        let removals = partitions.flat_map(|partition| partition.removals.drain(..));
+        removals.map(|effect| effect.words).collect()
     }
 
     fn dispatch(
@@ -281,7 +284,11 @@ impl Shell {
                 for shard in 0..self.partitions.len() {
                     let mut bytes = Vec::new();
                     let count = self.on_shards(&[shard], args, None, effects, &mut bytes, handler)?;
-                    parts.push(Part { count, bytes });
+                    parts.push(Part {
+                        count,
+                        bytes,
+                        ..Part::default()
+                    });
                 }
                 merge(&mut self.session(args, out), &parts)
             }

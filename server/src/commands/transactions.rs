@@ -125,21 +125,14 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
             continue;
         }
         let key = keyspace.key(bytes);
-        // A key past its time goes now where it may, so that its removal later is no change that EXEC would see.
-        keyspace.peek(&key);
-        let expired = keyspace
-            .database(&key)
-            .peek(&key)
-            .is_some_and(|entry| entry.is_expired(now_ms));
-        keyspace
-            .partition(key.slot)
-            .watches
-            .add(db, bytes, &watching.token);
+        // To watch a key is not to look it up: one past its time stays, and its removal later is no change.
+        let is_stale = keyspace.found(&key).is_some_and(|entry| entry.is_expired(now_ms));
+        let watches = &mut keyspace.partition(key.slot).watches;
+        watches.add(db, bytes, &watching.token, is_stale);
         watching.push(WatchedKey {
             db,
             slot: key.slot,
             key: bytes.into(),
-            expired,
         });
     }
     session.reply.ok();

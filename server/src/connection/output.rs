@@ -68,6 +68,9 @@ impl Output {
 
     /// Commands that have been answered.
     pub(crate) fn answered(&self) -> u64 {
+        if self.parked.as_ref().is_some_and(|parked| parked.refused) {
+            return self.commands;
+        }
         self.commands - u64::from(self.in_flight())
     }
 

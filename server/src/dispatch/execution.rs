@@ -394,8 +394,8 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
 fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
     let changes = effects.changes();
     held.each(|partition| {
-        if !partition.expired.is_empty() {
-            partition.journal_expired();
+        if !partition.removals.is_empty() {
+            partition.journal_removals();
         }
     });
     let Some(partition) = held.first() else { return };

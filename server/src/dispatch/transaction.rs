@@ -116,26 +116,13 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 /// Whether a watched key was changed, or has expired since.
 fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
+    let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()
-        || watching
-            .keys
-            .iter()
-            .filter(|watched| !watched.expired)
-            .any(|watched| {
-                let hash = environment.hasher.hash(&watched.key);
-                let key = shardis_storage::key::Key {
-                    bytes: &watched.key,
-                    hash,
-                    slot: watched.slot,
-                };
-                let shard = shardis_cluster::slot::shard_of(watched.slot, shards);
-                let database = partitions[shard]
-                    .as_ref()
-                    .map(|found| found.keyspace.database(usize::from(watched.db)));
-                database
-                    .and_then(|database| database.peek(&key))
-                    .is_some_and(|entry| entry.is_expired(environment.stamp.now_ms))
-            })
+        || watching.keys.iter().any(|watched| {
+            let shard = shardis_cluster::slot::shard_of(watched.slot, shards);
+            let partition = partitions[shard].as_ref();
+            partition.is_some_and(|partition| partition.has_expired(watched, &watching.token, now_ms))
+        })
 }
 
 /// Has the effects of all commands enter the journal between MULTI and EXEC.

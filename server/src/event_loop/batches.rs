@@ -13,6 +13,7 @@ use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Task};
+use crate::shard::poll::Holds;
 use crate::spec::Registered;
 use crate::state::Node;
 
@@ -62,7 +63,9 @@ impl EventLoop {
         self.turn.tasks[shard].clear();
         self.report_panics(&report.panicked);
         self.enter_slow(report.slow);
-        over.into_iter().for_each(|number| self.close_for_output(number));
+        for (number, line) in over {
+            self.close_refused(number, &line);
+        }
         true
     }
 
@@ -199,8 +202,8 @@ pub(super) fn count_memory<R>(
     result
 }
 
-/// Connections that are to be closed because of their output.
-type Over = SmallVec<[usize; 0]>;
+/// Connections that are to be closed because of their output, and their lines in CLIENT LIST.
+type Over = SmallVec<[(usize, String); 0]>;
 
 /// Replies that go straight to connections of this loop.
 struct ToConnections<'a> {
@@ -221,8 +224,11 @@ impl ToConnections<'_> {
             return;
         };
         if connection.is_over_hard_limit(limits, 0) {
+            let buffers = connection.measure(Holds::default());
+            let now_ms = self.environment.stamp.now_ms;
+            self.over
+                .push((number, connection.client.describe(&buffers, now_ms, 0)));
             connection.output.refuse();
-            self.over.push(number);
         }
     }
 }

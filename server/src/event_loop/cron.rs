@@ -3,14 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shardis_storage::keyspace::FieldEvent;
-use shardis_storage::value::INT_TEXT_MAX;
-
 use super::EventLoop;
 use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
-use crate::exec::event::tell;
-use crate::exec::{Closing, Effect, Partition};
+use crate::exec::{Closing, Partition};
 use crate::limits::{EXPIRE_SLICE_US, RELEASE_SLICE};
 use crate::observe::latency;
 use crate::observe::stats::Counter;
@@ -103,7 +99,7 @@ impl EventLoop {
         let begin_ns = self.node.clock.elapsed_ns();
         let pending = self.node.garbage[self.index].get();
         let left = count_memory(held.get(), &self.node, |partition| {
-            partition.keyspace.release(RELEASE_SLICE)
+            partition.release(RELEASE_SLICE)
         });
         self.node.stats[self.index]
             .freed
@@ -134,7 +130,7 @@ impl EventLoop {
         count_memory(held.get(), &self.node, |partition| {
             for step in 0..databases {
                 let db = (first + step) % databases;
-                expire_database(partition, db, now_ms, chosen);
+                expire_database(partition, db as u16, now_ms, chosen);
                 if clock.now_us() - begin_us > EXPIRE_SLICE_US {
                     partition.figures.expire_time_caps += 1;
                     self.cron.next_database = (db + 1) % databases;
@@ -247,62 +243,12 @@ impl EventLoop {
 /// Keys looked at in one slice of a database's expiry.
 const EXPIRE_LOOKS: usize = 2000;
 
-fn expire_database(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
-    if partition.keyspace.database(db).volatile_hashes() > 0 {
-        expire_fields(partition, db, now_ms, chosen);
+fn expire_database(partition: &mut Partition, db: u16, now_ms: i64, chosen: KeyspaceEvents) {
+    if partition.keyspace.database(usize::from(db)).volatile_hashes() > 0 {
+        partition.expire_fields(db, EXPIRE_LOOKS, now_ms, chosen);
     }
-    if partition.keyspace.database(db).volatile_len() == 0 {
-        return;
+    if partition.keyspace.database(usize::from(db)).volatile_len() > 0 {
+        partition.expire_keys(db, EXPIRE_LOOKS, now_ms, chosen);
     }
-    let Partition {
-        keyspace, expired, ..
-    } = partition;
-    keyspace
-        .database_mut(db)
-        .expire_cycle(now_ms, EXPIRE_LOOKS, |entry| {
-            expired.push((db as u16, entry.key().into()));
-        });
-    for (db, key) in &partition.expired {
-        partition.watches.touch(*db, key);
-        partition.waiters.mark(*db, key);
-        if chosen.contains(KeyspaceEvents::EXPIRED) {
-            tell(partition.events.as_ref(), *db, "expired", key);
-        }
-    }
-    partition.figures.expired += partition.expired.len() as u64;
-    partition.journal_expired();
-}
-
-fn expire_fields(partition: &mut Partition, db: usize, now_ms: i64, chosen: KeyspaceEvents) {
-    let Partition {
-        keyspace,
-        watches,
-        waiters,
-        journal,
-        events,
-        figures,
-        ..
-    } = partition;
-    let db_number = db as u16;
-    let removed = keyspace
-        .database_mut(db)
-        .expire_fields(now_ms, EXPIRE_LOOKS, |key, event| {
-            watches.touch(db_number, key);
-            waiters.mark(db_number, key);
-            let (class, name) = match event {
-                FieldEvent::Field(_) => (KeyspaceEvents::HASH, "hexpired"),
-                FieldEvent::Key => (KeyspaceEvents::GENERIC, "del"),
-            };
-            if chosen.contains(class) {
-                tell(events.as_ref(), db_number, name, key);
-            }
-            // With its last field the key goes, here as there.
-            if let (FieldEvent::Field(name), Some(journal)) = (event, &journal) {
-                let name = name.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec();
-                let words = vec![b"HDEL".to_vec(), key.to_vec(), name];
-                // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(Effect { db: db_number, words });
-            }
-        });
-    figures.expired_fields += removed as u64;
+    partition.journal_removals();
 }

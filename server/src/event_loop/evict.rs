@@ -8,9 +8,6 @@ use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
 
 use super::EventLoop;
 use super::batches::count_memory;
-use crate::config::KeyspaceEvents;
-use crate::exec::event::tell;
-use crate::exec::{Effect, Partition};
 use crate::limits::EVICT_SLICE_US;
 use crate::observe::latency;
 
@@ -80,9 +77,10 @@ impl EventLoop {
         let begin_us = self.node.clock.now_us();
         let (mut evicted, mut done_us) = (false, begin_us);
         while held.get().memory_bytes > target {
-            let told = self.stamp.events.contains(KeyspaceEvents::EVICTED);
             let found = count_memory(held.get(), &self.node, |partition| {
-                evict_one(partition, options, now_ms, lazily, told)
+                let found = partition.evict(options, now_ms, lazily, self.stamp.events);
+                partition.journal_removals();
+                found
             });
             if !found {
                 break;
@@ -101,50 +99,4 @@ impl EventLoop {
             .note_latency(&self.settings, latency::EVICTION_CYCLE, us);
         evicted || share == 0
     }
-}
-
-/// Removes the key that the policy gives up first. False when it finds none.
-fn evict_one(
-    partition: &mut Partition,
-    options: EvictionOptions,
-    now_ms: i64,
-    lazily: bool,
-    told: bool,
-) -> bool {
-    let Partition {
-        keyspace,
-        evictor,
-        rng,
-        figures,
-        watches,
-        waiters,
-        journal,
-        events,
-        ..
-    } = partition;
-    let Some(victim) = evictor.pick(keyspace, options, now_ms, rng) else {
-        return false;
-    };
-    let db = victim.database as u16;
-    let key = keyspace.key(victim.key);
-    watches.touch(db, key.bytes);
-    waiters.mark(db, key.bytes);
-    if told {
-        tell(events.as_ref(), db, "evicted", key.bytes);
-    }
-    if let Some(journal) = journal {
-        // A closed channel means that the listener has gone; effects then go nowhere.
-        let _ = journal.send(Effect {
-            db,
-            words: vec![b"DEL".to_vec(), key.bytes.to_vec()],
-        });
-    }
-    let database = keyspace.database_mut(victim.database);
-    let removed = if lazily {
-        database.unlink(&key)
-    } else {
-        database.remove(&key)
-    };
-    figures.evicted += u64::from(removed);
-    removed
 }

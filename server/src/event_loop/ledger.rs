@@ -158,13 +158,19 @@ impl EventLoop {
     #[cold]
     pub(super) fn close_for_output(&mut self, number: usize) {
         let line = self.described(number);
-        let Some(connection) = self.clients.get_mut(number) else {
-            return;
-        };
-        if connection.client.closing == Closing::Now {
+        if let Some(connection) = self.clients.get_mut(number) {
+            connection.output.refuse();
+            self.close_refused(number, &line);
+        }
+    }
+
+    /// Closes a connection whose output was dropped; the line is what CLIENT LIST said of it before.
+    #[cold]
+    pub(super) fn close_refused(&mut self, number: usize, line: &str) {
+        let is_closing = |connection: &Connection| connection.client.closing == Closing::Now;
+        if self.clients.get(number).is_none_or(is_closing) {
             return;
         }
-        connection.output.refuse();
         self.node.stats[self.index].output_limit_closes.add(1);
         self.node.log.warning(format_args!(
             "Client {line} closed for overcoming of output buffer limits."

@@ -1,32 +1,35 @@
 //! What one shard owns: its part of the keyspace and what is kept beside it. It moves as one box, to whoever runs a
 //! command over several shards, and back.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use shardis_storage::keyspace::KeyspaceOptions;
 use shardis_storage::keyspace::eviction::Evictor;
-use shardis_storage::keyspace::{Keyspace, KeyspaceOptions};
 use shardis_storage::memory;
 
+use super::change::{Guarded, State};
 use super::effect::Effect;
 use super::event::{EventSink, tell};
 use super::waiter::Waiters;
-use super::watch::Watches;
+use super::watch::{WatchToken, WatchedKey, Watches};
 
 /// The data of one shard.
 #[derive(Debug)]
 pub(crate) struct Partition {
     /// Index of the shard that owns it.
     pub(crate) shard: usize,
-    /// Its databases.
-    pub(crate) keyspace: Keyspace,
+    /// Its databases; only the door of changes opens them.
+    pub(crate) keyspace: Guarded,
     /// Which of its keys are watched, and by whom.
     pub(crate) watches: Watches,
     /// Which of its keys commands wait for.
     pub(crate) waiters: Waiters,
     /// What it counts.
     pub(crate) figures: Figures,
-    /// Keys that were found expired by the command that runs now: (database, key).
-    pub(crate) expired: Vec<(u16, Box<[u8]>)>,
+    /// What is to enter the journal of keys and fields that went without a command asking for it.
+    pub(crate) removals: Vec<Effect>,
     /// Where effects go; none when nobody listens.
     pub(crate) journal: Option<Journal>,
     /// Where keyspace events go; none when nobody listens.
@@ -77,14 +80,14 @@ impl Partition {
     /// An empty partition.
     pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
         let before = memory::thread_balance();
-        let keyspace = Keyspace::new(options);
+        let keyspace = Guarded::new(options);
         Self {
             shard,
             keyspace,
             watches: Watches::default(),
             waiters: Waiters::default(),
             figures: Figures::default(),
-            expired: Vec::new(),
+            removals: Vec::new(),
             journal,
             events: None,
             evictor: Evictor::new(),
@@ -93,23 +96,24 @@ impl Partition {
         }
     }
 
+    /// Whether the time of a key is over that was alive when the client of this token began to watch it.
+    pub(crate) fn has_expired(&self, watched: &WatchedKey, token: &Arc<WatchToken>, now_ms: i64) -> bool {
+        let WatchedKey { db, key, .. } = watched;
+        State::of(&self.keyspace, *db, key, now_ms) == State::Stale && !self.watches.is_stale(*db, key, token)
+    }
+
     /// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.
     pub(crate) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
         tell(self.events.as_ref(), db, name, key);
     }
 
-    /// Puts the removal of expired keys into the journal, ahead of the command that found them.
-    pub(crate) fn journal_expired(&mut self) {
-        if let Some(journal) = &self.journal {
-            for (db, key) in self.expired.drain(..) {
+    /// Puts removals that no command asked for into the journal, ahead of the command that came across them.
+    pub(crate) fn journal_removals(&mut self) {
+        for removal in self.removals.drain(..) {
+            if let Some(journal) = &self.journal {
                 // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(Effect {
-                    db,
-                    words: vec![b"DEL".to_vec(), key.into_vec()],
-                });
+                let _ = journal.send(removal);
             }
-        } else {
-            self.expired.clear();
         }
     }
 }

@@ -7,15 +7,14 @@ use shardis_cluster::slot::shard_of;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::lfu::{self, LfuOptions};
-use shardis_storage::keyspace::{Database, Expiry, Lookup, OnExpired};
+use shardis_storage::keyspace::{Database, Expiry, OnExpired};
 use shardis_storage::memory::Buffer;
-use shardis_storage::value::StringRef;
+use shardis_storage::value::{Owned, StringRef};
 
+use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
-use super::event::tell;
-use super::partition::{Figures, Partition};
-use super::watch::Watches;
+use super::partition::Partition;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
@@ -74,24 +73,14 @@ impl Stamp {
         }
     }
 
-    /// Notes that an entry was used.
+    /// The access clock of an entry after a use.
     #[inline]
-    pub(crate) fn touch(&self, entry: &mut Entry, rng: &mut SmallRng) {
-        let clock = match self.lfu {
+    pub(super) fn touched(&self, clock: u32, rng: &mut SmallRng) -> u32 {
+        match self.lfu {
             None => self.clock,
-            Some(options) => lfu::touch(entry.clock(), self.now_ms, options, rng),
-        };
-        entry.set_clock(clock);
+            Some(options) => lfu::touch(clock, self.now_ms, options, rng),
+        }
     }
-}
-
-/// What a look-up leaves behind.
-#[derive(Clone, Copy)]
-struct Look {
-    /// It is a hit or a miss.
-    counts: bool,
-    /// It is an access.
-    touches: bool,
 }
 
 /// The partitions a command was given.
@@ -255,11 +244,18 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The client's database in the partition of a key.
+    /// The client's database in the partition of a key, to look at.
     #[inline]
-    pub(crate) fn database(&mut self, key: &Key<'_>) -> &mut Database {
-        let db = usize::from(self.db);
-        self.partition(key.slot).keyspace.database_mut(db)
+    pub(crate) fn database(&self, key: &Key<'_>) -> &Database {
+        let partition = self.held.peek(key.slot).expect(LENT);
+        partition.keyspace.database(usize::from(self.db))
+    }
+
+    /// The same database, to store something under the key or remove what is there.
+    #[inline]
+    fn open(&mut self, key: &Key<'_>) -> &mut Database {
+        let db = self.db;
+        self.partition(key.slot).open(db)
     }
 
     /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
@@ -307,7 +303,9 @@ impl<'a> View<'a> {
             counts: false,
             touches: !self.no_touch,
         };
-        self.look_up_with_rng(key, look).map(|(entry, _)| entry)
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.partition(key.slot).look_up_to_change(&stamp, db, key, look);
+        found.map(|(entry, _)| entry)
     }
 
     /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
@@ -323,47 +321,9 @@ impl<'a> View<'a> {
 
     #[inline]
     fn look_up(&mut self, key: &Key<'_>, look: Look) -> Option<&Entry> {
-        self.look_up_with_rng(key, look).map(|(entry, _)| &*entry)
-    }
-
-    #[inline]
-    fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&mut Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
-        let Partition {
-            keyspace,
-            figures,
-            rng,
-            expired,
-            watches,
-            waiters,
-            events,
-            ..
-        } = self.partition(key.slot);
-        let database = keyspace.database_mut(usize::from(db));
-        match database.lookup(key, stamp.now_ms, stamp.on_expired) {
-            Lookup::Live(entry) => {
-                figures.hits += u64::from(look.counts);
-                if look.touches {
-                    stamp.touch(entry, rng);
-                }
-                return Some((entry, rng));
-            }
-            Lookup::Missing => {}
-            Lookup::Expired => {
-                note_expired(stamp, db, key, figures, expired, watches);
-                waiters.mark(db, key.bytes);
-                if stamp.events.contains(KeyspaceEvents::EXPIRED) && stamp.on_expired != OnExpired::Keep {
-                    tell(events.as_ref(), db, "expired", key.bytes);
-                }
-            }
-        }
-        if look.counts {
-            figures.misses += 1;
-            if stamp.events.contains(KeyspaceEvents::KEY_MISS) {
-                tell(events.as_ref(), db, "keymiss", key.bytes);
-            }
-        }
-        None
+        let found = self.partition(key.slot).look_up(&stamp, db, key, look);
+        found.map(|(entry, _)| entry)
     }
 
     /// Looks a string up for reading; see [`read`](Self::read).
@@ -393,8 +353,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// When the shard of the slot was not lent; see [`partition`](Self::partition).
     pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
-        let partition = self.held.peek(key.slot).expect(LENT);
-        partition.keyspace.database(usize::from(self.db)).peek(key)
+        self.database(key).peek(key)
     }
 
     /// Has what keys lead to fetched from memory all at once, before the keys are looked up one after another.
@@ -407,30 +366,24 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The one place where a write marks its key: watchers learn of it, and the change is counted.
+    /// Makes known that a command changed a key, which counts as a change to the dataset.
     #[inline]
     pub(crate) fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
         effects.changed(1);
         self.signal(key);
     }
 
-    /// Tells those who watch a key or wait for it that it changed, without counting a change to the dataset.
+    /// Makes known that a command changed a key, without counting a change to the dataset.
     #[inline]
     pub(crate) fn signal(&mut self, key: &Key<'_>) {
-        let db = self.db;
-        let partition = self.partition(key.slot);
-        if !partition.watches.is_empty() {
-            partition.watches.touch(db, key.bytes);
-        }
-        if !partition.waiters.is_empty() {
-            partition.waiters.mark(db, key.bytes);
-        }
+        self.pass(key, Cause::Command);
     }
 
-    /// Tells those who wait for a key, and not those who watch it, that something about it has changed.
-    pub(crate) fn wake(&mut self, key: &Key<'_>) {
+    /// Has a change of a key pass the door.
+    #[inline]
+    pub(crate) fn pass(&mut self, key: &Key<'_>, cause: Cause<'_>) {
         let db = self.db;
-        self.partition(key.slot).waiters.mark(db, key.bytes);
+        self.partition(key.slot).changed(db, key.bytes, cause);
     }
 
     /// Raises a keyspace event. Costs one look at the settings where nobody listens.
@@ -465,7 +418,7 @@ impl<'a> View<'a> {
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
         self.make_way(key);
         let stamp = self.stamp;
-        let database = self.database(key);
+        let database = self.open(key);
         let entry = match value {
             NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
             NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
@@ -480,21 +433,21 @@ impl<'a> View<'a> {
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_text(key, bytes, expiry, clock);
+        self.open(key).set_text(key, bytes, expiry, clock);
     }
 
     /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
     pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_raw(key, bytes, Expiry::Keep, clock);
+        self.open(key).set_raw(key, bytes, Expiry::Keep, clock);
     }
 
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_buffer(key, buffer, expiry, clock);
+        self.open(key).set_buffer(key, buffer, expiry, clock);
     }
 
     /// Stores an integer as a string.
@@ -502,43 +455,43 @@ impl<'a> View<'a> {
     pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).set_integer(key, value, expiry, clock);
+        self.open(key).set_integer(key, value, expiry, clock);
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
     pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.database(key).string_mut(key, len, clock)
+        self.open(key).string_mut(key, len, clock)
     }
 
     /// Removes a key, freeing a large value later when `lazily`. True when it was there.
     pub(crate) fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
-        let database = self.database(key);
-        if lazily {
-            database.unlink(key)
-        } else {
-            database.remove(key)
-        }
+        let db = self.db;
+        self.partition(key.slot).remove(db, key, lazily)
     }
-}
 
-/// Accounts for a key that a look-up found past its time; unless expired keys stay, the look-up has removed it.
-#[cold]
-fn note_expired(
-    stamp: Stamp,
-    db: u16,
-    key: &Key<'_>,
-    figures: &mut Figures,
-    expired: &mut Vec<(u16, Box<[u8]>)>,
-    watches: &mut Watches,
-) {
-    if stamp.on_expired == OnExpired::Keep {
-        return;
+    /// Sets or clears when a key expires, Unix milliseconds.
+    pub(crate) fn set_expiry(&mut self, key: &Key<'_>, at_ms: Option<i64>) {
+        self.open(key).set_expiry(key, at_ms);
     }
-    figures.expired += 1;
-    expired.push((db, key.bytes.into()));
-    watches.touch(db, key.bytes);
+
+    /// Takes a value away from its key, to be put under another.
+    pub(crate) fn take(&mut self, key: &Key<'_>) -> Option<Owned> {
+        let db = self.db;
+        self.partition(key.slot).take(db, key)
+    }
+
+    /// A copy of what a key holds, to be put under another. Complexity: O(size).
+    pub(crate) fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
+        self.database(key).duplicate(key)
+    }
+
+    /// Puts a value under a key that is free, with this access clock.
+    pub(crate) fn put(&mut self, key: &Key<'_>, value: Owned, clock: u32) {
+        self.notify_if_new(key);
+        self.open(key).insert(key, value, clock);
+    }
 }
 
 impl std::fmt::Debug for View<'_> {

@@ -299,7 +299,7 @@ impl Waiters {
     }
 
     /// Notes that a key was changed, if somebody waits for it.
-    pub(crate) fn mark(&mut self, db: u16, key: &[u8]) {
+    pub(super) fn mark(&mut self, db: u16, key: &[u8]) {
         let queue = self.queues.get_mut(&db).and_then(|keys| keys.get_mut(key));
         if let Some(queue) = queue
             && !queue.is_ready
@@ -310,7 +310,7 @@ impl Waiters {
     }
 
     /// Notes that every key of a database that is waited for may have changed. Complexity: O(keys waited for).
-    pub(crate) fn mark_all(&mut self, db: u16) {
+    pub(super) fn mark_all(&mut self, db: u16) {
         for (key, queue) in self.queues.get_mut(&db).into_iter().flatten() {
             if !queue.is_ready {
                 queue.is_ready = true;

@@ -2,10 +2,15 @@
 //!
 //! A shard keeps, for each watched key, the tokens of its watchers. A client forgets its watches by dropping its token;
 //! shards drop dead tokens when they come across them.
+//!
+//! A key whose time was over when WATCH ran has nothing left to lose: that it goes at last, because of its time or with its
+//! whole database, is no change. Such a watcher is *stale* until then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+
+use super::change::State;
 
 /// Says whether something its client watches has changed.
 #[derive(Debug, Default)]
@@ -34,8 +39,6 @@ pub(crate) struct WatchedKey {
     pub(crate) slot: u16,
     /// The key.
     pub(crate) key: Box<[u8]>,
-    /// It was there when WATCH ran, but past its time to live: its removal then changes nothing.
-    pub(crate) expired: bool,
 }
 
 /// What one client watches.
@@ -66,69 +69,151 @@ impl WatchList {
     /// Bytes that are allocated for it: here, and where the shards of the keys have them.
     pub(crate) fn memory(&self) -> usize {
         let of_a_key =
-            size_of::<WatchedKey>() + size_of::<Watchers>() + size_of::<(Box<[u8]>, Weak<WatchToken>)>();
+            size_of::<WatchedKey>() + size_of::<(Box<[u8]>, Vec<Watcher>)>() + size_of::<Watcher>();
         size_of::<Self>() + size_of::<WatchToken>() + self.keys.capacity() * of_a_key + 2 * self.key_bytes
     }
 }
 
-/// The tokens of a key's watchers.
-type Watchers = Vec<Weak<WatchToken>>;
+/// One client that watches a key.
+#[derive(Debug)]
+struct Watcher {
+    token: Weak<WatchToken>,
+    /// What the client saw was past its time, and is still there.
+    is_stale: bool,
+}
 
-/// The watched keys of one shard.
+/// The watched keys of one shard, by database.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    by_key: HashMap<(u16, Box<[u8]>), Watchers>,
+    databases: HashMap<u16, HashMap<Box<[u8]>, Vec<Watcher>>>,
 }
 
 impl Watches {
     /// Whether nothing is watched: all that most writes need to know.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.databases.is_empty()
     }
 
-    /// Adds a watcher of a key.
-    pub(crate) fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>) {
-        let watchers = self.by_key.entry((db, key.into())).or_default();
-        watchers.retain(|watcher| watcher.strong_count() > 0);
-        watchers.push(Arc::downgrade(token));
+    /// Adds a watcher of a key, which `is_stale` if it is past its time.
+    pub(crate) fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>, is_stale: bool) {
+        let keys = self.databases.entry(db).or_default();
+        let watchers = keys.entry(key.into()).or_default();
+        watchers.retain(|watcher| watcher.token.strong_count() > 0);
+        watchers.push(Watcher {
+            token: Arc::downgrade(token),
+            is_stale,
+        });
+    }
+
+    /// Whether the client of a token watches a key that was past its time from the first.
+    pub(crate) fn is_stale(&self, db: u16, key: &[u8], token: &Arc<WatchToken>) -> bool {
+        let watchers = self.databases.get(&db).and_then(|keys| keys.get(key));
+        watchers
+            .into_iter()
+            .flatten()
+            .any(|watcher| watcher.is_stale && std::ptr::eq(watcher.token.as_ptr(), Arc::as_ptr(token)))
     }
 
     /// Marks the watchers of a key, which are thereby done. Complexity: O(watchers of the key).
-    pub(crate) fn touch(&mut self, db: u16, key: &[u8]) {
-        // The map's key type owns its bytes; a write to a shard with watches pays for one short copy.
-        if let Some(watchers) = self.by_key.remove(&(db, Box::from(key))) {
-            mark(&watchers);
-        }
+    pub(super) fn touch(&mut self, db: u16, key: &[u8]) {
+        self.settle_key(db, key, |_| Fate::Marked);
     }
 
-    /// Marks the watchers of all keys of a database for which `changed` says so. Complexity: O(watched keys).
-    pub(crate) fn touch_where(&mut self, db: u16, mut changed: impl FnMut(&[u8]) -> bool) {
-        self.by_key.retain(|(watched_db, key), watchers| {
-            let touched = *watched_db == db && changed(key);
-            if touched {
-                mark(watchers);
-            }
-            !touched
+    /// The key goes because its time is over, which those who found it so have seen coming.
+    pub(super) fn expired(&mut self, db: u16, key: &[u8]) {
+        self.settle_key(db, key, |is_stale| {
+            Fate::after(is_stale, State::Stale, State::Missing)
         });
+    }
+
+    /// All keys of a database go; `state` tells what stood under one. Complexity: O(watched keys).
+    pub(super) fn emptied(&mut self, db: u16, state: impl Fn(&[u8]) -> State) {
+        self.replaced(db, |key| (state(key), State::Missing));
+    }
+
+    /// Another database takes the place of one; `states` tells what stood under a key and what does now. Complexity:
+    /// O(watched keys).
+    pub(super) fn replaced(&mut self, db: u16, states: impl Fn(&[u8]) -> (State, State)) {
+        let Some(keys) = self.databases.get_mut(&db) else {
+            return;
+        };
+        keys.retain(|key, watchers| {
+            let (before, after) = states(key);
+            settle(watchers, |is_stale| Fate::after(is_stale, before, after))
+        });
+        self.drop_if_empty(db);
     }
 
     /// Drops tokens whose clients are gone. Complexity: O(watched keys).
     pub(crate) fn prune(&mut self) {
-        self.by_key.retain(|_, watchers| {
-            watchers.retain(|watcher| watcher.strong_count() > 0);
-            !watchers.is_empty()
+        self.databases.retain(|_, keys| {
+            keys.retain(|_, watchers| {
+                watchers.retain(|watcher| watcher.token.strong_count() > 0);
+                !watchers.is_empty()
+            });
+            !keys.is_empty()
         });
-        if self.by_key.is_empty() {
-            self.by_key.shrink_to_fit();
+        if self.databases.is_empty() {
+            self.databases.shrink_to_fit();
+        }
+    }
+
+    fn settle_key(&mut self, db: u16, key: &[u8], fate: impl Fn(bool) -> Fate) {
+        let Some(keys) = self.databases.get_mut(&db) else {
+            return;
+        };
+        let Some(watchers) = keys.get_mut(key) else { return };
+        if !settle(watchers, fate) {
+            keys.remove(key);
+            self.drop_if_empty(db);
+        }
+    }
+
+    fn drop_if_empty(&mut self, db: u16) {
+        if self.databases.get(&db).is_some_and(HashMap::is_empty) {
+            self.databases.remove(&db);
         }
     }
 }
 
-fn mark(watchers: &[Weak<WatchToken>]) {
-    for token in watchers.iter().filter_map(Weak::upgrade) {
-        token.touch();
+/// What a change of a key means to one of its watchers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It saw something else: its EXEC will fail.
+    Marked,
+    /// It goes on watching, and is stale or not.
+    Watches { is_stale: bool },
+}
+
+impl Fate {
+    /// The fate of a watcher when what stands under its key goes from one state to another.
+    fn after(is_stale: bool, before: State, after: State) -> Self {
+        let is_stale = match (is_stale, before, after) {
+            (_, State::Missing, State::Missing) => is_stale,
+            (true, _, State::Missing) => false,
+            (true, _, State::Stale) | (false, State::Missing, State::Stale) => true,
+            _ => return Self::Marked,
+        };
+        Self::Watches { is_stale }
     }
+}
+
+/// Gives each watcher its fate; false when none is left.
+fn settle(watchers: &mut Vec<Watcher>, fate: impl Fn(bool) -> Fate) -> bool {
+    watchers.retain_mut(|watcher| match fate(watcher.is_stale) {
+        Fate::Watches { is_stale } => {
+            watcher.is_stale = is_stale;
+            true
+        }
+        Fate::Marked => {
+            if let Some(token) = watcher.token.upgrade() {
+                token.touch();
+            }
+            false
+        }
+    });
+    !watchers.is_empty()
 }
 
 #[cfg(test)]
@@ -138,30 +223,63 @@ mod tests {
     #[test]
     fn marks_the_watchers_of_a_key_and_nobody_else() {
         let (mut watches, mine, other) = (Watches::default(), Arc::default(), Arc::<WatchToken>::default());
-        watches.add(0, b"k", &mine);
-        watches.add(1, b"k", &other);
+        watches.add(0, b"k", &mine, false);
+        watches.add(1, b"k", &other, false);
         watches.touch(0, b"x");
         assert!(!mine.is_touched());
         watches.touch(0, b"k");
         assert!(mine.is_touched() && !other.is_touched());
+        watches.touch(1, b"k");
+        assert!(other.is_touched() && watches.is_empty());
     }
 
     #[test]
     fn forgets_clients_that_are_gone() {
         let mut watches = Watches::default();
         let token = Arc::default();
-        watches.add(0, b"k", &token);
+        watches.add(0, b"k", &token, false);
         drop(token);
         watches.prune();
         assert!(watches.is_empty());
     }
 
+    /// Whether a watcher that was stale or not is marked by a change between two states, and whether it is stale then.
+    fn after(is_stale: bool, before: State, after: State) -> (bool, bool) {
+        let (mut watches, token) = (Watches::default(), Arc::default());
+        watches.add(3, b"k", &token, is_stale);
+        watches.replaced(3, |_| (before, after));
+        (token.is_touched(), watches.is_stale(3, b"k", &token))
+    }
+
     #[test]
-    fn touches_what_a_flush_removes() {
-        let (mut watches, kept, gone) = (Watches::default(), Arc::default(), Arc::<WatchToken>::default());
-        watches.add(0, b"kept", &kept);
-        watches.add(0, b"gone", &gone);
-        watches.touch_where(0, |key| key == b"gone");
-        assert!(gone.is_touched() && !kept.is_touched());
+    fn what_was_past_its_time_may_go_and_nothing_may_come() {
+        use State::{Live, Missing, Stale};
+        for (is_stale, before, now, marked, stays_stale) in [
+            (false, Missing, Missing, false, false),
+            (false, Missing, Stale, false, true),
+            (false, Missing, Live, true, false),
+            (false, Stale, Missing, true, false),
+            (false, Live, Missing, true, false),
+            (false, Live, Live, true, false),
+            (true, Stale, Missing, false, false),
+            (true, Stale, Stale, false, true),
+            (true, Stale, Live, true, false),
+        ] {
+            let got = after(is_stale, before, now);
+            assert_eq!(got, (marked, stays_stale), "{is_stale} {before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_expires_marks_who_saw_it_alive() {
+        let (mut watches, saw_it, found_it_stale) =
+            (Watches::default(), Arc::default(), Arc::<WatchToken>::default());
+        watches.add(0, b"k", &saw_it, false);
+        watches.add(0, b"k", &found_it_stale, true);
+        watches.expired(0, b"k");
+        assert!(saw_it.is_touched() && !found_it_stale.is_touched());
+        assert!(!watches.is_stale(0, b"k", &found_it_stale));
+        watches.touch(0, b"k");
+        assert!(found_it_stale.is_touched() && watches.is_empty());
     }
 }

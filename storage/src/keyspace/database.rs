@@ -15,15 +15,15 @@ use crate::release::Garbage;
 use crate::table::TableStats;
 use crate::value::{Collection, CollectionRef, InPlace, Owned};
 
-/// What a look-up found.
+/// What a look-up found: an entry to read, or one to change.
 #[derive(Debug)]
-pub enum Lookup<'a> {
+pub enum Lookup<E> {
     /// No such key.
     Missing,
     /// The key was there, but its time is over. [`OnExpired`] says whether it still is.
     Expired,
     /// The key is there.
-    Live(&'a mut Entry),
+    Live(E),
 }
 
 /// What becomes of an expired key that a look-up comes across.
@@ -83,21 +83,49 @@ impl Database {
         self.store.hasher().key(bytes, (self.slot_of)(bytes))
     }
 
-    /// Finds a key and tells whether it has expired; if so, does what `on_expired` says. One probe.
+    /// Looks a key up for reading. `touch` gets the access clock of a key that is there and gives the new one; `expire` gets
+    /// the entry of a key whose time is over, before it goes, and says what becomes of it. One probe.
     #[inline]
-    pub fn lookup(&mut self, key: &Key<'_>, now_ms: i64, on_expired: OnExpired) -> Lookup<'_> {
+    pub fn lookup(
+        &mut self,
+        key: &Key<'_>,
+        now_ms: i64,
+        touch: impl FnOnce(u32) -> u32,
+        expire: impl FnOnce(&Entry) -> OnExpired,
+    ) -> Lookup<&Entry> {
+        match self.lookup_mut(key, now_ms, touch, expire) {
+            Lookup::Missing => Lookup::Missing,
+            Lookup::Expired => Lookup::Expired,
+            Lookup::Live(entry) => Lookup::Live(entry),
+        }
+    }
+
+    /// Looks a key up for changing its value where it stands; otherwise as [`Database::lookup`].
+    #[inline]
+    pub fn lookup_mut(
+        &mut self,
+        key: &Key<'_>,
+        now_ms: i64,
+        touch: impl FnOnce(u32) -> u32,
+        expire: impl FnOnce(&Entry) -> OnExpired,
+    ) -> Lookup<&mut Entry> {
         let Some(found) = self.store.find_mut(key) else {
             return Lookup::Missing;
         };
-        if !found.entry().is_expired(now_ms) {
-            return Lookup::Live(found.into_mut());
+        if found.entry().is_expired(now_ms) {
+            match expire(found.entry()) {
+                OnExpired::Keep => {}
+                OnExpired::Remove => drop(found.remove()),
+                OnExpired::Unlink => self.garbage.push_entry(found.remove()),
+            }
+            return Lookup::Expired;
         }
-        match on_expired {
-            OnExpired::Keep => {}
-            OnExpired::Remove => drop(found.remove()),
-            OnExpired::Unlink => self.garbage.push_entry(found.remove()),
+        let entry = found.into_mut();
+        let (before, after) = (entry.clock(), touch(entry.clock()));
+        if after != before {
+            entry.set_clock(after);
         }
-        Lookup::Expired
+        Lookup::Live(entry)
     }
 
     /// Finds a key, expired or not.
@@ -180,7 +208,7 @@ impl Database {
 
     /// The entry of a key, expired or not, to be changed.
     #[inline]
-    pub fn entry_mut(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
+    pub(super) fn entry_mut(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
         self.store.find_mut(key).map(|found| found.into_mut())
     }
 
@@ -698,21 +726,50 @@ mod tests {
     fn look_ups_tell_expired_keys_and_do_with_them_as_told() {
         let mut database = database(Layout::Single);
         let key = database.key(b"key");
+        let look = |database: &mut Database, now_ms, on_expired| {
+            let found = database.lookup(&key, now_ms, |clock| clock, |_| on_expired);
+            match found {
+                Lookup::Missing => "missing".to_owned(),
+                Lookup::Expired => "expired".to_owned(),
+                Lookup::Live(entry) => format!("live since {}", entry.clock()),
+            }
+        };
         let keep = OnExpired::Keep;
-        assert!(matches!(database.lookup(&key, 0, keep), Lookup::Missing));
+        assert_eq!(look(&mut database, 0, keep), "missing");
         database.set_string(&key, b"v", Expiry::At(100), 3);
-        assert!(matches!(database.lookup(&key, 100, keep), Lookup::Live(entry) if entry.clock() == 3));
-        assert!(matches!(database.lookup(&key, 101, keep), Lookup::Expired));
+        assert_eq!(look(&mut database, 100, keep), "live since 3");
+        assert_eq!(look(&mut database, 101, keep), "expired");
         assert_eq!((database.len(), database.volatile_len()), (1, 1));
         database.set_string(&key, b"w", Expiry::Clear, 9);
-        assert!(matches!(database.lookup(&key, 101, keep), Lookup::Live(entry) if entry.clock() == 3));
+        assert_eq!(look(&mut database, 101, keep), "live since 3");
         assert_eq!(database.volatile_len(), 0);
         for (removal, waiting) in [(OnExpired::Remove, 0), (OnExpired::Unlink, 1)] {
             database.set_string(&key, &[1; 100_000], Expiry::At(100), 3);
-            assert!(matches!(database.lookup(&key, 101, removal), Lookup::Expired));
+            assert_eq!(look(&mut database, 101, removal), "expired");
             assert_eq!((database.len(), database.volatile_len()), (0, 0));
             assert_eq!(database.garbage.pending(), waiting);
         }
+    }
+
+    #[test]
+    fn a_look_up_hands_the_entry_over_before_it_goes_and_notes_the_access_of_one_that_stays() {
+        let mut database = database(Layout::Single);
+        let key = database.key(b"key");
+        database.set_string(&key, b"v", Expiry::At(100), 3);
+        let found = database.lookup(&key, 100, |clock| clock + 4, |_| panic!("its time is not over"));
+        assert!(matches!(found, Lookup::Live(entry) if entry.clock() == 7));
+        let mut seen = None;
+        let found = database.lookup_mut(
+            &key,
+            101,
+            |_| panic!("its time is over"),
+            |entry| {
+                seen = Some((entry.key().to_vec(), entry.expiry()));
+                OnExpired::Remove
+            },
+        );
+        assert!(matches!(found, Lookup::Expired));
+        assert_eq!(seen, Some((b"key".to_vec(), Some(100))));
     }
 
     #[test]

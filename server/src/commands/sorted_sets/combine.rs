@@ -591,6 +591,7 @@ mod tests {
         }
         let key = keyspace.key(name);
         keyspace
+            .open()
             .database_mut(0)
             .set_collection(&key, set.into(), Expiry::Clear, 0);
     }

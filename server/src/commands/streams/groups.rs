@@ -6,6 +6,7 @@ use super::{id, shown};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
+use crate::exec::change::Cause;
 use crate::exec::effect::Effects;
 use crate::exec::{CommandResult, Context, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
@@ -279,7 +280,7 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
     if removed {
         ctx.effects.changed(1);
         // A reader that waits for it is told so.
-        ctx.keyspace.wake(&key);
+        ctx.keyspace.pass(&key, Cause::Group);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-destroy", &key);
     }
     ctx.reply.integer(removed.into());

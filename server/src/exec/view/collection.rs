@@ -8,9 +8,10 @@ use shardis_storage::key::Key;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::value::{Collection, InPlace};
 
-use super::{Look, View};
+use super::View;
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
+use crate::exec::change::Look;
 
 /// The collection of an entry.
 #[inline]
@@ -51,7 +52,15 @@ impl View<'_> {
             counts: false,
             touches: !self.no_touch,
         };
-        self.typed_with_rng(key, look)
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.partition(key.slot).look_up_to_change(&stamp, db, key, look);
+        let Some((entry, rng)) = found else {
+            return Ok(None);
+        };
+        match entry.get_mut() {
+            Some(value) => Ok(Some((value, rng))),
+            None => Err(ReplyError::WrongType),
+        }
     }
 
     /// As [`read_as`](View::read_as), with the shard's source of chance.
@@ -62,27 +71,14 @@ impl View<'_> {
     pub(crate) fn read_with_rng<T: InPlace>(
         &mut self,
         key: &Key<'_>,
-    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
+    ) -> Result<Option<(&T, &mut SmallRng)>, ReplyError> {
         let look = Look {
             counts: true,
             touches: !self.no_touch,
         };
-        self.typed_with_rng(key, look)
-    }
-
-    #[inline]
-    fn typed_with_rng<T: InPlace>(
-        &mut self,
-        key: &Key<'_>,
-        look: Look,
-    ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
-        let Some((entry, rng)) = self.look_up_with_rng(key, look) else {
-            return Ok(None);
-        };
-        match entry.get_mut() {
-            Some(value) => Ok(Some((value, rng))),
-            None => Err(ReplyError::WrongType),
-        }
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.partition(key.slot).look_up(&stamp, db, key, look);
+        found.map(|(entry, rng)| Ok((typed(entry)?, rng))).transpose()
     }
 
     /// Looks a collection up for changing it and makes an empty one where there is none: what is added to next. The flag
@@ -97,7 +93,7 @@ impl View<'_> {
             self.notify_if_new(key);
         }
         let clock = self.stamp.clock;
-        let entry = self.database(key).entry_or_empty::<T>(key, clock);
+        let entry = self.open(key).entry_or_empty::<T>(key, clock);
         match entry.get_mut() {
             Some(value) => Ok((value, made)),
             None => Err(ReplyError::WrongType),
@@ -116,7 +112,7 @@ impl View<'_> {
     /// which is an event of its own. True if so.
     #[inline]
     pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
-        let is_gone = self.database(key).settle(key);
+        let is_gone = self.open(key).settle(key);
         if is_gone {
             self.notify(KeyspaceEvents::GENERIC, "del", key);
         }
@@ -129,10 +125,10 @@ impl View<'_> {
         self.make_way(key);
         let clock = self.stamp.clock;
         if !self.stamp.lazy_server_del {
-            self.database(key).remove(key);
+            self.open(key).remove(key);
         }
         let entry = self
-            .database(key)
+            .open(key)
             .set_collection(key, value.into(), Expiry::Clear, clock);
         entry.set_clock(clock);
     }
