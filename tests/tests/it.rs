@@ -12,6 +12,8 @@ mod it {
     mod blocking;
     mod client_limits;
     mod commands;
+    mod configuration;
+    mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;

@@ -13,6 +13,7 @@ use super::EventLoop;
 use super::run::Issued;
 use crate::connection::Gate;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
+use crate::exec::view::Lent;
 use crate::exec::{OwnedRequest, Partition};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE};
 use crate::shard::inbox::Message;
@@ -29,7 +30,7 @@ pub(super) struct Operation {
     /// Shards still to be asked, the next one last.
     missing: Vec<usize>,
     /// What was lent so far, by shard.
-    lent: Vec<Option<Box<Partition>>>,
+    lent: Lent,
 }
 
 impl EventLoop {
@@ -100,7 +101,7 @@ impl EventLoop {
             command,
             request: OwnedRequest::copy(args),
             missing,
-            lent: (0..self.reach.mesh.len()).map(|_| None).collect(),
+            lent: Lent::new(self.reach.mesh.len()),
         });
         self.ask_for_next(operation);
     }
@@ -125,7 +126,7 @@ impl EventLoop {
             }
         }
         let sequence = self.clients[number].output.issue();
-        let mut partitions: SmallVec<[Option<Box<Partition>>; 8]> = (0..mesh.len()).map(|_| None).collect();
+        let mut partitions = Lent::new(mesh.len());
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
@@ -193,7 +194,7 @@ impl EventLoop {
             self.run_on_partitions(issued, &mut operation.lent);
             self.clients.wake_if_it_may_go_on(connection);
         }
-        for partition in operation.lent.into_iter().flatten() {
+        for partition in operation.lent.iter_mut().filter_map(Option::take) {
             self.give_back(partition);
         }
     }

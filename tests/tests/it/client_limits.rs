@@ -37,7 +37,7 @@ fn field(control: &mut Client, name: &str, field: &str) -> Option<u64> {
     Some(
         word.unwrap_or_else(|| panic!("no {field} in {line}"))
             .parse()
-            .unwrap(),
+            .expect("a number"),
     )
 }
 
@@ -47,7 +47,10 @@ fn figure(control: &mut Client, name: &str) -> u64 {
     let value = info
         .lines()
         .find_map(|line| line.strip_prefix(&format!("{name}:")));
-    value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    value
+        .unwrap_or_else(|| panic!("no {name}"))
+        .parse()
+        .expect("a number")
 }
 
 /// Waits until something is so.
@@ -237,7 +240,7 @@ fn the_largest_clients_go_first() {
                 clients.push(client);
             }
         }
-        let mut left = |control: &mut Client, limit: u64| {
+        let left = |control: &mut Client, limit: u64| {
             control.line(&format!("CONFIG SET maxmemory-clients {limit}"));
             wait_for("the limit is kept", || {
                 figure(control, "mem_clients_normal") < limit
