@@ -17,6 +17,7 @@ mod it {
     mod debug_command;
     mod dialogues;
     mod differential;
+    mod expiry;
     mod histories;
     mod info_fields;
     mod instruments;

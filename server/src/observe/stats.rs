@@ -137,10 +137,8 @@ loop_stats! {
         buffer_shrinks,
         /// Output buffers that connections got which had none.
         buffer_expands,
-        /// Objects freed in the background.
-        freed,
-        /// Microseconds spent on removing expired keys.
-        expire_us,
+        /// Nanoseconds spent on removing expired keys.
+        expire_ns,
         /// Microseconds for which memory was over `maxmemory`, up to the last time it was not.
         over_memory_us,
     }
