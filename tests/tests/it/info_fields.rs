@@ -20,8 +20,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "pages are given back at once, so none are in that state",
     ),
     ("expired_fields", "the name that Valkey gives expired_subkeys"),
-    ("expired_stale_perc", "not estimated yet"),
-    ("expired_keys_with_volatile_items_stale_perc", "not estimated yet"),
+    (
+        "expired_keys_with_volatile_items_stale_perc",
+        "hashes are not sampled: their fields are known in order of time",
+    ),
     ("watching_clients", "not counted yet"),
     ("total_watched_keys", "not counted yet"),
     ("module", "Valkey has Lua as a module; there are none here"),
