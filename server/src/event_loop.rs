@@ -264,7 +264,7 @@ impl EventLoop {
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
-                Message::Serve => self.work(Work::Serve),
+                Message::Serve(retry) => self.work(Work::Serve(retry)),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }

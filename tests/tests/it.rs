@@ -10,6 +10,7 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_shards;
     mod client_limits;
     mod commands;
     mod configuration;

@@ -8,7 +8,7 @@ use shardis_storage::memory::Buffer;
 use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
-use crate::exec::waiter::{Served, Ticket};
+use crate::exec::waiter::{Retry, Served, Ticket};
 use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
 use crate::limits::BATCH_KEPT_BYTES;
 use crate::observe::slowlog::Slow;
@@ -54,8 +54,8 @@ pub(crate) enum Message {
     Served(Box<Served>),
     /// Nobody is to be served from your queues by this ticket any more.
     Withdraw(Arc<Ticket>),
-    /// Keys of your shard are ready, but whose turn it is needs another shard that was taken: try again.
-    Serve,
+    /// Keys of one of these two shards, of which yours is one, are ready and need the other: serve them when yours is at hand.
+    Serve(Retry),
     /// Lines for the monitors among your connections.
     Monitor(Arc<[u8]>),
     /// A new connection for you.
