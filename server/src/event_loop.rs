@@ -17,7 +17,9 @@ mod block;
 mod clients;
 mod cron;
 mod evict;
+mod expire;
 mod gather;
+mod ledger;
 mod lend;
 mod observe;
 mod publish;
@@ -48,6 +50,8 @@ pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
 use evict::Evicting;
+use expire::Expiry;
+use ledger::Ledger;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -58,16 +62,19 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// Listeners, on the first loop.
-    acceptor: Option<Acceptor>,
+    /// The listeners of the node, as this loop waits for them.
+    acceptor: Acceptor,
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
+    /// What they take.
+    ledger: Ledger,
     reach: Reach,
     turn: Turn,
     /// What was published to connections of this loop, and taken from its mailbox.
     published: VecDeque<Publication>,
     cron: Cron,
+    expiry: Expiry,
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
@@ -82,7 +89,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        acceptor: Option<Acceptor>,
+        acceptor: Acceptor,
         journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
@@ -96,10 +103,12 @@ impl EventLoop {
             acceptor,
             journal,
             clients: Clients::default(),
+            ledger: Ledger::default(),
             reach: Reach::new(index, mesh),
             turn: Turn::new(shards),
             published: VecDeque::new(),
             cron: Cron::new(now_us),
+            expiry: Expiry::new(),
             settings,
             stamp,
             now_us,
@@ -122,6 +131,7 @@ impl EventLoop {
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
+            let has_mail = !self.inbox.is_empty();
             self.take_in_messages();
             self.accept();
             self.retry_busy();
@@ -137,7 +147,9 @@ impl EventLoop {
             self.make_room();
             self.write();
             self.run_cron();
+            self.expire(has_work || has_mail);
             self.close_connections();
+            self.evict_clients();
             self.end_turn();
         }
         self.farewell();
@@ -150,6 +162,7 @@ impl EventLoop {
             || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
+            || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
@@ -170,9 +183,7 @@ impl EventLoop {
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                if let Some(acceptor) = acceptor {
-                    acceptor.mark_ready(listener);
-                }
+                acceptor.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -207,6 +218,7 @@ impl EventLoop {
         self.now_us = self.node.clock.now_us();
         self.take_settings();
         self.evicting.begin_turn();
+        self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 
@@ -256,7 +268,7 @@ impl EventLoop {
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
-                Message::Serve => self.work(Work::Serve),
+                Message::Serve(retry) => self.work(Work::Serve(retry)),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }

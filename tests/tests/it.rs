@@ -10,13 +10,19 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_shards;
+    mod client_limits;
     mod commands;
+    mod configuration;
     mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;
+    mod expiry;
     mod histories;
+    mod info_fields;
     mod instruments;
+    mod listening;
     mod memory_limit;
     mod program;
     mod protocol_abuse;

@@ -1,13 +1,12 @@
-//! What a loop does now and then: expiry, freeing, client timeouts, figures. Each within a bound, so that no turn is long.
+//! What a loop does now and then: freeing, client timeouts, figures. Each within a bound, so that no turn is long.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EventLoop;
 use super::batches::count_memory;
-use crate::config::KeyspaceEvents;
-use crate::exec::{Closing, Partition};
-use crate::limits::{EXPIRE_SLICE_US, MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
+use crate::exec::Closing;
+use crate::limits::RELEASE_SLICE;
 use crate::observe::latency;
 use crate::observe::stats::Counter;
 
@@ -16,18 +15,14 @@ use crate::observe::stats::Counter;
 pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
-    next_database: usize,
     last: [u64; 5],
     sweep: Sweep,
 }
 
-/// A round over all connections, a share at a time, and what it has seen of their buffers so far.
+/// A round over all connections, a share at a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sweep {
     from: usize,
-    bytes: usize,
-    input_max: usize,
-    output_max: usize,
     /// Since when peaks of output buffers are remembered, Unix milliseconds.
     peaks_since_ms: i64,
     /// This round forgets them.
@@ -39,7 +34,6 @@ impl Cron {
         Self {
             next_us: now_us,
             next_second_us: now_us,
-            next_database: 0,
             last: [0; 5],
             sweep: Sweep::default(),
         }
@@ -49,14 +43,15 @@ impl Cron {
 impl EventLoop {
     /// How long the loop may sleep when nothing happens.
     pub(super) fn time_to_sleep(&self, busy: bool) -> Duration {
-        if busy {
+        let expires_us = self.expiry.next_us();
+        if busy || expires_us <= self.now_us {
             return Duration::ZERO;
         }
         if !self.node.clock.is_real() {
             // Time stands still: whoever moves it rings.
             return Duration::from_secs(3600);
         }
-        let mut next_us = self.cron.next_us;
+        let mut next_us = self.cron.next_us.min(expires_us);
         if let Some(&(deadline_ms, _)) = self.clients.deadlines.first() {
             next_us = next_us.min(deadline_ms.saturating_mul(1000));
         }
@@ -82,7 +77,6 @@ impl EventLoop {
         }
         let hz = i64::from(self.settings.hz.clamp(1, 500));
         self.cron.next_us = self.now_us + 1_000_000 / hz;
-        self.expire();
         self.sweep_clients(hz);
         if self.now_us >= self.cron.next_second_us {
             self.cron.next_second_us = self.now_us + 1_000_000;
@@ -100,13 +94,9 @@ impl EventLoop {
             return;
         };
         let begin_ns = self.node.clock.elapsed_ns();
-        let pending = self.node.garbage[self.index].get();
-        let left = count_memory(held.get(), &self.node, |partition| {
+        count_memory(held.get(), &self.node, |partition| {
             partition.release(RELEASE_SLICE)
         });
-        self.node.stats[self.index]
-            .freed
-            .add(pending.saturating_sub(left as u64));
         let us = (self.node.clock.elapsed_ns() - begin_ns) / 1000;
         self.node.note_latency(&self.settings, latency::LAZY_FREE, us);
     }
@@ -116,51 +106,17 @@ impl EventLoop {
         self.node.garbage[self.index].get() > 0
     }
 
-    /// Removes keys whose time has come, a slice of time per run.
-    fn expire(&mut self) {
-        let is_off = self.node.debug.lazy_expiry_only.load(Ordering::Relaxed);
-        if is_off || self.node.pause.active(self.now_ms()).is_some() {
-            return;
-        }
-        let mesh = std::sync::Arc::clone(&self.reach.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else {
-            return;
-        };
-        let (now_ms, first, chosen) = (self.now_ms(), self.cron.next_database, self.stamp.events);
-        let clock = &self.node.clock;
-        let begin_us = clock.now_us();
-        let databases = self.settings.databases as usize;
-        count_memory(held.get(), &self.node, |partition| {
-            for step in 0..databases {
-                let db = (first + step) % databases;
-                expire_database(partition, db as u16, now_ms, chosen);
-                if clock.now_us() - begin_us > EXPIRE_SLICE_US {
-                    partition.figures.expire_time_caps += 1;
-                    self.cron.next_database = (db + 1) % databases;
-                    break;
-                }
-            }
-        });
-        // What was removed, here or to make room, may be what somebody waits for.
-        if held.get().waiters.has_ready() {
-            self.serve_again(held.get());
-        }
-        let us = (clock.now_us() - begin_us).max(0) as u64;
-        self.node.stats[self.index].expire_us.add(us);
-        self.node.note_latency(&self.settings, latency::EXPIRE_CYCLE, us);
-    }
-
     /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
     fn sweep_clients(&mut self, hz: i64) {
         let count = self.clients.connections.len();
         if count == 0 {
-            return self.publish_sweep();
+            return self.begin_sweep();
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
         let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
         if self.cron.sweep.from >= self.clients.connections.capacity() {
-            self.publish_sweep();
+            self.begin_sweep();
         }
         let first = self.cron.sweep.from;
         let last = (first + share).min(self.clients.connections.capacity());
@@ -168,18 +124,19 @@ impl EventLoop {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            connection.measure(self.poll.holds(number));
-            let (buffers, sweep) = (&connection.client.buffers, &mut self.cron.sweep);
-            sweep.bytes += buffers.total;
-            sweep.input_max = sweep.input_max.max(buffers.query);
-            sweep.output_max = sweep.output_max.max(buffers.output_peak);
-            if sweep.forgets_peaks {
+            if self.cron.sweep.forgets_peaks {
                 connection.output.forget_peak();
             }
             let idle_ms = now_ms - connection.client.active_ms;
             if idle_ms > 2000 && !keeps_buffers {
+                let held_before = connection.memory(self.poll.memory(number));
+                connection.input.release();
                 connection.output.release();
                 self.poll.release(number);
+                let held_now = connection.memory(self.poll.memory(number));
+                self.node.stats[self.index]
+                    .buffer_shrinks
+                    .add(u64::from(held_now < held_before));
             }
             // Subscribers are there to listen, and who waits for a key has said for how long.
             let may_time_out =
@@ -189,15 +146,16 @@ impl EventLoop {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
                 self.clients.disconnect(number);
-            } else if self.is_over_output_limit(number) {
-                self.clients.disconnect(number);
+            } else {
+                self.enforce_output_limit(number);
             }
+            self.book_client(number);
         }
         self.cron.sweep.from = last;
     }
 
-    /// All connections have been looked at: what was seen of their buffers is known now, and the next round begins.
-    fn publish_sweep(&mut self) {
+    /// All connections have been looked at: the next round begins.
+    fn begin_sweep(&mut self) {
         let (seen, now_ms) = (self.cron.sweep, self.now_ms());
         let forgets_peaks = now_ms - seen.peaks_since_ms >= self.node.debug.peak_ms();
         self.cron.sweep = Sweep {
@@ -209,56 +167,11 @@ impl EventLoop {
             forgets_peaks,
             ..Sweep::default()
         };
-        let stats = &self.node.stats[self.index];
-        stats.client_bytes.set(seen.bytes as u64);
-        stats.input_max.set(seen.input_max as u64);
-        stats.output_max.set(seen.output_max as u64);
-    }
-
-    /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
-    pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
-        let limits = &self.settings.client_output_buffer_limit;
-        let now_ms = self.now_ms();
-        let Some(connection) = self.clients.get_mut(number) else {
-            return false;
-        };
-        let limit = if connection.client.is_subscriber() {
-            limits.pubsub
-        } else {
-            limits.normal
-        };
-        if connection.client.closing == Closing::Now {
-            return false;
-        }
-        let bytes = (connection.output.bytes() + self.poll.holds(number).unsent) as u64;
-        let hard_bytes = match limit.hard_bytes {
-            // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
-            0 if connection.client.monitor && limit.soft_bytes == 0 => MONITOR_OUTPUT_BYTES,
-            bytes => bytes,
-        };
-        let over_hard = hard_bytes > 0 && bytes >= hard_bytes;
-        let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
-        if !over_soft {
-            connection.over_soft_limit_since_ms = None;
-        }
-        let since_ms = *connection.over_soft_limit_since_ms.get_or_insert(now_ms);
-        if !over_soft {
-            connection.over_soft_limit_since_ms = None;
-        }
-        let over = over_hard || over_soft && now_ms - since_ms > limit.soft_seconds as i64 * 1000;
-        if over {
-            self.node.stats[self.index].output_limit_closes.add(1);
-            self.node.log.warning(format_args!(
-                "Client id={} addr={} closed for overcoming of output buffer limits.",
-                connection.client.id,
-                connection.client.peer.remote()
-            ));
-        }
-        over
     }
 
     fn every_second(&mut self) {
         let stats = &self.node.stats[self.index];
+        self.ledger.next_second(stats);
         let counters = [
             &stats.commands,
             &stats.bytes_in,
@@ -280,17 +193,4 @@ impl EventLoop {
             held.get().watches.prune();
         }
     }
-}
-
-/// Keys looked at in one slice of a database's expiry.
-const EXPIRE_LOOKS: usize = 2000;
-
-fn expire_database(partition: &mut Partition, db: u16, now_ms: i64, chosen: KeyspaceEvents) {
-    if partition.keyspace.database(usize::from(db)).volatile_hashes() > 0 {
-        partition.expire_fields(db, EXPIRE_LOOKS, now_ms, chosen);
-    }
-    if partition.keyspace.database(usize::from(db)).volatile_len() > 0 {
-        partition.expire_keys(db, EXPIRE_LOOKS, now_ms, chosen);
-    }
-    partition.journal_removals();
 }

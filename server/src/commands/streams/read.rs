@@ -134,9 +134,11 @@ impl<'a> ReadRequest<'a> {
             (word, Some(_), _) if is(word, "STREAMS") => {
                 let words = args.len() - at - 1;
                 if !words.is_multiple_of(2) {
-                    return Err(ReplyError::Fixed(
-                        "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
-                    ));
+                    return Err(ReplyError::Fixed(if of_group {
+                        "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified."
+                    } else {
+                        "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified."
+                    }));
                 }
                 self.keys = at + 1..at + 1 + words / 2;
             }
@@ -249,7 +251,10 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
             return Err(error);
         }
     }
-    for index in ctx.awaited(request.keys.clone()) {
+    for index in request.keys.clone() {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let (key, after) = (ctx.key(index), ctx.args.at(request.id_at(index)));
         let Some(stream) = ctx.keyspace.read_as::<Stream>(&key)? else {
             continue;
@@ -259,7 +264,6 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
         let Some(from) = from.filter(|&from| log.last().is_some_and(|last| last.id >= from)) else {
             continue;
         };
-        // Only what is served to one who waited can be refused, and that is one stream.
         if !ctx.waiting.claim() {
             return Ok(());
         }
@@ -332,15 +336,16 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
     let Some((group, consumer)) = request.group else {
         return Err(ReplyError::Syntax);
     };
-    let awaited = ctx.awaited(request.keys.clone());
-    for index in awaited.clone() {
-        if let Err(error) = check_group(ctx, &request, index, group) {
-            // A reader that has waited is to know that there is no such group any more.
-            return if ctx.waiting.claim() { Err(error) } else { Ok(()) };
+    for index in request.keys.clone() {
+        if ctx.is_at_hand(index)? {
+            check_group(ctx, &request, index, group)?;
         }
     }
     let mut streams = Streams::default();
-    for index in awaited {
+    for index in request.keys.clone() {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let key = ctx.key(index);
         let delivery = Delivery {
             key: key.bytes,
@@ -595,7 +600,10 @@ fn reply_delivery(reply: &mut Encoder<'_>, item: Item<'_>, idle_ms: i64, deliver
 /// Moves where a group stands to an entry behind.
 fn advance(group: &mut ConsumerGroup, log: &Log, id: StreamId) {
     group.entries_read = match group.entries_read {
-        Some(read) if !log.has_holes_from(id) => Some(read.saturating_add(1)),
+        // The count is only right when the group did not begin before the first entry, and nothing behind it was deleted.
+        Some(read) if group.last_id >= log.first_id() && !log.has_holes_from(group.last_id) => {
+            Some(read.saturating_add(1))
+        }
         _ => log.position_of(id),
     };
     group.last_id = id;
