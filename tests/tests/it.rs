@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_account;
     mod blocking_shards;
+    mod client_limits;
     mod commands;
     mod configuration;
     mod daemon;
@@ -20,7 +21,10 @@ mod it {
     mod differential;
     mod expiry;
     mod histories;
+    mod info_fields;
     mod instruments;
+    mod listening;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;

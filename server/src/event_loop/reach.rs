@@ -84,6 +84,7 @@ impl Reach {
             slow_from_ns: account::slow_from_ns(settings),
             mesh: &self.mesh,
             outbox: &self.outbox,
+            reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),
         }
     }
 }
