@@ -24,6 +24,7 @@ mod dispatch;
 mod error;
 mod event_loop;
 mod exec;
+mod feed;
 mod limits;
 mod log;
 mod observe;
@@ -34,4 +35,5 @@ mod state;
 
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
+pub use feed::SlowListener;
 pub use node::StartError;

@@ -210,8 +210,7 @@ fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResul
         .first()
         .and_then(|partition| partition.journal.clone())
     {
-        // A closed channel means that the listener has gone; effects then go nowhere.
-        let _ = journal.send(effect);
+        journal.send(effect);
     }
     session.reply.ok();
     Ok(())
@@ -679,7 +678,7 @@ mod tests {
 
     #[test]
     fn what_is_replicated_goes_to_listeners() {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = crate::feed::Feed::unbounded();
         let mut shell = Shell::new();
         shell.partition(0).journal = Some(sender);
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);

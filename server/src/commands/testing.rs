@@ -28,6 +28,7 @@ use crate::config::{Config, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
+use crate::exec::partition::Journal;
 use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
@@ -35,7 +36,7 @@ use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, 
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
-use crate::state::Node;
+use crate::state::{Node, Seed};
 
 /// Commands that only the tests have.
 pub(crate) static COMMANDS: &[Command] = &[Command {
@@ -100,7 +101,7 @@ impl Shell {
             Log::new(Level::Nothing),
             shards,
             super::registry().rows(),
-            SEED,
+            Seed::chosen(SEED),
         );
         let settings = Settings::clone(&node.settings.load());
         let partition = |shard| {
@@ -111,7 +112,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = crossbeam_channel::unbounded().0;
+            let journal = Journal::unbounded().0;
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let mut partitions = Lent::new(shards);

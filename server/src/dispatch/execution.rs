@@ -408,8 +408,7 @@ fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_
     };
     if let Some(journal) = &partition.journal {
         for words in commands {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect { db, words });
+            journal.send(Effect { db, words });
         }
     }
 }

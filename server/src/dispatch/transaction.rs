@@ -128,7 +128,7 @@ fn as_one_unit(
     let Some(journal) = caller.journal else {
         return run(caller, partitions);
     };
-    let (collector, collected) = crossbeam_channel::unbounded();
+    let (collector, collected) = Journal::unbounded();
     let unit = Unit::begin(partitions, journal, &collector, collected);
     let mut collecting = Caller {
         client: caller.client,
@@ -182,8 +182,7 @@ impl Drop for Unit<'_> {
         };
         let (begin, end) = (mark(b"MULTI", first.db), mark(b"EXEC", last.db));
         for effect in std::iter::once(begin).chain(effects).chain([end]) {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = self.journal.send(effect);
+            self.journal.send(effect);
         }
     }
 }

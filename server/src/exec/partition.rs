@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::event::{EventSink, tell};
 use super::waiter::Waiters;
 use super::watch::{WatchToken, WatchedKey, Watches};
+use crate::feed::Feed;
 
 /// The data of one shard.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(crate) struct Partition {
 }
 
 /// Takes the effects of a shard.
-pub(crate) type Journal = crossbeam_channel::Sender<Effect>;
+pub(crate) type Journal = Feed<Effect>;
 
 /// What a partition counts since the last CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,8 +131,7 @@ impl Partition {
     pub(crate) fn journal_removals(&mut self) {
         for removal in self.removals.drain(..) {
             if let Some(journal) = &self.journal {
-                // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(removal);
+                journal.send(removal);
             }
         }
     }

@@ -28,8 +28,7 @@ impl Session<'_> {
     /// Has replicas repeat the request.
     pub(crate) fn repeat(&self) {
         if let Some(journal) = self.journal {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect {
+            journal.send(Effect {
                 db: self.client.db,
                 words: self.args.iter().map(<[u8]>::to_vec).collect(),
             });

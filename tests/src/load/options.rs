@@ -10,7 +10,7 @@ Usage: scripts/bench [options]
 
 Measures server CPU per operation, memory and pauses of shardis beside redis-server, CPU also beside Valkey.
 
-  --section NAME   cpu, shards, memory, pauses or all (default all; may be repeated)
+  --section NAME   cpu, shards, memory, pauses, expiry or all (default all; may be repeated)
   --rows TEXT      only rows whose name contains TEXT, in any case
   --rounds N       interleaved rounds, whose median counts (default 5)
   --seconds S      length of one measurement (default 1.5)
@@ -32,6 +32,7 @@ pub(crate) enum Section {
     Shards,
     Memory,
     Pauses,
+    Expiry,
 }
 
 /// What was asked for.
@@ -127,7 +128,13 @@ impl Options {
     }
 }
 
-const ALL: [Section; 4] = [Section::Cpu, Section::Shards, Section::Memory, Section::Pauses];
+const ALL: [Section; 5] = [
+    Section::Cpu,
+    Section::Shards,
+    Section::Memory,
+    Section::Pauses,
+    Section::Expiry,
+];
 
 fn read_sections(name: &str) -> Result<Vec<Section>, NoOptions> {
     match name {
@@ -135,6 +142,7 @@ fn read_sections(name: &str) -> Result<Vec<Section>, NoOptions> {
         "shards" => Ok(vec![Section::Shards]),
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
+        "expiry" => Ok(vec![Section::Expiry]),
         "all" => Ok(ALL.to_vec()),
         _ => Err(NoOptions::Bad(format!("unknown section {name}"))),
     }
@@ -174,7 +182,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (4, 5));
+        assert_eq!((options.sections.len(), options.rounds), (5, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }
