@@ -213,9 +213,8 @@ impl Server {
     /// Where clients connect by TCP: a wildcard that is listened on is told as the loopback address of its family. With port
     /// 0 when only a Unix socket is listened on.
     pub fn address(&self) -> SocketAddr {
-        let addresses = self.running.state.addresses.get();
-        let first = addresses.and_then(|addresses| addresses.tcp.first().copied());
-        let Some(mut address) = first else {
+        let addresses = self.running.state.addresses.load();
+        let Some(mut address) = addresses.tcp.first().copied() else {
             return SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         };
         if address.ip().is_unspecified() {
@@ -234,9 +233,8 @@ impl Server {
         let settings = state.settings.load();
         let password = &settings.requirepass.0;
         let password = (!password.is_empty()).then(|| percent_encode(password, NON_ALPHANUMERIC));
-        let addresses = state.addresses.get();
-        let unix = addresses.filter(|addresses| addresses.tcp.is_empty());
-        if let Some(path) = unix.and_then(|addresses| addresses.unix.as_ref()) {
+        let addresses = state.addresses.load();
+        if let (true, Some(path)) = (addresses.tcp.is_empty(), &addresses.unix) {
             let path = percent_encode(path.as_bytes(), PATH_ENCODED);
             let password = password.map_or_else(String::new, |password| format!("?pass={password}"));
             return format!("unix://{path}{password}");
