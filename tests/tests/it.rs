@@ -23,6 +23,7 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;
