@@ -403,6 +403,7 @@ mod tests {
                 (0, "MULTI"),
                 (0, "SET a 1"),
                 (1, "SET b 2"),
+                (1, "SET c half"),
                 (1, "EXEC"),
                 (1, "SET a 4"),
                 (1, "SET b 5"),

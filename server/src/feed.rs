@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 /// What happens when a listener does not keep up, so that its channel is full. A channel without a bound is never full: it
 /// takes memory instead.
@@ -71,8 +71,9 @@ impl<T> Feed<T> {
         }
     }
 
-    /// A feed for a channel without a bound that the node itself reads.
-    pub(crate) fn unbounded() -> (Self, Receiver<T>) {
+    /// A feed for a channel without a bound, and its other end.
+    #[cfg(test)]
+    pub(crate) fn unbounded() -> (Self, crossbeam_channel::Receiver<T>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
         (Self::new(sender, SlowListener::Drop, Arc::default()), receiver)
     }

@@ -28,6 +28,7 @@ use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::SlowListener;
+use crate::journal::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
@@ -147,7 +148,7 @@ impl Running {
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
         state.daemon = daemon;
-        let journal = effects.map(|sender| state.feed("effects", sender, slow_listener));
+        let journal = effects.map(|sender| Journal::new(state.feed("effects", sender, slow_listener)));
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         let listeners = watch_over(&state, &settings, tcp, unix);

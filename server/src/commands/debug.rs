@@ -210,7 +210,7 @@ fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResul
         .first()
         .and_then(|partition| partition.journal.clone())
     {
-        journal.send(effect);
+        journal.append(vec![effect]);
     }
     session.reply.ok();
     Ok(())
@@ -545,6 +545,7 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 mod tests {
     use super::*;
     use crate::commands::testing::Shell;
+    use crate::journal::Journal;
 
     #[test]
     fn every_type_of_reply_under_both_protocols() {
@@ -680,7 +681,7 @@ mod tests {
     fn what_is_replicated_goes_to_listeners() {
         let (sender, receiver) = crate::feed::Feed::unbounded();
         let mut shell = Shell::new();
-        shell.partition(0).journal = Some(sender);
+        shell.partition(0).journal = Some(Journal::new(sender));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
         assert_eq!(
             receiver.try_recv().unwrap().words,

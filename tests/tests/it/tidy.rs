@@ -23,9 +23,9 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &[
         "acl",
-        "journal",
         "keyspace_events",
         "observe",
+        "journal",
         "pubsub",
         "script",
         "tracking",
