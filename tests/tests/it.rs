@@ -23,6 +23,7 @@ mod it {
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod renamed_commands;
     mod server_replies;
     mod stock_tools;
     mod streams;
