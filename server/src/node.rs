@@ -131,7 +131,7 @@ impl Running {
             return Err(StartError::Unsupported { directive, why });
         }
         let settings = config.settings();
-        let shards = shard_count(&settings);
+        let shards = settings.shard_count();
         let renames = renames(&config)?;
         let (listeners, addresses) = listen(&settings, any_port, &log)?;
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
@@ -315,14 +315,6 @@ fn renames(config: &Config) -> Result<Renames, StartError> {
         }
     }
     Ok(renames)
-}
-
-/// As many shards as configured, or as there are cores.
-fn shard_count(settings: &Settings) -> usize {
-    match settings.shards {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count as usize,
-    }
 }
 
 fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {

@@ -16,6 +16,7 @@ mod it {
     mod configuration;
     mod daemon;
     mod debug_command;
+    mod descriptors;
     mod dialogues;
     mod differential;
     mod expiry;
