@@ -1,5 +1,6 @@
 //! One client's connection: its state, what was read and not yet executed, what was answered and not yet written.
 
+pub(crate) mod binding;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;

@@ -23,6 +23,8 @@ mod it {
     mod histories;
     mod info_fields;
     mod instruments;
+    mod listening;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;
