@@ -105,6 +105,7 @@ fn clients_wait_for_descriptors() {
     for backend in ["epoll", "io_uring"] {
         let server = node::launch(2).with(&["--io-backend", backend]).serve();
         let mut client = server.connect();
+        assert_eq!(client.line("PING").text(), "PONG");
         let limit = |limits: &str| {
             let pid = server.pid().to_string();
             let status = Command::new(redis::tool("prlimit"))
