@@ -28,7 +28,7 @@ use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::KeyspaceEvent;
 use crate::exec::Partition;
 use crate::exec::event::EventSink;
-use crate::exec::partition::Journal;
+use crate::journal::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
@@ -132,7 +132,7 @@ impl Running {
             return Err(StartError::Unsupported { directive, why });
         }
         let settings = config.settings();
-        let shards = shard_count(&settings);
+        let shards = settings.shard_count();
         let renames = renames(&config)?;
         let (tcp, unix) = listen(&settings, any_port, &log)?;
         if let (true, Some(bound)) = (any_port, tcp.first()) {
@@ -301,14 +301,6 @@ fn renames(config: &Config) -> Result<Renames, StartError> {
         names::rename(&mut renames, old, new).map_err(|why| StartError::Config(line.error(why)))?;
     }
     Ok(renames)
-}
-
-/// As many shards as configured, or as there are cores.
-fn shard_count(settings: &Settings) -> usize {
-    match settings.shards {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count as usize,
-    }
 }
 
 fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {

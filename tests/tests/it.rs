@@ -10,12 +10,15 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_account;
+    mod blocking_random;
     mod blocking_shards;
     mod client_limits;
     mod commands;
     mod configuration;
     mod daemon;
     mod debug_command;
+    mod descriptors;
     mod dialogues;
     mod differential;
     mod expiry;
