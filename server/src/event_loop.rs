@@ -57,8 +57,8 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// Listeners, on the first loop.
-    acceptor: Option<Acceptor>,
+    /// The listeners of the node, as this loop waits for them.
+    acceptor: Acceptor,
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
@@ -68,8 +68,13 @@ pub(crate) struct EventLoop {
     published: VecDeque<Publication>,
     cron: Cron,
     settings: Arc<Settings>,
+    /// Time and rules of access, as of the last look.
     stamp: Stamp,
+    /// When that was, on the node's stopwatch.
+    looked_ns: u64,
     now_us: i64,
+    /// How much news of the node there was when this turn began.
+    news: u64,
     out_of_memory: bool,
 }
 
@@ -81,7 +86,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        acceptor: Option<Acceptor>,
+        acceptor: Acceptor,
         journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
@@ -101,7 +106,9 @@ impl EventLoop {
             cron: Cron::new(now_us),
             settings,
             stamp,
+            looked_ns: 0,
             now_us,
+            news: 0,
             out_of_memory: false,
             node,
         }
@@ -128,6 +135,7 @@ impl EventLoop {
             self.resume_paused();
             let has_work = !self.clients.queue.is_empty();
             self.serve_and_execute();
+            self.pass_fences();
             self.end_waits_in_time();
             self.empty_outbox();
             self.hand_on_lines();
@@ -147,6 +155,7 @@ impl EventLoop {
         let busy = !self.clients.queue.is_empty()
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
+            || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
@@ -162,14 +171,14 @@ impl EventLoop {
             self.reach.mesh.bell(self.index),
             self.node.pubsub.mailbox(self.index),
         );
-        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !self.node.shutdown.is_requested();
+        let (node, news) = (&self.node, self.news);
+        let is_idle =
+            || inbox.is_empty() && mailbox.is_empty() && node.news() == news && !node.shutdown.is_requested();
         let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                if let Some(acceptor) = acceptor {
-                    acceptor.mark_ready(listener);
-                }
+                acceptor.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -201,8 +210,13 @@ impl EventLoop {
         if let Some(stall) = self.node.debug.stalled(|| self.node.clock.elapsed_ns()) {
             std::thread::sleep(stall);
         }
+        // In this order: whoever changes what is looked at here tells of it afterwards.
+        self.news = self.node.news();
         self.now_us = self.node.clock.now_us();
+        self.looked_ns = self.node.clock.elapsed_ns();
+        self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
+        self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 
@@ -215,13 +229,21 @@ impl EventLoop {
         self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
     }
 
+    /// Looks at the clock, for what begins now.
+    fn look_at_clock(&mut self) {
+        self.looked_ns = self.node.clock.elapsed_ns();
+        self.now_us = self.node.clock.now_us();
+        self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
+    }
+
     fn now_ms(&self) -> i64 {
         self.now_us / 1000
     }
 
     /// What the commands share that run now.
     fn environment(&self) -> Environment<'_> {
-        self.reach.environment(&self.node, &self.settings, self.stamp)
+        let looked = (self.stamp, self.looked_ns);
+        self.reach.environment(&self.node, &self.settings, looked)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -236,7 +258,8 @@ impl EventLoop {
                 Message::Done(batch) => self.deliver(batch),
                 Message::Lend { borrower, operation } => self.work(Work::Lend { borrower, operation }),
                 Message::Lent { operation, partition } => self.lent(operation, partition),
-                Message::Returned(partition) => self.returned(partition),
+                Message::Returned => self.returned(),
+                Message::Fence { origin, gathering } => self.reach.fences.push((origin, gathering)),
                 Message::Gather(gather) => {
                     self.leave_out_of_depth();
                     self.take_part(gather);

@@ -19,7 +19,7 @@ use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 use crate::clock::Clock;
 use crate::commands::registry;
 use crate::config::{Config, ConfigError, Settings};
-use crate::connection::listener::{bind_tcp, bind_unix};
+use crate::connection::listener::{Listeners, bind_tcp, bind_unix};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::KeyspaceEvent;
 use crate::exec::Partition;
@@ -147,9 +147,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
-        let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
-
-        let mut acceptor = Some(acceptor);
+        let listeners = Arc::new(Listeners::new(listeners, &settings.unixsocket));
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
             state,
@@ -157,13 +155,14 @@ impl Running {
             unix_path: unix_path.map(PathBuf::from),
         };
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
+            let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
                 shard,
                 Arc::clone(&running.state),
                 Arc::clone(&mesh),
                 inbox,
                 poll,
-                acceptor.take(),
+                acceptor,
                 journal.clone(),
             );
             running.spawn(shard, event_loop)?;

@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::{shard_of_key, slot_of};
 use shardis_protocol::encoder::{Encoder, Resp};
 use shardis_protocol::value::{ReplyParser, Value};
 use shardis_protocol::{Arguments, Span};
@@ -339,7 +339,7 @@ impl Shell {
     }
 
     fn shard_of(&self, key: &[u8]) -> usize {
-        shard_of(slot_of(key).number(), self.partitions.len())
+        shard_of_key(key, self.partitions.len())
     }
 
     /// The shards of the keys of a request, ascending.

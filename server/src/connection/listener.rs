@@ -1,4 +1,4 @@
-//! Listening sockets: bound at start, accepted from by the first loop, connections dealt to all.
+//! Listening sockets: all loops accept from them, and deal the connections to all.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,10 +6,52 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::exec::Peer;
 use crate::shard::poll::{Listener, Socket};
+
+/// The listening sockets of a node. They may be exchanged while it runs: each loop waits for those that it finds here.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    current: ArcSwap<Vec<Door>>,
+    unix_path: Arc<str>,
+}
+
+/// A listening socket under the number that loops know it by.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    /// Its number: its own as long as any loop may wait for it.
+    pub(crate) number: usize,
+    /// The socket. It is closed when the last loop has let go of it.
+    pub(crate) listener: Arc<Listener>,
+}
+
+impl Listeners {
+    /// These sockets; a Unix socket among them is bound to `unix_path`.
+    pub(crate) fn new(listeners: Vec<Listener>, unix_path: &str) -> Self {
+        let doors = listeners.into_iter().map(Arc::new).enumerate();
+        let doors = doors.map(|(number, listener)| Door { number, listener });
+        Self {
+            current: ArcSwap::from_pointee(doors.collect()),
+            unix_path: unix_path.into(),
+        }
+    }
+
+    /// Those to wait for now.
+    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<Door>>> {
+        self.current.load()
+    }
+
+    /// Takes the next connection from one of them.
+    ///
+    /// # Errors
+    /// What the system says, `WouldBlock` when there is none.
+    pub(crate) fn accept(&self, door: &Door, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+        accept(&door.listener, &self.unix_path, keepalive_s)
+    }
+}
 
 /// Binds a TCP listener.
 ///
@@ -48,11 +90,7 @@ pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
 ///
 /// # Errors
 /// What the system says, `WouldBlock` when there is none.
-pub(crate) fn accept(
-    listener: &Listener,
-    unix_path: &Arc<str>,
-    keepalive_s: u32,
-) -> io::Result<(Socket, Peer)> {
+fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, remote) = listener.accept()?;

@@ -54,7 +54,8 @@ impl EventLoop {
 
     /// Runs the turn's commands for a shard on this thread. False when its partition cannot be had now.
     fn run_in_place(&mut self, shard: usize) -> bool {
-        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
+        let looked = (self.stamp, self.looked_ns);
+        let mut environment = self.reach.environment(&self.node, &self.settings, looked);
         let cell = environment.mesh.cell(shard);
         let held = if shard == self.index {
             cell.own()
@@ -78,7 +79,7 @@ impl EventLoop {
         };
         let tasks = &mut tasks[shard];
         let report = count_memory(held.get(), &self.node, |partition| {
-            run_batch(partition, tasks, source, &mut replies, &environment)
+            run_batch(partition, tasks, source, &mut replies, &mut environment)
         });
         drop(held);
         tasks.clear();
@@ -89,7 +90,7 @@ impl EventLoop {
 
     /// Runs a batch that has arrived on this shard's partition. False when that is away: the batch waits.
     pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> bool {
-        let environment = self.environment();
+        let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
             return false;
         };
@@ -103,7 +104,7 @@ impl EventLoop {
         } = batch;
         let mut sink = ToBatch { replies, ends };
         let report = count_memory(held.get(), &self.node, |partition| {
-            run_batch(partition, tasks, source, &mut sink, &environment)
+            run_batch(partition, tasks, source, &mut sink, &mut environment)
         });
         drop(held);
         self.report_panics(&report.panicked);

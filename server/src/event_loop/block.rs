@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::shard_of_key;
 use shardis_protocol::Arguments;
 
 use super::EventLoop;
@@ -35,7 +35,7 @@ impl EventLoop {
         let mut other_shard = None;
         keys_of(command.row.keys, args, |index, _| {
             if !wish.keys.contains(&index) {
-                other_shard = Some(shard_of(slot_of(args.at(index)).number(), shards));
+                other_shard = Some(shard_of_key(args.at(index), shards));
             }
         })
         .unwrap_or_default();
@@ -51,7 +51,7 @@ impl EventLoop {
             sequence,
         ));
         for key in ticket.keys() {
-            let shard = shard_of(slot_of(key).number(), shards);
+            let shard = shard_of_key(key, shards);
             if let Some(partition) = partitions[shard].as_deref_mut() {
                 partition.waiters.add(key, &ticket);
             }
@@ -184,7 +184,7 @@ impl EventLoop {
         let mut shards = ShardSet::none(self.reach.mesh.len());
         ticket
             .keys()
-            .for_each(|key| shards.insert(shard_of(slot_of(key).number(), self.reach.mesh.len())));
+            .for_each(|key| shards.insert(shard_of_key(key, self.reach.mesh.len())));
         for shard in shards.iter().filter(|&shard| Some(shard) != served_by) {
             if shard == self.index {
                 self.work(Work::Withdraw(Arc::clone(ticket)));
@@ -214,9 +214,11 @@ impl EventLoop {
         self.clients.get(number)?.client.waits.clone()
     }
 
-    fn count_blocked(&self) {
+    /// Has it known how many connections wait: for a key, or for the end of a pause.
+    pub(super) fn count_blocked(&self) {
         let stats = &self.node.stats[self.index];
-        stats.blocked.set(self.clients.blocked);
+        let paused = self.clients.paused.len() as u64;
+        stats.blocked.set(self.clients.blocked + paused);
         stats.blocked_in_time.set(self.clients.deadlines.len() as u64);
     }
 

@@ -142,12 +142,18 @@ impl Poll {
         }
     }
 
-    /// Begins to wait for a listener.
+    /// Begins to wait for a listener. Several polls may wait for the same one: each has its event when there is somebody to
+    /// accept, and one of them gets it.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
-        self.epoll.add_listener(listener, number)
+    pub(crate) fn add_listener(&self, listener: &Listener, number: usize) -> io::Result<()> {
+        self.epoll.add_listener(listener.fd(), number)
+    }
+
+    /// Ends waiting for a listener.
+    pub(crate) fn remove_listener(&self, listener: &Listener) {
+        self.epoll.remove_listener(listener.fd());
     }
 
     /// The way to read and write one connection's socket.
@@ -224,6 +230,15 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     /// Unix.
     Unix(UnixListener),
+}
+
+impl Listener {
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
 }
 
 /// A client's socket. Dropping it closes it.

@@ -57,6 +57,8 @@ bitflags::bitflags! {
         /// Others see what it does to the node, so that it must not overtake what its client sent before: it runs when that
         /// has been answered. Not shown to clients.
         const ORDERED = 1 << 25;
+        /// Answered when all commands that were admitted before have run, on every loop. Not shown to clients.
+        const FENCES = 1 << 26;
     }
 }
 
@@ -104,7 +106,8 @@ mod tests {
             | Flags::WHILE_SUBSCRIBED
             | Flags::PUSHES
             | Flags::LEAVES
-            | Flags::ORDERED;
+            | Flags::ORDERED
+            | Flags::FENCES;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }
