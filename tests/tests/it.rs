@@ -16,6 +16,7 @@ mod it {
     mod differential;
     mod histories;
     mod instruments;
+    mod loops;
     mod program;
     mod protocol_abuse;
     mod pubsub;
