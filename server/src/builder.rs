@@ -140,6 +140,7 @@ impl Builder {
             seed: self.seed.unwrap_or_else(rand::random),
             journal: self.effects,
             events: self.events,
+            daemon: None,
             any_port: self.port == 0 && !self.directives.contains_key("port"),
             config,
         })?;

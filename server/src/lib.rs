@@ -18,6 +18,8 @@ pub mod program;
 mod clock;
 mod commands;
 mod connection;
+mod control;
+mod daemon;
 mod dispatch;
 mod error;
 mod event_loop;

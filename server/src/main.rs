@@ -7,7 +7,6 @@ static ALLOCATOR: shardis_storage::memory::Jemalloc = shardis_storage::memory::J
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
-        .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
     ExitCode::from(shardis::program::run(&args))

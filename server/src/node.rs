@@ -1,9 +1,10 @@
 //! One running node: put together, started, stopped.
 //!
 //! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before anything
-//! else happens; 3. one thread per shard; 4. *ready* in the log, when connections really are accepted.
+//! else happens; 3. the control thread, and one thread per shard; 4. *ready* in the log, when connections really are accepted.
 //! Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its turn and writes what it
-//! can; 3. threads are joined; 4. sockets and files that others see (the Unix socket's path, the pid file) are removed.
+//! can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's path, the pid file) are removed;
+//! 5. the control thread ends.
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,8 @@ use crate::clock::Clock;
 use crate::commands::registry;
 use crate::config::{Config, ConfigError, Settings};
 use crate::connection::listener::{Listeners, bind_tcp, bind_unix};
+use crate::control::Control;
+use crate::daemon::Daemon;
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::KeyspaceEvent;
 use crate::exec::Partition;
@@ -35,7 +38,7 @@ use crate::state::{Addresses, Node, Renames};
 pub enum StartError {
     /// An address cannot be listened on.
     Listen {
-        /// The address.
+        /// The address: a port or a path, and which of both it is.
         address: String,
         /// Why.
         error: io::Error,
@@ -59,10 +62,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { address, error } => {
-                write!(
-                    f,
-                    "Failed listening on port: {address}: {error}. Is another server running there?"
-                )
+                write!(f, "Failed listening on {address}, aborting. {error}")
             }
             Self::Config(error) => error.fmt(f),
             Self::Unsupported { directive, why } => {
@@ -74,7 +74,7 @@ impl fmt::Display for StartError {
             Self::NoAddress => {
                 write!(
                     f,
-                    "Configured to not listen anywhere, exiting: set a port, or the path of a unixsocket."
+                    "Configured to not listen anywhere, exiting. Set a port, or the path of a unixsocket."
                 )
             }
             Self::Io(error) => write!(f, "The node could not start: {error}"),
@@ -101,6 +101,8 @@ pub(crate) struct Parts {
     pub(crate) events: Option<Sender<KeyspaceEvent>>,
     /// Port 0 means any free port rather than none.
     pub(crate) any_port: bool,
+    /// The process, when it is the node's own.
+    pub(crate) daemon: Option<Daemon>,
 }
 
 /// A node that runs until it is stopped.
@@ -108,6 +110,7 @@ pub(crate) struct Parts {
 pub(crate) struct Running {
     pub(crate) state: Arc<Node>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    control: Option<Control>,
     unix_path: Option<PathBuf>,
 }
 
@@ -122,18 +125,21 @@ impl Running {
             journal,
             events,
             any_port,
+            daemon,
         } = parts;
         if let Some((directive, why)) = config.broken_promise() {
             return Err(StartError::Unsupported { directive, why });
         }
         let settings = config.settings();
         let shards = shard_count(&settings);
-        let (listeners, addresses) = listen(&settings, any_port, &log)?;
         let renames = renames(&config)?;
+        let (listeners, addresses) = listen(&settings, any_port, &log)?;
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
+        state.daemon = daemon;
         let state = Arc::new(state);
         let _ = state.addresses.set(addresses);
+        introduce(&state, &settings);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
@@ -148,10 +154,12 @@ impl Running {
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
         let listeners = Arc::new(Listeners::new(listeners, &settings.unixsocket));
+        let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
             state,
             threads: Vec::new(),
+            control: Some(control),
             unix_path: unix_path.map(PathBuf::from),
         };
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
@@ -197,6 +205,11 @@ impl Running {
                 .log
                 .notice(format_args!("Ready to accept connections unix"));
         }
+        if let Some(daemon) = &self.state.daemon {
+            daemon
+                .supervisor
+                .tell_ready("Ready to accept connections", &self.state.log);
+        }
     }
 
     /// Stops the node and waits until its threads are gone.
@@ -221,8 +234,12 @@ impl Running {
             }
         }
         if let Some(path) = self.unix_path.take() {
+            self.state
+                .log
+                .notice(format_args!("Removing the unix socket file."));
             let _ = std::fs::remove_file(path);
         }
+        drop(self.control.take());
     }
 }
 
@@ -230,6 +247,19 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Says in the log what the node is, before it has data.
+fn introduce(node: &Node, settings: &Settings) {
+    let mode = if settings.cluster_enabled {
+        "cluster"
+    } else {
+        "standalone"
+    };
+    let (log, port, shards) = (&node.log, settings.port, node.shards);
+    log.notice(format_args!("Running mode={mode}, port={port}, shards={shards}."));
+    log.notice(format_args!(" PID: {}", std::process::id()));
+    log.notice(format_args!("Server initialized"));
 }
 
 /// Wakes loops for as long as there are any. Partitions lead to what rings, so that must not keep them alive.
@@ -246,6 +276,9 @@ fn ringer(mesh: &Arc<Mesh>) -> impl Fn(usize) + Send + Sync + 'static {
 /// go on as if it had not.
 fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
     let node = event_loop.node();
+    if node.daemon.is_some() {
+        crate::daemon::guard_thread();
+    }
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
     node.shutdown.request();
     node.ring_all();
@@ -312,7 +345,7 @@ fn listen(settings: &Settings, any_port: bool, log: &Log) -> Result<(Vec<Listene
     if !settings.unixsocket.is_empty() {
         let mode = Some(settings.unixsocketperm).filter(|&mode| mode > 0);
         let listener = bind_unix(&settings.unixsocket, mode).map_err(|error| StartError::Listen {
-            address: settings.unixsocket.clone(),
+            address: format!("unix socket {}", settings.unixsocket),
             error,
         })?;
         listeners.push(listener);
@@ -347,10 +380,10 @@ fn bind_all(
             }
             Err(error) if optional && is_missing(&error) => {}
             Err(error) => {
-                let address = format!("{name}:{port}");
                 log.warning(format_args!(
-                    "Could not create server TCP listening socket {address}: {error}"
+                    "Warning: Could not create server TCP listening socket {name}:{port}: {error}"
                 ));
+                let address = format!("port {port} (tcp)");
                 return Err(StartError::Listen { address, error });
             }
         }

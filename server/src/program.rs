@@ -1,127 +1,139 @@
-//! The program around a node: command line, signals, pid file, exit code. Started as redis-server is.
+//! The program around a node: command line, log, background, supervisor, pid file, exit code. Started as redis-server is.
+//!
+//! Start, in order: 1. the configuration is read, and stops the start if it is wrong, or if the directory or the log that it
+//! names cannot be used: so far errors go to the terminal; 2. the process goes to the background, while it has one thread;
+//! 3. the log opens: from here on it says whatever goes wrong; 4. the process is prepared (title, crash reports, huge
+//! pages); 5. the node starts; 6. the pid file is written. The end is the node's; then the pid file goes.
 
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+mod arguments;
+mod checks;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
-use signal_hook::iterator::Signals;
-
+use self::arguments::Request;
 use crate::clock::Clock;
-use crate::config::{Config, Settings, Source};
+use crate::config::{Config, ConfigError, Settings, Source};
+use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
 use crate::log::{Lines, Log, Output, Syslog};
-use crate::node::{Parts, Running};
+use crate::node::{Parts, Running, StartError};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
-/// Runs the program until it is told to end. Returns the exit code: 0 after an orderly end, 1 when it did not start.
+/// The pid file of a server in the background whose configuration names none.
+const PID_FILE: &str = "/var/run/redis.pid";
+
+/// Runs the program until it is told to end. Returns the exit code: 0 after an orderly end, 1 when it did not start. The first
+/// argument is the name under which it was started.
 pub fn run(args: &[String]) -> u8 {
-    if let [only] = args {
-        match only.as_str() {
-            "-v" | "--version" => return say(&version()),
-            "-h" | "--help" => return say(HELP),
-            _ => {}
-        }
-    }
-    match serve(args) {
-        Ok(()) => 0,
-        Err(message) => {
-            let _ = writeln!(std::io::stderr(), "{message}");
-            1
-        }
+    let (name, args) = match args {
+        [name, args @ ..] => (name.as_str(), args),
+        [] => ("shardis-server", args),
+    };
+    match arguments::read(args) {
+        Request::Print(text) => say(&text),
+        Request::CheckSystem => check_system(),
+        Request::Serve(source) => match serve(name, &source) {
+            Ok(()) => 0,
+            Err(message) => {
+                // The log has it, or could not be opened.
+                let _ = writeln!(io::stderr(), "{message}");
+                1
+            }
+        },
     }
 }
 
 fn say(text: &str) -> u8 {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = io::stdout().write_all(text.as_bytes());
     0
 }
 
-fn version() -> String {
-    format!(
-        "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build=shardis-{SHARDIS_VERSION} \
-         shardis_version={SHARDIS_VERSION}",
-        shardis_storage::memory::allocator_name(),
-        usize::BITS
-    )
+/// Prints what is to be said about the system. The exit code tells whether there is anything.
+fn check_system() -> u8 {
+    let findings = checks::check(&Settings::default());
+    let lines = findings.iter().map(|(name, finding)| match finding {
+        None => format!("[{name}]...OK\n"),
+        Some(text) => format!("[{name}]...WARNING:\n{text}\n"),
+    });
+    say(&lines.collect::<String>());
+    u8::from(findings.iter().any(|(_, finding)| finding.is_some()))
 }
 
-const HELP: &str = "\
-Usage: shardis-server [/path/to/redis.conf] [--directive value ...]
-       shardis-server -                 reads the configuration from standard input
-       shardis-server -v | --version
-       shardis-server -h | --help
-
-Every directive of redis.conf can be given as an option, and one of our own:
-       --shards N                       shards, each a thread; as many as there are cores by default
-
-Examples:
-       shardis-server                   port 6379, one shard per core
-       shardis-server --port 7777 --shards 2
-       shardis-server /etc/redis/redis.conf --loglevel verbose";
-
-fn serve(args: &[String]) -> Result<(), String> {
-    let config = Config::load(&Source::from_args(args)).map_err(|error| error.to_string())?;
+fn serve(name: &str, source: &Source) -> Result<(), String> {
+    let mut config = Config::load(source).map_err(|error| error.to_string())?;
     let settings = config.settings();
-    if settings.daemonize {
-        return go_to_background(args);
-    }
+    let log_file = log_file(&settings)?;
     std::env::set_current_dir(settings.dir.path())
         .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.path().display()))?;
-    // Blocked in every thread that starts from here on, and taken by the one below.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGPIPE]).map_err(|error| error.to_string())?;
-    let clock = Arc::new(Clock::real());
-    let log = open_log(&settings, Arc::clone(&clock))?;
-    greet(&config, &settings, &log);
-    let notices = config.notices();
-    let mut running = Running::start(Parts {
-        config,
-        clock,
-        log,
-        seed: rand::random(),
-        journal: None,
-        events: None,
-        any_port: false,
-    })
-    .map_err(|error| error.to_string())?;
-    for notice in notices {
-        running.state.log.warning(format_args!("{notice}"));
+    match go_to_background(&settings)? {
+        Place::Foreground => {}
+        Place::Left => return Ok(()),
+        Place::Background if settings.pidfile.is_empty() => config
+            .assign("pidfile", PID_FILE.as_bytes())
+            .map_err(|error| error.to_string())?,
+        Place::Background => {}
     }
-    let pid_file = write_pid_file(&settings, &running);
-    listen_for_signals(signals, &running);
+    let clock = Arc::new(Clock::real());
+    let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
+    greet(&config, &settings, &log);
+    let daemon = prepare(name, &config, &log, log_file);
+    let mut running = start(config, clock, daemon).map_err(|error| {
+        log.warning(format_args!("{error}"));
+        error.to_string()
+    })?;
+    let pid_file = write_pid_file(&running);
     running.wait();
-    running
-        .state
-        .log
-        .warning(format_args!("shardis is now ready to exit, bye bye..."));
+    let log = &running.state.log;
     if let Some(path) = pid_file {
+        log.notice(format_args!("Removing the pid file."));
         let _ = std::fs::remove_file(path);
     }
+    log.warning(format_args!("shardis is now ready to exit, bye bye..."));
     Ok(())
 }
 
-/// Starts this program again as a process of its own, away from the terminal, and leaves the rest to it.
-fn go_to_background(args: &[String]) -> Result<(), String> {
-    let program =
-        std::env::current_exe().map_err(|error| format!("Can't find this program to start it: {error}"))?;
-    Command::new(program)
-        .args(args)
-        .args(["--daemonize", "no"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map(|_| ())
-        .map_err(|error| format!("Can't go to the background: {error}"))
+/// The whole path of the log's file, none for standard output. A file that cannot be written stops the start: nobody would
+/// ever see why.
+fn log_file(settings: &Settings) -> Result<Option<PathBuf>, String> {
+    let Some(path) = settings.path(&settings.logfile) else {
+        return Ok(None);
+    };
+    match OpenOptions::new().create(true).append(true).open(&path) {
+        Ok(_) => Ok(Some(path)),
+        Err(error) => {
+            let reason = format!("Can't open the log file '{}': {error}", path.display());
+            Err(ConfigError::Whole(reason).to_string())
+        }
+    }
+}
+
+/// Where a process finds itself after `daemonize`.
+enum Place {
+    /// Where it was started.
+    Foreground,
+    /// In the background.
+    Background,
+    /// Where it was started, with nothing left to do: another one is in the background.
+    Left,
+}
+
+/// Leaves the terminal, if that is wanted. Whoever is supervised stays: the supervisor waits for this very process.
+fn go_to_background(settings: &Settings) -> Result<Place, String> {
+    if !settings.daemonize || Supervisor::is_expected(settings.supervised) {
+        return Ok(Place::Foreground);
+    }
+    match daemon::fork_to_background() {
+        Ok(Branch::Child) => Ok(Place::Background),
+        Ok(Branch::Parent) => Ok(Place::Left),
+        Err(error) => Err(format!("Can't go to the background: {error}")),
+    }
 }
 
 /// Has everything that this process logs written where the configuration says.
-fn open_log(settings: &Settings, clock: Arc<Clock>) -> Result<Log, String> {
-    let output = match settings.logfile.as_str() {
-        "" => Output::Stdout,
-        path => Output::File(settings.dir.path().join(path)),
-    };
+fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Result<Log, String> {
+    let output = file.map_or(Output::Stdout, Output::File);
     let syslog = settings
         .syslog_enabled
         .then(|| Syslog::new(&settings.syslog_ident, settings.syslog_facility));
@@ -132,10 +144,6 @@ fn open_log(settings: &Settings, clock: Arc<Clock>) -> Result<Log, String> {
 
 /// The first lines of the log: who this is.
 fn greet(config: &Config, settings: &Settings, log: &Log) {
-    let shards = match settings.shards {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count as usize,
-    };
     log.notice(format_args!("oO0OoO0OoO0Oo shardis is starting oO0OoO0OoO0Oo"));
     log.notice(format_args!(
         "shardis version={SHARDIS_VERSION}, Redis compatible={REDIS_VERSION}, bits={}, pid={}, just started",
@@ -149,57 +157,66 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
              shardis-server /path/to/redis.conf"
         )),
     }
-    log.notice(format_args!(
-        "Running mode={}, port={}, shards={shards}.",
-        if settings.cluster_enabled {
-            "cluster"
-        } else {
-            "standalone"
-        },
-        settings.port
-    ));
     if !settings.save.0.is_empty() {
         log.warning(format_args!(
             "Data lives in memory only in this version: nothing is saved, whatever 'save' says ('--save \"\"' ends this line)"
         ));
     }
-    log.notice(format_args!(" PID: {}", std::process::id()));
-    log.notice(format_args!("Server initialized"));
 }
 
-fn write_pid_file(settings: &Settings, running: &Running) -> Option<String> {
-    let path = settings.pidfile.clone();
-    if path.is_empty() {
-        return None;
+/// Makes the process what the configuration wants it to be.
+fn prepare(name: &str, config: &Config, log: &Log, log_file: Option<PathBuf>) -> Daemon {
+    let settings = config.settings();
+    let supervisor = Supervisor::find(settings.supervised, log);
+    supervisor.tell_starting(log);
+    if let Err(error) = daemon::report_crashes(log_file) {
+        log.warning(format_args!("A crash will leave no report: {error}"));
     }
+    for text in checks::check(&settings).into_iter().filter_map(|(_, text)| text) {
+        log.warning(format_args!("{text}"));
+    }
+    let title = settings.set_proc_title.then(Title::claim).flatten();
+    let config_file = config.file().map(|path| path.display().to_string());
+    let daemon = Daemon::new(
+        title,
+        name.to_owned(),
+        config_file.unwrap_or_default(),
+        supervisor,
+    );
+    daemon.begin(&settings, log);
+    daemon
+}
+
+fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, StartError> {
+    let notices = config.notices();
+    let running = Running::start(Parts {
+        log: Log::new(config.settings().loglevel.into()),
+        config,
+        clock,
+        seed: rand::random(),
+        journal: None,
+        events: None,
+        any_port: false,
+        daemon: Some(daemon),
+    })?;
+    for notice in notices {
+        running.state.log.warning(format_args!("{notice}"));
+    }
+    Ok(running)
+}
+
+/// Writes the process's number where the configuration says. Returns the file, to be removed in the end.
+fn write_pid_file(running: &Running) -> Option<PathBuf> {
+    let settings = running.state.settings.load();
+    let path = settings.path(&settings.pidfile)?;
     match std::fs::write(&path, format!("{}\n", std::process::id())) {
         Ok(()) => Some(path),
         Err(error) => {
-            running
-                .state
-                .log
-                .warning(format_args!("Failed to write PID file {path}: {error}"));
+            running.state.log.warning(format_args!(
+                "Failed to write PID file {}: {error}",
+                path.display()
+            ));
             None
         }
     }
-}
-
-/// Ends the node at the first signal that asks for it.
-fn listen_for_signals(mut signals: Signals, running: &Running) {
-    let state = Arc::clone(&running.state);
-    // The thread waits for signals as long as the process lives; nothing joins it.
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            let name = match signal {
-                SIGTERM => "SIGTERM",
-                SIGINT => "SIGINT",
-                _ => continue,
-            };
-            state
-                .log
-                .warning(format_args!("Received {name} scheduling shutdown..."));
-            state.shutdown.request();
-            state.ring_all();
-        }
-    });
 }

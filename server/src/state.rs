@@ -16,7 +16,8 @@ use shardis_storage::key::KeyHasher;
 use self::deal::Deal;
 use self::ids::Ids;
 use crate::clock::Clock;
-use crate::config::{Caller, Config, SetError, Settings};
+use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
+use crate::daemon::Daemon;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -49,6 +50,10 @@ pub(crate) struct Node {
     /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
     /// name that is gone.
     pub(crate) renames: Renames,
+    /// The process, when it is the node's own; none when the node is embedded.
+    pub(crate) daemon: Option<Daemon>,
+    /// Wakes the control thread.
+    pub(crate) control_bell: tokio::sync::Notify,
     /// How its loops wait for sockets: `epoll` or `io_uring`.
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// CLIENT PAUSE.
@@ -91,6 +96,10 @@ pub(crate) struct Node {
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
+/// The data should be saved before the node ends, and cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CannotSave;
+
 /// Names that `rename-command` gave and took away.
 pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
 
@@ -128,6 +137,8 @@ impl Node {
             settings,
             addresses: OnceLock::new(),
             renames: Renames::new(),
+            daemon: None,
+            control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),
@@ -161,7 +172,7 @@ impl Node {
         let previous = config.settings();
         let changed = config.set(pairs, caller)?;
         let settings = config.settings();
-        if let Err(error) = self.apply(&settings, &changed) {
+        if let Err(error) = self.apply_all(&settings, &previous, &changed) {
             config.revert(previous);
             return Err(error);
         }
@@ -177,16 +188,66 @@ impl Node {
         Ok(())
     }
 
-    /// Carries out what does not follow from loops reading the settings.
-    fn apply(&self, settings: &Settings, changed: &[&'static str]) -> Result<(), SetError> {
-        for &name in changed {
-            match name {
-                "loglevel" => self.log.set_level(Level::from(settings.loglevel)),
-                "dir" => std::env::set_current_dir(settings.dir.path())
-                    .map_err(|error| SetError::failed(name, format!("{error}")))?,
-                _ => {}
+    /// Carries out what does not follow from loops reading the settings: all of it, or nothing.
+    fn apply_all(
+        &self,
+        settings: &Settings,
+        previous: &Settings,
+        changed: &[&'static str],
+    ) -> Result<(), SetError> {
+        for (done, &name) in changed.iter().enumerate() {
+            if let Err(error) = self.apply(settings, name) {
+                // What was possible before is so again; should it fail all the same, the log says so.
+                for &name in changed[..done].iter().rev() {
+                    if let Err(error) = self.apply(previous, name) {
+                        self.log
+                            .warning(format_args!("'{name}' could not be set back: {error}"));
+                    }
+                }
+                return Err(error);
             }
         }
+        Ok(())
+    }
+
+    fn apply(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
+        let is_of_process = crate::config::find(name.as_bytes()).is_some_and(|row| row.is(Flags::PROCESS));
+        match (&self.daemon, name) {
+            (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
+            // An embedded node finds its files by whole paths; where the process is, is its owner's business.
+            (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
+                .map_err(|error| SetError::failed(name, format!("{error}")))?,
+            (Some(daemon), _) => daemon.apply(name, settings, &self.log)?,
+            (None, _) if is_of_process => {
+                return Err(SetError::failed(
+                    name,
+                    "it acts on the process, which belongs to another program here",
+                ));
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Has the node end, in the way that a signal or a command asks for.
+    ///
+    /// # Errors
+    /// When the data is to be saved first, which cannot be done: then the node goes on.
+    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<(), CannotSave> {
+        self.log.notice(format_args!("User requested shutdown..."));
+        if options.save && !options.force {
+            self.log.warning(format_args!(
+                "Error trying to save the DB, can't exit: data lives in memory only in this version"
+            ));
+            return Err(CannotSave);
+        }
+        if options.save {
+            self.log.warning(format_args!(
+                "Error trying to save the DB, but exiting anyway: data lives in memory only in this version"
+            ));
+        }
+        self.shutdown.request();
+        self.ring_all();
         Ok(())
     }
 
@@ -223,10 +284,11 @@ impl Node {
         let _ = self.bells.set(ring);
     }
 
-    /// Has all loops look at what changed in the node's state, now: those that sleep are woken, and those that are about to
+    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and those that are about to
     /// sleep do not.
     pub(crate) fn ring_all(&self) {
         self.news.fetch_add(1, Ordering::SeqCst);
+        self.control_bell.notify_one();
         if let Some(ring) = self.bells.get() {
             (0..self.shards).for_each(|of_loop| ring(of_loop));
         }

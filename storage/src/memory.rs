@@ -83,8 +83,24 @@ fn usable_size_aligned(size: usize, align: usize) -> usize {
     usable_size((size + align - 1) & !(align - 1))
 }
 
+/// What all threads of the process have allocated through the crate and not freed.
+#[cfg(debug_assertions)]
+static TOTAL: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+
+/// The balances of all threads together, for tests that compare it with what was booked: release builds do not keep it.
+#[cfg(debug_assertions)]
+#[must_use]
+pub fn process_balance() -> i64 {
+    TOTAL.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 #[inline]
 fn count(bytes: usize, sign: i64) {
+    #[cfg(debug_assertions)]
+    TOTAL.fetch_add(
+        sign.wrapping_mul(bytes as i64),
+        std::sync::atomic::Ordering::Relaxed,
+    );
     BALANCE.set(BALANCE.get().wrapping_add(sign.wrapping_mul(bytes as i64)));
 }
 

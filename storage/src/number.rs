@@ -13,7 +13,7 @@ mod binary;
 mod double;
 mod long_double;
 
-pub use double::{DoubleText, parse_f64};
+pub use double::{DoubleText, parse_decimal_f64, parse_f64};
 pub use long_double::{LongDouble, TEXT_BYTES_MAX};
 
 /// The most digits an `i64` has.

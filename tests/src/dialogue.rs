@@ -1,7 +1,9 @@
-//! Dialogues: the files of `cases/`, in which clients talk and two servers answer.
+//! Dialogues: the files of `cases/`, in which clients talk and three servers answer.
 //!
-//! A file holds dialogues; each begins with `== title` and an empty server. Replies are not written down: a real
-//! redis-server gives them, and shardis must give the same. The format, line by line:
+//! A file holds dialogues; each begins with `== title` and an empty server. Replies are not written down: the references give
+//! them, redis-server 7.0 and Valkey 9.1, and shardis must give the same. Where those two differ a line says whose reply
+//! counts: Valkey's when 7.2 or later changed something, redis-server's when Valkey went a way of its own. The format, line by
+//! line:
 //!
 //! ```text
 //! # A remark.
@@ -15,9 +17,11 @@
 //!   !shape  !sorted  !near 5      ... same types / any order / integers at most this far apart
 //!   !scores                       ... doubles are printed as 7.2 does; before any command: the whole dialogue
 //!   !pairs                        ... a flat list is taken as pairs, and those come in any order
+//!   !valkey                       ... 7.0 answered otherwise: Valkey's reply counts; before any command: the whole dialogue
+//!   !redis                        ... Valkey answers in its own way: redis-server's reply counts; likewise
 //!   !expect :1                    ... shardis answers exactly this (the form is that of `reply`)
 //!   !match -ERR*                  ... or so, `*` being any text
-//!   !since 7.2 +OK                ... `!expect` for what changed after the reference's 7.0
+//!   !since 7.4 +OK                ... `!expect` for what Redis has since then and neither reference answers so
 //!   !resp2  !resp3                ... said under this protocol only; before any command: the whole dialogue
 //!   !scan                         ... a SCAN, HSCAN..., followed to its end; what was found must agree
 //!   !silent                       ... no reply comes
@@ -69,6 +73,26 @@ impl Resp {
     }
 }
 
+/// A server that knows the right reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// redis-server 7.0.
+    Redis,
+    /// A Valkey: Redis 7.2 and what its successors agree on.
+    Valkey,
+}
+
+impl Reference {
+    /// The reference that a rule restricts to.
+    fn from_rule(rule: &str) -> Option<Reference> {
+        match rule {
+            "!redis" => Some(Reference::Redis),
+            "!valkey" => Some(Reference::Valkey),
+            _ => None,
+        }
+    }
+}
+
 /// One dialogue of a file.
 #[derive(Debug)]
 pub struct Dialogue {
@@ -78,6 +102,8 @@ pub struct Dialogue {
     pub steps: Vec<Step>,
     /// Held under this protocol only.
     pub only: Option<Resp>,
+    /// Held with this reference only.
+    pub only_with: Option<Reference>,
     /// How replies relate where no rule says otherwise.
     pub usual: Rule,
 }
@@ -97,6 +123,8 @@ pub struct Step {
     pub outcome: Outcome,
     /// Said under this protocol only.
     pub only: Option<Resp>,
+    /// The one reference whose reply counts; without it both.
+    pub counts: Option<Reference>,
 }
 
 /// What a step does.
@@ -147,6 +175,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
                 title: title.to_owned(),
                 steps: Vec::new(),
                 only: None,
+                only_with: None,
                 usual: Rule::Same,
             });
             continue;
@@ -154,12 +183,7 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
         let dialogue = dialogues
             .last_mut()
             .ok_or_else(|| at_line("no `== title` yet".to_owned()))?;
-        if let (true, Some(resp)) = (dialogue.steps.is_empty(), Resp::from_rule(line)) {
-            dialogue.only = Some(resp);
-            continue;
-        }
-        if dialogue.steps.is_empty() && line == "!scores" {
-            dialogue.usual = Rule::Scores;
+        if dialogue.steps.is_empty() && dialogue.add_heading(line) {
             continue;
         }
         let usual = &dialogue.usual;
@@ -189,6 +213,22 @@ pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
         }
     }
     Ok(dialogues)
+}
+
+impl Dialogue {
+    /// Takes in a rule for all of the dialogue; false when the line is none.
+    fn add_heading(&mut self, line: &str) -> bool {
+        if let Some(resp) = Resp::from_rule(line) {
+            self.only = Some(resp);
+        } else if let Some(reference) = Reference::from_rule(line) {
+            self.only_with = Some(reference);
+        } else if line == "!scores" {
+            self.usual = Rule::Scores;
+        } else {
+            return false;
+        }
+        true
+    }
 }
 
 /// The lines that a line with choices stands for: the last choice varies fastest.
@@ -231,6 +271,7 @@ impl Step {
             rule: usual.clone(),
             outcome: Outcome::Reply,
             only: None,
+            counts: None,
         }
     }
 
@@ -247,6 +288,7 @@ impl Step {
                 "!scores" => self.rule = Rule::Scores,
                 "!pairs" => self.rule = Rule::Pairs,
                 "!resp2" | "!resp3" => self.only = Resp::from_rule(name),
+                "!redis" | "!valkey" => self.counts = Reference::from_rule(name),
                 "!silent" => self.outcome = Outcome::Silence,
                 "!blocks" => self.outcome = Outcome::Blocks,
                 "!closes" => self.outcome = Outcome::ReplyThenEnd,
@@ -354,17 +396,17 @@ fn single_quoted(text: &[u8]) -> Result<(Vec<u8>, usize), String> {
     Ok((text[..end].to_vec(), end + 2))
 }
 
-/// Holds the dialogues of one file with both servers and reports every difference.
+/// Holds the dialogues of one file with all servers and reports every difference.
 ///
 /// # Errors
-/// The report: for each difference the file and line, the dialogue up to there, and both replies.
+/// The report: for each difference the file and line, the dialogue up to there, and the replies.
 pub fn hold(file: &str, dialogues: &[Dialogue], resp: Resp, servers: &Servers<'_>) -> Result<(), String> {
     let mut differences = Vec::new();
     for dialogue in dialogues
         .iter()
         .filter(|dialogue| dialogue.only.is_none_or(|only| only == resp))
     {
-        let mut stage = Stage::new(servers, resp);
+        let mut stage = Stage::new(servers, dialogue.only_with, resp);
         let mut transcript = String::new();
         for step in dialogue
             .steps
@@ -395,17 +437,17 @@ pub fn hold(file: &str, dialogues: &[Dialogue], resp: Resp, servers: &Servers<'_
     ))
 }
 
-/// The two servers of a comparison.
+/// The servers of a comparison.
 pub struct Servers<'a> {
     /// What the subject really is.
     pub kind: Subject,
     /// The server under test.
     pub subject: &'a Process,
-    /// The server that knows.
-    pub oracle: &'a Process,
+    /// The servers that know.
+    pub references: &'a [(Reference, Process)],
 }
 
-/// A step at which the two servers differ.
+/// A step at which the subject and a reference differ.
 struct Difference {
     text: String,
     /// The rest of the dialogue makes no sense any more.
@@ -416,43 +458,71 @@ struct Difference {
 struct Stage<'a> {
     kind: Subject,
     subject: Side<'a>,
-    oracle: Side<'a>,
+    references: Vec<(Reference, Side<'a>)>,
 }
 
 impl<'a> Stage<'a> {
-    fn new(servers: &Servers<'a>, resp: Resp) -> Stage<'a> {
+    fn new(servers: &Servers<'a>, only_with: Option<Reference>, resp: Resp) -> Stage<'a> {
+        let takes_part = |name| only_with.is_none_or(|only| only == name);
+        let references = servers.references.iter().filter(|(name, _)| takes_part(*name));
         Stage {
             kind: servers.kind,
             subject: Side::new(servers.subject, resp),
-            oracle: Side::new(servers.oracle, resp),
+            references: references
+                .map(|(name, server)| (*name, Side::new(server, resp)))
+                .collect(),
         }
     }
 
-    /// Plays one step on both sides and compares.
+    /// Plays one step on all sides and compares.
     fn play(&mut self, step: &Step, transcript: &mut String) -> Result<(), Difference> {
         if let Action::Sleep(milliseconds) = step.action {
             sleep(Duration::from_millis(milliseconds));
             return Ok(());
         }
-        let oracle = self.oracle.play(step);
+        let known: Vec<_> = self
+            .references
+            .iter_mut()
+            .map(|(name, side)| (*name, side.play(step)))
+            .collect();
         let subject = self.subject.play(step);
         let _ = writeln!(transcript, "    {}", told(step));
-        let difference = |text: String, is_end| Err(Difference { text, is_end });
-        match (subject, oracle) {
-            (Ok(None), Ok(None)) => Ok(()),
-            (Ok(Some(subject)), Ok(Some(oracle))) if step.rule.holds(self.kind, &subject, &oracle) => {
-                let _ = writeln!(transcript, "      {subject}");
-                Ok(())
-            }
-            (Ok(Some(subject)), Ok(Some(oracle))) => {
-                let _ = writeln!(transcript, "      {subject}   <-- differs");
-                difference(
-                    format!("  wanted {}\n  got    {subject}", step.rule.wanted(&oracle)),
+        if let Ok(Some(reply)) = &subject {
+            let _ = writeln!(transcript, "      {reply}");
+        }
+        let counts = |name| step.counts.is_none_or(|only| only == name);
+        for (name, reference) in known.iter().filter(|(name, _)| counts(*name)) {
+            self.compare(step, *name, &subject, reference)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the subject and one reference did.
+    fn compare(
+        &self,
+        step: &Step,
+        name: Reference,
+        subject: &Result<Option<Reply>, String>,
+        reference: &Result<Option<Reply>, String>,
+    ) -> Result<(), Difference> {
+        let (text, is_end) = match (subject, reference) {
+            (Ok(None), Ok(None)) => return Ok(()),
+            (Ok(Some(subject)), Ok(Some(reference))) => {
+                if step.rule.holds(self.kind, subject, reference) {
+                    return Ok(());
+                }
+                let wanted = step.rule.wanted(reference);
+                (
+                    format!("  wanted {wanted}   ({name:?})\n  got    {subject}"),
                     false,
                 )
             }
-            (subject, oracle) => difference(format!("  wanted {oracle:?}\n  got    {subject:?}"), true),
-        }
+            (subject, reference) => (
+                format!("  wanted {reference:?}   ({name:?})\n  got    {subject:?}"),
+                true,
+            ),
+        };
+        Err(Difference { text, is_end })
     }
 }
 

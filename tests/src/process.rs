@@ -32,6 +32,7 @@ pub struct Launch {
     program: PathBuf,
     options: Vec<String>,
     input: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// What a program that ran to its end left behind.
@@ -61,6 +62,7 @@ impl Launch {
             program: program.to_owned(),
             options: Vec::new(),
             input: None,
+            variables: Vec::new(),
         }
     }
 
@@ -69,6 +71,13 @@ impl Launch {
     pub fn with(mut self, options: &[impl AsRef<str>]) -> Launch {
         self.options
             .extend(options.iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of the program's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Launch {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -136,6 +145,7 @@ impl Launch {
         let mut command = Command::new(&self.program);
         command
             .args(&self.options)
+            .envs(self.variables.iter().cloned())
             .current_dir(directory)
             .stdin(if self.input.is_some() {
                 Stdio::piped()

@@ -11,6 +11,8 @@ mod it {
     mod big_pipelines;
     mod blocking;
     mod commands;
+    mod configuration;
+    mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;

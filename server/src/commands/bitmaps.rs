@@ -340,32 +340,64 @@ impl Unit {
 }
 
 fn bitcount(ctx: &mut Context<'_>) -> CommandResult {
+    let range = BitRange::of_bitcount(ctx.args)?;
     let key = ctx.key(1);
     let mut scratch = [0; INT_TEXT_MAX];
-    // A key that is not there has no bits, whatever is asked of it: the range is looked at only after the key.
-    let Some(value) = ctx.keyspace.read_string(&key)? else {
-        ctx.reply.integer(0);
-        return Ok(());
-    };
-    let bytes = value.as_bytes(&mut scratch);
-    let count = match ctx.args.len() {
-        2 => bitmap::count(bytes),
-        4 | 5 => count_in_range(bytes, ctx.args)?,
-        _ => return Err(ReplyError::Syntax),
+    let count = match (ctx.keyspace.read_string(&key)?, range) {
+        (None, _) => 0,
+        (Some(value), None) => bitmap::count(value.as_bytes(&mut scratch)),
+        (Some(value), Some(range)) => count_in_range(value.as_bytes(&mut scratch), &range),
     };
     ctx.reply.integer(count as i64);
     Ok(())
 }
 
-fn count_in_range(bytes: &[u8], args: Arguments<'_>) -> Result<u64, ReplyError> {
-    let (start, end) = (int(args.at(2))?, int(args.at(3))?);
-    if are_crossed(start, end) {
-        // Not even the unit is looked at then.
-        return Ok(0);
+/// Part of a string as it was asked for.
+struct BitRange {
+    start: i64,
+    /// Without it, up to the last bit.
+    end: Option<i64>,
+    unit: Unit,
+}
+
+impl BitRange {
+    /// The range of BITCOUNT; `None` is the whole string.
+    fn of_bitcount(args: Arguments<'_>) -> Result<Option<Self>, ReplyError> {
+        match args.len() {
+            2 => return Ok(None),
+            4 | 5 => {}
+            _ => return Err(ReplyError::Syntax),
+        }
+        let (start, end) = (int(args.at(2))?, int(args.at(3))?);
+        let unit = args.get(4).map_or(Ok(Unit::Byte), Unit::parse)?;
+        Ok(Some(Self {
+            start,
+            end: Some(end),
+            unit,
+        }))
     }
-    let unit = args.get(4).map_or(Ok(Unit::Byte), Unit::parse)?;
-    let range = clamp(start, end, unit.count(bytes));
-    Ok(range.map_or(0, |range| bitmap::count_bit_range(bytes, unit.to_bits(range))))
+
+    /// The range of BITPOS.
+    fn of_bitpos(args: Arguments<'_>) -> Result<Self, ReplyError> {
+        if args.len() > 6 {
+            return Err(ReplyError::Syntax);
+        }
+        let start = args.get(3).map_or(Ok(0), int)?;
+        let unit = args.get(5).map_or(Ok(Unit::Byte), Unit::parse)?;
+        let end = args.get(4).map(int).transpose()?;
+        Ok(Self { start, end, unit })
+    }
+}
+
+fn count_in_range(bytes: &[u8], range: &BitRange) -> u64 {
+    let end = range.end.unwrap_or(-1);
+    if are_crossed(range.start, end) {
+        return 0;
+    }
+    let found = clamp(range.start, end, range.unit.count(bytes));
+    found.map_or(0, |found| {
+        bitmap::count_bit_range(bytes, range.unit.to_bits(found))
+    })
 }
 
 fn bitpos(ctx: &mut Context<'_>) -> CommandResult {
@@ -374,10 +406,11 @@ fn bitpos(ctx: &mut Context<'_>) -> CommandResult {
         1 => true,
         _ => return Err(ReplyError::BitArgument),
     };
+    let range = BitRange::of_bitpos(ctx.args)?;
     let key = ctx.key(1);
     let mut scratch = [0; INT_TEXT_MAX];
     let position = match ctx.keyspace.read_string(&key)? {
-        Some(value) => find_bit(value.as_bytes(&mut scratch), bit, ctx.args)?,
+        Some(value) => find_bit(value.as_bytes(&mut scratch), bit, &range),
         // A key that is not there is an endless row of zeros, whatever range is asked for.
         None => (!bit).then_some(0),
     };
@@ -385,20 +418,13 @@ fn bitpos(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-fn find_bit(bytes: &[u8], bit: bool, args: Arguments<'_>) -> Result<Option<u64>, ReplyError> {
-    if args.len() > 6 {
-        return Err(ReplyError::Syntax);
-    }
-    let start = args.get(3).map_or(Ok(0), int)?;
-    let unit = args.get(5).map_or(Ok(Unit::Byte), Unit::parse)?;
-    let end = args.get(4).map(int).transpose()?;
-    let Some(range) = clamp(start, end.unwrap_or(-1), unit.count(bytes)) else {
-        return Ok(None);
-    };
-    let found = bitmap::position(bytes, bit, unit.to_bits(range));
+fn find_bit(bytes: &[u8], bit: bool, range: &BitRange) -> Option<u64> {
+    let (end, unit) = (range.end, range.unit);
+    let bits = clamp(range.start, end.unwrap_or(-1), unit.count(bytes))?;
+    let found = bitmap::position(bytes, bit, unit.to_bits(bits));
     // Without an end the string is followed by zeros.
     let beyond = (!bit && end.is_none()).then_some(bytes.len() as u64 * 8);
-    Ok(found.or(beyond))
+    found.or(beyond)
 }
 
 fn bitop(ctx: &mut Context<'_>) -> CommandResult {
@@ -480,7 +506,7 @@ fn store_raw(ctx: &mut Context<'_>, key: &Key<'_>, bytes: Buffer) {
         return ctx.keyspace.set_buffer(key, bytes, Expiry::Clear);
     }
     ctx.keyspace.remove(key, false);
-    ctx.keyspace.string_mut(key, bytes.len()).copy_from_slice(&bytes);
+    ctx.keyspace.set_raw(key, &bytes);
 }
 
 /// One operation of BITFIELD.
@@ -706,7 +732,7 @@ mod tests {
             ("BITCOUNT s -1 -5", ":0"),
             ("BITCOUNT s -100 -90", ":4"),
             ("BITCOUNT s -90 -100", ":0"),
-            ("BITCOUNT s -1 -5 FOO", ":0"),
+            ("BITCOUNT s -1 -5 FOO", SYNTAX),
             ("BITCOUNT s 100 200", ":0"),
             ("BITCOUNT s 3 1", ":0"),
             ("BITCOUNT s 0", SYNTAX),
@@ -715,8 +741,8 @@ mod tests {
             ("BITCOUNT s x 1 FOO", NOT_INTEGER),
             ("BITCOUNT s 0 x", NOT_INTEGER),
             ("BITCOUNT none", ":0"),
-            ("BITCOUNT none x", ":0"),
-            ("BITCOUNT none 0 1 FOO", ":0"),
+            ("BITCOUNT none x", SYNTAX),
+            ("BITCOUNT none 0 1 FOO", SYNTAX),
             ("SET i 6", "+OK"),
             ("BITCOUNT i", ":4"),
             ("SET empty \"\"", "+OK"),
@@ -759,7 +785,7 @@ mod tests {
             ("BITPOS none 0", ":0"),
             ("BITPOS none 1", ":-1"),
             ("BITPOS none 0 5", ":0"),
-            ("BITPOS none 0 x", ":0"),
+            ("BITPOS none 0 x", NOT_INTEGER),
             ("BITPOS none 2", not_a_bit),
             ("SET empty \"\"", "+OK"),
             ("BITPOS empty 0", ":-1"),

@@ -69,7 +69,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         },
         Command {
             name: "getkeys",
-            arity: Arity::AtLeast(4),
+            arity: Arity::AtLeast(3),
             runs: Runs::OnSession(getkeys),
             doc: &Doc {
                 since: "2.8.13",
@@ -82,7 +82,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         },
         Command {
             name: "getkeysandflags",
-            arity: Arity::AtLeast(4),
+            arity: Arity::AtLeast(3),
             runs: Runs::OnSession(getkeysandflags),
             doc: &Doc {
                 complexity: "O(N) for a request of N words",

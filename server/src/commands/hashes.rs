@@ -326,6 +326,7 @@ pub(crate) static COMMANDS: &[Command] = &[
                 Arg::integer("cursor"),
                 Arg::pattern("pattern").token("MATCH").optional(),
                 Arg::integer("count").token("COUNT").optional(),
+                Arg::flag("novalues", "NOVALUES").optional(),
             ],
             ..Doc::BLANK
         },
@@ -705,13 +706,21 @@ fn hscan(ctx: &mut Context<'_>) -> CommandResult {
     let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
     let (mut elements, mut count, mut next) = (Vec::new(), 0, 0);
     if let Some(hash) = ctx.keyspace.read_as::<Hash>(&key)? {
-        let options = ScanOptions::parse(Options::new(args, 3))?;
+        let mut with_values = true;
+        let options = ScanOptions::parse_with(Options::new(args, 3), |word, _| {
+            let no_values = is(word, "NOVALUES");
+            with_values &= !no_values;
+            Ok(no_values)
+        })?;
         let mut encoder = Encoder::new(&mut elements, ctx.reply.resp());
         next = hash.scan(cursor, options.count, now_ms, |field| {
             if options.accept(field.name.as_bytes(&mut [0; INT_TEXT_MAX])) {
                 bulk(&mut encoder, field.name);
-                bulk(&mut encoder, field.value);
-                count += 2;
+                count += 1;
+                if with_values {
+                    bulk(&mut encoder, field.value);
+                    count += 1;
+                }
             }
         });
     }

@@ -10,11 +10,11 @@ pub(super) mod sections;
 use std::fmt::Write;
 
 use self::figures::{Gathered, figures_of_shard};
+use crate::config::ShutdownOptions;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
-use crate::state::Node;
 
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
@@ -162,41 +162,32 @@ use line;
 
 /// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
 fn shutdown(session: &mut Session<'_>) -> CommandResult {
-    let (mut save, mut nosave, mut abort, mut other) = (false, false, false, false);
+    let (mut options, mut abort) = (ShutdownOptions::default(), false);
     for word in session.args.tail(1).iter() {
         match () {
-            () if is(word, "SAVE") => save = true,
-            () if is(word, "NOSAVE") => nosave = true,
-            () if is(word, "NOW") || is(word, "FORCE") => other = true,
+            () if is(word, "SAVE") => options.save = true,
+            () if is(word, "NOSAVE") => options.nosave = true,
+            () if is(word, "NOW") => options.now = true,
+            () if is(word, "FORCE") => options.force = true,
             () if is(word, "ABORT") => abort = true,
             () => return Err(ReplyError::Syntax),
         }
     }
-    if abort && (save || nosave || other) || save && nosave {
+    if abort && options != ShutdownOptions::default() || options.save && options.nosave {
         return Err(ReplyError::Syntax);
     }
     if abort {
         // The node ends within the turn that is told to: there is never a shutdown under way that could be stopped.
         return Err(ReplyError::Fixed("ERR No shutdown in progress."));
     }
-    if save {
+    if session.node.end(options).is_err() {
         return Err(ReplyError::Fixed(
             "ERR Errors trying to SHUTDOWN. Check logs. SAVE needs persistence, which this version does not have: use \
              SHUTDOWN NOSAVE",
         ));
     }
-    session
-        .node
-        .log
-        .warning(format_args!("User requested shutdown..."));
-    end(session.node);
     // Nothing is answered: the client learns from the end of the connection.
     session.client.reply_mode = crate::exec::ReplyMode::Off;
     session.reply.ok();
     Ok(())
-}
-
-fn end(node: &Node) {
-    node.shutdown.request();
-    node.ring_all();
 }

@@ -1367,6 +1367,7 @@ mod tests {
         let mut shell = Shell::over(2);
         shell.check(&[
             ("SCAN x FOO", "-ERR invalid cursor"),
+            ("SCAN -1", "-ERR invalid cursor"),
             ("SCAN 0 FOO", "-ERR syntax error"),
             ("SCAN 0 COUNT", "-ERR syntax error"),
             ("SCAN 0 COUNT 0", "-ERR syntax error"),
@@ -1375,7 +1376,7 @@ mod tests {
             ("SCAN 0 MATCH", "-ERR syntax error"),
         ]);
         // Any number is a cursor; one that was never given out leads somewhere.
-        for cursor in ["18446744073709551615", "-1", "12345678901234567"] {
+        for cursor in ["18446744073709551615", "-01", "12345678901234567"] {
             assert!(shell.run(&format!("SCAN {cursor}")).reply.starts_with('['));
         }
     }

@@ -529,7 +529,8 @@ fn xsetid(ctx: &mut Context<'_>) -> CommandResult {
                         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
                     ));
                 }
-                deleted = Some(id);
+                // 0-0 is as good as saying nothing.
+                deleted = (id != StreamId::MIN).then_some(id);
             }
             _ => return Err(ReplyError::Syntax),
         }
@@ -537,6 +538,11 @@ fn xsetid(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(1);
     let stream = ctx.keyspace.write_as::<Stream>(&key)?;
     let log = stream.ok_or(ReplyError::NoSuchKey)?.log_mut();
+    if last < log.max_deleted_id() {
+        return Err(ReplyError::Fixed(
+            "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+        ));
+    }
     check_last_id(log, last, added)?;
     log.set_last_id(last, added, deleted);
     ctx.effects.changed(1);

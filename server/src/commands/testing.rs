@@ -28,7 +28,7 @@ use crate::config::{Config, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
-use crate::exec::view::{Held, Stamp, View};
+use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
@@ -105,7 +105,7 @@ pub(crate) struct Shell {
     pub(crate) settings: Settings,
     /// Time and rules of access; move the time with [`Shell::advance`].
     pub(crate) stamp: Stamp,
-    partitions: Vec<Option<Box<Partition>>>,
+    partitions: Lent,
 }
 
 /// Result of one command.
@@ -150,6 +150,10 @@ impl Shell {
             let journal = crossbeam_channel::unbounded().0;
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
+        let mut partitions = Lent::new(shards);
+        for (shard, place) in partitions.iter_mut().enumerate() {
+            *place = partition(shard);
+        }
         let peer = Peer::Tcp {
             remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
@@ -159,7 +163,7 @@ impl Shell {
             others: Vec::new(),
             settings: settings.clone(),
             stamp: Stamp::new(&settings, START_MS, false),
-            partitions: (0..shards).map(partition).collect(),
+            partitions,
             node,
         }
     }
@@ -412,10 +416,11 @@ impl Shell {
         run: impl FnOnce(&mut Context<'_>) -> Result<T, ReplyError>,
     ) -> Result<T, ReplyError> {
         let count = self.partitions.len();
-        let mut lent: Vec<Option<Box<Partition>>> = (0..count).map(|_| None).collect();
+        let mut lent = Lent::new(count);
         for &shard in shards {
             lent[shard] = self.partitions[shard].take();
         }
+        lent.begin();
         let held = match shards {
             [shard] => Held::One(lent[*shard].as_deref_mut().unwrap()),
             _ => Held::Many(&mut lent),
@@ -434,6 +439,10 @@ impl Shell {
             waiting: Waiting::Denied,
         };
         let result = run(&mut ctx);
+        drop(ctx);
+        if shards.len() != 1 {
+            lent.settle();
+        }
         for &shard in shards {
             self.partitions[shard] = lent[shard].take();
         }

@@ -34,6 +34,10 @@ const SHARD_IO: &str = "every shard does its own input and output (see 'shards')
 const NO_DEFRAG: &str = "memory is not defragmented in place";
 const KERNEL_PLACES: &str = "threads are placed by the operating system";
 const NO_FORK: &str = "nothing is forked";
+const OWN_PACE: &str = "a loop takes what is there, within bounds of its own";
+const NO_RDMA: &str = "clients come over TCP and Unix sockets";
+const OLD_LINES: &str = "lines are those that tools for Redis read; who embeds a node may write its own";
+const ONE_LOG: &str = "only slow commands are noted";
 const NOT_YET: &str = "what it belongs to is not in this version yet";
 
 /// Properties of a directive, one bit each.
@@ -55,6 +59,10 @@ impl Flags {
     pub const DENY_LOADING: Self = Self(1 << 4);
     /// Can be changed only as `enable-protected-configs` allows.
     pub const PROTECTED: Self = Self(1 << 5);
+    /// Acts on the whole process: an embedded node cannot change it.
+    pub const PROCESS: Self = Self(1 << 6);
+    /// Decided at the start, and unknown to Redis: tools that set back what CONFIG GET showed may do so with this one.
+    pub const FIXED: Self = Self(1 << 7);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -170,6 +178,11 @@ impl Row {
         }
     }
 
+    /// A directive of a later version than the one whose behaviour this node has, without meaning here.
+    const fn later(self, why: &'static str) -> Self {
+        self.hidden().accepted(why)
+    }
+
     const fn flag(self, flag: Flags) -> Self {
         Self {
             flags: self.flags.union(flag),
@@ -189,6 +202,14 @@ impl Row {
         self.flag(Flags::HIDDEN)
     }
 
+    const fn fixed(self) -> Self {
+        self.flag(Flags::FIXED)
+    }
+
+    const fn of_process(self) -> Self {
+        self.flag(Flags::PROCESS)
+    }
+
     const fn sensitive(self) -> Self {
         self.flag(Flags::SENSITIVE)
     }
@@ -198,6 +219,8 @@ impl Row {
 pub struct Directive {
     /// Its properties.
     pub row: Row,
+    /// The description of its value, for people.
+    pub doc: &'static str,
     get: fn(&Settings) -> &dyn Value,
     get_mut: fn(&mut Settings) -> &mut dyn Value,
 }
@@ -255,11 +278,11 @@ impl Settings {
 }
 
 macro_rules! directives {
-    ($($(#[$doc:meta])+ $field:ident: $type:ty = $default:expr, $row:expr;)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr, $row:expr;)+) => {
         /// The typed values of all directives. Empty text stands for "not set".
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
-            $($(#[$doc])+ pub $field: $type,)+
+            $($(#[doc = $doc])+ pub $field: $type,)+
         }
 
         impl Default for Settings {
@@ -272,6 +295,7 @@ macro_rules! directives {
         pub static DIRECTIVES: &[Directive] = &[
             $(Directive {
                 row: $row,
+                doc: concat!($($doc),+),
                 get: |settings| &settings.$field,
                 get_mut: |settings| &mut settings.$field,
             },)+
@@ -293,9 +317,9 @@ directives! {
     // Shards and threads.
 
     /// Shards, each a thread with its part of the keys; 0 for as many as there are cores.
-    shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).immutable();
+    shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).fixed();
     /// Mechanism by which loops wait for their clients' sockets.
-    io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").immutable();
+    io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").fixed();
     /// Threads for input and output.
     io_threads: u32 = 1, Row::new("io-threads").range(1, 128).immutable().accepted(SHARD_IO);
     /// Whether those threads read and parse.
@@ -332,7 +356,7 @@ directives! {
     /// Seconds of silence after which a client is disconnected; 0 for never.
     timeout: u32 = 0, Row::new("timeout");
     /// Mark that the kernel puts on packets of listening and outgoing sockets; 0 for none.
-    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128).accepted(NOT_YET);
+    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128).immutable().accepted(NOT_YET);
     /// Whether a node without a password and without chosen addresses serves this machine only.
     protected_mode: bool = true, Row::new("protected-mode");
     /// Most client connections at a time.
@@ -396,32 +420,32 @@ directives! {
     // The process.
 
     /// Whether to go to the background.
-    daemonize: bool = false, Row::new("daemonize").immutable();
+    daemonize: bool = false, Row::new("daemonize").immutable().of_process();
     /// The service manager that is told of the start.
-    supervised: Supervision = Supervision::No, Row::new("supervised").immutable().accepted(NOT_YET);
+    supervised: Supervision = Supervision::No, Row::new("supervised").immutable().of_process();
     /// File to write the process id to.
-    pidfile: String = none(), Row::new("pidfile").immutable();
+    pidfile: String = none(), Row::new("pidfile").immutable().of_process();
     /// Least important lines to log.
     loglevel: LogLevel = LogLevel::Notice, Row::new("loglevel");
     /// File of the log; empty for standard output.
-    logfile: String = none(), Row::new("logfile").immutable();
+    logfile: String = none(), Row::new("logfile").immutable().of_process();
     /// Whether lines go to the system's log.
-    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable();
+    syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().of_process();
     /// Name the system's log knows this process by.
-    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable();
+    syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().of_process();
     /// Facility of those lines.
-    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable();
+    syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().of_process();
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
     /// Whether the process tells its state in its title.
-    set_proc_title: bool = true, Row::new("set-proc-title").immutable().accepted(NOT_YET);
+    set_proc_title: bool = true, Row::new("set-proc-title").immutable().of_process();
     /// Template of that title.
     proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
-        Row::new("proc-title-template").checked(check_title).accepted(NOT_YET);
+        Row::new("proc-title-template").checked(check_title).of_process();
     /// Warnings at the start that are not to stop it.
     ignore_warnings: String = none(), Row::new("ignore-warnings").accepted("no warning stops the start");
     /// Whether a crash leaves a report in the log.
-    crash_log_enabled: bool = true, Row::new("crash-log-enabled").accepted(NOT_YET);
+    crash_log_enabled: bool = true, Row::new("crash-log-enabled").of_process();
     /// Whether that report tests the memory.
     crash_memcheck_enabled: bool = true,
         Row::new("crash-memcheck-enabled").accepted("a crash report does not test the memory");
@@ -432,20 +456,21 @@ directives! {
     watchdog_period: u32 = 0, Row::new("watchdog-period").hidden().accepted("there is no watchdog signal");
     /// Whether huge pages are switched off for the process.
     disable_thp: bool = true,
-        Row::new("disable-thp").immutable().accepted("huge pages do no harm to a process that never forks");
+        Row::new("disable-thp").immutable().of_process();
     /// Whether the allocator frees memory from threads of its own.
     jemalloc_bg_thread: bool = true,
         Row::new("jemalloc-bg-thread").accepted("the allocator runs no threads of its own");
     /// Whether and how the kernel's out-of-memory score is set.
-    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").accepted(NOT_YET);
+    oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").of_process();
     /// The scores.
-    oom_score_adj_values: OomScores = OomScores::default(), Row::new("oom-score-adj-values").multi().accepted(NOT_YET);
+    oom_score_adj_values: OomScores = OomScores::default(),
+        Row::new("oom-score-adj-values").multi().of_process();
     /// Most seconds a shutdown waits for replicas that lag.
     shutdown_timeout: u32 = 10, Row::new("shutdown-timeout").accepted(NOT_YET);
     /// Manner of the shutdown on SIGINT.
-    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().accepted(NOT_YET);
+    shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().of_process();
     /// Manner of the shutdown on SIGTERM.
-    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().accepted(NOT_YET);
+    shutdown_on_sigterm: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigterm").multi().of_process();
     /// Language by which texts are sorted.
     locale_collate: String = none(), Row::new("locale-collate").accepted("texts are sorted by their bytes");
     /// Runs of background work a second.
@@ -480,7 +505,7 @@ directives! {
     /// Policy that chooses the keys to evict then.
     maxmemory_policy: EvictionPolicy = EvictionPolicy::NoEviction, Row::new("maxmemory-policy");
     /// Keys looked at to find the one to evict.
-    maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, INT);
+    maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, 64);
     /// Length of the delay that eviction may cause a write, 0 to 100.
     maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
     /// Slowness with which the counter of a key's use grows.
@@ -624,9 +649,9 @@ directives! {
     /// The primary to follow.
     replicaof: ReplicaOf = ReplicaOf::default(), Row::new("replicaof").alias("slaveof").immutable().multi();
     /// User to log in to it as.
-    masteruser: Secret = Secret::default(), Row::new("masteruser").sensitive().accepted(NOT_YET);
+    masteruser: Secret = Secret::default(), Row::new("masteruser").alias("primaryuser").sensitive().accepted(NOT_YET);
     /// Password for it.
-    masterauth: Secret = Secret::default(), Row::new("masterauth").sensitive().accepted(NOT_YET);
+    masterauth: Secret = Secret::default(), Row::new("masterauth").alias("primaryauth").sensitive().accepted(NOT_YET);
     /// Whether a replica answers while it has no link to its primary.
     replica_serve_stale_data: bool = true,
         Row::new("replica-serve-stale-data").alias("slave-serve-stale-data").accepted(NOT_YET);
@@ -731,9 +756,9 @@ directives! {
     busy_reply_threshold: u64 = 5_000,
         Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG).accepted(NOT_YET);
     /// Microseconds from which a command is slow; 0 for all, -1 for none.
-    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG);
+    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").alias("commandlog-execution-slower-than").range(-1, LONG);
     /// Entries of the slow log.
-    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG);
+    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").alias("commandlog-slow-execution-max-len").range(0, LONG);
     /// Milliseconds from which an event is a latency spike; 0 watches none.
     latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG);
     /// Whether the latency of each command is tracked.
@@ -741,6 +766,129 @@ directives! {
     /// Percentiles that INFO shows of it.
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
         Row::new("latency-tracking-info-percentiles").multi();
+
+    // Directives of Redis 7.4 to 8 and Valkey 8 to 9, so that their files start a server, too. CONFIG GET lists those of 7.2;
+    // these it shows to whoever asks for them by name.
+
+    /// Connections accepted in one turn of a loop.
+    max_new_connections_per_cycle: u32 = 10, Row::new("max-new-connections-per-cycle").range(1, 1000).later(OWN_PACE);
+    /// TLS connections accepted in one turn of a loop.
+    max_new_tls_connections_per_cycle: u32 = 1,
+        Row::new("max-new-tls-connections-per-cycle").range(1, 1000).later(OWN_PACE);
+    /// Group of the Unix socket's file.
+    unixsocketgroup: String = none(), Row::new("unixsocketgroup").immutable().later(NOT_YET);
+    /// Whether connections may use several paths.
+    mptcp: bool = false, Row::new("mptcp").immutable().later(NOT_YET);
+    /// Whether replication links may.
+    repl_mptcp: bool = false, Row::new("repl-mptcp").later(NOT_YET);
+    /// Addresses for clients over RDMA.
+    rdma_bind: String = none(), Row::new("rdma-bind").later(NO_RDMA);
+    /// Port for clients over RDMA.
+    rdma_port: u16 = 0, Row::new("rdma-port").range(0, PORT).later(NO_RDMA);
+    /// Bytes of an RDMA receive buffer.
+    rdma_rx_size: u64 = 1 << 20, Row::new("rdma-rx-size").range(65_536, 16 << 20).memory().immutable().later(NO_RDMA);
+    /// Vector of RDMA completions.
+    rdma_completion_vector: i32 = -1,
+        Row::new("rdma-completion-vector").range(-1, 1024).immutable().later(NO_RDMA);
+    /// The field of a certificate that names the user.
+    tls_auth_clients_user: String = text("off"), Row::new("tls-auth-clients-user").later(NOT_YET);
+    /// Seconds between looks for new certificates.
+    tls_auto_reload_interval: u32 = 0, Row::new("tls-auto-reload-interval").later(NOT_YET);
+    /// Commands looked at ahead of the one that runs.
+    prefetch_batch_max_size: u32 = 16, Row::new("prefetch-batch-max-size").range(0, 128).later(OWN_PACE);
+    /// Commands parsed ahead of the one that runs.
+    lookahead: u32 = 16, Row::new("lookahead").range(1, INT).later(OWN_PACE);
+    /// The form of log lines.
+    log_format: String = text("legacy"), Row::new("log-format").later(OLD_LINES);
+    /// The form of times in the log.
+    log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").later(OLD_LINES);
+    /// Whether users' data is kept out of the log.
+    hide_user_data_from_log: bool = false,
+        Row::new("hide-user-data-from-log").later("no line of the log has data of users unasked");
+    /// Whether the server calls itself Redis.
+    extended_redis_compatibility: bool = false,
+        Row::new("extended-redis-compatibility").later("it always calls itself what Redis does");
+    /// Where the server is, for clients.
+    availability_zone: String = none(), Row::new("availability-zone").later(NOT_YET);
+    /// Seed of the hashes of keys.
+    hash_seed: String = none(), Row::new("hash-seed").immutable().later("keys are hashed with a random seed");
+    /// Microseconds of one step of compaction.
+    active_defrag_cycle_us: u32 = 500, Row::new("active-defrag-cycle-us").range(0, 100_000).later(NO_DEFRAG);
+    /// Whether the memory of keys is counted by size.
+    key_memory_histograms: bool = false, Row::new("key-memory-histograms").later(NOT_YET);
+    /// Whether queries of vectors use one thread.
+    vset_force_single_threaded_execution: bool = false,
+        Row::new("vset-force-single-threaded-execution").later("there are no vector sets");
+    /// Bytes from which a request is noted as large.
+    commandlog_request_larger_than: i64 = 1 << 20,
+        Row::new("commandlog-request-larger-than").range(-1, LONG).later(ONE_LOG);
+    /// Bytes from which a reply is noted as large.
+    commandlog_reply_larger_than: i64 = 1 << 20,
+        Row::new("commandlog-reply-larger-than").range(-1, LONG).later(ONE_LOG);
+    /// Large requests that are noted.
+    commandlog_large_request_max_len: u64 = 128,
+        Row::new("commandlog-large-request-max-len").range(0, LONG).later(ONE_LOG);
+    /// Large replies that are noted.
+    commandlog_large_reply_max_len: u64 = 128,
+        Row::new("commandlog-large-reply-max-len").range(0, LONG).later(ONE_LOG);
+    /// Whether old functions of Lua are there.
+    lua_enable_deprecated_api: bool = false,
+        Row::new("lua-enable-deprecated-api").alias("lua-enable-insecure-api").later(NOT_YET);
+    /// Milliseconds for which a stream knows what was added.
+    stream_idmp_duration: u64 = 100, Row::new("stream-idmp-duration").range(1, LONG).later(NOT_YET);
+    /// Entries that a stream knows were added.
+    stream_idmp_maxsize: u64 = 100, Row::new("stream-idmp-maxsize").range(1, LONG).later(NOT_YET);
+    /// Whether snapshots of versions to come are read.
+    rdb_version_check: String = text("strict"), Row::new("rdb-version-check").later(NOT_YET);
+    /// Whether keys are imported.
+    import_mode: bool = false, Row::new("import-mode").later(NOT_YET);
+    /// Whether a full synchronisation has a connection of its own.
+    dual_channel_replication_enabled: bool = false,
+        Row::new("dual-channel-replication-enabled").alias("repl-rdb-channel").later(NOT_YET);
+    /// Most bytes a replica keeps of the stream during a full synchronisation.
+    replica_full_sync_buffer_limit: u64 = 256 << 20,
+        Row::new("replica-full-sync-buffer-limit").range(0, LONG).memory().later(NOT_YET);
+    /// IPv4 address told to clients.
+    cluster_announce_client_ipv4: String = none(), Row::new("cluster-announce-client-ipv4").later(NOT_YET);
+    /// IPv6 address told to clients.
+    cluster_announce_client_ipv6: String = none(), Row::new("cluster-announce-client-ipv6").later(NOT_YET);
+    /// Port told to clients.
+    cluster_announce_client_port: u16 = 0, Row::new("cluster-announce-client-port").range(0, PORT).later(NOT_YET);
+    /// TLS port told to clients.
+    cluster_announce_client_tls_port: u16 = 0,
+        Row::new("cluster-announce-client-tls-port").range(0, PORT).later(NOT_YET);
+    /// Seconds for which a forgotten node stays forgotten.
+    cluster_blacklist_ttl: u64 = 60, Row::new("cluster-blacklist-ttl").range(0, LONG).later(NOT_YET);
+    /// How nodes.conf is written.
+    cluster_config_save_behavior: String = text("sync"), Row::new("cluster-config-save-behavior").later(NOT_YET);
+    /// Number of databases of a cluster's node.
+    cluster_databases: u32 = 1, Row::new("cluster-databases").range(1, INT).immutable().later(NOT_YET);
+    /// Milliseconds for a failover that is asked for.
+    cluster_manual_failover_timeout: u64 = 5_000,
+        Row::new("cluster-manual-failover-timeout").range(1, LONG).later(NOT_YET);
+    /// Share of commands whose use of slots is looked at.
+    cluster_compatibility_sample_ratio: u32 = 0,
+        Row::new("cluster-compatibility-sample-ratio").range(0, 100).later(NOT_YET);
+    /// Whether commands are counted by slot.
+    cluster_slot_stats_enabled: bool = false, Row::new("cluster-slot-stats-enabled").later(NOT_YET);
+    /// Entries of the log of slot migrations.
+    cluster_slot_migration_log_max_len: u64 = 1_000,
+        Row::new("cluster-slot-migration-log-max-len").range(0, LONG).later(NOT_YET);
+    /// Bytes that may be missing when writes to a migrating slot pause.
+    slot_migration_max_failover_repl_bytes: i64 = 0,
+        Row::new("slot-migration-max-failover-repl-bytes").range(-1, LONG).memory().later(NOT_YET);
+    /// Bytes that may be missing when a slot is handed over.
+    cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20,
+        Row::new("cluster-slot-migration-handoff-max-lag-bytes").range(0, LONG).memory().later(NOT_YET);
+    /// Milliseconds for which writes to a migrating slot may pause.
+    cluster_slot_migration_write_pause_timeout: u64 = 10_000,
+        Row::new("cluster-slot-migration-write-pause-timeout").range(0, LONG).later(NOT_YET);
+    /// Milliseconds for the rest of a migrating slot's stream.
+    cluster_slot_migration_sync_buffer_drain_timeout: u64 = 60_000,
+        Row::new("cluster-slot-migration-sync-buffer-drain-timeout").range(0, LONG).later(NOT_YET);
+    /// Migrations that were done and are remembered.
+    cluster_slot_migration_max_archived_tasks: u64 = 32,
+        Row::new("cluster-slot-migration-max-archived-tasks").range(1, LONG).later(NOT_YET);
 }
 
 fn check_db_filename(name: &str) -> Result<(), &'static str> {
@@ -805,7 +953,7 @@ fn check_title(template: &str) -> Result<(), &'static str> {
         "config-file",
     ];
     const INVALID: &str = "template format is invalid or contains unknown variables";
-    if template.trim().is_empty() {
+    if template.replace("{title}", "").trim().is_empty() {
         return Err(INVALID);
     }
     let mut rest = template;
@@ -883,7 +1031,7 @@ mod tests {
     #[test]
     fn texts_with_a_syntax() {
         assert!(check_title("{title} of {config-file} on {port}").is_ok());
-        for bad in ["", " ", "{foo}", "{", "}", "{title", "title}", "{}"] {
+        for bad in ["", " ", "{title} ", "{foo}", "{", "}", "{title", "title}", "{}"] {
             assert!(check_title(bad).is_err(), "{bad}");
         }
         assert!(check_hostname("node-1.example").is_ok() && check_hostname("").is_ok());

@@ -276,6 +276,8 @@ fn run_task_with_buffers(
     environment: &Environment<'_>,
 ) -> Option<Words> {
     let mut buffers = std::mem::take(&mut source.detached[task.detached as usize - 1]);
+    // They were received for nobody's account. Whatever becomes of them, stored or dropped, happens on this one.
+    partition.memory_bytes += buffers.iter().map(|buffer| buffer.capacity() as i64).sum::<i64>();
     let words = (environment.slow_from_ns < u64::MAX).then(|| {
         let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
         account::words(task.command, source.arguments(task, &slices))

@@ -20,7 +20,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
 use crate::exec::partition::Journal;
-use crate::exec::view::Held;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
@@ -253,13 +253,16 @@ impl<'a> Execution<'a> {
     fn parts_of(
         &self,
         each: ShardHandler,
-        partitions: &mut [Option<Box<Partition>>],
+        partitions: &mut Lent,
         environment: &Environment<'_>,
     ) -> Result<Vec<Part>, ReplyError> {
-        let partitions = partitions.iter_mut().flatten();
-        partitions
-            .map(|partition| part_of_shard(each, Held::One(partition), &self.call, environment))
-            .collect()
+        let mut parts = Vec::new();
+        for shard in 0..partitions.len() {
+            if let Some(partition) = partitions.turn_to(shard) {
+                parts.push(part_of_shard(each, partition, &self.call, environment)?);
+            }
+        }
+        Ok(parts)
     }
 
     /// Runs a handler on the partitions it was given, and hands its effects to the journal.
@@ -295,6 +298,7 @@ impl<'a> Execution<'a> {
                 waiting,
             })
         };
+        held.end_command();
         record(held, &mut effects, db, args);
         result
     }
@@ -321,7 +325,7 @@ fn narrowed_to_cursor<'h>(held: Held<'h>, args: Arguments<'_>) -> Result<Held<'h
         return Ok(held);
     };
     let (shard, _) = decode_cursor(args.at(1), partitions.len())?;
-    match &mut partitions[shard] {
+    match partitions.turn_to(shard) {
         Some(partition) => Ok(Held::One(partition)),
         None => unreachable!("the shard of a cursor is among those of its transaction"),
     }
@@ -346,7 +350,7 @@ pub(crate) fn run_part(
 ) -> Result<Part, ReplyError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| match (call.command.row.runs, access) {
         (Runs::OnEveryShard(each, _), PartAccess::Partition(partition)) => {
-            part_of_shard(each, Held::One(partition), call, environment)
+            part_of_shard(each, partition, call, environment)
         }
         (Runs::OnEveryLoop(each, _), PartAccess::Roster(mut roster)) => each(&mut roster),
         _ => unreachable!("only commands on every shard or loop have parts, each of their own kind"),
@@ -356,10 +360,11 @@ pub(crate) fn run_part(
 
 fn part_of_shard(
     each: ShardHandler,
-    mut held: Held<'_>,
+    partition: &mut Partition,
     call: &Call<'_>,
     environment: &Environment<'_>,
 ) -> Result<Part, ReplyError> {
+    let mut held = Held::One(partition);
     let mut effects = Effects::new(held.journals());
     let mut bytes = Vec::new();
     let count = each(&mut Context {

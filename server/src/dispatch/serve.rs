@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use shardis_storage::key::Key;
-use shardis_storage::memory;
 use shardis_storage::value::Kind;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
 use crate::exec::Partition;
+use crate::exec::held::Account;
 use crate::exec::view::Held;
 use crate::exec::waiter::{Ready, Served, Serving, Ticket, Waiting};
 use crate::limits::BORROW_TRIES;
@@ -105,17 +105,17 @@ fn serve(
     let Some(partition) = held.find(slot) else {
         return Tried::Nothing;
     };
-    let before = memory::thread_balance();
-    let both = Held::Two([partition, borrowed.get()], environment.shards);
+    let mut account = Account::begin(environment.shards);
+    let both = Held::Two([partition, borrowed.get()], &mut account);
     let tried = attempt(both, slot, ready, ticket, environment);
     // Whatever was put there may be waited for in its turn.
+    account.turn_to(Some(other));
     serve_ready(Held::One(borrowed.get()), environment);
-    // Which of the two it was allocated for is not told apart. The whole is booked to the one that is held for longer.
-    let half = (memory::thread_balance() - before) / 2;
-    borrowed.get().memory_bytes += half;
-    if let Some(partition) = held.find(slot) {
-        partition.memory_bytes -= half;
-    }
+    account.end_command();
+    // The rest is booked by whoever holds the partition of the key.
+    let taken = account.take(other);
+    borrowed.get().memory_bytes += taken;
+    held.leave_out(taken);
     tried
 }
 

@@ -14,14 +14,14 @@ use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::client::Queued;
 use crate::exec::partition::Journal;
-use crate::exec::view::Held;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{CommandResult, Effect, Partition, Stamp};
+use crate::exec::{CommandResult, Effect, Stamp};
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
-type Partitions<'a> = &'a mut [Option<Box<Partition>>];
+type Partitions<'a> = &'a mut Lent;
 
 /// Runs the queue and writes the reply of EXEC.
 ///
@@ -116,11 +116,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 }
 
 /// Whether a watched key was changed, or has expired since.
-pub(crate) fn has_changed(
-    watching: &WatchList,
-    partitions: &[Option<Box<Partition>>],
-    environment: &Environment<'_>,
-) -> bool {
+pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()

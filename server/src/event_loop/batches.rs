@@ -176,9 +176,14 @@ pub(super) fn count_memory<R>(
     let before = memory::thread_balance();
     let result = run(partition);
     partition.memory_bytes += memory::thread_balance() - before;
-    node.memory[partition.shard].set(partition.memory_bytes.max(0) as u64);
-    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
+    publish_memory(partition, node);
     result
+}
+
+/// Makes known what a partition takes.
+pub(super) fn publish_memory(partition: &Partition, node: &Node) {
+    node.memory[partition.shard].set(partition.counted_bytes());
+    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
 }
 
 /// Replies that go straight to connections of this loop.

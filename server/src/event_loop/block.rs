@@ -14,7 +14,7 @@ use crate::dispatch::serve::serve_ready;
 use crate::exec::Modes;
 use crate::exec::Partition;
 use crate::exec::client::Unblocked;
-use crate::exec::view::Held;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Served, Ticket, Wish};
 use crate::shard::inbox::Message;
 use crate::spec::Registered;
@@ -29,7 +29,7 @@ impl EventLoop {
         command: &'static Registered,
         args: Arguments<'_>,
         wish: Wish,
-        partitions: &mut [Option<Box<Partition>>],
+        partitions: &mut Lent,
     ) {
         let shards = partitions.len();
         let mut other_shard = None;

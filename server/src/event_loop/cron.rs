@@ -258,10 +258,6 @@ impl EventLoop {
     }
 
     fn every_second(&mut self) {
-        if self.index == 0 {
-            self.node
-                .note_memory_peak(shardis_storage::memory::jemalloc_stats().allocated as u64);
-        }
         let stats = &self.node.stats[self.index];
         let counters = [
             &stats.commands,

@@ -20,6 +20,7 @@ use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
+use crate::exec::view::Lent;
 use crate::exec::{Client, OwnedRequest, Partition};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE, SHORT_QUEUE_MAX};
 use crate::shard::Mesh;
@@ -39,9 +40,6 @@ pub(super) struct Operation {
     /// What was lent so far, by shard.
     pub(super) lent: Lent,
 }
-
-/// Partitions that were lent, by shard.
-pub(super) type Lent = SmallVec<[Option<Box<Partition>>; 8]>;
 
 /// Cells that are held together, ascending.
 type Cells<'m> = SmallVec<[(usize, Guard<'m, Partition>); 8]>;
@@ -125,14 +123,14 @@ impl EventLoop {
             command,
             request: OwnedRequest::copy(args),
             missing,
-            lent: (0..mesh.len()).map(|_| None).collect(),
+            lent: Lent::new(mesh.len()),
         });
         self.ask_for_next(operation);
     }
 
     /// Runs a short command while the cells are held.
     fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>) {
-        let mut partitions: Lent = (0..self.reach.mesh.len()).map(|_| None).collect();
+        let mut partitions = Lent::new(self.reach.mesh.len());
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
@@ -146,7 +144,7 @@ impl EventLoop {
 
     /// Runs a long command on partitions that are taken out of their cells.
     fn run_taken_away(&mut self, issued: Issued<'_>, cells: Cells<'_>) {
-        let mut partitions: Lent = (0..self.reach.mesh.len()).map(|_| None).collect();
+        let mut partitions = Lent::new(self.reach.mesh.len());
         for (shard, held) in cells {
             partitions[shard] = Some(held.take_away());
         }
@@ -211,8 +209,8 @@ impl EventLoop {
     }
 
     /// Puts partitions back into their cells. Owners that have looked for them meanwhile are told.
-    fn give_back(&mut self, partitions: Lent) {
-        for partition in partitions.into_iter().flatten() {
+    fn give_back(&mut self, mut partitions: Lent) {
+        for partition in partitions.iter_mut().filter_map(Option::take) {
             let shard = partition.shard;
             if !self.reach.mesh.cell(shard).put_back(partition) {
                 continue;

@@ -4,19 +4,18 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use shardis_protocol::Arguments;
-use shardis_storage::memory;
 
 use super::EventLoop;
-use super::batches::count_memory;
+use super::batches::publish_memory;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
 use crate::dispatch::plan::Routed;
 use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
-use crate::exec::view::Held;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{OwnedRequest, Part, Partition};
+use crate::exec::{OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
 
 /// A command of a connection that has its place in the order of replies.
@@ -71,12 +70,8 @@ impl EventLoop {
     }
 
     /// Runs a command on the partitions that it needs.
-    pub(super) fn run_on_partitions(
-        &mut self,
-        issued: Issued<'_>,
-        partitions: &mut [Option<Box<Partition>>],
-    ) {
-        let before = memory::thread_balance();
+    pub(super) fn run_on_partitions(&mut self, issued: Issued<'_>, partitions: &mut Lent) {
+        partitions.begin();
         let ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
         match ran.wish {
             Some(wish) => {
@@ -94,7 +89,10 @@ impl EventLoop {
                 serve_ready(Held::Many(partitions), &self.environment());
             }
         }
-        self.book(partitions, memory::thread_balance() - before);
+        partitions.settle();
+        for partition in partitions.iter().flatten() {
+            publish_memory(partition, &self.node);
+        }
     }
 
     /// Makes one reply of the parts of a command that shards or loops have done, which took them so many nanoseconds.
@@ -203,15 +201,5 @@ impl EventLoop {
             self.take_settings();
         }
         self.account_for(number, command, args, ran.nanos);
-    }
-
-    /// Books what a command has allocated while it had several partitions. Which of them it was for is not told apart: each
-    /// is booked its part of the whole.
-    fn book(&self, partitions: &mut [Option<Box<Partition>>], taken: i64) {
-        let count = partitions.iter().flatten().count() as i64;
-        for (nth, partition) in (0..).zip(partitions.iter_mut().flatten()) {
-            partition.memory_bytes += taken.div_euclid(count) + i64::from(nth < taken.rem_euclid(count));
-            count_memory(partition, &self.node, |_| {});
-        }
     }
 }

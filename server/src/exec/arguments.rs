@@ -114,15 +114,22 @@ pub(crate) fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
     }
 }
 
-/// Reads an unsigned number as `strtoul` does, which clients have come to know from SCAN: a sign is accepted, and nothing
-/// at all is 0.
+/// Reads a cursor as Redis 7.4 and later do: what is a plain integer must not be negative; anything else is read as
+/// `strtoull` reads it, with blanks before it and a sign, which wraps.
 pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
-    let (negative, digits) = match text {
+    if let Some(value) = number::parse_i64(text) {
+        return u64::try_from(value).ok();
+    }
+    let blanks = text
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
+        .count();
+    let (negative, digits) = match &text[blanks..] {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
     };
-    if digits.is_empty() && !text.is_empty() {
+    if digits.is_empty() {
         return None;
     }
     let magnitude = digits.iter().try_fold(0_u64, |value, byte| {
@@ -320,12 +327,15 @@ mod tests {
     fn cursors_are_read_as_redis_reads_them() {
         for (text, cursor) in [
             ("0", Some(0)),
-            ("", Some(0)),
+            ("", None),
             ("+7", Some(7)),
-            ("-1", Some(u64::MAX)),
+            ("007", Some(7)),
+            ("-1", None),
+            ("-01", Some(u64::MAX)),
             ("18446744073709551615", Some(u64::MAX)),
             ("18446744073709551616", None),
-            (" 0", None),
+            (" 0", Some(0)),
+            ("\t1", Some(1)),
             ("0 ", None),
             ("-", None),
             ("x", None),

@@ -13,7 +13,7 @@ use shardis_storage::keyspace::eviction::EvictionOptions;
 use shardis_storage::keyspace::{
     Database, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired,
 };
-use shardis_storage::value::{INT_TEXT_MAX, Owned, StringRef};
+use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::effect::Effect;
 use super::event::{EventSink, tell};
@@ -284,11 +284,6 @@ impl Partition {
         } else {
             self.open(db).remove(key)
         }
-    }
-
-    /// Takes a value away from its key.
-    pub(super) fn take(&mut self, db: u16, key: &Key<'_>) -> Option<Owned> {
-        self.open(db).take(key)
     }
 
     /// Removes all keys of a database, and returns how many there were. Complexity: O(keys watched or waited for).

@@ -76,6 +76,9 @@ impl Figures {
     }
 }
 
+/// Bytes that may stay allocated in a partition without keys.
+const EMPTY_BYTES_MAX: i64 = 16 << 10;
+
 impl Partition {
     /// An empty partition.
     pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
@@ -94,6 +97,20 @@ impl Partition {
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
         }
+    }
+
+    /// Bytes its values, keys and tables take. Without keys and garbage there is next to nothing.
+    ///
+    /// # Panics
+    /// In debug builds, when something was booked to the wrong partition, as far as that can be seen here.
+    pub(crate) fn counted_bytes(&self) -> u64 {
+        let bytes = self.memory_bytes;
+        debug_assert!(bytes >= 0, "a partition takes {bytes} bytes");
+        debug_assert!(
+            bytes <= EMPTY_BYTES_MAX || !self.keyspace.is_empty() || self.keyspace.pending_release() > 0,
+            "an empty partition takes {bytes} bytes"
+        );
+        bytes.cast_unsigned()
     }
 
     /// Whether the time of a key is over that was alive when the client of this token began to watch it.

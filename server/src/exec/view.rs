@@ -3,7 +3,6 @@
 mod collection;
 
 use rand::rngs::SmallRng;
-use shardis_cluster::slot::shard_of;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::lfu::{self, LfuOptions};
@@ -14,6 +13,7 @@ use shardis_storage::value::{Owned, StringRef};
 use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
+pub(crate) use super::held::{Held, Lent};
 use super::partition::Partition;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
@@ -83,95 +83,6 @@ impl Stamp {
     }
 }
 
-/// The partitions a command was given.
-pub(crate) enum Held<'a> {
-    /// Those of one shard.
-    One(&'a mut Partition),
-    /// Those of two shards, of so many: for who waited for one and puts into the other.
-    Two([&'a mut Partition; 2], usize),
-    /// Those of several shards, by shard index; the others are `None`.
-    Many(&'a mut [Option<Box<Partition>>]),
-}
-
-impl Held<'_> {
-    /// The same partitions for a shorter time.
-    #[inline]
-    pub(crate) fn reborrow(&mut self) -> Held<'_> {
-        match self {
-            Self::One(partition) => Held::One(partition),
-            Self::Two([first, second], shards) => Held::Two([first, second], *shards),
-            Self::Many(partitions) => Held::Many(partitions),
-        }
-    }
-
-    /// Does something to each.
-    #[inline]
-    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
-        match self {
-            Self::One(partition) => act(partition),
-            Self::Two(both, _) => both.iter_mut().for_each(|partition| act(partition)),
-            Self::Many(partitions) => partitions
-                .iter_mut()
-                .filter_map(|held| held.as_deref_mut())
-                .for_each(act),
-        }
-    }
-
-    /// The first of them: the one that counts what concerns all.
-    #[inline]
-    pub(crate) fn first(&mut self) -> Option<&mut Partition> {
-        match self {
-            Self::One(partition) | Self::Two([partition, _], _) => Some(partition),
-            Self::Many(partitions) => partitions.iter_mut().find_map(|held| held.as_deref_mut()),
-        }
-    }
-
-    /// The partition of a slot, if it is among them. One alone is taken to be the right one.
-    #[inline]
-    pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
-        self.shard(|shards| shard_of(slot, shards))
-    }
-
-    /// As [`find`](Self::find), to look at it only.
-    #[inline]
-    fn peek(&self, slot: u16) -> Option<&Partition> {
-        match self {
-            Self::One(partition) => Some(partition),
-            Self::Two(both, shards) => {
-                let shard = shard_of(slot, *shards);
-                both.iter()
-                    .find(|partition| partition.shard == shard)
-                    .map(|partition| &**partition)
-            }
-            Self::Many(partitions) => partitions[shard_of(slot, partitions.len())].as_deref(),
-        }
-    }
-
-    /// The partition of the shard that `choose` names, knowing how many there are. One alone is taken to be the right one.
-    #[inline]
-    fn shard(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<&mut Partition> {
-        match self {
-            Self::One(partition) => Some(partition),
-            Self::Two(both, shards) => {
-                let shard = choose(*shards);
-                both.iter_mut()
-                    .find(|partition| partition.shard == shard)
-                    .map(|partition| &mut **partition)
-            }
-            Self::Many(partitions) => {
-                let shard = choose(partitions.len());
-                partitions[shard].as_deref_mut()
-            }
-        }
-    }
-
-    /// Whether somebody listens to their effects.
-    #[inline]
-    pub(crate) fn journals(&mut self) -> bool {
-        self.first().is_some_and(|partition| partition.journal.is_some())
-    }
-}
-
 /// Why a partition is there.
 const LENT: &str = "the shards of all that a command names are lent to it";
 
@@ -199,21 +110,46 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The partition that owns a slot.
+    /// The partition that owns a slot, for something that takes none of its memory.
     ///
     /// # Panics
     /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
-        self.held.find(slot).expect(LENT)
+        self.held.beside(slot).expect(LENT)
     }
 
-    /// The partition of a shard.
+    /// The partition of a shard, for something that takes none of its memory.
     ///
     /// # Panics
     /// When it was not lent.
     pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
-        self.held.shard(|_| shard).expect(LENT)
+        self.held.beside_shard(|_| shard).expect(LENT)
+    }
+
+    /// Does something to the partition of a key, which is booked what that takes.
+    #[inline]
+    fn with<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Partition) -> T) -> T {
+        let (partition, account) = self.held.split(key.slot).expect(LENT);
+        let result = act(partition);
+        if let Some(account) = account {
+            account.turn_to(None);
+        }
+        result
+    }
+
+    /// Does something to the client's database in the partition of a key.
+    #[inline]
+    fn change<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Database) -> T) -> T {
+        let db = self.db;
+        self.with(key, |partition| act(partition.open(db)))
+    }
+
+    /// The partition of a key, for something that is changed where it stands: the partition is booked what is taken until
+    /// the command turns to something else.
+    #[inline]
+    fn turn_to(&mut self, key: &Key<'_>) -> &mut Partition {
+        self.held.find(key.slot).expect(LENT)
     }
 
     /// Does something with another database selected.
@@ -249,13 +185,6 @@ impl<'a> View<'a> {
     pub(crate) fn database(&self, key: &Key<'_>) -> &Database {
         let partition = self.held.peek(key.slot).expect(LENT);
         partition.keyspace.database(usize::from(self.db))
-    }
-
-    /// The same database, to store something under the key or remove what is there.
-    #[inline]
-    fn open(&mut self, key: &Key<'_>) -> &mut Database {
-        let db = self.db;
-        self.partition(key.slot).open(db)
     }
 
     /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
@@ -304,7 +233,7 @@ impl<'a> View<'a> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.partition(key.slot).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
         found.map(|(entry, _)| entry)
     }
 
@@ -321,9 +250,18 @@ impl<'a> View<'a> {
 
     #[inline]
     fn look_up(&mut self, key: &Key<'_>, look: Look) -> Option<&Entry> {
+        self.look_up_with_rng(key, look).map(|(entry, _)| entry)
+    }
+
+    #[inline]
+    fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.partition(key.slot).look_up(&stamp, db, key, look);
-        found.map(|(entry, _)| entry)
+        let (partition, account) = self.held.split(key.slot).expect(LENT);
+        let found = partition.look_up(&stamp, db, key, look);
+        if let Some(account) = account {
+            account.turn_to(None);
+        }
+        found
     }
 
     /// Looks a string up for reading; see [`read`](Self::read).
@@ -418,36 +356,47 @@ impl<'a> View<'a> {
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
         self.make_way(key);
         let stamp = self.stamp;
-        let database = self.open(key);
-        let entry = match value {
-            NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
-            NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
-        };
-        // A new value is as recent as a new key; how often the key was used stays known.
-        if stamp.lfu.is_none() {
-            entry.set_clock(stamp.clock);
+        if let NewString::Adopted(buffer) = &value {
+            self.held.carry(key.slot, buffer.capacity() as i64);
         }
+        self.change(key, |database| {
+            let entry = match value {
+                NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
+                NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
+            };
+            // A new value is as recent as a new key; how often the key was used stays known.
+            if stamp.lfu.is_none() {
+                entry.set_clock(stamp.clock);
+            }
+        });
     }
 
     /// Stores a string whose bytes stay bytes even where they spell an integer.
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.open(key).set_text(key, bytes, expiry, clock);
+        self.change(key, |database| {
+            database.set_text(key, bytes, expiry, clock);
+        });
     }
 
     /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
     pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.open(key).set_raw(key, bytes, Expiry::Keep, clock);
+        self.change(key, |database| {
+            database.set_raw(key, bytes, Expiry::Keep, clock);
+        });
     }
 
     /// Stores bytes that were put together in a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.open(key).set_buffer(key, buffer, expiry, clock);
+        self.held.carry(key.slot, buffer.capacity() as i64);
+        self.change(key, |database| {
+            database.set_buffer(key, buffer, expiry, clock);
+        });
     }
 
     /// Stores an integer as a string.
@@ -455,42 +404,49 @@ impl<'a> View<'a> {
     pub(crate) fn set_integer(&mut self, key: &Key<'_>, value: i64, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
-        self.open(key).set_integer(key, value, expiry, clock);
+        self.change(key, |database| {
+            database.set_integer(key, value, expiry, clock);
+        });
     }
 
     /// The bytes of the string under a key, made raw and at least `len` long; see [`Database::string_mut`].
     pub(crate) fn string_mut(&mut self, key: &Key<'_>, len: usize) -> &mut [u8] {
         self.make_way(key);
-        let clock = self.stamp.clock;
-        self.open(key).string_mut(key, len, clock)
+        let (db, clock) = (self.db, self.stamp.clock);
+        self.turn_to(key).open(db).string_mut(key, len, clock)
     }
 
     /// Removes a key, freeing a large value later when `lazily`. True when it was there.
     pub(crate) fn remove(&mut self, key: &Key<'_>, lazily: bool) -> bool {
         let db = self.db;
-        self.partition(key.slot).remove(db, key, lazily)
+        self.with(key, |partition| partition.remove(db, key, lazily))
     }
 
     /// Sets or clears when a key expires, Unix milliseconds.
     pub(crate) fn set_expiry(&mut self, key: &Key<'_>, at_ms: Option<i64>) {
-        self.open(key).set_expiry(key, at_ms);
+        self.change(key, |database| database.set_expiry(key, at_ms));
     }
 
     /// Takes a value away from its key, to be put under another.
     pub(crate) fn take(&mut self, key: &Key<'_>) -> Option<Owned> {
-        let db = self.db;
-        self.partition(key.slot).take(db, key)
+        let value = self.change(key, |database| database.take(key))?;
+        self.held.carry(key.slot, -(value.entry().memory() as i64));
+        Some(value)
     }
 
     /// A copy of what a key holds, to be put under another. Complexity: O(size).
-    pub(crate) fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
+    pub(crate) fn duplicate(&mut self, key: &Key<'_>) -> Option<Owned> {
+        self.held.turn_away();
         self.database(key).duplicate(key)
     }
 
     /// Puts a value under a key that is free, with this access clock.
     pub(crate) fn put(&mut self, key: &Key<'_>, value: Owned, clock: u32) {
         self.notify_if_new(key);
-        self.open(key).insert(key, value, clock);
+        self.held.carry(key.slot, value.entry().memory() as i64);
+        self.change(key, |database| {
+            database.insert(key, value, clock);
+        });
     }
 }
 

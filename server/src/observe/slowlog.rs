@@ -57,8 +57,12 @@ pub(crate) struct SlowLog {
 }
 
 impl SlowLog {
-    /// Adds a command, and drops what is beyond `len_max`. The number in the entry is set here.
+    /// Adds a command, and drops what is beyond `len_max`. The number in the entry is set here. With a `len_max` of 0 nothing
+    /// is added, and what was there stays.
     pub(crate) fn add(&mut self, mut entry: Entry, len_max: u64) {
+        if len_max == 0 {
+            return;
+        }
         entry.id = self.next_id;
         self.next_id += 1;
         self.entries.push_front(entry);
@@ -163,8 +167,9 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(5, 9)]
         );
+        // A log of no length keeps what it has and takes in nothing.
         log.add(entry(9), 0);
-        assert_eq!(log.len(), 0);
+        assert_eq!(log.len(), 1);
     }
 
     #[test]

@@ -38,6 +38,14 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
+/// Reads a double as [`parse_f64`] does, but for hexadecimal ones, which bounds of ranges and weights of SORT may not be.
+#[must_use]
+pub fn parse_decimal_f64(text: &[u8]) -> Option<f64> {
+    let (_, unsigned) = super::split_sign(text);
+    let is_hexadecimal = matches!(unsigned, [b'0', b'x' | b'X', ..]);
+    parse_f64(text).filter(|_| !is_hexadecimal)
+}
+
 /// The standard library accepts the same decimal spellings as C; only what it says of the range differs.
 fn parse_decimal(text: &[u8]) -> Option<f64> {
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;

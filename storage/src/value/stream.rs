@@ -337,6 +337,9 @@ impl Log {
         if self.len == 0 && id <= self.last_id {
             return Some(self.entries_added);
         }
+        if id != StreamId::MIN && id < self.max_deleted_id {
+            return None;
+        }
         if id == self.last_id {
             return Some(self.entries_added);
         }
@@ -352,8 +355,12 @@ impl Log {
     /// told.
     #[must_use]
     pub fn lag(&self, last_id: StreamId, entries_read: Option<u64>) -> Option<i64> {
-        if self.entries_added == 0 {
+        if self.entries_added == 0 || self.len == 0 {
             return Some(0);
+        }
+        if last_id < self.first_id && self.max_deleted_id < self.first_id {
+            // All that there is lies ahead, whatever was counted before.
+            return Some(self.len as i64);
         }
         let read = match entries_read {
             Some(read) if !self.has_holes_from(last_id) => read,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shardis_tests::dialogue::{self, Resp, Servers};
+use shardis_tests::dialogue::{self, Reference, Resp, Servers};
 use shardis_tests::diff::Subject;
 use shardis_tests::{node, redis};
 
@@ -26,7 +26,9 @@ dialogues! {
     strings string_numbers bitmaps keys expiry scanning transactions connection client_commands configuration
     command_reflection errors binary slowlog latency monitoring memory debug lists hashes hash_field_expiry sets
     sorted_sets hyperloglog geo streams stream_groups stream_blocking sort blocking collections_encoding wrongtype pubsub
-    keyspace_events after_7_2 watch_stale
+    keyspace_events after_7_2
+    option_pairs
+    watch_stale
 }
 
 /// Where the files are.
@@ -40,7 +42,10 @@ fn hold(name: &str) {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = format!("cases/{name}.txt");
     let dialogues = dialogue::parse(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let oracle = redis::start();
+    let references = [
+        (Reference::Redis, redis::start()),
+        (Reference::Valkey, redis::start_peer()),
+    ];
     let mut report = String::new();
     for shards in [1, 4] {
         let subject = node::start(shards);
@@ -52,7 +57,7 @@ fn hold(name: &str) {
         let servers = Servers {
             kind,
             subject: &subject,
-            oracle: &oracle,
+            references: &references,
         };
         for resp in [Resp::V2, Resp::V3] {
             if let Err(differences) = dialogue::hold(&file, &dialogues, resp, &servers) {

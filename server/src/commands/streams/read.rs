@@ -134,9 +134,11 @@ impl<'a> ReadRequest<'a> {
             (word, Some(_), _) if is(word, "STREAMS") => {
                 let words = args.len() - at - 1;
                 if !words.is_multiple_of(2) {
-                    return Err(ReplyError::Fixed(
-                        "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
-                    ));
+                    return Err(ReplyError::Fixed(if of_group {
+                        "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified."
+                    } else {
+                        "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified."
+                    }));
                 }
                 self.keys = at + 1..at + 1 + words / 2;
             }
@@ -595,7 +597,10 @@ fn reply_delivery(reply: &mut Encoder<'_>, item: Item<'_>, idle_ms: i64, deliver
 /// Moves where a group stands to an entry behind.
 fn advance(group: &mut ConsumerGroup, log: &Log, id: StreamId) {
     group.entries_read = match group.entries_read {
-        Some(read) if !log.has_holes_from(id) => Some(read.saturating_add(1)),
+        // The count is only right when the group did not begin before the first entry, and nothing behind it was deleted.
+        Some(read) if group.last_id >= log.first_id() && !log.has_holes_from(group.last_id) => {
+            Some(read.saturating_add(1))
+        }
         _ => log.position_of(id),
     };
     group.last_id = id;

@@ -53,7 +53,7 @@ impl View<'_> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.partition(key.slot).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
         let Some((entry, rng)) = found else {
             return Ok(None);
         };
@@ -76,8 +76,7 @@ impl View<'_> {
             counts: true,
             touches: !self.no_touch,
         };
-        let (stamp, db) = (self.stamp, self.db);
-        let found = self.partition(key.slot).look_up(&stamp, db, key, look);
+        let found = self.look_up_with_rng(key, look);
         found.map(|(entry, rng)| Ok((typed(entry)?, rng))).transpose()
     }
 
@@ -92,8 +91,8 @@ impl View<'_> {
         if made {
             self.notify_if_new(key);
         }
-        let clock = self.stamp.clock;
-        let entry = self.open(key).entry_or_empty::<T>(key, clock);
+        let (db, clock) = (self.db, self.stamp.clock);
+        let entry = self.turn_to(key).open(db).entry_or_empty::<T>(key, clock);
         match entry.get_mut() {
             Some(value) => Ok((value, made)),
             None => Err(ReplyError::WrongType),
@@ -112,7 +111,7 @@ impl View<'_> {
     /// which is an event of its own. True if so.
     #[inline]
     pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
-        let is_gone = self.open(key).settle(key);
+        let is_gone = self.change(key, |database| database.settle(key));
         if is_gone {
             self.notify(KeyspaceEvents::GENERIC, "del", key);
         }
@@ -123,13 +122,15 @@ impl View<'_> {
     /// The expiry goes.
     pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
         self.make_way(key);
-        let clock = self.stamp.clock;
-        if !self.stamp.lazy_server_del {
-            self.open(key).remove(key);
-        }
-        let entry = self
-            .open(key)
-            .set_collection(key, value.into(), Expiry::Clear, clock);
-        entry.set_clock(clock);
+        let (clock, lazily, value) = (self.stamp.clock, self.stamp.lazy_server_del, value.into());
+        self.held.carry(key.slot, value.as_ref().memory() as i64);
+        self.change(key, |database| {
+            if !lazily {
+                database.remove(key);
+            }
+            database
+                .set_collection(key, value, Expiry::Clear, clock)
+                .set_clock(clock);
+        });
     }
 }

@@ -35,14 +35,13 @@ pub fn intersect(sets: &mut [&Set], limit: usize, mut visit: impl FnMut(StringRe
     found
 }
 
-/// The intersection as a set of its own, encoded as SINTERSTORE does: as the smallest of `sets`, or as an intset if it
-/// is all integers.
+/// The intersection as a set of its own, encoded as SINTERSTORE does: as an intset if it is all integers,
+/// else as a listpack as long as it is small.
 #[must_use]
 pub fn intersection(sets: &mut [&Set], limits: &SetLimits) -> Set {
     let smallest = sets.iter().min_by_key(|set| set.len());
     let mut result = match smallest.map(|set| set.encoding()) {
-        Some(Encoding::HashTable) => Set::table(limits.hasher),
-        Some(Encoding::Listpack) => Set(Form::Packed(Default::default())),
+        Some(Encoding::HashTable | Encoding::Listpack) => Set(Form::Packed(Default::default())),
         _ => Set::new(),
     };
     intersect(sets, usize::MAX, |member| {
@@ -239,7 +238,8 @@ mod tests {
         let encoding = |mut sets: Vec<&Set>| intersection(&mut sets, &LIMITS).encoding();
         assert_eq!(encoding(vec![&ints, &pack]), Encoding::Intset);
         assert_eq!(encoding(vec![&pack, &pack]), Encoding::Listpack);
-        assert_eq!(encoding(vec![&table, &wide]), Encoding::HashTable);
+        assert_eq!(encoding(vec![&table, &wide]), Encoding::Listpack);
+        assert_eq!(encoding(vec![&table, &table]), Encoding::HashTable);
         assert_eq!(
             encoding(vec![&wide, &set_of(["9", "a member too long"])]),
             Encoding::Intset

@@ -1,0 +1,193 @@
+//! The control thread of a node: what concerns the node as a whole and is nobody's command. It runs a single-threaded `tokio`
+//! runtime; links to other nodes are to live on it, too.
+//!
+//! Every node has one, embedded or not: it costs a thread that sleeps, and a node behaves alike everywhere. Shards never wait
+//! for it. With a manual clock no timer of `tokio` runs: the bell that rings when the clock is moved is what lets it look
+//! whether something is due, by the node's clock. It ends after the loops, so that a second SIGINT still finds somebody.
+
+mod signals;
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use self::signals::{Order, Signals};
+use crate::log::Level;
+use crate::state::Node;
+
+/// Microseconds between two looks at the node as a whole.
+const TICK_US: i64 = 1_000_000;
+
+/// Ticks between two lines about the node's load.
+const TICKS_PER_REPORT: u32 = 5;
+
+/// The thread, from outside. Dropping it ends the thread.
+#[derive(Debug)]
+pub(crate) struct Control {
+    thread: Option<JoinHandle<()>>,
+    /// Dropped to end it.
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl Control {
+    /// Starts the thread. With `signals` it is the one that takes the process's.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn start(node: Arc<Node>, signals: bool) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let signals = {
+            let _within = runtime.enter();
+            signals.then(Signals::new).transpose()?
+        };
+        let (end, ended) = oneshot::channel();
+        let inner = Inner {
+            next_tick_us: node.clock.now_us() + TICK_US,
+            ticks: 0,
+            is_stopping: false,
+            node,
+            signals,
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || inner.run(&runtime, ended))?;
+        Ok(Self {
+            thread: Some(thread),
+            end: Some(end),
+        })
+    }
+
+    /// Ends the thread and waits until it is gone.
+    pub(crate) fn stop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported when it happened; there is nothing left to be lost by it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The thread, from inside.
+#[derive(Debug)]
+struct Inner {
+    node: Arc<Node>,
+    /// The process's signals; none when embedded.
+    signals: Option<Signals>,
+    /// When the next tick is due, by the node's clock.
+    next_tick_us: i64,
+    ticks: u32,
+    /// Whether the end of the node has been seen.
+    is_stopping: bool,
+}
+
+impl Inner {
+    fn run(mut self, runtime: &Runtime, ended: oneshot::Receiver<()>) {
+        if self.node.daemon.is_some() {
+            crate::daemon::guard_thread();
+        }
+        runtime.block_on(self.serve(ended));
+    }
+
+    async fn serve(&mut self, mut ended: oneshot::Receiver<()>) {
+        let node = Arc::clone(&self.node);
+        loop {
+            let until_tick = self.until_tick();
+            tokio::select! {
+                _ = &mut ended => return,
+                order = next(&mut self.signals) => self.obey(order),
+                () = node.control_bell.notified() => {}
+                () = sleep(until_tick) => {}
+            }
+            self.notice_end();
+            if node.clock.now_us() >= self.next_tick_us {
+                self.tick();
+            }
+        }
+    }
+
+    /// Time until the next tick; none while the node's clock stands still.
+    fn until_tick(&self) -> Option<Duration> {
+        let left_us = u64::try_from(self.next_tick_us - self.node.clock.now_us()).unwrap_or(0);
+        self.node.clock.is_real().then(|| Duration::from_micros(left_us))
+    }
+
+    /// Does what is due once a second.
+    fn tick(&mut self) {
+        self.next_tick_us = self.node.clock.now_us() + TICK_US;
+        let used = shardis_storage::memory::jemalloc_stats().allocated as u64;
+        self.node.note_memory_peak(used);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
+            self.node.log.write(
+                Level::Debug,
+                format_args!(
+                    "{} clients connected (0 replicas), {used} bytes in use",
+                    self.node.clients.load(Ordering::Relaxed)
+                ),
+            );
+        }
+    }
+
+    /// Tells the supervisor, once, that the node is about to end.
+    fn notice_end(&mut self) {
+        if self.is_stopping || !self.node.shutdown.is_requested() {
+            return;
+        }
+        self.is_stopping = true;
+        if let Some(daemon) = &self.node.daemon {
+            daemon.supervisor.tell_stopping(&self.node.log);
+        }
+    }
+
+    /// Acts on a signal.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "who insists on the end of the process does not want to wait for its loops"
+    )]
+    fn obey(&mut self, order: Order) {
+        let (node, log) = (&self.node, &self.node.log);
+        if order == Order::Interrupt && node.shutdown.is_requested() {
+            log.warning(format_args!("You insist... exiting now."));
+            std::process::exit(1);
+        }
+        log.warning(format_args!("Received {} scheduling shutdown...", order.name()));
+        let settings = node.settings.load();
+        let options = match order {
+            Order::Interrupt => settings.shutdown_on_sigint,
+            Order::Terminate => settings.shutdown_on_sigterm,
+        };
+        if node.end(options).is_err() {
+            log.warning(format_args!(
+                "Errors trying to shut down the server. Check the logs for more information."
+            ));
+        }
+    }
+}
+
+/// The next signal; never, when somebody else takes them.
+async fn next(signals: &mut Option<Signals>) -> Order {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => pending().await,
+    }
+}
+
+/// Sleeps so long; for ever without a time.
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,105 @@
+//! The process around a node, where the process is the node's own: its title, its out-of-memory score, its supervisor, its
+//! place in the background, its report of a crash.
+//!
+//! Only the program has a [`Daemon`]. To a node that is embedded the process belongs to somebody else, and what would act on
+//! all of it is refused (`Flags::PROCESS` in the table of directives).
+
+#[expect(
+    unsafe_code,
+    reason = "a fork and a setting of the process; the rules are in its header"
+)]
+mod background;
+#[expect(unsafe_code, reason = "signal handlers; the rules are in its header")]
+mod crash;
+mod oom_score;
+mod supervisor;
+#[expect(
+    unsafe_code,
+    reason = "it overwrites the process's arguments; the rules are in its header"
+)]
+mod title;
+
+pub(crate) use background::{Branch, forbid_huge_pages, fork_to_background};
+pub(crate) use crash::{guard_thread, report_crashes, set_reporting};
+pub(crate) use oom_score::OomScore;
+pub(crate) use supervisor::Supervisor;
+pub(crate) use title::{Title, TitleWords};
+
+use parking_lot::Mutex;
+
+use crate::config::{SetError, Settings};
+use crate::log::Log;
+
+/// The process of the program.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    /// None when `set-proc-title` is off, or the system has no such thing.
+    title: Option<Mutex<Title>>,
+    /// The name the program was started under, for the title.
+    name: String,
+    /// Path of the configuration file, for the title; empty without one.
+    config_file: String,
+    score: Mutex<OomScore>,
+    /// Who is told how the node is.
+    pub(crate) supervisor: Supervisor,
+}
+
+impl Daemon {
+    /// The process, as the program found and prepared it.
+    pub(crate) fn new(
+        title: Option<Title>,
+        name: String,
+        config_file: String,
+        supervisor: Supervisor,
+    ) -> Self {
+        Self {
+            title: title.map(Mutex::new),
+            name,
+            config_file,
+            score: Mutex::default(),
+            supervisor,
+        }
+    }
+
+    /// Brings everything in line with the settings at the start. What cannot be done is logged: it is no reason not to serve.
+    pub(crate) fn begin(&self, settings: &Settings, log: &Log) {
+        self.show_title(settings);
+        set_reporting(settings.crash_log_enabled);
+        let _ = self.score.lock().follow(settings, log);
+    }
+
+    /// Carries out the change of a directive, if it is one of the process's.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub(crate) fn apply(&self, name: &'static str, settings: &Settings, log: &Log) -> Result<(), SetError> {
+        match name {
+            "oom-score-adj" | "oom-score-adj-values" => {
+                let followed = self.score.lock().follow(settings, log);
+                followed.map_err(|_| {
+                    SetError::failed(name, "Failed to set current oom_score_adj. Check server logs.")
+                })?;
+            }
+            "crash-log-enabled" => set_reporting(settings.crash_log_enabled),
+            "proc-title-template" => self.show_title(settings),
+            "port" | "bind" => {
+                self.supervisor.tell_reloading(log);
+                self.show_title(settings);
+                self.supervisor.tell_ready("Ready to accept connections", log);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Says in the process's title what it is and where it listens.
+    fn show_title(&self, settings: &Settings) {
+        if let Some(title) = &self.title {
+            let words = TitleWords {
+                name: &self.name,
+                config_file: &self.config_file,
+            };
+            title.lock().set(&words.fill(settings));
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The partitions that a command holds, and the account of whose memory it is using.
+//!
+//! The allocator counts by thread. Of one partition all that its user allocates is its own. Of several, an [`Account`] knows
+//! which is being worked on since which balance of the thread, and settles when the command turns to another one. What the
+//! command has *in hand*, a result that is not stored yet or a value on its way from key to key, is nobody's until it is
+//! put somewhere; a value carries its size from the one to the other. At the end nothing is left in hand.
+
+use std::ops::{Deref, DerefMut};
+
+use shardis_cluster::slot::shard_of;
+use shardis_storage::memory::thread_balance;
+use smallvec::SmallVec;
+
+use super::partition::Partition;
+
+/// Tells the memory of several partitions apart while one thread uses them.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// The thread's balance up to which everything is booked.
+    since: i64,
+    /// The shard whose partition is worked on; none while the command works with what it has in hand.
+    shard: Option<usize>,
+    /// Bytes taken for each partition, by shard.
+    taken: SmallVec<[i64; 8]>,
+    /// Bytes that the command has in hand.
+    in_hand: i64,
+}
+
+impl Account {
+    /// An account that begins now.
+    pub(crate) fn begin(shards: usize) -> Self {
+        Self {
+            since: thread_balance(),
+            shard: None,
+            taken: SmallVec::from_elem(0, shards),
+            in_hand: 0,
+        }
+    }
+
+    /// Books what was taken so far, and from now on to another partition or to what is in hand.
+    #[inline]
+    pub(crate) fn turn_to(&mut self, shard: Option<usize>) {
+        let now = thread_balance();
+        let taken = now - self.since;
+        match self.shard {
+            Some(shard) => self.taken[shard] += taken,
+            None => self.in_hand += taken,
+        }
+        self.since = now;
+        self.shard = shard;
+    }
+
+    /// Notes that something of so many bytes goes from hand to a partition, or the other way if they are negative.
+    fn carry(&mut self, shard: usize, bytes: i64) {
+        self.taken[shard] += bytes;
+        self.in_hand -= bytes;
+    }
+
+    /// Leaves out so many bytes, which somebody else has booked.
+    fn leave_out(&mut self, bytes: i64) {
+        self.since += bytes;
+    }
+
+    /// Ends a command: all that it had in hand was put somewhere or dropped.
+    #[inline]
+    pub(crate) fn end_command(&mut self) {
+        self.turn_to(None);
+        debug_assert_eq!(self.in_hand, 0, "what a command had in hand is booked to nobody");
+    }
+
+    /// Takes what was taken for a partition.
+    pub(crate) fn take(&mut self, shard: usize) -> i64 {
+        std::mem::take(&mut self.taken[shard])
+    }
+}
+
+/// Partitions of several shards, by shard index, and their account.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    partitions: SmallVec<[Option<Box<Partition>>; 8]>,
+    account: Account,
+}
+
+impl Lent {
+    /// None yet, of so many shards.
+    pub(crate) fn new(shards: usize) -> Self {
+        Self {
+            partitions: (0..shards).map(|_| None).collect(),
+            account: Account::begin(shards),
+        }
+    }
+
+    /// Begins to use them: what the thread takes from now on is theirs.
+    pub(crate) fn begin(&mut self) {
+        self.account.since = thread_balance();
+    }
+
+    /// Ends to use them: each is booked what was taken for it.
+    pub(crate) fn settle(&mut self) {
+        self.account.end_command();
+        for (partition, taken) in self.partitions.iter_mut().zip(&mut self.account.taken) {
+            let taken = std::mem::take(taken);
+            match partition {
+                Some(partition) => partition.memory_bytes += taken,
+                None => debug_assert_eq!(taken, 0, "memory was booked to a partition that is not here"),
+            }
+        }
+    }
+
+    /// Turns to the partition of a shard.
+    #[inline]
+    pub(crate) fn turn_to(&mut self, shard: usize) -> Option<&mut Partition> {
+        self.account.turn_to(Some(shard));
+        self.partitions[shard].as_deref_mut()
+    }
+}
+
+impl Deref for Lent {
+    type Target = [Option<Box<Partition>>];
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.partitions
+    }
+}
+
+impl DerefMut for Lent {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.partitions
+    }
+}
+
+/// The partitions a command was given.
+pub(crate) enum Held<'a> {
+    /// Those of one shard.
+    One(&'a mut Partition),
+    /// Those of two shards: for who waited for one and puts into the other.
+    Two([&'a mut Partition; 2], &'a mut Account),
+    /// Those of several shards.
+    Many(&'a mut Lent),
+}
+
+impl Held<'_> {
+    /// The same partitions for a shorter time.
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> Held<'_> {
+        match self {
+            Self::One(partition) => Held::One(partition),
+            Self::Two([first, second], account) => Held::Two([first, second], account),
+            Self::Many(lent) => Held::Many(lent),
+        }
+    }
+
+    /// Does something to each.
+    #[inline]
+    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
+        match self {
+            Self::One(partition) => act(partition),
+            Self::Two(both, account) => {
+                for partition in both {
+                    account.turn_to(Some(partition.shard));
+                    act(partition);
+                }
+                account.turn_to(None);
+            }
+            Self::Many(lent) => {
+                for shard in 0..lent.len() {
+                    if let Some(partition) = lent.turn_to(shard) {
+                        act(partition);
+                    }
+                }
+                lent.account.turn_to(None);
+            }
+        }
+    }
+
+    /// The first of them: the one that counts what concerns all.
+    #[inline]
+    pub(crate) fn first(&mut self) -> Option<&mut Partition> {
+        match self {
+            Self::One(partition) | Self::Two([partition, _], _) => Some(partition),
+            Self::Many(lent) => lent.iter_mut().find_map(|held| held.as_deref_mut()),
+        }
+    }
+
+    /// Turns to the partition of a slot, if it is among them. One alone is taken to be the right one.
+    #[inline]
+    pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
+        let (partition, _) = self.turn(|shards| shard_of(slot, shards))?;
+        Some(partition)
+    }
+
+    /// The partition of a slot for something that takes none of its memory, or gives back what it took.
+    #[inline]
+    pub(crate) fn beside(&mut self, slot: u16) -> Option<&mut Partition> {
+        self.beside_shard(|shards| shard_of(slot, shards))
+    }
+
+    /// As [`beside`](Self::beside), by the shard that `choose` names, knowing how many there are.
+    #[inline]
+    pub(crate) fn beside_shard(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<&mut Partition> {
+        let (partition, account) = self.turn(choose)?;
+        if let Some(account) = account {
+            account.turn_to(None);
+        }
+        Some(partition)
+    }
+
+    /// Turns to the partition of a slot, whose account is to turn away from it afterwards, if there is one.
+    #[inline]
+    pub(super) fn split(&mut self, slot: u16) -> Option<(&mut Partition, Option<&mut Account>)> {
+        self.turn(|shards| shard_of(slot, shards))
+    }
+
+    #[inline]
+    fn turn(
+        &mut self,
+        choose: impl FnOnce(usize) -> usize,
+    ) -> Option<(&mut Partition, Option<&mut Account>)> {
+        match self {
+            Self::One(partition) => Some((partition, None)),
+            Self::Two(both, account) => {
+                let shard = choose(account.taken.len());
+                account.turn_to(Some(shard));
+                let partition = both.iter_mut().find(|partition| partition.shard == shard)?;
+                Some((partition, Some(account)))
+            }
+            Self::Many(lent) => {
+                let Lent { partitions, account } = &mut **lent;
+                let shard = choose(partitions.len());
+                account.turn_to(Some(shard));
+                Some((partitions[shard].as_deref_mut()?, Some(account)))
+            }
+        }
+    }
+
+    /// The partition of a slot, to look at it only.
+    #[inline]
+    pub(super) fn peek(&self, slot: u16) -> Option<&Partition> {
+        match self {
+            Self::One(partition) => Some(partition),
+            Self::Two(both, account) => {
+                let shard = shard_of(slot, account.taken.len());
+                both.iter()
+                    .find(|partition| partition.shard == shard)
+                    .map(|partition| &**partition)
+            }
+            Self::Many(lent) => lent[shard_of(slot, lent.len())].as_deref(),
+        }
+    }
+
+    /// What is taken next is taken for what the command has in hand.
+    #[inline]
+    pub(super) fn turn_away(&mut self) {
+        if let Some(account) = self.account() {
+            account.turn_to(None);
+        }
+    }
+
+    /// Notes that something of so many bytes goes from hand to the partition of a slot, or the other way if they are
+    /// negative.
+    #[inline]
+    pub(super) fn carry(&mut self, slot: u16, bytes: i64) {
+        if let Some(account) = self.account() {
+            account.carry(shard_of(slot, account.taken.len()), bytes);
+        }
+    }
+
+    /// Leaves out so many bytes, which the thread took and somebody else has booked, just now.
+    pub(crate) fn leave_out(&mut self, bytes: i64) {
+        match self {
+            // Its user will book to it all that the thread took meanwhile.
+            Self::One(partition) => partition.memory_bytes -= bytes,
+            Self::Two(_, account) => account.leave_out(bytes),
+            Self::Many(lent) => lent.account.leave_out(bytes),
+        }
+    }
+
+    /// Ends a command: nothing is left in hand.
+    #[inline]
+    pub(crate) fn end_command(&mut self) {
+        if let Some(account) = self.account() {
+            account.end_command();
+        }
+    }
+
+    #[inline]
+    fn account(&mut self) -> Option<&mut Account> {
+        match self {
+            Self::One(_) => None,
+            Self::Two(_, account) => Some(account),
+            Self::Many(lent) => Some(&mut lent.account),
+        }
+    }
+
+    /// Whether somebody listens to their effects.
+    #[inline]
+    pub(crate) fn journals(&mut self) -> bool {
+        self.first().is_some_and(|partition| partition.journal.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardis_storage::memory::Buffer;
+
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_booked_to_the_partition_that_is_worked_on() {
+        let mut account = Account::begin(3);
+        let in_hand = Buffer::zeroed(1000);
+        account.turn_to(Some(1));
+        let first = Buffer::zeroed(5000);
+        account.turn_to(Some(2));
+        let second = Buffer::zeroed(100_000);
+        account.turn_to(None);
+        let sizes = [&first, &second, &in_hand].map(|buffer| buffer.capacity() as i64);
+        account.carry(2, sizes[2]);
+        account.end_command();
+        assert_eq!(
+            [1, 2].map(|shard| account.take(shard)),
+            [sizes[0], sizes[1] + sizes[2]]
+        );
+        account.turn_to(Some(1));
+        drop(first);
+        account.turn_to(Some(2));
+        drop((second, in_hand));
+        account.end_command();
+        assert_eq!(
+            [1, 2].map(|shard| account.take(shard)),
+            [-sizes[0], -sizes[1] - sizes[2]]
+        );
+    }
+
+    #[test]
+    fn what_somebody_else_has_booked_is_left_out() {
+        let mut account = Account::begin(2);
+        account.turn_to(Some(0));
+        let other = Buffer::zeroed(5000);
+        account.leave_out(other.capacity() as i64);
+        let own = Buffer::zeroed(300);
+        account.end_command();
+        assert_eq!(account.take(0), own.capacity() as i64);
+        drop(other);
+    }
+
+    #[test]
+    #[should_panic(expected = "booked to nobody")]
+    #[cfg(debug_assertions)]
+    fn what_stays_in_hand_is_noticed() {
+        let mut account = Account::begin(2);
+        let _lost = Buffer::zeroed(300);
+        account.end_command();
+    }
+}
