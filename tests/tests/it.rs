@@ -16,6 +16,7 @@ mod it {
     mod debug_command;
     mod dialogues;
     mod differential;
+    mod expiry;
     mod histories;
     mod instruments;
     mod loops;

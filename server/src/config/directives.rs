@@ -457,9 +457,9 @@ directives! {
     /// Whether huge pages are switched off for the process.
     disable_thp: bool = true,
         Row::new("disable-thp").immutable().of_process();
-    /// Whether the allocator frees memory from threads of its own.
-    jemalloc_bg_thread: bool = true,
-        Row::new("jemalloc-bg-thread").accepted("the allocator runs no threads of its own");
+    /// Whether the allocator gives unused memory back from threads of its own. Of the nodes in one process, the last that
+    /// set it decides.
+    jemalloc_bg_thread: bool = true, Row::new("jemalloc-bg-thread");
     /// Whether and how the kernel's out-of-memory score is set.
     oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").of_process();
     /// The scores.
@@ -513,7 +513,7 @@ directives! {
     /// Minutes after which that counter falls by one.
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
     /// Effort of the search for expired keys, 1 to 10.
-    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10).accepted(NOT_YET);
+    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10);
     /// Whether idle time goes to moving keys to a larger table.
     activerehashing: bool = true,
         Row::new("activerehashing").accepted("tables grow and shrink one bucket at a time");
