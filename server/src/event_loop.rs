@@ -19,6 +19,7 @@ mod cron;
 mod evict;
 mod expire;
 mod gather;
+mod ledger;
 mod lend;
 mod observe;
 mod publish;
@@ -49,6 +50,7 @@ pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
 use expire::Expiry;
+use ledger::Ledger;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -64,6 +66,8 @@ pub(crate) struct EventLoop {
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
+    /// What they take.
+    ledger: Ledger,
     reach: Reach,
     turn: Turn,
     /// What was published to connections of this loop, and taken from its mailbox.
@@ -103,6 +107,7 @@ impl EventLoop {
             acceptor,
             journal,
             clients: Clients::default(),
+            ledger: Ledger::default(),
             reach: Reach::new(index, mesh),
             turn: Turn::new(shards),
             published: VecDeque::new(),
@@ -150,6 +155,7 @@ impl EventLoop {
             self.run_cron();
             self.expire(has_work || has_mail);
             self.close_connections();
+            self.evict_clients();
             self.end_turn();
         }
         self.farewell();
@@ -281,7 +287,7 @@ impl EventLoop {
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
-                Message::Serve => self.work(Work::Serve),
+                Message::Serve(retry) => self.work(Work::Serve(retry)),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }

@@ -45,6 +45,18 @@ pub(crate) const OUTPUT_TURN_BYTES: usize = 256 * 1024;
 /// Bytes of a full chunk of a connection's output.
 pub(crate) const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 
+/// A batch of commands keeps at most this much memory for replies until it is used again.
+pub(crate) const BATCH_KEPT_BYTES: usize = 1024 * 1024;
+
+/// Bytes of unsent output that is large: its limits are looked at whenever it has grown by that much.
+pub(crate) const LARGE_OUTPUT_BYTES: usize = OUTPUT_CHUNK_BYTES / 2;
+
+/// Classes of connections by the memory they take, a power of two each; the last one has all that take more.
+pub(crate) const SIZE_CLASSES: usize = 40;
+
+/// Seconds for which the largest buffers of connections are remembered.
+pub(crate) const PEAK_SECONDS: usize = 8;
+
 /// Bytes that are written to one connection in a turn, a chunk more at most.
 pub(crate) const WRITE_BYTES_MAX: usize = 1024 * 1024;
 

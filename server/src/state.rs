@@ -46,7 +46,9 @@ pub(crate) struct Node {
     /// The configuration as loops read it, anew in every turn.
     pub(crate) settings: ArcSwap<Settings>,
     /// Where it listens.
-    pub(crate) addresses: OnceLock<Addresses>,
+    pub(crate) addresses: ArcSwap<Addresses>,
+    /// Listens on other addresses, when `port` or `bind` change.
+    rebinder: OnceLock<Rebinder>,
     /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
     /// name that is gone.
     pub(crate) renames: Renames,
@@ -100,6 +102,10 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CannotSave;
 
+/// Listens on the TCP addresses that settings ask for, and returns where that is. After an error, which it logs, everything is
+/// as it was.
+type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
+
 /// Names that `rename-command` gave and took away.
 pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
 
@@ -135,7 +141,8 @@ impl Node {
             shards,
             config: Mutex::new(config),
             settings,
-            addresses: OnceLock::new(),
+            addresses: ArcSwap::default(),
+            rebinder: OnceLock::new(),
             renames: Renames::new(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
@@ -228,6 +235,7 @@ impl Node {
             // An embedded node finds its files by whole paths; where the process is, is its owner's business.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
                 .map_err(|error| SetError::failed(name, format!("{error}")))?,
+            (_, "port" | "bind") => self.rebind(settings, name)?,
             (Some(daemon), _) => daemon.apply(name, settings, &self.log)?,
             (None, _) if is_of_process => {
                 return Err(SetError::failed(
@@ -238,6 +246,40 @@ impl Node {
             (None, _) => {}
         }
         Ok(())
+    }
+
+    /// Says how to listen on other addresses; once, at start.
+    pub(crate) fn connect_rebinder(
+        &self,
+        rebind: impl Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync + 'static,
+    ) {
+        let _ = self.rebinder.set(Box::new(rebind));
+    }
+
+    /// Listens where the settings say, if it does not so already.
+    fn rebind(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
+        let Some(rebind) = self.rebinder.get() else {
+            return Ok(());
+        };
+        let supervisor = self.daemon.as_ref().map(|daemon| daemon.supervisor);
+        if let Some(supervisor) = supervisor {
+            supervisor.tell_reloading(&self.log);
+        }
+        let bound = rebind(settings, &self.log);
+        if let Some(supervisor) = supervisor {
+            supervisor.tell_ready("Ready to accept connections", &self.log);
+        }
+        let Ok(addresses) = bound else {
+            let reason = match name {
+                "port" => "Unable to listen on this port. Check server logs.",
+                _ => "Failed to bind to specified addresses.",
+            };
+            return Err(SetError::failed(name, reason));
+        };
+        self.addresses.store(Arc::new(addresses));
+        self.daemon
+            .as_ref()
+            .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
     }
 
     /// Has the node end, in the way that a signal or a command asks for.
@@ -314,10 +356,8 @@ impl Node {
 
     /// The TCP port that clients connect to; 0 when there is none.
     pub(crate) fn port(&self) -> u16 {
-        self.addresses
-            .get()
-            .and_then(|addresses| addresses.tcp.first())
-            .map_or(0, |address| address.port())
+        let addresses = self.addresses.load();
+        addresses.tcp.first().map_or(0, |address| address.port())
     }
 }
 

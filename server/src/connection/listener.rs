@@ -30,13 +30,32 @@ pub(crate) struct Door {
 
 impl Listeners {
     /// These sockets; a Unix socket among them is bound to `unix_path`.
-    pub(crate) fn new(listeners: Vec<Listener>, unix_path: &str) -> Self {
-        let doors = listeners.into_iter().map(Arc::new).enumerate();
+    pub(crate) fn new(listeners: impl IntoIterator<Item = Arc<Listener>>, unix_path: &str) -> Self {
+        let doors = listeners.into_iter().enumerate();
         let doors = doors.map(|(number, listener)| Door { number, listener });
         Self {
             current: ArcSwap::from_pointee(doors.collect()),
             unix_path: unix_path.into(),
         }
+    }
+
+    /// Exchanges the TCP sockets. One that was there before keeps its number; no other one gets a number that a loop may
+    /// still know an old one by.
+    pub(crate) fn exchange(&self, tcp: impl IntoIterator<Item = Arc<Listener>>) {
+        let old = self.current.load();
+        let mut taken: Vec<usize> = old.iter().map(|door| door.number).collect();
+        let is_unix = |door: &&Door| matches!(*door.listener, Listener::Unix(_));
+        let mut doors: Vec<Door> = old.iter().filter(is_unix).cloned().collect();
+        for listener in tcp {
+            let kept = old.iter().find(|door| Arc::ptr_eq(&door.listener, &listener));
+            doors.push(kept.cloned().unwrap_or_else(|| {
+                let free = (0..).find(|number| !taken.contains(number));
+                let number = free.expect("few numbers are taken");
+                taken.push(number);
+                Door { number, listener }
+            }));
+        }
+        self.current.store(Arc::new(doors));
     }
 
     /// Those to wait for now.

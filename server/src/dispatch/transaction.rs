@@ -62,12 +62,15 @@ fn run_queue(
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
 ) {
+    let start = out.len();
     let (mut changed, mut stamp, mut looked_ns) = (None, environment.stamp, environment.looked_ns);
     for queued in queue {
         let begin_ns = environment.clock.elapsed_ns();
         let mut here = Environment {
             stamp,
             looked_ns,
+            // All replies together are the one of EXEC.
+            reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
             ..under(environment, &changed)
         };
         // None works with a time from before it could have begun.

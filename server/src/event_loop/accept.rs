@@ -154,6 +154,7 @@ impl EventLoop {
         let number = entry.key();
         client.seat = Seat::new(self.index, number, client.id);
         entry.insert(Connection::new(client, socket));
+        self.book_client(number);
         self.clients.enqueue(number);
     }
 }

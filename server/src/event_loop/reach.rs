@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::dispatch::account;
 use crate::dispatch::execution::Environment;
 use crate::exec::Stamp;
-use crate::exec::waiter::{Outbox, Ticket};
+use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message};
 use crate::state::Node;
@@ -46,7 +46,7 @@ pub(super) enum Work {
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
     Withdraw(Arc<Ticket>),
-    Serve,
+    Serve(Retry),
 }
 
 impl Reach {
@@ -97,6 +97,7 @@ impl Reach {
             slow_from_ns: account::slow_from_ns(settings),
             mesh: &self.mesh,
             outbox: &self.outbox,
+            reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),
         }
     }
 }
@@ -141,9 +142,9 @@ impl EventLoop {
                     return Err(Work::Withdraw(ticket));
                 }
             }
-            Work::Serve => {
-                if !self.serve_stuck() {
-                    return Err(Work::Serve);
+            Work::Serve(retry) => {
+                if !self.serve_stuck(retry) {
+                    return Err(Work::Serve(retry));
                 }
             }
             Work::Gather(gather) => {

@@ -93,8 +93,10 @@ impl EventLoop {
                 connection.client.active_ms = self.now_us / 1000;
                 let stats = &self.node.stats[self.index];
                 stats.bytes_in.add(count as u64);
+                connection.bytes_in += count as u64;
+                self.ledger.note_input(connection.input.bytes(), stats);
                 stats.reads.add(1);
-                if self.is_over_query_limit(number) {
+                if self.enforce_input_limit(number) {
                     return false;
                 }
                 self.take_requests(number);
@@ -110,22 +112,6 @@ impl EventLoop {
                 false
             }
         }
-    }
-
-    fn is_over_query_limit(&mut self, number: usize) -> bool {
-        let connection = &mut self.clients[number];
-        let limit = self.settings.client_query_buffer_limit as usize;
-        if connection.input.bytes() <= limit {
-            return false;
-        }
-        self.node.stats[self.index].query_limit_closes.add(1);
-        self.node.log.warning(format_args!(
-            "Closing client that reached max query buffer length: id={} addr={}",
-            connection.client.id,
-            connection.client.peer.remote()
-        ));
-        self.clients.disconnect(number);
-        true
     }
 
     /// Takes complete requests from what was read, as long as the connection may go on.
@@ -319,6 +305,10 @@ impl EventLoop {
                 continue;
             };
             connection.input.keep(&mut self.turn.source.chunks);
+            if connection.input.holds_memory() {
+                let stats = &self.node.stats[self.index];
+                self.ledger.book(connection, self.poll.memory(number), stats);
+            }
             let drained = matches!(connection.gate, Gate::Drain(_)) && connection.output.in_flight() == 0;
             let unparsed = connection.may_go_on() && connection.input.has_unparsed();
             if drained || unparsed {

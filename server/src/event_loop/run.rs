@@ -36,6 +36,8 @@ pub(super) struct Issued<'a> {
 struct Ran {
     /// Where its reply starts in the output.
     start: usize,
+    /// It got too long to be sent, and is not whole.
+    is_cut: bool,
     nanos: u64,
     /// It finds nothing and waits for its keys.
     wish: Option<Wish>,
@@ -104,6 +106,7 @@ impl EventLoop {
     ) {
         let mut ran = self.run_quietly(issued, Access::Parts(parts));
         ran.nanos += nanos;
+        ran.is_cut |= parts.iter().flatten().any(|part| part.is_cut);
         self.answer_ran(issued, &ran);
     }
 
@@ -150,6 +153,7 @@ impl EventLoop {
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
+        let length = connection.output.begin(issued.sequence).len() - start;
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         if !went_well {
             // A transaction that was running is over.
@@ -158,6 +162,7 @@ impl EventLoop {
         }
         Ran {
             start,
+            is_cut: length >= environment.reply_bytes_max,
             nanos,
             wish: wish.into_inner().filter(|_| went_well),
             is_fence: may_fence && self.node.pause.active(self.stamp.now_ms).is_some(),
@@ -184,6 +189,9 @@ impl EventLoop {
             command,
             args,
         } = issued;
+        if ran.is_cut {
+            self.close_for_output(number);
+        }
         let connection = &mut self.clients[number];
         if command.row.flags.contains(Flags::PUSHES) {
             connection.count_reply_mode();
@@ -193,8 +201,8 @@ impl EventLoop {
         if ran.is_fence {
             let reply = connection.output.begin(sequence).split_off(ran.start);
             self.begin_fence(number, sequence, reply);
-        } else {
-            self.clients.conclude(number, sequence, ran.start);
+        } else if self.clients.conclude(number, sequence, ran.start) {
+            self.enforce_output_limit(number);
         }
         if command.row.flags.contains(Flags::ADMIN) || command.row.runs.is_exec() {
             // What it changed holds for what follows it, and for what becomes known of itself.

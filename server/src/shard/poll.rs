@@ -135,6 +135,12 @@ impl Poll {
             .map_or_else(Holds::default, |ring| ring.holds(connection))
     }
 
+    /// Memory that is allocated for a connection: [`Holds::memory`].
+    #[inline]
+    pub(crate) fn memory(&self, connection: usize) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.memory(connection))
+    }
+
     /// Gives memory back that a connection has not used for a while.
     pub(crate) fn release(&mut self, connection: usize) {
         if let Some(ring) = &mut self.ring {
