@@ -49,6 +49,7 @@ use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
+use evict::Evicting;
 use expire::Expiry;
 use ledger::Ledger;
 use reach::{Reach, Work};
@@ -82,7 +83,7 @@ pub(crate) struct EventLoop {
     now_us: i64,
     /// How much news of the node there was when this turn began.
     news: u64,
-    out_of_memory: bool,
+    evicting: Evicting,
 }
 
 impl EventLoop {
@@ -118,7 +119,7 @@ impl EventLoop {
             looked_ns: 0,
             now_us,
             news: 0,
-            out_of_memory: false,
+            evicting: Evicting::default(),
             node,
         }
     }
@@ -140,7 +141,6 @@ impl EventLoop {
             let has_mail = !self.inbox.is_empty();
             self.take_in_messages();
             self.accept();
-            self.make_room();
             self.retry_busy();
             self.resume_paused();
             let has_work = !self.clients.queue.is_empty();
@@ -151,6 +151,8 @@ impl EventLoop {
             self.hand_on_lines();
             self.deliver_published();
             self.release_pushed(has_work);
+            // Before anybody learns of a new limit, or of what was stored under the old one.
+            self.make_room();
             self.write();
             self.run_cron();
             self.expire(has_work || has_mail);
@@ -165,6 +167,7 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.clients.queue.is_empty()
+            || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
             || self.acceptor.is_ready()
@@ -228,6 +231,7 @@ impl EventLoop {
         self.looked_ns = self.node.clock.elapsed_ns();
         self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
+        self.evicting.begin_turn();
         self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }

@@ -76,6 +76,9 @@ pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 /// Microseconds of eviction in a turn.
 pub(crate) const EVICT_SLICE_US: i64 = 1000;
 
+/// Objects freed, about, before another key is evicted.
+pub(crate) const EVICT_RELEASE_SLICE: usize = 200;
+
 /// Objects freed between two turns while garbage is left.
 pub(crate) const RELEASE_SLICE: usize = 2000;
 

@@ -184,6 +184,7 @@ impl Running {
         }
         let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
         running.state.started_bytes.store(bytes, Ordering::Relaxed);
+        running.state.note_used_bytes(bytes);
         running.announce();
         Ok(running)
     }

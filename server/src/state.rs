@@ -78,6 +78,10 @@ pub(crate) struct Node {
     pub(crate) started_us: i64,
     /// Bytes in use when it began to serve.
     pub(crate) started_bytes: AtomicU64,
+    /// Bytes in use beside data and clients' buffers, as last seen; none where the process is not the node's own.
+    other_bytes: AtomicI64,
+    /// `maxmemory`, in effect for all loops from the moment it is set.
+    memory_limit: AtomicU64,
     /// Wrong passwords given since CONFIG RESETSTAT.
     pub(crate) denied_logins: AtomicU64,
     /// Commands that took long.
@@ -131,6 +135,7 @@ impl Node {
         let settings = ArcSwap::new(config.settings());
         let pubsub = Arc::new(Hub::new(shards, seed));
         pubsub.choose_events(settings.load().notify_keyspace_events);
+        let memory_limit = settings.load().maxmemory;
         let started_us = clock.now_us();
         let ids = Ids::new(seed, started_us);
         log.name(ids.run());
@@ -157,6 +162,8 @@ impl Node {
             ids,
             started_us,
             started_bytes: AtomicU64::new(0),
+            other_bytes: AtomicI64::new(0),
+            memory_limit: AtomicU64::new(memory_limit),
             denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
@@ -189,6 +196,7 @@ impl Node {
             }
         }
         self.pubsub.choose_events(settings.notify_keyspace_events);
+        self.memory_limit.store(settings.maxmemory, Ordering::Relaxed);
         self.settings.store(settings);
         drop(config);
         self.ring_all();
@@ -337,8 +345,37 @@ impl Node {
         let _ = self.bells.set(ring);
     }
 
-    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and those that are about to
-    /// sleep do not.
+    /// Notes how many bytes the allocator has in use. Where the process is the node's own, all of them count against
+    /// `maxmemory`; embedded, they would be the host's as well.
+    pub(crate) fn note_used_bytes(&self, bytes: u64) {
+        self.note_memory_peak(bytes);
+        if self.daemon.is_some() {
+            let other = bytes.cast_signed() - self.known_bytes();
+            self.other_bytes.store(other, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of data and of clients' buffers, which are known at any moment.
+    fn known_bytes(&self) -> i64 {
+        let data: u64 = self.memory.iter().map(Counter::get).sum();
+        let clients: u64 = self.stats.iter().map(|stats| stats.client_bytes.get()).sum();
+        (data + clients).cast_signed()
+    }
+
+    /// By how many bytes the node is over `maxmemory`.
+    #[inline]
+    pub(crate) fn excess_bytes(&self) -> u64 {
+        match self.memory_limit.load(Ordering::Relaxed) {
+            0 => 0,
+            limit => {
+                let counted = self.other_bytes.load(Ordering::Relaxed) + self.known_bytes();
+                u64::try_from(counted - limit.cast_signed()).unwrap_or(0)
+            }
+        }
+    }
+
+    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and
+    /// those that are about to sleep do not.
     pub(crate) fn ring_all(&self) {
         self.news.fetch_add(1, Ordering::SeqCst);
         self.control_bell.notify_one();

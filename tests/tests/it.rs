@@ -24,6 +24,7 @@ mod it {
     mod instruments;
     mod listening;
     mod loops;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;

@@ -5,6 +5,7 @@ use shardis_protocol::{Arguments, Encoder, Limits};
 use smallvec::SmallVec;
 
 use super::EventLoop;
+use super::evict::Room;
 use super::turn::Turn;
 use crate::connection::Gate;
 use crate::connection::input::{Reading, Received};
@@ -173,10 +174,11 @@ impl EventLoop {
     /// the memory at `location`.
     pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
         let now_ms = self.now_ms();
+        let out_of_memory = self.make_room() == Room::None;
         let connection = &mut self.clients[number];
         let conditions = Conditions {
             renames: &self.node.renames,
-            out_of_memory: self.out_of_memory,
+            out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
         };

@@ -277,8 +277,8 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
         line!(text, "{name}_ratio:{ratio:.2}");
         line!(text, "{name}_bytes:{bytes}");
     }
-    // What `maxmemory` is compared with is the data alone.
-    line!(text, "mem_not_counted_for_evict:{}", figures.overhead());
+    // There are no buffers of replicas and of the append-only file, the only ones that are not counted.
+    line!(text, "mem_not_counted_for_evict:0");
     line!(text, "mem_replication_backlog:0");
     line!(text, "mem_total_replication_buffers:0");
     line!(text, "mem_replicas_repl_buffer:0");
