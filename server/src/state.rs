@@ -94,7 +94,7 @@ pub(crate) struct Node {
     pub(crate) pubsub: Arc<Hub>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
-    /// Which loop carries how many connections.
+    /// Deals connections to loops.
     pub(crate) deal: Deal,
     next_client_id: AtomicU64,
     /// How often loops were to look at the node's state, because something in it has changed.

@@ -111,7 +111,7 @@ impl EventLoop {
                 continue;
             }
             self.node.clients.fetch_add(1, Ordering::Relaxed);
-            let target = self.node.deal.choose(self.now_us);
+            let target = self.node.deal.next(self.now_us);
             if target == self.index {
                 self.connect(socket, peer);
             } else {
@@ -141,7 +141,6 @@ impl EventLoop {
                 "a connection was dropped, its socket cannot be waited for: {error}"
             ));
             self.node.clients.fetch_sub(1, Ordering::Relaxed);
-            self.node.deal.left(self.index);
             return;
         }
         let mut client = Client::new(

@@ -80,7 +80,6 @@ impl EventLoop {
                 if let Some(ticket) = &connection.client.waits {
                     self.forget_wait(ticket);
                 }
-                self.node.deal.left(self.index);
                 if connection.client.is_paused {
                     self.clients.paused.retain(|&paused| paused != number);
                     self.count_blocked();
