@@ -123,7 +123,8 @@ fn new_connections_wait_for_no_loop() {
     make_long(&mut server.connect(), [&keys[0], &keys[1]]);
     for (index, mut busy) in one_client_per_loop(&server).into_iter().enumerate() {
         busy.send(&["LCS", &keys[0], &keys[1], "LEN"]).expect("sent");
-        thread::sleep(Duration::from_millis(50));
+        // Until its loop has certainly begun.
+        thread::sleep(LONG / 3);
         let start = Instant::now();
         for _ in 0..2 * SHARDS {
             server.connect().line("PING");
