@@ -25,7 +25,7 @@ use crate::spec::key_spec::keys_of;
 impl EventLoop {
     /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand. The command has run for
     /// so many nanoseconds.
-    pub(super) fn block(&mut self, issued: Issued<'_>, wish: Wish, nanos: u64, partitions: &mut Lent) {
+    pub(super) fn block(&mut self, issued: Issued<'_>, mut wish: Wish, nanos: u64, partitions: &mut Lent) {
         let Issued {
             connection: number,
             sequence,
@@ -45,6 +45,12 @@ impl EventLoop {
             }
         })
         .unwrap_or_default();
+        if self.node.clock.is_real()
+            && let Some(deadline_ms) = &mut wish.deadline_ms
+        {
+            // It was reckoned from a time that was cut to milliseconds: nobody waits for less than was asked.
+            *deadline_ms = deadline_ms.saturating_add(1);
+        }
         let connection = &mut self.clients.connections[number];
         let ticket = Arc::new(Ticket::new(
             command.tag(),
@@ -146,7 +152,7 @@ impl EventLoop {
         let mut reply = Vec::new();
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
         match how {
-            Unblocked::TimedOut => encoder.null_array(),
+            Unblocked::TimedOut => ticket.on_timeout.write(&mut encoder),
             Unblocked::WithError => {
                 let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
                 self.node.stats[self.index].failed(ticket.command.id, line);
