@@ -26,6 +26,7 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod loops;
     mod memory_limit;
     mod program;
     mod protocol_abuse;
