@@ -34,6 +34,7 @@ mod it {
     mod redis_client;
     mod renamed_commands;
     mod server_replies;
+    mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;
