@@ -234,6 +234,9 @@ impl Config {
         let mut settings = Settings::clone(&self.settings);
         for (directive, name, value) in &chosen {
             set_text(directive, &mut settings, value).map_err(|reason| SetError::failed(*name, reason))?;
+            if directive.is(Flags::FIXED) && directive.show(&settings) != directive.show(&self.settings) {
+                return Err(SetError::failed(*name, CANNOT_CHANGE));
+            }
         }
         if let Some((name, why)) = broken_promise(&settings) {
             return Err(SetError::failed(name, why));
@@ -254,7 +257,7 @@ impl Config {
         let text = || String::from_utf8_lossy(given).into_owned();
         let directive = find(given).ok_or_else(|| SetError::Unknown(text()))?;
         if directive.is(Flags::IMMUTABLE) {
-            return Err(SetError::failed(text(), "can't set immutable config"));
+            return Err(SetError::failed(text(), CANNOT_CHANGE));
         }
         let permitted = self.settings.enable_protected_configs.allows(caller.local);
         if directive.is(Flags::PROTECTED) && !permitted {
@@ -317,6 +320,8 @@ impl Config {
         DIRECTIVES.iter().filter(set).filter_map(notice).collect()
     }
 }
+
+const CANNOT_CHANGE: &str = "can't set immutable config";
 
 const NO_USERS: &str =
     "users and their rules come with a later version; a password for all is set by requirepass";

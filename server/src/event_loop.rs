@@ -17,6 +17,7 @@ mod block;
 mod clients;
 mod cron;
 mod evict;
+mod expire;
 mod gather;
 mod lend;
 mod observe;
@@ -47,6 +48,7 @@ use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
+use expire::Expiry;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -67,6 +69,7 @@ pub(crate) struct EventLoop {
     /// What was published to connections of this loop, and taken from its mailbox.
     published: VecDeque<Publication>,
     cron: Cron,
+    expiry: Expiry,
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
@@ -99,6 +102,7 @@ impl EventLoop {
             turn: Turn::new(shards),
             published: VecDeque::new(),
             cron: Cron::new(now_us),
+            expiry: Expiry::new(),
             settings,
             stamp,
             now_us,
@@ -121,6 +125,7 @@ impl EventLoop {
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
+            let has_mail = !self.inbox.is_empty();
             self.take_in_messages();
             self.accept();
             self.make_room();
@@ -135,6 +140,7 @@ impl EventLoop {
             self.release_pushed(has_work);
             self.write();
             self.run_cron();
+            self.expire(has_work || has_mail);
             self.close_connections();
             self.end_turn();
         }

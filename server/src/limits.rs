@@ -43,8 +43,8 @@ pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(20);
 /// How often a loop tries for a shard that is taken before it sends a message instead.
 pub(crate) const BORROW_TRIES: u32 = 200;
 
-/// Microseconds of one active expiry slice in a turn of cron.
-pub(crate) const EXPIRE_SLICE_US: i64 = 1000;
+/// Nanoseconds of active expiry in a turn.
+pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 
 /// Microseconds of eviction in a turn.
 pub(crate) const EVICT_SLICE_US: i64 = 1000;

@@ -139,6 +139,7 @@ impl Running {
         state.daemon = daemon;
         let state = Arc::new(state);
         let _ = state.addresses.set(addresses);
+        state.purge_in_background(&settings);
         introduce(&state, &settings);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());

@@ -202,9 +202,20 @@ impl Node {
         Ok(())
     }
 
+    /// Has the allocator give back unused memory by itself, or not.
+    pub(crate) fn purge_in_background(&self, settings: &Settings) {
+        let wanted = settings.jemalloc_bg_thread;
+        if !shardis_storage::memory::purge_in_background(wanted) && wanted {
+            self.log.warning(format_args!(
+                "The allocator cannot free memory from threads of its own"
+            ));
+        }
+    }
+
     fn apply(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
         let is_of_process = crate::config::find(name.as_bytes()).is_some_and(|row| row.is(Flags::PROCESS));
         match (&self.daemon, name) {
+            (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
             // An embedded node finds its files by whole paths; where the process is, is its owner's business.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())

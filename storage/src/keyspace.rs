@@ -6,6 +6,7 @@
 //! Read on in [`database`](Database) for what can be done with keys, in [`eviction`] and
 //! [`expiry`](Database::expire_cycle) for what makes them go.
 
+mod calendar;
 mod database;
 pub mod eviction;
 mod expiry;
@@ -142,6 +143,15 @@ impl Keyspace {
             left = database.garbage.release(left);
         }
         self.pending_release()
+    }
+
+    /// How many objects wait to be freed, by the count of Redis: as [`Keyspace::pending_release`], but for large strings.
+    #[must_use]
+    pub fn pending_objects(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.garbage.objects())
+            .sum()
     }
 
     /// How many objects wait to be freed: entries of flushed databases and large values.

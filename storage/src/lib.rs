@@ -17,6 +17,7 @@
 //! | `element.rs` | a member, field or score in one allocation |
 //! | `table.rs`, `table/raw.rs` | buckets of tagged pointers, and what may be put there |
 //! | `keyspace/store.rs` | who owns an entry and who merely points at it |
+//! | `keyspace/calendar.rs` | pointers to entries, by when these expire |
 //! | `encoding/member_table.rs` | a table that owns its elements |
 //! | `encoding/scored_table.rs`, `value/hash/table.rs` | elements of such a table, in an order as well |
 

@@ -202,9 +202,9 @@ mod system {
     }
 
     /// Reads one figure of jemalloc by name; 0 when it has none of that name.
-    pub(super) fn read(name: &std::ffi::CStr) -> usize {
-        let mut value = 0usize;
-        let mut size = size_of::<usize>();
+    pub(super) fn read<T: Default>(name: &std::ffi::CStr) -> T {
+        let mut value = T::default();
+        let mut size = size_of::<T>();
         // SAFETY: the name ends with a zero byte and the result is written to `value`, whose size is told.
         let status = unsafe {
             jemalloc::mallctl(
@@ -215,7 +215,7 @@ mod system {
                 0,
             )
         };
-        if status == 0 { value } else { 0 }
+        if status == 0 { value } else { T::default() }
     }
 
     /// The version of jemalloc, as it says it.
@@ -265,6 +265,35 @@ mod system {
                 std::ptr::null_mut(),
                 0,
             );
+        }
+    }
+
+    /// Writes one setting of jemalloc; false when it has none of that name and type.
+    fn write<T>(name: &std::ffi::CStr, mut value: T) -> bool {
+        // SAFETY: the name ends with a zero byte and the value is given with its size, by which jemalloc knows a wrong type.
+        let status = unsafe {
+            jemalloc::mallctl(
+                name.as_ptr(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                (&raw mut value).cast(),
+                size_of::<T>(),
+            )
+        };
+        status == 0
+    }
+
+    pub(super) fn purge_in_background(on: bool) -> bool {
+        write(c"background_thread", on)
+    }
+
+    pub(super) fn keep_unused_for(ms: isize) {
+        // For arenas to come, and for those there are. One that was never used says no, and is one to come.
+        write(c"arenas.dirty_decay_ms", ms);
+        for arena in 0..read::<std::ffi::c_uint>(c"arenas.narenas") {
+            if let Ok(name) = std::ffi::CString::new(format!("arena.{arena}.dirty_decay_ms")) {
+                write(&name, ms);
+            }
         }
     }
 
@@ -335,6 +364,12 @@ mod system {
 
     pub(super) fn purge() {}
 
+    pub(super) fn purge_in_background(_on: bool) -> bool {
+        false
+    }
+
+    pub(super) fn keep_unused_for(_ms: isize) {}
+
     pub(super) fn report() -> Vec<u8> {
         Vec::new()
     }
@@ -388,6 +423,16 @@ pub fn allocator_report() -> Vec<u8> {
 /// Gives all unused pages back to the operating system. Takes as long as there are such pages.
 pub fn purge() {
     system::purge();
+}
+
+/// Milliseconds after which pages that nothing uses any more have gone back to the operating system.
+const UNUSED_KEPT_MS: isize = 5000;
+
+/// Has jemalloc give pages that nothing uses any more back to the operating system, little by little, from threads of its
+/// own; without them it does so only when it is used. True if it can. Holds for the whole process.
+pub fn purge_in_background(on: bool) -> bool {
+    system::keep_unused_for(UNUSED_KEPT_MS);
+    system::purge_in_background(on)
 }
 
 /// Below this length a growing buffer doubles; above, it grows by this much.

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use crate::entry::EntryBox;
 use crate::keyspace::store::{Displaced, Store};
 use crate::value::Detached;
@@ -31,6 +33,8 @@ pub(crate) struct Garbage {
     values: VecDeque<Detached>,
     /// Entries in `stores`.
     entries: usize,
+    /// Strings in `values`.
+    strings: usize,
 }
 
 impl Garbage {
@@ -40,18 +44,33 @@ impl Garbage {
         self.entries + self.values.len()
     }
 
-    /// Frees a store, later if it is large.
-    pub(crate) fn push_store(&mut self, store: Store) {
+    /// How many of these are objects by the count of Redis, for which a string, being one allocation, is none.
+    #[inline]
+    pub(crate) fn objects(&self) -> usize {
+        self.pending() - self.strings
+    }
+
+    fn push_value(&mut self, value: Detached) {
+        self.strings += usize::from(matches!(value, Detached::Bytes(_)));
+        self.values.push_back(value);
+    }
+
+    /// Frees a store, later if it is large; if not, later what is large in it.
+    pub(crate) fn push_store(&mut self, mut store: Store) {
         if store.len() > STORE_MIN {
             self.entries += store.len();
             self.stores.push_back(store);
+        } else {
+            while store.drain(|entry| self.push_entry(entry)) {}
         }
     }
 
     /// Frees an entry; its value later if it is large.
     pub(crate) fn push_entry(&mut self, entry: EntryBox) {
-        if entry.is_large() {
-            self.values.extend(entry.detach());
+        if entry.is_large()
+            && let Some(value) = entry.detach()
+        {
+            self.push_value(value);
         }
     }
 
@@ -63,7 +82,7 @@ impl Garbage {
             Displaced::Entry(entry) => self.push_entry(entry),
             Displaced::Value(value) => {
                 if value.is_large() {
-                    self.values.push_back(value);
+                    self.push_value(value);
                 }
             }
         }
@@ -99,8 +118,8 @@ impl Garbage {
             }
             None => (1, false),
         };
-        if !more {
-            self.values.pop_front();
+        if !more && let Some(Detached::Bytes(_)) = self.values.pop_front() {
+            self.strings -= 1;
         }
         cost
     }
@@ -110,17 +129,19 @@ impl Garbage {
         let Some(store) = self.stores.front_mut() else {
             return 1;
         };
-        let mut freed = 0;
-        let values = &mut self.values;
+        let (mut freed, mut large) = (0, SmallVec::<[EntryBox; 8]>::new());
         let more = store.drain(|entry| {
             freed += 1;
             if entry.is_large() {
-                values.extend(entry.detach());
+                large.push(entry);
             }
         });
         self.entries -= freed;
         if !more {
             self.stores.pop_front();
+        }
+        for entry in large {
+            self.push_entry(entry);
         }
         freed + 1
     }

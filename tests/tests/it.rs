@@ -11,10 +11,12 @@ mod it {
     mod big_pipelines;
     mod blocking;
     mod commands;
+    mod configuration;
     mod daemon;
     mod debug_command;
     mod dialogues;
     mod differential;
+    mod expiry;
     mod histories;
     mod instruments;
     mod program;

@@ -181,17 +181,11 @@ fn flush(ctx: &mut Context<'_>, databases: std::ops::Range<u16>, freeing: Freein
     let (mut removed, now_ms) = (0, ctx.now_ms());
     ctx.keyspace.held().each(|partition| {
         for db in databases.clone() {
-            removed += partition.flush(db, now_ms);
-        }
-        if freeing == Freeing::Now {
-            while partition.release(RELEASE_SLICE) > 0 {}
+            removed += partition.flush(db, now_ms, freeing == Freeing::Later);
         }
     });
     removed
 }
-
-/// Objects freed at a time when all are to be freed at once.
-const RELEASE_SLICE: usize = 1 << 16;
 
 /// Replicas empty their databases even where ours were empty already.
 fn repeat_as_sent(ctx: &mut Context<'_>) {

@@ -34,6 +34,10 @@ const SHARD_IO: &str = "every shard does its own input and output (see 'shards')
 const NO_DEFRAG: &str = "memory is not defragmented in place";
 const KERNEL_PLACES: &str = "threads are placed by the operating system";
 const NO_FORK: &str = "nothing is forked";
+const OWN_PACE: &str = "a loop takes what is there, within bounds of its own";
+const NO_RDMA: &str = "clients come over TCP and Unix sockets";
+const OLD_LINES: &str = "lines are those that tools for Redis read; who embeds a node may write its own";
+const ONE_LOG: &str = "only slow commands are noted";
 const NOT_YET: &str = "what it belongs to is not in this version yet";
 
 /// Properties of a directive, one bit each.
@@ -57,6 +61,8 @@ impl Flags {
     pub const PROTECTED: Self = Self(1 << 5);
     /// Acts on the whole process: an embedded node cannot change it.
     pub const PROCESS: Self = Self(1 << 6);
+    /// Decided at the start, and unknown to Redis: tools that set back what CONFIG GET showed may do so with this one.
+    pub const FIXED: Self = Self(1 << 7);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -172,6 +178,11 @@ impl Row {
         }
     }
 
+    /// A directive of a later version than the one whose behaviour this node has, without meaning here.
+    const fn later(self, why: &'static str) -> Self {
+        self.hidden().accepted(why)
+    }
+
     const fn flag(self, flag: Flags) -> Self {
         Self {
             flags: self.flags.union(flag),
@@ -189,6 +200,10 @@ impl Row {
 
     const fn hidden(self) -> Self {
         self.flag(Flags::HIDDEN)
+    }
+
+    const fn fixed(self) -> Self {
+        self.flag(Flags::FIXED)
     }
 
     const fn of_process(self) -> Self {
@@ -302,9 +317,9 @@ directives! {
     // Shards and threads.
 
     /// Shards, each a thread with its part of the keys; 0 for as many as there are cores.
-    shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).immutable();
+    shards: u32 = 0, Row::new("shards").range(0, SHARDS_MAX).fixed();
     /// Mechanism by which loops wait for their clients' sockets.
-    io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").immutable();
+    io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").fixed();
     /// Threads for input and output.
     io_threads: u32 = 1, Row::new("io-threads").range(1, 128).immutable().accepted(SHARD_IO);
     /// Whether those threads read and parse.
@@ -341,7 +356,7 @@ directives! {
     /// Seconds of silence after which a client is disconnected; 0 for never.
     timeout: u32 = 0, Row::new("timeout");
     /// Mark that the kernel puts on packets of listening and outgoing sockets; 0 for none.
-    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128).accepted(NOT_YET);
+    socket_mark_id: u32 = 0, Row::new("socket-mark-id").range(0, u32::MAX as i128).immutable().accepted(NOT_YET);
     /// Whether a node without a password and without chosen addresses serves this machine only.
     protected_mode: bool = true, Row::new("protected-mode");
     /// Most client connections at a time.
@@ -442,9 +457,9 @@ directives! {
     /// Whether huge pages are switched off for the process.
     disable_thp: bool = true,
         Row::new("disable-thp").immutable().of_process();
-    /// Whether the allocator frees memory from threads of its own.
-    jemalloc_bg_thread: bool = true,
-        Row::new("jemalloc-bg-thread").accepted("the allocator runs no threads of its own");
+    /// Whether the allocator gives unused memory back from threads of its own. Of the nodes in one process, the last that
+    /// set it decides.
+    jemalloc_bg_thread: bool = true, Row::new("jemalloc-bg-thread");
     /// Whether and how the kernel's out-of-memory score is set.
     oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").of_process();
     /// The scores.
@@ -498,7 +513,7 @@ directives! {
     /// Minutes after which that counter falls by one.
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
     /// Effort of the search for expired keys, 1 to 10.
-    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10).accepted(NOT_YET);
+    active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10);
     /// Whether idle time goes to moving keys to a larger table.
     activerehashing: bool = true,
         Row::new("activerehashing").accepted("tables grow and shrink one bucket at a time");
@@ -634,9 +649,9 @@ directives! {
     /// The primary to follow.
     replicaof: ReplicaOf = ReplicaOf::default(), Row::new("replicaof").alias("slaveof").immutable().multi();
     /// User to log in to it as.
-    masteruser: Secret = Secret::default(), Row::new("masteruser").sensitive().accepted(NOT_YET);
+    masteruser: Secret = Secret::default(), Row::new("masteruser").alias("primaryuser").sensitive().accepted(NOT_YET);
     /// Password for it.
-    masterauth: Secret = Secret::default(), Row::new("masterauth").sensitive().accepted(NOT_YET);
+    masterauth: Secret = Secret::default(), Row::new("masterauth").alias("primaryauth").sensitive().accepted(NOT_YET);
     /// Whether a replica answers while it has no link to its primary.
     replica_serve_stale_data: bool = true,
         Row::new("replica-serve-stale-data").alias("slave-serve-stale-data").accepted(NOT_YET);
@@ -741,9 +756,9 @@ directives! {
     busy_reply_threshold: u64 = 5_000,
         Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG).accepted(NOT_YET);
     /// Microseconds from which a command is slow; 0 for all, -1 for none.
-    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").range(-1, LONG);
+    slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").alias("commandlog-execution-slower-than").range(-1, LONG);
     /// Entries of the slow log.
-    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").range(0, LONG);
+    slowlog_max_len: u64 = 128, Row::new("slowlog-max-len").alias("commandlog-slow-execution-max-len").range(0, LONG);
     /// Milliseconds from which an event is a latency spike; 0 watches none.
     latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG);
     /// Whether the latency of each command is tracked.
@@ -751,6 +766,129 @@ directives! {
     /// Percentiles that INFO shows of it.
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
         Row::new("latency-tracking-info-percentiles").multi();
+
+    // Directives of Redis 7.4 to 8 and Valkey 8 to 9, so that their files start a server, too. CONFIG GET lists those of 7.2;
+    // these it shows to whoever asks for them by name.
+
+    /// Connections accepted in one turn of a loop.
+    max_new_connections_per_cycle: u32 = 10, Row::new("max-new-connections-per-cycle").range(1, 1000).later(OWN_PACE);
+    /// TLS connections accepted in one turn of a loop.
+    max_new_tls_connections_per_cycle: u32 = 1,
+        Row::new("max-new-tls-connections-per-cycle").range(1, 1000).later(OWN_PACE);
+    /// Group of the Unix socket's file.
+    unixsocketgroup: String = none(), Row::new("unixsocketgroup").immutable().later(NOT_YET);
+    /// Whether connections may use several paths.
+    mptcp: bool = false, Row::new("mptcp").immutable().later(NOT_YET);
+    /// Whether replication links may.
+    repl_mptcp: bool = false, Row::new("repl-mptcp").later(NOT_YET);
+    /// Addresses for clients over RDMA.
+    rdma_bind: String = none(), Row::new("rdma-bind").later(NO_RDMA);
+    /// Port for clients over RDMA.
+    rdma_port: u16 = 0, Row::new("rdma-port").range(0, PORT).later(NO_RDMA);
+    /// Bytes of an RDMA receive buffer.
+    rdma_rx_size: u64 = 1 << 20, Row::new("rdma-rx-size").range(65_536, 16 << 20).memory().immutable().later(NO_RDMA);
+    /// Vector of RDMA completions.
+    rdma_completion_vector: i32 = -1,
+        Row::new("rdma-completion-vector").range(-1, 1024).immutable().later(NO_RDMA);
+    /// The field of a certificate that names the user.
+    tls_auth_clients_user: String = text("off"), Row::new("tls-auth-clients-user").later(NOT_YET);
+    /// Seconds between looks for new certificates.
+    tls_auto_reload_interval: u32 = 0, Row::new("tls-auto-reload-interval").later(NOT_YET);
+    /// Commands looked at ahead of the one that runs.
+    prefetch_batch_max_size: u32 = 16, Row::new("prefetch-batch-max-size").range(0, 128).later(OWN_PACE);
+    /// Commands parsed ahead of the one that runs.
+    lookahead: u32 = 16, Row::new("lookahead").range(1, INT).later(OWN_PACE);
+    /// The form of log lines.
+    log_format: String = text("legacy"), Row::new("log-format").later(OLD_LINES);
+    /// The form of times in the log.
+    log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").later(OLD_LINES);
+    /// Whether users' data is kept out of the log.
+    hide_user_data_from_log: bool = false,
+        Row::new("hide-user-data-from-log").later("no line of the log has data of users unasked");
+    /// Whether the server calls itself Redis.
+    extended_redis_compatibility: bool = false,
+        Row::new("extended-redis-compatibility").later("it always calls itself what Redis does");
+    /// Where the server is, for clients.
+    availability_zone: String = none(), Row::new("availability-zone").later(NOT_YET);
+    /// Seed of the hashes of keys.
+    hash_seed: String = none(), Row::new("hash-seed").immutable().later("keys are hashed with a random seed");
+    /// Microseconds of one step of compaction.
+    active_defrag_cycle_us: u32 = 500, Row::new("active-defrag-cycle-us").range(0, 100_000).later(NO_DEFRAG);
+    /// Whether the memory of keys is counted by size.
+    key_memory_histograms: bool = false, Row::new("key-memory-histograms").later(NOT_YET);
+    /// Whether queries of vectors use one thread.
+    vset_force_single_threaded_execution: bool = false,
+        Row::new("vset-force-single-threaded-execution").later("there are no vector sets");
+    /// Bytes from which a request is noted as large.
+    commandlog_request_larger_than: i64 = 1 << 20,
+        Row::new("commandlog-request-larger-than").range(-1, LONG).later(ONE_LOG);
+    /// Bytes from which a reply is noted as large.
+    commandlog_reply_larger_than: i64 = 1 << 20,
+        Row::new("commandlog-reply-larger-than").range(-1, LONG).later(ONE_LOG);
+    /// Large requests that are noted.
+    commandlog_large_request_max_len: u64 = 128,
+        Row::new("commandlog-large-request-max-len").range(0, LONG).later(ONE_LOG);
+    /// Large replies that are noted.
+    commandlog_large_reply_max_len: u64 = 128,
+        Row::new("commandlog-large-reply-max-len").range(0, LONG).later(ONE_LOG);
+    /// Whether old functions of Lua are there.
+    lua_enable_deprecated_api: bool = false,
+        Row::new("lua-enable-deprecated-api").alias("lua-enable-insecure-api").later(NOT_YET);
+    /// Milliseconds for which a stream knows what was added.
+    stream_idmp_duration: u64 = 100, Row::new("stream-idmp-duration").range(1, LONG).later(NOT_YET);
+    /// Entries that a stream knows were added.
+    stream_idmp_maxsize: u64 = 100, Row::new("stream-idmp-maxsize").range(1, LONG).later(NOT_YET);
+    /// Whether snapshots of versions to come are read.
+    rdb_version_check: String = text("strict"), Row::new("rdb-version-check").later(NOT_YET);
+    /// Whether keys are imported.
+    import_mode: bool = false, Row::new("import-mode").later(NOT_YET);
+    /// Whether a full synchronisation has a connection of its own.
+    dual_channel_replication_enabled: bool = false,
+        Row::new("dual-channel-replication-enabled").alias("repl-rdb-channel").later(NOT_YET);
+    /// Most bytes a replica keeps of the stream during a full synchronisation.
+    replica_full_sync_buffer_limit: u64 = 256 << 20,
+        Row::new("replica-full-sync-buffer-limit").range(0, LONG).memory().later(NOT_YET);
+    /// IPv4 address told to clients.
+    cluster_announce_client_ipv4: String = none(), Row::new("cluster-announce-client-ipv4").later(NOT_YET);
+    /// IPv6 address told to clients.
+    cluster_announce_client_ipv6: String = none(), Row::new("cluster-announce-client-ipv6").later(NOT_YET);
+    /// Port told to clients.
+    cluster_announce_client_port: u16 = 0, Row::new("cluster-announce-client-port").range(0, PORT).later(NOT_YET);
+    /// TLS port told to clients.
+    cluster_announce_client_tls_port: u16 = 0,
+        Row::new("cluster-announce-client-tls-port").range(0, PORT).later(NOT_YET);
+    /// Seconds for which a forgotten node stays forgotten.
+    cluster_blacklist_ttl: u64 = 60, Row::new("cluster-blacklist-ttl").range(0, LONG).later(NOT_YET);
+    /// How nodes.conf is written.
+    cluster_config_save_behavior: String = text("sync"), Row::new("cluster-config-save-behavior").later(NOT_YET);
+    /// Number of databases of a cluster's node.
+    cluster_databases: u32 = 1, Row::new("cluster-databases").range(1, INT).immutable().later(NOT_YET);
+    /// Milliseconds for a failover that is asked for.
+    cluster_manual_failover_timeout: u64 = 5_000,
+        Row::new("cluster-manual-failover-timeout").range(1, LONG).later(NOT_YET);
+    /// Share of commands whose use of slots is looked at.
+    cluster_compatibility_sample_ratio: u32 = 0,
+        Row::new("cluster-compatibility-sample-ratio").range(0, 100).later(NOT_YET);
+    /// Whether commands are counted by slot.
+    cluster_slot_stats_enabled: bool = false, Row::new("cluster-slot-stats-enabled").later(NOT_YET);
+    /// Entries of the log of slot migrations.
+    cluster_slot_migration_log_max_len: u64 = 1_000,
+        Row::new("cluster-slot-migration-log-max-len").range(0, LONG).later(NOT_YET);
+    /// Bytes that may be missing when writes to a migrating slot pause.
+    slot_migration_max_failover_repl_bytes: i64 = 0,
+        Row::new("slot-migration-max-failover-repl-bytes").range(-1, LONG).memory().later(NOT_YET);
+    /// Bytes that may be missing when a slot is handed over.
+    cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20,
+        Row::new("cluster-slot-migration-handoff-max-lag-bytes").range(0, LONG).memory().later(NOT_YET);
+    /// Milliseconds for which writes to a migrating slot may pause.
+    cluster_slot_migration_write_pause_timeout: u64 = 10_000,
+        Row::new("cluster-slot-migration-write-pause-timeout").range(0, LONG).later(NOT_YET);
+    /// Milliseconds for the rest of a migrating slot's stream.
+    cluster_slot_migration_sync_buffer_drain_timeout: u64 = 60_000,
+        Row::new("cluster-slot-migration-sync-buffer-drain-timeout").range(0, LONG).later(NOT_YET);
+    /// Migrations that were done and are remembered.
+    cluster_slot_migration_max_archived_tasks: u64 = 32,
+        Row::new("cluster-slot-migration-max-archived-tasks").range(1, LONG).later(NOT_YET);
 }
 
 fn check_db_filename(name: &str) -> Result<(), &'static str> {

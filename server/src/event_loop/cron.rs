@@ -1,13 +1,12 @@
-//! What a loop does now and then: expiry, freeing, client timeouts, figures. Each within a bound, so that no turn is long.
+//! What a loop does now and then: freeing, client timeouts, figures. Each within a bound, so that no turn is long.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EventLoop;
 use super::batches::count_memory;
-use crate::config::KeyspaceEvents;
-use crate::exec::{Closing, Partition};
-use crate::limits::{EXPIRE_SLICE_US, MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
+use crate::exec::Closing;
+use crate::limits::{MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
 use crate::observe::latency;
 use crate::observe::stats::Counter;
 
@@ -16,7 +15,6 @@ use crate::observe::stats::Counter;
 pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
-    next_database: usize,
     last: [u64; 5],
     sweep: Sweep,
 }
@@ -39,7 +37,6 @@ impl Cron {
         Self {
             next_us: now_us,
             next_second_us: now_us,
-            next_database: 0,
             last: [0; 5],
             sweep: Sweep::default(),
         }
@@ -49,14 +46,15 @@ impl Cron {
 impl EventLoop {
     /// How long the loop may sleep when nothing happens.
     pub(super) fn time_to_sleep(&self, busy: bool) -> Duration {
-        if busy {
+        let expires_us = self.expiry.next_us();
+        if busy || expires_us <= self.now_us {
             return Duration::ZERO;
         }
         if !self.node.clock.is_real() {
             // Time stands still: whoever moves it rings.
             return Duration::from_secs(3600);
         }
-        let mut next_us = self.cron.next_us;
+        let mut next_us = self.cron.next_us.min(expires_us);
         if let Some(&(deadline_ms, _)) = self.clients.deadlines.first() {
             next_us = next_us.min(deadline_ms.saturating_mul(1000));
         }
@@ -82,7 +80,6 @@ impl EventLoop {
         }
         let hz = i64::from(self.settings.hz.clamp(1, 500));
         self.cron.next_us = self.now_us + 1_000_000 / hz;
-        self.expire();
         self.sweep_clients(hz);
         if self.now_us >= self.cron.next_second_us {
             self.cron.next_second_us = self.now_us + 1_000_000;
@@ -100,13 +97,9 @@ impl EventLoop {
             return;
         };
         let begin_ns = self.node.clock.elapsed_ns();
-        let pending = self.node.garbage[self.index].get();
-        let left = count_memory(held.get(), &self.node, |partition| {
+        count_memory(held.get(), &self.node, |partition| {
             partition.release(RELEASE_SLICE)
         });
-        self.node.stats[self.index]
-            .freed
-            .add(pending.saturating_sub(left as u64));
         let us = (self.node.clock.elapsed_ns() - begin_ns) / 1000;
         self.node.note_latency(&self.settings, latency::LAZY_FREE, us);
     }
@@ -114,40 +107,6 @@ impl EventLoop {
     /// Whether there is something to free, for which the loop does not sleep.
     pub(super) fn has_garbage(&self) -> bool {
         self.node.garbage[self.index].get() > 0
-    }
-
-    /// Removes keys whose time has come, a slice of time per run.
-    fn expire(&mut self) {
-        let is_off = self.node.debug.lazy_expiry_only.load(Ordering::Relaxed);
-        if is_off || self.node.pause.active(self.now_ms()).is_some() {
-            return;
-        }
-        let mesh = std::sync::Arc::clone(&self.reach.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else {
-            return;
-        };
-        let (now_ms, first, chosen) = (self.now_ms(), self.cron.next_database, self.stamp.events);
-        let clock = &self.node.clock;
-        let begin_us = clock.now_us();
-        let databases = self.settings.databases as usize;
-        count_memory(held.get(), &self.node, |partition| {
-            for step in 0..databases {
-                let db = (first + step) % databases;
-                expire_database(partition, db as u16, now_ms, chosen);
-                if clock.now_us() - begin_us > EXPIRE_SLICE_US {
-                    partition.figures.expire_time_caps += 1;
-                    self.cron.next_database = (db + 1) % databases;
-                    break;
-                }
-            }
-        });
-        // What was removed, here or to make room, may be what somebody waits for.
-        if held.get().waiters.has_ready() {
-            self.serve_again(held.get());
-        }
-        let us = (clock.now_us() - begin_us).max(0) as u64;
-        self.node.stats[self.index].expire_us.add(us);
-        self.node.note_latency(&self.settings, latency::EXPIRE_CYCLE, us);
     }
 
     /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
@@ -280,17 +239,4 @@ impl EventLoop {
             held.get().watches.prune();
         }
     }
-}
-
-/// Keys looked at in one slice of a database's expiry.
-const EXPIRE_LOOKS: usize = 2000;
-
-fn expire_database(partition: &mut Partition, db: u16, now_ms: i64, chosen: KeyspaceEvents) {
-    if partition.keyspace.database(usize::from(db)).volatile_hashes() > 0 {
-        partition.expire_fields(db, EXPIRE_LOOKS, now_ms, chosen);
-    }
-    if partition.keyspace.database(usize::from(db)).volatile_len() > 0 {
-        partition.expire_keys(db, EXPIRE_LOOKS, now_ms, chosen);
-    }
-    partition.journal_removals();
 }

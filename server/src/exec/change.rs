@@ -236,6 +236,9 @@ impl Door<'_> {
     }
 }
 
+/// What is freed at a time, in small entries, when all is to be freed at once.
+const RELEASE_AT_ONCE: usize = 1 << 16;
+
 impl Partition {
     /// Makes known that a command changed a key. Where nobody watches or waits it costs a branch or two.
     #[inline]
@@ -287,13 +290,22 @@ impl Partition {
     }
 
     /// Removes all keys of a database, and returns how many there were. Complexity: O(keys watched or waited for).
-    pub(crate) fn flush(&mut self, db: u16, now_ms: i64) -> u64 {
+    pub(crate) fn flush(&mut self, db: u16, now_ms: i64, lazily: bool) -> u64 {
         let Self {
             keyspace, watches, ..
         } = self;
         watches.emptied(db, |key| State::of(keyspace, db, key, now_ms));
         self.waiters.mark_all(db);
-        self.open(db).flush() as u64
+        let before = self.keyspace.pending_objects();
+        let removed = self.open(db).flush();
+        if lazily {
+            // Few entries are freed on the spot: they do not wait, but count.
+            let waiting = self.keyspace.pending_objects() - before;
+            self.figures.freed += (removed - waiting) as u64;
+        } else {
+            self.release_all();
+        }
+        removed as u64
     }
 
     /// Exchanges two databases. Complexity: O(keys watched or waited for).
@@ -312,30 +324,38 @@ impl Partition {
         self.waiters.mark_all(second);
     }
 
-    /// Removes keys of a database whose time is over, looking at `budget` of them at most.
+    /// When something in a database is next to go because of its time, Unix milliseconds: in the past when it is due.
+    #[inline]
+    pub(crate) fn next_due(&mut self, db: u16, now_ms: i64) -> Option<i64> {
+        // Nothing changes but how what expires is arranged.
+        self.keyspace.0.database_mut(usize::from(db)).next_due(now_ms)
+    }
+
+    /// Removes keys of a database whose time is over, about `budget` of them. Those who repeat it are told to free large
+    /// values later if `lazily`.
     pub(crate) fn expire_keys(
         &mut self,
         db: u16,
         budget: usize,
         now_ms: i64,
+        lazily: bool,
         chosen: KeyspaceEvents,
     ) -> ExpireStats {
         let (keyspace, mut door) = open!(self, chosen);
-        let cause = Cause::Expired { lazily: false };
+        let cause = Cause::Expired { lazily };
         keyspace
             .database_mut(usize::from(db))
             .expire_cycle(now_ms, budget, |entry| door.changed(db, entry.key(), cause))
     }
 
-    /// Removes fields of the hashes of a database whose time is over, looking at `budget` of them at most. Returns how many
-    /// were removed.
+    /// Removes fields of the hashes of a database whose time is over, about `budget` of them.
     pub(crate) fn expire_fields(
         &mut self,
         db: u16,
         budget: usize,
         now_ms: i64,
         chosen: KeyspaceEvents,
-    ) -> usize {
+    ) -> ExpireStats {
         let (keyspace, mut door) = open!(self, chosen);
         let database = keyspace.database_mut(usize::from(db));
         database.expire_fields(now_ms, budget, |key, event| {
@@ -369,9 +389,18 @@ impl Partition {
         }
     }
 
-    /// Frees garbage to the value of about `budget` small entries and returns how many objects remain.
+    /// Frees garbage to the value of about `budget` small entries, in the background; returns what is left, as
+    /// [`Keyspace::release`].
     pub(crate) fn release(&mut self, budget: usize) -> usize {
-        self.keyspace.0.release(budget)
+        let before = self.keyspace.pending_objects();
+        let left = self.keyspace.0.release(budget);
+        self.figures.freed += (before - self.keyspace.pending_objects()) as u64;
+        left
+    }
+
+    /// Frees all garbage at once.
+    pub(crate) fn release_all(&mut self) {
+        while self.keyspace.0.release(RELEASE_AT_ONCE) > 0 {}
     }
 }
 

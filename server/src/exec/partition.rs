@@ -62,6 +62,8 @@ pub(crate) struct Figures {
     pub(crate) evicted: u64,
     /// Changes to the dataset; not reset.
     pub(crate) changes: u64,
+    /// Objects freed in the background.
+    pub(crate) freed: u64,
     /// How often an active expiry cycle ended because its time was over.
     pub(crate) expire_time_caps: u64,
 }

@@ -110,10 +110,8 @@ loop_stats! {
         output_limit_closes,
         /// Connections closed because their query buffer was over its limit.
         query_limit_closes,
-        /// Objects freed in the background.
-        freed,
-        /// Microseconds spent on removing expired keys.
-        expire_us,
+        /// Nanoseconds spent on removing expired keys.
+        expire_ns,
         /// Microseconds for which memory was over `maxmemory`, up to the last time it was not.
         over_memory_us,
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
-use super::expiry::{Expiry, ExpiryState};
+use super::expiry::Expiry;
 use super::store::{Layout, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
@@ -31,17 +31,16 @@ pub enum Lookup<E> {
 pub enum OnExpired {
     /// It stays: on a replica, or while writes are paused.
     Keep,
-    /// It is removed, its value freed at once.
+    /// It is removed, and who repeats that is to free its value at once.
     Remove,
-    /// It is removed; a large value becomes garbage that is freed in slices.
+    /// It is removed, and who repeats that is to free a large value later.
     Unlink,
 }
 
 /// One database.
 pub struct Database {
-    store: Store,
+    pub(super) store: Store,
     pub(super) garbage: Garbage,
-    pub(super) expiry: ExpiryState,
     slot_of: fn(&[u8]) -> u16,
 }
 
@@ -51,7 +50,6 @@ impl Database {
         Self {
             store,
             garbage: Garbage::default(),
-            expiry: ExpiryState::default(),
             slot_of,
         }
     }
@@ -115,8 +113,8 @@ impl Database {
         if found.entry().is_expired(now_ms) {
             match expire(found.entry()) {
                 OnExpired::Keep => {}
-                OnExpired::Remove => drop(found.remove()),
-                OnExpired::Unlink => self.garbage.push_entry(found.remove()),
+                // Whoever happened to ask is not to wait until a large value is freed.
+                OnExpired::Remove | OnExpired::Unlink => self.garbage.push_entry(found.remove()),
             }
             return Lookup::Expired;
         }
@@ -207,7 +205,7 @@ impl Database {
     }
 
     /// The entry of a key, expired or not, to be changed.
-    #[inline]
+    #[cfg(test)]
     pub(super) fn entry_mut(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
         self.store.find_mut(key).map(|found| found.into_mut())
     }
@@ -383,7 +381,6 @@ impl Database {
         let removed = self.len();
         let empty = self.store.new_alike();
         self.garbage.push_store(std::mem::replace(&mut self.store, empty));
-        self.expiry = ExpiryState::default();
         removed
     }
 
@@ -393,21 +390,10 @@ impl Database {
         self.store.stats()
     }
 
-    /// What the index of the keys that have an expiry is made of. O(1).
+    /// What the index of the keys that have an expiry is made of. O(windows of time), a few hundred at most.
     #[must_use]
     pub fn volatile_table_stats(&self) -> TableStats {
-        self.store.volatile_stats()
-    }
-
-    /// Visits one bucket of the field index, which holds the hashes with fields that expire; begin with 0. Returns where
-    /// to go on, as a ring.
-    pub fn visit_volatile_hashes(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
-        self.store.visit_fields(index, visit)
-    }
-
-    /// Visits one bucket of the volatile index; returns where to go on.
-    pub(super) fn visit_volatile(&self, index: u32, visit: impl FnMut(&Entry)) -> u32 {
-        self.store.visit_volatile(index, visit)
+        self.store.volatile().stats()
     }
 }
 
@@ -627,10 +613,9 @@ mod tests {
         });
         assert_eq!(seen, model.values.len());
         let mut volatile = BTreeSet::new();
-        let buckets = database.volatile_table_stats().buckets as u32;
-        for index in 0..buckets {
-            database.visit_volatile(index, |entry| assert!(volatile.insert(entry.key().to_vec())));
-        }
+        database
+            .store
+            .for_each_volatile(|entry| assert!(volatile.insert(entry.key().to_vec())));
         assert!(volatile.iter().eq(model.expiries.keys()));
         for slot in 0..11 {
             let expected = model.values.keys().filter(|key| slot_of(key) == slot).count();
@@ -743,7 +728,7 @@ mod tests {
         database.set_string(&key, b"w", Expiry::Clear, 9);
         assert_eq!(look(&mut database, 101, keep), "live since 3");
         assert_eq!(database.volatile_len(), 0);
-        for (removal, waiting) in [(OnExpired::Remove, 0), (OnExpired::Unlink, 1)] {
+        for (removal, waiting) in [(OnExpired::Remove, 1), (OnExpired::Unlink, 2)] {
             database.set_string(&key, &[1; 100_000], Expiry::At(100), 3);
             assert_eq!(look(&mut database, 101, removal), "expired");
             assert_eq!((database.len(), database.volatile_len()), (0, 0));

@@ -1,9 +1,8 @@
 //! Expiry: what a write does to it, and the active cycle that removes keys whose time is over.
 //!
-//! Keys expire lazily, when somebody looks at them, and actively, by a cycle that goes round the index of volatile keys
-//! a few at a time. It goes on while it finds that a noticeable share has expired, and stops at its budget.
-
-use std::ops::Range;
+//! Keys expire lazily, when somebody looks at them, and actively, by a cycle that takes them from an index ordered by time
+//! ([`calendar`](super::calendar)): it looks at no key that is still to live, knows when the next one is over, and goes on
+//! where it was when its budget ended.
 
 use super::Database;
 use crate::entry::Entry;
@@ -31,40 +30,23 @@ impl Expiry {
     }
 }
 
-/// What a database remembers from one cycle to the next.
-#[derive(Default)]
-pub(super) struct ExpiryState {
-    /// Where in the volatile index the next sample begins.
-    next: u32,
-    /// Where in the field index the next sample begins.
-    pub(super) next_hash: u32,
-    /// A running average of what volatile keys had left to live, in milliseconds.
-    average_ttl_ms: i64,
-}
-
 /// What a cycle did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpireStats {
-    /// Keys looked at.
-    pub examined: usize,
-    /// Keys removed.
+    /// Keys, or fields of hashes, removed.
     pub expired: usize,
-    /// Whether the budget ended it while many of the keys it found had expired: another cycle should follow soon.
+    /// What it did in units of the budget.
+    pub work: usize,
+    /// Whether the budget ended it before all was removed that is over.
     pub more: bool,
 }
 
-/// Keys in a sample.
-pub(super) const SAMPLE: usize = 20;
-/// Buckets passed for a sample at most: an index in need of shrinking is no reason for a long walk.
-pub(super) const SAMPLE_BUCKETS: usize = 40;
-/// Expired keys removed from one sample at most; one bucket may carry it beyond [`SAMPLE`].
-const BATCH: usize = 64;
-/// The cycle goes on while more than one in this many of a sample has expired.
-pub(super) const STALE_SHARE: usize = 10;
+/// Bytes of keys copied at a time, unless a single one is longer.
+const COPIED_MAX: usize = 64 << 10;
 
 impl Database {
-    /// Removes expired keys: looks at samples of volatile keys, going round, until few of a sample have expired or
-    /// `budget` keys have been looked at. `on_expired` sees each key before it goes. Large values become garbage.
+    /// Removes expired keys until all are gone, or the work is worth `budget` keys. `on_expired` sees each key before it
+    /// goes. Large values become garbage.
     pub fn expire_cycle(
         &mut self,
         now_ms: i64,
@@ -73,115 +55,92 @@ impl Database {
     ) -> ExpireStats {
         let mut stats = ExpireStats::default();
         let mut expired = Expired::default();
-        while stats.examined < budget && self.volatile_len() > 0 {
-            let sampled = self.sample_expired(now_ms, &mut expired);
-            stats.examined += sampled;
-            for bytes in expired.keys() {
-                let key = self.key(bytes);
-                if let Some(entry) = self.peek(&key) {
-                    on_expired(entry);
-                    self.unlink(&key);
-                    stats.expired += 1;
-                }
-            }
-            stats.more = expired.count * STALE_SHARE > sampled;
-            if !stats.more {
+        loop {
+            let left = budget.saturating_sub(stats.work);
+            if left == 0 {
+                stats.more = self.store.volatile().next_due().is_some_and(|due| due <= now_ms);
                 return stats;
             }
-        }
-        stats.more &= self.volatile_len() > 0;
-        stats
-    }
-
-    /// What keys with an expiry have left to live on average, in milliseconds: an estimate of the active cycle.
-    #[must_use]
-    pub fn average_ttl_ms(&self) -> i64 {
-        self.expiry.average_ttl_ms
-    }
-
-    /// Looks at the next [`SAMPLE`] or so volatile keys and notes which have expired.
-    fn sample_expired(&mut self, now_ms: i64, expired: &mut Expired) -> usize {
-        expired.clear();
-        let (mut sampled, mut living, mut ttl_sum) = (0usize, 0i64, 0i64);
-        let mut next = self.expiry.next;
-        for _ in 0..SAMPLE_BUCKETS {
-            next = self.visit_volatile(next, |entry| {
-                sampled += 1;
-                let ttl = entry.expiry().map_or(0, |at| at.saturating_sub(now_ms));
-                if entry.is_expired(now_ms) {
-                    expired.push(entry.key());
-                } else if ttl > 0 {
-                    living += 1;
-                    ttl_sum = ttl_sum.saturating_add(ttl);
+            let moved = self.store.find_expired(now_ms, left, &mut expired);
+            if moved == 0 && expired.is_empty() {
+                return stats;
+            }
+            stats.work += moved;
+            for bytes in expired.keys() {
+                let key = self.key(bytes);
+                if let Some(found) = self.store.find_mut(&key) {
+                    on_expired(found.entry());
+                    self.garbage.push_entry(found.remove());
+                    stats.expired += 1;
+                    stats.work += 1;
                 }
-            });
-            if sampled >= SAMPLE {
-                break;
             }
         }
-        self.expiry.next = next;
-        if let Some(average) = ttl_sum.checked_div(living) {
-            self.note_ttl(average);
-        }
-        sampled
     }
 
-    /// Moves the running average a fiftieth of the way.
-    fn note_ttl(&mut self, sample_ms: i64) {
-        let average = &mut self.expiry.average_ttl_ms;
-        *average = if *average == 0 {
-            sample_ms
-        } else {
-            *average / 50 * 49 + sample_ms / 50
-        };
+    /// When an active cycle has next something to do, for keys or for fields of hashes: in the past when it is due, `None`
+    /// when nothing here expires. Milliseconds since 1970. To be asked now and then: what expires is arranged by how far
+    /// away that is from `now_ms`.
+    #[inline]
+    pub fn next_due(&mut self, now_ms: i64) -> Option<i64> {
+        let (keys, hashes) = self.store.follow_clock(now_ms);
+        match (keys, hashes) {
+            (Some(keys), Some(hashes)) => Some(keys.min(hashes)),
+            (due, None) | (None, due) => due,
+        }
+    }
+
+    /// About how many keys are over and still here. O(windows of time), a few hundred at most.
+    #[must_use]
+    pub fn stale_len(&self, now_ms: i64) -> usize {
+        self.store.volatile().over_len(now_ms)
+    }
+
+    /// What keys with an expiry have left to live on average, in milliseconds; 0 when none has anything left.
+    #[must_use]
+    pub fn average_ttl_ms(&self, now_ms: i64) -> i64 {
+        let average = self.store.volatile().average();
+        average.map_or(0, |at| at.saturating_sub(now_ms).max(0))
     }
 }
 
-/// The keys of a sample that have expired, copied: removing one may move what the index holds.
-pub(super) struct Expired {
+/// Keys that have expired, copied: removing one may move what the index holds.
+#[derive(Default)]
+pub(crate) struct Expired {
     bytes: Vec<u8>,
-    ends: [usize; BATCH],
-    pub(super) count: usize,
-}
-
-impl Default for Expired {
-    fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            ends: [0; BATCH],
-            count: 0,
-        }
-    }
+    ends: Vec<usize>,
 }
 
 impl Expired {
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.count = 0;
+        self.ends.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     /// Notes a key, unless there are enough: the next round finds it again.
-    pub(super) fn push(&mut self, key: &[u8]) {
-        if self.count < BATCH {
+    pub(crate) fn push(&mut self, key: &[u8]) {
+        if self.is_empty() || self.bytes.len() + key.len() <= COPIED_MAX {
             self.bytes.extend_from_slice(key);
-            self.ends[self.count] = self.bytes.len();
-            self.count += 1;
+            self.ends.push(self.bytes.len());
         }
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.count).map(|n| {
-            let start = n.checked_sub(1).map_or(0, |before| self.ends[before]);
-            &self.bytes[Range {
-                start,
-                end: self.ends[n],
-            }]
-        })
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends
+            .iter()
+            .map(move |&end| &self.bytes[std::mem::replace(&mut start, end)..end])
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
     use crate::key::KeyHasher;
     use crate::keyspace::Layout;
@@ -210,17 +169,32 @@ mod tests {
     fn cycles_remove_every_expired_key_and_no_other() {
         for layout in [Layout::Single, Layout::PerSlot] {
             let mut database = database(layout);
-            fill(&mut database, 0..10_000, |n| if n % 2 == 0 { 50 } else { 1000 });
-            let mut removed = Vec::new();
-            for _ in 0..1000 {
-                database.expire_cycle(100, 200, |entry| removed.push(entry.key().to_vec()));
+            let keys = if cfg!(miri) { 100 } else { 10_000 };
+            fill(&mut database, 0..keys, |n| if n % 2 == 0 { 50 } else { 1000 });
+            assert_eq!(database.stale_len(50), 0);
+            assert_eq!(database.average_ttl_ms(100), 425);
+            let (mut removed, mut cycles) = (Vec::new(), 0);
+            loop {
+                let stats = database.expire_cycle(100, 200, |entry| removed.push(entry.key().to_vec()));
+                cycles += 1;
+                if !stats.more {
+                    break;
+                }
+                assert_eq!(database.next_due(100).map(|due| due <= 100), Some(true));
             }
+            assert!(cycles <= 2 * keys / 200 + 2, "{cycles}");
             removed.sort();
             removed.dedup();
-            assert_eq!(removed.len(), 5000);
-            assert_eq!((database.len(), database.volatile_len()), (5000, 5000));
+            let half = keys as usize / 2;
+            assert_eq!(removed.len(), half);
+            assert_eq!((database.len(), database.volatile_len()), (half, half));
             database.for_each(|entry| assert_eq!(entry.expiry(), Some(1000)));
-            assert_eq!(database.average_ttl_ms(), 900);
+            assert_eq!(
+                (database.average_ttl_ms(100), database.average_ttl_ms(2000)),
+                (900, 0)
+            );
+            assert!(database.next_due(100).is_some_and(|due| due > 100));
+            assert_eq!(database.stale_len(100), 0);
         }
     }
 
@@ -229,10 +203,25 @@ mod tests {
         let mut database = database(Layout::Single);
         fill(&mut database, 0..10_000, |_| 50);
         let stats = database.expire_cycle(100, 500, |_| {});
-        assert!(stats.more && (500..600).contains(&stats.examined), "{stats:?}");
-        assert_eq!(stats.expired, stats.examined);
+        assert!(stats.more && (500..600).contains(&stats.work), "{stats:?}");
+        assert_eq!(stats.expired, stats.work, "what is near need not be moved first");
         assert_eq!(database.len(), 10_000 - stats.expired);
         let stats = database.expire_cycle(10, 500, |_| {});
-        assert!(!stats.more && stats.examined < 60, "{stats:?}");
+        assert_eq!(stats, ExpireStats::default());
+    }
+
+    #[test]
+    fn few_expired_keys_among_many_are_found_at_once() {
+        let mut database = database(Layout::Single);
+        database.expire_cycle(1_000_000, 1, |_| {});
+        let living = if cfg!(miri) { 100 } else { 50_000 };
+        fill(&mut database, 0..living, |n| 3_000_000 + n);
+        fill(&mut database, living..living + 5, |_| 1_000_100);
+        let mut work = 0;
+        for now in 1_000_000..1_000_102 {
+            work += database.expire_cycle(now, 1000, |_| {}).work;
+        }
+        assert_eq!(database.len(), living as usize);
+        assert!(work <= 10, "{work} units of work for 5 keys");
     }
 }

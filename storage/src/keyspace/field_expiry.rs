@@ -1,7 +1,7 @@
 //! The active cycle that removes fields of hashes whose time is over, in the manner of that for keys.
 
 use super::Database;
-use super::expiry::{Expired, SAMPLE, SAMPLE_BUCKETS, STALE_SHARE};
+use super::expiry::{ExpireStats, Expired};
 use crate::value::StringRef;
 use crate::value::hash::Hash;
 
@@ -18,59 +18,63 @@ pub enum FieldEvent<'a> {
 }
 
 impl Database {
-    /// Removes expired fields: looks at samples of the hashes that have any which expire, going round, until few of a
-    /// sample had one that has, or `budget` hashes and fields have been looked at. `on_expired` is told the key and what
-    /// became of it. Returns how many fields were removed.
+    /// Removes expired fields until all are gone, or the work is worth `budget` fields. `on_expired` is told the key and what
+    /// became of it.
     pub fn expire_fields(
         &mut self,
         now_ms: i64,
         budget: usize,
         mut on_expired: impl FnMut(&[u8], FieldEvent<'_>),
-    ) -> usize {
-        let (mut looked, mut removed) = (0, 0);
-        let mut expired = Expired::default();
-        while looked < budget && self.volatile_hashes() > 0 {
-            let sampled = self.sample_hashes(now_ms, &mut expired);
-            for bytes in expired.keys() {
-                let key = self.key(bytes);
-                let hash = self.entry_mut(&key).and_then(|entry| entry.get_mut::<Hash>());
-                let Some(hash) = hash else { continue };
-                let fields = hash.remove_expired(now_ms, FIELDS_AT_ONCE, |name| {
-                    on_expired(bytes, FieldEvent::Field(name));
-                });
-                looked += fields;
-                removed += fields;
-                if self.settle(&key) {
-                    on_expired(bytes, FieldEvent::Key);
-                }
+    ) -> ExpireStats {
+        let mut stats = ExpireStats::default();
+        let mut hashes = Expired::default();
+        loop {
+            let left = budget.saturating_sub(stats.work);
+            if left == 0 {
+                stats.more = self.store.fields().next_due().is_some_and(|due| due <= now_ms);
+                return stats;
             }
-            looked += sampled;
-            if expired.count * STALE_SHARE <= sampled {
-                break;
+            let moved = self.store.find_hashes(now_ms, left, &mut hashes);
+            if moved == 0 && hashes.is_empty() {
+                return stats;
+            }
+            stats.work += moved;
+            for bytes in hashes.keys() {
+                // Between the hashes as well: each may have as many fields to give up as there may be in one turn.
+                if stats.work >= budget {
+                    break;
+                }
+                let fields = self.expire_fields_of(bytes, now_ms, &mut on_expired);
+                stats.expired += fields;
+                stats.work += 1 + fields;
             }
         }
-        removed
     }
 
-    /// Looks at the next [`SAMPLE`] or so hashes with fields that expire and notes in which some have.
-    fn sample_hashes(&mut self, now_ms: i64, expired: &mut Expired) -> usize {
-        expired.clear();
-        let mut sampled = 0;
-        let mut next = self.expiry.next_hash;
-        for _ in 0..SAMPLE_BUCKETS {
-            next = self.visit_volatile_hashes(next, |entry| {
-                sampled += 1;
-                let first = entry.get::<Hash>().and_then(Hash::next_expiry);
-                if first.is_some_and(|at| at < now_ms) {
-                    expired.push(entry.key());
-                }
-            });
-            if sampled >= SAMPLE {
-                break;
-            }
+    /// Removes expired fields of one hash, at most [`FIELDS_AT_ONCE`]; returns how many.
+    fn expire_fields_of(
+        &mut self,
+        bytes: &[u8],
+        now_ms: i64,
+        mut on_expired: impl FnMut(&[u8], FieldEvent<'_>),
+    ) -> usize {
+        let key = self.key(bytes);
+        let Some(mut found) = self.store.find_mut(&key) else {
+            return 0;
+        };
+        let Some(hash) = found.entry_mut().get_mut::<Hash>() else {
+            return 0;
+        };
+        let fields = hash.remove_expired(now_ms, FIELDS_AT_ONCE, |name| {
+            on_expired(bytes, FieldEvent::Field(name));
+        });
+        if hash.is_empty() {
+            drop(found.remove());
+            on_expired(bytes, FieldEvent::Key);
+        } else {
+            found.relist_fields();
         }
-        self.expiry.next_hash = next;
-        sampled
+        fields
     }
 }
 
@@ -115,10 +119,8 @@ mod tests {
                 add(&mut database, &format!("many:{n}"), 40);
             }
             assert_eq!(database.volatile_hashes(), 300);
-            assert_eq!(
-                database.expire_fields(50, 10_000, |_, _| panic!("nothing is over yet")),
-                0
-            );
+            let stats = database.expire_fields(50, 10_000, |_, _| panic!("nothing is over yet"));
+            assert_eq!((stats.expired, stats.more), (0, false));
             let (mut fields, mut keys) = (0, 0);
             for _ in 0..100 {
                 database.expire_fields(51, 50, |_, event| match event {
@@ -131,6 +133,49 @@ mod tests {
             drop(database);
             assert_eq!(thread_balance(), start);
         }
+    }
+
+    #[test]
+    fn a_hash_is_looked_at_when_its_first_field_expires_however_that_changed() {
+        for fields in [3, 40] {
+            let mut database = Database::new(Layout::Single, HASHER, |_| 0);
+            add(&mut database, "h", fields);
+            let key = HASHER.key(b"h", 0);
+            let expire_at = |database: &mut Database, at| {
+                let hash = database.entry_mut(&key).unwrap().get_mut::<Hash>().unwrap();
+                for n in (0..fields).step_by(2) {
+                    assert!(hash.set_expiry(format!("field:{n}").as_bytes(), Some(at), 0));
+                }
+                assert!(!database.settle(&key));
+            };
+            expire_at(&mut database, 100_000);
+            assert_eq!(database.expire_fields(60_000, 1000, |_, _| {}).expired, 0);
+            // Looked at at 50 in vain, it is not looked at again before the fields' time.
+            assert!(database.next_due(60_000).is_some_and(|due| due > 60_000));
+            expire_at(&mut database, 70_000);
+            assert!(database.next_due(60_001).is_some_and(|due| due <= 70_001));
+            assert_eq!(database.expire_fields(70_000, 1000, |_, _| {}).expired, 0);
+            let stats = database.expire_fields(70_001, 1000, |_, _| {});
+            assert_eq!(stats.expired, fields.div_ceil(2));
+            assert_eq!((database.volatile_hashes(), database.next_due(70_002)), (0, None));
+        }
+    }
+
+    #[test]
+    fn many_fields_of_one_hash_go_in_parts() {
+        let mut database = Database::new(Layout::Single, HASHER, |_| 0);
+        add(&mut database, "h", 4000);
+        let (mut cycles, mut fields) = (0, 0);
+        loop {
+            let stats = database.expire_fields(51, 10, |_, _| fields += 1);
+            cycles += 1;
+            assert!(stats.work <= 10 + FIELDS_AT_ONCE + 8, "{stats:?}");
+            if !stats.more {
+                break;
+            }
+        }
+        assert_eq!((fields, database.volatile_hashes()), (2000, 0));
+        assert!(cycles >= 2000 / FIELDS_AT_ONCE);
     }
 
     #[test]

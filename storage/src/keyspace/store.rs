@@ -1,8 +1,9 @@
-//! UNSAFE: the entries of a database, and the two tables that point at them.
+//! UNSAFE: the entries of a database, and the indexes that point at them.
 //!
 //! Every entry is owned by the store. It is in the main table (or that of its slot), found by its key; if it has an
-//! expiry it is in the *volatile index* as well, a second table of the same kind, found by its address; and a hash some of
-//! whose fields expire is in the *field index*, a third.
+//! expiry it is in the *volatile index* as well, a calendar, found by that time and its address; and a hash some of whose
+//! fields expire is in the *field index*, a second calendar, under the time at which it is to be looked at: that of its first
+//! field, or an earlier one, which the hash remembers.
 //!
 //! Invariants:
 //! - An entry in the main tables came from an [`EntryBox`] and becomes one again when it leaves them.
@@ -14,12 +15,15 @@
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use smallvec::SmallVec;
 
+use super::calendar::Calendar;
+use super::expiry::Expired;
 use super::scan::SlotCursor;
 use super::slots::SlotTables;
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
 use crate::key::{Key, KeyHasher, SLOTS};
-use crate::table::raw::{Position, RawTable};
+use crate::table::raw::{Position, RawTable, prefetch};
 use crate::table::{Keyed, TableStats};
 use crate::value::Detached;
 use crate::value::hash::Hash;
@@ -42,9 +46,9 @@ enum Tables {
 /// The entries of one database.
 pub(crate) struct Store {
     tables: Tables,
-    volatile: RawTable<EntryPtr>,
+    volatile: Calendar<EntryPtr>,
     /// Hashes some of whose fields expire.
-    fields: RawTable<EntryPtr>,
+    fields: Calendar<EntryPtr>,
     hasher: KeyHasher,
 }
 
@@ -63,8 +67,8 @@ impl Store {
         };
         Self {
             tables,
-            volatile: RawTable::new(),
-            fields: RawTable::new(),
+            volatile: Calendar::new(),
+            fields: Calendar::new(),
             hasher,
         }
     }
@@ -153,7 +157,7 @@ impl Store {
     pub(crate) fn insert(&mut self, key: &Key<'_>, entry: EntryBox) -> &mut Entry {
         debug_assert!(entry.key() == key.bytes && self.find(key).is_none());
         debug_assert_eq!(key.hash, self.hasher.hash(key.bytes));
-        let expires = entry.expiry().is_some();
+        let expiry = entry.expiry();
         let (ptr, hasher) = (entry.into_ptr(), self.hasher);
         // SAFETY: the store owns the entry from here on; it leaves both tables before it is freed. With a wrong hash it
         // would not be found again, but no pointer would be lost or dangle: the volatile index is told the same hash,
@@ -162,51 +166,65 @@ impl Store {
         if let Tables::PerSlot(Some(slots)) = &mut self.tables {
             slots.added(usize::from(key.slot) % SLOTS);
         }
-        if expires {
+        if let Some(at) = expiry {
             // SAFETY: as above.
-            unsafe { self.volatile.insert(key.hash, ptr, &hasher) };
+            unsafe { self.volatile.enter(key.hash, ptr, at, &hasher) };
         }
-        self.list_fields(key.hash, ptr);
+        self.list_fields(key.hash, ptr, Relist::IfEarlier);
         // SAFETY: alive, and borrowed with the store.
         unsafe { ptr.as_mut() }
     }
 
     /// Brings the field index up to date with an entry of the main tables that may have fields that expire.
     #[inline]
-    fn list_fields(&mut self, hash: u64, entry: EntryPtr) {
+    fn list_fields(&mut self, hash: u64, entry: EntryPtr, relist: Relist) {
         // SAFETY: the entry is alive, and the store is borrowed mutably.
         let found = unsafe { entry.as_mut() };
-        let expire = found
-            .get::<Hash>()
-            .is_some_and(|hash| hash.next_expiry().is_some());
-        if expire == found.lists_fields() {
+        let was_listed = found.lists_fields();
+        let fields = found.get_mut::<Hash>();
+        let wanted = fields.as_ref().and_then(|fields| fields.next_look());
+        if !was_listed && wanted.is_none() {
             return;
         }
-        found.set_lists_fields(expire);
-        if expire {
+        let listed = fields
+            .as_ref()
+            .filter(|_| was_listed)
+            .map(|fields| fields.listed_ms());
+        if let (Some(listed), Some(wanted)) = (listed, wanted)
+            && listed <= wanted
+            && relist == Relist::IfEarlier
+        {
+            return;
+        }
+        if let Some(listed) = listed {
+            self.fields.leave(hash, entry, listed);
+        }
+        if let (Some(at), Some(fields)) = (wanted, fields) {
+            fields.set_listed_ms(at);
             let hasher = self.hasher;
             // SAFETY: the hash is that of the key; the entry leaves the index before it is freed.
-            unsafe { self.fields.insert(hash, entry, &hasher) };
-        } else {
-            self.unlist_fields(hash, entry);
+            unsafe { self.fields.enter(hash, entry, at, &hasher) };
         }
+        found.set_lists_fields(wanted.is_some());
     }
 
-    /// Takes an entry out of the field index.
-    fn unlist_fields(&mut self, hash: u64, entry: EntryPtr) {
-        let position = self.fields.find_entry(hash, entry);
-        let position = position.expect("the field index holds every entry whose header says so");
-        // SAFETY: the position was found just now.
-        unsafe { self.fields.remove(position) };
+    /// Takes an entry out of the field index; `fields` is the hash that it holds, or held until it was rebuilt.
+    fn unlist_fields(&mut self, hash: u64, entry: EntryPtr, fields: Option<&Hash>) {
+        let fields = fields.expect("an entry of the field index holds a hash");
+        self.fields.leave(hash, entry, fields.listed_ms());
     }
 
-    /// Takes an entry out of the volatile index.
+    /// Takes an entry out of the indexes that it is in.
     #[inline]
     fn unlist(&mut self, hash: u64, entry: EntryPtr) {
-        let position = self.volatile.find_entry(hash, entry);
-        let position = position.expect("the volatile index holds every entry that has an expiry");
-        // SAFETY: the position was found just now.
-        unsafe { self.volatile.remove(position) };
+        // SAFETY: the entry is alive, and nothing changes it meanwhile.
+        let found = unsafe { entry.as_ref() };
+        if let Some(at) = found.expiry() {
+            self.volatile.leave(hash, entry, at);
+        }
+        if found.lists_fields() {
+            self.unlist_fields(hash, entry, found.get::<Hash>());
+        }
     }
 
     /// Visits some buckets from a cursor on, at most `buckets` of them but at least one; returns the cursor to go on
@@ -302,13 +320,9 @@ impl Store {
         slots.removed(index, table.len());
         table.for_each(|entry| {
             // SAFETY: the entries of the table are alive.
-            let (key, expires) = unsafe { (entry.key(), entry.as_ref().expiry().is_some()) };
-            if expires {
-                self.unlist(self.hasher.hash(key), entry);
-            }
-            // SAFETY: as above.
-            if unsafe { entry.as_ref() }.lists_fields() {
-                self.unlist_fields(self.hasher.hash(key), entry);
+            let found = unsafe { entry.as_ref() };
+            if found.expiry().is_some() || found.lists_fields() {
+                self.unlist(self.hasher.hash(found.key()), entry);
             }
         });
         // The indexes of the new store stay empty: nothing looks at them there but `drain`.
@@ -337,24 +351,59 @@ impl Store {
         self.volatile.sample(rng).map(|entry| unsafe { entry.as_ref() })
     }
 
-    /// Visits one bucket of the volatile index as a ring; returns where to go on.
-    pub(crate) fn visit_volatile(&self, index: u32, mut visit: impl FnMut(&Entry)) -> u32 {
-        // SAFETY: entries in the index are entries of the main tables, alive.
-        self.volatile
-            .visit_from(index, |entry| visit(unsafe { entry.as_ref() }))
-    }
-
     /// How many hashes have fields that expire.
     #[inline]
     pub(crate) fn fields_len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Visits one bucket of the field index as a ring; returns where to go on.
-    pub(crate) fn visit_fields(&self, index: u32, mut visit: impl FnMut(&Entry)) -> u32 {
+    /// The keys with an expiry, by that time.
+    #[inline]
+    pub(crate) fn volatile(&self) -> &Calendar<EntryPtr> {
+        &self.volatile
+    }
+
+    /// Calls `visit` for every key with an expiry.
+    #[cfg(test)]
+    pub(crate) fn for_each_volatile(&self, mut visit: impl FnMut(&Entry)) {
+        // SAFETY: entries in the index are entries of the main tables, alive, and the store is borrowed.
+        self.volatile.for_each(|entry| visit(unsafe { entry.as_ref() }));
+    }
+
+    /// The hashes with fields that expire, by when they are to be looked at.
+    #[inline]
+    pub(crate) fn fields(&self) -> &Calendar<EntryPtr> {
+        &self.fields
+    }
+
+    /// Has the indexes follow the clock; when there is next something to do in each, the volatile index first.
+    #[inline]
+    pub(crate) fn follow_clock(&mut self, now_ms: i64) -> (Option<i64>, Option<i64>) {
+        (
+            self.volatile.follow_clock(now_ms),
+            self.fields.follow_clock(now_ms),
+        )
+    }
+
+    /// Brings the volatile index up to `now`, moving about `budget` pointers, and notes some of the keys that are over.
+    /// Returns how many pointers moved.
+    pub(crate) fn find_expired(&mut self, now_ms: i64, budget: usize, expired: &mut Expired) -> usize {
         // SAFETY: entries in the index are entries of the main tables, alive.
-        self.fields
-            .visit_from(index, |entry| visit(unsafe { entry.as_ref() }))
+        let time_of = |entry: EntryPtr| unsafe { entry.as_ref() }.expiry();
+        find_over(
+            &mut self.volatile,
+            &self.hasher,
+            (now_ms, budget),
+            expired,
+            time_of,
+        )
+    }
+
+    /// The same for the field index: notes keys of hashes that are to be looked at.
+    pub(crate) fn find_hashes(&mut self, now_ms: i64, budget: usize, expired: &mut Expired) -> usize {
+        // SAFETY: entries in the index are entries of the main tables, alive.
+        let time_of = |entry: EntryPtr| unsafe { entry.as_ref() }.get::<Hash>().map(Hash::listed_ms);
+        find_over(&mut self.fields, &self.hasher, (now_ms, budget), expired, time_of)
     }
 
     #[inline]
@@ -380,10 +429,6 @@ impl Store {
         }
     }
 
-    pub(crate) fn volatile_stats(&self) -> TableStats {
-        self.volatile.stats()
-    }
-
     #[inline]
     pub(crate) fn hasher(&self) -> &KeyHasher {
         &self.hasher
@@ -392,13 +437,8 @@ impl Store {
     /// Frees one bucket and what is in it; false when all is gone. In between, the store is not good for anything else.
     /// `each` gets the entries.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(EntryBox)) -> bool {
-        // The index goes first: at no time does it point at what is freed.
-        if self.volatile.len() > 0 {
-            self.volatile.drain_bucket(|_| {});
-            return true;
-        }
-        if self.fields.len() > 0 {
-            self.fields.drain_bucket(|_| {});
+        // The indexes go first: at no time do they point at what is freed.
+        if self.volatile.drain() || self.fields.drain() {
             return true;
         }
         // SAFETY: the entry leaves the only table that has it and is handed on.
@@ -429,6 +469,39 @@ impl Drop for Store {
     }
 }
 
+/// Whether a hash of the field index moves in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relist {
+    /// When a field expires before the time at which the hash is to be looked at. Else it stays: fields whose time is
+    /// extended again and again then cost nothing here, but for a look that comes too early.
+    IfEarlier,
+    /// To the time of its first field.
+    Always,
+}
+
+/// Brings an index up to a time, moving about so many pointers, and notes some of the keys that are over.
+fn find_over(
+    index: &mut Calendar<EntryPtr>,
+    hasher: &KeyHasher,
+    (now_ms, budget): (i64, usize),
+    expired: &mut Expired,
+    time_of: impl Fn(EntryPtr) -> Option<i64>,
+) -> usize {
+    let time_of = |entry| time_of(entry).expect("what an index holds has a time");
+    let mut found = SmallVec::new();
+    let moved = index.move_on(now_ms, budget, hasher, time_of);
+    index.over(now_ms, &mut found, time_of);
+    for &entry in &found {
+        prefetch(entry.as_ptr().as_ptr());
+    }
+    expired.clear();
+    for entry in found {
+        // SAFETY: entries in the indexes are entries of the main tables, alive; nothing has changed since.
+        expired.push(unsafe { entry.key() });
+    }
+    moved
+}
+
 /// An entry in the store, found, with the means to change it.
 pub(crate) struct Occupied<'a> {
     store: &'a mut Store,
@@ -457,13 +530,17 @@ impl<'a> Occupied<'a> {
     #[inline]
     pub(crate) fn assign(mut self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
         if self.entry().lists_fields() {
-            self.store.unlist_fields(self.hash, self.entry);
+            // SAFETY: the entry is alive; the store is borrowed mutably.
+            let fields = unsafe { self.entry.as_ref() }.get::<Hash>();
+            self.store.unlist_fields(self.hash, self.entry, fields);
             self.entry_mut().set_lists_fields(false);
         }
+        let before = self.entry().expiry();
         // SAFETY: the store is borrowed mutably.
         match unsafe { self.entry.assign(expiry, value) } {
             Ok(replaced) => {
-                self.store.list_fields(self.hash, self.entry);
+                self.follow_expiry(before);
+                self.store.list_fields(self.hash, self.entry, Relist::IfEarlier);
                 let displaced = replaced.map_or(Displaced::Nothing, Displaced::Value);
                 (self.into_mut(), displaced)
             }
@@ -475,18 +552,36 @@ impl<'a> Occupied<'a> {
         }
     }
 
+    /// Brings the volatile index up to date when an expiry there was has become another one.
+    #[inline]
+    fn follow_expiry(&mut self, before: Option<i64>) {
+        if let (Some(before), Some(after)) = (before, self.entry().expiry())
+            && before != after
+        {
+            let (old, new) = ((self.entry, before), (self.entry, after));
+            let hasher = self.store.hasher;
+            // SAFETY: the entry is in the index under the time before; it leaves it before it is freed.
+            unsafe { self.store.volatile.follow(self.hash, old, new, &hasher) };
+        }
+    }
+
     /// Brings the field index up to date after a change of the value.
     pub(crate) fn list_fields(self) {
-        self.store.list_fields(self.hash, self.entry);
+        self.store.list_fields(self.hash, self.entry, Relist::IfEarlier);
+    }
+
+    /// Has the hash looked at again when its first field expires.
+    pub(crate) fn relist_fields(self) {
+        self.store.list_fields(self.hash, self.entry, Relist::Always);
     }
 
     /// Sets or clears the expiry.
     pub(crate) fn set_expiry(mut self, expiry: Option<i64>) -> &'a mut Entry {
         match (self.entry().expiry(), expiry) {
             (None, None) => self.into_mut(),
-            (Some(_), Some(at)) => {
-                let entry = self.entry_mut();
-                entry.set_expiry_in_place(at);
+            (before @ Some(_), Some(at)) => {
+                self.entry_mut().set_expiry_in_place(at);
+                self.follow_expiry(before);
                 self.into_mut()
             }
             (None, Some(_)) | (Some(_), None) => {
@@ -499,7 +594,7 @@ impl<'a> Occupied<'a> {
     }
 
     #[inline]
-    fn entry_mut(&mut self) -> &mut Entry {
+    pub(crate) fn entry_mut(&mut self) -> &mut Entry {
         // SAFETY: alive; the store is borrowed mutably, and so are we for this.
         unsafe { self.entry.as_mut() }
     }
@@ -517,42 +612,39 @@ impl<'a> Occupied<'a> {
     /// Puts another entry of the same key in the place of this one, which comes back.
     pub(crate) fn replace(self, new: EntryBox) -> (&'a mut Entry, EntryBox) {
         debug_assert_eq!(new.key(), self.entry().key());
-        let (had, has) = (self.entry().expiry().is_some(), new.expiry().is_some());
+        let (before, after) = (self.entry().expiry(), new.expiry());
         let new = new.into_ptr();
         let store = self.store;
         let hasher = store.hasher;
         // SAFETY: the position was found in this table, which has not changed since; the new entry is owned by the store
         // from here on.
         unsafe { store.table_mut(self.slot).replace(self.position, new) };
-        match (had, has) {
-            (true, true) => {
-                let position = store.volatile.find_entry(self.hash, self.entry);
-                let position = position.expect("the volatile index holds every entry that has an expiry");
-                // SAFETY: the position was found just now; the entry is in the main table as well.
-                unsafe { store.volatile.replace(position, new) };
+        match (before, after) {
+            (Some(before), Some(after)) => {
+                let (old, new) = ((self.entry, before), (new, after));
+                // SAFETY: the keys are the same, and both entries alive; the new one is in the main table as well.
+                unsafe { store.volatile.follow(self.hash, old, new, &hasher) };
             }
-            (true, false) => store.unlist(self.hash, self.entry),
+            (Some(before), None) => store.volatile.leave(self.hash, self.entry, before),
             // SAFETY: the hash is that of the key; the entry is in the main table and leaves both before it is freed.
-            (false, true) => unsafe { store.volatile.insert(self.hash, new, &hasher) },
-            (false, false) => {}
+            (None, Some(after)) => unsafe { store.volatile.enter(self.hash, new, after, &hasher) },
+            (None, None) => {}
         }
-        // SAFETY: the old entry is alive until it is handed out.
-        if unsafe { self.entry.as_ref() }.lists_fields() {
-            store.unlist_fields(self.hash, self.entry);
+        // SAFETY: the old entry is alive until it is handed out, and the new one in the table.
+        let (old, built) = unsafe { (self.entry.as_ref(), new.as_ref()) };
+        if old.lists_fields() {
+            // What an entry held has moved to the one that was built of it.
+            let fields = old.get::<Hash>().or_else(|| built.get::<Hash>());
+            store.unlist_fields(self.hash, self.entry, fields);
         }
-        store.list_fields(self.hash, new);
+        store.list_fields(self.hash, new, Relist::IfEarlier);
         // SAFETY: no table has the old entry any more; the new one is borrowed with the store.
         unsafe { (new.as_mut(), EntryBox::from_ptr(self.entry)) }
     }
 
     /// Takes the entry out.
     pub(crate) fn remove(self) -> EntryBox {
-        if self.entry().expiry().is_some() {
-            self.store.unlist(self.hash, self.entry);
-        }
-        if self.entry().lists_fields() {
-            self.store.unlist_fields(self.hash, self.entry);
-        }
+        self.store.unlist(self.hash, self.entry);
         // SAFETY: the position was found in this table, which has not changed since.
         unsafe { self.store.table_mut(self.slot).remove(self.position) };
         if let Tables::PerSlot(Some(slots)) = &mut self.store.tables {

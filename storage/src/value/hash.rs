@@ -450,6 +450,30 @@ impl Hash {
         }
     }
 
+    /// When the active cycle is to look at the hash: when its next field expires, as far as such a time can be noted.
+    #[inline]
+    pub(crate) fn next_look(&self) -> Option<i64> {
+        self.next_expiry().map(|at| at.clamp(0, packed::LISTED_MAX))
+    }
+
+    /// The time under which the keyspace has listed the hash among those with fields that expire, if it has.
+    #[inline]
+    pub(crate) fn listed_ms(&self) -> i64 {
+        match &self.0 {
+            Form::Packed(pack) => pack.listed_ms(),
+            Form::Table(table) => table.listed_ms,
+        }
+    }
+
+    /// Notes that time, one that [`Hash::next_look`] told.
+    #[inline]
+    pub(crate) fn set_listed_ms(&mut self, at: i64) {
+        match &mut self.0 {
+            Form::Packed(pack) => pack.set_listed_ms(at),
+            Form::Table(table) => table.listed_ms = at,
+        }
+    }
+
     /// Removes hidden fields, at most `budget` of them, and tells their names; returns how many. O(log fields) each in a
     /// table.
     pub fn remove_expired(
@@ -469,6 +493,7 @@ impl Hash {
     fn convert(&mut self, limits: &HashLimits) {
         let Form::Packed(pack) = &self.0 else { return };
         let mut table = FieldTable::new(limits.hasher);
+        table.listed_ms = pack.listed_ms();
         let (mut name, mut value) = ([0; super::INT_TEXT_MAX], [0; super::INT_TEXT_MAX]);
         for field in pack.iter() {
             table.insert(

@@ -404,8 +404,6 @@ const UNTOLD: &[&str] = &[
     // Of the program Redis: its compiler, its atomic operations, its event loop's choice of library.
     "gcc_version",
     "atomicvar_api",
-    // An estimate that only Redis's way of expiring makes.
-    "expired_stale_perc",
     // There is no thread that runs all commands; INFO shards tells each.
     "used_cpu_sys_main_thread",
     "used_cpu_user_main_thread",

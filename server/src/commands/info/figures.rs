@@ -15,14 +15,16 @@ pub(in crate::commands) enum Figure {
     Changes,
     ExpireTimeCaps,
     Garbage,
+    Freed,
     Memory,
     Keys,
     KeysAwaited,
     KeysAwaitedGone,
+    Stale,
 }
 
 /// How many of them there are.
-const FIGURES: usize = Figure::KeysAwaitedGone as usize + 1;
+const FIGURES: usize = Figure::Stale as usize + 1;
 
 /// Numbers of a database: keys, volatile keys, average time to live, bytes of its table, of that of its volatile keys.
 const DATABASE_FIGURES: usize = 5;
@@ -30,8 +32,10 @@ const DATABASE_FIGURES: usize = 5;
 /// One shard's figures, encoded.
 pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let mut numbers = Vec::new();
+    let now_ms = ctx.now_ms();
     ctx.keyspace.held().each(|partition| {
         let (figures, keyspace) = (&partition.figures, &partition.keyspace);
+        let stale = (0..keyspace.databases()).map(|index| keyspace.database(index).stale_len(now_ms));
         let (awaited, awaited_gone) = partition.waiters.key_counts();
         let shard: [u64; FIGURES] = [
             figures.commands,
@@ -42,11 +46,13 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             figures.evicted,
             figures.changes,
             figures.expire_time_caps,
-            keyspace.pending_release() as u64,
+            keyspace.pending_objects() as u64,
+            figures.freed,
             partition.memory_bytes.max(0) as u64,
             keyspace.len() as u64,
             awaited,
             awaited_gone,
+            stale.sum::<usize>() as u64,
         ];
         numbers.extend(shard);
         for index in 0..keyspace.databases() {
@@ -63,7 +69,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             let numbers_of_database: [u64; DATABASE_FIGURES] = [
                 database.len() as u64,
                 database.volatile_len() as u64,
-                database.average_ttl_ms().max(0) as u64,
+                database.average_ttl_ms(now_ms) as u64,
                 table as u64,
                 volatile as u64,
             ];
@@ -132,6 +138,12 @@ impl Gathered {
             .and_then(|figures| figures.get(figure as usize))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// How many of the keys with an expiry are over and still here, in percent.
+    pub(in crate::commands) fn stale_percent(&self) -> f64 {
+        let volatile: u64 = self.databases().map(|database| database.volatile).sum();
+        self.sum(Figure::Stale) as f64 * 100.0 / volatile.max(1) as f64
     }
 
     /// The databases that have keys.

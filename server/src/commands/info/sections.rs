@@ -214,7 +214,7 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     scripts_memory(text);
     limits_of_memory(text, session, &figures);
     line!(text, "lazyfree_pending_objects:{}", gathered.sum(Figure::Garbage));
-    line!(text, "lazyfreed_objects:{}", sum(session, |stats| &stats.freed));
+    line!(text, "lazyfreed_objects:{}", gathered.sum(Figure::Freed));
 }
 
 /// There are no scripts: nothing is kept for them.
@@ -413,6 +413,7 @@ fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     };
     line!(text, "expired_keys:{}", gathered.sum(Figure::Expired));
     line!(text, "expired_subkeys:{}", gathered.sum(Figure::ExpiredFields));
+    line!(text, "expired_stale_perc:{:.2}", gathered.stale_percent());
     line!(
         text,
         "expired_time_cap_reached_count:{}",
@@ -421,7 +422,7 @@ fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(
         text,
         "expire_cycle_cpu_milliseconds:{}",
-        sum(session, |stats| &stats.expire_us) / 1000
+        sum(session, |stats| &stats.expire_ns) / 1_000_000
     );
     line!(text, "evicted_keys:{}", gathered.sum(Figure::Evicted));
     line!(text, "evicted_clients:0");

@@ -16,14 +16,32 @@ pub(super) struct FieldPack {
     pack: Listpack,
     /// Whether an expiry follows each value.
     volatile: bool,
+    /// See [`Hash::listed_ms`](super::Hash::listed_ms), in the 48 bits that there is room for.
+    listed_ms: [u8; 6],
 }
 
+/// The latest time that a pack can be listed under: in the year 10889.
+pub(super) const LISTED_MAX: i64 = (1 << 48) - 1;
+
 impl FieldPack {
+    #[inline]
+    pub(super) fn listed_ms(&self) -> i64 {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.listed_ms);
+        i64::from_le_bytes(bytes)
+    }
+
+    #[inline]
+    pub(super) fn set_listed_ms(&mut self, at: i64) {
+        debug_assert!((0..=LISTED_MAX).contains(&at));
+        self.listed_ms.copy_from_slice(&at.to_le_bytes()[..6]);
+    }
+
     /// A pack of pairs as it is; `None` if the last is not whole.
     pub(super) fn of_pairs(pack: Listpack) -> Option<Self> {
         pack.len().is_multiple_of(2).then_some(Self {
             pack,
-            volatile: false,
+            ..Self::default()
         })
     }
 
@@ -54,6 +72,7 @@ impl FieldPack {
         Some(Self {
             pack: ordered,
             volatile: true,
+            ..Self::default()
         })
     }
 
@@ -234,10 +253,8 @@ impl FieldPack {
             volatile.push_back_ref(field.value);
             volatile.push_back_int(0);
         }
-        *self = Self {
-            pack: volatile,
-            volatile: true,
-        };
+        self.pack = volatile;
+        self.volatile = true;
     }
 
     pub(super) fn remove_expired(

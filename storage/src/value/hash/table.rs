@@ -20,6 +20,8 @@ use crate::table::TableStats;
 pub(super) struct FieldTable {
     fields: MemberTable,
     expiries: OrderTree<ElementPtr>,
+    /// See [`Hash::listed_ms`](super::Hash::listed_ms).
+    pub(super) listed_ms: i64,
 }
 
 /// Place of an element in the index. Times are exact up to 2^53 ms; beyond, the order is still that of the numbers.
@@ -59,6 +61,7 @@ impl FieldTable {
         Self {
             fields: MemberTable::new(hasher),
             expiries: OrderTree::new(),
+            listed_ms: 0,
         }
     }
 
