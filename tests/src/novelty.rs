@@ -113,6 +113,11 @@ const OWN: &[(&str, &str)] = &[
         "-ERR could not decode requested zset member",
         "-ERR member * does not exist",
     ),
+    // BITCOUNT reads the unit before the end.
+    (
+        "-ERR value is not an integer or out of range",
+        "-ERR syntax error",
+    ),
     // Short strings are kept with longer keys.
     ("\"raw\"", "\"embstr\""),
     ("\"embstr\"", "\"raw\""),

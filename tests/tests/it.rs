@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod commands;
     mod configuration;
+    mod counters;
     mod daemon;
     mod debug_command;
     mod dialogues;

@@ -315,7 +315,7 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let compresses = session.node.settings.load().rdbcompression;
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
-    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let entry = keyspace.stored(&key).ok_or(ReplyError::NoSuchKey)?;
     let mut text = format!(
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
         std::ptr::from_ref(entry).cast::<u8>(),
