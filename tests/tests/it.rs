@@ -10,6 +10,10 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_account;
+    mod blocking_random;
+    mod blocking_shards;
+    mod client_limits;
     mod commands;
     mod configuration;
     mod counters;
@@ -19,7 +23,10 @@ mod it {
     mod differential;
     mod expiry;
     mod histories;
+    mod info_fields;
     mod instruments;
+    mod listening;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;

@@ -27,11 +27,13 @@ use crate::clock::Clock;
 use crate::config::{Config, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
+use crate::exec::client::BufferSizes;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::exec::{Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -43,7 +45,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     arity: Arity::Exactly(2),
     flags: Flags::WRITE,
     keys: &[KeySpec::at(1).read_write()],
-    runs: Runs::OnKeys(|ctx| panic!("asked to, for key {:?}", ctx.args.at(1))),
+    runs: Runs::OnKeys(|ctx| {
+        ctx.effects.replace(&[b"SET", ctx.args.at(1), b"half"]);
+        panic!("asked to, for key {:?}", ctx.args.at(1))
+    }),
     doc: &Doc {
         since: "0.0.0",
         summary: "Panics, as a faulty handler might.",
@@ -111,7 +116,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = crossbeam_channel::unbounded().0;
+            let journal = Journal::new(crossbeam_channel::unbounded().0);
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let mut partitions = Lent::new(shards);
@@ -287,7 +292,11 @@ impl Shell {
                 for shard in 0..self.partitions.len() {
                     let mut bytes = Vec::new();
                     let count = self.on_shards(&[shard], args, None, effects, &mut bytes, handler)?;
-                    parts.push(Part { count, bytes });
+                    parts.push(Part {
+                        count,
+                        bytes,
+                        ..Part::default()
+                    });
                 }
                 merge(&mut self.session(args, out), &parts)
             }
@@ -326,8 +335,12 @@ impl Shell {
                 now_ms,
             })
         };
-        let own = part(Box::new(std::iter::once(&mut self.client)))?;
-        let other = part(Box::new(self.others.iter_mut()))?;
+        let carried = |client| Carried {
+            client,
+            buffers: BufferSizes::default(),
+        };
+        let own = part(Box::new(std::iter::once(&mut self.client).map(carried)))?;
+        let other = part(Box::new(self.others.iter_mut().map(carried)))?;
         Ok([own, other])
     }
 

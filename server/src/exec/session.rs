@@ -3,9 +3,9 @@
 use shardis_protocol::{Arguments, Encoder};
 
 use super::CommandResult;
-use super::client::Client;
+use super::client::{BufferSizes, Client};
 use super::effect::Effect;
-use super::partition::Journal;
+use crate::journal::Journal;
 use crate::state::Node;
 
 /// One client with its request, and the node it is connected to.
@@ -28,11 +28,10 @@ impl Session<'_> {
     /// Has replicas repeat the request.
     pub(crate) fn repeat(&self) {
         if let Some(journal) = self.journal {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect {
+            journal.append(vec![Effect {
                 db: self.client.db,
                 words: self.args.iter().map(<[u8]>::to_vec).collect(),
-            });
+            }]);
         }
     }
 
@@ -65,9 +64,39 @@ pub(crate) struct Roster<'a> {
     /// Who asks.
     pub(crate) asker: u64,
     /// The connections that this loop carries.
-    pub(crate) clients: Box<dyn Iterator<Item = &'a mut Client> + 'a>,
+    pub(crate) clients: Box<dyn Iterator<Item = Carried<'a>> + 'a>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
+}
+
+/// A client as the loop sees it that carries its connection.
+#[derive(Debug)]
+pub(crate) struct Carried<'a> {
+    /// The client.
+    pub(crate) client: &'a mut Client,
+    /// The buffers of its connection.
+    pub(crate) buffers: BufferSizes,
+}
+
+impl Carried<'_> {
+    /// Its line in CLIENT LIST, see [`Client::describe`].
+    pub(crate) fn describe(&self, now_ms: i64, argument_bytes: usize) -> String {
+        self.client.describe(&self.buffers, now_ms, argument_bytes)
+    }
+}
+
+impl std::ops::Deref for Carried<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client
+    }
+}
+
+impl std::ops::DerefMut for Carried<'_> {
+    fn deref_mut(&mut self) -> &mut Client {
+        self.client
+    }
 }
 
 impl std::fmt::Debug for Roster<'_> {
