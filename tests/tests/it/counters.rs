@@ -96,7 +96,6 @@ const FAMILIES: &[Family] = &[
             "SORT K BY nosort GET w_*",
             "SORT K STORE D",
             "KEYS K",
-            "SCAN 0 COUNT 1000",
             "RANDOMKEY",
             "DBSIZE",
             "WATCH K",
