@@ -179,6 +179,8 @@ pub(crate) struct Booked {
     pub(crate) is_evictable: bool,
     /// It is subscribed to something.
     pub(crate) is_subscriber: bool,
+    /// It watches keys, and none of them is known to have changed.
+    pub(crate) is_watching: bool,
     /// It has a buffer for its output.
     pub(crate) has_buffer: bool,
 }
@@ -195,6 +197,10 @@ impl Booked {
             bytes,
             is_evictable: !client.no_evict,
             is_subscriber: client.is_subscriber(),
+            is_watching: client
+                .watching
+                .as_ref()
+                .is_some_and(|watching| !watching.token.is_touched()),
             has_buffer: connection.output.unsent().tail_capacity() > 0,
         }
     }

@@ -92,6 +92,12 @@ pub(crate) const PUBLISHED_TURN_BYTES: usize = 8 << 20;
 /// Turns for which messages may wait in outputs to be written together with others, while there is other work.
 pub(crate) const PUSHED_TURNS_MAX: u32 = 1;
 
+/// File descriptors kept for other things than clients: listeners, the log, files that are read or written.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// File descriptors that a loop needs to wait for its sockets and its doorbell.
+pub(crate) const DESCRIPTORS_PER_LOOP: u64 = 4;
+
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 

@@ -1,8 +1,8 @@
 //! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
 
 mod ids;
+mod renames;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
 
 use self::ids::Ids;
+pub(crate) use self::renames::{Meaning, Renames};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
@@ -47,8 +48,7 @@ pub(crate) struct Node {
     pub(crate) addresses: ArcSwap<Addresses>,
     /// Listens on other addresses, when `port` or `bind` change.
     rebinder: OnceLock<Rebinder>,
-    /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
-    /// name that is gone.
+    /// What `rename-command` did to the names of commands.
     pub(crate) renames: Renames,
     /// The process, when it is the node's own; none when the node is embedded.
     pub(crate) daemon: Option<Daemon>,
@@ -106,9 +106,6 @@ pub(crate) struct CannotSave;
 /// as it was.
 type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
 
-/// Names that `rename-command` gave and took away.
-pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
-
 /// Where a node listens.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
@@ -144,7 +141,7 @@ impl Node {
             settings,
             addresses: ArcSwap::default(),
             rebinder: OnceLock::new(),
-            renames: Renames::new(),
+            renames: Renames::default(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),

@@ -19,6 +19,7 @@ mod it {
     mod counters;
     mod daemon;
     mod debug_command;
+    mod descriptors;
     mod dialogues;
     mod differential;
     mod expiry;
@@ -31,6 +32,7 @@ mod it {
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod renamed_commands;
     mod server_replies;
     mod stock_tools;
     mod streams;

@@ -60,6 +60,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "resetstat",
             arity: Arity::Exactly(2),
             flags: OPERATOR,
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnEveryShard(reset_partition, reset_node),
             doc: &Doc {
                 since: "2.0.0",
@@ -74,6 +75,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "rewrite",
             arity: Arity::Exactly(2),
             flags: OPERATOR,
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnSession(rewrite),
             doc: &Doc {
                 since: "2.8.0",

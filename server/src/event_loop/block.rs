@@ -146,7 +146,7 @@ impl EventLoop {
         let mut reply = Vec::new();
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
         match how {
-            Unblocked::TimedOut => encoder.null_array(),
+            Unblocked::TimedOut => ticket.on_timeout.write(&mut encoder),
             Unblocked::WithError => {
                 let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
                 self.node.stats[self.index].failed(ticket.command.id, line);

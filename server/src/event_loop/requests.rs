@@ -174,10 +174,12 @@ impl EventLoop {
             out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
+            modules: self.settings.enable_module_command,
         };
         let command = match admit(&connection.client, args, &conditions) {
             Ok(Admitted::Run(command)) => command,
             Ok(Admitted::Queue(command)) => {
+                connection.client.last_command = Some(command.tag());
                 self.queue_in_transaction(number, command, args);
                 return false;
             }
@@ -233,8 +235,9 @@ impl EventLoop {
             ));
             return self.clients.disconnect(number);
         }
-        let command = named(args, &self.node.renames).map(|command| command.id);
-        self.node.stats[self.index].refused(command, &error.line());
+        let command = named(args, &self.node.renames);
+        client.last_command = command.map(Registered::tag);
+        self.node.stats[self.index].refused(command.map(|command| command.id), &error.line());
         self.clients.reply(number, |reply| reply.error(error.line()));
     }
 

@@ -363,7 +363,10 @@ impl Client {
         self.db = 0;
         self.resp = Resp::V2;
         self.authenticated = authenticated;
-        self.reply_mode = ReplyMode::On;
+        // The reply to RESET itself is still skipped where that was asked for.
+        if self.reply_mode != ReplyMode::Skip {
+            self.reply_mode = ReplyMode::On;
+        }
         self.no_evict = false;
         self.no_touch = false;
         self.can_redirect = false;
