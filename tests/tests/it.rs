@@ -27,6 +27,7 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod loops;
     mod memory_limit;
     mod program;
     mod protocol_abuse;
@@ -34,6 +35,7 @@ mod it {
     mod redis_client;
     mod renamed_commands;
     mod server_replies;
+    mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;

@@ -213,6 +213,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "pause",
             arity: Arity::AtLeast(3),
+            flags: ADMIN.flags.union(Flags::ORDERED).union(Flags::FENCES),
             runs: Runs::OnSession(pause),
             doc: &Doc {
                 since: "3.0.0",
@@ -315,6 +316,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "unpause",
             arity: Arity::Exactly(2),
+            flags: ADMIN.flags.union(Flags::ORDERED),
             runs: Runs::OnSession(unpause),
             doc: &Doc {
                 since: "6.2.0",

@@ -11,7 +11,8 @@ use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 const OPERATOR: Flags = Flags::ADMIN
     .union(Flags::NOSCRIPT)
     .union(Flags::LOADING)
-    .union(Flags::STALE);
+    .union(Flags::STALE)
+    .union(Flags::ORDERED);
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "config",

@@ -779,7 +779,7 @@ mod tests {
 
     #[test]
     fn what_is_replicated_goes_to_listeners() {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = crate::feed::Feed::unbounded();
         let mut shell = Shell::new();
         shell.partition(0).journal = Some(Journal::new(sender));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);

@@ -34,7 +34,7 @@ pub(crate) enum Admitted {
     /// It is queued: the client is inside MULTI.
     Queue(&'static Registered),
     /// It waits for the end of a CLIENT PAUSE, and is then checked again.
-    Wait,
+    Wait(&'static Registered),
 }
 
 /// Finds the command of a request and checks whether it may run.
@@ -68,7 +68,7 @@ pub(crate) fn admit(
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
     {
-        return Ok(Admitted::Wait);
+        return Ok(Admitted::Wait(command));
     }
     if in_multi && !flags.contains(Flags::NOT_QUEUED) {
         return Ok(Admitted::Queue(command));

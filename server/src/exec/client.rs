@@ -55,6 +55,8 @@ pub(crate) struct Client {
     pub(crate) denies_blocking: bool,
     /// What it waits for, if its command waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
+    /// Its command is held back by CLIENT PAUSE.
+    pub(crate) is_paused: bool,
     /// Somebody has ended its wait: it is still to be told.
     pub(crate) unblocked: Option<Unblocked>,
     /// Whether and when the connection ends.
@@ -337,6 +339,7 @@ impl Client {
             monitor: false,
             denies_blocking: false,
             waits: None,
+            is_paused: false,
             unblocked: None,
             closing: Closing::No,
             transaction: None,
@@ -479,7 +482,7 @@ impl Client {
             (self.monitor, 'O'),
             (self.is_subscriber(), 'P'),
             (self.transaction.is_some(), 'x'),
-            (self.waits.is_some(), 'b'),
+            (self.waits.is_some() || self.is_paused, 'b'),
             (
                 self.watching
                     .as_ref()

@@ -59,6 +59,8 @@ bitflags::bitflags! {
         const ORDERED = 1 << 25;
         /// Refused unless `enable-module-command` allows it. Not shown to clients.
         const MODULES = 1 << 26;
+        /// Answered when all commands that were admitted before have run, on every loop. Not shown to clients.
+        const FENCES = 1 << 27;
     }
 }
 
@@ -107,7 +109,8 @@ mod tests {
             | Flags::PUSHES
             | Flags::LEAVES
             | Flags::ORDERED
-            | Flags::MODULES;
+            | Flags::MODULES
+            | Flags::FENCES;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }
