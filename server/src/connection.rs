@@ -99,6 +99,11 @@ impl Connection {
         modes
     }
 
+    /// Whether its next command is to run now, and waits for nothing but shards or loops.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.gate, Gate::Busy(_) | Gate::UnderWay)
+    }
+
     /// Whether a further command may be taken from its input now.
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {

@@ -26,12 +26,15 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod loops;
     mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod renamed_commands;
     mod server_replies;
+    mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;

@@ -62,7 +62,7 @@ impl EventLoop {
             self.clients.paused.is_empty(),
             self.node.pause.active(self.now_ms()),
         ) {
-            next_us = next_us.min(until_ms * 1000);
+            next_us = next_us.min(until_ms.saturating_mul(1000));
         }
         // Rounded up, so that the loop does not wake a moment too early and find nothing due.
         Duration::from_micros((next_us - self.now_us).clamp(0, 1_000_000) as u64) + Duration::from_micros(999)
