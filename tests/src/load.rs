@@ -37,6 +37,8 @@ pub(crate) mod server;
 pub(crate) mod skipper;
 #[path = "load/template.rs"]
 pub(crate) mod template;
+#[path = "load/waits.rs"]
+pub(crate) mod waits;
 
 use std::time::Instant;
 

@@ -20,6 +20,7 @@ pub(crate) enum Section {
     Memory,
     Pauses,
     Expiry,
+    Waits,
 }
 
 /// What was asked for.
@@ -82,12 +83,13 @@ impl Options {
     }
 }
 
-const ALL: [Section; 5] = [
+const ALL: [Section; 6] = [
     Section::Cpu,
     Section::Shards,
     Section::Memory,
     Section::Pauses,
     Section::Expiry,
+    Section::Waits,
 ];
 
 fn command() -> Command {
@@ -105,7 +107,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses, expiry or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, expiry, waits or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -153,8 +155,9 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
         "expiry" => Ok(vec![Section::Expiry]),
+        "waits" => Ok(vec![Section::Waits]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses, expiry or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, expiry, waits or all".to_owned()),
     }
 }
 
