@@ -279,6 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_ends_its_command_wherever_it_runs() {
+        for shards in [1, 3] {
+            let server = Server::builder().shards(shards).start().unwrap();
+            let mut clients: Vec<_> = (0..3)
+                .map(|_| BufReader::new(TcpStream::connect(server.address()).unwrap()))
+                .collect();
+            for client in &mut clients {
+                for command in ["session", "shard", "loop", "merge", "merge-loops", "all"] {
+                    let line = format!("PANIC-{command}");
+                    let reply = ask(client, &line);
+                    assert!(reply.starts_with("-ERR internal error"), "{line}: {reply}");
+                    ask(client, "MULTI");
+                    ask(client, &line);
+                    let reply = ask(client, "EXEC");
+                    let reply = if reply == "*1" { ask(client, "") } else { reply };
+                    assert!(reply.starts_with("-ERR internal error"), "{line}: {reply}");
+                    assert_eq!(ask(client, "PING"), "+PONG", "{line}");
+                    assert_eq!(ask(client, "SET k v"), "+OK", "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_panic_in_a_transaction_leaves_the_journal_as_it_was() {
         for shards in [1, 3] {
             let (sender, effects) = crossbeam_channel::unbounded();

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
-use crate::commands::registry;
+use crate::commands::{names, registry};
 use crate::config::{Config, ConfigError, Settings};
 use crate::connection::binding::{Bound, rebind, unbind};
 use crate::connection::listener::{Listeners, bind_unix};
@@ -132,7 +132,7 @@ impl Running {
             return Err(StartError::Unsupported { directive, why });
         }
         let settings = config.settings();
-        let shards = shard_count(&settings);
+        let shards = settings.shard_count();
         let renames = renames(&config)?;
         let (tcp, unix) = listen(&settings, any_port, &log)?;
         if let (true, Some(bound)) = (any_port, tcp.first()) {
@@ -293,40 +293,14 @@ fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
 
 /// What `rename-command` lines do to the names of commands.
 fn renames(config: &Config) -> Result<Renames, StartError> {
-    let mut renames = Renames::new();
+    let mut renames = Renames::default();
     for line in config.renamed_commands() {
         let [old, new] = &line.args[..] else {
             return Err(StartError::Config(line.error("wrong number of arguments")));
         };
-        let Some(command) = registry().find(old) else {
-            return Err(StartError::Config(
-                line.error("No such command in rename-command"),
-            ));
-        };
-        let new = new.to_ascii_lowercase();
-        let is_taken = match renames.get(&new) {
-            Some(renamed) => renamed.is_some(),
-            None => registry().find(&new).is_some(),
-        };
-        if is_taken {
-            return Err(StartError::Config(
-                line.error("Target command name already exists"),
-            ));
-        }
-        renames.insert(old.to_ascii_lowercase(), None);
-        if !new.is_empty() {
-            renames.insert(new, Some(command.id));
-        }
+        names::rename(&mut renames, old, new).map_err(|why| StartError::Config(line.error(why)))?;
     }
     Ok(renames)
-}
-
-/// As many shards as configured, or as there are cores.
-fn shard_count(settings: &Settings) -> usize {
-    match settings.shards {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count as usize,
-    }
 }
 
 fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {

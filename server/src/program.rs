@@ -78,6 +78,7 @@ fn serve(name: &str, source: &Source) -> Result<(), String> {
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
     greet(&config, &settings, &log);
+    allow_clients(&mut config, &log)?;
     let daemon = prepare(name, &config, &log, log_file);
     let mut running = start(config, clock, daemon).map_err(|error| {
         log.warning(format_args!("{error}"));
@@ -162,6 +163,27 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
             "Data lives in memory only in this version: nothing is saved, whatever 'save' says ('--save \"\"' ends this line)"
         ));
     }
+}
+
+/// Sees that there are file descriptors for all clients, or lowers how many there may be.
+fn allow_clients(config: &mut Config, log: &Log) -> Result<(), String> {
+    let settings = config.settings();
+    let loops = settings.shard_count();
+    let Err(possible) = daemon::allow_descriptors(settings.maxclients, loops, log) else {
+        return Ok(());
+    };
+    if possible == 0 {
+        let reason = "The limit of open files ('ulimit -n') is not enough for the server to start. Raise it.";
+        log.warning(format_args!("{reason}"));
+        return Err(reason.to_owned());
+    }
+    log.warning(format_args!(
+        "maxclients has been reduced to {possible} to compensate for low ulimit. If you need higher maxclients increase \
+         'ulimit -n'."
+    ));
+    config
+        .assign("maxclients", possible.to_string().as_bytes())
+        .map_err(|error| error.to_string())
 }
 
 /// Makes the process what the configuration wants it to be.

@@ -1,8 +1,9 @@
 //! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
 
+mod deal;
 mod ids;
+mod renames;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
 
+use self::deal::Deal;
 use self::ids::Ids;
+pub(crate) use self::renames::{Meaning, Renames};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
@@ -47,8 +50,7 @@ pub(crate) struct Node {
     pub(crate) addresses: ArcSwap<Addresses>,
     /// Listens on other addresses, when `port` or `bind` change.
     rebinder: OnceLock<Rebinder>,
-    /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
-    /// name that is gone.
+    /// What `rename-command` did to the names of commands.
     pub(crate) renames: Renames,
     /// The process, when it is the node's own; none when the node is embedded.
     pub(crate) daemon: Option<Daemon>,
@@ -92,9 +94,11 @@ pub(crate) struct Node {
     pub(crate) pubsub: Arc<Hub>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
-    /// Connections dealt to loops.
-    pub(crate) dealt: AtomicUsize,
+    /// Deals connections to loops.
+    pub(crate) deal: Deal,
     next_client_id: AtomicU64,
+    /// How often loops were to look at the node's state, because something in it has changed.
+    news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
@@ -105,9 +109,6 @@ pub(crate) struct CannotSave;
 /// Listens on the TCP addresses that settings ask for, and returns where that is. After an error, which it logs, everything is
 /// as it was.
 type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
-
-/// Names that `rename-command` gave and took away.
-pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
 
 /// Where a node listens.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +145,7 @@ impl Node {
             settings,
             addresses: ArcSwap::default(),
             rebinder: OnceLock::new(),
-            renames: Renames::new(),
+            renames: Renames::default(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
@@ -166,8 +167,9 @@ impl Node {
             monitors: Monitors::new(shards),
             pubsub,
             debug: Debugging::default(),
-            dealt: AtomicUsize::new(0),
+            deal: Deal::new(shards),
             next_client_id: AtomicU64::new(1),
+            news: AtomicU64::new(0),
             bells: OnceLock::new(),
         }
     }
@@ -369,12 +371,21 @@ impl Node {
         }
     }
 
-    /// Wakes all loops and the control thread, so that they see what changed in the node's state.
+    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and
+    /// those that are about to sleep do not.
     pub(crate) fn ring_all(&self) {
+        self.news.fetch_add(1, Ordering::SeqCst);
         self.control_bell.notify_one();
         if let Some(ring) = self.bells.get() {
             (0..self.shards).for_each(|of_loop| ring(of_loop));
         }
+    }
+
+    /// How much there was to look at so far. A loop remembers it from before it looks at the clock and the settings, and does
+    /// not sleep when there is more.
+    #[inline]
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::SeqCst)
     }
 
     /// The TCP port that clients connect to; 0 when there is none.

@@ -18,6 +18,7 @@ mod it {
     mod configuration;
     mod daemon;
     mod debug_command;
+    mod descriptors;
     mod dialogues;
     mod differential;
     mod expiry;
@@ -25,11 +26,13 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod loops;
     mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod renamed_commands;
     mod server_replies;
     mod stock_tools;
     mod streams;

@@ -301,6 +301,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Category::STRING,
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         keys: &[KeySpec::counted(1).every(2).overwrite().update()],
         runs: Runs::OnKeys(msetex),
         doc: &Doc {

@@ -29,6 +29,7 @@ dialogues! {
     keyspace_events after_7_2
     option_pairs
     watch_stale blocking_again
+    lone_node
 }
 
 /// Where the files are.
