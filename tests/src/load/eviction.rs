@@ -39,7 +39,11 @@ pub(crate) fn eviction(
     if !options.wants("SET at the limit") {
         return Ok(());
     }
-    report.heading("Eviction, allkeys-lru, SET -P 16 at the limit", "redis", "shardis")?;
+    report.heading(
+        "Eviction, allkeys-lru, SET -P 16 at the limit",
+        "redis",
+        "shardis",
+    )?;
     let reference = at_limit(options, cores, redis)?;
     for shards in [1, 2] {
         let measured = match at_limit(options, cores, &shardis(shards)) {
@@ -73,7 +77,7 @@ fn at_limit(options: &Options, cores: &Cores, program: &Program) -> Result<AtLim
     let mut load = template(PIPELINE)?;
     Generator::connect(server.address(), CLIENTS, None)?.run(&mut load, Limit::requests(FILL))?;
     let before = server.cpu()?;
-    let time = Duration::from_secs_f64(options.seconds);
+    let time = options.time;
     let run = Generator::connect(server.address(), CLIENTS, None)?.run(&mut load, Limit::time(time))?;
     let cpu_us = (server.cpu()? - before).as_secs_f64() * 1e6 / run.requests as f64;
     // A few clients, so that what is seen is the server rather than the queue before it.

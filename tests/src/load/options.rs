@@ -19,6 +19,7 @@ pub(crate) enum Section {
     Shards,
     Memory,
     Pauses,
+    Eviction,
 }
 
 /// What was asked for.
@@ -81,7 +82,13 @@ impl Options {
     }
 }
 
-const ALL: [Section; 4] = [Section::Cpu, Section::Shards, Section::Memory, Section::Pauses];
+const ALL: [Section; 5] = [
+    Section::Cpu,
+    Section::Shards,
+    Section::Memory,
+    Section::Pauses,
+    Section::Eviction,
+];
 
 fn command() -> Command {
     let path = |name: &'static str| {
@@ -98,7 +105,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -145,8 +152,9 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "shards" => Ok(vec![Section::Shards]),
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
+        "eviction" => Ok(vec![Section::Eviction]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, eviction or all".to_owned()),
     }
 }
 
