@@ -15,6 +15,8 @@ pub(crate) mod client;
 pub(crate) mod compare;
 #[path = "load/eviction.rs"]
 pub(crate) mod eviction;
+#[path = "load/expiry.rs"]
+pub(crate) mod expiry;
 #[path = "load/generator.rs"]
 pub(crate) mod generator;
 #[path = "load/memory.rs"]
@@ -37,6 +39,8 @@ pub(crate) mod server;
 pub(crate) mod skipper;
 #[path = "load/template.rs"]
 pub(crate) mod template;
+#[path = "load/waits.rs"]
+pub(crate) mod waits;
 
 use std::time::Instant;
 

@@ -15,7 +15,7 @@ use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
-use load::{compare, eviction, memory, pauses};
+use load::{compare, eviction, expiry, memory, pauses, waits};
 
 fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
@@ -68,6 +68,8 @@ fn run(options: &Options) -> Result<bool> {
             Section::Eviction => {
                 eviction::eviction(options, &cores, &pair[0], shardis, &mut report)?;
             }
+            Section::Expiry => expiry::expiry(options, &cores, &pair, &mut report)?,
+            Section::Waits => waits::waits(options, &cores, &pair[0], shardis, &mut report)?,
         }
         if let Some(warning) = bystanders.warning()? {
             report.say(&warning)?;

@@ -20,6 +20,8 @@ pub(crate) enum Section {
     Memory,
     Pauses,
     Eviction,
+    Expiry,
+    Waits,
 }
 
 /// What was asked for.
@@ -82,12 +84,14 @@ impl Options {
     }
 }
 
-const ALL: [Section; 5] = [
+const ALL: [Section; 7] = [
     Section::Cpu,
     Section::Shards,
     Section::Memory,
     Section::Pauses,
     Section::Eviction,
+    Section::Expiry,
+    Section::Waits,
 ];
 
 fn command() -> Command {
@@ -105,7 +109,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses, eviction or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction, expiry, waits or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -153,8 +157,10 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
         "eviction" => Ok(vec![Section::Eviction]),
+        "expiry" => Ok(vec![Section::Expiry]),
+        "waits" => Ok(vec![Section::Waits]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses, eviction or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits or all".to_owned()),
     }
 }
 
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (4, 5));
+        assert_eq!((options.sections.len(), options.rounds), (5, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }
