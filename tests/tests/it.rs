@@ -16,6 +16,7 @@ mod it {
     mod client_limits;
     mod commands;
     mod configuration;
+    mod counters;
     mod daemon;
     mod debug_command;
     mod descriptors;
