@@ -41,6 +41,8 @@ const BEHIND_LARGE_BYTES: usize = 16 << 10;
 pub struct Encoder<'a> {
     out: &'a mut Vec<u8>,
     resp: Resp,
+    /// Once the buffer is this long, nothing is appended to it.
+    cut_at: usize,
 }
 
 /// An aggregate whose length is not known yet. It must be closed, or rolled back.
@@ -60,7 +62,26 @@ impl<'a> Encoder<'a> {
     #[inline]
     #[must_use]
     pub fn new(out: &'a mut Vec<u8>, resp: Resp) -> Self {
-        Encoder { out, resp }
+        Encoder {
+            out,
+            resp,
+            cut_at: usize::MAX,
+        }
+    }
+
+    /// The same encoder, which appends nothing once its buffer holds `cut_at` bytes: for a reply that is not going to be
+    /// sent when it gets that long. What is appended last may reach beyond.
+    #[inline]
+    #[must_use]
+    pub fn cut_at(self, cut_at: usize) -> Self {
+        Self { cut_at, ..self }
+    }
+
+    /// Whether the reply has got too long to be sent.
+    #[inline]
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.out.len() >= self.cut_at
     }
 
     /// The version of the protocol.
@@ -120,6 +141,9 @@ impl<'a> Encoder<'a> {
     /// A string of bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.is_cut() {
+            return;
+        }
         // Room for what follows a large value: to make it afterwards would mean to copy the value once more.
         let behind = if bytes.len() < LARGE_BYTES {
             2
@@ -127,7 +151,7 @@ impl<'a> Encoder<'a> {
             BEHIND_LARGE_BYTES
         };
         self.out.reserve(HEADER_BYTES_MAX + bytes.len() + behind);
-        self.header(b'$', bytes.len());
+        self.append_header(b'$', bytes.len());
         // Large values and output buffers both begin at a page, and the header puts them a few bytes apart: the one
         // distance at which a processor's string copy instruction is slow (five times, measured). Copies of this size do
         // not use it.
@@ -145,6 +169,9 @@ impl<'a> Encoder<'a> {
     /// A string that somebody else appends: `len` bytes to [`Encoder::raw`], in pieces of any size, and
     /// [`Encoder::bulk_end`] after them.
     pub fn bulk_start(&mut self, len: usize) {
+        if self.is_cut() {
+            return;
+        }
         self.out.reserve(HEADER_BYTES_MAX + len + 2);
         self.header(b'$', len);
     }
@@ -248,6 +275,9 @@ impl<'a> Encoder<'a> {
     /// Bytes that are encoded already.
     #[inline]
     pub fn raw(&mut self, encoded: &[u8]) {
+        if self.is_cut() {
+            return;
+        }
         self.out.extend_from_slice(encoded);
     }
 
@@ -284,6 +314,9 @@ impl<'a> Encoder<'a> {
             digits,
             width,
         } = deferred;
+        if digits_at == usize::MAX {
+            return;
+        }
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(width * len).as_bytes();
         // A splice of equal length overwrites; any other moves the rest once.
@@ -296,6 +329,13 @@ impl<'a> Encoder<'a> {
     }
 
     fn defer(&mut self, kind: u8, width: usize, expected: usize) -> Deferred {
+        if self.is_cut() {
+            return Deferred {
+                digits_at: usize::MAX,
+                digits: 0,
+                width,
+            };
+        }
         let at = self.out.len();
         self.header(kind, width * expected);
         Deferred {
@@ -325,6 +365,14 @@ impl<'a> Encoder<'a> {
     /// A type byte and a length. Most lengths are small.
     #[inline]
     fn header(&mut self, kind: u8, len: usize) {
+        if self.is_cut() {
+            return;
+        }
+        self.append_header(kind, len);
+    }
+
+    #[inline]
+    fn append_header(&mut self, kind: u8, len: usize) {
         if len < 10 {
             self.out
                 .extend_from_slice(&[kind, b'0' + len as u8, b'\r', b'\n']);
@@ -332,11 +380,17 @@ impl<'a> Encoder<'a> {
             let (tens, ones) = (b'0' + (len / 10) as u8, b'0' + (len % 10) as u8);
             self.out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
         } else {
-            self.number_line(kind, itoa::Buffer::new().format(len));
+            self.append_number_line(kind, itoa::Buffer::new().format(len));
         }
     }
 
     fn number_line(&mut self, kind: u8, digits: &str) {
+        if !self.is_cut() {
+            self.append_number_line(kind, digits);
+        }
+    }
+
+    fn append_number_line(&mut self, kind: u8, digits: &str) {
         let mut line = [0; HEADER_BYTES_MAX];
         let end = 1 + digits.len();
         line[0] = kind;
@@ -346,6 +400,9 @@ impl<'a> Encoder<'a> {
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
+        if self.is_cut() {
+            return;
+        }
         self.out.reserve(text.len() + 3);
         self.out.push(kind);
         let start = self.out.len();
@@ -376,6 +433,28 @@ mod tests {
                 format!("before{}", expected.as_bytes().escape_ascii())
             );
         }
+    }
+
+    #[test]
+    fn a_reply_stops_growing_where_it_is_cut() {
+        let mut out = b"before".to_vec();
+        let mut encoder = Encoder::new(&mut out, Resp::V3).cut_at(100);
+        let deferred = encoder.deferred_map(0);
+        for _ in 0..1000 {
+            encoder.array(2);
+            encoder.bulk(b"0123456789");
+            encoder.integer(1 << 40);
+            encoder.raw(b"+raw\r\n");
+            encoder.bulk_start(5);
+            encoder.raw(b"piece");
+            let inner = encoder.deferred_array(0);
+            encoder.double(b"1.5");
+            encoder.close(inner, 1);
+        }
+        assert!(encoder.is_cut());
+        encoder.close(deferred, 1000);
+        assert!((100..200).contains(&out.len()), "{}", out.len());
+        assert!(out.starts_with(b"before%1000\r\n*2\r\n$10\r\n0123456789\r\n"));
     }
 
     #[test]

@@ -163,8 +163,8 @@ impl Server {
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
-        let addresses = self.running.state.addresses.get();
-        let first = addresses.and_then(|addresses| addresses.tcp.first().copied());
+        let addresses = self.running.state.addresses.load();
+        let first = addresses.tcp.first().copied();
         first.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 

@@ -1,12 +1,15 @@
 //! One client's connection: its state, what was read and not yet executed, what was answered and not yet written.
 
+pub(crate) mod binding;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
 
+use crate::config::{OutputLimit, OutputLimits};
 use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
+use crate::limits::{MONITOR_OUTPUT_BYTES, SIZE_CLASSES};
 use crate::shard::poll::{Holds, Socket};
 use input::Input;
 use output::Output;
@@ -38,6 +41,12 @@ pub(crate) struct Connection {
     pub(crate) is_pushed_to: bool,
     /// Since when its output has been over the soft limit, Unix milliseconds.
     pub(crate) over_soft_limit_since_ms: Option<i64>,
+    /// Bytes read from it so far.
+    pub(crate) bytes_in: u64,
+    /// Bytes written to it so far.
+    pub(crate) bytes_out: u64,
+    /// What the loop's ledger has of it.
+    pub(crate) booked: Booked,
 }
 
 /// Whether the next command of a connection may run, or what it waits for.
@@ -74,6 +83,9 @@ impl Connection {
             is_dirty: false,
             is_pushed_to: false,
             over_soft_limit_since_ms: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            booked: Booked::default(),
         }
     }
 
@@ -93,12 +105,12 @@ impl Connection {
         self.client.closing == Closing::No && matches!(self.gate, Gate::Open) && self.output.has_room()
     }
 
-    /// Brings the sizes that CLIENT LIST shows up to date; `held` is what the loop's poll holds of it.
-    pub(crate) fn measure(&mut self, held: Holds) {
+    /// The sizes that CLIENT LIST shows; `held` is what the loop's poll holds of it.
+    pub(crate) fn measure(&self, held: Holds) -> BufferSizes {
         let unsent = self.output.unsent();
         let (closed, chunks) = unsent.closed();
         let sending = if held.unsent > 0 { held.sending } else { 0 };
-        self.client.buffers = BufferSizes {
+        BufferSizes {
             query: self.input.bytes() + held.received,
             query_free: self.input.spare(),
             arguments: self.input.argument_bytes(),
@@ -107,13 +119,89 @@ impl Connection {
             chunk_bytes: closed + sending + self.output.parked_memory(),
             output_capacity: unsent.tail_capacity() + held.sending - sending,
             output_peak: self.output.peak(),
-            total: self.memory(held),
-        };
+            total: self.memory(held.memory),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            commands: self.output.answered(),
+        }
     }
 
-    /// Memory it takes in all.
+    /// Memory it takes in all, if the loop's poll holds so much for it.
     #[inline]
-    pub(crate) fn memory(&self, held: Holds) -> usize {
-        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + held.memory
+    pub(crate) fn memory(&self, held: usize) -> usize {
+        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + held
+    }
+
+    /// The limits on its output.
+    fn output_limit(&self, limits: &OutputLimits) -> OutputLimit {
+        if self.client.is_subscriber() {
+            return limits.pubsub;
+        }
+        match limits.normal {
+            // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
+            OutputLimit {
+                hard_bytes: 0,
+                soft_bytes: 0,
+                ..
+            } if self.client.monitor => OutputLimit {
+                hard_bytes: MONITOR_OUTPUT_BYTES,
+                ..limits.normal
+            },
+            limit => limit,
+        }
+    }
+
+    /// Whether more output has piled up than it may have at any time; `unsent` is what the loop's poll has taken of it.
+    pub(crate) fn is_over_hard_limit(&self, limits: &OutputLimits, unsent: usize) -> bool {
+        let hard_bytes = self.output_limit(limits).hard_bytes;
+        hard_bytes > 0 && (self.output.bytes() + unsent) as u64 >= hard_bytes
+    }
+
+    /// Whether more output has piled up than it may have at any time, or has been there for longer than it may.
+    pub(crate) fn is_over_output_limit(&mut self, limits: &OutputLimits, unsent: usize, now_ms: i64) -> bool {
+        let limit = self.output_limit(limits);
+        let bytes = (self.output.bytes() + unsent) as u64;
+        if limit.soft_bytes == 0 || bytes < limit.soft_bytes {
+            self.over_soft_limit_since_ms = None;
+            return self.is_over_hard_limit(limits, unsent);
+        }
+        let since_ms = *self.over_soft_limit_since_ms.get_or_insert(now_ms);
+        now_ms - since_ms > limit.soft_seconds as i64 * 1000 || self.is_over_hard_limit(limits, unsent)
+    }
+}
+
+/// What the ledger of a loop has of a connection. Nothing of one that is to be closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Booked {
+    /// Memory that it takes.
+    pub(crate) bytes: usize,
+    /// It may be closed when all connections take too much.
+    pub(crate) is_evictable: bool,
+    /// It is subscribed to something.
+    pub(crate) is_subscriber: bool,
+    /// It has a buffer for its output.
+    pub(crate) has_buffer: bool,
+}
+
+impl Booked {
+    /// What is to be booked of a connection that takes so much memory.
+    #[inline]
+    pub(crate) fn of(connection: &Connection, bytes: usize) -> Self {
+        let client = &connection.client;
+        if client.closing == Closing::Now {
+            return Self::default();
+        }
+        Self {
+            bytes,
+            is_evictable: !client.no_evict,
+            is_subscriber: client.is_subscriber(),
+            has_buffer: connection.output.unsent().tail_capacity() > 0,
+        }
+    }
+
+    /// Its class by size, if it may be evicted: the power of two that its memory reaches.
+    pub(crate) fn size_class(&self) -> Option<usize> {
+        let class = self.bytes.checked_ilog2()?.min(SIZE_CLASSES as u32 - 1);
+        self.is_evictable.then_some(class as usize)
     }
 }

@@ -127,7 +127,7 @@ impl Inner {
     fn tick(&mut self) {
         self.next_tick_us = self.node.clock.now_us() + TICK_US;
         let used = shardis_storage::memory::jemalloc_stats().allocated as u64;
-        self.node.note_memory_peak(used);
+        self.node.note_used_bytes(used);
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
             self.node.log.write(

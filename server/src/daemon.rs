@@ -81,12 +81,7 @@ impl Daemon {
                 })?;
             }
             "crash-log-enabled" => set_reporting(settings.crash_log_enabled),
-            "proc-title-template" => self.show_title(settings),
-            "port" | "bind" => {
-                self.supervisor.tell_reloading(log);
-                self.show_title(settings);
-                self.supervisor.tell_ready("Ready to accept connections", log);
-            }
+            "proc-title-template" | "port" | "bind" => self.show_title(settings),
             _ => {}
         }
         Ok(())

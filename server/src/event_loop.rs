@@ -19,6 +19,7 @@ mod cron;
 mod evict;
 mod expire;
 mod gather;
+mod ledger;
 mod lend;
 mod observe;
 mod publish;
@@ -48,7 +49,9 @@ use crate::state::Node;
 pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
+use evict::Evicting;
 use expire::Expiry;
+use ledger::Ledger;
 use reach::{Reach, Work};
 use turn::Turn;
 
@@ -59,11 +62,13 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// Listeners, on the first loop.
-    acceptor: Option<Acceptor>,
+    /// The listeners of the node, as this loop waits for them.
+    acceptor: Acceptor,
     /// Where the effects of commands go that work on no partition; none when nobody listens.
     journal: Option<Journal>,
     clients: Clients,
+    /// What they take.
+    ledger: Ledger,
     reach: Reach,
     turn: Turn,
     /// What was published to connections of this loop, and taken from its mailbox.
@@ -73,7 +78,7 @@ pub(crate) struct EventLoop {
     settings: Arc<Settings>,
     stamp: Stamp,
     now_us: i64,
-    out_of_memory: bool,
+    evicting: Evicting,
 }
 
 impl EventLoop {
@@ -84,7 +89,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        acceptor: Option<Acceptor>,
+        acceptor: Acceptor,
         journal: Option<Journal>,
     ) -> Self {
         let shards = mesh.len();
@@ -98,6 +103,7 @@ impl EventLoop {
             acceptor,
             journal,
             clients: Clients::default(),
+            ledger: Ledger::default(),
             reach: Reach::new(index, mesh),
             turn: Turn::new(shards),
             published: VecDeque::new(),
@@ -106,7 +112,7 @@ impl EventLoop {
             settings,
             stamp,
             now_us,
-            out_of_memory: false,
+            evicting: Evicting::default(),
             node,
         }
     }
@@ -128,7 +134,6 @@ impl EventLoop {
             let has_mail = !self.inbox.is_empty();
             self.take_in_messages();
             self.accept();
-            self.make_room();
             self.retry_busy();
             self.resume_paused();
             let has_work = !self.clients.queue.is_empty();
@@ -138,10 +143,13 @@ impl EventLoop {
             self.hand_on_lines();
             self.deliver_published();
             self.release_pushed(has_work);
+            // Before anybody learns of a new limit, or of what was stored under the old one.
+            self.make_room();
             self.write();
             self.run_cron();
             self.expire(has_work || has_mail);
             self.close_connections();
+            self.evict_clients();
             self.end_turn();
         }
         self.farewell();
@@ -151,8 +159,10 @@ impl EventLoop {
     /// Step 1: waits, unless there is something to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.clients.queue.is_empty()
+            || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
+            || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.has_published()
             || self.has_garbage();
@@ -173,9 +183,7 @@ impl EventLoop {
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                if let Some(acceptor) = acceptor {
-                    acceptor.mark_ready(listener);
-                }
+                acceptor.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -209,6 +217,8 @@ impl EventLoop {
         }
         self.now_us = self.node.clock.now_us();
         self.take_settings();
+        self.evicting.begin_turn();
+        self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 
@@ -258,7 +268,7 @@ impl EventLoop {
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),
-                Message::Serve => self.work(Work::Serve),
+                Message::Serve(retry) => self.work(Work::Serve(retry)),
                 Message::Monitor(lines) => self.take_in_lines(&lines),
                 Message::Connect { socket, peer } => self.connect(socket, peer),
             }

@@ -27,7 +27,7 @@ pub use event::KeyspaceEvent;
 pub(crate) use partition::Partition;
 pub(crate) use request::OwnedRequest;
 pub(crate) use scan::ScanOptions;
-pub(crate) use session::{Roster, Session};
+pub(crate) use session::{Carried, Roster, Session};
 pub(crate) use view::{Stamp, View};
 
 use crate::error::ReplyError;
@@ -60,4 +60,6 @@ pub(crate) struct Part {
     pub(crate) count: u64,
     /// Encoded elements, or whatever text the command joins.
     pub(crate) bytes: Vec<u8>,
+    /// It got too long to be sent, and is not whole.
+    pub(crate) is_cut: bool,
 }

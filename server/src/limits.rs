@@ -30,6 +30,18 @@ pub(crate) const OUTPUT_TURN_BYTES: usize = 256 * 1024;
 /// Bytes of a full chunk of a connection's output.
 pub(crate) const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 
+/// A batch of commands keeps at most this much memory for replies until it is used again.
+pub(crate) const BATCH_KEPT_BYTES: usize = 1024 * 1024;
+
+/// Bytes of unsent output that is large: its limits are looked at whenever it has grown by that much.
+pub(crate) const LARGE_OUTPUT_BYTES: usize = OUTPUT_CHUNK_BYTES / 2;
+
+/// Classes of connections by the memory they take, a power of two each; the last one has all that take more.
+pub(crate) const SIZE_CLASSES: usize = 40;
+
+/// Seconds for which the largest buffers of connections are remembered.
+pub(crate) const PEAK_SECONDS: usize = 8;
+
 /// Bytes that are written to one connection in a turn, a chunk more at most.
 pub(crate) const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -48,6 +60,9 @@ pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 
 /// Microseconds of eviction in a turn.
 pub(crate) const EVICT_SLICE_US: i64 = 1000;
+
+/// Objects freed, about, before another key is evicted.
+pub(crate) const EVICT_RELEASE_SLICE: usize = 200;
 
 /// Objects freed between two turns while garbage is left.
 pub(crate) const RELEASE_SLICE: usize = 2000;

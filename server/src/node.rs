@@ -8,19 +8,20 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
 use crate::commands::registry;
 use crate::config::{Config, ConfigError, Settings};
-use crate::connection::listener::{bind_tcp, bind_unix};
+use crate::connection::binding::{Bound, rebind, unbind};
+use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
 use crate::daemon::Daemon;
 use crate::event_loop::{Acceptor, EventLoop};
@@ -118,7 +119,7 @@ impl Running {
     /// Starts a node.
     pub(crate) fn start(parts: Parts) -> Result<Self, StartError> {
         let Parts {
-            config,
+            mut config,
             clock,
             log,
             seed,
@@ -133,12 +134,18 @@ impl Running {
         let settings = config.settings();
         let shards = shard_count(&settings);
         let renames = renames(&config)?;
-        let (listeners, addresses) = listen(&settings, any_port, &log)?;
+        let (tcp, unix) = listen(&settings, any_port, &log)?;
+        if let (true, Some(bound)) = (any_port, tcp.first()) {
+            let port = bound.address.port().to_string();
+            config
+                .assign("port", port.as_bytes())
+                .map_err(|error| StartError::Io(io::Error::other(error)))?;
+        }
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
         state.daemon = daemon;
         let state = Arc::new(state);
-        let _ = state.addresses.set(addresses);
+        let listeners = watch_over(&state, &settings, tcp, unix);
         state.purge_in_background(&settings);
         introduce(&state, &settings);
 
@@ -154,10 +161,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
-        let acceptor = Acceptor::new(listeners, &settings.unixsocket, &polls[0])?;
-
         let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
-        let mut acceptor = Some(acceptor);
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
             state,
@@ -166,19 +170,21 @@ impl Running {
             unix_path: unix_path.map(PathBuf::from),
         };
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
+            let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
                 shard,
                 Arc::clone(&running.state),
                 Arc::clone(&mesh),
                 inbox,
                 poll,
-                acceptor.take(),
+                acceptor,
                 journal.clone(),
             );
             running.spawn(shard, event_loop)?;
         }
         let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
         running.state.started_bytes.store(bytes, Ordering::Relaxed);
+        running.state.note_used_bytes(bytes);
         running.announce();
         Ok(running)
     }
@@ -194,9 +200,7 @@ impl Running {
 
     /// Says in the log where the node can be reached.
     fn announce(&self) {
-        let Some(addresses) = self.state.addresses.get() else {
-            return;
-        };
+        let addresses = self.state.addresses.load();
         if !addresses.tcp.is_empty() {
             self.state
                 .log
@@ -338,80 +342,57 @@ fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
     }
 }
 
-/// Binds every configured address.
-fn listen(settings: &Settings, any_port: bool, log: &Log) -> Result<(Vec<Listener>, Addresses), StartError> {
-    let (mut listeners, mut addresses) = (Vec::new(), Addresses::default());
+/// Listens on every configured address.
+fn listen(
+    settings: &Settings,
+    any_port: bool,
+    log: &Log,
+) -> Result<(Vec<Bound>, Option<Listener>), StartError> {
+    let mut tcp = Vec::new();
     if settings.port > 0 || any_port {
-        bind_all(settings, log, &mut listeners, &mut addresses)?;
+        tcp = rebind(&[], settings, settings.port, log).map_err(|error| StartError::Listen {
+            address: format!("port {} (tcp)", settings.port),
+            error,
+        })?;
     }
+    let mut unix = None;
     if !settings.unixsocket.is_empty() {
         let mode = Some(settings.unixsocketperm).filter(|&mode| mode > 0);
         let listener = bind_unix(&settings.unixsocket, mode).map_err(|error| StartError::Listen {
             address: format!("unix socket {}", settings.unixsocket),
             error,
         })?;
-        listeners.push(listener);
-        addresses.unix = Some(settings.unixsocket.clone());
+        unix = Some(listener);
     }
-    if listeners.is_empty() {
-        Err(StartError::NoAddress)
-    } else {
-        Ok((listeners, addresses))
+    if tcp.is_empty() && unix.is_none() {
+        return Err(StartError::NoAddress);
     }
+    Ok((tcp, unix))
 }
 
-/// Binds the TCP port on every address of `bind`. An address with a `-` before it may be missing on this machine.
-fn bind_all(
-    settings: &Settings,
-    log: &Log,
-    listeners: &mut Vec<Listener>,
-    addresses: &mut Addresses,
-) -> Result<(), StartError> {
-    let mut port = settings.port;
-    for configured in &settings.bind.0 {
-        let (name, optional) = match configured.strip_prefix('-') {
-            Some(name) => (name, true),
-            None => (configured.as_str(), false),
+/// Notes where the node listens, and has it listen elsewhere when `port` or `bind` change. Returns what loops accept from.
+fn watch_over(state: &Node, settings: &Settings, tcp: Vec<Bound>, unix: Option<Listener>) -> Arc<Listeners> {
+    let path = unix.as_ref().map(|_| settings.unixsocket.clone());
+    let all = tcp.iter().map(Bound::listener).chain(unix.map(Arc::new));
+    let listeners = Arc::new(Listeners::new(all, &settings.unixsocket));
+    let addresses = move |tcp: &[Bound]| Addresses {
+        tcp: tcp.iter().map(|bound| bound.address).collect(),
+        unix: path.clone(),
+    };
+    state.addresses.store(Arc::new(addresses(&tcp)));
+    let (followed, tcp) = (Arc::clone(&listeners), Mutex::new(tcp));
+    state.connect_rebinder(move |settings, log| {
+        let mut tcp = tcp.lock();
+        let bound = match settings.port {
+            0 => {
+                unbind(&tcp);
+                Vec::new()
+            }
+            port => rebind(&tcp, settings, port, log)?,
         };
-        let bound = resolve(name).and_then(|ip| bind_tcp(ip, port, settings.tcp_backlog as i32));
-        match bound {
-            Ok((listener, address)) => {
-                port = address.port();
-                listeners.push(listener);
-                addresses.tcp.push(address);
-            }
-            Err(error) if optional && is_missing(&error) => {}
-            Err(error) => {
-                log.warning(format_args!(
-                    "Warning: Could not create server TCP listening socket {name}:{port}: {error}"
-                ));
-                let address = format!("port {port} (tcp)");
-                return Err(StartError::Listen { address, error });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn resolve(name: &str) -> io::Result<IpAddr> {
-    match name {
-        "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        "::*" => Ok(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
-        _ => match name.parse() {
-            Ok(ip) => Ok(ip),
-            Err(_) => std::net::ToSocketAddrs::to_socket_addrs(&(name, 0))?
-                .next()
-                .map(|address: SocketAddr| address.ip())
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-        },
-    }
-}
-
-/// Whether an address, or its whole family, is not there on this machine.
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || matches!(
-            error.raw_os_error(),
-            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
-        )
+        followed.exchange(bound.iter().map(Bound::listener));
+        *tcp = bound;
+        Ok(addresses(&tcp))
+    });
+    listeners
 }

@@ -44,7 +44,9 @@ pub(crate) struct Node {
     /// The configuration as loops read it, anew in every turn.
     pub(crate) settings: ArcSwap<Settings>,
     /// Where it listens.
-    pub(crate) addresses: OnceLock<Addresses>,
+    pub(crate) addresses: ArcSwap<Addresses>,
+    /// Listens on other addresses, when `port` or `bind` change.
+    rebinder: OnceLock<Rebinder>,
     /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
     /// name that is gone.
     pub(crate) renames: Renames,
@@ -74,6 +76,10 @@ pub(crate) struct Node {
     pub(crate) started_us: i64,
     /// Bytes in use when it began to serve.
     pub(crate) started_bytes: AtomicU64,
+    /// Bytes in use beside data and clients' buffers, as last seen; none where the process is not the node's own.
+    other_bytes: AtomicI64,
+    /// `maxmemory`, in effect for all loops from the moment it is set.
+    memory_limit: AtomicU64,
     /// Wrong passwords given since CONFIG RESETSTAT.
     pub(crate) denied_logins: AtomicU64,
     /// Commands that took long.
@@ -86,6 +92,8 @@ pub(crate) struct Node {
     pub(crate) pubsub: Arc<Hub>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
+    /// Connections dealt to loops.
+    pub(crate) dealt: AtomicUsize,
     next_client_id: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
@@ -93,6 +101,10 @@ pub(crate) struct Node {
 /// The data should be saved before the node ends, and cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CannotSave;
+
+/// Listens on the TCP addresses that settings ask for, and returns where that is. After an error, which it logs, everything is
+/// as it was.
+type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
 
 /// Names that `rename-command` gave and took away.
 pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
@@ -119,6 +131,7 @@ impl Node {
         let settings = ArcSwap::new(config.settings());
         let pubsub = Arc::new(Hub::new(shards, seed));
         pubsub.choose_events(settings.load().notify_keyspace_events);
+        let memory_limit = settings.load().maxmemory;
         let started_us = clock.now_us();
         let ids = Ids::new(seed, started_us);
         log.name(ids.run());
@@ -129,7 +142,8 @@ impl Node {
             shards,
             config: Mutex::new(config),
             settings,
-            addresses: OnceLock::new(),
+            addresses: ArcSwap::default(),
+            rebinder: OnceLock::new(),
             renames: Renames::new(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
@@ -144,12 +158,15 @@ impl Node {
             ids,
             started_us,
             started_bytes: AtomicU64::new(0),
+            other_bytes: AtomicI64::new(0),
+            memory_limit: AtomicU64::new(memory_limit),
             denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
             pubsub,
             debug: Debugging::default(),
+            dealt: AtomicUsize::new(0),
             next_client_id: AtomicU64::new(1),
             bells: OnceLock::new(),
         }
@@ -174,6 +191,7 @@ impl Node {
             }
         }
         self.pubsub.choose_events(settings.notify_keyspace_events);
+        self.memory_limit.store(settings.maxmemory, Ordering::Relaxed);
         self.settings.store(settings);
         drop(config);
         self.ring_all();
@@ -220,6 +238,7 @@ impl Node {
             // An embedded node finds its files by whole paths; where the process is, is its owner's business.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
                 .map_err(|error| SetError::failed(name, format!("{error}")))?,
+            (_, "port" | "bind") => self.rebind(settings, name)?,
             (Some(daemon), _) => daemon.apply(name, settings, &self.log)?,
             (None, _) if is_of_process => {
                 return Err(SetError::failed(
@@ -230,6 +249,40 @@ impl Node {
             (None, _) => {}
         }
         Ok(())
+    }
+
+    /// Says how to listen on other addresses; once, at start.
+    pub(crate) fn connect_rebinder(
+        &self,
+        rebind: impl Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync + 'static,
+    ) {
+        let _ = self.rebinder.set(Box::new(rebind));
+    }
+
+    /// Listens where the settings say, if it does not so already.
+    fn rebind(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
+        let Some(rebind) = self.rebinder.get() else {
+            return Ok(());
+        };
+        let supervisor = self.daemon.as_ref().map(|daemon| daemon.supervisor);
+        if let Some(supervisor) = supervisor {
+            supervisor.tell_reloading(&self.log);
+        }
+        let bound = rebind(settings, &self.log);
+        if let Some(supervisor) = supervisor {
+            supervisor.tell_ready("Ready to accept connections", &self.log);
+        }
+        let Ok(addresses) = bound else {
+            let reason = match name {
+                "port" => "Unable to listen on this port. Check server logs.",
+                _ => "Failed to bind to specified addresses.",
+            };
+            return Err(SetError::failed(name, reason));
+        };
+        self.addresses.store(Arc::new(addresses));
+        self.daemon
+            .as_ref()
+            .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
     }
 
     /// Has the node end, in the way that a signal or a command asks for.
@@ -287,6 +340,35 @@ impl Node {
         let _ = self.bells.set(ring);
     }
 
+    /// Notes how many bytes the allocator has in use. Where the process is the node's own, all of them count against
+    /// `maxmemory`; embedded, they would be the host's as well.
+    pub(crate) fn note_used_bytes(&self, bytes: u64) {
+        self.note_memory_peak(bytes);
+        if self.daemon.is_some() {
+            let other = bytes.cast_signed() - self.known_bytes();
+            self.other_bytes.store(other, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of data and of clients' buffers, which are known at any moment.
+    fn known_bytes(&self) -> i64 {
+        let data: u64 = self.memory.iter().map(Counter::get).sum();
+        let clients: u64 = self.stats.iter().map(|stats| stats.client_bytes.get()).sum();
+        (data + clients).cast_signed()
+    }
+
+    /// By how many bytes the node is over `maxmemory`.
+    #[inline]
+    pub(crate) fn excess_bytes(&self) -> u64 {
+        match self.memory_limit.load(Ordering::Relaxed) {
+            0 => 0,
+            limit => {
+                let counted = self.other_bytes.load(Ordering::Relaxed) + self.known_bytes();
+                u64::try_from(counted - limit.cast_signed()).unwrap_or(0)
+            }
+        }
+    }
+
     /// Wakes all loops and the control thread, so that they see what changed in the node's state.
     pub(crate) fn ring_all(&self) {
         self.control_bell.notify_one();
@@ -297,10 +379,8 @@ impl Node {
 
     /// The TCP port that clients connect to; 0 when there is none.
     pub(crate) fn port(&self) -> u16 {
-        self.addresses
-            .get()
-            .and_then(|addresses| addresses.tcp.first())
-            .map_or(0, |address| address.port())
+        let addresses = self.addresses.load();
+        addresses.tcp.first().map_or(0, |address| address.port())
     }
 }
 

@@ -10,6 +10,8 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_shards;
+    mod client_limits;
     mod commands;
     mod configuration;
     mod daemon;
@@ -18,7 +20,10 @@ mod it {
     mod differential;
     mod expiry;
     mod histories;
+    mod info_fields;
     mod instruments;
+    mod listening;
+    mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;

@@ -557,7 +557,7 @@ fn list(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let (asker, asking_bytes) = (clients.asker, bytes_of(clients.args));
     let mut part = Part::default();
     for client in &mut clients.clients {
-        if listed.includes(client) {
+        if listed.includes(&client) {
             part.count += 1;
             let argument_bytes = if client.id == asker { asking_bytes } else { 0 };
             let line = client.describe(clients.now_ms, argument_bytes);
@@ -672,8 +672,8 @@ impl<'a> Killed<'a> {
 fn kill(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let killed = Killed::parse(clients.args)?;
     let mut part = Part::default();
-    for client in &mut clients.clients {
-        if killed.includes(client, clients.asker) {
+    for mut client in &mut clients.clients {
+        if killed.includes(&client, clients.asker) {
             // Who kills itself is told so first.
             client.closing = if client.id == clients.asker {
                 Closing::AfterReply
@@ -711,7 +711,7 @@ fn unblock(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     };
     let id = int(args.at(2))?;
     let mut part = Part::default();
-    for client in &mut clients.clients {
+    for mut client in &mut clients.clients {
         if i64::try_from(client.id) != Ok(id) {
             continue;
         }
@@ -868,7 +868,7 @@ mod tests {
             shell
                 .run("CLIENT INFO")
                 .reply
-                .contains(" lib-name=redis-py(x) lib-ver=5.0\\n")
+                .contains(" lib-name=redis-py(x) lib-ver=5.0 tot-net-in=")
         );
         shell.check(&[("CLIENT SETINFO LIB-NAME \"\"", "+OK")]);
         assert!(shell.client.library_name.is_none());

@@ -170,16 +170,19 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 }
 
 /// What is taken, by whom.
-fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 10] {
+fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
     use Number::Bytes;
     [
         ("peak.allocated", Bytes(figures.peak)),
         ("total.allocated", Bytes(figures.used())),
         ("startup.allocated", Bytes(figures.startup)),
         ("replication.backlog", Bytes(0)),
+        ("replicas.repl.buffer", Bytes(0)),
         ("clients.slaves", Bytes(0)),
         ("clients.normal", Bytes(figures.clients)),
         ("cluster.links", Bytes(0)),
+        ("cluster.slot_import", Bytes(0)),
+        ("cluster.slot_export", Bytes(0)),
         ("aof.buffer", Bytes(0)),
         ("lua.caches", Bytes(0)),
         ("functions.caches", Bytes(0)),
@@ -187,7 +190,7 @@ fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 10] {
 }
 
 /// What is data and what is not, and how far what is taken from the system exceeds what is used.
-fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 17] {
+fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 20] {
     use Number::{Bytes, Difference, Ratio};
     let allocator = figures.allocator;
     let [allocated, active, resident] =
@@ -197,7 +200,11 @@ fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Numbe
     let (beyond, beyond_bytes) = excess(figures.rss, resident);
     let (overall, overall_bytes) = excess(figures.rss, allocated);
     [
+        ("overhead.db.hashtable.lut", Bytes(figures.tables)),
+        // A table grows bucket by bucket: there are never two of them.
+        ("overhead.db.hashtable.rehashing", Bytes(0)),
         ("overhead.total", Bytes(figures.overhead())),
+        ("db.dict.rehashing.count", Bytes(0)),
         ("keys.count", Bytes(keys)),
         (
             "keys.bytes-per-key",
@@ -357,6 +364,7 @@ mod tests {
             peak: 110 << 20,
             rss: 112 << 20,
             dataset: 90 << 20,
+            tables: 1 << 20,
             clients: 1 << 20,
         };
         let says = |figures: MemoryFigures, word: &str| diagnosis(&figures, 10).contains(word);

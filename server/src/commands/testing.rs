@@ -27,11 +27,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
+use crate::exec::client::BufferSizes;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::exec::{Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -287,7 +288,11 @@ impl Shell {
                 for shard in 0..self.partitions.len() {
                     let mut bytes = Vec::new();
                     let count = self.on_shards(&[shard], args, None, effects, &mut bytes, handler)?;
-                    parts.push(Part { count, bytes });
+                    parts.push(Part {
+                        count,
+                        bytes,
+                        ..Part::default()
+                    });
                 }
                 merge(&mut self.session(args, out), &parts)
             }
@@ -326,8 +331,12 @@ impl Shell {
                 now_ms,
             })
         };
-        let own = part(Box::new(std::iter::once(&mut self.client)))?;
-        let other = part(Box::new(self.others.iter_mut()))?;
+        let carried = |client| Carried {
+            client,
+            buffers: BufferSizes::default(),
+        };
+        let own = part(Box::new(std::iter::once(&mut self.client).map(carried)))?;
+        let other = part(Box::new(self.others.iter_mut().map(carried)))?;
         Ok([own, other])
     }
 

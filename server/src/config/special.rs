@@ -9,6 +9,7 @@ use super::directives::Row;
 use super::file::quote;
 use super::units::{format_memory, parse_memory};
 use super::value::{Assign, Emit, Reason, Value, single, utf8};
+use crate::limits::OUTPUT_CHUNK_BYTES;
 use shardis_storage::number::parse_i64;
 use std::fmt::Write;
 
@@ -166,6 +167,16 @@ pub struct OutputLimits {
     pub replica: OutputLimit,
     /// Clients with subscriptions.
     pub pubsub: OutputLimit,
+}
+
+impl OutputLimits {
+    /// Bytes at which a reply is too long to be sent to any client: whoever gets it is closed. It need not be whole then.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        match (self.normal.hard_bytes, self.pubsub.hard_bytes) {
+            (0, _) | (_, 0) => usize::MAX,
+            (normal, pubsub) => (normal.max(pubsub) as usize).max(OUTPUT_CHUNK_BYTES),
+        }
+    }
 }
 
 impl Default for OutputLimits {

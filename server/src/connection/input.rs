@@ -302,6 +302,17 @@ impl Input {
         self.kept.capacity() - self.kept.len()
     }
 
+    /// Whether something of a request has come, and the rest has not.
+    #[inline]
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.kept.capacity() > 0 || self.filling.is_some() || !self.detached.is_empty()
+    }
+
+    /// Gives back room that an incomplete request does not use.
+    pub(crate) fn release(&mut self) {
+        self.kept.shrink_to_fit();
+    }
+
     /// Memory it holds.
     pub(crate) fn memory(&self) -> usize {
         let filling = self

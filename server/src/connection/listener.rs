@@ -1,4 +1,4 @@
-//! Listening sockets: bound at start, accepted from by the first loop, connections dealt to all.
+//! Listening sockets: all loops accept from them, and deal the connections to all.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,10 +6,71 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::exec::Peer;
 use crate::shard::poll::{Listener, Socket};
+
+/// The listening sockets of a node. They may be exchanged while it runs: each loop waits for those that it finds here.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    current: ArcSwap<Vec<Door>>,
+    unix_path: Arc<str>,
+}
+
+/// A listening socket under the number that loops know it by.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    /// Its number: its own as long as any loop may wait for it.
+    pub(crate) number: usize,
+    /// The socket. It is closed when the last loop has let go of it.
+    pub(crate) listener: Arc<Listener>,
+}
+
+impl Listeners {
+    /// These sockets; a Unix socket among them is bound to `unix_path`.
+    pub(crate) fn new(listeners: impl IntoIterator<Item = Arc<Listener>>, unix_path: &str) -> Self {
+        let doors = listeners.into_iter().enumerate();
+        let doors = doors.map(|(number, listener)| Door { number, listener });
+        Self {
+            current: ArcSwap::from_pointee(doors.collect()),
+            unix_path: unix_path.into(),
+        }
+    }
+
+    /// Exchanges the TCP sockets. One that was there before keeps its number; no other one gets a number that a loop may
+    /// still know an old one by.
+    pub(crate) fn exchange(&self, tcp: impl IntoIterator<Item = Arc<Listener>>) {
+        let old = self.current.load();
+        let mut taken: Vec<usize> = old.iter().map(|door| door.number).collect();
+        let is_unix = |door: &&Door| matches!(*door.listener, Listener::Unix(_));
+        let mut doors: Vec<Door> = old.iter().filter(is_unix).cloned().collect();
+        for listener in tcp {
+            let kept = old.iter().find(|door| Arc::ptr_eq(&door.listener, &listener));
+            doors.push(kept.cloned().unwrap_or_else(|| {
+                let free = (0..).find(|number| !taken.contains(number));
+                let number = free.expect("few numbers are taken");
+                taken.push(number);
+                Door { number, listener }
+            }));
+        }
+        self.current.store(Arc::new(doors));
+    }
+
+    /// Those to wait for now.
+    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<Door>>> {
+        self.current.load()
+    }
+
+    /// Takes the next connection from one of them.
+    ///
+    /// # Errors
+    /// What the system says, `WouldBlock` when there is none.
+    pub(crate) fn accept(&self, door: &Door, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+        accept(&door.listener, &self.unix_path, keepalive_s)
+    }
+}
 
 /// Binds a TCP listener.
 ///
@@ -48,11 +109,7 @@ pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
 ///
 /// # Errors
 /// What the system says, `WouldBlock` when there is none.
-pub(crate) fn accept(
-    listener: &Listener,
-    unix_path: &Arc<str>,
-    keepalive_s: u32,
-) -> io::Result<(Socket, Peer)> {
+fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, remote) = listener.accept()?;

@@ -8,7 +8,9 @@ use std::io;
 
 use shardis_protocol::Resp;
 
-use crate::limits::{IN_FLIGHT_MAX, OUTPUT_KEPT_BYTES, OUTPUT_TURN_BYTES, WRITE_BYTES_MAX};
+use crate::limits::{
+    IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_KEPT_BYTES, OUTPUT_TURN_BYTES, WRITE_BYTES_MAX,
+};
 use crate::shard::outgoing::Outgoing;
 use crate::shard::poll::Link;
 
@@ -19,8 +21,8 @@ pub(crate) struct Output {
     unsent: Outgoing,
     /// How many bytes were left unsent by the last write.
     left: usize,
-    /// Number of the next command.
-    next_command: u32,
+    /// Commands so far. The low bits are the number of the next one.
+    commands: u64,
     /// Number of the command whose reply comes next.
     next_reply: u32,
     /// Replies that came early.
@@ -45,21 +47,31 @@ struct Parked {
     /// Where the reply of command `next_reply + index` lies in `bytes`, if it has come.
     places: VecDeque<Option<(usize, usize)>>,
     bytes: Vec<u8>,
+    /// Replies are dropped instead.
+    refused: bool,
 }
 
 impl Output {
     /// Gives the next command its place in the order.
     #[inline]
     pub(crate) fn issue(&mut self) -> u32 {
-        let sequence = self.next_command;
-        self.next_command = sequence.wrapping_add(1);
+        let sequence = self.commands as u32;
+        self.commands += 1;
         sequence
     }
 
     /// Commands that have not been answered.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
-        self.next_command.wrapping_sub(self.next_reply)
+        (self.commands as u32).wrapping_sub(self.next_reply)
+    }
+
+    /// Commands that have been answered.
+    pub(crate) fn answered(&self) -> u64 {
+        if self.parked.as_ref().is_some_and(|parked| parked.refused) {
+            return self.commands;
+        }
+        self.commands - u64::from(self.in_flight())
     }
 
     /// Whether further commands may be taken in before the next write. What could not be sent keeps no command waiting:
@@ -87,53 +99,74 @@ impl Output {
         (out, start)
     }
 
-    /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave.
+    /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave. True when so much has piled
+    /// up that the limits on it should be looked at.
     #[inline]
-    pub(crate) fn end(&mut self, sequence: u32, start: usize) {
-        if sequence == self.next_reply {
-            self.next_reply = sequence.wrapping_add(1);
-            self.unsent.close_if_full(self.unsent.tail_len() - start);
-            if self.parked.is_some() {
-                self.unpark();
-            }
-        } else {
-            self.park(sequence, start);
+    pub(crate) fn end(&mut self, sequence: u32, start: usize) -> bool {
+        if sequence != self.next_reply {
+            return self.park(sequence, start);
         }
+        self.next_reply = sequence.wrapping_add(1);
+        let is_large = self.unsent.close_if_full(self.unsent.tail_len() - start);
+        if self.parked.is_some() {
+            return self.unpark();
+        }
+        is_large
     }
 
-    /// Delivers a reply that was encoded elsewhere.
-    pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) {
+    /// Delivers a reply that was encoded elsewhere. As for [`end`](Self::end), true when much has piled up.
+    pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) -> bool {
         let place = self.begin(sequence);
         let start = place.len();
         place.extend_from_slice(reply);
-        self.end(sequence, start);
+        self.end(sequence, start)
+    }
+
+    /// Drops all replies, and those still to come: the connection is about to be closed, and is sent nothing more.
+    pub(crate) fn refuse(&mut self) {
+        self.unsent = Outgoing::default();
+        self.left = 0;
+        self.parked = Some(Box::new(Parked {
+            refused: true,
+            ..Parked::default()
+        }));
+        // No command has this number: whatever is answered from now on comes early, and never in its turn.
+        self.next_reply = (self.commands as u32).wrapping_add(1 << 31);
     }
 
     /// Appends a message that no command asked for, encoded for RESP2. It goes out ahead of all replies that have not come
-    /// yet, and never within one: the output ends with a whole reply whenever no command is running for it.
+    /// yet, and never within one: the output ends with a whole reply whenever no command is running for it. As for
+    /// [`end`](Self::end), true when much has piled up.
     #[inline]
-    pub(crate) fn push(&mut self, message: &[u8], resp: Resp) {
+    pub(crate) fn push(&mut self, message: &[u8], resp: Resp) -> bool {
         let tail = self.unsent.tail();
         let start = tail.len();
         tail.extend_from_slice(message);
         if let (Resp::V3, Some(kind)) = (resp, tail.get_mut(start)) {
             *kind = b'>';
         }
-        self.unsent.close_if_full(message.len());
+        self.unsent.close_if_full(message.len())
     }
 
-    fn park(&mut self, sequence: u32, start: usize) {
+    fn park(&mut self, sequence: u32, start: usize) -> bool {
         let index = sequence.wrapping_sub(self.next_reply) as usize;
         let parked = self.parked.get_or_insert_default();
+        if parked.refused {
+            parked.bytes = Vec::new();
+            return false;
+        }
         if parked.places.len() <= index {
             parked.places.resize(index + 1, None);
         }
         parked.places[index] = Some((start, parked.bytes.len()));
+        parked.bytes.len() >= LARGE_OUTPUT_BYTES
     }
 
     /// Moves parked replies whose turn has come to the output.
-    fn unpark(&mut self) {
-        let Some(parked) = &mut self.parked else { return };
+    fn unpark(&mut self) -> bool {
+        let Some(parked) = &mut self.parked else {
+            return false;
+        };
         // The place of the reply that was just completed.
         parked.places.pop_front();
         while let Some(&Some((start, end))) = parked.places.front() {
@@ -148,6 +181,7 @@ impl Output {
                 self.parked = None;
             }
         }
+        self.unsent.len() >= LARGE_OUTPUT_BYTES
     }
 
     /// Writes as much as the socket takes, within the bound of a turn. Adds to `written` how much that was.
@@ -254,7 +288,7 @@ mod tests {
             for wave in 0..waves {
                 let sequences: Vec<u32> = order.iter().map(|_| output.issue()).collect();
                 for &index in &order {
-                    output.deliver(sequences[index as usize], format!("{wave}-{index};").as_bytes());
+                    let _ = output.deliver(sequences[index as usize], format!("{wave}-{index};").as_bytes());
                 }
                 prop_assert_eq!(output.in_flight(), 0);
             }
@@ -276,6 +310,23 @@ mod tests {
             output.text(),
             "*1\r\n$1\r\na\r\n+one\r\n+two\r\n>1\r\n$1\r\nb\r\n"
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_gone_and_nothing_follows() {
+        let mut output = Output::default();
+        let sequences: Vec<u32> = (0..5).map(|_| output.issue()).collect();
+        output.deliver(sequences[0], b"+one\r\n");
+        output.deliver(sequences[3], b"+four\r\n");
+        output.refuse();
+        for &sequence in &sequences[1..] {
+            output.deliver(sequence, &[0; 100_000]);
+        }
+        assert_eq!(
+            (output.text().as_str(), output.bytes(), output.is_pending()),
+            ("", 0, false)
+        );
+        assert!(!output.has_room());
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) mesh: &'a Mesh,
     /// Takes what becomes known while waiting commands are served.
     pub(crate) outbox: &'a RefCell<Outbox>,
+    /// Bytes at which a reply is too long to be sent to any client.
+    pub(crate) reply_bytes_max: usize,
 }
 
 impl Environment<'_> {
@@ -199,14 +201,16 @@ impl<'a> Execution<'a> {
                 let held = narrowed_to_cursor(held, args)?;
                 self.run_on_keys(handler, held, environment)
             }
-            (Runs::OnSession(handler), _, Some(caller)) => handler(&mut caller.session(args, self.encoder())),
+            (Runs::OnSession(handler), _, Some(caller)) => {
+                handler(&mut caller.session(args, self.encoder(environment)))
+            }
             (
                 Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler),
                 Access::Partitions(held),
                 Some(caller),
             ) => {
                 let mut view = View::new(held, environment.hasher, environment.stamp, db);
-                handler(&mut caller.session(args, self.encoder()), &mut view)
+                handler(&mut caller.session(args, self.encoder(environment)), &mut view)
             }
             (Runs::Exec, Access::Partitions(Held::Many(partitions)), Some(caller)) => {
                 transaction::exec(caller, partitions, self.out, environment)
@@ -216,19 +220,20 @@ impl<'a> Execution<'a> {
                 Access::Parts(parts),
                 Some(caller),
             ) => merge(
-                &mut caller.session(args, self.encoder()),
+                &mut caller.session(args, self.encoder(environment)),
                 parts.as_ref().map_err(Clone::clone)?,
             ),
             (Runs::OnEveryShard(each, merge), Access::Partitions(Held::Many(partitions)), Some(caller)) => {
                 let parts = self.parts_of(each, partitions, environment)?;
-                merge(&mut caller.session(args, self.encoder()), &parts)
+                merge(&mut caller.session(args, self.encoder(environment)), &parts)
             }
             _ => unreachable!("a command is run with what its row needs"),
         }
     }
 
-    fn encoder(&mut self) -> Encoder<'_> {
-        Encoder::new(self.out, self.call.modes.resp())
+    fn encoder(&mut self, environment: &Environment<'_>) -> Encoder<'_> {
+        let cut_at = self.start.saturating_add(environment.reply_bytes_max);
+        Encoder::new(self.out, self.call.modes.resp()).cut_at(cut_at)
     }
 
     /// The parts of a command over every shard, in a transaction that has all of them.
@@ -266,11 +271,12 @@ impl<'a> Execution<'a> {
         let mut effects = Effects::new(held.journals());
         count_on_shards(&mut held, &self.call, environment);
         let result = {
+            let cut_at = self.start.saturating_add(environment.reply_bytes_max);
             let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
             view.no_touch = modes.contains(Modes::NO_TOUCH);
             handler(&mut Context {
                 args,
-                reply: Encoder::new(self.out, modes.resp()),
+                reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
                 keyspace: view,
                 effects: &mut effects,
                 settings: environment.settings,
@@ -351,7 +357,7 @@ fn part_of_shard(
     let mut bytes = Vec::new();
     let count = each(&mut Context {
         args: call.args,
-        reply: Encoder::new(&mut bytes, call.modes.resp()),
+        reply: Encoder::new(&mut bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
         keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, call.db),
         effects: &mut effects,
         settings: environment.settings,
@@ -361,7 +367,8 @@ fn part_of_shard(
         waiting: Waiting::Denied,
     })?;
     record(held, &mut effects, call.db, call.args);
-    Ok(Part { count, bytes })
+    let is_cut = bytes.len() >= environment.reply_bytes_max;
+    Ok(Part { count, bytes, is_cut })
 }
 
 /// Counts a command on the shards of its keys. Of those that were lent together, for a transaction, it may touch only some.

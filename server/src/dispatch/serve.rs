@@ -2,68 +2,157 @@
 
 use std::sync::Arc;
 
+use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_storage::key::Key;
-use shardis_storage::value::Kind;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
 use crate::exec::Partition;
 use crate::exec::held::Account;
-use crate::exec::view::Held;
-use crate::exec::waiter::{Ready, Served, Serving, Ticket, Waiting};
+use crate::exec::view::{Held, Lent};
+use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
 use crate::limits::BORROW_TRIES;
+use crate::shard::cell;
 
 /// What came of a try to serve a ticket.
 enum Tried {
     /// Its client is answered.
     Served,
-    /// There is nothing in the key for it.
+    /// There is nothing for it.
     Nothing,
-    /// It needs another shard, which is taken.
-    Stuck,
 }
 
-/// Looks at all keys that are ready in these partitions, and serves who waits for them: first come, first served.
+/// Looks at all keys that are ready in these partitions, and serves the tickets that wait for them: first come, first served.
 ///
 /// Serving can make further keys ready; they are looked at as well. A key whose first ticket needs a shard that is taken
-/// stays for later, and whoever waits behind it waits on.
+/// stays for later, and the tickets behind it wait on.
 pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
-    while let Some(ready) = next_ready(&mut held) {
-        let slot = shardis_cluster::slot::slot_of(&ready.key).number();
-        let mut from = 0;
-        while let Some((place, ticket)) = candidate(&mut held, slot, &ready, from, environment) {
-            match serve(&mut held, slot, &ready, &ticket, environment) {
-                Tried::Served => from = place,
-                Tried::Nothing => from = place + 1,
-                Tried::Stuck => {
-                    if let Some(partition) = held.find(slot) {
-                        environment.outbox.borrow_mut().unserved.push(partition.shard);
-                        partition.waiters.set_aside(ready);
-                    }
-                    break;
-                }
-            }
+    if first_ready(&mut held).is_none() {
+        return;
+    }
+    // The unit that made the keys ready may have taken so long that what it stored has expired.
+    let now_ms = environment.clock.now_us() / 1000;
+    let environment = &Environment {
+        stamp: environment.stamp.at(now_ms, environment.settings),
+        ..*environment
+    };
+    while let Some(ready) = take_ready(&mut held) {
+        if let Some(shard) = serve_key(&mut held, &ready, environment) {
+            serve_with(held.reborrow(), ready, shard, environment);
         }
     }
 }
 
-/// Takes the key that has been ready for longest.
-fn next_ready(held: &mut Held<'_>) -> Option<Ready> {
+/// When the first of the ready keys became so.
+fn first_ready(held: &mut Held<'_>) -> Option<u64> {
     let mut first: Option<u64> = None;
     held.each(|partition| {
         let order = partition.waiters.first_ready();
         first = first.into_iter().chain(order).min();
     });
+    first
+}
+
+/// Takes the key that has been ready for longest.
+fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
+    let first = first_ready(held)?;
     let mut taken = None;
     held.each(|partition| {
-        if taken.is_none() && first.is_some() && partition.waiters.first_ready() == first {
+        if taken.is_none() && partition.waiters.first_ready() == Some(first) {
             taken = partition.waiters.take_ready();
         }
     });
     taken
 }
 
+/// Serves the tickets of a key, as long as there is something for them. Returns the shard that the next one needs, if that is
+/// not at hand.
+fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) -> Option<usize> {
+    let slot = slot_of(&ready.key).number();
+    let mut from = 0;
+    while let Some((place, ticket)) = candidate(held, slot, ready, from, environment) {
+        let missing = ticket.other_shard.filter(|&other| !held.holds(other));
+        if missing.is_some() {
+            return missing;
+        }
+        match attempt(held.reborrow(), slot, &ticket, environment) {
+            Tried::Served => from = place,
+            Tried::Nothing => from = place + 1,
+        }
+    }
+    None
+}
+
+/// Goes on serving with one more shard at hand, beginning with the key that needs it. If the shard cannot be had, the key is
+/// set aside.
+fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Environment<'_>) {
+    let slot = slot_of(&ready.key).number();
+    let is_full = matches!(held, Held::Two(..));
+    let Some(partition) = held.beside(slot) else {
+        return;
+    };
+    // Nothing overtakes the keys that wait for that shard already.
+    let mut borrowed = None;
+    if !is_full && !partition.waiters.is_stuck_on(shard) {
+        borrowed = environment.mesh.cell(shard).borrow(BORROW_TRIES);
+    }
+    let Some(mut borrowed) = borrowed else {
+        return set_aside(partition, ready, shard, environment);
+    };
+    partition.waiters.put_back(ready);
+    match &mut held {
+        Held::One(partition) => {
+            let mut account = Account::begin(environment.shards);
+            let both = Held::Two([partition, borrowed.get()], &mut account);
+            serve_ready(both, environment);
+            account.end_command();
+            // The rest is booked by whoever holds the partition of the key.
+            let taken = account.take(shard);
+            borrowed.get().memory_bytes += taken;
+            held.leave_out(taken);
+        }
+        Held::Many(lent) => {
+            let loan = Loan::begin(lent, shard, &mut borrowed);
+            serve_ready(Held::Many(&mut *loan.lent), environment);
+        }
+        Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
+    }
+}
+
+/// Keeps a key for later that needs a shard which is taken, and asks for a retry if none is under way.
+fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment: &Environment<'_>) {
+    if partition.waiters.set_aside(ready, shard) {
+        environment.outbox.borrow_mut().stuck.push(Retry {
+            shard: partition.shard,
+            needs: shard,
+        });
+    }
+}
+
+/// A borrowed partition among several that were lent. With the end of the loan it is in its cell again.
+struct Loan<'l, 'c> {
+    lent: &'l mut Lent,
+    shard: usize,
+    cell: &'l mut cell::Guard<'c, Partition>,
+}
+
+impl<'l, 'c> Loan<'l, 'c> {
+    fn begin(lent: &'l mut Lent, shard: usize, cell: &'l mut cell::Guard<'c, Partition>) -> Self {
+        lent.add(cell.take());
+        Self { lent, shard, cell }
+    }
+}
+
+impl Drop for Loan<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(partition) = self.lent.remove(self.shard) {
+            self.cell.put(partition);
+        }
+    }
+}
+
+/// The ticket to try next for a key.
 fn candidate(
     held: &mut Held<'_>,
     slot: u16,
@@ -71,94 +160,51 @@ fn candidate(
     from: usize,
     environment: &Environment<'_>,
 ) -> Option<(usize, Arc<Ticket>)> {
-    let partition = held.find(slot)?;
-    let kind = kind_of(partition, slot, ready, environment);
-    partition.waiters.candidate(ready, from, kind)
+    let partition = held.beside(slot)?;
+    let found = found(partition, slot, ready, environment);
+    partition.waiters.candidate(ready, from, found)
 }
 
-/// The kind of the value of a key; none when there is none, or its time is over.
-fn kind_of(partition: &Partition, slot: u16, ready: &Ready, environment: &Environment<'_>) -> Option<Kind> {
+/// The value of a key; none when there is none, or its time is over.
+fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environment<'_>) -> Option<Found> {
     let key = Key {
         bytes: &ready.key,
         hash: environment.hasher.hash(&ready.key),
         slot,
     };
     let entry = partition.keyspace.database(usize::from(ready.db)).peek(&key)?;
-    (!entry.is_expired(environment.stamp.now_ms)).then(|| entry.kind())
+    (!entry.is_expired(environment.stamp.now_ms)).then(|| Found {
+        kind: entry.kind(),
+        until_ms: entry.expiry().unwrap_or(i64::MAX),
+    })
 }
 
-/// Runs the command of a ticket for the key that is ready, borrowing the other shard that it needs.
-fn serve(
-    held: &mut Held<'_>,
-    slot: u16,
-    ready: &Ready,
-    ticket: &Arc<Ticket>,
-    environment: &Environment<'_>,
-) -> Tried {
-    let missing = ticket.other_shard.filter(|&other| !holds(held, other));
-    let Some(other) = missing else {
-        return attempt(held.reborrow(), slot, ready, ticket, environment);
-    };
-    let Some(mut borrowed) = environment.mesh.cell(other).borrow(BORROW_TRIES) else {
-        return Tried::Stuck;
-    };
-    let Some(partition) = held.find(slot) else {
-        return Tried::Nothing;
-    };
-    let mut account = Account::begin(environment.shards);
-    let both = Held::Two([partition, borrowed.get()], &mut account);
-    let tried = attempt(both, slot, ready, ticket, environment);
-    // Whatever was put there may be waited for in its turn.
-    account.turn_to(Some(other));
-    serve_ready(Held::One(borrowed.get()), environment);
-    account.end_command();
-    // The rest is booked by whoever holds the partition of the key.
-    let taken = account.take(other);
-    borrowed.get().memory_bytes += taken;
-    held.leave_out(taken);
-    tried
-}
-
-fn holds(held: &mut Held<'_>, shard: usize) -> bool {
-    let mut found = false;
-    held.each(|partition| found |= partition.shard == shard);
-    found
-}
-
-fn attempt(
-    mut held: Held<'_>,
-    slot: u16,
-    ready: &Ready,
-    ticket: &Arc<Ticket>,
-    environment: &Environment<'_>,
-) -> Tried {
-    let args = ticket.request.arguments();
-    let Some(position) = ticket.keys.clone().find(|&index| args.at(index) == &*ready.key) else {
-        return Tried::Nothing;
-    };
-    let serving = Serving::new(ticket, position);
+/// Runs the command of a ticket over those of its keys that are at hand.
+fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &Environment<'_>) -> Tried {
+    let serving = Serving::new(ticket);
     let begin_ns = environment.clock.elapsed_ns();
     let mut reply = Vec::new();
     let call = Call {
         command: registry().row(ticket.command.id),
-        args,
+        args: ticket.request.arguments(),
         db: ticket.db,
         modes: ticket.modes,
         routed: Routed::default(),
         waiting: Waiting::Served(&serving),
     };
     let access = Access::Partitions(held.reborrow());
-    if !Execution::begin(call, None, &mut reply).run_guarded(None, access, environment) {
+    Execution::begin(call, None, &mut reply).run_guarded(None, access, environment);
+    if !reply.is_empty() {
+        // A command that fails says why, and has claimed nothing yet.
         serving.claim();
     }
     if !serving.is_won() {
         return Tried::Nothing;
     }
     held.each(|partition| partition.waiters.remove(ticket));
-    let shard = held.find(slot).map_or(0, |partition| partition.shard);
     environment.outbox.borrow_mut().served.push(Served {
         ticket: Arc::clone(ticket),
-        shard,
+        shard: shard_of(slot, environment.shards),
         reply,
         nanos: environment.clock.elapsed_ns() - begin_ns,
     });

@@ -62,10 +62,16 @@ fn run_queue(
     out: &mut Vec<u8>,
     environment: &Environment<'_>,
 ) {
+    let start = out.len();
     let mut changed: Option<(Arc<Settings>, Stamp)> = None;
     for queued in queue {
         let begin_ns = environment.clock.elapsed_ns();
-        run_queued(caller, queued, partitions, out, &under(environment, &changed));
+        let bounded = Environment {
+            // All replies together are the one of EXEC.
+            reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
+            ..under(environment, &changed)
+        };
+        run_queued(caller, queued, partitions, out, &bounded);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
             // What it changed holds for what follows it, and for what becomes known of itself.

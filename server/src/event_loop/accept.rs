@@ -1,55 +1,94 @@
-//! Accepting connections, on the first loop, and dealing them to all loops in turn.
+//! Accepting connections, on every loop, and dealing them to all.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::EventLoop;
-use crate::connection::{Connection, listener};
+use crate::connection::Connection;
+use crate::connection::listener::{Door, Listeners};
 use crate::exec::{Client, Peer};
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::pubsub::Seat;
 use crate::shard::inbox::Message;
-use crate::shard::poll::{Listener, Poll, Socket};
+use crate::shard::poll::{Poll, Socket};
 
-/// The listeners of a node.
+/// The listeners of a node as one loop waits for them. All loops wait for all of them, so that no loop that is held up keeps
+/// a new connection waiting.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listeners: Vec<(Listener, bool)>,
-    unix_path: Arc<str>,
-    next_loop: usize,
+    listeners: Arc<Listeners>,
+    /// Those that the loop's poll waits for.
+    followed: Arc<Vec<Door>>,
+    /// Numbers of those that may have connections to accept.
+    ready: Vec<usize>,
+    /// The number of connections that a turn takes was used up.
+    has_more: bool,
 }
 
 impl Acceptor {
-    /// Listeners, registered with the poll of the loop that is to accept.
+    /// The acceptor of a loop with this poll.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn new(listeners: Vec<Listener>, unix_path: &str, poll: &Poll) -> std::io::Result<Self> {
-        let mut registered = Vec::new();
-        for (number, mut listener) in listeners.into_iter().enumerate() {
-            poll.add_listener(&mut listener, number)?;
-            registered.push((listener, true));
+    pub(crate) fn new(listeners: Arc<Listeners>, poll: &Poll) -> io::Result<Self> {
+        let followed = Arc::clone(&listeners.current());
+        for door in followed.iter() {
+            poll.add_listener(&door.listener, door.number)?;
         }
         Ok(Self {
-            listeners: registered,
-            unix_path: unix_path.into(),
-            next_loop: 0,
+            listeners,
+            followed,
+            ready: Vec::new(),
+            has_more: false,
         })
     }
 
-    pub(super) fn mark_ready(&mut self, listener: usize) {
-        if let Some((_, ready)) = self.listeners.get_mut(listener) {
-            *ready = true;
+    /// Waits for other listeners, if they were exchanged.
+    pub(super) fn follow(&mut self, poll: &Poll) {
+        let current = self.listeners.current();
+        if Arc::ptr_eq(&current, &self.followed) {
+            return;
+        }
+        let is_among = |doors: &[Door], door: &Door| {
+            doors
+                .iter()
+                .any(|other| Arc::ptr_eq(&other.listener, &door.listener))
+        };
+        for gone in self.followed.iter().filter(|door| !is_among(&current, door)) {
+            poll.remove_listener(&gone.listener);
+            self.ready.retain(|&number| number != gone.number);
+        }
+        for new in current.iter().filter(|door| !is_among(&self.followed, door)) {
+            // It fails for want of memory only; other loops accept from it then.
+            let _ = poll.add_listener(&new.listener, new.number);
+        }
+        self.followed = Arc::clone(&current);
+    }
+
+    /// Notes that a listener may have connections.
+    pub(super) fn mark_ready(&mut self, number: usize) {
+        if !self.ready.contains(&number) {
+            self.ready.push(number);
         }
     }
 
+    /// Whether there are connections to accept for which the loop does not sleep.
+    pub(super) fn is_ready(&self) -> bool {
+        self.has_more
+    }
+
     fn next(&mut self, keepalive_s: u32) -> Option<(Socket, Peer)> {
-        for (listener, ready) in self.listeners.iter_mut().filter(|(_, ready)| *ready) {
-            match listener::accept(listener, &self.unix_path, keepalive_s) {
-                Ok(accepted) => return Some(accepted),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => *ready = false,
-                // The client gave up meanwhile, or descriptors have run out: others may still be accepted later.
-                Err(_) => {}
+        while let Some(&number) = self.ready.first() {
+            let door = self.followed.iter().find(|door| door.number == number);
+            match door.map(|door| self.listeners.accept(door, keepalive_s)) {
+                Some(Ok(accepted)) => return Some(accepted),
+                Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Descriptors have run out: some may be free when the loop comes here again, for whatever reason.
+                Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return None,
+                _ => {
+                    self.ready.remove(0);
+                }
             }
         }
         None
@@ -59,12 +98,10 @@ impl Acceptor {
 impl EventLoop {
     /// Takes in new connections, a bounded number a turn.
     pub(super) fn accept(&mut self) {
-        let Some(mut acceptor) = self.acceptor.take() else {
-            return;
-        };
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((mut socket, peer)) = acceptor.next(self.settings.tcp_keepalive) else {
-                break;
+            let Some((mut socket, peer)) = self.acceptor.next(self.settings.tcp_keepalive) else {
+                self.acceptor.has_more = false;
+                return;
             };
             self.node.stats[self.index].connections.add(1);
             if let Some(line) = self.refusal(&peer) {
@@ -74,15 +111,14 @@ impl EventLoop {
                 continue;
             }
             self.node.clients.fetch_add(1, Ordering::Relaxed);
-            let target = acceptor.next_loop % self.reach.mesh.len();
-            acceptor.next_loop += 1;
+            let target = self.node.dealt.fetch_add(1, Ordering::Relaxed) % self.reach.mesh.len();
             if target == self.index {
                 self.connect(socket, peer);
             } else {
                 self.reach.send(target, Message::Connect { socket, peer });
             }
         }
-        self.acceptor = Some(acceptor);
+        self.acceptor.has_more = true;
     }
 
     /// What a client is told that may not connect.
@@ -117,6 +153,7 @@ impl EventLoop {
         let number = entry.key();
         client.seat = Seat::new(self.index, number, client.id);
         entry.insert(Connection::new(client, socket));
+        self.book_client(number);
         self.clients.enqueue(number);
     }
 }

@@ -2,15 +2,18 @@
 
 use shardis_storage::memory;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::reach::Work;
 use super::turn::Turn;
 use super::{Clients, EventLoop};
 use crate::connection::Connection;
-use crate::dispatch::batch::{Replies, run_batch};
+use crate::dispatch::batch::{Replies, Report, run_batch};
+use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Task};
+use crate::shard::poll::Holds;
 use crate::spec::Registered;
 use crate::state::Node;
 
@@ -54,14 +57,27 @@ impl EventLoop {
 
     /// Runs the turn's commands for a shard on this thread. False when its partition cannot be had now.
     fn run_in_place(&mut self, shard: usize) -> bool {
+        let Some((report, over)) = self.run_batch_in_place(shard) else {
+            return false;
+        };
+        self.turn.tasks[shard].clear();
+        self.report_panics(&report.panicked);
+        self.enter_slow(report.slow);
+        for (number, line) in over {
+            self.close_refused(number, &line);
+        }
+        true
+    }
+
+    /// What there is to say of the batch, and the connections that have got more output than they may have.
+    fn run_batch_in_place(&mut self, shard: usize) -> Option<(Report, Over)> {
         let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
         let cell = environment.mesh.cell(shard);
-        let held = if shard == self.index {
-            cell.own()
+        let mut held = if shard == self.index {
+            cell.own()?
         } else {
-            cell.borrow(BORROW_TRIES)
+            cell.borrow(BORROW_TRIES)?
         };
-        let Some(mut held) = held else { return false };
         let Turn {
             tasks,
             source,
@@ -75,16 +91,14 @@ impl EventLoop {
             connections,
             dirty,
             scratch,
+            environment: &environment,
+            over: Over::new(),
         };
-        let tasks = &mut tasks[shard];
+        let tasks = &tasks[shard];
         let report = count_memory(held.get(), &self.node, |partition| {
             run_batch(partition, tasks, source, &mut replies, &environment)
         });
-        drop(held);
-        tasks.clear();
-        self.report_panics(&report.panicked);
-        self.enter_slow(report.slow);
-        true
+        Some((report, replies.over))
     }
 
     /// Runs a batch that has arrived on this shard's partition. False when that is away: the batch waits.
@@ -99,8 +113,10 @@ impl EventLoop {
             replies,
             ends,
             slow,
+            reply_bytes_max,
             ..
         } = batch;
+        *reply_bytes_max = environment.reply_bytes_max;
         let mut sink = ToBatch { replies, ends };
         let report = count_memory(held.get(), &self.node, |partition| {
             run_batch(partition, tasks, source, &mut sink, &environment)
@@ -143,7 +159,13 @@ impl EventLoop {
             } else {
                 reply
             };
-            connection.output.deliver(task.sequence, reply);
+            if connection.output.deliver(task.sequence, reply) {
+                if reply.len() >= batch.reply_bytes_max {
+                    self.close_for_output(number);
+                } else {
+                    self.enforce_output_limit(number);
+                }
+            }
             self.clients.mark_dirty(number);
             self.clients.wake_if_it_may_go_on(number);
         }
@@ -179,6 +201,9 @@ pub(super) fn count_memory<R>(
     result
 }
 
+/// Connections that are to be closed because of their output, and their lines in CLIENT LIST.
+type Over = SmallVec<[(usize, String); 0]>;
+
 /// Makes known what a partition takes.
 pub(super) fn publish_memory(partition: &Partition, node: &Node) {
     node.memory[partition.shard].set(partition.counted_bytes());
@@ -190,6 +215,27 @@ struct ToConnections<'a> {
     connections: &'a mut Slab<Connection>,
     dirty: &'a mut Vec<usize>,
     scratch: &'a mut Vec<u8>,
+    environment: &'a Environment<'a>,
+    /// Connections whose output has got more than they may have: they get nothing any more.
+    over: Over,
+}
+
+impl ToConnections<'_> {
+    /// Looks at the limits of a connection whose output has become large.
+    #[cold]
+    fn look_at_limits(&mut self, number: usize) {
+        let limits = &self.environment.settings.client_output_buffer_limit;
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        if connection.is_over_hard_limit(limits, 0) {
+            let buffers = connection.measure(Holds::default());
+            let now_ms = self.environment.stamp.now_ms;
+            self.over
+                .push((number, connection.client.describe(&buffers, now_ms, 0)));
+            connection.output.refuse();
+        }
+    }
 }
 
 impl Replies for ToConnections<'_> {
@@ -212,10 +258,13 @@ impl Replies for ToConnections<'_> {
         } else {
             start
         };
-        connection.output.end(task.sequence, start);
+        let is_large = connection.output.end(task.sequence, start);
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(task.connection as usize);
+        }
+        if is_large {
+            self.look_at_limits(task.connection as usize);
         }
     }
 }

@@ -6,6 +6,7 @@ use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_protocol::Arguments;
 
 use super::EventLoop;
+use super::batches::{count_memory, publish_memory};
 use super::reach::Work;
 use crate::commands::registry;
 use crate::connection::Gate;
@@ -14,8 +15,10 @@ use crate::dispatch::serve::serve_ready;
 use crate::exec::Modes;
 use crate::exec::Partition;
 use crate::exec::client::Unblocked;
+use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
-use crate::exec::waiter::{Served, Ticket, Wish};
+use crate::exec::waiter::{Retry, Served, Ticket, Wish};
+use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::Message;
 use crate::spec::Registered;
 use crate::spec::key_spec::keys_of;
@@ -33,9 +36,13 @@ impl EventLoop {
     ) {
         let shards = partitions.len();
         let mut other_shard = None;
+        let mut waits_in = ShardSet::none(shards);
         keys_of(command.row.keys, args, |index, _| {
-            if !wish.keys.contains(&index) {
-                other_shard = Some(shard_of(slot_of(args.at(index)).number(), shards));
+            let shard = shard_of(slot_of(args.at(index)).number(), shards);
+            if wish.keys.contains(&index) {
+                waits_in.insert(shard);
+            } else {
+                other_shard = Some(shard);
             }
         })
         .unwrap_or_default();
@@ -44,6 +51,7 @@ impl EventLoop {
             command.tag(),
             args,
             wish,
+            waits_in.len() > 1,
             other_shard,
             connection.client.db,
             connection.modes(),
@@ -79,8 +87,9 @@ impl EventLoop {
                 self.reach.send(origin, Message::Served(Box::new(served)));
             }
         }
-        for shard in outbox.unserved {
-            self.reach.send(shard, Message::Serve);
+        for retry in outbox.stuck {
+            // Where it arrives when that shard has come to the end of what keeps it busy.
+            self.reach.send(retry.needs, Message::Serve(retry));
         }
     }
 
@@ -228,25 +237,48 @@ impl EventLoop {
         };
         let partition = held.get();
         partition.waiters.remove(ticket);
-        // Those behind it may have waited for what it needed.
-        self.serve_again(partition);
+        self.serve_own(partition);
         true
     }
 
-    /// Looks again at keys of this shard whose tickets needed another shard that was taken. False when it is lent.
-    pub(super) fn serve_stuck(&mut self) -> bool {
+    /// Serves the stuck keys of a shard, if this loop's shard and the other one that it takes are at hand; else sends the retry
+    /// there. False when this shard is lent.
+    pub(super) fn serve_stuck(&mut self, retry: Retry) -> bool {
         let mesh = Arc::clone(&self.reach.mesh);
-        let Some(mut held) = mesh.cell(self.index).own() else {
+        let Some(mut own) = mesh.cell(self.index).own() else {
             return false;
         };
-        self.serve_again(held.get());
+        let other = retry.other(self.index);
+        let Some(mut borrowed) = mesh.cell(other).borrow(BORROW_TRIES) else {
+            drop(own);
+            mesh.send(other, Message::Serve(retry));
+            return true;
+        };
+        let stuck = if retry.shard == self.index {
+            own.get()
+        } else {
+            borrowed.get()
+        };
+        stuck.waiters.retry(retry.needs);
+        let environment = self.environment();
+        let mut account = Account::begin(mesh.len());
+        let both = Held::Two([own.get(), borrowed.get()], &mut account);
+        serve_ready(both, &environment);
+        account.end_command();
+        for partition in [own.get(), borrowed.get()] {
+            partition.memory_bytes += account.take(partition.shard);
+            publish_memory(partition, &self.node);
+        }
         true
     }
 
-    pub(super) fn serve_again(&self, partition: &mut Partition) {
-        partition.waiters.retry();
+    /// Serves the tickets of this shard's ready keys.
+    pub(super) fn serve_own(&self, partition: &mut Partition) {
+        if !partition.waiters.has_ready() {
+            return;
+        }
         let environment = self.environment();
-        super::batches::count_memory(partition, &self.node, |partition| {
+        count_memory(partition, &self.node, |partition| {
             serve_ready(Held::One(partition), &environment);
         });
     }

@@ -132,10 +132,12 @@ impl Clients {
         self.conclude(number, sequence, start);
     }
 
-    /// The reply of a command is complete: it goes out in its turn.
-    pub(super) fn conclude(&mut self, number: usize, sequence: u32, start: usize) {
-        self.connections[number].output.end(sequence, start);
+    /// The reply of a command is complete: it goes out in its turn. True when so much output has piled up that the limits
+    /// on it should be looked at.
+    pub(super) fn conclude(&mut self, number: usize, sequence: u32, start: usize) -> bool {
+        let is_large = self.connections[number].output.end(sequence, start);
         self.mark_dirty(number);
+        is_large
     }
 }
 

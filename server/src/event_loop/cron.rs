@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::EventLoop;
 use super::batches::count_memory;
 use crate::exec::Closing;
-use crate::limits::{MONITOR_OUTPUT_BYTES, RELEASE_SLICE};
+use crate::limits::RELEASE_SLICE;
 use crate::observe::latency;
 use crate::observe::stats::Counter;
 
@@ -19,13 +19,10 @@ pub(super) struct Cron {
     sweep: Sweep,
 }
 
-/// A round over all connections, a share at a time, and what it has seen of their buffers so far.
+/// A round over all connections, a share at a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sweep {
     from: usize,
-    bytes: usize,
-    input_max: usize,
-    output_max: usize,
     /// Since when peaks of output buffers are remembered, Unix milliseconds.
     peaks_since_ms: i64,
     /// This round forgets them.
@@ -113,13 +110,13 @@ impl EventLoop {
     fn sweep_clients(&mut self, hz: i64) {
         let count = self.clients.connections.len();
         if count == 0 {
-            return self.publish_sweep();
+            return self.begin_sweep();
         }
         let share = count.div_ceil(hz as usize).max(50);
         let (timeout_s, now_ms) = (self.settings.timeout as i64, self.now_ms());
         let keeps_buffers = self.node.debug.buffers_kept.load(Ordering::Relaxed);
         if self.cron.sweep.from >= self.clients.connections.capacity() {
-            self.publish_sweep();
+            self.begin_sweep();
         }
         let first = self.cron.sweep.from;
         let last = (first + share).min(self.clients.connections.capacity());
@@ -127,18 +124,19 @@ impl EventLoop {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            connection.measure(self.poll.holds(number));
-            let (buffers, sweep) = (&connection.client.buffers, &mut self.cron.sweep);
-            sweep.bytes += buffers.total;
-            sweep.input_max = sweep.input_max.max(buffers.query);
-            sweep.output_max = sweep.output_max.max(buffers.output_peak);
-            if sweep.forgets_peaks {
+            if self.cron.sweep.forgets_peaks {
                 connection.output.forget_peak();
             }
             let idle_ms = now_ms - connection.client.active_ms;
             if idle_ms > 2000 && !keeps_buffers {
+                let held_before = connection.memory(self.poll.memory(number));
+                connection.input.release();
                 connection.output.release();
                 self.poll.release(number);
+                let held_now = connection.memory(self.poll.memory(number));
+                self.node.stats[self.index]
+                    .buffer_shrinks
+                    .add(u64::from(held_now < held_before));
             }
             // Subscribers are there to listen, and who waits for a key has said for how long.
             let may_time_out =
@@ -148,15 +146,16 @@ impl EventLoop {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
                 self.clients.disconnect(number);
-            } else if self.is_over_output_limit(number) {
-                self.clients.disconnect(number);
+            } else {
+                self.enforce_output_limit(number);
             }
+            self.book_client(number);
         }
         self.cron.sweep.from = last;
     }
 
-    /// All connections have been looked at: what was seen of their buffers is known now, and the next round begins.
-    fn publish_sweep(&mut self) {
+    /// All connections have been looked at: the next round begins.
+    fn begin_sweep(&mut self) {
         let (seen, now_ms) = (self.cron.sweep, self.now_ms());
         let forgets_peaks = now_ms - seen.peaks_since_ms >= self.node.debug.peak_ms();
         self.cron.sweep = Sweep {
@@ -168,56 +167,11 @@ impl EventLoop {
             forgets_peaks,
             ..Sweep::default()
         };
-        let stats = &self.node.stats[self.index];
-        stats.client_bytes.set(seen.bytes as u64);
-        stats.input_max.set(seen.input_max as u64);
-        stats.output_max.set(seen.output_max as u64);
-    }
-
-    /// Whether a client lets more output pile up than `client-output-buffer-limit` allows it.
-    pub(super) fn is_over_output_limit(&mut self, number: usize) -> bool {
-        let limits = &self.settings.client_output_buffer_limit;
-        let now_ms = self.now_ms();
-        let Some(connection) = self.clients.get_mut(number) else {
-            return false;
-        };
-        let limit = if connection.client.is_subscriber() {
-            limits.pubsub
-        } else {
-            limits.normal
-        };
-        if connection.client.closing == Closing::Now {
-            return false;
-        }
-        let bytes = (connection.output.bytes() + self.poll.holds(number).unsent) as u64;
-        let hard_bytes = match limit.hard_bytes {
-            // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
-            0 if connection.client.monitor && limit.soft_bytes == 0 => MONITOR_OUTPUT_BYTES,
-            bytes => bytes,
-        };
-        let over_hard = hard_bytes > 0 && bytes >= hard_bytes;
-        let over_soft = limit.soft_bytes > 0 && bytes >= limit.soft_bytes;
-        if !over_soft {
-            connection.over_soft_limit_since_ms = None;
-        }
-        let since_ms = *connection.over_soft_limit_since_ms.get_or_insert(now_ms);
-        if !over_soft {
-            connection.over_soft_limit_since_ms = None;
-        }
-        let over = over_hard || over_soft && now_ms - since_ms > limit.soft_seconds as i64 * 1000;
-        if over {
-            self.node.stats[self.index].output_limit_closes.add(1);
-            self.node.log.warning(format_args!(
-                "Client id={} addr={} closed for overcoming of output buffer limits.",
-                connection.client.id,
-                connection.client.peer.remote()
-            ));
-        }
-        over
     }
 
     fn every_second(&mut self) {
         let stats = &self.node.stats[self.index];
+        self.ledger.next_second(stats);
         let counters = [
             &stats.commands,
             &stats.bytes_in,

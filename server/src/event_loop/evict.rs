@@ -1,70 +1,174 @@
-//! Making room: keys go while the node's data takes more than `maxmemory`.
+//! Making room: keys go while what the node has counted takes more than `maxmemory`.
 //!
-//! Every shard gives up a share of the excess that is in proportion to the memory it holds, within a bound of time per
-//! turn. What a loop cannot know in a turn, whether other shards have done theirs, it does not wait for.
+//! Whoever finds that evicts, whichever loop it is: first from its own shard, then from every other that is free at this
+//! moment, from each in proportion to the memory it holds. So there is no need to wake anybody, and what one shard cannot
+//! give up another does. A loop spends a bounded time of each turn on it; while that is all that is missing, commands run.
+//! They are refused only when nothing is left to evict anywhere.
 
 use shardis_storage::keyspace::eviction::lfu::LfuOptions;
 use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
 
 use super::EventLoop;
 use super::batches::count_memory;
-use crate::limits::EVICT_SLICE_US;
+use crate::dispatch::serve::serve_ready;
+use crate::exec::Partition;
+use crate::exec::view::Held;
+use crate::limits::{EVICT_RELEASE_SLICE, EVICT_SLICE_US};
 use crate::observe::latency;
 
+/// How it stands with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// There is room, or nothing is to be done about it now.
+    Enough,
+    /// There is none yet, but keys are going.
+    Coming,
+    /// There is none, and nothing to evict.
+    None,
+}
+
+/// What came of evicting from one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evicted {
+    /// What was asked for.
+    Enough,
+    /// Less, because there is nothing more.
+    All,
+    /// Less, because the time was over.
+    Some,
+    /// Nothing: the shard is taken.
+    Taken,
+}
+
 impl EventLoop {
-    /// Evicts keys of this shard if the node is over its limit, and finds out whether commands that need memory must be
-    /// refused.
-    pub(super) fn make_room(&mut self) {
-        self.out_of_memory = false;
-        let limit = self.settings.maxmemory;
-        let excess = if limit == 0 {
-            0
-        } else {
-            self.used_bytes().saturating_sub(limit)
-        };
-        if excess == 0 {
-            return self.note_end_of_excess();
+    /// Evicts keys if the node is over its limit. Costs a look at the limit where there is none.
+    #[inline]
+    pub(super) fn make_room(&mut self) -> Room {
+        if self.node.excess_bytes() == 0 {
+            if self.evicting.is_over {
+                self.note_end_of_excess();
+            }
+            return Room::Enough;
         }
-        let stats = &self.node.stats[self.index];
-        if stats.over_memory_since_us.get() == 0 {
-            stats.over_memory_since_us.set(self.now_us as u64);
-        }
-        let policy = self.settings.maxmemory_policy.policy();
-        let evicted = policy != Policy::NoEviction && self.evict(excess);
-        let still_over = self.used_bytes() > limit;
-        if still_over && self.reach.mesh.len() > 1 {
-            // The others may not have noticed.
-            self.node.ring_all();
-        }
-        self.out_of_memory = still_over && !evicted;
+        self.evict()
     }
 
-    /// Memory is within its limit: the time for which it was not is over, if there was one.
-    fn note_end_of_excess(&self) {
+    /// Memory is within its limit: the time for which it was not is over.
+    #[cold]
+    fn note_end_of_excess(&mut self) {
+        self.evicting.is_over = false;
         let stats = &self.node.stats[self.index];
         let since_us = stats.over_memory_since_us.get();
-        if since_us > 0 {
-            stats
-                .over_memory_us
-                .add((self.now_us as u64).saturating_sub(since_us));
-            stats.over_memory_since_us.set(0);
+        if let Ok(us) = u64::try_from(self.now_us - since_us.cast_signed()) {
+            stats.over_memory_us.add(us);
+        }
+        stats.over_memory_since_us.set(0);
+    }
+
+    #[cold]
+    fn evict(&mut self) -> Room {
+        if self.node.pause.active(self.now_ms()).is_some() {
+            // Whoever paused writes wants the data to stay as it is.
+            return Room::Enough;
+        }
+        if !self.evicting.is_over {
+            self.evicting.is_over = true;
+            let since = self.now_us.cast_unsigned();
+            self.node.stats[self.index].over_memory_since_us.set(since);
+        }
+        if self.settings.maxmemory_policy.policy() == Policy::NoEviction {
+            return Room::None;
+        }
+        if self.evicting.spent_us >= EVICT_SLICE_US {
+            return Room::Coming;
+        }
+        let begin_us = self.elapsed_us();
+        let room = self.evict_from_all(begin_us);
+        let us = self.elapsed_us() - begin_us;
+        self.evicting.spent_us += us;
+        self.evicting.goes_on = room == Room::Coming && self.evicting.spent_us >= EVICT_SLICE_US;
+        self.node
+            .note_latency(&self.settings, latency::EVICTION_CYCLE, us.cast_unsigned());
+        room
+    }
+
+    /// Goes through the shards, this loop's first: for their shares of the excess, and then for whatever is missing.
+    fn evict_from_all(&mut self, begin_us: i64) -> Room {
+        let shards = self.reach.mesh.len();
+        let mut is_taken = false;
+        for shares in [true, false] {
+            for shard in (0..shards).map(|step| (self.index + step) % shards) {
+                let excess = self.node.excess_bytes();
+                if excess == 0 {
+                    return Room::Enough;
+                }
+                let wanted = if shares { self.share(shard, excess) } else { excess };
+                match self.evict_from(shard, wanted, begin_us) {
+                    Evicted::Some => return Room::Coming,
+                    Evicted::Taken => is_taken = true,
+                    Evicted::Enough | Evicted::All => {}
+                }
+            }
+        }
+        match self.node.excess_bytes() {
+            0 => Room::Enough,
+            // Its user has the same to do when it is done.
+            _ if is_taken => Room::Coming,
+            _ => Room::None,
         }
     }
 
-    fn used_bytes(&self) -> u64 {
-        self.node.memory.iter().map(|memory| memory.get()).sum()
+    /// The part of an excess that a shard is to give up, in proportion to what it holds.
+    fn share(&self, shard: usize, excess: u64) -> u64 {
+        let held = |shard: usize| u128::from(self.node.memory[shard].get());
+        let all: u128 = (0..self.node.shards).map(held).sum();
+        let share = (u128::from(excess) * held(shard)).div_ceil(all.max(1));
+        u64::try_from(share).unwrap_or(excess)
     }
 
-    /// Evicts this shard's share of `excess`. False when there was nothing to evict.
-    fn evict(&mut self, excess: u64) -> bool {
-        let mesh = std::sync::Arc::clone(&self.reach.mesh);
-        // While the partition is lent nothing is known of it; the next turn sees to it.
-        let Some(mut held) = mesh.cell(self.index).own() else {
-            return true;
+    /// Evicts keys of a shard until it holds `wanted` bytes less.
+    fn evict_from(&self, shard: usize, wanted: u64, begin_us: i64) -> Evicted {
+        let environment = self.environment();
+        let cell = environment.mesh.cell(shard);
+        let held = if shard == self.index {
+            cell.own()
+        } else {
+            cell.borrow(1)
         };
-        let (used, own) = (self.used_bytes().max(1), self.node.memory[self.index].get());
-        let share = u64::try_from(u128::from(excess) * u128::from(own) / u128::from(used)).unwrap_or(excess);
-        let target = held.get().memory_bytes - share.max(1) as i64;
+        let Some(mut held) = held else {
+            return Evicted::Taken;
+        };
+        let target = held.get().memory_bytes - wanted.cast_signed();
+        let mut deleted_us = begin_us;
+        while held.get().memory_bytes > target {
+            let found = count_memory(held.get(), &self.node, |partition| {
+                let found = self.give_up(partition);
+                if partition.waiters.has_ready() {
+                    serve_ready(Held::One(partition), &environment);
+                }
+                found
+            });
+            if !found {
+                return Evicted::All;
+            }
+            let now_us = self.elapsed_us();
+            let us = now_us - std::mem::replace(&mut deleted_us, now_us);
+            self.node
+                .note_latency(&self.settings, latency::EVICTION_DEL, us.cast_unsigned());
+            if self.evicting.spent_us + now_us - begin_us >= EVICT_SLICE_US {
+                return Evicted::Some;
+            }
+        }
+        Evicted::Enough
+    }
+
+    /// Has a partition give up something: what is garbage already, else the key that the policy chooses. False when there
+    /// is nothing.
+    fn give_up(&self, partition: &mut Partition) -> bool {
+        if partition.keyspace.pending_release() > 0 {
+            partition.release(EVICT_RELEASE_SLICE);
+            return true;
+        }
         let options = EvictionOptions {
             policy: self.settings.maxmemory_policy.policy(),
             samples: self.settings.maxmemory_samples as usize,
@@ -73,30 +177,32 @@ impl EventLoop {
                 decay_minutes: self.settings.lfu_decay_time,
             },
         };
-        let (now_ms, lazily) = (self.now_ms(), self.settings.lazyfree_lazy_eviction);
-        let begin_us = self.node.clock.now_us();
-        let (mut evicted, mut done_us) = (false, begin_us);
-        while held.get().memory_bytes > target {
-            let found = count_memory(held.get(), &self.node, |partition| {
-                let found = partition.evict(options, now_ms, lazily, self.stamp.events);
-                partition.journal_removals();
-                found
-            });
-            if !found {
-                break;
-            }
-            evicted = true;
-            let deleted_us = done_us;
-            done_us = self.node.clock.now_us();
-            let us = (done_us - deleted_us).max(0) as u64;
-            self.node.note_latency(&self.settings, latency::EVICTION_DEL, us);
-            if done_us - begin_us > EVICT_SLICE_US {
-                break;
-            }
-        }
-        let us = (done_us - begin_us).max(0) as u64;
-        self.node
-            .note_latency(&self.settings, latency::EVICTION_CYCLE, us);
-        evicted || share == 0
+        let lazily = self.settings.lazyfree_lazy_eviction;
+        let found = partition.evict(options, self.now_ms(), lazily, self.stamp.events);
+        partition.journal_removals();
+        found
+    }
+
+    fn elapsed_us(&self) -> i64 {
+        (self.node.clock.elapsed_ns() / 1000).cast_signed()
+    }
+}
+
+/// What a loop knows of its evictions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Evicting {
+    /// Microseconds of this turn that were spent on it.
+    pub(super) spent_us: i64,
+    /// Only time is missing: the loop does not sleep before it is done.
+    pub(super) goes_on: bool,
+    /// Memory was over its limit when this loop last looked.
+    is_over: bool,
+}
+
+impl Evicting {
+    /// A turn begins: it has time for it again.
+    pub(super) fn begin_turn(&mut self) {
+        self.spent_us = 0;
+        self.goes_on = false;
     }
 }

@@ -99,7 +99,7 @@ impl EventLoop {
         self.expiry.note(now_ms, due_ms);
         // What was removed may be what somebody waits for.
         if held.get().waiters.has_ready() {
-            self.serve_again(held.get());
+            self.serve_own(held.get());
         }
     }
 

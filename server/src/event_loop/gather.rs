@@ -17,7 +17,7 @@ use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
-use crate::exec::{OwnedRequest, Part, Roster};
+use crate::exec::{Carried, OwnedRequest, Part, Roster};
 use crate::shard::inbox::{Gather, Message};
 use crate::spec::Registered;
 
@@ -137,9 +137,10 @@ impl EventLoop {
 
     fn part_of_loop(&mut self, gather: &Gather) -> Result<Part, ReplyError> {
         let poll = &self.poll;
-        let clients = self.clients.connections.iter_mut().map(|(number, connection)| {
-            connection.measure(poll.holds(number));
-            &mut connection.client
+        let clients = self.clients.connections.iter_mut();
+        let clients = clients.map(|(number, connection)| Carried {
+            buffers: connection.measure(poll.holds(number)),
+            client: &mut connection.client,
         });
         let roster = Roster {
             args: gather.request.arguments(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::EventLoop;
 use crate::commands::registry;
 use crate::exec::Closing;
-use crate::limits::{OUTPUT_KEPT_BYTES, PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
+use crate::limits::{PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
 use crate::pubsub::{Hush, Listener, Missed, Publication};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
@@ -80,18 +80,15 @@ impl EventLoop {
         if client.id as u32 != listener.client || client.closing != Closing::No {
             return;
         }
-        connection.output.push(message, client.resp);
+        let is_large = connection.output.push(message, client.resp);
         if !connection.is_pushed_to {
             connection.is_pushed_to = true;
             self.clients.pushed_to.push(number);
         }
         // Whether a small output is over a limit is asked when it is written.
-        let bytes = connection.output.bytes();
-        if bytes >= OUTPUT_KEPT_BYTES {
+        if is_large {
             self.clients.mark_dirty(number);
-            if self.is_over_output_limit(number) {
-                self.clients.disconnect(number);
-            }
+            self.enforce_output_limit(number);
         }
     }
 

@@ -12,7 +12,7 @@ use super::lend::Operation;
 use crate::config::Settings;
 use crate::dispatch::account;
 use crate::dispatch::execution::Environment;
-use crate::exec::waiter::{Outbox, Ticket};
+use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::exec::{Partition, Stamp};
 use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message};
@@ -44,7 +44,7 @@ pub(super) enum Work {
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
     Withdraw(Arc<Ticket>),
-    Serve,
+    Serve(Retry),
 }
 
 impl Reach {
@@ -84,6 +84,7 @@ impl Reach {
             slow_from_ns: account::slow_from_ns(settings),
             mesh: &self.mesh,
             outbox: &self.outbox,
+            reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),
         }
     }
 }
@@ -127,9 +128,9 @@ impl EventLoop {
                     return Err(Work::Withdraw(ticket));
                 }
             }
-            Work::Serve => {
-                if !self.serve_stuck() {
-                    return Err(Work::Serve);
+            Work::Serve(retry) => {
+                if !self.serve_stuck(retry) {
+                    return Err(Work::Serve(retry));
                 }
             }
             Work::Gather(gather) => {

@@ -5,6 +5,7 @@ use shardis_protocol::{Arguments, Encoder, Limits};
 use smallvec::SmallVec;
 
 use super::EventLoop;
+use super::evict::Room;
 use super::turn::Turn;
 use crate::connection::Gate;
 use crate::connection::input::{Reading, Received};
@@ -86,8 +87,10 @@ impl EventLoop {
                 connection.client.active_ms = self.now_us / 1000;
                 let stats = &self.node.stats[self.index];
                 stats.bytes_in.add(count as u64);
+                connection.bytes_in += count as u64;
+                self.ledger.note_input(connection.input.bytes(), stats);
                 stats.reads.add(1);
-                if self.is_over_query_limit(number) {
+                if self.enforce_input_limit(number) {
                     return false;
                 }
                 self.take_requests(number);
@@ -103,22 +106,6 @@ impl EventLoop {
                 false
             }
         }
-    }
-
-    fn is_over_query_limit(&mut self, number: usize) -> bool {
-        let connection = &mut self.clients[number];
-        let limit = self.settings.client_query_buffer_limit as usize;
-        if connection.input.bytes() <= limit {
-            return false;
-        }
-        self.node.stats[self.index].query_limit_closes.add(1);
-        self.node.log.warning(format_args!(
-            "Closing client that reached max query buffer length: id={} addr={}",
-            connection.client.id,
-            connection.client.peer.remote()
-        ));
-        self.clients.disconnect(number);
-        true
     }
 
     /// Takes complete requests from what was read, as long as the connection may go on.
@@ -188,10 +175,11 @@ impl EventLoop {
     /// the memory at `location`.
     pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
         let now_ms = self.now_ms();
+        let out_of_memory = self.make_room() == Room::None;
         let connection = &mut self.clients[number];
         let conditions = Conditions {
             renames: &self.node.renames,
-            out_of_memory: self.out_of_memory,
+            out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
         };
@@ -329,6 +317,10 @@ impl EventLoop {
                 continue;
             };
             connection.input.keep(&mut self.turn.source.chunks);
+            if connection.input.holds_memory() {
+                let stats = &self.node.stats[self.index];
+                self.ledger.book(connection, self.poll.memory(number), stats);
+            }
             let drained = matches!(connection.gate, Gate::Drain(_)) && connection.output.in_flight() == 0;
             let unparsed = connection.may_go_on() && connection.input.has_unparsed();
             if drained || unparsed {

@@ -35,6 +35,8 @@ pub(super) struct Issued<'a> {
 struct Ran {
     /// Where its reply starts in the output.
     start: usize,
+    /// It got too long to be sent, and is not whole.
+    is_cut: bool,
     nanos: u64,
     /// It finds nothing and waits for its keys.
     wish: Option<Wish>,
@@ -57,7 +59,7 @@ impl EventLoop {
         };
         let was_monitor = connection.client.monitor;
         let ran = self.run_quietly(issued, Access::Nothing);
-        self.answer_ran(issued, ran.start, ran.nanos);
+        self.answer_ran(issued, &ran, ran.nanos);
         if self.clients[number].client.monitor != was_monitor {
             self.monitor_changed(number);
         }
@@ -82,7 +84,7 @@ impl EventLoop {
             }
             None => {
                 // What a command of a transaction changed holds for what follows, beginning with those who wait.
-                self.answer_ran(issued, ran.start, ran.nanos);
+                self.answer_ran(issued, &ran, ran.nanos);
                 serve_ready(Held::Many(partitions), &self.environment());
             }
         }
@@ -100,7 +102,12 @@ impl EventLoop {
         nanos: u64,
     ) {
         let ran = self.run_quietly(issued, Access::Parts(parts));
-        self.answer_ran(issued, ran.start, ran.nanos + nanos);
+        let is_cut = parts.iter().flatten().any(|part| part.is_cut);
+        let ran = Ran {
+            is_cut: is_cut || ran.is_cut,
+            ..ran
+        };
+        self.answer_ran(issued, &ran, ran.nanos + nanos);
     }
 
     /// Runs a command; while nobody publishes, if its reply must be the last that its client hears of some channel.
@@ -137,6 +144,7 @@ impl EventLoop {
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
+        let length = connection.output.begin(issued.sequence).len() - start;
         if !went_well {
             // A transaction that was running is over.
             connection.client.denies_blocking = false;
@@ -144,26 +152,32 @@ impl EventLoop {
         }
         Ran {
             start,
+            is_cut: length >= environment.reply_bytes_max,
             nanos,
             wish: wish.into_inner().filter(|_| went_well),
         }
     }
 
     /// Ends the reply of a command that has run for so many nanoseconds, and accounts for it.
-    fn answer_ran(&mut self, issued: Issued<'_>, start: usize, nanos: u64) {
+    fn answer_ran(&mut self, issued: Issued<'_>, ran: &Ran, nanos: u64) {
         let Issued {
             connection: number,
             sequence,
             command,
             args,
         } = issued;
-        let connection = &mut self.clients[number];
+        if ran.is_cut {
+            self.close_for_output(number);
+        }
+        let (connection, start) = (&mut self.clients[number], ran.start);
         if command.row.flags.contains(Flags::PUSHES) {
             connection.count_reply_mode();
         } else {
             connection.mute(sequence, start);
         }
-        self.clients.conclude(number, sequence, start);
+        if self.clients.conclude(number, sequence, start) {
+            self.enforce_output_limit(number);
+        }
         if command.row.flags.contains(Flags::ADMIN) || command.row.runs.is_exec() {
             // What it changed holds for what follows it, and for what becomes known of itself.
             self.take_settings();

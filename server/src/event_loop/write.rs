@@ -18,10 +18,14 @@ impl EventLoop {
             connection.is_dirty = false;
             writes += 1;
             let had_room = connection.output.has_room();
-            match connection
+            let stats = &self.node.stats[self.index];
+            self.ledger.note_output(connection.output.bytes(), stats);
+            let before = written;
+            let outcome = connection
                 .output
-                .write(&mut self.poll.link(&mut connection.socket, number), &mut written)
-            {
+                .write(&mut self.poll.link(&mut connection.socket, number), &mut written);
+            connection.bytes_out += written - before;
+            match outcome {
                 Ok(outcome) => {
                     if outcome == Written::More {
                         unfinished.push(number);
@@ -34,8 +38,8 @@ impl EventLoop {
                     {
                         connection.client.closing = Closing::Now;
                     }
-                    if !done && self.is_over_output_limit(number) {
-                        self.clients.disconnect(number);
+                    if !done && self.enforce_output_limit(number) {
+                        // It is on the list of those to be closed.
                     } else if !had_room || self.clients[number].input.has_unparsed() {
                         self.clients.enqueue(number);
                     }
@@ -45,6 +49,7 @@ impl EventLoop {
             if self.clients[number].client.closing == Closing::Now {
                 self.clients.closing.push(number);
             }
+            self.book_client(number);
         }
         unfinished
             .into_iter()
@@ -62,6 +67,7 @@ impl EventLoop {
             if let Some(mut connection) = self.clients.connections.try_remove(number) {
                 // Before the client can see that the connection is closed.
                 connection.client.leave_all(&self.node.pubsub);
+                self.ledger.forget(&mut connection, &self.node.stats[self.index]);
                 self.poll.remove(&connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);

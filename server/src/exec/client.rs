@@ -67,11 +67,9 @@ pub(crate) struct Client {
     pub(crate) seat: Seat,
     /// What it is subscribed to; none when it is no subscriber.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
-    /// Sizes of its buffers, kept by the connection for CLIENT LIST.
-    pub(crate) buffers: BufferSizes,
 }
 
-/// Sizes of the buffers of a connection, bytes.
+/// Sizes of the buffers of a connection, bytes, and what has gone through them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BufferSizes {
     /// Read and not yet executed.
@@ -92,6 +90,12 @@ pub(crate) struct BufferSizes {
     pub(crate) output_peak: usize,
     /// Allocated for the connection in all.
     pub(crate) total: usize,
+    /// Bytes that it has sent so far.
+    pub(crate) bytes_in: u64,
+    /// Bytes that it was sent so far.
+    pub(crate) bytes_out: u64,
+    /// Commands that it was answered so far.
+    pub(crate) commands: u64,
 }
 
 /// Where a client comes from.
@@ -339,7 +343,6 @@ impl Client {
             watching: None,
             seat: Seat::default(),
             subscriptions: None,
-            buffers: BufferSizes::default(),
         }
     }
 
@@ -408,7 +411,7 @@ impl Client {
     }
 
     /// Its line in CLIENT LIST, without the line feed. `argument_bytes` are those of the command that it is running.
-    pub(crate) fn describe(&self, now_ms: i64, argument_bytes: usize) -> String {
+    pub(crate) fn describe(&self, buffers: &BufferSizes, now_ms: i64, argument_bytes: usize) -> String {
         let mut line = String::with_capacity(320);
         let text = |bytes: &Option<Box<[u8]>>| {
             bytes
@@ -421,9 +424,9 @@ impl Client {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
              qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={} \
-             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.peer.remote(),
             self.peer.local(),
@@ -437,17 +440,18 @@ impl Client {
             self.subscribed_to(Topic::Pattern),
             self.subscribed_to(Topic::ShardChannel),
             queued.map_or(-1, |transaction| transaction.queue.len() as i64),
-            self.buffers.query,
-            self.buffers.query_free,
-            self.buffers.arguments + argument_bytes,
+            self.watching.as_ref().map_or(0, |watching| watching.keys.len()),
+            buffers.query,
+            buffers.query_free,
+            buffers.arguments + argument_bytes,
             queued.map_or(0, |transaction| transaction.bytes),
-            self.buffers.output_capacity,
-            self.buffers.output_peak,
-            self.buffers.output,
-            self.buffers.chunks,
-            self.buffers.chunk_bytes,
-            self.buffers.total,
-            if self.buffers.output + self.buffers.chunks > 0 {
+            buffers.output_capacity,
+            buffers.output_peak,
+            buffers.output,
+            buffers.chunks,
+            buffers.chunk_bytes,
+            buffers.total,
+            if buffers.output + buffers.chunks > 0 {
                 "rw"
             } else {
                 "r"
@@ -456,6 +460,9 @@ impl Client {
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),
             text(&self.library_version),
+            buffers.bytes_in,
+            buffers.bytes_out,
+            buffers.commands,
         );
         if self.can_redirect {
             line.push_str(" capa=r");

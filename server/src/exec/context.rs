@@ -1,8 +1,7 @@
 //! [`Context`]: what a handler on keys gets. Its parts are separate fields, so that a handler can hold a value of the
 //! keyspace while it writes its reply.
 
-use std::ops::Range;
-
+use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::memory::Buffer;
@@ -13,6 +12,7 @@ use super::view::View;
 use super::waiter::{Waiting, Wish};
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
+use crate::error::ReplyError;
 
 /// Everything a command on keys may see and do.
 pub(crate) struct Context<'a> {
@@ -139,11 +139,25 @@ impl<'a> Context<'a> {
         self.keyspace.notify(class, name, key);
     }
 
-    /// Those of the keys at `keys` that a command which may wait is to look at: all, or the one that became ready.
-    pub(crate) fn awaited(&self, keys: Range<usize>) -> Range<usize> {
+    /// Whether the key at an argument is at hand. One that is not belongs to a command that waited and runs again: there is
+    /// nothing for it in that key, as far as its ticket knows.
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when its ticket knows that the key holds what it cannot work with.
+    #[inline]
+    pub(crate) fn is_at_hand(&self, index: usize) -> Result<bool, ReplyError> {
         match self.waiting {
-            Waiting::Served(serving) => serving.position()..serving.position() + 1,
-            Waiting::Denied | Waiting::Allowed(_) => keys,
+            Waiting::Served(serving) => {
+                let shard = shard_of(slot_of(self.args.at(index)).number(), self.shards);
+                if self.keyspace.holds(shard) {
+                    Ok(true)
+                } else if serving.is_barred_at(index, self.now_ms()) {
+                    Err(ReplyError::WrongType)
+                } else {
+                    Ok(false)
+                }
+            }
+            Waiting::Denied | Waiting::Allowed(_) => Ok(true),
         }
     }
 

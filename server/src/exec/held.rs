@@ -107,6 +107,21 @@ impl Lent {
         }
     }
 
+    /// Adds the partition of one more shard, for a time.
+    pub(crate) fn add(&mut self, partition: Box<Partition>) {
+        let shard = partition.shard;
+        debug_assert!(self.partitions[shard].is_none(), "a partition is in one place");
+        self.partitions[shard] = Some(partition);
+    }
+
+    /// Takes the partition of a shard out. It has been booked what was taken for it.
+    pub(crate) fn remove(&mut self, shard: usize) -> Option<Box<Partition>> {
+        self.account.turn_to(None);
+        let mut partition = self.partitions[shard].take()?;
+        partition.memory_bytes += self.account.take(shard);
+        Some(partition)
+    }
+
     /// Turns to the partition of a shard.
     #[inline]
     pub(crate) fn turn_to(&mut self, shard: usize) -> Option<&mut Partition> {
@@ -291,6 +306,15 @@ impl Held<'_> {
             Self::One(_) => None,
             Self::Two(_, account) => Some(account),
             Self::Many(lent) => Some(&mut lent.account),
+        }
+    }
+
+    /// Whether the partition of a shard is among them.
+    pub(crate) fn holds(&self, shard: usize) -> bool {
+        match self {
+            Self::One(partition) => partition.shard == shard,
+            Self::Two(both, _) => both.iter().any(|partition| partition.shard == shard),
+            Self::Many(lent) => lent[shard].is_some(),
         }
     }
 

@@ -3,7 +3,7 @@
 use shardis_protocol::{Arguments, Encoder};
 
 use super::CommandResult;
-use super::client::Client;
+use super::client::{BufferSizes, Client};
 use super::effect::Effect;
 use super::partition::Journal;
 use crate::state::Node;
@@ -65,9 +65,39 @@ pub(crate) struct Roster<'a> {
     /// Who asks.
     pub(crate) asker: u64,
     /// The connections that this loop carries.
-    pub(crate) clients: Box<dyn Iterator<Item = &'a mut Client> + 'a>,
+    pub(crate) clients: Box<dyn Iterator<Item = Carried<'a>> + 'a>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
+}
+
+/// A client as the loop sees it that carries its connection.
+#[derive(Debug)]
+pub(crate) struct Carried<'a> {
+    /// The client.
+    pub(crate) client: &'a mut Client,
+    /// The buffers of its connection.
+    pub(crate) buffers: BufferSizes,
+}
+
+impl Carried<'_> {
+    /// Its line in CLIENT LIST, see [`Client::describe`].
+    pub(crate) fn describe(&self, now_ms: i64, argument_bytes: usize) -> String {
+        self.client.describe(&self.buffers, now_ms, argument_bytes)
+    }
+}
+
+impl std::ops::Deref for Carried<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client
+    }
+}
+
+impl std::ops::DerefMut for Carried<'_> {
+    fn deref_mut(&mut self) -> &mut Client {
+        self.client
+    }
 }
 
 impl std::fmt::Debug for Roster<'_> {

@@ -73,6 +73,16 @@ impl Stamp {
         }
     }
 
+    /// The same rules at another time.
+    pub(crate) fn at(&self, now_ms: i64, settings: &Settings) -> Self {
+        let clock = settings.maxmemory_policy.policy().new_clock(now_ms);
+        Self {
+            now_ms,
+            clock,
+            ..*self
+        }
+    }
+
     /// The access clock of an entry after a use.
     #[inline]
     pub(super) fn touched(&self, clock: u32, rng: &mut SmallRng) -> u32 {
@@ -117,6 +127,11 @@ impl<'a> View<'a> {
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
         self.held.beside(slot).expect(LENT)
+    }
+
+    /// Whether a shard is at hand.
+    pub(crate) fn holds(&self, shard: usize) -> bool {
+        self.held.holds(shard)
     }
 
     /// The partition of a shard, for something that takes none of its memory.

@@ -15,7 +15,11 @@ pub(crate) fn resident_bytes() -> u64 {
 
 /// Seconds of processor time that this process has used: in user mode, in the kernel.
 pub(crate) fn cpu_seconds() -> (f64, f64) {
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_seconds_in(&fs::read_to_string("/proc/self/stat").unwrap_or_default())
+}
+
+/// The processor time in a line that the system tells of a process or thread.
+fn cpu_seconds_in(text: &str) -> (f64, f64) {
     // The second field is the program's name in parentheses, and may contain spaces.
     let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // The kernel counts in hundredths of a second towards programs, whatever its own clock.
@@ -44,6 +48,12 @@ pub(crate) fn thread_cpu_ns(thread: u64) -> u64 {
         .next()
         .and_then(|nanos| nanos.parse().ok())
         .unwrap_or(0)
+}
+
+/// Seconds of processor time that a thread of this process has used, by its number: in user mode, in the kernel. Zero where
+/// the system does not say.
+pub(crate) fn thread_cpu_seconds(thread: u64) -> (f64, f64) {
+    cpu_seconds_in(&fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default())
 }
 
 /// Bytes of memory that the machine has; 0 where the system does not say.

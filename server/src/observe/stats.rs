@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::errors::ErrorCounts;
 use super::histogram::Histogram;
+use crate::limits::SIZE_CLASSES;
 
 /// A counter that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -15,6 +16,14 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
+    /// A counter of nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            counted: AtomicU64::new(0),
+            before: AtomicU64::new(0),
+        }
+    }
+
     /// Adds to it. Only the owning loop may: load and store are cheaper than an atomic addition.
     #[inline]
     pub(crate) fn add(&self, count: u64) {
@@ -52,11 +61,13 @@ impl Counter {
 macro_rules! loop_stats {
     (counts { $($(#[$doc:meta])+ $count:ident,)+ } states { $($(#[$state_doc:meta])+ $state:ident,)+ }) => {
         /// What one loop counts. On cache lines of its own, so that loops do not slow each other down.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         #[repr(align(128))]
         pub(crate) struct LoopStats {
             $($(#[$doc])+ pub(crate) $count: Counter,)+
             $($(#[$state_doc])+ pub(crate) $state: Counter,)+
+            /// Connections that may be evicted, by size class.
+            pub(crate) size_classes: [Counter; SIZE_CLASSES],
             /// Error replies, by code.
             pub(crate) error_codes: ErrorCounts,
             /// What each command did, by the number of its row.
@@ -64,6 +75,16 @@ macro_rules! loop_stats {
         }
 
         impl LoopStats {
+            fn with(by_command: Vec<CommandStats>) -> Self {
+                Self {
+                    $($count: Counter::default(),)+
+                    $($state: Counter::default(),)+
+                    size_classes: [const { Counter::new() }; SIZE_CLASSES],
+                    error_codes: ErrorCounts::default(),
+                    by_command,
+                }
+            }
+
             /// Starts what CONFIG RESETSTAT resets anew.
             pub(crate) fn reset(&self) {
                 $(self.$count.reset();)+
@@ -110,6 +131,12 @@ loop_stats! {
         output_limit_closes,
         /// Connections closed because their query buffer was over its limit.
         query_limit_closes,
+        /// Connections closed because all of them together took more than `maxmemory-clients`.
+        evicted_clients,
+        /// Output buffers that were given back because their connections were idle.
+        buffer_shrinks,
+        /// Output buffers that connections got which had none.
+        buffer_expands,
         /// Nanoseconds spent on removing expired keys.
         expire_ns,
         /// Microseconds for which memory was over `maxmemory`, up to the last time it was not.
@@ -134,11 +161,13 @@ loop_stats! {
         blocked_in_time,
         /// Messages that waited in the inbox when the loop last looked, but for those of commands on every shard or loop.
         inbox,
-        /// Bytes that its connections take for their buffers, when last measured.
+        /// Bytes that its connections take.
         client_bytes,
-        /// The largest input buffer of its connections, when last measured.
+        /// Connections that are subscribed to something.
+        pubsub_clients,
+        /// The largest input buffer that one of its connections had in the last seconds.
         input_max,
-        /// The largest output buffer of its connections, when last measured.
+        /// The largest output buffer that one of its connections had in the last seconds.
         output_max,
         /// Since when memory is over `maxmemory`, Unix microseconds; 0 when it is not.
         over_memory_since_us,
@@ -176,10 +205,7 @@ impl CommandStats {
 impl LoopStats {
     /// Counters of a loop that knows so many commands.
     pub(crate) fn new(commands: usize) -> Self {
-        Self {
-            by_command: (0..commands).map(|_| CommandStats::default()).collect(),
-            ..Self::default()
-        }
+        Self::with((0..commands).map(|_| CommandStats::default()).collect())
     }
 
     /// Counts a command that ran so often, so many nanoseconds each time. `tracked` has it enter the command's histogram.

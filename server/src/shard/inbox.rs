@@ -8,8 +8,9 @@ use shardis_storage::memory::Buffer;
 use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
-use crate::exec::waiter::{Served, Ticket};
+use crate::exec::waiter::{Retry, Served, Ticket};
 use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
+use crate::limits::BATCH_KEPT_BYTES;
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
 
@@ -53,8 +54,8 @@ pub(crate) enum Message {
     Served(Box<Served>),
     /// Nobody is to be served from your queues by this ticket any more.
     Withdraw(Arc<Ticket>),
-    /// Keys of your shard are ready, but whose turn it is needs another shard that was taken: try again.
-    Serve,
+    /// Keys of one of these two shards, of which yours is one, are ready and need the other: serve them when yours is at hand.
+    Serve(Retry),
     /// Lines for the monitors among your connections.
     Monitor(Arc<[u8]>),
     /// A new connection for you.
@@ -238,6 +239,8 @@ pub(crate) struct Batch {
     pub(crate) ends: Vec<usize>,
     /// Those of the commands that were slow.
     pub(crate) slow: Vec<(Task, Slow)>,
+    /// A reply of so many bytes got too long to be sent, and is not whole.
+    pub(crate) reply_bytes_max: usize,
 }
 
 impl Batch {
@@ -265,6 +268,9 @@ impl Batch {
     pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.tasks.clear();
         self.source.clear(free);
+        if self.replies.capacity() > BATCH_KEPT_BYTES {
+            self.replies = Vec::new();
+        }
         self.replies.clear();
         self.ends.clear();
         self.slow.clear();

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use crate::limits::{OUTPUT_CHUNK_BYTES, OUTPUT_KEPT_BYTES};
+use crate::limits::{LARGE_OUTPUT_BYTES, OUTPUT_CHUNK_BYTES, OUTPUT_KEPT_BYTES};
 
 /// Unsent bytes of one connection.
 #[derive(Debug, Default)]
@@ -66,12 +66,14 @@ impl Outgoing {
     }
 
     /// Closes the tail when it is full, or when another piece as long as the last one, of `appended` bytes, would have it
-    /// reallocated.
+    /// reallocated. True when it is large.
     #[inline]
-    pub(crate) fn close_if_full(&mut self, appended: usize) {
-        if self.tail.len() >= OUTPUT_CHUNK_BYTES / 2 {
+    pub(crate) fn close_if_full(&mut self, appended: usize) -> bool {
+        let is_large = self.tail.len() >= LARGE_OUTPUT_BYTES;
+        if is_large {
             self.close_full(appended);
         }
+        is_large
     }
 
     #[cold]

@@ -135,6 +135,12 @@ impl Poll {
             .map_or_else(Holds::default, |ring| ring.holds(connection))
     }
 
+    /// Memory that is allocated for a connection: [`Holds::memory`].
+    #[inline]
+    pub(crate) fn memory(&self, connection: usize) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.memory(connection))
+    }
+
     /// Gives memory back that a connection has not used for a while.
     pub(crate) fn release(&mut self, connection: usize) {
         if let Some(ring) = &mut self.ring {
@@ -142,12 +148,18 @@ impl Poll {
         }
     }
 
-    /// Begins to wait for a listener.
+    /// Begins to wait for a listener. Several polls may wait for the same one: each has its event when there is somebody to
+    /// accept, and one of them gets it.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
-        self.epoll.add_listener(listener, number)
+    pub(crate) fn add_listener(&self, listener: &Listener, number: usize) -> io::Result<()> {
+        self.epoll.add_listener(listener.fd(), number)
+    }
+
+    /// Ends waiting for a listener.
+    pub(crate) fn remove_listener(&self, listener: &Listener) {
+        self.epoll.remove_listener(listener.fd());
     }
 
     /// The way to read and write one connection's socket.
@@ -224,6 +236,15 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     /// Unix.
     Unix(UnixListener),
+}
+
+impl Listener {
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
 }
 
 /// A client's socket. Dropping it closes it.

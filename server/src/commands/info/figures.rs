@@ -48,7 +48,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             figures.expire_time_caps,
             keyspace.pending_objects() as u64,
             figures.freed,
-            partition.memory_bytes.max(0) as u64,
+            partition.counted_bytes(),
             keyspace.len() as u64,
             awaited,
             awaited_gone,

@@ -11,7 +11,7 @@ use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::pubsub::Topic;
-use crate::state::{Node, REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::{Node, PauseMode, REDIS_VERSION, SHARDIS_VERSION};
 
 /// A counter of all loops together.
 fn sum(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
@@ -81,9 +81,7 @@ pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
 
 /// Where clients can connect.
 fn listeners(text: &mut String, node: &Node) {
-    let Some(addresses) = node.addresses.get() else {
-        return;
-    };
+    let addresses = node.addresses.load();
     let mut number = 0;
     if !addresses.tcp.is_empty() {
         let mut binds = String::new();
@@ -118,6 +116,11 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
     line!(text, "tracking_clients:0");
     line!(
         text,
+        "pubsub_clients:{}",
+        sum(session, |stats| &stats.pubsub_clients)
+    );
+    line!(
+        text,
         "clients_in_timeout_table:{}",
         sum(session, |stats| &stats.blocked_in_time)
     );
@@ -127,6 +130,19 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
         "total_blocking_keys_on_nokey:{}",
         gathered.sum(Figure::KeysAwaitedGone)
     );
+    pause(text, session);
+}
+
+/// CLIENT PAUSE.
+fn pause(text: &mut String, session: &Session<'_>) {
+    let (reason, actions, left_ms) = match session.node.pause.active(session.now_ms) {
+        None => ("none", "none", 0),
+        Some((PauseMode::Write, until_ms)) => ("client_pause", "write", until_ms - session.now_ms),
+        Some((PauseMode::All, until_ms)) => ("client_pause", "all", until_ms - session.now_ms),
+    };
+    line!(text, "paused_reason:{reason}");
+    line!(text, "paused_actions:{actions}");
+    line!(text, "paused_timeout_milliseconds:{left_ms}");
 }
 
 /// What there is to say about memory, for INFO and MEMORY STATS alike.
@@ -142,6 +158,8 @@ pub(in crate::commands) struct MemoryFigures {
     pub(in crate::commands) rss: u64,
     /// Bytes of keys, values and their tables.
     pub(in crate::commands) dataset: u64,
+    /// Bytes of the tables of keys among them.
+    pub(in crate::commands) tables: u64,
     /// Bytes of clients' buffers.
     pub(in crate::commands) clients: u64,
 }
@@ -150,12 +168,17 @@ impl MemoryFigures {
     /// The figures of this moment.
     pub(in crate::commands) fn now(session: &Session<'_>, gathered: &Gathered) -> Self {
         let allocator = memory::jemalloc_stats();
+        let tables = gathered
+            .databases()
+            .map(|database| database.table_bytes + database.volatile_bytes)
+            .sum();
         Self {
             allocator,
             startup: session.node.started_bytes.load(Ordering::Relaxed),
             peak: session.node.note_memory_peak(allocator.allocated as u64),
             rss: process::resident_bytes(),
             dataset: gathered.sum(Figure::Memory),
+            tables,
             clients: sum(session, |stats| &stats.client_bytes),
         }
     }
@@ -254,14 +277,19 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
         line!(text, "{name}_ratio:{ratio:.2}");
         line!(text, "{name}_bytes:{bytes}");
     }
-    // What `maxmemory` is compared with is the data alone.
-    line!(text, "mem_not_counted_for_evict:{}", figures.overhead());
+    // There are no buffers of replicas and of the append-only file, the only ones that are not counted.
+    line!(text, "mem_not_counted_for_evict:0");
     line!(text, "mem_replication_backlog:0");
     line!(text, "mem_total_replication_buffers:0");
+    line!(text, "mem_replicas_repl_buffer:0");
     line!(text, "mem_clients_slaves:0");
     line!(text, "mem_clients_normal:{}", figures.clients);
-    line!(text, "mem_cluster_links:0");
+    for name in ["links", "slot_import", "slot_export"] {
+        line!(text, "mem_cluster_{name}:0");
+    }
     line!(text, "mem_aof_buffer:0");
+    // A table grows bucket by bucket: there are never two of them.
+    line!(text, "mem_overhead_db_hashtable_rehashing:0");
     line!(text, "mem_allocator:{}", memory::allocator_name());
     line!(text, "active_defrag_running:0");
 }
@@ -324,6 +352,7 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     line!(text, "aof_last_cow_size:0");
     line!(text, "module_fork_in_progress:0");
     line!(text, "module_fork_last_cow_size:0");
+    line!(text, "slot_migration_fork_in_progress:0");
 }
 
 pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
@@ -383,6 +412,8 @@ fn traffic(text: &mut String, session: &Session<'_>) {
     line!(text, "total_net_output_bytes:{}", sum(|stats| &stats.bytes_out));
     line!(text, "total_net_repl_input_bytes:0");
     line!(text, "total_net_repl_output_bytes:0");
+    line!(text, "total_net_cluster_slot_import_bytes:0");
+    line!(text, "total_net_cluster_slot_export_bytes:0");
     line!(
         text,
         "instantaneous_input_kbps:{:.2}",
@@ -425,7 +456,12 @@ fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
         sum(session, |stats| &stats.expire_ns) / 1_000_000
     );
     line!(text, "evicted_keys:{}", gathered.sum(Figure::Evicted));
-    line!(text, "evicted_clients:0");
+    line!(
+        text,
+        "evicted_clients:{}",
+        sum(session, |stats| &stats.evicted_clients)
+    );
+    line!(text, "evicted_scripts:0");
     line!(
         text,
         "total_eviction_exceeded_time:{}",
@@ -442,8 +478,18 @@ fn work(text: &mut String, session: &Session<'_>) {
     let sum = |pick| sum(session, pick);
     line!(text, "total_reads_processed:{}", sum(|stats| &stats.reads));
     line!(text, "total_writes_processed:{}", sum(|stats| &stats.writes));
-    line!(text, "io_threaded_reads_processed:0");
-    line!(text, "io_threaded_writes_processed:0");
+    // Loops do their own I/O: there are no threads for that alone.
+    for name in [
+        "reads_processed",
+        "writes_processed",
+        "freed_objects",
+        "accept_processed",
+        "poll_processed",
+        "total_prefetch_batches",
+        "total_prefetch_entries",
+    ] {
+        line!(text, "io_threaded_{name}:0");
+    }
     line!(
         text,
         "client_query_buffer_limit_disconnections:{}",
@@ -453,6 +499,16 @@ fn work(text: &mut String, session: &Session<'_>) {
         text,
         "client_output_buffer_limit_disconnections:{}",
         sum(|stats| &stats.output_limit_closes)
+    );
+    line!(
+        text,
+        "reply_buffer_shrinks:{}",
+        sum(|stats| &stats.buffer_shrinks)
+    );
+    line!(
+        text,
+        "reply_buffer_expands:{}",
+        sum(|stats| &stats.buffer_expands)
     );
     line!(text, "eventloop_cycles:{}", sum(|stats| &stats.turns));
     line!(text, "eventloop_duration_sum:{}", sum(|stats| &stats.turn_us));
@@ -476,7 +532,7 @@ fn work(text: &mut String, session: &Session<'_>) {
         "acl_access_denied_auth:{}",
         node.denied_logins.load(Ordering::Relaxed)
     );
-    for what in ["cmd", "key", "channel"] {
+    for what in ["cmd", "key", "channel", "tls_cert", "db"] {
         line!(text, "acl_access_denied_{what}:0");
     }
 }
@@ -484,6 +540,7 @@ fn work(text: &mut String, session: &Session<'_>) {
 pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered) {
     line!(text, "role:master");
     line!(text, "connected_slaves:0");
+    line!(text, "replicas_waiting_psync:0");
     line!(text, "master_failover_state:no-failover");
     line!(text, "master_replid:{}", session.node.ids.replication());
     line!(text, "master_replid2:{}", "0".repeat(40));
@@ -499,13 +556,24 @@ pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered
     line!(text, "repl_backlog_histlen:0");
 }
 
-pub(super) fn cpu(text: &mut String, _: &Session<'_>, _: &Gathered) {
+pub(super) fn cpu(text: &mut String, session: &Session<'_>, _: &Gathered) {
     let (user_s, system_s) = process::cpu_seconds();
     line!(text, "used_cpu_sys:{system_s:.6}");
     line!(text, "used_cpu_user:{user_s:.6}");
     // No process is ever forked.
     line!(text, "used_cpu_sys_children:0.000000");
     line!(text, "used_cpu_user_children:0.000000");
+    // The main thread of Redis runs commands and serves sockets: here the loops do.
+    let loops = session.node.stats.iter();
+    let (user_s, system_s) = loops
+        .map(|stats| process::thread_cpu_seconds(stats.thread.get()))
+        .fold((0.0, 0.0), |(user, system), (more, more_system)| {
+            (user + more, system + more_system)
+        });
+    line!(text, "used_cpu_sys_main_thread:{system_s:.6}");
+    line!(text, "used_cpu_user_main_thread:{user_s:.6}");
+    let active_us = sum(session, |stats| &stats.turn_us);
+    line!(text, "used_active_time_main_thread:{:.6}", active_us as f64 / 1e6);
 }
 
 pub(super) fn cluster(text: &mut String, session: &Session<'_>, _: &Gathered) {

@@ -161,7 +161,10 @@ fn brpop(ctx: &mut Context<'_>) -> CommandResult {
 fn pop_or_wait(ctx: &mut Context<'_>, end: End) -> CommandResult {
     let last = ctx.args.len() - 1;
     let deadline_ms = deadline(ctx.args.at(last), ctx.now_ms())?;
-    for index in ctx.awaited(1..last) {
+    for index in 1..last {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let (key, limits) = (ctx.key(index), limits(ctx.settings));
         let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
             continue;
@@ -228,8 +231,8 @@ fn move_or_wait(
 fn blmpop(ctx: &mut Context<'_>) -> CommandResult {
     let request = PopRequest::parse(ctx.args, 2, end)?;
     let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
-    for index in ctx.awaited(request.keys.clone()) {
-        if pop_from(ctx, index, request.end, request.count)? {
+    for index in request.keys.clone() {
+        if ctx.is_at_hand(index)? && pop_from(ctx, index, request.end, request.count)? {
             return Ok(());
         }
     }

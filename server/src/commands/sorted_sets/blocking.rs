@@ -97,7 +97,10 @@ fn bzpopmax(ctx: &mut Context<'_>) -> CommandResult {
 fn pop_or_wait(ctx: &mut Context<'_>, order: Order, repeated: &[u8]) -> CommandResult {
     let last = ctx.args.len() - 1;
     let deadline_ms = deadline(ctx.args.at(last), ctx.now_ms())?;
-    for index in ctx.awaited(1..last) {
+    for index in 1..last {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let key = ctx.key(index);
         if ctx.keyspace.write_as::<SortedSet>(&key)?.is_none() {
             continue;
@@ -117,8 +120,8 @@ fn pop_or_wait(ctx: &mut Context<'_>, order: Order, repeated: &[u8]) -> CommandR
 fn bzmpop(ctx: &mut Context<'_>) -> CommandResult {
     let request = PopRequest::parse(ctx.args, 2, order_of)?;
     let deadline_ms = deadline(ctx.args.at(1), ctx.now_ms())?;
-    for index in ctx.awaited(request.keys.clone()) {
-        if pop_reported(ctx, index, &request)? {
+    for index in request.keys.clone() {
+        if ctx.is_at_hand(index)? && pop_reported(ctx, index, &request)? {
             return Ok(());
         }
     }

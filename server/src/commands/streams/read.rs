@@ -251,7 +251,10 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
             return Err(error);
         }
     }
-    for index in ctx.awaited(request.keys.clone()) {
+    for index in request.keys.clone() {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let (key, after) = (ctx.key(index), ctx.args.at(request.id_at(index)));
         let Some(stream) = ctx.keyspace.read_as::<Stream>(&key)? else {
             continue;
@@ -261,7 +264,6 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
         let Some(from) = from.filter(|&from| log.last().is_some_and(|last| last.id >= from)) else {
             continue;
         };
-        // Only what is served to one who waited can be refused, and that is one stream.
         if !ctx.waiting.claim() {
             return Ok(());
         }
@@ -334,15 +336,16 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
     let Some((group, consumer)) = request.group else {
         return Err(ReplyError::Syntax);
     };
-    let awaited = ctx.awaited(request.keys.clone());
-    for index in awaited.clone() {
-        if let Err(error) = check_group(ctx, &request, index, group) {
-            // A reader that has waited is to know that there is no such group any more.
-            return if ctx.waiting.claim() { Err(error) } else { Ok(()) };
+    for index in request.keys.clone() {
+        if ctx.is_at_hand(index)? {
+            check_group(ctx, &request, index, group)?;
         }
     }
     let mut streams = Streams::default();
-    for index in awaited {
+    for index in request.keys.clone() {
+        if !ctx.is_at_hand(index)? {
+            continue;
+        }
         let key = ctx.key(index);
         let delivery = Delivery {
             key: key.bytes,

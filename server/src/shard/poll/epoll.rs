@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
-use super::{Event, Listener, Socket};
+use super::{Event, Socket};
 use crate::shard::doorbell::Wake;
 
 const WAKE: Token = Token(usize::MAX);
 /// Listeners count down from here, connections up from zero.
 const LISTENERS: usize = usize::MAX - 1;
+/// Numbers that listeners can have.
 const LISTENERS_MAX: usize = 64;
 /// Events taken from the kernel in one wait.
 const EVENTS_PER_WAIT: usize = 1024;
@@ -84,11 +86,15 @@ impl Epoll {
         }
     }
 
-    pub(super) fn add_listener(&self, listener: &mut Listener, number: usize) -> io::Result<()> {
+    pub(super) fn add_listener(&self, listener: RawFd, number: usize) -> io::Result<()> {
         let token = Token(LISTENERS - number);
-        match listener {
-            Listener::Tcp(listener) => self.poll.registry().register(listener, token, Interest::READABLE),
-            Listener::Unix(listener) => self.poll.registry().register(listener, token, Interest::READABLE),
-        }
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&listener), token, Interest::READABLE)
+    }
+
+    pub(super) fn remove_listener(&self, listener: RawFd) {
+        // It fails only where it was not waited for.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&listener));
     }
 }

@@ -15,7 +15,6 @@
 //!
 //! The ring is made where the node starts and used by one thread only, which enables it with its first wait.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -127,6 +126,10 @@ impl Token {
 }
 
 impl Link {
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.kept.capacity() + self.sending.capacity()
+    }
+
     /// Whether something has come that was not read.
     fn has_unread(&self) -> bool {
         !self.kept.is_empty() || !self.received.is_empty()
@@ -159,7 +162,7 @@ impl Ring {
             .setup_defer_taskrun()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        let buffers = Buffers::new();
+        let buffers = Buffers::new()?;
         // SAFETY: the entries are page-aligned, zeroed, as many as said, and outlive the ring: the fields of a struct are
         // dropped in order, and `ring` is declared before `buffers`.
         unsafe {
@@ -348,8 +351,15 @@ impl Ring {
                 0
             },
             sending: link.sending.capacity(),
-            memory: size_of::<Link>() + link.kept.capacity() + link.sending.capacity(),
+            memory: link.memory(),
         }
+    }
+
+    /// Memory that it holds for a connection.
+    #[inline]
+    pub(super) fn memory(&self, connection: usize) -> usize {
+        let link = self.links.get(connection).and_then(Option::as_deref);
+        link.map_or(0, Link::memory)
     }
 
     /// Gives the memory of an idle connection back.
@@ -573,7 +583,8 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// Receive buffers, and the ring of entries through which the kernel gets them.
+/// Receive buffers, and the ring of entries through which the kernel gets them. Mapped apart from what the allocator gives:
+/// most of it is never touched, and would be counted as memory in use without being there.
 struct Buffers {
     entries: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
@@ -587,27 +598,18 @@ struct Buffers {
 unsafe impl Send for Buffers {}
 
 impl Buffers {
-    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
-    {
-        Ok(layout) => layout,
-        Err(_) => panic!("constant"),
-    };
-    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER_BYTES, 4096) {
-        Ok(layout) => layout,
-        Err(_) => panic!("constant"),
-    };
+    const ENTRY_BYTES: usize = BUFFERS as usize * size_of::<BufRingEntry>();
+    const MEMORY_BYTES: usize = BUFFERS as usize * BUFFER_BYTES;
 
-    fn new() -> Self {
-        let allocate = |layout: Layout| {
-            // SAFETY: neither layout has size zero.
-            NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
-        };
-        Self {
-            entries: allocate(Self::ENTRIES).cast(),
-            memory: allocate(Self::MEMORY),
+    fn new() -> io::Result<Self> {
+        let entries = map(Self::ENTRY_BYTES)?;
+        let memory = map(Self::MEMORY_BYTES).inspect_err(|_| unmap(entries, Self::ENTRY_BYTES))?;
+        Ok(Self {
+            entries: entries.cast(),
+            memory,
             tail: 0,
             free: 0,
-        }
+        })
     }
 
     fn address(&self) -> u64 {
@@ -645,12 +647,30 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: allocated with these layouts; the ring that knew them is gone.
-        unsafe {
-            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
-            dealloc(self.memory.as_ptr(), Self::MEMORY);
-        }
+        // The ring that knew them is gone.
+        unmap(self.entries.cast(), Self::ENTRY_BYTES);
+        unmap(self.memory, Self::MEMORY_BYTES);
     }
+}
+
+/// Maps zeroed memory that begins at a page.
+fn map(bytes: usize) -> io::Result<NonNull<u8>> {
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping at an address of the system's choice touches no memory that is in use.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// Ends a mapping that [`map`] has made.
+fn unmap(memory: NonNull<u8>, bytes: usize) {
+    // SAFETY: the mapping is that long, and whoever owned it is done with it. Failing would leave it in place.
+    unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
 }
 
 #[cfg(test)]

@@ -1,0 +1,277 @@
+//! TCP addresses that a node listens on, at the start and when `port` or `bind` change.
+//!
+//! What stays the same stays open, with the connections that wait there. What is new is opened before what is gone is closed,
+//! unless the new needs the old one's place: one address and all addresses of a machine cannot be listened on at the same port.
+//! Then the old stops listening first, and listens again should the new fail.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use socket2::SockRef;
+
+use super::listener::bind_tcp;
+use crate::config::Settings;
+use crate::log::Log;
+use crate::shard::poll::Listener;
+
+/// A TCP address that is listened on.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    /// The address, with the port that was really bound.
+    pub(crate) address: SocketAddr,
+    /// Its socket.
+    listener: Arc<Listener>,
+}
+
+/// Listens on every address of `bind` at a port; 0 is any port that is free, the same for all. Addresses of `current` stay
+/// open if they are wanted still; the others no longer listen when this succeeds.
+///
+/// # Errors
+/// What the system says about the first address that cannot be listened on. Then everything is as it was.
+pub(crate) fn rebind(current: &[Bound], settings: &Settings, port: u16, log: &Log) -> io::Result<Vec<Bound>> {
+    let mut change = Change {
+        current,
+        backlog: settings.tcp_backlog as i32,
+        bound: Vec::new(),
+        has_made_room: false,
+    };
+    let mut port = port;
+    for name in &settings.bind.0 {
+        match change.open(name, port) {
+            Ok(Some(found)) => port = found,
+            Ok(None) => {}
+            Err(error) => {
+                log.warning(format_args!(
+                    "Warning: Could not create server TCP listening socket {}:{port}: {error}",
+                    name.trim_start_matches('-')
+                ));
+                change.undo(log);
+                return Err(error);
+            }
+        }
+    }
+    Ok(change.complete())
+}
+
+/// No address at all. Those of `current` no longer listen.
+pub(crate) fn unbind(current: &[Bound]) {
+    current.iter().for_each(Bound::stop);
+}
+
+impl Bound {
+    /// Its socket.
+    pub(crate) fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener)
+    }
+
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match &*self.listener {
+            Listener::Tcp(listener) => Some(SockRef::from(listener)),
+            Listener::Unix(_) => None,
+        }
+    }
+
+    /// Ends listening, although loops may still hold the socket.
+    fn stop(&self) {
+        if let Some(socket) = self.socket() {
+            // A socket that does not listen any more says so; that is what is wanted.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Listens again.
+    fn resume(&self, backlog: i32) -> io::Result<()> {
+        self.socket().map_or(Ok(()), |socket| socket.listen(backlog))
+    }
+}
+
+/// A change under way.
+struct Change<'a> {
+    current: &'a [Bound],
+    backlog: i32,
+    /// What is listened on afterwards, as far as it is known.
+    bound: Vec<Bound>,
+    /// Whether addresses stopped listening to make room.
+    has_made_room: bool,
+}
+
+impl Change<'_> {
+    /// Listens on one more address. Returns the port; none if an address with a `-` before it is not there on this machine.
+    fn open(&mut self, name: &str, port: u16) -> io::Result<Option<u16>> {
+        let (name, optional) = match name.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        match resolve(name).and_then(|ip| self.open_at(SocketAddr::new(ip, port))) {
+            Ok(port) => Ok(Some(port)),
+            Err(error) if optional && is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_at(&mut self, wanted: SocketAddr) -> io::Result<u16> {
+        let same = |bound: &&Bound| bound.address == wanted;
+        if let Some(kept) = self.current.iter().find(same) {
+            if self.has_made_room {
+                kept.resume(self.backlog)?;
+            }
+            self.bound.push(kept.clone());
+            return Ok(wanted.port());
+        }
+        let bind = || bind_tcp(wanted.ip(), wanted.port(), self.backlog);
+        let (listener, address) = match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.stands_in_its_own_way(wanted) => {
+                self.has_made_room = true;
+                self.leaving(wanted.port()).for_each(Bound::stop);
+                bind_tcp(wanted.ip(), wanted.port(), self.backlog)?
+            }
+            outcome => outcome?,
+        };
+        self.bound.push(Bound {
+            address,
+            listener: Arc::new(listener),
+        });
+        Ok(address.port())
+    }
+
+    /// Whether an address that is listened on now is at the same port.
+    fn stands_in_its_own_way(&self, wanted: SocketAddr) -> bool {
+        self.leaving(wanted.port()).next().is_some()
+    }
+
+    /// Addresses at a port that are not among those of afterwards, as far as those are known.
+    fn leaving(&self, port: u16) -> impl Iterator<Item = &Bound> {
+        let stays = |bound: &Bound| self.bound.iter().any(|kept| kept.address == bound.address);
+        self.current
+            .iter()
+            .filter(move |bound| bound.address.port() == port && !stays(bound))
+    }
+
+    /// Leaves everything as it was.
+    fn undo(self, log: &Log) {
+        let Self {
+            current,
+            backlog,
+            bound,
+            has_made_room,
+        } = self;
+        // What was opened is closed with this; then there is room for the old ones again.
+        drop(bound);
+        if !has_made_room {
+            return;
+        }
+        for old in current {
+            if let Err(error) = old.resume(backlog) {
+                log.warning(format_args!("{} is no longer listened on: {error}", old.address));
+            }
+        }
+    }
+
+    fn complete(self) -> Vec<Bound> {
+        let stays = |old: &&Bound| self.bound.iter().any(|bound| bound.address == old.address);
+        self.current
+            .iter()
+            .filter(|old| !stays(old))
+            .for_each(Bound::stop);
+        self.bound
+    }
+}
+
+fn resolve(name: &str) -> io::Result<IpAddr> {
+    match name {
+        "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        "::*" => Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        _ => match name.parse() {
+            Ok(ip) => Ok(ip),
+            Err(_) => (name, 0)
+                .to_socket_addrs()?
+                .next()
+                .map(|address: SocketAddr| address.ip())
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        },
+    }
+}
+
+/// Whether an address, or its whole family, is not there on this machine.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BindAddresses;
+    use crate::log::Level;
+    use std::net::{TcpListener, TcpStream};
+
+    fn settings(addresses: &[&str]) -> Settings {
+        Settings {
+            bind: BindAddresses(addresses.iter().map(|address| (*address).to_owned()).collect()),
+            ..Settings::default()
+        }
+    }
+
+    fn listen(current: &[Bound], addresses: &[&str], port: u16) -> io::Result<Vec<Bound>> {
+        rebind(current, &settings(addresses), port, &Log::new(Level::Nothing))
+    }
+
+    fn answers(ip: &str, port: u16) -> bool {
+        TcpStream::connect((ip, port)).is_ok()
+    }
+
+    #[test]
+    fn what_stays_the_same_stays_open() {
+        let first = listen(&[], &["127.0.0.1", "-203.0.113.1"], 0).unwrap();
+        let port = first[0].address.port();
+        assert_eq!(first.len(), 1, "an optional address that is not here");
+        let waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let second = listen(&first, &["127.0.0.1", "127.0.0.2"], port).unwrap();
+        assert!(Arc::ptr_eq(&first[0].listener, &second[0].listener));
+        assert!(answers("127.0.0.2", port));
+        let Listener::Tcp(listener) = &*second[0].listener else {
+            panic!("not TCP")
+        };
+        assert_eq!(listener.accept().unwrap().1, waiting.local_addr().unwrap());
+        let third = listen(&second, &["127.0.0.2"], port).unwrap();
+        assert!(!answers("127.0.0.1", port) && answers("127.0.0.2", port));
+        unbind(&third);
+        assert!(!answers("127.0.0.2", port));
+    }
+
+    #[test]
+    fn one_address_and_all_take_turns() {
+        let one = listen(&[], &["127.0.0.1"], 0).unwrap();
+        let port = one[0].address.port();
+        let all = listen(&one, &["*"], port).unwrap();
+        assert!(answers("127.0.0.1", port) && answers("127.0.0.2", port));
+        let one = listen(&all, &["127.0.0.1"], port).unwrap();
+        assert!(answers("127.0.0.1", port) && !answers("127.0.0.2", port));
+        let both = listen(&one, &["127.0.0.3", "127.0.0.1"], port).unwrap();
+        assert!(answers("127.0.0.1", port) && answers("127.0.0.3", port));
+        drop(both);
+    }
+
+    #[test]
+    fn a_change_that_fails_changes_nothing() {
+        let taken = TcpListener::bind("127.0.0.5:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let current = listen(&[], &["127.0.0.1"], port).unwrap();
+        // Everything at once: that port is somebody else's on one of them.
+        for addresses in [
+            &["127.0.0.2", "127.0.0.5"][..],
+            &["*"],
+            &["127.0.0.2", "203.0.113.1"],
+        ] {
+            assert!(listen(&current, addresses, port).is_err(), "{addresses:?}");
+            assert!(answers("127.0.0.1", port), "{addresses:?}");
+            assert!(!answers("127.0.0.2", port), "{addresses:?}");
+        }
+        let after = listen(&current, &["127.0.0.1"], port).unwrap();
+        assert!(Arc::ptr_eq(&after[0].listener, &current[0].listener));
+    }
+}

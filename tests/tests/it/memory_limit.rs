@@ -1,0 +1,241 @@
+//! `maxmemory`: what it is compared with, when it holds, and who gives way.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use shardis_tests::client::Client;
+use shardis_tests::node;
+use shardis_tests::process::Process;
+use shardis_tests::reply::Reply;
+
+const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
+fn start(shards: usize, options: &[&str]) -> Process {
+    node::launch(shards).with(options).serve()
+}
+
+/// A figure of INFO.
+fn figure(client: &mut Client, name: &str) -> u64 {
+    let info = client.line("INFO everything").text();
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{name}: {info}"))
+}
+
+/// Processor time that a process has used, in ticks of a hundredth of a second.
+fn ticks(server: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("a running process");
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+}
+
+fn large(byte: u8, len: usize) -> String {
+    char::from(byte).to_string().repeat(len)
+}
+
+/// Arguments that are large enough to arrive in memory of their own count like others, and no longer when they are gone.
+#[test]
+fn large_arguments_count() {
+    for shards in [1, 4] {
+        let server = start(
+            shards,
+            &["--maxmemory", "20mb", "--maxmemory-policy", "allkeys-lru"],
+        );
+        let mut client = server.connect();
+        let value = large(b'v', 100_000);
+        for number in 0..1000 {
+            assert_eq!(
+                client.call(&["SET", &format!("key:{number}"), &value]).text(),
+                "OK"
+            );
+        }
+        assert!(figure(&mut client, "used_memory_dataset") < 21 << 20);
+        assert!(figure(&mut client, "evicted_keys") > 700);
+        client.line("FLUSHALL");
+        client.line("SET string v");
+        for _ in 0..300 {
+            assert!(
+                client
+                    .call(&["LPUSH", "string", &value])
+                    .text()
+                    .contains("WRONGTYPE")
+            );
+        }
+        client.line("CONFIG SET maxmemory-policy noeviction");
+        let small = large(b's', 1000);
+        let mut stored = 0;
+        while client.call(&["SET", &format!("small:{stored}"), &small]).text() == "OK" {
+            stored += 1;
+            assert!(stored < 22_000, "more than fits into the limit");
+        }
+        assert!(stored > 10_000, "{stored} values of a kilobyte fit into 20 MiB");
+    }
+}
+
+/// What moves from shard to shard, or is made of keys of several, takes memory where it is, and none when it is gone.
+#[test]
+fn moves_leave_no_memory_behind() {
+    let server = start(4, &["--maxmemory", "20mb"]);
+    let mut client = server.connect();
+    let value = large(b'v', 20_000);
+    let members: Vec<String> = (0..400)
+        .flat_map(|n| [n.to_string(), format!("member:{n}")])
+        .collect();
+    client.call(&[&["ZADD".to_owned(), "source".to_owned()], &members[..]].concat());
+    for round in 0..1100 {
+        let (from, to) = (format!("from:{round}"), format!("to:{}", round * 7));
+        for words in [
+            vec!["SET", &from, &value],
+            vec!["RENAME", &from, &to],
+            vec!["DEL", &to],
+            vec!["ZUNIONSTORE", &to, "2", "source", "other"],
+            vec!["COPY", &to, &from],
+            vec!["DEL", &to, &from],
+        ] {
+            let reply = client.call(&words);
+            assert!(
+                !reply.text().contains("OOM"),
+                "round {round}: {words:?}: {}",
+                reply.text()
+            );
+        }
+    }
+    client.line("DEL source");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(client.line("DBSIZE"), Reply::Integer(0));
+    assert_eq!(figure(&mut client, "used_memory_dataset"), 0);
+}
+
+/// A node over its limit that can do nothing about it rests.
+#[test]
+fn an_idle_node_over_its_limit_sleeps() {
+    for (shards, policy) in [(1, "noeviction"), (4, "noeviction"), (4, "volatile-lru")] {
+        let server = start(shards, &["--maxmemory-policy", policy]);
+        let mut client = server.connect();
+        for number in 0..100 {
+            client.call(&["SET", &format!("key:{number}"), &large(b'v', 1000)]);
+        }
+        client.line("CONFIG SET maxmemory 1");
+        assert_eq!(client.line("SET k v").text(), OOM);
+        let before = ticks(&server);
+        std::thread::sleep(Duration::from_secs(1));
+        let used = ticks(&server) - before;
+        assert!(
+            used < 20,
+            "{shards} shards, {policy}: {used} hundredths of a second in one"
+        );
+        assert_eq!(client.line("DBSIZE"), Reply::Integer(100));
+    }
+}
+
+/// What is to be evicted may be on any shard; only when there is nothing on any are writes refused.
+#[test]
+fn volatile_keys_of_any_shard_go() {
+    for policy in ["volatile-lru", "volatile-ttl", "volatile-random", "volatile-lfu"] {
+        let server = start(4, &["--maxmemory-policy", policy]);
+        let mut client = server.connect();
+        // All of one shard.
+        for number in 0..3000 {
+            let key = format!("{{v}}:{number}");
+            client.call(&["SET", &key, &large(b'v', 1000), "EX", "1000"]);
+        }
+        // What is neither data nor clients' is looked at once a second.
+        std::thread::sleep(Duration::from_millis(1200));
+        let limit = figure(&mut client, "used_memory") + (100 << 10);
+        client.line(&format!("CONFIG SET maxmemory {limit}"));
+        for number in 0..2000 {
+            let reply = client.call(&["SET", &format!("key:{number}"), &large(b'w', 1000)]);
+            assert_eq!(reply.text(), "OK", "{policy}: SET {number}");
+        }
+        let evicted = figure(&mut client, "evicted_keys");
+        assert!((1000..3000).contains(&evicted), "{policy}: {evicted} evicted");
+        let refused = (2000..6000).any(|number| {
+            client
+                .call(&["SET", &format!("key:{number}"), &large(b'w', 1000)])
+                .text()
+                == OOM
+        });
+        assert!(refused, "{policy}");
+        let info = client.line("INFO keyspace").text();
+        assert!(info.contains("expires=0,"), "{policy}: {info}");
+    }
+}
+
+/// While writes are paused the data stays as it is.
+#[test]
+fn nothing_is_evicted_during_a_pause() {
+    for mode in ["ALL", "WRITE"] {
+        let server = start(2, &["--maxmemory-policy", "allkeys-random"]);
+        let mut client = server.connect();
+        for number in 0..2000 {
+            client.call(&["SET", &format!("key:{number}"), &large(b'v', 1000)]);
+        }
+        client.line(&format!("CLIENT PAUSE 400 {mode}"));
+        let mut other = server.connect();
+        if mode == "WRITE" {
+            other.line("CONFIG SET maxmemory 1mb");
+            std::thread::sleep(Duration::from_millis(150));
+            assert_eq!(other.line("DBSIZE"), Reply::Integer(2000));
+            std::thread::sleep(Duration::from_millis(400));
+            assert!(figure(&mut other, "evicted_keys") > 0);
+        } else {
+            client.line("CLIENT UNPAUSE");
+        }
+    }
+}
+
+/// A limit that is set holds for the next command of whoever it is; with small keys memory in use stays near it.
+#[test]
+fn the_limit_holds_at_once_and_use_stays_near_it() {
+    for shards in [1, 4] {
+        let server = start(shards, &["--maxmemory-policy", "allkeys-lru"]);
+        let (mut client, mut other) = (server.connect(), server.connect());
+        for batch in 0..200 {
+            let sets = (0..500).map(|n| {
+                let key = format!("key:{}", batch * 500 + n);
+                ["SET", &key, "a value of some bytes"]
+                    .map(|word| word.as_bytes().to_vec())
+                    .to_vec()
+            });
+            client.pipeline(&sets.collect::<Vec<_>>());
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+        let used = figure(&mut client, "used_memory");
+        let limit = used - (1 << 20);
+        client.line(&format!("CONFIG SET maxmemory {limit}"));
+        let begun = Instant::now();
+        while figure(&mut other, "used_memory") > limit + (512 << 10) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "memory does not come down"
+            );
+        }
+        for batch in 0..200 {
+            let sets = (0..500).map(|n| {
+                let key = format!("other:{}", batch * 500 + n);
+                ["SET", &key, "a value of some bytes"]
+                    .map(|word| word.as_bytes().to_vec())
+                    .to_vec()
+            });
+            let replies = other.pipeline(&sets.collect::<Vec<_>>());
+            assert!(replies.iter().all(|reply| reply.text() == "OK"));
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+        let used = figure(&mut client, "used_memory");
+        let (low, high) = (limit - limit / 20, limit + limit / 20);
+        assert!((low..high).contains(&used), "{shards} shards: {used} of {limit}");
+        assert_eq!(figure(&mut client, "mem_not_counted_for_evict"), 0);
+        client.line("CONFIG SET maxmemory-policy noeviction maxmemory 1");
+        assert_eq!(other.line("SET k v").text(), OOM);
+        client.line("CONFIG SET maxmemory 0");
+        assert_eq!(other.line("SET k v").text(), "OK");
+    }
+}
