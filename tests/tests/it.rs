@@ -22,5 +22,6 @@ mod it {
     mod server_replies;
     mod stock_tools;
     mod streams;
+    mod stress;
     mod tidy;
 }
