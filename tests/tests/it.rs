@@ -31,5 +31,6 @@ mod it {
     mod server_replies;
     mod stock_tools;
     mod streams;
+    mod stress;
     mod tidy;
 }
