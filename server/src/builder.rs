@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::clock::Clock;
 use crate::config::{Config, SetError};
 use crate::exec::{Effect, KeyspaceEvent};
+use crate::journal::Journal;
 use crate::log::{Lines, Log, Output};
 use crate::node::{Parts, Running, StartError};
 
@@ -138,7 +139,7 @@ impl Builder {
             log,
             clock,
             seed: self.seed.unwrap_or_else(rand::random),
-            journal: self.effects,
+            journal: self.effects.map(Journal::new),
             events: self.events,
             daemon: None,
             any_port: self.port == 0 && !self.directives.contains_key("port"),
@@ -303,6 +304,7 @@ mod tests {
                 (0, "MULTI"),
                 (0, "SET a 1"),
                 (1, "SET b 2"),
+                (1, "SET c half"),
                 (1, "EXEC"),
                 (1, "SET a 4"),
                 (1, "SET b 5"),

@@ -119,7 +119,10 @@ impl Inner {
 
     /// Time until the next tick; none while the node's clock stands still.
     fn until_tick(&self) -> Option<Duration> {
-        let left_us = u64::try_from(self.next_tick_us - self.node.clock.now_us()).unwrap_or(0);
+        // A time that is over is no time to wait.
+        let left_us = (self.next_tick_us - self.node.clock.now_us())
+            .max(0)
+            .unsigned_abs();
         self.node.clock.is_real().then(|| Duration::from_micros(left_us))
     }
 

@@ -38,8 +38,8 @@ use crossbeam_channel::Receiver;
 
 use crate::config::Settings;
 use crate::dispatch::execution::Environment;
-use crate::exec::partition::Journal;
 use crate::exec::{Closing, Stamp};
+use crate::journal::Journal;
 use crate::observe::process;
 use crate::pubsub::Publication;
 use crate::shard::Mesh;

@@ -24,6 +24,7 @@ mod dispatch;
 mod error;
 mod event_loop;
 mod exec;
+mod journal;
 mod limits;
 mod log;
 mod observe;

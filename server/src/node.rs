@@ -28,7 +28,7 @@ use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::KeyspaceEvent;
 use crate::exec::Partition;
 use crate::exec::event::EventSink;
-use crate::exec::partition::Journal;
+use crate::journal::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};

@@ -10,6 +10,8 @@
 mod it {
     mod big_pipelines;
     mod blocking;
+    mod blocking_account;
+    mod blocking_random;
     mod blocking_shards;
     mod client_limits;
     mod commands;

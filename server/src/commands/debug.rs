@@ -210,8 +210,7 @@ fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResul
         .first()
         .and_then(|partition| partition.journal.clone())
     {
-        // A closed channel means that the listener has gone; effects then go nowhere.
-        let _ = journal.send(effect);
+        journal.append(vec![effect]);
     }
     session.reply.ok();
     Ok(())
@@ -546,6 +545,7 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 mod tests {
     use super::*;
     use crate::commands::testing::Shell;
+    use crate::journal::Journal;
 
     #[test]
     fn every_type_of_reply_under_both_protocols() {
@@ -681,7 +681,7 @@ mod tests {
     fn what_is_replicated_goes_to_listeners() {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let mut shell = Shell::new();
-        shell.partition(0).journal = Some(sender);
+        shell.partition(0).journal = Some(Journal::new(sender));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
         assert_eq!(
             receiver.try_recv().unwrap().words,

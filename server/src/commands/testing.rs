@@ -33,6 +33,7 @@ use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -44,7 +45,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     arity: Arity::Exactly(2),
     flags: Flags::WRITE,
     keys: &[KeySpec::at(1).read_write()],
-    runs: Runs::OnKeys(|ctx| panic!("asked to, for key {:?}", ctx.args.at(1))),
+    runs: Runs::OnKeys(|ctx| {
+        ctx.effects.replace(&[b"SET", ctx.args.at(1), b"half"]);
+        panic!("asked to, for key {:?}", ctx.args.at(1))
+    }),
     doc: &Doc {
         since: "0.0.0",
         summary: "Panics, as a faulty handler might.",
@@ -112,7 +116,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = crossbeam_channel::unbounded().0;
+            let journal = Journal::new(crossbeam_channel::unbounded().0);
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let mut partitions = Lent::new(shards);

@@ -19,13 +19,13 @@ use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
-use crate::exec::partition::Journal;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
     ShardHandler, Stamp, View,
 };
+use crate::journal::Journal;
 use crate::limits::TIMED_EACH_BELOW_NS;
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
@@ -206,11 +206,14 @@ impl<'a> Execution<'a> {
             }
             (
                 Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler),
-                Access::Partitions(held),
+                Access::Partitions(mut held),
                 Some(caller),
             ) => {
-                let mut view = View::new(held, environment.hasher, environment.stamp, db);
-                handler(&mut caller.session(args, self.encoder(environment)), &mut view)
+                let recording = Recording::begin(&mut held, db, args);
+                let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
+                let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
+                recording.end(held);
+                result
             }
             (Runs::Exec, Access::Partitions(Held::Many(partitions)), Some(caller)) => {
                 transaction::exec(caller, partitions, self.out, environment)
@@ -268,7 +271,7 @@ impl<'a> Execution<'a> {
             waiting,
             ..
         } = self.call;
-        let mut effects = Effects::new(held.journals());
+        let mut recording = Recording::begin(&mut held, db, args);
         count_on_shards(&mut held, &self.call, environment);
         let result = {
             let cut_at = self.start.saturating_add(environment.reply_bytes_max);
@@ -278,7 +281,7 @@ impl<'a> Execution<'a> {
                 args,
                 reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
                 keyspace: view,
-                effects: &mut effects,
+                effects: &mut recording.effects,
                 settings: environment.settings,
                 shards: environment.shards,
                 routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
@@ -287,7 +290,7 @@ impl<'a> Execution<'a> {
             })
         };
         held.end_command();
-        record(held, &mut effects, db, args);
+        recording.end(held);
         result
     }
 }
@@ -353,20 +356,20 @@ fn part_of_shard(
     environment: &Environment<'_>,
 ) -> Result<Part, ReplyError> {
     let mut held = Held::One(partition);
-    let mut effects = Effects::new(held.journals());
+    let mut recording = Recording::begin(&mut held, call.db, call.args);
     let mut bytes = Vec::new();
     let count = each(&mut Context {
         args: call.args,
         reply: Encoder::new(&mut bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
         keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, call.db),
-        effects: &mut effects,
+        effects: &mut recording.effects,
         settings: environment.settings,
         shards: environment.shards,
         routed: None,
         adopted: None,
         waiting: Waiting::Denied,
     })?;
-    record(held, &mut effects, call.db, call.args);
+    recording.end(held);
     let is_cut = bytes.len() >= environment.reply_bytes_max;
     Ok(Part { count, bytes, is_cut })
 }
@@ -394,29 +397,69 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
     }
 }
 
-/// Hands the effects of a command to the journal, the removal of expired keys first.
-#[inline]
-fn record(mut held: Held<'_>, effects: &mut Effects, db: u16, args: Arguments<'_>) {
-    let changes = effects.changes();
-    held.each(|partition| {
-        if !partition.removals.is_empty() {
-            partition.journal_removals();
+/// The effects of a command that runs. When it panics, those that it has reported enter the journal all the same, and the
+/// history counts as broken: what it may have changed beside them is not known.
+struct Recording<'a> {
+    effects: Effects,
+    journal: Option<Journal>,
+    db: u16,
+    args: Arguments<'a>,
+}
+
+impl<'a> Recording<'a> {
+    #[inline]
+    fn begin(held: &mut Held<'_>, db: u16, args: Arguments<'a>) -> Self {
+        let journal = held.first().and_then(|partition| partition.journal.clone());
+        Self {
+            effects: Effects::new(journal.is_some()),
+            journal,
+            db,
+            args,
         }
-    });
-    let Some(partition) = held.first() else { return };
-    partition.figures.changes += changes;
-    if !effects.is_recording() {
-        return;
     }
-    let commands = match effects.take() {
-        Outcome::Nothing => return,
-        Outcome::Verbatim => vec![args.iter().map(<[u8]>::to_vec).collect()],
-        Outcome::Commands(commands) => commands,
-    };
-    if let Some(journal) = &partition.journal {
-        for words in commands {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect { db, words });
+
+    /// Hands the effects to the journal as one unit, removals of what the command came across first.
+    #[inline]
+    fn end(mut self, mut held: Held<'_>) {
+        let changes = self.effects.changes();
+        let mut unit = Vec::new();
+        held.each(|partition| {
+            if !partition.removals.is_empty() {
+                unit.append(&mut partition.removals);
+            }
+        });
+        if let Some(partition) = held.first() {
+            partition.figures.changes += changes;
+        }
+        if let Some(journal) = self.journal.take() {
+            self.reported(&mut unit);
+            if !unit.is_empty() {
+                journal.append(unit);
+            }
+        }
+    }
+
+    fn reported(&mut self, unit: &mut Vec<Effect>) {
+        let commands = match self.effects.take() {
+            Outcome::Nothing => return,
+            Outcome::Verbatim => vec![self.args.iter().map(<[u8]>::to_vec).collect()],
+            Outcome::Commands(commands) => commands,
+        };
+        let db = self.db;
+        unit.extend(commands.into_iter().map(|words| Effect { db, words }));
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        let Some(journal) = self.journal.take() else {
+            return;
+        };
+        if std::thread::panicking() {
+            let mut unit = Vec::new();
+            self.reported(&mut unit);
+            journal.append(unit);
+            journal.break_history();
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use shardis_protocol::{Encoder, Resp};
 
 use super::account;
@@ -13,11 +12,11 @@ use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::client::Queued;
-use crate::exec::partition::Journal;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{CommandResult, Effect, Stamp};
+use crate::exec::{CommandResult, Stamp};
+use crate::journal::Journal;
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
@@ -134,8 +133,8 @@ fn as_one_unit(
     let Some(journal) = caller.journal else {
         return run(caller, partitions);
     };
-    let (collector, collected) = crossbeam_channel::unbounded();
-    let unit = Unit::begin(partitions, journal, &collector, collected);
+    let unit = Unit::begin(partitions, journal);
+    let collector = unit.collector.clone();
     let mut collecting = Caller {
         client: caller.client,
         node: caller.node,
@@ -151,24 +150,20 @@ fn as_one_unit(
 struct Unit<'a> {
     partitions: Partitions<'a>,
     journal: &'a Journal,
-    collected: Receiver<Effect>,
+    collector: Journal,
 }
 
 impl<'a> Unit<'a> {
     /// Has the partitions report to the collector instead of the journal.
-    fn begin(
-        partitions: Partitions<'a>,
-        journal: &'a Journal,
-        collector: &Journal,
-        collected: Receiver<Effect>,
-    ) -> Self {
+    fn begin(partitions: Partitions<'a>, journal: &'a Journal) -> Self {
+        let collector = journal.begin_unit();
         for partition in partitions.iter_mut().flatten() {
             partition.journal = Some(collector.clone());
         }
         Self {
             partitions,
             journal,
-            collected,
+            collector,
         }
     }
 }
@@ -176,21 +171,11 @@ impl<'a> Unit<'a> {
 impl Drop for Unit<'_> {
     fn drop(&mut self) {
         for partition in self.partitions.iter_mut().flatten() {
+            // What a command came across before it panicked went within this unit.
+            partition.journal_removals();
             partition.journal = Some(self.journal.clone());
         }
-        let effects: Vec<Effect> = self.collected.try_iter().collect();
-        let (Some(first), Some(last)) = (effects.first(), effects.last()) else {
-            return;
-        };
-        let mark = |word: &[u8], db| Effect {
-            db,
-            words: vec![word.to_vec()],
-        };
-        let (begin, end) = (mark(b"MULTI", first.db), mark(b"EXEC", last.db));
-        for effect in std::iter::once(begin).chain(effects).chain([end]) {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = self.journal.send(effect);
-        }
+        self.journal.end_unit(&self.collector);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::connection::Connection;
 use crate::dispatch::batch::{Replies, Report, run_batch};
 use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
+use crate::journal::Journal;
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::Holds;
@@ -185,6 +186,11 @@ impl EventLoop {
              stays; please report this as a bug",
             command.full_name
         ));
+        if let Some(position) = self.journal.as_ref().and_then(Journal::broken_before) {
+            self.node.log.warning(format_args!(
+                "What this server has told of its changes up to number {position} is no longer certain to be all of them"
+            ));
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use shardis_cluster::slot::{shard_of, slot_of};
-use shardis_protocol::Arguments;
 
 use super::EventLoop;
 use super::batches::{count_memory, publish_memory};
 use super::reach::Work;
+use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::ShardSet;
@@ -20,20 +20,19 @@ use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Retry, Served, Ticket, Wish};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::Message;
-use crate::spec::Registered;
 use crate::spec::key_spec::keys_of;
 
 impl EventLoop {
-    /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand.
-    pub(super) fn block(
-        &mut self,
-        number: usize,
-        sequence: u32,
-        command: &'static Registered,
-        args: Arguments<'_>,
-        wish: Wish,
-        partitions: &mut Lent,
-    ) {
+    /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand. The command has run for
+    /// so many nanoseconds.
+    pub(super) fn block(&mut self, issued: Issued<'_>, wish: Wish, nanos: u64, partitions: &mut Lent) {
+        let Issued {
+            connection: number,
+            sequence,
+            command,
+            args,
+        } = issued;
+        self.show(number, command, args);
         let shards = partitions.len();
         let mut other_shard = None;
         let mut waits_in = ShardSet::none(shards);
@@ -57,6 +56,7 @@ impl EventLoop {
             connection.modes(),
             (self.index, number),
             sequence,
+            nanos,
         ));
         for key in ticket.keys() {
             let shard = shard_of(slot_of(key).number(), shards);
@@ -215,7 +215,7 @@ impl EventLoop {
         connection.output.deliver(ticket.sequence, reply);
         self.clients.mark_dirty(number);
         let command = registry().row(ticket.command.id);
-        self.account_for(number, command, ticket.request.arguments(), nanos);
+        self.count_run(number, command, ticket.said(), ticket.ran_ns + nanos);
         self.clients.wake_if_it_may_go_on(number);
     }
 

@@ -21,6 +21,18 @@ impl EventLoop {
         args: Arguments<'_>,
         nanos: u64,
     ) {
+        self.count_run(number, command, args, nanos);
+        self.show(number, command, args);
+    }
+
+    /// As [`account_for`](Self::account_for), for a command that monitors have seen already.
+    pub(super) fn count_run(
+        &self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        nanos: u64,
+    ) {
         let tracked = self.settings.latency_tracking;
         self.node.stats[self.index].ran(command.id, 1, nanos, tracked);
         if nanos >= account::slow_from_ns(&self.settings) {
@@ -28,7 +40,6 @@ impl EventLoop {
             let slow = account::slow(command, account::words(command, args), nanos);
             account::enter(&self.node, &self.settings, client, slow);
         }
-        self.show(number, command, args);
     }
 
     /// Commands of a batch were slow.

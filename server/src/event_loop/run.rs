@@ -73,15 +73,7 @@ impl EventLoop {
         partitions.begin();
         let ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
         match ran.wish {
-            Some(wish) => {
-                let Issued {
-                    connection,
-                    sequence,
-                    command,
-                    args,
-                } = issued;
-                self.block(connection, sequence, command, args, wish, partitions);
-            }
+            Some(wish) => self.block(issued, wish, ran.nanos, partitions),
             None => {
                 // What a command of a transaction changed holds for what follows, beginning with those who wait.
                 self.answer_ran(issued, &ran, ran.nanos);

@@ -5,14 +5,7 @@
 
 use smallvec::SmallVec;
 
-/// One effect: a command to repeat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// The database it applies to.
-    pub db: u16,
-    /// Its words.
-    pub words: Vec<Vec<u8>>,
-}
+pub use crate::journal::Effect;
 
 /// Collects the effects of one command.
 #[derive(Debug, Default)]

@@ -317,12 +317,6 @@ impl Held<'_> {
             Self::Many(lent) => lent[shard].is_some(),
         }
     }
-
-    /// Whether somebody listens to their effects.
-    #[inline]
-    pub(crate) fn journals(&mut self) -> bool {
-        self.first().is_some_and(|partition| partition.journal.is_some())
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::event::{EventSink, tell};
 use super::waiter::Waiters;
 use super::watch::{WatchToken, WatchedKey, Watches};
+use crate::journal::Journal;
 
 /// The data of one shard.
 #[derive(Debug)]
@@ -41,9 +42,6 @@ pub(crate) struct Partition {
     /// Bytes its values, keys and tables take, as the allocator hands them out.
     pub(crate) memory_bytes: i64,
 }
-
-/// Takes the effects of a shard.
-pub(crate) type Journal = crossbeam_channel::Sender<Effect>;
 
 /// What a partition counts since the last CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,12 +124,11 @@ impl Partition {
         tell(self.events.as_ref(), db, name, key);
     }
 
-    /// Puts removals that no command asked for into the journal, ahead of the command that came across them.
+    /// Puts removals that no command asked for into the journal, each by itself.
     pub(crate) fn journal_removals(&mut self) {
         for removal in self.removals.drain(..) {
             if let Some(journal) = &self.journal {
-                // A closed channel means that the listener has gone; effects then go nowhere.
-                let _ = journal.send(removal);
+                journal.append(vec![removal]);
             }
         }
     }

@@ -5,7 +5,7 @@ use shardis_protocol::{Arguments, Encoder};
 use super::CommandResult;
 use super::client::{BufferSizes, Client};
 use super::effect::Effect;
-use super::partition::Journal;
+use crate::journal::Journal;
 use crate::state::Node;
 
 /// One client with its request, and the node it is connected to.
@@ -28,11 +28,10 @@ impl Session<'_> {
     /// Has replicas repeat the request.
     pub(crate) fn repeat(&self) {
         if let Some(journal) = self.journal {
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            let _ = journal.send(Effect {
+            journal.append(vec![Effect {
                 db: self.client.db,
                 words: self.args.iter().map(<[u8]>::to_vec).collect(),
-            });
+            }]);
         }
     }
 

@@ -109,6 +109,8 @@ pub(crate) struct Ticket {
     pub(crate) command: CommandTag,
     /// What is to be run.
     pub(crate) request: OwnedRequest,
+    /// What the client said, where that is something else.
+    said: Option<OwnedRequest>,
     /// Arguments that are the keys it waits for.
     pub(crate) keys: Range<usize>,
     /// The shard that it needs besides that of the key it is served from: what it takes there goes here.
@@ -129,6 +131,8 @@ pub(crate) struct Ticket {
     pub(crate) connection: usize,
     /// The place of its reply among those of the connection.
     pub(crate) sequence: u32,
+    /// How long the command ran before it waited, nanoseconds.
+    pub(crate) ran_ns: u64,
     /// Somebody answers it.
     claimed: AtomicBool,
     /// Until when each key holds a value of another kind than it waits for, Unix milliseconds; [`NEVER`] if it does not.
@@ -152,10 +156,12 @@ impl Ticket {
         modes: Modes,
         (origin, connection): (usize, usize),
         sequence: u32,
+        ran_ns: u64,
     ) -> Self {
         let barred = if spans_shards { wish.keys.len() } else { 0 };
         Self {
             command,
+            said: wish.request.is_some().then(|| OwnedRequest::copy(args)),
             request: wish.request.unwrap_or_else(|| OwnedRequest::copy(args)),
             keys: wish.keys,
             other_shard,
@@ -167,6 +173,7 @@ impl Ticket {
             origin,
             connection,
             sequence,
+            ran_ns,
             claimed: AtomicBool::new(false),
             barred: (0..barred).map(|_| AtomicI64::new(NEVER)).collect(),
         }
@@ -201,6 +208,11 @@ impl Ticket {
     /// Whether somebody has taken it upon himself to answer.
     pub(crate) fn is_claimed(&self) -> bool {
         self.claimed.load(Ordering::Acquire)
+    }
+
+    /// The request as its client sent it.
+    pub(crate) fn said(&self) -> Arguments<'_> {
+        self.said.as_ref().unwrap_or(&self.request).arguments()
     }
 
     /// The keys it waits for.
@@ -297,6 +309,7 @@ mod tests {
             0,
             Modes::empty(),
             (0, 0),
+            0,
             0,
         ))
     }

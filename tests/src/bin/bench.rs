@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use load::bystanders::Bystanders;
-use load::options::{NoOptions, Options, Peer, Section};
+use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
@@ -21,13 +21,10 @@ fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
-        Err(help @ NoOptions::Help) => {
-            return exit_code(Report::new(io::stdout()).say(&help.to_string()).map(|()| true));
-        }
-        Err(bad) => {
-            // Nothing is left to do if standard error cannot be written.
-            let _ = errors.say(&bad.to_string());
-            return ExitCode::from(2);
+        Err(instead) => {
+            // Nothing is left to do if it cannot be printed.
+            let _ = instead.print();
+            return ExitCode::from(if instead.use_stderr() { 2 } else { 0 });
         }
     };
     let outcome = run(&options);

@@ -1,29 +1,16 @@
 //! The command line of `scripts/bench`.
 
-use std::fmt;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What `--help` prints.
-pub(crate) const USAGE: &str = "\
-Usage: scripts/bench [options]
+use clap::{Arg, ArgAction, Command};
 
-Measures server CPU per operation, memory and pauses of shardis beside redis-server, CPU also beside Valkey.
-
-  --section NAME   cpu, shards, memory, pauses or all (default all; may be repeated)
-  --rows TEXT      only rows whose name contains TEXT, in any case
-  --rounds N       interleaved rounds, whose median counts (default 5)
-  --seconds S      length of one measurement (default 1.5)
-  --quick          3 rounds of 0.4 s; memory and pauses with 1 M keys only, one repetition
-  --shardis PATH   the server to measure (default: shardis-server beside this program)
-  --redis PATH     the reference (default: redis-server from the search path)
-  --peer PATH      a second reference for the CPU rows, a Valkey (default: the one of scripts/peer); none: without it
-  --before PATH    an older shardis-server, measured in turn with the others
-
+/// What `--help` prints below the options.
+const NOTES: &str = "\
 CPU is printed as user + system time in microseconds per operation. The first target of a row is for all of it beside
 redis, the second for user time beside the peer: the kernel's part is the same for both.
-In short, for one change:  scripts/bench --section cpu --rows 'get -p' --quick --before OLD
-";
+In short, for one change:  scripts/bench --section cpu --rows 'get -p' --quick --before OLD";
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +37,7 @@ pub(crate) struct Options {
 }
 
 /// The second reference of the CPU rows.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// The one that `scripts/peer` finds or fetches.
     Usual,
@@ -58,67 +45,34 @@ pub(crate) enum Peer {
     None,
 }
 
-/// Why the command line could not be read, or that it only asked for help.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NoOptions {
-    Help,
-    Bad(String),
-}
-
-impl fmt::Display for NoOptions {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Help => out.write_str(USAGE),
-            Self::Bad(reason) => write!(out, "{reason}\n\n{USAGE}"),
-        }
-    }
-}
-
 impl Options {
-    /// Reads the arguments behind the program's name.
-    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, NoOptions> {
-        let mut arguments = arguments.into_iter();
-        let mut sections = Vec::new();
-        let (mut rounds, mut time) = (None, None);
-        let mut options = Self {
-            sections: Vec::new(),
-            rows: String::new(),
-            rounds: 0,
-            time: Duration::ZERO,
-            quick: false,
-            shardis: None,
-            redis: PathBuf::from("redis-server"),
-            peer: Peer::Usual,
-            before: None,
-        };
-        while let Some(name) = arguments.next() {
-            let mut value = || {
-                arguments
-                    .next()
-                    .ok_or_else(|| NoOptions::Bad(format!("{name} needs a value")))
-            };
-            match name.as_str() {
-                "--help" | "-h" => return Err(NoOptions::Help),
-                "--quick" => options.quick = true,
-                "--section" => sections.extend(read_sections(&value()?)?),
-                "--rows" => options.rows = value()?.to_lowercase(),
-                "--rounds" => rounds = Some(read_rounds(&value()?)?),
-                "--seconds" => time = Some(read_seconds(&value()?)?),
-                "--shardis" => options.shardis = Some(value()?.into()),
-                "--redis" => options.redis = value()?.into(),
-                "--peer" => options.peer = read_peer(value()?),
-                "--before" => options.before = Some(value()?.into()),
-                _ => return Err(NoOptions::Bad(format!("unknown option {name}"))),
-            }
+    /// Reads the arguments behind the program's name. The error is what to print instead, a mistake or the help.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let found = command().try_get_matches_from(arguments)?;
+        let path = |name| found.get_one::<PathBuf>(name).cloned();
+        let quick = found.get_flag("quick");
+        let named = found.get_many::<Vec<Section>>("section").into_iter().flatten();
+        let mut sections: Vec<Section> = named.flatten().copied().collect();
+        if sections.is_empty() {
+            sections = ALL.to_vec();
         }
-        options.sections = if sections.is_empty() {
-            ALL.to_vec()
-        } else {
-            sections
-        };
-        options.rounds = rounds.unwrap_or(if options.quick { 3 } else { 5 });
-        options.time = time.unwrap_or(Duration::from_millis(if options.quick { 400 } else { 1500 }));
-        Ok(options)
+        Ok(Self {
+            sections,
+            rows: found.get_one::<String>("rows").cloned().unwrap_or_default(),
+            rounds: found
+                .get_one("rounds")
+                .copied()
+                .unwrap_or(if quick { 3 } else { 5 }),
+            time: found
+                .get_one("seconds")
+                .copied()
+                .unwrap_or(Duration::from_millis(if quick { 400 } else { 1500 })),
+            quick,
+            shardis: path("shardis"),
+            redis: path("redis").unwrap_or_else(|| PathBuf::from("redis-server")),
+            peer: found.get_one("peer").cloned().unwrap_or(Peer::Usual),
+            before: path("before"),
+        })
     }
 
     /// Whether the row called `name` is wanted.
@@ -129,45 +83,101 @@ impl Options {
 
 const ALL: [Section; 4] = [Section::Cpu, Section::Shards, Section::Memory, Section::Pauses];
 
-fn read_sections(name: &str) -> Result<Vec<Section>, NoOptions> {
+fn command() -> Command {
+    let path = |name: &'static str| {
+        let option = Arg::new(name).long(name).value_name("PATH");
+        option.value_parser(clap::value_parser!(PathBuf))
+    };
+    Command::new("scripts/bench")
+        .no_binary_name(true)
+        .about("Measures server CPU per operation, memory and pauses of shardis beside redis-server, CPU also beside Valkey.")
+        .after_help(NOTES)
+        .arg(
+            Arg::new("section")
+                .long("section")
+                .value_name("NAME")
+                .action(ArgAction::Append)
+                .value_parser(read_section)
+                .help("cpu, shards, memory, pauses or all; may be repeated [default: all]"),
+        )
+        .arg(
+            Arg::new("rows")
+                .long("rows")
+                .value_name("TEXT")
+                .value_parser(|text: &str| Ok::<_, Infallible>(text.to_lowercase()))
+                .help("only rows whose name contains TEXT, in any case"),
+        )
+        .arg(
+            Arg::new("rounds")
+                .long("rounds")
+                .value_name("N")
+                .value_parser(read_rounds)
+                .help("interleaved rounds, whose median counts [default: 5]"),
+        )
+        .arg(
+            Arg::new("seconds")
+                .long("seconds")
+                .value_name("S")
+                .value_parser(read_seconds)
+                .help("length of one measurement [default: 1.5]"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("3 rounds of 0.4 s; memory and pauses with 1 M keys only, one repetition"),
+        )
+        .arg(path("shardis").help("the server to measure [default: shardis-server beside this program]"))
+        .arg(path("redis").help("the reference [default: redis-server from the search path]"))
+        .arg(
+            Arg::new("peer")
+                .long("peer")
+                .value_name("PATH")
+                .value_parser(read_peer)
+                .help("a second reference for the CPU rows, a Valkey [default: the one of scripts/peer]; none: without it"),
+        )
+        .arg(path("before").help("an older shardis-server, measured in turn with the others"))
+}
+
+fn read_section(name: &str) -> Result<Vec<Section>, String> {
     match name {
         "cpu" => Ok(vec![Section::Cpu]),
         "shards" => Ok(vec![Section::Shards]),
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err(NoOptions::Bad(format!("unknown section {name}"))),
+        _ => Err("it is cpu, shards, memory, pauses or all".to_owned()),
     }
 }
 
-fn read_peer(text: String) -> Peer {
-    if text == "none" {
+fn read_peer(text: &str) -> Result<Peer, Infallible> {
+    Ok(if text == "none" {
         Peer::None
     } else {
         Peer::Path(text.into())
-    }
+    })
 }
 
-fn read_rounds(text: &str) -> Result<usize, NoOptions> {
+fn read_rounds(text: &str) -> Result<usize, String> {
     let rounds = text.parse().ok().filter(|rounds| *rounds > 0);
-    rounds.ok_or_else(|| NoOptions::Bad(format!("--rounds needs a number from 1, not {text}")))
+    rounds.ok_or_else(|| "it is a number from 1".to_owned())
 }
 
-fn read_seconds(text: &str) -> Result<Duration, NoOptions> {
+fn read_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text
         .parse()
         .ok()
         .filter(|seconds| (0.05..=3600.0).contains(seconds));
-    let seconds =
-        seconds.ok_or_else(|| NoOptions::Bad(format!("--seconds needs 0.05 to 3600, not {text}")))?;
-    Ok(Duration::from_secs_f64(seconds))
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "it is 0.05 to 3600".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Options, NoOptions> {
+    fn parse(line: &str) -> Result<Options, clap::Error> {
         Options::parse(line.split_ascii_whitespace().map(str::to_owned))
     }
 
@@ -204,8 +214,8 @@ mod tests {
             "--section x",
             "--what",
         ] {
-            assert!(matches!(parse(bad), Err(NoOptions::Bad(_))), "{bad}");
+            assert!(parse(bad).is_err_and(|error| error.use_stderr()), "{bad}");
         }
-        assert_eq!(parse("--help"), Err(NoOptions::Help));
+        assert!(parse("--help").is_err_and(|help| help.to_string().contains("--seconds <S>")));
     }
 }

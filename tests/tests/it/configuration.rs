@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use shardis_tests::client::Client;
+use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
-use shardis_tests::process::{Launch, Process};
+use shardis_tests::process::{Launch, Process, free_port};
 use shardis_tests::redis;
 
 /// Names and values that CONFIG GET shows for a pattern.
@@ -210,4 +210,47 @@ fn the_file_that_comes_with_redis_starts_a_server() {
         format!("{text}\ndir {place}\nlogfile \"\"\npidfile {place}/pid\ndaemonize no\nsupervised no\n");
     let server = start_from(&directory, Some(&text));
     assert_eq!(get(&server, "tcp-keepalive")["tcp-keepalive"], "300");
+}
+
+/// Whether a server starts with these arguments; else its exit code.
+fn outcome(launch: Launch, words: &[&str]) -> Result<(), Option<i32>> {
+    let mut server = launch.with(words).spawn(0);
+    match server.wait_until_ready() {
+        Ok(()) => Ok(()),
+        Err(_) => Err(server.wait(PATIENCE).and_then(|status| status.code())),
+    }
+}
+
+#[test]
+fn a_command_line_means_what_it_means_to_a_real_server() {
+    for words in [
+        &["--hz 20"][..],
+        &["--hz=20"],
+        &["-h=1"],
+        &["--HZ", "20"],
+        &["--hz"],
+        &["--hz", "20", "x"],
+        &["--nosuch", "1"],
+        &["--save"],
+        &["--save", "--hz", "20"],
+        &["--save", "900", "1", "--save", "60", "1000"],
+        &["--save", "900 1 60 1000"],
+        &["--requirepass", "--hz"],
+        &["--maxmemory 1gb", "--hz", "20"],
+        &["--client-output-buffer-limit", "pubsub", "1mb", "2mb", "3"],
+        &["--client-output-buffer-limit", "pubsub 1mb 2mb 3"],
+        &["--shutdown-on-sigint", "nosave", "force"],
+        &["--shutdown-on-sigint", "nosave force"],
+        &["--rename-command", "GET", "fetch"],
+        &["--include", "/nonexistent"],
+        &["--loglevel", "verbose", "-"],
+        &["--loglevel", "verbose", "--"],
+        &["--daemonize", "maybe"],
+    ] {
+        let port = free_port().to_string();
+        let place = ["--port", &port, "--bind", "127.0.0.1"];
+        let all: Vec<&str> = place.iter().chain(words).copied().collect();
+        let ours = outcome(Launch::new(node::binary()), &all);
+        assert_eq!(ours, outcome(Launch::new(&redis::binary()), &all), "{words:?}");
+    }
 }

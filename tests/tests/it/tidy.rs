@@ -26,6 +26,7 @@ const LAYERS: &[&[&str]] = &[
         "journal",
         "keyspace_events",
         "observe",
+        "journal",
         "pubsub",
         "script",
         "tracking",
