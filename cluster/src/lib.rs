@@ -13,4 +13,4 @@ pub mod redirect;
 pub mod slot;
 
 pub use redirect::{Asker, Endpoint, KeysHere, Owner, Redirect, SlotState, SlotView, Transfer};
-pub use slot::{SLOTS, Slot, SlotSet, hash_tag, shard_of, slot_of};
+pub use slot::{SLOTS, Slot, SlotSet, hash_tag, shard_of, shard_of_key, slot_of};

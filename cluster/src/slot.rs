@@ -112,6 +112,12 @@ pub const fn shard_of(slot: u16, shards: usize) -> usize {
     slot as usize % shards
 }
 
+/// The shard of a key's slot, of so many.
+#[inline]
+pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
+    shard_of(slot_of(key).number(), shards)
+}
+
 /// `TABLES[n][byte]` is what `byte` contributes to the CRC when `n` bytes follow it.
 static TABLES: [[u16; 256]; 8] = tables();
 

@@ -616,21 +616,22 @@ enum LineEnd {
 
 /// Finds the carriage return that ends `line`, provided that the byte behind it has come as well.
 fn find_cr(line: &[u8], searched: usize, limits: &Limits) -> LineEnd {
-    match find_byte(b'\r', line, searched, limits) {
+    match find_byte(b'\r', line, searched, limits.inline_bytes_max) {
         LineEnd::At(cr) if cr + 1 == line.len() => LineEnd::Open { searched: cr },
         end => end,
     }
 }
 
-/// Finds the first `end` in `line`, of which the first `searched` bytes hold none. A NUL hides what follows.
-fn find_byte(end: u8, line: &[u8], searched: usize, limits: &Limits) -> LineEnd {
-    let window = &line[..line.len().min(limits.inline_bytes_max.saturating_add(1))];
+/// Finds the first `end` in `line`, of which the first `searched` bytes hold none, with at most `bytes_max` bytes before
+/// it. A NUL hides what follows.
+fn find_byte(end: u8, line: &[u8], searched: usize, bytes_max: usize) -> LineEnd {
+    let window = &line[..line.len().min(bytes_max.saturating_add(1))];
     // The limit may have shrunk since the last look.
     let searched = searched.min(window.len());
     let found = memchr::memchr2(end, 0, &window[searched..]).map(|index| searched + index);
     match found {
         Some(index) if window[index] == end => LineEnd::At(index),
-        _ if line.len() > limits.inline_bytes_max => LineEnd::TooFar,
+        _ if line.len() > bytes_max => LineEnd::TooFar,
         // With a NUL the place stays there, so that it is found again at once.
         Some(index) => LineEnd::Open { searched: index },
         None => LineEnd::Open { searched: line.len() },
@@ -646,7 +647,10 @@ fn inline_line(
     limits: &Limits,
     spans: &mut Vec<Span>,
 ) -> Result<Step, ProtocolError> {
-    let newline = match find_byte(b'\n', rest, searched, limits) {
+    // The end of a line is two bytes or one: the first of two does not count as part of the request.
+    let with_cr = rest.get(limits.inline_bytes_max) == Some(&b'\r');
+    let bytes_max = limits.inline_bytes_max + usize::from(with_cr);
+    let newline = match find_byte(b'\n', rest, searched, bytes_max) {
         LineEnd::At(newline) => newline,
         LineEnd::Open { searched } => return Ok(Step::Halt(Phase::FirstLine { searched })),
         LineEnd::TooFar => return Err(ProtocolError::InlineTooLong),
@@ -912,6 +916,7 @@ mod tests {
             (b"*1\r\n$", b"\r\n", ProtocolError::LengthLineTooLong),
             (b"*1\r\n!", b"\r\n", ProtocolError::LengthLineTooLong),
             (b"1", b"\n", ProtocolError::InlineTooLong),
+            (b"1", b"\r\n", ProtocolError::InlineTooLong),
         ] {
             // 64 KiB are let through, be it to another error; the byte behind them is one too many.
             let longest = [start, &ones(65_535)].concat();

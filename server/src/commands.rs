@@ -2,6 +2,7 @@
 
 pub(crate) mod bitmaps;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
@@ -13,12 +14,17 @@ pub(crate) mod hyperloglog;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod latency;
+mod later;
 pub(crate) mod lists;
 pub(crate) mod memory;
+pub(crate) mod module;
 pub(crate) mod monitor;
+pub(crate) mod names;
 pub(crate) mod object;
+pub(crate) mod persistence;
 mod pop;
 pub(crate) mod pubsub;
+pub(crate) mod replication;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
@@ -77,6 +83,10 @@ const FAMILIES: &[&[Command]] = &[
     latency::COMMANDS,
     monitor::COMMANDS,
     debug::COMMANDS,
+    cluster::COMMANDS,
+    module::COMMANDS,
+    replication::COMMANDS,
+    persistence::COMMANDS,
     #[cfg(test)]
     testing::COMMANDS,
 ];

@@ -99,6 +99,11 @@ impl Connection {
         modes
     }
 
+    /// Whether its next command is to run now, and waits for nothing but shards or loops.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.gate, Gate::Busy(_) | Gate::UnderWay)
+    }
+
     /// Whether a further command may be taken from its input now.
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
@@ -179,6 +184,8 @@ pub(crate) struct Booked {
     pub(crate) is_evictable: bool,
     /// It is subscribed to something.
     pub(crate) is_subscriber: bool,
+    /// It watches keys, and none of them is known to have changed.
+    pub(crate) is_watching: bool,
     /// It has a buffer for its output.
     pub(crate) has_buffer: bool,
 }
@@ -195,6 +202,10 @@ impl Booked {
             bytes,
             is_evictable: !client.no_evict,
             is_subscriber: client.is_subscriber(),
+            is_watching: client
+                .watching
+                .as_ref()
+                .is_some_and(|watching| !watching.token.is_touched()),
             has_buffer: connection.output.unsent().tail_capacity() > 0,
         }
     }

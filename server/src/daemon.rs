@@ -11,6 +11,7 @@
 mod background;
 #[expect(unsafe_code, reason = "signal handlers; the rules are in its header")]
 mod crash;
+mod descriptors;
 mod oom_score;
 mod supervisor;
 #[expect(
@@ -21,6 +22,7 @@ mod title;
 
 pub(crate) use background::{Branch, forbid_huge_pages, fork_to_background};
 pub(crate) use crash::{guard_thread, report_crashes, set_reporting};
+pub(crate) use descriptors::allow as allow_descriptors;
 pub(crate) use oom_score::OomScore;
 pub(crate) use supervisor::Supervisor;
 pub(crate) use title::{Title, TitleWords};
@@ -80,6 +82,14 @@ impl Daemon {
                     SetError::failed(name, "Failed to set current oom_score_adj. Check server logs.")
                 })?;
             }
+            "maxclients" => descriptors::allow(settings.maxclients, settings.shard_count(), log).map_err(|possible| {
+                SetError::failed(
+                    name,
+                    format!(
+                        "The operating system is not able to handle the specified number of clients, try with {possible}"
+                    ),
+                )
+            })?,
             "crash-log-enabled" => set_reporting(settings.crash_log_enabled),
             "proc-title-template" | "port" | "bind" => self.show_title(settings),
             _ => {}

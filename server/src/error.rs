@@ -41,8 +41,8 @@ pub(crate) enum ReplyError {
     UnknownSubcommand {
         /// What the client sent.
         word: Vec<u8>,
-        /// The container, in capitals.
-        container: String,
+        /// The container by the name that the client sent, in capitals.
+        container: Vec<u8>,
     },
     /// MULTI inside MULTI.
     NestedMulti,
@@ -68,8 +68,10 @@ pub(crate) enum ReplyError {
     BadClientName,
     /// HELLO with a version other than 2 or 3.
     UnsupportedProtocol,
-    /// DEBUG where the configuration does not allow it.
-    DebugForbidden,
+    /// A command that the directive of its name does not allow: DEBUG, MODULE.
+    Forbidden(&'static str),
+    /// A command for nodes of a cluster.
+    ClusterDisabled,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// The result would be longer than `proto-max-bulk-len`.
@@ -183,7 +185,7 @@ impl ReplyError {
                     b"ERR unknown subcommand '",
                     &word[..],
                     b"'. Try ",
-                    container.as_bytes(),
+                    &container[..],
                     b" HELP.",
                 ];
                 Cow::Owned(parts.concat())
@@ -225,11 +227,7 @@ impl ReplyError {
             }
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
-            Self::DebugForbidden => {
-                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from \
-                 a local connection, otherwise you need to set this option in the configuration file, and then restart \
-                 the server."
-            }
+            Self::ClusterDisabled => "ERR This instance has cluster support disabled",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",
@@ -292,6 +290,14 @@ impl ReplyError {
             Self::NoInputKeys(command) => {
                 return Cow::Owned(format!(
                     "ERR at least 1 input key is needed for '{command}' command"
+                ));
+            }
+            Self::Forbidden(command) => {
+                let name = command.to_ascii_uppercase();
+                return Cow::Owned(format!(
+                    "ERR {name} command not allowed. If the enable-{command}-command option is set to \"local\", you can \
+                     run it from a local connection, otherwise you need to set this option in the configuration file, and \
+                     then restart the server."
                 ));
             }
             Self::InvalidExpire(command) => {

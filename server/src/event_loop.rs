@@ -76,8 +76,13 @@ pub(crate) struct EventLoop {
     cron: Cron,
     expiry: Expiry,
     settings: Arc<Settings>,
+    /// Time and rules of access, as of the last look.
     stamp: Stamp,
+    /// When that was, on the node's stopwatch.
+    looked_ns: u64,
     now_us: i64,
+    /// How much news of the node there was when this turn began.
+    news: u64,
     evicting: Evicting,
 }
 
@@ -111,7 +116,9 @@ impl EventLoop {
             expiry: Expiry::new(),
             settings,
             stamp,
+            looked_ns: 0,
             now_us,
+            news: 0,
             evicting: Evicting::default(),
             node,
         }
@@ -138,6 +145,7 @@ impl EventLoop {
             self.resume_paused();
             let has_work = !self.clients.queue.is_empty();
             self.serve_and_execute();
+            self.pass_fences();
             self.end_waits_in_time();
             self.empty_outbox();
             self.hand_on_lines();
@@ -178,7 +186,9 @@ impl EventLoop {
             self.reach.mesh.bell(self.index),
             self.node.pubsub.mailbox(self.index),
         );
-        let is_idle = || inbox.is_empty() && mailbox.is_empty() && !self.node.shutdown.is_requested();
+        let (node, news) = (&self.node, self.news);
+        let is_idle =
+            || inbox.is_empty() && mailbox.is_empty() && node.news() == news && !node.shutdown.is_requested();
         let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
@@ -215,7 +225,11 @@ impl EventLoop {
         if let Some(stall) = self.node.debug.stalled(|| self.node.clock.elapsed_ns()) {
             std::thread::sleep(stall);
         }
+        // In this order: whoever changes what is looked at here tells of it afterwards.
+        self.news = self.node.news();
         self.now_us = self.node.clock.now_us();
+        self.looked_ns = self.node.clock.elapsed_ns();
+        self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
         self.evicting.begin_turn();
         self.acceptor.follow(&self.poll);
@@ -231,13 +245,21 @@ impl EventLoop {
         self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
     }
 
+    /// Looks at the clock, for what begins now.
+    fn look_at_clock(&mut self) {
+        self.looked_ns = self.node.clock.elapsed_ns();
+        self.now_us = self.node.clock.now_us();
+        self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
+    }
+
     fn now_ms(&self) -> i64 {
         self.now_us / 1000
     }
 
     /// What the commands share that run now.
     fn environment(&self) -> Environment<'_> {
-        self.reach.environment(&self.node, &self.settings, self.stamp)
+        let looked = (self.stamp, self.looked_ns);
+        self.reach.environment(&self.node, &self.settings, looked)
     }
 
     /// Step 2, first part: what other loops sent.
@@ -252,7 +274,8 @@ impl EventLoop {
                 Message::Done(batch) => self.deliver(batch),
                 Message::Lend { borrower, operation } => self.work(Work::Lend { borrower, operation }),
                 Message::Lent { operation, partition } => self.lent(operation, partition),
-                Message::Returned(partition) => self.returned(partition),
+                Message::Returned => self.returned(),
+                Message::Fence { origin, gathering } => self.reach.fences.push((origin, gathering)),
                 Message::Gather(gather) => {
                     self.leave_out_of_depth();
                     self.take_part(gather);

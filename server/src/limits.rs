@@ -14,6 +14,21 @@ pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
 /// An incomplete request longer than this is collected in memory of its own instead of being copied to the next chunk.
 pub(crate) const CARRY_BYTES_MAX: usize = 16 * 1024;
 
+/// Chunks of one turn, with some left for what is taken in of a connection at once: their numbers have 16 bits.
+pub(crate) const CHUNKS_PER_TURN_MAX: usize = 60_000;
+
+/// Words of a request beyond which a command over several shards is a long one, whatever its kind.
+pub(crate) const SHORT_WORDS_MAX: usize = 512;
+
+/// Commands of a transaction beyond which it is a long one, whatever their kind.
+pub(crate) const SHORT_QUEUE_MAX: usize = 64;
+
+/// Nanoseconds for which short commands share one look at the clock.
+pub(crate) const LOOK_SHARED_NS: u64 = 1_000_000;
+
+/// Microseconds of a turn from which on its loop is held up: new connections are dealt to others.
+pub(crate) const HELD_UP_US: i64 = 5_000;
+
 /// Commands of one connection that may be under way; beyond it the connection is not read.
 pub(crate) const IN_FLIGHT_MAX: u32 = 1024;
 
@@ -91,6 +106,12 @@ pub(crate) const PUBLISHED_TURN_BYTES: usize = 8 << 20;
 
 /// Turns for which messages may wait in outputs to be written together with others, while there is other work.
 pub(crate) const PUSHED_TURNS_MAX: u32 = 1;
+
+/// File descriptors kept for other things than clients: listeners, the log, files that are read or written.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// File descriptors that a loop needs to wait for its sockets and its doorbell.
+pub(crate) const DESCRIPTORS_PER_LOOP: u64 = 4;
 
 /// Connections taken from the listener in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;

@@ -17,9 +17,10 @@ use self::arguments::Request;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Settings, Source};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
+use crate::feed::SlowListener;
 use crate::log::{Lines, Log, Output, Syslog};
 use crate::node::{Parts, Running, StartError};
-use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
 /// The pid file of a server in the background whose configuration names none.
 const PID_FILE: &str = "/var/run/redis.pid";
@@ -78,6 +79,7 @@ fn serve(name: &str, source: &Source) -> Result<(), String> {
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
     greet(&config, &settings, &log);
+    allow_clients(&mut config, &log)?;
     let daemon = prepare(name, &config, &log, log_file);
     let mut running = start(config, clock, daemon).map_err(|error| {
         log.warning(format_args!("{error}"));
@@ -164,6 +166,27 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
     }
 }
 
+/// Sees that there are file descriptors for all clients, or lowers how many there may be.
+fn allow_clients(config: &mut Config, log: &Log) -> Result<(), String> {
+    let settings = config.settings();
+    let loops = settings.shard_count();
+    let Err(possible) = daemon::allow_descriptors(settings.maxclients, loops, log) else {
+        return Ok(());
+    };
+    if possible == 0 {
+        let reason = "The limit of open files ('ulimit -n') is not enough for the server to start. Raise it.";
+        log.warning(format_args!("{reason}"));
+        return Err(reason.to_owned());
+    }
+    log.warning(format_args!(
+        "maxclients has been reduced to {possible} to compensate for low ulimit. If you need higher maxclients increase \
+         'ulimit -n'."
+    ));
+    config
+        .assign("maxclients", possible.to_string().as_bytes())
+        .map_err(|error| error.to_string())
+}
+
 /// Makes the process what the configuration wants it to be.
 fn prepare(name: &str, config: &Config, log: &Log, log_file: Option<PathBuf>) -> Daemon {
     let settings = config.settings();
@@ -193,9 +216,10 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
         log: Log::new(config.settings().loglevel.into()),
         config,
         clock,
-        seed: rand::random(),
-        journal: None,
+        seed: Seed::random(),
+        effects: None,
         events: None,
+        slow_listener: SlowListener::default(),
         any_port: false,
         daemon: Some(daemon),
     })?;

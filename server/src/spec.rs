@@ -27,6 +27,7 @@ use shardis_protocol::Arguments;
 
 use crate::exec::client::CommandTag;
 use crate::exec::{Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+use crate::limits::SHORT_WORDS_MAX;
 
 /// One command, or one subcommand of a container, declared once.
 #[derive(Debug)]
@@ -103,6 +104,11 @@ impl Runs {
     #[inline]
     pub(crate) fn is_exec(self) -> bool {
         matches!(self, Self::Exec)
+    }
+
+    /// Whether it works on nothing but its client and the node.
+    pub(crate) fn is_on_session(self) -> bool {
+        matches!(self, Self::OnSession(_))
     }
 
     /// Whether every loop does its part of it.
@@ -201,6 +207,12 @@ impl Registered {
             id: self.id,
             name: &self.full_name,
         }
+    }
+
+    /// Whether a request takes long, by the kind of its row or by its length.
+    #[inline]
+    pub(crate) fn is_long(&self, args: Arguments<'_>) -> bool {
+        self.row.runs.is_long() || args.len() > SHORT_WORDS_MAX
     }
 
     /// The registered subcommand of that name, in any case.

@@ -1,21 +1,26 @@
 //! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
 
+mod deal;
 mod ids;
+mod renames;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
 
+use self::deal::Deal;
 use self::ids::Ids;
+pub(crate) use self::renames::{Meaning, Renames};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
+use crate::feed::{Feed, FeedState, SlowListener};
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -47,8 +52,7 @@ pub(crate) struct Node {
     pub(crate) addresses: ArcSwap<Addresses>,
     /// Listens on other addresses, when `port` or `bind` change.
     rebinder: OnceLock<Rebinder>,
-    /// What `rename-command` did to names, in lower case: the number of the row that a new name stands for, none for a
-    /// name that is gone.
+    /// What `rename-command` did to the names of commands.
     pub(crate) renames: Renames,
     /// The process, when it is the node's own; none when the node is embedded.
     pub(crate) daemon: Option<Daemon>,
@@ -90,11 +94,15 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Who listens to what is published.
     pub(crate) pubsub: Arc<Hub>,
+    /// What others of this process listen to, by its name, and how that goes.
+    pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
-    /// Connections dealt to loops.
-    pub(crate) dealt: AtomicUsize,
+    /// Deals connections to loops.
+    pub(crate) deal: Deal,
     next_client_id: AtomicU64,
+    /// How often loops were to look at the node's state, because something in it has changed.
+    news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
@@ -106,9 +114,6 @@ pub(crate) struct CannotSave;
 /// as it was.
 type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
 
-/// Names that `rename-command` gave and took away.
-pub(crate) type Renames = HashMap<Vec<u8>, Option<u16>>;
-
 /// Where a node listens.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
@@ -116,6 +121,32 @@ pub(crate) struct Addresses {
     pub(crate) tcp: Vec<std::net::SocketAddr>,
     /// Path of the Unix socket.
     pub(crate) unix: Option<String>,
+}
+
+/// What all chance of a node comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seed {
+    pub(crate) number: u64,
+    /// Somebody chose it, so that one run is like the other.
+    pub(crate) is_chosen: bool,
+}
+
+impl Seed {
+    /// A seed that was chosen.
+    pub(crate) fn chosen(number: u64) -> Self {
+        Self {
+            number,
+            is_chosen: true,
+        }
+    }
+
+    /// A seed that is as good as any.
+    pub(crate) fn random() -> Self {
+        Self {
+            number: rand::random(),
+            is_chosen: false,
+        }
+    }
 }
 
 impl Node {
@@ -126,25 +157,26 @@ impl Node {
         log: Log,
         shards: usize,
         commands: usize,
-        seed: u64,
+        seed: Seed,
     ) -> Self {
         let settings = ArcSwap::new(config.settings());
-        let pubsub = Arc::new(Hub::new(shards, seed));
+        let pubsub = Arc::new(Hub::new(shards, seed.number));
         pubsub.choose_events(settings.load().notify_keyspace_events);
         let memory_limit = settings.load().maxmemory;
         let started_us = clock.now_us();
-        let ids = Ids::new(seed, started_us);
+        // With a seed that was drawn at random each run has names of its own in any case.
+        let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
         Self {
             clock,
             log,
-            hasher: KeyHasher::new(seed),
+            hasher: KeyHasher::new(seed.number),
             shards,
             config: Mutex::new(config),
             settings,
             addresses: ArcSwap::default(),
             rebinder: OnceLock::new(),
-            renames: Renames::new(),
+            renames: Renames::default(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
@@ -165,9 +197,11 @@ impl Node {
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
             pubsub,
+            feeds: Vec::new(),
             debug: Debugging::default(),
-            dealt: AtomicUsize::new(0),
+            deal: Deal::new(shards),
             next_client_id: AtomicU64::new(1),
+            news: AtomicU64::new(0),
             bells: OnceLock::new(),
         }
     }
@@ -328,6 +362,13 @@ impl Node {
         self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
     }
 
+    /// A feed for a channel that somebody in this process reads.
+    pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
+        let feed = Feed::new(sender, slow, self.shutdown.flag());
+        self.feeds.push((name, feed.state()));
+        feed
+    }
+
     /// A client id never given before.
     pub(crate) fn next_client_id(&self) -> u64 {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
@@ -369,12 +410,21 @@ impl Node {
         }
     }
 
-    /// Wakes all loops and the control thread, so that they see what changed in the node's state.
+    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and
+    /// those that are about to sleep do not.
     pub(crate) fn ring_all(&self) {
+        self.news.fetch_add(1, Ordering::SeqCst);
         self.control_bell.notify_one();
         if let Some(ring) = self.bells.get() {
             (0..self.shards).for_each(|of_loop| ring(of_loop));
         }
+    }
+
+    /// How much there was to look at so far. A loop remembers it from before it looks at the clock and the settings, and does
+    /// not sleep when there is more.
+    #[inline]
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::SeqCst)
     }
 
     /// The TCP port that clients connect to; 0 when there is none.
@@ -489,10 +539,15 @@ impl Debugging {
 /// The request to end the node.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
-    requested: AtomicBool,
+    requested: Arc<AtomicBool>,
 }
 
 impl Shutdown {
+    /// The flag that tells it.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.requested)
+    }
+
     /// Asks the node to end. The loops see it in their next turn.
     pub(crate) fn request(&self) {
         self.requested.store(true, Ordering::Release);

@@ -16,8 +16,10 @@ mod it {
     mod client_limits;
     mod commands;
     mod configuration;
+    mod counters;
     mod daemon;
     mod debug_command;
+    mod descriptors;
     mod dialogues;
     mod differential;
     mod expiry;
@@ -25,12 +27,15 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod loops;
     mod memory_limit;
     mod program;
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod renamed_commands;
     mod server_replies;
+    mod stock_modes;
     mod stock_tools;
     mod streams;
     mod stress;

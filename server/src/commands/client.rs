@@ -13,18 +13,18 @@ use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::PauseMode;
 
 /// What may run whatever the state of the dataset, but not in a script.
+const ANY_TIME: Flags = Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE);
+
+/// What is about the connection itself: it may run while others wait for a script, too.
 const OWN: Command = Command {
-    flags: Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE),
+    flags: ANY_TIME.union(Flags::ALLOW_BUSY),
     acl: Category::CONNECTION,
     ..Command::BLANK
 };
 
-/// As [`OWN`], for operators.
+/// What is about other connections, for operators.
 const ADMIN: Command = Command {
-    flags: Flags::ADMIN
-        .union(Flags::NOSCRIPT)
-        .union(Flags::LOADING)
-        .union(Flags::STALE),
+    flags: Flags::ADMIN.union(ANY_TIME),
     acl: Category::CONNECTION,
     ..Command::BLANK
 };
@@ -63,6 +63,17 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             ..OWN
         },
         Command {
+            name: "getredir",
+            arity: Arity::Exactly(2),
+            runs: Runs::OnSession(getredir),
+            doc: &Doc {
+                since: "6.0.0",
+                summary: "Tells which connection gets the invalidation messages of this one.",
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
             name: "help",
             arity: Arity::Exactly(2),
             flags: Flags::LOADING.union(Flags::STALE),
@@ -88,6 +99,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "info",
             arity: Arity::Exactly(2),
+            flags: ANY_TIME,
             tips: &["nondeterministic_output"],
             runs: Runs::OnEveryLoop(info, merge_info),
             doc: &Doc {
@@ -111,6 +123,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
                     ("3.2.0", "The type `master`."),
                     ("5.0.0", "The type `replica`, of which `slave` is another name."),
                     ("6.2.0", "The filter `LADDR`."),
+                    ("7.4.0", "The filter `MAXAGE`."),
                 ],
                 args: &[Arg::one_of("filter", &[OLD_FILTER, NEW_FILTERS])],
                 ..DOC
@@ -175,6 +188,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "no-evict",
             arity: Arity::Exactly(3),
+            flags: Flags::ADMIN.union(ANY_TIME).union(Flags::ALLOW_BUSY),
             runs: Runs::OnSession(no_evict),
             doc: &Doc {
                 since: "7.0.0",
@@ -199,6 +213,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "pause",
             arity: Arity::AtLeast(3),
+            flags: ADMIN.flags.union(Flags::ORDERED).union(Flags::FENCES),
             runs: Runs::OnSession(pause),
             doc: &Doc {
                 since: "3.0.0",
@@ -217,6 +232,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "reply",
             arity: Arity::Exactly(3),
+            flags: ANY_TIME,
             runs: Runs::OnSession(reply),
             doc: &Doc {
                 since: "3.2.0",
@@ -266,6 +282,18 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             ..OWN
         },
         Command {
+            name: "trackinginfo",
+            arity: Arity::Exactly(2),
+            flags: ANY_TIME,
+            runs: Runs::OnSession(trackinginfo),
+            doc: &Doc {
+                since: "6.2.0",
+                summary: "Tells which keys of this connection are tracked, and how.",
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
             name: "unblock",
             arity: Arity::AtLeast(3),
             runs: Runs::OnEveryLoop(unblock, merge_unblock),
@@ -288,6 +316,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "unpause",
             arity: Arity::Exactly(2),
+            flags: ADMIN.flags.union(Flags::ORDERED),
             runs: Runs::OnSession(unpause),
             doc: &Doc {
                 since: "6.2.0",
@@ -330,6 +359,7 @@ const NEW_FILTERS: Arg = Arg::one_of(
         Arg::one_of("skipme", &[Arg::flag("yes", "YES"), Arg::flag("no", "NO")])
             .token("SKIPME")
             .optional(),
+        Arg::integer("maxage").token("MAXAGE").since("7.4.0").optional(),
     ],
 )
 .multiple();
@@ -410,6 +440,25 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
     }
     *place = named(value);
     session.reply.ok();
+    Ok(())
+}
+
+/// No connection tracks keys in this version: there is none to redirect to.
+fn getredir(session: &mut Session<'_>) -> CommandResult {
+    session.reply.integer(-1);
+    Ok(())
+}
+
+fn trackinginfo(session: &mut Session<'_>) -> CommandResult {
+    let reply = &mut session.reply;
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
     Ok(())
 }
 
@@ -607,6 +656,8 @@ struct Killed<'a> {
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
     kind: Option<Kind>,
+    /// The least age in seconds.
+    age_s: Option<i64>,
     skip_me: bool,
 }
 
@@ -618,6 +669,7 @@ impl<'a> Killed<'a> {
             local_address: None,
             id: None,
             kind: None,
+            age_s: None,
             skip_me: true,
         };
         if args.len() == 3 {
@@ -651,6 +703,14 @@ impl<'a> Killed<'a> {
                     )));
                 }
             }
+            word if is(word, "MAXAGE") => {
+                let age_s = parse_i64(value)
+                    .ok_or(ReplyError::Fixed("ERR maxage is not an integer or out of range"))?;
+                if age_s <= 0 {
+                    return Err(ReplyError::Fixed("ERR maxage should be greater than 0"));
+                }
+                self.age_s = Some(age_s);
+            }
             word if is(word, "SKIPME") && is(value, "YES") => self.skip_me = true,
             word if is(word, "SKIPME") && is(value, "NO") => self.skip_me = false,
             _ => return Err(ReplyError::Syntax),
@@ -658,11 +718,13 @@ impl<'a> Killed<'a> {
         Ok(())
     }
 
-    fn includes(&self, client: &Client, asker: u64) -> bool {
+    fn includes(&self, client: &Client, asker: u64, now_ms: i64) -> bool {
         self.kind.is_none_or(|kind| Kind::of(client) == kind)
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)
+            // Seconds of the clock are counted, as in the field `age` of CLIENT LIST.
+            && self.age_s.is_none_or(|age_s| (now_ms / 1000) - (client.created_ms / 1000) >= age_s)
             && !(self.skip_me && client.id == asker)
             // It is as good as gone.
             && client.closing != Closing::Now
@@ -673,7 +735,7 @@ fn kill(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let killed = Killed::parse(clients.args)?;
     let mut part = Part::default();
     for mut client in &mut clients.clients {
-        if killed.includes(&client, clients.asker) {
+        if killed.includes(&client, clients.asker, clients.now_ms) {
             // Who kills itself is told so first.
             client.closing = if client.id == clients.asker {
                 Closing::AfterReply
@@ -737,6 +799,8 @@ fn help(session: &mut Session<'_>) -> CommandResult {
         "    Say what this client is able to do: REDIRECT, go to another server when told so.",
         "GETNAME",
         "    The name of this connection.",
+        "GETREDIR",
+        "    The connection that gets the invalidation messages of this one.",
         "ID",
         "    The number of this connection.",
         "INFO",
@@ -755,6 +819,8 @@ fn help(session: &mut Session<'_>) -> CommandResult {
         "      Connections of that type.",
         "    * USER <username>",
         "      Connections that authenticated as that user.",
+        "    * MAXAGE <seconds>",
+        "      Connections that are as old as that, or older.",
         "    * SKIPME (YES|NO)",
         "      Spare this connection (the default), or not.",
         "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID <client-id> [<client-id> ...]]",
@@ -771,6 +837,8 @@ fn help(session: &mut Session<'_>) -> CommandResult {
         "    Say which library this connection uses.",
         "SETNAME <name>",
         "    Give this connection a name; an empty one takes it away.",
+        "TRACKINGINFO",
+        "    Which keys of this connection are tracked, and how.",
         "UNBLOCK <client-id> [TIMEOUT|ERROR]",
         "    End the waiting of that connection as if its time were over, or with an error.",
         "UNPAUSE",

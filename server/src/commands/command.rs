@@ -6,7 +6,8 @@
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::glob;
 
-use super::registry;
+use super::names;
+use crate::commands::later::Later;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Session};
@@ -15,6 +16,7 @@ use crate::spec::{
     Arg, ArgKind, Arity, BeginSearch, Category, Command, Doc, FindKeys, Flags, Group, KeyFlags, KeySpec,
     Registered, Runs,
 };
+use crate::state::Renames;
 
 const ROW: Command = Command {
     flags: Flags::LOADING.union(Flags::STALE),
@@ -148,16 +150,16 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
 const REQUEST: &[Arg] = &[Arg::string("command"), Arg::string("arg").optional().multiple()];
 
 fn command(session: &mut Session<'_>) -> CommandResult {
-    let all = registry().all();
-    session.reply.array(all.len());
-    for known in all {
+    session.reply.array(names::all(&session.node.renames).count());
+    for known in names::all(&session.node.renames) {
         describe(&mut session.reply, known);
     }
     Ok(())
 }
 
 fn count(session: &mut Session<'_>) -> CommandResult {
-    session.reply.integer(registry().all().len() as i64);
+    let count = names::all(&session.node.renames).count();
+    session.reply.integer(count as i64);
     Ok(())
 }
 
@@ -168,7 +170,7 @@ fn info(session: &mut Session<'_>) -> CommandResult {
     let names = session.args.tail(2);
     session.reply.array(names.len());
     for name in names.iter() {
-        match find(name) {
+        match names::find_full(name, &session.node.renames) {
             Some(known) => describe(&mut session.reply, known),
             None => session.reply.null(),
         }
@@ -178,30 +180,49 @@ fn info(session: &mut Session<'_>) -> CommandResult {
 
 fn docs(session: &mut Session<'_>) -> CommandResult {
     let known: Vec<&Registered> = match session.args.len() {
-        2 => registry().all().to_vec(),
-        _ => session.args.tail(2).iter().filter_map(find).collect(),
+        2 => names::all(&session.node.renames).collect(),
+        _ => session
+            .args
+            .tail(2)
+            .iter()
+            .filter_map(|name| names::find_full(name, &session.node.renames))
+            .collect(),
     };
     document_all(&mut session.reply, &known);
     Ok(())
 }
 
-/// The command of a full name: `get`, `client|id`.
-fn find(name: &[u8]) -> Option<&'static Registered> {
-    let mut words = name.split(|&byte| byte == b'|');
-    let known = registry().find(words.next()?)?;
-    match (words.next(), words.next()) {
-        (None, _) => Some(known),
-        (Some(word), None) => known.subcommand(word),
-        _ => None,
-    }
+/// What must be known of a command to tell the keys of a request.
+struct Shape {
+    arity: Arity,
+    keys: &'static [KeySpec],
+    keys_are_optional: bool,
 }
 
-/// The command of a request.
-fn command_of(args: Arguments<'_>) -> Option<&'static Registered> {
-    let known = registry().find(args.get(0)?)?;
-    match args.get(1) {
-        Some(word) if !known.subcommands.is_empty() => known.subcommand(word),
-        _ => Some(known),
+impl Shape {
+    /// That of the command that a request names, be it one of this program or of a later version of it.
+    fn of(request: Arguments<'_>, renames: &Renames) -> Option<Self> {
+        let name = request.get(0)?;
+        let Some(command) = names::find(name, renames) else {
+            return names::find_later(name, renames).map(Self::of_later);
+        };
+        let command = match request.get(1) {
+            Some(word) if !command.subcommands.is_empty() => command.subcommand(word)?,
+            _ => command,
+        };
+        Some(Self {
+            arity: command.row.arity,
+            keys: command.row.keys,
+            keys_are_optional: command.row.flags.contains(Flags::NO_MANDATORY_KEYS),
+        })
+    }
+
+    fn of_later(later: &'static Later) -> Self {
+        Self {
+            arity: later.arity,
+            keys: later.keys,
+            keys_are_optional: later.keys_are_optional,
+        }
     }
 }
 
@@ -240,10 +261,8 @@ impl<'a> Filter<'a> {
 
 fn list(session: &mut Session<'_>) -> CommandResult {
     let filter = Filter::parse(session.args)?;
-    let all = registry()
-        .all()
-        .iter()
-        .flat_map(|known| std::iter::once(*known).chain(&known.subcommands));
+    let all =
+        names::all(&session.node.renames).flat_map(|known| std::iter::once(known).chain(&known.subcommands));
     let accepted: Vec<_> = all.filter(|known| filter.accepts(known)).collect();
     session.reply.array(accepted.len());
     for known in accepted {
@@ -266,20 +285,21 @@ fn getkeysandflags(session: &mut Session<'_>) -> CommandResult {
 
 fn reply_keys(session: &mut Session<'_>, show: fn(&mut Encoder<'_>, &[u8], KeyFlags)) -> CommandResult {
     let request = session.args.tail(2);
-    let known = command_of(request).ok_or(ReplyError::Fixed("ERR Invalid command specified"))?;
-    if known.row.keys.iter().all(KeySpec::is_not_key) {
+    let shape = Shape::of(request, &session.node.renames)
+        .ok_or(ReplyError::Fixed("ERR Invalid command specified"))?;
+    if shape.keys.iter().all(KeySpec::is_not_key) {
         return Err(ReplyError::Fixed("ERR The command has no key arguments"));
     }
-    if !known.row.arity.accepts(request.len()) {
+    if !shape.arity.accepts(request.len()) {
         return Err(ReplyError::Fixed(
             "ERR Invalid number of arguments specified for command",
         ));
     }
     let mut keys = Vec::new();
-    let found = keys_of(known.row.keys, request, |position, flags| {
+    let found = keys_of(shape.keys, request, |position, flags| {
         keys.push((position, flags));
     });
-    if (found.is_err() || keys.is_empty()) && !known.row.flags.contains(Flags::NO_MANDATORY_KEYS) {
+    if (found.is_err() || keys.is_empty()) && !shape.keys_are_optional {
         return Err(ReplyError::Fixed("ERR Invalid arguments specified for command"));
     }
     session.reply.array(keys.len());
@@ -548,6 +568,7 @@ fn help(session: &mut Session<'_>) -> CommandResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::registry;
     use crate::commands::testing::Shell;
 
     #[test]
@@ -559,7 +580,7 @@ mod tests {
             [\"flags\", [+OW, +update], \
             \"begin_search\", [\"type\", \"index\", \"spec\", [\"index\", :2]], \
             \"find_keys\", [\"type\", \"range\", \"spec\", [\"lastkey\", :0, \"keystep\", :1, \"limit\", :0]]]], []]";
-        let id = "[\"client|id\", :2, [+noscript, +loading, +stale], :0, :0, :0, [+@slow, +@connection], [], [], []]";
+        let id = "[\"client|id\", :2, [+noscript, +loading, +stale, +allow_busy], :0, :0, :0, [+@slow, +@connection], [], [], []]";
         Shell::new().check(&[
             ("COMMAND INFO Rename", &format!("[{rename}]")),
             (
@@ -683,6 +704,14 @@ mod tests {
             (
                 "COMMAND GETKEYS object encoding",
                 "-ERR Invalid number of arguments specified for command",
+            ),
+            ("COMMAND GETKEYS eval script 2 a b c", "[\"a\", \"b\"]"),
+            ("COMMAND GETKEYS fcall f 0 c", "[]"),
+            ("COMMAND GETKEYS migrate h p k 0 1", "[\"k\"]"),
+            ("COMMAND GETKEYS migrate h p \"\" 0 1 keys a b", "[\"a\", \"b\"]"),
+            (
+                "COMMAND GETKEYS bgsave schedule x",
+                "-ERR The command has no key arguments",
             ),
         ]);
         let reply = Shell::new().resp3().run("COMMAND GETKEYSANDFLAGS get a").reply;

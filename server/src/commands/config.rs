@@ -11,7 +11,8 @@ use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 const OPERATOR: Flags = Flags::ADMIN
     .union(Flags::NOSCRIPT)
     .union(Flags::LOADING)
-    .union(Flags::STALE);
+    .union(Flags::STALE)
+    .union(Flags::ORDERED);
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "config",
@@ -60,6 +61,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "resetstat",
             arity: Arity::Exactly(2),
             flags: OPERATOR,
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnEveryShard(reset_partition, reset_node),
             doc: &Doc {
                 since: "2.0.0",
@@ -74,6 +76,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "rewrite",
             arity: Arity::Exactly(2),
             flags: OPERATOR,
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnSession(rewrite),
             doc: &Doc {
                 since: "2.8.0",

@@ -146,7 +146,10 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "select",
         arity: Arity::Exactly(2),
-        flags: Flags::LOADING.union(Flags::STALE).union(Flags::FAST),
+        flags: Flags::LOADING
+            .union(Flags::STALE)
+            .union(Flags::FAST)
+            .union(Flags::ALLOW_BUSY),
         acl: Category::CONNECTION,
         runs: Runs::OnSession(select),
         doc: &Doc {

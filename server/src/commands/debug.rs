@@ -7,7 +7,8 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shardis_protocol::Resp;
+use shardis_protocol::{Arguments, Resp};
+use shardis_storage::encoding::listpack::Listpack;
 use shardis_storage::glob;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::keyspace::eviction::lru;
@@ -20,6 +21,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::context::NewString;
 use crate::exec::{CommandResult, Effect, Session, View};
+use crate::log::Log;
 use crate::spec::{Arity, Command, Doc, Flags, Group, Runs};
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
@@ -68,20 +70,24 @@ const fn between(name: &'static str, words_min: usize, words_max: usize, run: Ac
 
 /// They are no rows of their own: to COMMAND, DEBUG is one command.
 const SUBCOMMANDS: &[Subcommand] = &[
+    exactly("ASSERT", 2, abort),
     exactly("CHANGE-REPL-ID", 2, change_replication_id),
     exactly("CONFIG-REWRITE-FORCE-ALL", 2, rewrite),
     exactly("DIGEST", 2, digest_of_all),
     between("DIGEST-VALUE", 2, usize::MAX, digest_of_values),
     exactly("ERROR", 3, error),
     exactly("HELP", 2, help),
-    exactly("HTSTATS", 3, table_stats),
-    exactly("HTSTATS-KEY", 3, table_stats_of_key),
+    between("HTSTATS", 3, 4, table_stats),
+    between("HTSTATS-KEY", 3, 4, table_stats_of_key),
     exactly("LISTPACK", 3, listpack),
     exactly("LOG", 3, log),
-    exactly("OBJECT", 3, object),
+    between("OBJECT", 3, 4, object),
+    exactly("OOM", 2, run_out_of_memory),
+    exactly("PANIC", 2, abort),
     exactly("PAUSE-CRON", 3, pause_cron),
     between("POPULATE", 3, 5, populate),
     exactly("PROTOCOL", 3, protocol),
+    between("QUICKLIST", 3, 4, quicklist),
     exactly("QUICKLIST-PACKED-THRESHOLD", 3, packed_threshold),
     exactly("REPLYBUFFER", 4, reply_buffer),
     between("REPLICATE", 3, usize::MAX, replicate),
@@ -98,6 +104,15 @@ fn debug(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
         .find(|known| is(word, known.name) && (known.words_min..=known.words_max).contains(&words))
         .ok_or_else(|| bad_subcommand(session.args))?;
     (subcommand.run)(session, keyspace)
+}
+
+/// Whether the optional word behind an argument is there; it is an error if another one is.
+fn is_chosen(args: Arguments<'_>, option: &str) -> Result<bool, ReplyError> {
+    match args.get(3) {
+        None => Ok(false),
+        Some(word) if is(word, option) => Ok(true),
+        Some(_) => Err(bad_subcommand(args)),
+    }
 }
 
 /// Whether a word stands for a number other than 0. What is no number is read as C reads it, as 0.
@@ -180,6 +195,26 @@ fn error(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 fn segfault(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     signal_hook::low_level::raise(signal_hook::consts::SIGSEGV)
         .map_err(|error| ReplyError::Text(format!("ERR {error}")))?;
+    session.reply.ok();
+    Ok(())
+}
+
+/// Ends the process as a check of its own state does that must not be survived.
+fn abort(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let word = String::from_utf8_lossy(session.args.at(1)).to_ascii_uppercase();
+    session.node.log.warning(format_args!(
+        "DEBUG {word}: the process ends as after a failed check"
+    ));
+    signal_hook::low_level::raise(signal_hook::consts::SIGABRT)
+        .map_err(|error| ReplyError::Text(format!("ERR {error}")))?;
+    session.reply.ok();
+    Ok(())
+}
+
+/// Asks for more memory than there is, which ends the process.
+fn run_out_of_memory(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let bytes = isize::MAX as usize;
+    std::hint::black_box(Vec::<u8>::with_capacity(bytes));
     session.reply.ok();
     Ok(())
 }
@@ -310,20 +345,24 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
     Ok(())
 }
 
-/// DEBUG OBJECT key
+/// DEBUG OBJECT key [fast]: the fast form leaves out what takes time that grows with the value.
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let compresses = session.node.settings.load().rdbcompression;
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
-    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let entry = keyspace.stored(&key).ok_or(ReplyError::NoSuchKey)?;
+    let is_fast = is_chosen(session.args, "fast")?;
     let mut text = format!(
-        "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
+        "Value at:{:p} refcount:1 encoding:{}",
         std::ptr::from_ref(entry).cast::<u8>(),
         entry.encoding().name(),
-        serialized::len(entry, compresses),
-        entry.clock(),
-        lru::idle_seconds(entry.clock(), now_ms)
     );
-    if let Some(list) = entry.get::<List>() {
+    if !is_fast {
+        let _ = write!(text, " serializedlength:{}", serialized::len(entry, compresses));
+    }
+    let clock = entry.clock();
+    let idle_s = lru::idle_seconds(clock, now_ms);
+    let _ = write!(text, " lru:{clock} lru_seconds_idle:{idle_s}");
+    if let Some(list) = entry.get::<List>().filter(|_| !is_fast) {
         describe_nodes(list, &mut text);
     }
     session.reply.simple(text);
@@ -371,6 +410,13 @@ fn listpack(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
         pack.byte_len(),
         pack.len()
     ));
+    log_elements(log, pack);
+    session.reply.simple("Listpack structure printed on stdout");
+    Ok(())
+}
+
+/// Writes to the log what is in a pack, up to a bound.
+fn log_elements(log: &Log, pack: &Listpack) {
     let mut scratch = [0; INT_TEXT_MAX];
     for (number, element) in pack.iter().take(LOGGED_ELEMENTS_MAX).enumerate() {
         let kind = match element {
@@ -384,8 +430,52 @@ fn listpack(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
             text.len()
         ));
     }
-    session.reply.simple("Listpack structure printed on stdout");
+}
+
+/// DEBUG QUICKLIST key [0|1]: writes to the log which nodes a list has; with 1 also their elements.
+fn quicklist(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let key = keyspace.key(session.args.at(2));
+    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let list = entry
+        .get::<List>()
+        .filter(|list| list.node_rules().is_some())
+        .ok_or(ReplyError::Fixed("ERR Not a quicklist encoded object."))?;
+    let shows_elements = session.args.get(3).is_some_and(is_set);
+    let log = &session.node.log;
+    log.warning(format_args!(
+        "DEBUG QUICKLIST: {} nodes, {} elements",
+        list.nodes(),
+        list.len()
+    ));
+    let mut number = 0;
+    list.visit_nodes(|contents| {
+        if number < LOGGED_ELEMENTS_MAX {
+            log_node(log, number, &contents, shows_elements);
+        }
+        number += 1;
+    });
+    session.reply.simple("Quicklist structure printed on stdout");
     Ok(())
+}
+
+/// Writes to the log what is in a node of a quicklist.
+fn log_node(log: &Log, number: usize, contents: &Contents<'_>, shows_elements: bool) {
+    match contents {
+        Contents::Pack(pack) => {
+            log.warning(format_args!(
+                "node {number}: {} bytes, {} elements",
+                pack.byte_len(),
+                pack.len()
+            ));
+            if shows_elements {
+                log_elements(log, pack);
+            }
+        }
+        Contents::Plain(element) => log.warning(format_args!(
+            "node {number}: an element of {} bytes by itself",
+            element.len()
+        )),
+    }
 }
 
 /// DEBUG QUICKLIST-PACKED-THRESHOLD size: from how many bytes on elements of lists are not put into packs; 0 for as many
@@ -409,8 +499,9 @@ fn packed_threshold(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResul
     Ok(())
 }
 
-/// DEBUG HTSTATS db
+/// DEBUG HTSTATS db [full]. Nothing that is told here takes long, so it is always told in full.
 fn table_stats(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    is_chosen(session.args, "full")?;
     let index = int(session.args.at(2))?;
     let databases = session.node.settings.load().databases as usize;
     let db = usize::try_from(index)
@@ -457,8 +548,9 @@ fn describe(stats: TableStats) -> String {
     )
 }
 
-/// DEBUG HTSTATS-KEY key
+/// DEBUG HTSTATS-KEY key [full]
 fn table_stats_of_key(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    is_chosen(session.args, "full")?;
     let key = keyspace.key(session.args.at(2));
     let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
     let stats = entry
@@ -495,6 +587,8 @@ fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comma
 
 fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     session.help(&[
+        "ASSERT",
+        "    End the process as a failed check does.",
         "CHANGE-REPL-ID",
         "    Give the history of the data another name.",
         "CONFIG-REWRITE-FORCE-ALL",
@@ -505,16 +599,20 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         "    A digest of the value of each key.",
         "ERROR <string>",
         "    Answer with this error.",
-        "HTSTATS <dbid>",
+        "HTSTATS <dbid> [full]",
         "    Describe the tables of a database.",
-        "HTSTATS-KEY <key>",
+        "HTSTATS-KEY <key> [full]",
         "    Describe the table of a value.",
         "LISTPACK <key>",
         "    Write to the log what is in a listpack.",
         "LOG <message>",
         "    Write a line to the server's log.",
-        "OBJECT <key>",
-        "    Describe how a value is stored.",
+        "OBJECT <key> [fast]",
+        "    Describe how a value is stored; fast: without what takes time.",
+        "OOM",
+        "    Ask for more memory than there is, which ends the process.",
+        "PANIC",
+        "    End the process as a failed check does.",
         "PAUSE-CRON <0|1>",
         "    Stop what the server does now and then, or let it go on.",
         "POPULATE <count> [<prefix>] [<size>]",
@@ -522,6 +620,8 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         "PROTOCOL <type>",
         "    Answer with a value of that type: string, integer, double, bignum, null, array, set, map, attrib, push,",
         "    verbatim, true, false.",
+        "QUICKLIST <key> [<0|1>]",
+        "    Write to the log which nodes a list has, with 1 also their elements.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    Elements of lists of so many bytes get a node to themselves; 0 for as many as usual.",
         "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
@@ -679,7 +779,7 @@ mod tests {
 
     #[test]
     fn what_is_replicated_goes_to_listeners() {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = crate::feed::Feed::unbounded();
         let mut shell = Shell::new();
         shell.partition(0).journal = Some(Journal::new(sender));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);

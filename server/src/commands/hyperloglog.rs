@@ -39,7 +39,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "pfcount",
         arity: Arity::AtLeast(2),
-        flags: Flags::READONLY,
+        flags: Flags::READONLY.union(Flags::MAY_REPLICATE),
         acl: Category::HYPERLOGLOG,
         keys: &[KeySpec::from(1, 1).read_write().access().notes(
             "RW because it may change the internal representation of the key, and propagate to replicas",

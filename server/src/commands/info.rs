@@ -47,7 +47,8 @@ pub(crate) static COMMANDS: &[Command] = &[
             .union(Flags::LOADING)
             .union(Flags::STALE)
             .union(Flags::NO_MULTI)
-            .union(Flags::ALLOW_BUSY),
+            .union(Flags::ALLOW_BUSY)
+            .union(Flags::ORDERED),
         runs: Runs::OnSession(shutdown),
         doc: &Doc {
             since: "1.0.0",

@@ -1,6 +1,6 @@
 //! LATENCY: events that held the server up, and how long commands take.
 
-use crate::commands::registry;
+use crate::commands::names;
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};
 use crate::observe::histogram::Distribution;
@@ -105,7 +105,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "reset",
             arity: Arity::AtLeast(2),
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            tips: &["request_policy:all_nodes", "response_policy:agg_sum"],
             runs: Runs::OnSession(reset),
             doc: &Doc {
                 summary: "Forgets the samples of events.",
@@ -192,14 +192,15 @@ pub(super) fn distribution(node: &Node, command: &Registered) -> Distribution {
 fn histogram(session: &mut Session<'_>) -> CommandResult {
     let asked = session.args.tail(2);
     let commands: Vec<&Registered> = if asked.is_empty() {
-        registry()
-            .all()
-            .iter()
-            .copied()
+        names::all(&session.node.renames)
             .flat_map(with_subcommands)
             .collect()
     } else {
-        asked.iter().filter_map(find).flat_map(with_subcommands).collect()
+        asked
+            .iter()
+            .filter_map(|name| names::find_full(name, &session.node.renames))
+            .flat_map(with_subcommands)
+            .collect()
     };
     let map = session.reply.deferred_map(commands.len());
     let mut shown = 0;
@@ -225,16 +226,6 @@ fn histogram(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The command of a name such as `get` or `config|set`.
-fn find(name: &[u8]) -> Option<&'static Registered> {
-    let mut words = name.splitn(2, |&byte| byte == b'|');
-    let command = registry().find(words.next()?)?;
-    match words.next() {
-        Some(word) => command.subcommand(word),
-        None => Some(command),
-    }
-}
-
 fn with_subcommands(command: &'static Registered) -> impl Iterator<Item = &'static Registered> {
     std::iter::once(command).chain(&command.subcommands)
 }
@@ -258,7 +249,7 @@ fn help(session: &mut Session<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use crate::commands::registry;
     use crate::commands::testing::{START_MS, Shell};
 
     /// A shell that has seen two spikes of an event and one of another.
@@ -318,11 +309,16 @@ mod tests {
     #[test]
     fn histograms_of_all_loops_are_added_up() {
         let mut shell = Shell::over(2).resp3();
-        let get = find(b"GET").unwrap().id;
+        let get = registry().find(b"GET").unwrap().id;
         shell.node.stats[0].ran(get, 2, 16_000, true);
         shell.node.stats[1].ran(get, 1, 900, true);
-        shell.node.stats[1].ran(find(b"config|Set").unwrap().id, 1, 900, true);
-        shell.node.stats[1].ran(find(b"set").unwrap().id, 1, 900, false);
+        shell.node.stats[1].ran(
+            registry().find(b"config").unwrap().subcommand(b"Set").unwrap().id,
+            1,
+            900,
+            true,
+        );
+        shell.node.stats[1].ran(registry().find(b"set").unwrap().id, 1, 900, false);
         let get = "\"get\": {\"calls\": :3, \"histogram_usec\": {:1: :1, :16: :3}}";
         let set = "\"config|set\": {\"calls\": :1, \"histogram_usec\": {:1: :1}}";
         shell.check(&[

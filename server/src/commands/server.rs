@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use shardis_protocol::Arguments;
+
 use crate::error::ReplyError;
 use crate::exec::arguments::{database_at, int, int32, is};
 use crate::exec::{CommandResult, Context, Part, Session};
@@ -222,13 +224,25 @@ fn time(session: &mut Session<'_>) -> CommandResult {
 /// The most crystals that are drawn.
 const CRYSTALS_MAX: usize = 12;
 
+/// Refuses a version, or a measure of its drawing, that is no number.
+fn check_drawing(args: Arguments<'_>) -> CommandResult {
+    if !args.get(1).is_some_and(|word| is(word, "VERSION")) {
+        return Ok(());
+    }
+    let measures = match args.get(2).map(int).transpose()? {
+        Some(5) => 3,
+        Some(6) => 2,
+        _ => 0,
+    };
+    args.tail(3)
+        .iter()
+        .take(measures)
+        .try_for_each(|measure| int(measure).map(drop))
+}
+
 /// One crystal for each shard. The version asked for is read as Redis reads it, but there is one drawing only.
 fn lolwut(session: &mut Session<'_>) -> CommandResult {
-    if let (Some(word), Some(version)) = (session.args.get(1), session.args.get(2))
-        && is(word, "VERSION")
-    {
-        int(version)?;
-    }
+    check_drawing(session.args)?;
     let crystals = session.node.shards.min(CRYSTALS_MAX);
     let mut drawing = String::new();
     for row in ["   /\\   ", "  /  \\  ", "  \\  /  ", "   \\/   "] {
@@ -384,7 +398,10 @@ mod tests {
             reply.starts_with("\"   /\\\\      /\\\\\\n") && reply.contains("Redis ver. 7.2.4"),
             "{reply}"
         );
-        shell.check(&[("LOLWUT VERSION x", "-ERR value is not an integer or out of range")]);
+        for line in ["LOLWUT VERSION x", "LOLWUT VERSION 5 66 x", "LOLWUT VERSION 6 x"] {
+            shell.check(&[(line, "-ERR value is not an integer or out of range")]);
+        }
+        assert!(shell.run("LOLWUT VERSION 6 20 20 x").reply.contains("ver. 7.2.4"));
         assert!(Shell::new().resp3().run("LOLWUT").reply.starts_with("=txt:"));
     }
 }

@@ -223,7 +223,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Category::SET,
         keys: &[
-            KeySpec::at(1).read_write().update(),
+            KeySpec::at(1).overwrite().update(),
             KeySpec::from(2, 1).read_only().access(),
         ],
         runs: Runs::OnKeysLong(algebra::sinterstore),

@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::{shard_of_key, slot_of};
 use shardis_protocol::encoder::{Encoder, Resp};
 use shardis_protocol::value::{ReplyParser, Value};
 use shardis_protocol::{Arguments, Span};
@@ -37,25 +37,61 @@ use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
-use crate::state::Node;
+use crate::state::{Node, Seed};
 
 /// Commands that only the tests have.
-pub(crate) static COMMANDS: &[Command] = &[Command {
-    name: "panic",
-    arity: Arity::Exactly(2),
-    flags: Flags::WRITE,
-    keys: &[KeySpec::at(1).read_write()],
-    runs: Runs::OnKeys(|ctx| {
-        ctx.effects.replace(&[b"SET", ctx.args.at(1), b"half"]);
-        panic!("asked to, for key {:?}", ctx.args.at(1))
-    }),
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "panic",
+        arity: Arity::Exactly(2),
+        flags: Flags::WRITE,
+        keys: &[KeySpec::at(1).read_write()],
+        runs: Runs::OnKeys(|ctx| {
+            ctx.effects.replace(&[b"SET", ctx.args.at(1), b"half"]);
+            panic!("asked to, for key {:?}", ctx.args.at(1))
+        }),
+        ..PANICS
+    },
+    Command {
+        name: "panic-session",
+        runs: Runs::OnSession(|_| panic!("asked to")),
+        ..PANICS
+    },
+    Command {
+        name: "panic-shard",
+        runs: Runs::OnEveryShard(|_| panic!("asked to"), |_, _| Ok(())),
+        ..PANICS
+    },
+    Command {
+        name: "panic-loop",
+        runs: Runs::OnEveryLoop(|_| panic!("asked to"), |_, _| Ok(())),
+        ..PANICS
+    },
+    Command {
+        name: "panic-merge",
+        runs: Runs::OnEveryShard(|_| Ok(0), |_, _| panic!("asked to")),
+        ..PANICS
+    },
+    Command {
+        name: "panic-merge-loops",
+        runs: Runs::OnEveryLoop(|_| Ok(Part::default()), |_, _| panic!("asked to")),
+        ..PANICS
+    },
+    Command {
+        name: "panic-all",
+        runs: Runs::OnAllShards(|_| panic!("asked to")),
+        ..PANICS
+    },
+];
+
+const PANICS: Command = Command {
     doc: &Doc {
         since: "0.0.0",
         summary: "Panics, as a faulty handler might.",
         ..Doc::BLANK
     },
     ..Command::BLANK
-}];
+};
 
 /// Start of a shell's clock, Unix milliseconds.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
@@ -105,7 +141,7 @@ impl Shell {
             Log::new(Level::Nothing),
             shards,
             super::registry().rows(),
-            SEED,
+            Seed::chosen(SEED),
         );
         let settings = Settings::clone(&node.settings.load());
         let partition = |shard| {
@@ -116,7 +152,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = Journal::new(crossbeam_channel::unbounded().0);
+            let journal = Journal::new(crate::feed::Feed::unbounded().0);
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let mut partitions = Lent::new(shards);
@@ -356,7 +392,7 @@ impl Shell {
     }
 
     fn shard_of(&self, key: &[u8]) -> usize {
-        shard_of(slot_of(key).number(), self.partitions.len())
+        shard_of_key(key, self.partitions.len())
     }
 
     /// The shards of the keys of a request, ascending.

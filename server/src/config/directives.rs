@@ -271,6 +271,14 @@ pub fn find(name: &[u8]) -> Option<&'static Directive> {
 }
 
 impl Settings {
+    /// As many shards as configured, or as there are cores.
+    pub(crate) fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count as usize,
+        }
+    }
+
     /// A path of the configuration, relative ones from `dir`. `None` if it is not set.
     pub fn path(&self, configured: &str) -> Option<PathBuf> {
         (!configured.is_empty()).then(|| self.dir.path().join(configured))

@@ -2,7 +2,7 @@
 
 use shardis_protocol::{Arguments, Resp};
 
-use crate::commands::registry;
+use crate::commands::{names, registry};
 use crate::config::Permission;
 use crate::error::ReplyError;
 use crate::exec::Client;
@@ -22,6 +22,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) pause: Option<PauseMode>,
     /// Who may use DEBUG.
     pub(crate) debugging: Permission,
+    /// Who may load modules.
+    pub(crate) modules: Permission,
 }
 
 /// What becomes of a request that passed the checks.
@@ -32,7 +34,7 @@ pub(crate) enum Admitted {
     /// It is queued: the client is inside MULTI.
     Queue(&'static Registered),
     /// It waits for the end of a CLIENT PAUSE, and is then checked again.
-    Wait,
+    Wait(&'static Registered),
 }
 
 /// Finds the command of a request and checks whether it may run.
@@ -47,8 +49,8 @@ pub(crate) fn admit(
 ) -> Result<Admitted, ReplyError> {
     let command = find(args, client.last_command, conditions.renames)?;
     let flags = command.row.flags;
-    if flags.contains(Flags::PROTECTED) && !conditions.debugging.allows(client.peer.is_local()) {
-        return Err(ReplyError::DebugForbidden);
+    if flags.intersects(Flags::PROTECTED | Flags::MODULES) {
+        check_permission(client, flags, conditions)?;
     }
     if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
         return Err(refusal(command, ReplyError::NoAuth));
@@ -66,12 +68,27 @@ pub(crate) fn admit(
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
     {
-        return Ok(Admitted::Wait);
+        return Ok(Admitted::Wait(command));
     }
     if in_multi && !flags.contains(Flags::NOT_QUEUED) {
         return Ok(Admitted::Queue(command));
     }
     Ok(Admitted::Run(command))
+}
+
+/// Whether the directive that guards a command allows it to this client.
+#[cold]
+fn check_permission(client: &Client, flags: Flags, conditions: &Conditions<'_>) -> Result<(), ReplyError> {
+    let (permission, command) = if flags.contains(Flags::PROTECTED) {
+        (conditions.debugging, "debug")
+    } else {
+        (conditions.modules, "module")
+    };
+    if permission.allows(client.peer.is_local()) {
+        Ok(())
+    } else {
+        Err(ReplyError::Forbidden(command))
+    }
 }
 
 /// How a command that may not run is answered: EXEC says that the transaction is over, whatever the reason.
@@ -106,7 +123,7 @@ pub(crate) fn find(
     let name = args.at(0);
     let mut command = match last {
         Some(last) if renames.is_empty() && is_name(name, last.name) => registry().row(last.id),
-        _ => known(name, renames).ok_or_else(|| unknown(args))?,
+        _ => names::find(name, renames).ok_or_else(|| unknown(args))?,
     };
     if !command.row.subcommands.is_empty()
         && let Some(word) = args.get(1)
@@ -115,7 +132,7 @@ pub(crate) fn find(
             .subcommand(word)
             .ok_or_else(|| ReplyError::UnknownSubcommand {
                 word: shown(word, SHOWN_BYTES_MAX).to_vec(),
-                container: command.row.name.to_ascii_uppercase(),
+                container: name.to_ascii_uppercase(),
             })?;
     }
     // A container is never run itself: alone, it lacks its subcommand.
@@ -138,22 +155,11 @@ fn is_name(word: &[u8], lowercase: &str) -> bool {
 
 /// The command, or subcommand, that a request names, whatever its arity: the one that is counted as refused.
 pub(crate) fn named(args: Arguments<'_>, renames: &Renames) -> Option<&'static Registered> {
-    let command = known(args.at(0), renames)?;
+    let command = names::find(args.at(0), renames)?;
     match args.get(1) {
         Some(word) if !command.row.subcommands.is_empty() => command.subcommand(word),
         _ => Some(command),
     }
-}
-
-/// The command of that name, as this node's configuration names commands.
-#[inline]
-fn known(name: &[u8], renames: &Renames) -> Option<&'static Registered> {
-    if !renames.is_empty()
-        && let Some(renamed) = renames.get(&name.to_ascii_lowercase())
-    {
-        return renamed.map(|id| registry().row(id));
-    }
-    registry().find(name)
 }
 
 /// The error for a name that is no command: it repeats the beginning of the request.

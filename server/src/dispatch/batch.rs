@@ -38,13 +38,14 @@ pub(crate) struct Report {
     pub(crate) slow: Vec<(Task, Slow)>,
 }
 
-/// Runs a batch of commands on one partition, in order.
+/// Runs a batch of commands on one partition, in order. Short commands share a look at the clock; a long one begins with its
+/// own, and so does what comes behind it.
 pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
     source: &mut Source,
     replies: &mut impl Replies,
-    environment: &Environment<'_>,
+    environment: &mut Environment<'_>,
 ) -> Report {
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
@@ -52,7 +53,12 @@ pub(crate) fn run_batch(
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() {
                 let group = next_group(&tasks[done..]);
-                let mut watch = Stopwatch::start(environment);
+                let mut watch = Stopwatch::start(environment.clock.elapsed_ns());
+                if done == 0 || group[0].command.row.runs.is_long() {
+                    environment.look(watch.since_ns);
+                } else {
+                    environment.keep_fresh(watch.since_ns);
+                }
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
@@ -60,11 +66,13 @@ pub(crate) fn run_batch(
                     let moved = run_task(partition, task, source, replies, environment, &mut watch.words);
                     done += 1;
                     if moved >= HEAVY_BYTES || environment.times_each() {
-                        watch.lap(&tasks[timed..done], moved >= HEAVY_BYTES, source, &mut report);
+                        let lap = &tasks[timed..done];
+                        watch.lap(lap, moved >= HEAVY_BYTES, source, &mut report, environment);
+                        environment.keep_fresh(watch.since_ns);
                         timed = done;
                     }
                 }
-                watch.lap(&tasks[timed..done], false, source, &mut report);
+                watch.lap(&tasks[timed..done], false, source, &mut report, environment);
             }
         }));
         if outcome.is_err() {
@@ -101,31 +109,36 @@ fn next_group(tasks: &[Task]) -> &[Task] {
 /// To look at the clock for each of them would cost more than some of them do. A lap covers several and they share its
 /// time evenly; it ends early behind a command that moved many bytes, which alone can make a short one slow. That one is
 /// charged with all that goes beyond what the others usually take.
-struct Stopwatch<'e> {
-    environment: &'e Environment<'e>,
+struct Stopwatch {
     since_ns: u64,
     /// The words of the command that ran last, where they are gone with it.
     words: Option<Words>,
 }
 
-impl<'e> Stopwatch<'e> {
-    fn start(environment: &'e Environment<'e>) -> Self {
+impl Stopwatch {
+    fn start(now_ns: u64) -> Self {
         Self {
-            environment,
-            since_ns: environment.clock.elapsed_ns(),
+            since_ns: now_ns,
             words: None,
         }
     }
 
     /// Counts the commands since the last lap, the last of them heavy or not.
-    fn lap(&mut self, tasks: &[Task], heavy: bool, source: &Source, report: &mut Report) {
+    fn lap(
+        &mut self,
+        tasks: &[Task],
+        heavy: bool,
+        source: &Source,
+        report: &mut Report,
+        environment: &Environment<'_>,
+    ) {
         let Some((last, others)) = tasks.split_last() else {
             return;
         };
-        let now_ns = self.environment.clock.elapsed_ns();
+        let now_ns = environment.clock.elapsed_ns();
         let nanos = now_ns - self.since_ns;
         self.since_ns = now_ns;
-        let stats = self.environment.stats;
+        let stats = environment.stats;
         let mut share = nanos / tasks.len() as u64;
         if heavy {
             share = share.min(stats.usual_ns.get());
@@ -138,35 +151,31 @@ impl<'e> Stopwatch<'e> {
             share
         };
         if own == share {
-            self.count(tasks, share);
+            count(tasks, share, environment);
         } else {
-            self.count(others, share);
-            self.count(std::slice::from_ref(last), own);
+            count(others, share, environment);
+            count(std::slice::from_ref(last), own, environment);
         }
-        if own.max(share) >= self.environment.slow_from_ns {
-            self.report(tasks, share, own, source, report);
+        if own.max(share) >= environment.slow_from_ns {
+            self.report(tasks, (share, own), source, report, environment);
         }
         self.words = None;
     }
 
-    fn count(&self, tasks: &[Task], nanos: u64) {
-        let tracked = self.environment.settings.latency_tracking;
-        // Neighbours are mostly the same command: one addition for all of them.
-        for alike in tasks.chunk_by(|task, next| task.command.id == next.command.id) {
-            let count = alike.len() as u64;
-            self.environment
-                .stats
-                .ran(alike[0].command.id, count, nanos, tracked);
-        }
-    }
-
     /// Puts down those of a lap that were slow; `own` is the time of the last one.
     #[cold]
-    fn report(&mut self, tasks: &[Task], share: u64, own: u64, source: &Source, report: &mut Report) {
+    fn report(
+        &mut self,
+        tasks: &[Task],
+        (share, own): (u64, u64),
+        source: &Source,
+        report: &mut Report,
+        environment: &Environment<'_>,
+    ) {
         for (index, task) in tasks.iter().enumerate() {
             let is_last = index + 1 == tasks.len();
             let nanos = if is_last { own } else { share };
-            if nanos < self.environment.slow_from_ns {
+            if nanos < environment.slow_from_ns {
                 continue;
             }
             // A request with buffers of its own ends its lap, and has left its words behind.
@@ -176,6 +185,16 @@ impl<'e> Stopwatch<'e> {
                 .slow
                 .push((*task, account::slow(task.command, words, nanos)));
         }
+    }
+}
+
+/// Counts commands that took so long each.
+fn count(tasks: &[Task], nanos: u64, environment: &Environment<'_>) {
+    let tracked = environment.settings.latency_tracking;
+    // Neighbours are mostly the same command: one addition for all of them.
+    for alike in tasks.chunk_by(|task, next| task.command.id == next.command.id) {
+        let count = alike.len() as u64;
+        environment.stats.ran(alike[0].command.id, count, nanos, tracked);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::exec::{
     ShardHandler, Stamp, View,
 };
 use crate::journal::Journal;
-use crate::limits::TIMED_EACH_BELOW_NS;
+use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
 use crate::spec::{Registered, Runs};
@@ -43,6 +43,10 @@ pub(crate) struct Environment<'a> {
     pub(crate) settings: &'a Settings,
     /// How many shards the node has.
     pub(crate) shards: usize,
+    /// The node.
+    pub(crate) node: &'a Node,
+    /// When the clock was looked at for `stamp`, on the node's stopwatch.
+    pub(crate) looked_ns: u64,
     /// For measuring how long commands take.
     pub(crate) clock: &'a Clock,
     /// Counters of the loop that runs them.
@@ -62,6 +66,20 @@ impl Environment<'_> {
     /// would not tell them.
     pub(crate) fn times_each(&self) -> bool {
         self.slow_from_ns < TIMED_EACH_BELOW_NS
+    }
+
+    /// Looks at the clock: what runs next began now, at `now_ns` on the node's stopwatch.
+    pub(crate) fn look(&mut self, now_ns: u64) {
+        self.looked_ns = now_ns;
+        self.stamp = Stamp::on(self.node, self.settings, self.clock.now_us() / 1000);
+    }
+
+    /// Looks at the clock unless that was done a moment ago: short commands share one look.
+    #[inline]
+    pub(crate) fn keep_fresh(&mut self, now_ns: u64) {
+        if now_ns - self.looked_ns >= LOOK_SHARED_NS {
+            self.look(now_ns);
+        }
     }
 }
 

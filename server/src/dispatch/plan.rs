@@ -1,6 +1,6 @@
 //! Where does it run? The only place that decides.
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::{shard_of, shard_of_key, slot_of};
 use shardis_protocol::Arguments;
 use shardis_storage::key::KeyHasher;
 use smallvec::SmallVec;
@@ -132,7 +132,7 @@ fn place_of_keys(
             first = Some(Routed::at(index, args.at(index), hasher));
         }
         if shards > 1 {
-            set.insert(shard_of(slot_of(args.at(index)).number(), shards));
+            set.insert(shard_of_key(args.at(index), shards));
         }
     })
     .unwrap_or_default();
@@ -160,7 +160,7 @@ fn derives_keys(command: &Registered, args: Arguments<'_>) -> bool {
 fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
     let mut set = ShardSet::none(shards);
     keys_of(command.row.keys, args, |index, _| {
-        set.insert(shard_of(slot_of(args.at(index)).number(), shards));
+        set.insert(shard_of_key(args.at(index), shards));
     })
     .unwrap_or_default();
     set

@@ -62,34 +62,39 @@ fn run_queue(
     environment: &Environment<'_>,
 ) {
     let start = out.len();
-    let mut changed: Option<(Arc<Settings>, Stamp)> = None;
+    let (mut changed, mut stamp, mut looked_ns) = (None, environment.stamp, environment.looked_ns);
     for queued in queue {
         let begin_ns = environment.clock.elapsed_ns();
-        let bounded = Environment {
+        let mut here = Environment {
+            stamp,
+            looked_ns,
             // All replies together are the one of EXEC.
             reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
             ..under(environment, &changed)
         };
-        run_queued(caller, queued, partitions, out, &bounded);
+        // None works with a time from before it could have begun.
+        here.keep_fresh(begin_ns);
+        (stamp, looked_ns) = (here.stamp, here.looked_ns);
+        caller.now_ms = stamp.now_ms;
+        run_queued(caller, queued, partitions, out, &here);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
             // What it changed holds for what follows it, and for what becomes known of itself.
             let settings = caller.node.settings.load_full();
-            let stamp = Stamp::on(caller.node, &settings, environment.stamp.now_ms);
-            changed = Some((settings, stamp));
+            stamp = Stamp::on(caller.node, &settings, stamp.now_ms);
+            changed = Some(settings);
         }
         account_for(caller, queued, nanos, &under(environment, &changed));
     }
 }
 
-/// The environment of a transaction under what one of its commands has changed.
+/// The environment of a transaction under settings that one of its commands has changed.
 #[inline]
-fn under<'a>(environment: &Environment<'a>, changed: &'a Option<(Arc<Settings>, Stamp)>) -> Environment<'a> {
+fn under<'a>(environment: &Environment<'a>, changed: &'a Option<Arc<Settings>>) -> Environment<'a> {
     match changed {
         None => *environment,
-        Some((settings, stamp)) => Environment {
+        Some(settings) => Environment {
             settings,
-            stamp: *stamp,
             slow_from_ns: account::slow_from_ns(settings),
             ..*environment
         },
@@ -113,7 +118,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 }
 
 /// Whether a watched key was changed, or has expired since.
-fn has_changed(watching: &WatchList, partitions: Partitions<'_>, environment: &Environment<'_>) -> bool {
+pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()

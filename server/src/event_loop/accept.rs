@@ -111,7 +111,7 @@ impl EventLoop {
                 continue;
             }
             self.node.clients.fetch_add(1, Ordering::Relaxed);
-            let target = self.node.dealt.fetch_add(1, Ordering::Relaxed) % self.reach.mesh.len();
+            let target = self.node.deal.next(self.now_us);
             if target == self.index {
                 self.connect(socket, peer);
             } else {

@@ -72,8 +72,10 @@ impl EventLoop {
 
     /// What there is to say of the batch, and the connections that have got more output than they may have.
     fn run_batch_in_place(&mut self, shard: usize) -> Option<(Report, Over)> {
-        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
-        let cell = environment.mesh.cell(shard);
+        let looked = (self.stamp, self.looked_ns);
+        let mut environment = self.reach.environment(&self.node, &self.settings, looked);
+        let shared = environment;
+        let cell = shared.mesh.cell(shard);
         let mut held = if shard == self.index {
             cell.own()?
         } else {
@@ -92,19 +94,19 @@ impl EventLoop {
             connections,
             dirty,
             scratch,
-            environment: &environment,
+            environment: &shared,
             over: Over::new(),
         };
         let tasks = &tasks[shard];
         let report = count_memory(held.get(), &self.node, |partition| {
-            run_batch(partition, tasks, source, &mut replies, &environment)
+            run_batch(partition, tasks, source, &mut replies, &mut environment)
         });
         Some((report, replies.over))
     }
 
     /// Runs a batch that has arrived on this shard's partition. False when that is away: the batch waits.
     pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> bool {
-        let environment = self.environment();
+        let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
             return false;
         };
@@ -120,7 +122,7 @@ impl EventLoop {
         *reply_bytes_max = environment.reply_bytes_max;
         let mut sink = ToBatch { replies, ends };
         let report = count_memory(held.get(), &self.node, |partition| {
-            run_batch(partition, tasks, source, &mut sink, &environment)
+            run_batch(partition, tasks, source, &mut sink, &mut environment)
         });
         drop(held);
         self.report_panics(&report.panicked);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::shard_of_key;
 
 use super::EventLoop;
 use super::batches::{count_memory, publish_memory};
@@ -25,7 +25,7 @@ use crate::spec::key_spec::keys_of;
 impl EventLoop {
     /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand. The command has run for
     /// so many nanoseconds.
-    pub(super) fn block(&mut self, issued: Issued<'_>, wish: Wish, nanos: u64, partitions: &mut Lent) {
+    pub(super) fn block(&mut self, issued: Issued<'_>, mut wish: Wish, nanos: u64, partitions: &mut Lent) {
         let Issued {
             connection: number,
             sequence,
@@ -37,7 +37,7 @@ impl EventLoop {
         let mut other_shard = None;
         let mut waits_in = ShardSet::none(shards);
         keys_of(command.row.keys, args, |index, _| {
-            let shard = shard_of(slot_of(args.at(index)).number(), shards);
+            let shard = shard_of_key(args.at(index), shards);
             if wish.keys.contains(&index) {
                 waits_in.insert(shard);
             } else {
@@ -45,6 +45,12 @@ impl EventLoop {
             }
         })
         .unwrap_or_default();
+        if self.node.clock.is_real()
+            && let Some(deadline_ms) = &mut wish.deadline_ms
+        {
+            // It was reckoned from a time that was cut to milliseconds: nobody waits for less than was asked.
+            *deadline_ms = deadline_ms.saturating_add(1);
+        }
         let connection = &mut self.clients.connections[number];
         let ticket = Arc::new(Ticket::new(
             command.tag(),
@@ -59,7 +65,7 @@ impl EventLoop {
             nanos,
         ));
         for key in ticket.keys() {
-            let shard = shard_of(slot_of(key).number(), shards);
+            let shard = shard_of_key(key, shards);
             if let Some(partition) = partitions[shard].as_deref_mut() {
                 partition.waiters.add(key, &ticket);
             }
@@ -146,7 +152,7 @@ impl EventLoop {
         let mut reply = Vec::new();
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
         match how {
-            Unblocked::TimedOut => encoder.null_array(),
+            Unblocked::TimedOut => ticket.on_timeout.write(&mut encoder),
             Unblocked::WithError => {
                 let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
                 self.node.stats[self.index].failed(ticket.command.id, line);
@@ -193,7 +199,7 @@ impl EventLoop {
         let mut shards = ShardSet::none(self.reach.mesh.len());
         ticket
             .keys()
-            .for_each(|key| shards.insert(shard_of(slot_of(key).number(), self.reach.mesh.len())));
+            .for_each(|key| shards.insert(shard_of_key(key, self.reach.mesh.len())));
         for shard in shards.iter().filter(|&shard| Some(shard) != served_by) {
             if shard == self.index {
                 self.work(Work::Withdraw(Arc::clone(ticket)));
@@ -223,9 +229,11 @@ impl EventLoop {
         self.clients.get(number)?.client.waits.clone()
     }
 
-    fn count_blocked(&self) {
+    /// Has it known how many connections wait: for a key, or for the end of a pause.
+    pub(super) fn count_blocked(&self) {
         let stats = &self.node.stats[self.index];
-        stats.blocked.set(self.clients.blocked);
+        let paused = self.clients.paused.len() as u64;
+        stats.blocked.set(self.clients.blocked + paused);
         stats.blocked_in_time.set(self.clients.deadlines.len() as u64);
     }
 

@@ -108,6 +108,8 @@ impl Clients {
         let Some(connection) = self.connections.get(number) else {
             return;
         };
+        // What is closed while its command is under way is served once more, to be closed then.
+        let is_over = connection.client.closing == Closing::Now;
         let waits = match connection.gate {
             Gate::Drain(_) => connection.output.in_flight() == 0,
             Gate::Open => {
@@ -115,7 +117,7 @@ impl Clients {
             }
             Gate::Busy(_) | Gate::Pause(_) | Gate::UnderWay | Gate::Blocked => false,
         };
-        if waits {
+        if waits || is_over {
             self.enqueue(number);
         }
     }

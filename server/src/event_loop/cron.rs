@@ -16,6 +16,10 @@ pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
     last: [u64; 5],
+    /// How much of each feed was known to be dropped.
+    dropped: Vec<u64>,
+    /// When that was counted.
+    counted_us: i64,
     sweep: Sweep,
 }
 
@@ -35,6 +39,8 @@ impl Cron {
             next_us: now_us,
             next_second_us: now_us,
             last: [0; 5],
+            dropped: Vec::new(),
+            counted_us: now_us,
             sweep: Sweep::default(),
         }
     }
@@ -59,7 +65,7 @@ impl EventLoop {
             self.clients.paused.is_empty(),
             self.node.pause.active(self.now_ms()),
         ) {
-            next_us = next_us.min(until_ms * 1000);
+            next_us = next_us.min(until_ms.saturating_mul(1000));
         }
         // Rounded up, so that the loop does not wake a moment too early and find nothing due.
         Duration::from_micros((next_us - self.now_us).clamp(0, 1_000_000) as u64) + Duration::from_micros(999)
@@ -169,7 +175,26 @@ impl EventLoop {
         };
     }
 
+    /// Says in the log when what others of this process listen to was dropped.
+    fn warn_of_dropped(&mut self) {
+        let node = &self.node;
+        self.cron.dropped.resize(node.feeds.len(), 0);
+        for ((name, state), known) in node.feeds.iter().zip(&mut self.cron.dropped) {
+            let dropped = state.dropped();
+            if dropped > *known {
+                node.log.warning(format_args!(
+                    "{} {name} were dropped: who listens to them is too slow, or has gone",
+                    dropped - *known
+                ));
+                *known = dropped;
+            }
+        }
+    }
+
     fn every_second(&mut self) {
+        if self.index == 0 {
+            self.warn_of_dropped();
+        }
         let stats = &self.node.stats[self.index];
         self.ledger.next_second(stats);
         let counters = [
@@ -182,11 +207,15 @@ impl EventLoop {
         let now = counters.map(Counter::ever);
         let last = std::mem::replace(&mut self.cron.last, now);
         let [commands, bytes_in, bytes_out, turns, turn_us] =
-            std::array::from_fn(|index| now[index].saturating_sub(last[index]));
-        stats.commands_per_second.set(commands);
-        stats.bytes_in_per_second.set(bytes_in);
-        stats.bytes_out_per_second.set(bytes_out);
-        stats.turns_per_second.set(turns);
+            std::array::from_fn(|index| now[index] - last[index]);
+        // A loop that was busy for long looks late: what it has counted is that of more than a second.
+        let elapsed_us = (self.now_us - self.cron.counted_us) as u64;
+        self.cron.counted_us = self.now_us;
+        let per_second = |count: u64| (count * 1_000_000).checked_div(elapsed_us).unwrap_or_default();
+        stats.commands_per_second.set(per_second(commands));
+        stats.bytes_in_per_second.set(per_second(bytes_in));
+        stats.bytes_out_per_second.set(per_second(bytes_out));
+        stats.turns_per_second.set(per_second(turns));
         stats.turn_average_us.set(turn_us / turns.max(1));
         let mesh = std::sync::Arc::clone(&self.reach.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {

@@ -13,6 +13,7 @@ use crate::connection::Gate;
 use crate::dispatch::execution::{Call, PartAccess, run_part};
 use crate::dispatch::plan::Routed;
 use crate::dispatch::serve::serve_ready;
+use crate::dispatch::transaction::has_changed;
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
@@ -21,14 +22,11 @@ use crate::exec::{Carried, OwnedRequest, Part, Roster};
 use crate::shard::inbox::{Gather, Message};
 use crate::spec::Registered;
 
-/// A command whose parts are being gathered.
+/// What is being gathered of all shards or loops.
 #[derive(Debug)]
 pub(super) struct Gathering {
     connection: usize,
-    client: u64,
     purpose: Purpose,
-    command: &'static Registered,
-    gather: Arc<Gather>,
     /// What has come, by shard or loop.
     parts: Vec<Option<Result<Part, ReplyError>>>,
     missing: usize,
@@ -39,10 +37,12 @@ pub(super) struct Gathering {
 /// What becomes of the parts.
 #[derive(Debug)]
 enum Purpose {
-    /// They make the reply to the command with this number.
-    Reply { sequence: u32 },
-    /// They wait in the client's transaction, with the command at this index, and EXEC is tried again.
-    Exec { index: usize, exec: OwnedRequest },
+    /// They make the reply to a command, in this place.
+    Reply { gather: Arc<Gather>, sequence: u32 },
+    /// They wait in the client's transaction, with the command at this index, and its operation goes on.
+    Exec { operation: usize, index: usize },
+    /// They say that what was admitted before a command has run: the command is answered with this, in this place.
+    Fence { reply: Vec<u8>, sequence: u32 },
 }
 
 impl Gather {
@@ -60,67 +60,114 @@ impl Gather {
 }
 
 impl EventLoop {
-    /// Gathers what a transaction needs of all loops before it can run. False when there is nothing to gather.
-    pub(super) fn gather_for_exec(&mut self, number: usize, exec: Arguments<'_>) -> bool {
-        let Some(transaction) = &self.clients[number].client.transaction else {
-            return false;
-        };
-        let lacking = |queued: &Queued| {
-            registry().row(queued.command.id).row.runs.is_on_every_loop() && queued.parts.is_none()
-        };
-        let Some(index) = transaction.queue.iter().position(lacking) else {
-            return false;
-        };
-        if transaction.failed {
+    /// Whether a transaction needs parts of all loops before it can run.
+    pub(super) fn lacks_parts(&self, number: usize) -> bool {
+        let transaction = self.clients[number].client.transaction.as_ref();
+        transaction.is_some_and(|transaction| !transaction.failed && lacking(&transaction.queue).is_some())
+    }
+
+    /// Gathers what the transaction of an operation needs of all loops before it can run. False when there is nothing to
+    /// gather, or nothing will run: what watches have seen is known, now that the operation has its partitions.
+    pub(super) fn gather_for_exec(&mut self, operation: usize) -> bool {
+        let number = self.reach.operations[operation].connection;
+        if !self.lacks_parts(number) {
             return false;
         }
-        let command = registry().row(transaction.queue[index].command.id);
-        let request = transaction.queue[index].request.clone();
-        let exec = OwnedRequest::copy(exec);
-        self.begin_gathering(number, command, request.arguments(), Some((index, exec)));
+        let environment = self.environment();
+        let watching = self.clients[number].client.watching.as_ref();
+        let partitions = &self.reach.operations[operation].lent;
+        if watching.is_some_and(|watching| has_changed(watching, partitions, &environment)) {
+            return false;
+        }
+        let client = &mut self.clients[number].client;
+        // What happens to the keys from here on comes after EXEC: nobody else has their partitions.
+        client.watching = None;
+        let Some((index, queued)) = client
+            .transaction
+            .as_ref()
+            .and_then(|transaction| lacking(&transaction.queue))
+        else {
+            return false;
+        };
+        let (command, request) = (registry().row(queued.command.id), queued.request.clone());
+        self.gather(number, command, request, |_, _| Purpose::Exec {
+            operation,
+            index,
+        });
         true
     }
 
-    /// Asks all shards or loops for their parts of a command: for its own reply, or for that of an EXEC.
+    /// Asks all shards or loops for their parts of a command.
     pub(super) fn begin_gathering(
         &mut self,
         number: usize,
         command: &'static Registered,
         args: Arguments<'_>,
-        for_exec: Option<(usize, OwnedRequest)>,
     ) {
-        let shards = self.reach.mesh.len();
+        let request = OwnedRequest::copy(args);
+        self.gather(number, command, request, |gather, sequence| Purpose::Reply {
+            gather: Arc::clone(gather),
+            sequence: sequence(),
+        });
+    }
+
+    fn gather(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        request: OwnedRequest,
+        purpose: impl FnOnce(&Arc<Gather>, &mut dyn FnMut() -> u32) -> Purpose,
+    ) {
         let connection = &mut self.clients[number];
         connection.gate = Gate::UnderWay;
-        let entry = self.reach.gatherings.vacant_entry();
         let gather = Arc::new(Gather {
             origin: self.index,
-            gathering: entry.key(),
+            gathering: self.reach.gatherings.vacant_key(),
             command,
-            request: OwnedRequest::copy(args),
+            request,
             db: connection.client.db,
             modes: connection.modes(),
             client: connection.client.id,
         });
-        entry.insert(Gathering {
-            connection: number,
-            client: connection.client.id,
-            purpose: match for_exec {
-                Some((index, exec)) => Purpose::Exec { index, exec },
-                None => Purpose::Reply {
-                    sequence: connection.output.issue(),
-                },
-            },
-            command,
-            gather: Arc::clone(&gather),
-            parts: (0..shards).map(|_| None).collect(),
-            missing: shards,
-            longest_ns: 0,
-        });
-        for shard in (0..shards).filter(|&shard| shard != self.index) {
+        let purpose = purpose(&gather, &mut || connection.output.issue());
+        self.begin(number, purpose);
+        for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != self.index) {
             self.reach.send(shard, Message::Gather(Arc::clone(&gather)));
         }
         self.take_part(gather);
+    }
+
+    fn begin(&mut self, connection: usize, purpose: Purpose) -> usize {
+        let shards = self.reach.mesh.len();
+        self.reach.gatherings.insert(Gathering {
+            connection,
+            purpose,
+            parts: (0..shards).map(|_| None).collect(),
+            missing: shards,
+            longest_ns: 0,
+        })
+    }
+
+    /// Answers a command when all has run, on every loop, that was admitted before. What it changed is seen by all loops:
+    /// they admit nothing more that it forbids.
+    pub(super) fn begin_fence(&mut self, number: usize, sequence: u32, reply: Vec<u8>) {
+        self.clients[number].gate = Gate::UnderWay;
+        let gathering = self.begin(number, Purpose::Fence { reply, sequence });
+        let origin = self.index;
+        self.reach.fences.push((origin, gathering));
+        for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != origin) {
+            self.reach.send(shard, Message::Fence { origin, gathering });
+        }
+    }
+
+    /// Lets go of the fences that wait for this loop, if all has run that it had admitted before them.
+    pub(super) fn pass_fences(&mut self) {
+        if self.reach.fences.is_empty() || !self.reach.is_quiet() {
+            return;
+        }
+        for (origin, gathering) in std::mem::take(&mut self.reach.fences) {
+            self.send_part(origin, gathering, Ok(Part::default()), 0);
+        }
     }
 
     /// Does this shard's or loop's part.
@@ -136,6 +183,7 @@ impl EventLoop {
     }
 
     fn part_of_loop(&mut self, gather: &Gather) -> Result<Part, ReplyError> {
+        self.look_at_clock();
         let poll = &self.poll;
         let clients = self.clients.connections.iter_mut();
         let clients = clients.map(|(number, connection)| Carried {
@@ -148,17 +196,19 @@ impl EventLoop {
             clients: Box::new(clients),
             now_ms: self.stamp.now_ms,
         };
-        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
+        let looked = (self.stamp, self.looked_ns);
+        let environment = self.reach.environment(&self.node, &self.settings, looked);
         run_part(&gather.call(), PartAccess::Roster(roster), &environment)
     }
 
     /// Does this shard's part. False when its partition is lent.
     pub(super) fn take_part_of_shard(&mut self, gather: &Gather) -> bool {
-        let environment = self.environment();
+        let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
             return false;
         };
         let begin_ns = environment.clock.elapsed_ns();
+        environment.look(begin_ns);
         let part = count_memory(held.get(), &self.node, |partition| {
             let part = run_part(&gather.call(), PartAccess::Partition(partition), &environment);
             serve_ready(Held::One(partition), &environment);
@@ -175,20 +225,22 @@ impl EventLoop {
             self.report_panic(gather.command);
         }
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
-        if gather.origin == self.index {
-            self.gathered(gather.gathering, self.index, part, nanos);
-        } else {
-            let gathering = gather.gathering;
-            self.reach.send(
-                gather.origin,
-                Message::Gathered {
-                    gathering,
-                    from: self.index,
-                    part,
-                    nanos,
-                },
-            );
+        self.send_part(gather.origin, gather.gathering, part, nanos);
+    }
+
+    fn send_part(&mut self, origin: usize, gathering: usize, part: Result<Part, ReplyError>, nanos: u64) {
+        if origin == self.index {
+            return self.gathered(gathering, self.index, part, nanos);
         }
+        self.reach.send(
+            origin,
+            Message::Gathered {
+                gathering,
+                from: self.index,
+                part,
+                nanos,
+            },
+        );
     }
 
     /// A part has come that took so many nanoseconds; with the last one, the reply is made.
@@ -209,44 +261,43 @@ impl EventLoop {
             return;
         }
         let gathering = self.reach.gatherings.remove(number);
-        self.merge(gathering);
+        self.complete(gathering);
     }
 
-    fn merge(&mut self, gathering: Gathering) {
-        let Gathering {
-            connection: number,
-            client,
-            purpose,
-            command,
-            gather,
-            parts,
-            longest_ns,
-            ..
-        } = gathering;
-        let Some(connection) = self.clients.get_mut(number) else {
-            return;
-        };
-        if connection.client.id != client {
-            return;
-        }
-        connection.gate = Gate::Open;
-        let parts: Result<Vec<Part>, ReplyError> = parts.into_iter().flatten().collect();
-        let sequence = match purpose {
-            Purpose::Reply { sequence } => sequence,
-            Purpose::Exec { index, exec } => {
-                connection.client.keep_parts(index, parts);
-                self.request(number, exec.arguments(), None);
-                return self.clients.wake_if_it_may_go_on(number);
+    /// Does with the parts what they were gathered for. The connection is there: it is closed only when its command has run.
+    fn complete(&mut self, gathering: Gathering) {
+        let number = gathering.connection;
+        let parts: Result<Vec<Part>, ReplyError> = gathering.parts.into_iter().flatten().collect();
+        match gathering.purpose {
+            Purpose::Reply { gather, sequence } => {
+                self.clients[number].gate = Gate::Open;
+                let issued = Issued {
+                    connection: number,
+                    sequence,
+                    command: gather.command,
+                    args: gather.request.arguments(),
+                };
+                // Shards and loops do their parts beside each other: what it took is the longest of them, and the merge.
+                self.run_merge(issued, &parts, gathering.longest_ns);
             }
-        };
-        let issued = Issued {
-            connection: number,
-            sequence,
-            command,
-            args: gather.request.arguments(),
-        };
-        // Shards and loops do their parts beside each other: what it took is the longest of them, and the merge.
-        self.run_merge(issued, &parts, longest_ns);
+            Purpose::Exec { operation, index } => {
+                self.clients[number].client.keep_parts(index, parts);
+                return self.ask_for_next(operation);
+            }
+            Purpose::Fence { reply, sequence } => {
+                self.clients[number].gate = Gate::Open;
+                self.clients[number].output.deliver(sequence, &reply);
+                self.clients.mark_dirty(number);
+            }
+        }
         self.clients.wake_if_it_may_go_on(number);
     }
+}
+
+/// The first command of a queue that needs parts of all loops and has not got them.
+fn lacking(queue: &[Queued]) -> Option<(usize, &Queued)> {
+    let lacks = |queued: &Queued| {
+        registry().row(queued.command.id).row.runs.is_on_every_loop() && queued.parts.is_none()
+    };
+    queue.iter().enumerate().find(|(_, queued)| lacks(queued))
 }

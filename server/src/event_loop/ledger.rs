@@ -18,6 +18,8 @@ pub(super) struct Ledger {
     bytes: u64,
     /// How many are subscribed to something.
     subscribers: u64,
+    /// How many watch keys.
+    watchers: u64,
     /// The largest buffers for what clients have sent.
     inputs: Peaks,
     /// The largest buffers for what clients are to get.
@@ -77,6 +79,10 @@ impl Ledger {
             self.subscribers =
                 self.subscribers - u64::from(before.is_subscriber) + u64::from(booked.is_subscriber);
             stats.pubsub_clients.set(self.subscribers);
+        }
+        if before.is_watching != booked.is_watching {
+            self.watchers = self.watchers - u64::from(before.is_watching) + u64::from(booked.is_watching);
+            stats.watching_clients.set(self.watchers);
         }
         if booked.has_buffer && !before.has_buffer {
             stats.buffer_expands.add(1);

@@ -1,37 +1,48 @@
 //! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the command
 //! with plain access to all of them.
 //!
-//! If all of them are free at this moment or soon, the loop holds their cells while it runs, and nobody notices. If not, it
-//! tries again in the next turns. Only when that goes on for too long, because a shard runs something long, it asks the
-//! owners, in ascending order of shards, and each hands its partition over by value once it has done what came before. Two
-//! coordinators can wait for each other only in ascending order, so never in a circle.
+//! If all of them are free at this moment or soon, a short command holds their cells while it runs, and nobody notices. A
+//! long one takes the partitions away by value: the loops of those shards go on with everything else, and what needs the
+//! partitions waits until they are back. If one of them is taken, the command tries again in the next turns. Only when that
+//! goes on for too long, because a shard runs something long, the loop asks the owners, in ascending order of shards, and each
+//! hands its partition over by value once it has done what came before. Two coordinators can wait for each other only in
+//! ascending order, so never in a circle.
+//!
+//! A command that has begun runs, whether its client is still there or not: its connection is closed when it has run.
+
+use std::sync::Arc;
 
 use shardis_protocol::Arguments;
 use smallvec::SmallVec;
 
 use super::EventLoop;
 use super::run::Issued;
+use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
 use crate::exec::view::Lent;
-use crate::exec::{OwnedRequest, Partition};
-use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE};
+use crate::exec::{Client, OwnedRequest, Partition};
+use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE, SHORT_QUEUE_MAX};
+use crate::shard::Mesh;
+use crate::shard::cell::Guard;
 use crate::shard::inbox::Message;
 use crate::spec::Registered;
 
-/// A command that waits for partitions.
+/// A command over several shards that is under way: it waits for partitions, or has them and waits for other loops.
 #[derive(Debug)]
 pub(super) struct Operation {
-    connection: usize,
-    client: u64,
+    pub(super) connection: usize,
     sequence: u32,
     command: &'static Registered,
     request: OwnedRequest,
     /// Shards still to be asked, the next one last.
     missing: Vec<usize>,
     /// What was lent so far, by shard.
-    lent: Lent,
+    pub(super) lent: Lent,
 }
+
+/// Cells that are held together, ascending.
+type Cells<'m> = SmallVec<[(usize, Guard<'m, Partition>); 8]>;
 
 impl EventLoop {
     /// Begins a command that needs more than one shard or loop. It runs when all before it has been answered, and what
@@ -49,15 +60,11 @@ impl EventLoop {
             return;
         }
         match place {
-            Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args, None),
+            Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args),
             Place::Lend(shards) | Place::LendToSession(shards) => {
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Exec => {
-                if self.gather_for_exec(number, args) {
-                    return;
-                }
-                let connection = &self.clients[number];
                 let shards =
                     shards_of_transaction(&connection.client, self.node.hasher, self.reach.mesh.len());
                 self.begin_operation(number, command, args, &shards);
@@ -68,6 +75,7 @@ impl EventLoop {
         }
     }
 
+    /// Runs a command if no partition that it needs is taken; else has it try again, or asks for the partitions.
     fn begin_operation(
         &mut self,
         number: usize,
@@ -75,11 +83,27 @@ impl EventLoop {
         args: Arguments<'_>,
         shards: &ShardSet,
     ) {
-        let is_free = self.run_if_free(number, command, args, shards);
+        let mesh = Arc::clone(&self.reach.mesh);
+        let cells = self
+            .reach
+            .waiting
+            .is_empty()
+            .then(|| hold_all(&mesh, shards))
+            .flatten();
         let connection = &mut self.clients[number];
-        if is_free {
+        if let Some(cells) = cells {
             connection.busy_since_ns = None;
-            return;
+            let issued = Issued {
+                connection: number,
+                sequence: connection.output.issue(),
+                command,
+                args,
+            };
+            return if is_long(&connection.client, command, args) {
+                self.run_taken_away(issued, cells);
+            } else {
+                self.run_in_cells(issued, cells);
+            };
         }
         let now_ns = self.node.clock.elapsed_ns();
         let since_ns = *connection.busy_since_ns.get_or_insert(now_ns);
@@ -91,115 +115,133 @@ impl EventLoop {
         connection.busy_since_ns = None;
         self.node.stats[self.index].lends.add(1);
         connection.gate = Gate::UnderWay;
-        let sequence = connection.output.issue();
         let mut missing: Vec<usize> = shards.iter().collect();
         missing.reverse();
         let operation = self.reach.operations.insert(Operation {
             connection: number,
-            client: connection.client.id,
-            sequence,
+            sequence: connection.output.issue(),
             command,
             request: OwnedRequest::copy(args),
             missing,
-            lent: Lent::new(self.reach.mesh.len()),
+            lent: Lent::new(mesh.len()),
         });
         self.ask_for_next(operation);
     }
 
-    /// Runs the command at once if no partition that it needs is taken.
-    fn run_if_free(
-        &mut self,
-        number: usize,
-        command: &'static Registered,
-        args: Arguments<'_>,
-        shards: &ShardSet,
-    ) -> bool {
-        if !self.reach.waiting.is_empty() {
-            return false;
-        }
-        let mesh = std::sync::Arc::clone(&self.reach.mesh);
-        let mut cells: SmallVec<[_; 8]> = SmallVec::new();
-        for shard in shards.iter() {
-            match mesh.cell(shard).borrow_within(BORROW_LIMIT) {
-                Some(held) => cells.push((shard, held)),
-                None => return false,
-            }
-        }
-        let sequence = self.clients[number].output.issue();
-        let mut partitions = Lent::new(mesh.len());
+    /// Runs a short command while the cells are held.
+    fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>) {
+        let mut partitions = Lent::new(self.reach.mesh.len());
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
-        let issued = Issued {
-            connection: number,
-            sequence,
-            command,
-            args,
-        };
         self.run_on_partitions(issued, &mut partitions);
         for (shard, held) in &mut cells {
             if let Some(partition) = partitions[*shard].take() {
                 held.put(partition);
             }
         }
-        true
     }
 
-    /// Asks for the next partition; runs the command when there is none left to ask for.
-    fn ask_for_next(&mut self, number: usize) {
-        let Some(operation) = self.reach.operations.get_mut(number) else {
+    /// Runs a long command on partitions that are taken out of their cells.
+    fn run_taken_away(&mut self, issued: Issued<'_>, cells: Cells<'_>) {
+        let mut partitions = Lent::new(self.reach.mesh.len());
+        for (shard, held) in cells {
+            partitions[shard] = Some(held.take_away());
+        }
+        if self.lacks_parts(issued.connection) {
+            self.clients[issued.connection].gate = Gate::UnderWay;
+            let operation = self.reach.operations.insert(Operation {
+                connection: issued.connection,
+                sequence: issued.sequence,
+                command: issued.command,
+                request: OwnedRequest::copy(issued.args),
+                missing: Vec::new(),
+                lent: partitions,
+            });
+            return self.ask_for_next(operation);
+        }
+        self.run_on_partitions(issued, &mut partitions);
+        self.give_back(partitions);
+    }
+
+    /// Asks for what an operation still needs, a partition or parts of other loops; runs it when it has all.
+    pub(super) fn ask_for_next(&mut self, number: usize) {
+        let Some(operation) = self.reach.operations.get(number) else {
             return;
         };
-        match operation.missing.last() {
-            Some(&shard) => self.reach.send(
+        if let Some(&shard) = operation.missing.last() {
+            return self.reach.send(
                 shard,
                 Message::Lend {
                     borrower: self.index,
                     operation: number,
                 },
-            ),
-            None => self.run_operation(number),
+            );
+        }
+        if !self.gather_for_exec(number) {
+            let operation = self.reach.operations.remove(number);
+            self.run_operation(operation);
         }
     }
 
     /// A partition that was asked for is here.
     pub(super) fn lent(&mut self, number: usize, partition: Box<Partition>) {
-        let Some(operation) = self.reach.operations.get_mut(number) else {
-            return self.give_back(partition);
-        };
-        operation.missing.pop();
+        let operation = &mut self.reach.operations[number];
+        let asked_for = operation.missing.pop();
+        debug_assert_eq!(asked_for, Some(partition.shard));
         let shard = partition.shard;
         operation.lent[shard] = Some(partition);
         self.ask_for_next(number);
     }
 
-    fn run_operation(&mut self, number: usize) {
-        let Some(mut operation) = self.reach.operations.try_remove(number) else {
-            return;
+    fn run_operation(&mut self, mut operation: Operation) {
+        let number = operation.connection;
+        self.clients[number].gate = Gate::Open;
+        let issued = Issued {
+            connection: number,
+            sequence: operation.sequence,
+            command: operation.command,
+            args: operation.request.arguments(),
         };
-        let connection = operation.connection;
-        // The client may have gone meanwhile; its command runs all the same, as it would have on one shard.
-        let is_here = self
-            .clients
-            .get(connection)
-            .is_some_and(|found| found.client.id == operation.client);
-        if is_here {
-            self.clients[connection].gate = Gate::Open;
-            let issued = Issued {
-                connection,
-                sequence: operation.sequence,
-                command: operation.command,
-                args: operation.request.arguments(),
-            };
-            self.run_on_partitions(issued, &mut operation.lent);
-            self.clients.wake_if_it_may_go_on(connection);
-        }
-        for partition in operation.lent.iter_mut().filter_map(Option::take) {
-            self.give_back(partition);
-        }
+        self.run_on_partitions(issued, &mut operation.lent);
+        self.give_back(operation.lent);
+        self.clients.wake_if_it_may_go_on(number);
     }
 
-    fn give_back(&mut self, partition: Box<Partition>) {
-        self.reach.send(partition.shard, Message::Returned(partition));
+    /// Puts partitions back into their cells. Owners that have looked for them meanwhile are told.
+    fn give_back(&mut self, mut partitions: Lent) {
+        for partition in partitions.iter_mut().filter_map(Option::take) {
+            let shard = partition.shard;
+            if !self.reach.mesh.cell(shard).put_back(partition) {
+                continue;
+            }
+            if shard == self.index {
+                self.returned();
+            } else {
+                self.reach.send(shard, Message::Returned);
+            }
+        }
+    }
+}
+
+/// Holds the cells of all these shards; none if one of them is taken for longer than a moment.
+fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
+    shards
+        .iter()
+        .map(|shard| Some((shard, mesh.cell(shard).borrow_within(BORROW_LIMIT)?)))
+        .collect()
+}
+
+/// Whether a command takes long: EXEC does if one of its queue does, if the queue is long, or if it has to ask other loops.
+fn is_long(client: &Client, command: &Registered, args: Arguments<'_>) -> bool {
+    match &client.transaction {
+        Some(transaction) if command.row.runs.is_exec() => {
+            transaction.queue.len() > SHORT_QUEUE_MAX
+                || transaction.queue.iter().any(|queued| {
+                    let command = registry().row(queued.command.id);
+                    !command.row.runs.is_on_session() && command.is_long(queued.request.arguments())
+                })
+        }
+        _ => !command.row.runs.is_exec() && command.is_long(args),
     }
 }

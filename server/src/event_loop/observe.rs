@@ -142,7 +142,12 @@ impl EventLoop {
 
     /// The last look at the clock of a turn: how long it was.
     pub(super) fn end_turn(&mut self) {
-        let us = (self.node.clock.now_us() - self.now_us).max(0) as u64;
+        let now_us = self.node.clock.now_us();
+        // The machine's clock may be set back.
+        let us = u64::try_from(now_us - self.now_us).unwrap_or_default();
         self.node.stats[self.index].turn_us.add(us);
+        self.node.deal.end_turn(self.index);
+        // How long to sleep is reckoned from here.
+        self.now_us = now_us;
     }
 }

@@ -12,8 +12,8 @@ use super::lend::Operation;
 use crate::config::Settings;
 use crate::dispatch::account;
 use crate::dispatch::execution::Environment;
+use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
-use crate::exec::{Partition, Stamp};
 use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message};
 use crate::state::Node;
@@ -35,6 +35,8 @@ pub(super) struct Reach {
     pub(super) under_way: Vec<u32>,
     /// What became known while waiting commands were served.
     pub(super) outbox: RefCell<Outbox>,
+    /// Fences that loops wait for, by loop and gathering: until all has run that was admitted before them.
+    pub(super) fences: Vec<(usize, usize)>,
 }
 
 /// Work that needs this shard's partition.
@@ -57,8 +59,17 @@ impl Reach {
             gatherings: Slab::new(),
             under_way: vec![0; mesh.len()],
             outbox: RefCell::default(),
+            fences: Vec::new(),
             mesh,
         }
+    }
+
+    /// Whether all has run that connections of this loop have sent to shards.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waits_here = |work: &Work| matches!(work, Work::Run(batch) if batch.origin == self.own);
+        self.operations.is_empty()
+            && self.under_way.iter().all(|&count| count == 0)
+            && !self.waiting.iter().any(waits_here)
     }
 
     /// Sends a message to a loop.
@@ -72,13 +83,15 @@ impl Reach {
         &'a self,
         node: &'a Node,
         settings: &'a Settings,
-        stamp: Stamp,
+        (stamp, looked_ns): (Stamp, u64),
     ) -> Environment<'a> {
         Environment {
             hasher: node.hasher,
             stamp,
             settings,
             shards: node.shards,
+            node,
+            looked_ns,
             clock: &node.clock,
             stats: &node.stats[self.own],
             slow_from_ns: account::slow_from_ns(settings),
@@ -100,9 +113,10 @@ impl EventLoop {
         }
     }
 
-    /// The partition is back: what waited for it goes on, until it is lent again.
-    pub(super) fn returned(&mut self, partition: Box<Partition>) {
-        self.reach.mesh.cell(self.index).put_back(partition);
+    /// This shard's partition is back: what waited for it goes on, until it is lent again.
+    pub(super) fn returned(&mut self) {
+        // Looked for at least once, so that others may borrow it again.
+        drop(self.reach.mesh.cell(self.index).own());
         while let Some(work) = self.reach.waiting.pop_front() {
             if let Err(work) = self.try_work(work) {
                 return self.reach.waiting.push_front(work);

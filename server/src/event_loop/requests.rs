@@ -43,6 +43,13 @@ impl EventLoop {
             return false;
         };
         connection.is_queued = false;
+        if connection.client.closing == Closing::Now {
+            self.clients.disconnect(number);
+            return false;
+        }
+        if self.turn.source.is_full() {
+            return true;
+        }
         if connection.ends && matches!(connection.gate, Gate::Blocked) {
             // Whatever it still sent would come after what it no longer waits for.
             self.clients.disconnect(number);
@@ -182,16 +189,21 @@ impl EventLoop {
             out_of_memory,
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
+            modules: self.settings.enable_module_command,
         };
         let command = match admit(&connection.client, args, &conditions) {
             Ok(Admitted::Run(command)) => command,
             Ok(Admitted::Queue(command)) => {
+                connection.client.last_command = Some(command.tag());
                 self.queue_in_transaction(number, command, args);
                 return false;
             }
-            Ok(Admitted::Wait) => {
+            Ok(Admitted::Wait(command)) => {
+                connection.client.last_command = Some(command.tag());
+                connection.client.is_paused = true;
                 connection.gate = Gate::Pause(OwnedRequest::copy(args));
                 self.clients.paused.push(number);
+                self.count_blocked();
                 return false;
             }
             Err(error) => {
@@ -255,8 +267,9 @@ impl EventLoop {
             ));
             return self.clients.disconnect(number);
         }
-        let command = named(args, &self.node.renames).map(|command| command.id);
-        self.node.stats[self.index].refused(command, &error.line());
+        let command = named(args, &self.node.renames);
+        client.last_command = command.map(Registered::tag);
+        self.node.stats[self.index].refused(command.map(|command| command.id), &error.line());
         self.clients.reply(number, |reply| reply.error(error.line()));
     }
 
@@ -304,10 +317,12 @@ impl EventLoop {
                 continue;
             };
             if let Gate::Pause(request) = std::mem::take(&mut connection.gate) {
+                connection.client.is_paused = false;
                 self.request(number, request.arguments(), None);
                 self.clients.enqueue(number);
             }
         }
+        self.count_blocked();
     }
 
     /// Chunks go with the turn: what connections have not parsed moves to memory of their own.

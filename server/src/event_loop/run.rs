@@ -7,6 +7,7 @@ use shardis_protocol::Arguments;
 
 use super::EventLoop;
 use super::batches::publish_memory;
+use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
 use crate::dispatch::plan::Routed;
@@ -40,6 +41,8 @@ struct Ran {
     nanos: u64,
     /// It finds nothing and waits for its keys.
     wish: Option<Wish>,
+    /// It is answered only when all that was admitted before it has run.
+    is_fence: bool,
 }
 
 impl EventLoop {
@@ -59,7 +62,7 @@ impl EventLoop {
         };
         let was_monitor = connection.client.monitor;
         let ran = self.run_quietly(issued, Access::Nothing);
-        self.answer_ran(issued, &ran, ran.nanos);
+        self.answer_ran(issued, &ran);
         if self.clients[number].client.monitor != was_monitor {
             self.monitor_changed(number);
         }
@@ -76,7 +79,7 @@ impl EventLoop {
             Some(wish) => self.block(issued, wish, ran.nanos, partitions),
             None => {
                 // What a command of a transaction changed holds for what follows, beginning with those who wait.
-                self.answer_ran(issued, &ran, ran.nanos);
+                self.answer_ran(issued, &ran);
                 serve_ready(Held::Many(partitions), &self.environment());
             }
         }
@@ -93,13 +96,10 @@ impl EventLoop {
         parts: &Result<Vec<Part>, ReplyError>,
         nanos: u64,
     ) {
-        let ran = self.run_quietly(issued, Access::Parts(parts));
-        let is_cut = parts.iter().flatten().any(|part| part.is_cut);
-        let ran = Ran {
-            is_cut: is_cut || ran.is_cut,
-            ..ran
-        };
-        self.answer_ran(issued, &ran, ran.nanos + nanos);
+        let mut ran = self.run_quietly(issued, Access::Parts(parts));
+        ran.nanos += nanos;
+        ran.is_cut |= parts.iter().flatten().any(|part| part.is_cut);
+        self.answer_ran(issued, &ran);
     }
 
     /// Runs a command; while nobody publishes, if its reply must be the last that its client hears of some channel.
@@ -113,7 +113,17 @@ impl EventLoop {
     }
 
     fn run_issued(&mut self, issued: Issued<'_>, access: Access<'_>) -> Ran {
-        let environment = self.reach.environment(&self.node, &self.settings, self.stamp);
+        let may_fence = self.may_fence(issued);
+        let begin_ns = self.node.clock.elapsed_ns();
+        let looked = (self.stamp, self.looked_ns);
+        let mut environment = self.reach.environment(&self.node, &self.settings, looked);
+        let is_quick =
+            issued.command.row.runs.is_on_session() && !issued.command.row.flags.contains(Flags::ADMIN);
+        if is_quick {
+            environment.keep_fresh(begin_ns);
+        } else {
+            environment.look(begin_ns);
+        }
         let connection = &mut self.clients[issued.connection];
         let wish = RefCell::new(None);
         let call = Call {
@@ -132,11 +142,11 @@ impl EventLoop {
             lines: self.node.monitors.are_there().then_some(&mut self.turn.lines),
         };
         let (out, start) = connection.output.begin_at(issued.sequence);
-        let begin_ns = environment.clock.elapsed_ns();
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         let length = connection.output.begin(issued.sequence).len() - start;
+        (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         if !went_well {
             // A transaction that was running is over.
             connection.client.denies_blocking = false;
@@ -147,11 +157,24 @@ impl EventLoop {
             is_cut: length >= environment.reply_bytes_max,
             nanos,
             wish: wish.into_inner().filter(|_| went_well),
+            is_fence: may_fence && self.node.pause.active(self.stamp.now_ms).is_some(),
         }
     }
 
-    /// Ends the reply of a command that has run for so many nanoseconds, and accounts for it.
-    fn answer_ran(&mut self, issued: Issued<'_>, ran: &Ran, nanos: u64) {
+    /// Whether a command may hold others back that have begun elsewhere.
+    fn may_fence(&self, issued: Issued<'_>) -> bool {
+        let fences = |command: &Registered| command.row.flags.contains(Flags::FENCES);
+        match &self.clients[issued.connection].client.transaction {
+            Some(transaction) if issued.command.row.runs.is_exec() => transaction
+                .queue
+                .iter()
+                .any(|queued| fences(registry().row(queued.command.id))),
+            _ => fences(issued.command),
+        }
+    }
+
+    /// Ends the reply of a command that has run, and accounts for it.
+    fn answer_ran(&mut self, issued: Issued<'_>, ran: &Ran) {
         let Issued {
             connection: number,
             sequence,
@@ -161,19 +184,22 @@ impl EventLoop {
         if ran.is_cut {
             self.close_for_output(number);
         }
-        let (connection, start) = (&mut self.clients[number], ran.start);
+        let connection = &mut self.clients[number];
         if command.row.flags.contains(Flags::PUSHES) {
             connection.count_reply_mode();
         } else {
-            connection.mute(sequence, start);
+            connection.mute(sequence, ran.start);
         }
-        if self.clients.conclude(number, sequence, start) {
+        if ran.is_fence {
+            let reply = connection.output.begin(sequence).split_off(ran.start);
+            self.begin_fence(number, sequence, reply);
+        } else if self.clients.conclude(number, sequence, ran.start) {
             self.enforce_output_limit(number);
         }
         if command.row.flags.contains(Flags::ADMIN) || command.row.runs.is_exec() {
             // What it changed holds for what follows it, and for what becomes known of itself.
             self.take_settings();
         }
-        self.account_for(number, command, args, nanos);
+        self.account_for(number, command, args, ran.nanos);
     }
 }

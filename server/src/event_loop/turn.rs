@@ -64,7 +64,7 @@ impl Turn {
         let location = location.unwrap_or_else(|| self.source.copy(args));
         let modes = connection.modes();
         connection.count_reply_mode();
-        self.long[shard] |= command.row.runs.is_long();
+        self.long[shard] |= command.is_long(args);
         self.tasks[shard].push(Task {
             command,
             hash: key.hash,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EventLoop;
+use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
 
@@ -64,6 +65,10 @@ impl EventLoop {
     /// Closes the connections that are to be closed.
     pub(super) fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.clients.closing) {
+            if self.clients.get(number).is_some_and(Connection::has_begun) {
+                // Its command runs all the same, as it would have on one shard; then it is closed.
+                continue;
+            }
             if let Some(mut connection) = self.clients.connections.try_remove(number) {
                 // Before the client can see that the connection is closed.
                 connection.client.leave_all(&self.node.pubsub);
@@ -74,6 +79,10 @@ impl EventLoop {
                 }
                 if let Some(ticket) = &connection.client.waits {
                     self.forget_wait(ticket);
+                }
+                if connection.client.is_paused {
+                    self.clients.paused.retain(|&paused| paused != number);
+                    self.count_blocked();
                 }
                 self.node.clients.fetch_sub(1, Ordering::Relaxed);
             }

@@ -43,6 +43,22 @@ pub(crate) fn deadline(seconds: &[u8], now_ms: i64) -> Result<Option<i64>, Reply
         .ok_or(OUT_OF_RANGE)
 }
 
+/// Reads a timeout in whole milliseconds and returns when it is over, Unix milliseconds: never for `None`, which 0 asks for.
+///
+/// # Errors
+/// Those of Redis, for what is no number, negative, or beyond what a clock can show.
+pub(crate) fn timeout_ms(arg: &[u8], now_ms: i64) -> Result<Option<i64>, ReplyError> {
+    let timeout = int(arg).map_err(|_| ReplyError::Fixed("ERR timeout is not an integer or out of range"))?;
+    match timeout {
+        ..0 => Err(ReplyError::Fixed("ERR timeout is negative")),
+        0 => Ok(None),
+        1.. => now_ms
+            .checked_add(timeout)
+            .map(Some)
+            .ok_or(ReplyError::Fixed("ERR timeout is out of range")),
+    }
+}
+
 /// Reads an integer within bounds.
 ///
 /// # Errors

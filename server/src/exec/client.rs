@@ -55,6 +55,8 @@ pub(crate) struct Client {
     pub(crate) denies_blocking: bool,
     /// What it waits for, if its command waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
+    /// Its command is held back by CLIENT PAUSE.
+    pub(crate) is_paused: bool,
     /// Somebody has ended its wait: it is still to be told.
     pub(crate) unblocked: Option<Unblocked>,
     /// Whether and when the connection ends.
@@ -337,6 +339,7 @@ impl Client {
             monitor: false,
             denies_blocking: false,
             waits: None,
+            is_paused: false,
             unblocked: None,
             closing: Closing::No,
             transaction: None,
@@ -363,7 +366,10 @@ impl Client {
         self.db = 0;
         self.resp = Resp::V2;
         self.authenticated = authenticated;
-        self.reply_mode = ReplyMode::On;
+        // The reply to RESET itself is still skipped where that was asked for.
+        if self.reply_mode != ReplyMode::Skip {
+            self.reply_mode = ReplyMode::On;
+        }
         self.no_evict = false;
         self.no_touch = false;
         self.can_redirect = false;
@@ -476,7 +482,7 @@ impl Client {
             (self.monitor, 'O'),
             (self.is_subscriber(), 'P'),
             (self.transaction.is_some(), 'x'),
-            (self.waits.is_some(), 'b'),
+            (self.waits.is_some() || self.is_paused, 'b'),
             (
                 self.watching
                     .as_ref()

@@ -1,7 +1,7 @@
 //! [`Context`]: what a handler on keys gets. Its parts are separate fields, so that a handler can hold a value of the
 //! keyspace while it writes its reply.
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::shard_of_key;
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::memory::Buffer;
@@ -148,7 +148,7 @@ impl<'a> Context<'a> {
     pub(crate) fn is_at_hand(&self, index: usize) -> Result<bool, ReplyError> {
         match self.waiting {
             Waiting::Served(serving) => {
-                let shard = shard_of(slot_of(self.args.at(index)).number(), self.shards);
+                let shard = shard_of_key(self.args.at(index), self.shards);
                 if self.keyspace.holds(shard) {
                     Ok(true)
                 } else if serving.is_barred_at(index, self.now_ms()) {

@@ -32,11 +32,6 @@ impl OwnedRequest {
         Arguments::new(&self.bytes, &self.spans, &[])
     }
 
-    /// Its bytes, and where in them its arguments lie.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<Span>) {
-        (self.bytes, self.spans)
-    }
-
     /// Bytes it holds, for the limits of a transaction and CLIENT LIST.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.spans)

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use shardis_protocol::Arguments;
+use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::value::Kind;
 
 use super::client::{CommandTag, Modes};
@@ -53,6 +53,32 @@ impl Waiting<'_> {
     }
 }
 
+/// The reply to a command whose time is over before it got what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeoutReply {
+    /// A null array.
+    Null,
+    /// How many replicas have acknowledged what they were to acknowledge.
+    Replicas(i64),
+    /// Whether this node's own file has, and how many replicas.
+    FileAndReplicas(i64, i64),
+}
+
+impl TimeoutReply {
+    /// Writes it.
+    pub(crate) fn write(self, reply: &mut Encoder<'_>) {
+        match self {
+            Self::Null => reply.null_array(),
+            Self::Replicas(count) => reply.integer(count),
+            Self::FileAndReplicas(file, count) => {
+                reply.array(2);
+                reply.integer(file);
+                reply.integer(count);
+            }
+        }
+    }
+}
+
 /// What a command waits for.
 #[derive(Debug)]
 pub(crate) struct Wish {
@@ -64,6 +90,8 @@ pub(crate) struct Wish {
     pub(crate) minds_removal: bool,
     /// When its time is over, Unix milliseconds; never for `None`.
     pub(crate) deadline_ms: Option<i64>,
+    /// The reply when its time is over.
+    pub(crate) on_timeout: TimeoutReply,
     /// What is to be run later, where that is not the request as it came.
     pub(crate) request: Option<OwnedRequest>,
 }
@@ -121,6 +149,8 @@ pub(crate) struct Ticket {
     pub(crate) minds_removal: bool,
     /// When its time is over, Unix milliseconds; never for `None`.
     pub(crate) deadline_ms: Option<i64>,
+    /// The reply when its time is over.
+    pub(crate) on_timeout: TimeoutReply,
     /// The client's database.
     pub(crate) db: u16,
     /// What it must know of the client.
@@ -168,6 +198,7 @@ impl Ticket {
             kind: wish.kind,
             minds_removal: wish.minds_removal,
             deadline_ms: wish.deadline_ms,
+            on_timeout: wish.on_timeout,
             db,
             modes,
             origin,
@@ -296,6 +327,7 @@ mod tests {
             kind,
             minds_removal,
             deadline_ms: None,
+            on_timeout: TimeoutReply::Null,
             request: None,
         };
         let command = CommandTag { id: 0, name: "blpop" };

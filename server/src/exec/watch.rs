@@ -95,6 +95,16 @@ impl Watches {
         self.databases.is_empty()
     }
 
+    /// How many keys are watched by somebody who does not know yet that his EXEC will fail. Complexity: O(watchers).
+    pub(crate) fn watched_keys(&self) -> u64 {
+        let is_live = |watcher: &Watcher| {
+            let token = watcher.token.upgrade();
+            token.is_some_and(|token| !token.is_touched())
+        };
+        let keys = self.databases.values().flat_map(HashMap::values);
+        keys.filter(|watchers| watchers.iter().any(is_live)).count() as u64
+    }
+
     /// Adds a watcher of a key, which `is_stale` if it is past its time.
     pub(crate) fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>, is_stale: bool) {
         let keys = self.databases.entry(db).or_default();

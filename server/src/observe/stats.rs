@@ -165,6 +165,8 @@ loop_stats! {
         client_bytes,
         /// Connections that are subscribed to something.
         pubsub_clients,
+        /// Connections that watch keys, none of which is known to have changed.
+        watching_clients,
         /// The largest input buffer that one of its connections had in the last seconds.
         input_max,
         /// The largest output buffer that one of its connections had in the last seconds.

@@ -5,7 +5,8 @@
 //! - A *borrower*, another loop, takes it if it is free, or becomes free within a brief spin, and runs a batch of short
 //!   commands in place. It never waits: whoever holds one cell and waited for another could deadlock.
 //! - *Lending* takes the data out, by value: the cell is then empty, for as long as a command over several shards needs
-//!   it, and everybody finds it so. Only the owner lends, on request, and it puts back what returns.
+//!   it, and everybody finds it so. The owner lends on request; who holds the data may take it away as well. Whoever has it
+//!   puts it back, and learns whether the owner has work that waits for it.
 
 use std::time::Duration;
 
@@ -17,20 +18,32 @@ const OWNER_TRIES: u32 = if cfg!(loom) { 1 } else { 100 };
 /// A place for the data of one shard.
 #[derive(Debug)]
 pub(crate) struct Cell<T> {
-    content: Mutex<Option<Box<T>>>,
+    content: Mutex<Content<T>>,
+}
+
+#[derive(Debug)]
+struct Content<T> {
+    /// The data; none while it is lent.
+    data: Option<Box<T>>,
+    /// The owner has looked for the data and found it lent. When it is back the owner gets it first, or those who borrow
+    /// could keep it from the owner's work for ever.
+    awaited: bool,
 }
 
 /// The data of a shard, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Guard<'a, T> {
-    content: MutexGuard<'a, Option<Box<T>>>,
+    content: MutexGuard<'a, Content<T>>,
 }
 
 impl<T> Cell<T> {
     /// A cell that holds `content`.
     pub(crate) fn new(content: T) -> Self {
         Self {
-            content: Mutex::new(Some(Box::new(content))),
+            content: Mutex::new(Content {
+                data: Some(Box::new(content)),
+                awaited: false,
+            }),
         }
     }
 
@@ -40,11 +53,11 @@ impl<T> Cell<T> {
         // A borrower is done sooner than this thread could be put to sleep and woken again.
         for _ in 0..OWNER_TRIES {
             if let Some(content) = self.content.try_lock() {
-                return Guard::of(content);
+                return Guard::of_owner(content);
             }
             spin_loop();
         }
-        Guard::of(self.content.lock())
+        Guard::of_owner(self.content.lock())
     }
 
     /// For others: holds the data if that is possible within `tries` attempts. `None` when it is taken or lent.
@@ -68,27 +81,42 @@ impl<T> Cell<T> {
 
     /// For the owner: takes the data out, to lend it. `None` when it is lent already.
     pub(crate) fn take(&self) -> Option<Box<T>> {
-        self.content.lock().take()
+        let mut content = self.content.lock();
+        content.awaited = content.data.is_none();
+        content.data.take()
     }
 
-    /// For the owner: puts back what was lent.
-    pub(crate) fn put_back(&self, content: Box<T>) {
-        let mut place = self.content.lock();
-        debug_assert!(place.is_none(), "what returns was taken out of this cell before");
-        *place = Some(content);
+    /// Puts back what was lent. True when the owner has found it lent meanwhile: it is to be told that it is back, and nobody
+    /// else gets it before.
+    #[must_use]
+    pub(crate) fn put_back(&self, data: Box<T>) -> bool {
+        let mut content = self.content.lock();
+        debug_assert!(
+            content.data.is_none(),
+            "what returns was taken out of this cell before"
+        );
+        content.data = Some(data);
+        content.awaited
     }
 }
 
 impl<'a, T> Guard<'a, T> {
     #[inline]
-    fn of(content: MutexGuard<'a, Option<Box<T>>>) -> Option<Self> {
-        content.is_some().then_some(Self { content })
+    fn of(content: MutexGuard<'a, Content<T>>) -> Option<Self> {
+        (content.data.is_some() && !content.awaited).then_some(Self { content })
+    }
+
+    #[inline]
+    fn of_owner(mut content: MutexGuard<'a, Content<T>>) -> Option<Self> {
+        content.awaited = content.data.is_none();
+        Self::of(content)
     }
 
     /// The data.
     #[inline]
     pub(crate) fn get(&mut self) -> &mut T {
         self.content
+            .data
             .as_mut()
             .expect("a cell is held only while it has content")
     }
@@ -96,13 +124,20 @@ impl<'a, T> Guard<'a, T> {
     /// Takes the data out for as long as the cell is held; [`put`](Self::put) must follow.
     pub(crate) fn take(&mut self) -> Box<T> {
         self.content
+            .data
             .take()
             .expect("a cell is held only while it has content")
     }
 
     /// Puts back what [`take`](Self::take) took out.
-    pub(crate) fn put(&mut self, content: Box<T>) {
-        *self.content = Some(content);
+    pub(crate) fn put(&mut self, data: Box<T>) {
+        self.content.data = Some(data);
+    }
+
+    /// Takes the data away, for longer than the cell is held: everybody finds it lent until it is
+    /// [put back](Cell::put_back).
+    pub(crate) fn take_away(mut self) -> Box<T> {
+        self.take()
     }
 }
 
@@ -127,8 +162,23 @@ mod tests {
         assert!(cell.own().is_none());
         assert!(cell.borrow(1).is_none());
         assert!(cell.take().is_none());
-        cell.put_back(lent);
+        assert!(cell.put_back(lent), "the owner has looked for it");
         assert_eq!(*cell.own().unwrap().get(), 7);
+    }
+
+    #[test]
+    fn who_holds_the_data_may_take_it_away_and_the_owner_is_told_only_if_it_asked() {
+        let cell = Cell::new(7);
+        let taken = cell.borrow(1).unwrap().take_away();
+        assert!(cell.borrow(1).is_none());
+        assert!(!cell.put_back(taken), "nobody but a borrower has looked for it");
+        let taken = cell.borrow(1).unwrap().take_away();
+        assert!(cell.own().is_none());
+        assert!(cell.put_back(taken));
+        assert!(cell.borrow(1).is_none(), "it is the owner's turn");
+        drop(cell.own());
+        let taken = cell.borrow(1).unwrap().take_away();
+        assert!(!cell.put_back(taken), "the owner was told before");
     }
 }
 
@@ -179,9 +229,36 @@ mod loom_tests {
             // The coordinator works on the box while the cell is empty.
             let mut lent = cell.take().unwrap();
             *lent += 10;
-            cell.put_back(lent);
+            assert!(!cell.put_back(lent), "the owner has not looked for it");
             let borrowed = borrower.join().unwrap();
             assert_eq!(*cell.own().unwrap().get(), 10 + borrowed);
+        });
+    }
+    /// The owner finds the data in its cell, or is told when it is back: work never waits for what is there.
+    #[test]
+    fn an_owner_that_finds_it_taken_away_is_told() {
+        loom::model(|| {
+            let cell = Arc::new(Cell::new(0_u32));
+            let coordinator = {
+                let cell = Arc::clone(&cell);
+                thread::spawn(move || match cell.borrow(1) {
+                    Some(held) => {
+                        let taken = held.take_away();
+                        cell.put_back(taken)
+                    }
+                    None => false,
+                })
+            };
+            let found = match cell.own() {
+                Some(mut held) => {
+                    *held.get() += 1;
+                    true
+                }
+                None => false,
+            };
+            let told = coordinator.join().unwrap();
+            assert_eq!(found, !told);
+            assert_eq!(*cell.own().unwrap().get(), u32::from(found));
         });
     }
 }

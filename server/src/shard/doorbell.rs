@@ -131,4 +131,31 @@ mod loom_tests {
             sender.join().unwrap();
         });
     }
+    /// A loop that has looked at the state before it changed does not sleep over the change.
+    #[test]
+    fn no_news_is_slept_over() {
+        loom::model(|| {
+            let notify = Arc::new(Notify::new());
+            let bell = Arc::new(Doorbell::new(Bell(Arc::clone(&notify))));
+            let news = Arc::new(loom::sync::atomic::AtomicU64::new(0));
+            let teller = {
+                let (bell, news) = (Arc::clone(&bell), Arc::clone(&news));
+                thread::spawn(move || {
+                    news.fetch_add(1, Ordering::SeqCst);
+                    bell.ring();
+                })
+            };
+            loop {
+                let seen = news.load(Ordering::SeqCst);
+                if seen == 1 {
+                    break;
+                }
+                if bell.may_sleep(|| news.load(Ordering::SeqCst) == seen) {
+                    notify.wait();
+                    bell.awake();
+                }
+            }
+            teller.join().unwrap();
+        });
+    }
 }

@@ -10,7 +10,7 @@ use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::waiter::{Retry, Served, Ticket};
 use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
-use crate::limits::BATCH_KEPT_BYTES;
+use crate::limits::{BATCH_KEPT_BYTES, CHUNK_BYTES, CHUNKS_PER_TURN_MAX};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
 
@@ -35,8 +35,8 @@ pub(crate) enum Message {
         /// The partition.
         partition: Box<Partition>,
     },
-    /// The partition you lent comes back.
-    Returned(Box<Partition>),
+    /// The partition of your shard, which you found lent, is back in its cell.
+    Returned,
     /// Do your part of a command over all shards or loops.
     Gather(Arc<Gather>),
     /// A part of a command that you gather.
@@ -56,6 +56,13 @@ pub(crate) enum Message {
     Withdraw(Arc<Ticket>),
     /// Keys of one of these two shards, of which yours is one, are ready and need the other: serve them when yours is at hand.
     Serve(Retry),
+    /// Say when all commands that you have admitted so far have run, as your part of a gathering.
+    Fence {
+        /// The loop that asks.
+        origin: usize,
+        /// Its number for it.
+        gathering: usize,
+    },
     /// Lines for the monitors among your connections.
     Monitor(Arc<[u8]>),
     /// A new connection for you.
@@ -152,6 +159,8 @@ pub(crate) struct Source {
     pub(crate) spans: Vec<Span>,
     /// Big arguments in buffers of their own, by request.
     pub(crate) detached: Vec<Vec<Buffer>>,
+    /// The chunk that requests are copied to which lie elsewhere.
+    copies: Option<u16>,
 }
 
 impl Source {
@@ -179,12 +188,46 @@ impl Source {
         }
     }
 
-    /// Takes in a request that lies elsewhere, as a chunk of its own.
+    /// Takes in a request that lies elsewhere. Copies share chunks: there may be more requests than numbers for chunks.
     pub(crate) fn copy(&mut self, args: Arguments<'_>) -> Location {
-        let request = OwnedRequest::copy(args);
-        let (bytes, spans) = request.into_parts();
-        self.chunks.push(Arc::new(bytes));
-        self.add((self.chunks.len() - 1) as u16, &spans, Vec::new())
+        let number = self.chunk_of_copies();
+        let Some(chunk) = Arc::get_mut(&mut self.chunks[usize::from(number)]) else {
+            unreachable!("a chunk that is copied to is not shared")
+        };
+        let first_span = self.spans.len();
+        for arg in args.iter() {
+            let span = Span::new(chunk.len(), arg.len());
+            self.spans
+                .push(span.expect("the query buffer limit keeps a request within the reach of spans"));
+            chunk.extend_from_slice(arg);
+        }
+        Location {
+            chunk: number,
+            first_span: first_span as u32,
+            spans: (self.spans.len() - first_span) as u32,
+            detached: 0,
+        }
+    }
+
+    /// The chunk that the next request is copied to.
+    fn chunk_of_copies(&mut self) -> u16 {
+        let has_room = |chunk: &Chunk| chunk.len() < CHUNK_BYTES && Arc::strong_count(chunk) == 1;
+        if let Some(number) = self.copies
+            && has_room(&self.chunks[usize::from(number)])
+        {
+            return number;
+        }
+        let number = u16::try_from(self.chunks.len());
+        let number = number.expect("a turn that has used up its chunks takes in no more");
+        self.chunks.push(Chunk::default());
+        self.copies = Some(number);
+        number
+    }
+
+    /// Whether a turn has used up its chunks: what is still to be read waits for the next one.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.chunks.len() >= CHUNKS_PER_TURN_MAX
     }
 
     /// Drops the request that was taken in last.
@@ -217,6 +260,7 @@ impl Source {
     /// Forgets everything but keeps the memory. Chunks are handed to `free`.
     pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.chunks.drain(..).for_each(free);
+        self.copies = None;
         self.spans.clear();
         self.detached.clear();
     }
@@ -274,5 +318,45 @@ impl Batch {
         self.replies.clear();
         self.ends.clear();
         self.slow.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_requests_can_be_copied_than_there_are_numbers_for_chunks() {
+        let mut source = Source::default();
+        let word = |number: usize| format!("{number:08}");
+        let locations: Vec<Location> = (0..100_000)
+            .map(|number| {
+                let request = OwnedRequest::of([b"GET".as_slice(), word(number).as_bytes()].into_iter());
+                source.copy(request.arguments())
+            })
+            .collect();
+        for (number, &location) in locations.iter().enumerate() {
+            let args = source.arguments_at(location, &[]);
+            assert_eq!((args.len(), args.at(1)), (2, word(number).as_bytes()));
+        }
+        assert!(!source.is_full());
+        source.clear(drop);
+        assert_eq!(
+            source
+                .copy(OwnedRequest::of([b"a".as_slice()].into_iter()).arguments())
+                .chunk,
+            0
+        );
+    }
+
+    #[test]
+    fn a_chunk_of_copies_that_is_under_way_is_left_alone() {
+        let mut source = Source::default();
+        let request = OwnedRequest::of([b"GET".as_slice(), b"a"].into_iter());
+        let first = source.copy(request.arguments());
+        let under_way = Arc::clone(&source.chunks[usize::from(first.chunk)]);
+        let second = source.copy(request.arguments());
+        assert_ne!(first.chunk, second.chunk);
+        assert_eq!(under_way.len(), 4);
     }
 }

@@ -46,7 +46,7 @@ bitflags::bitflags! {
         const MOVABLE_KEYS = 1 << 19;
         /// Runs at once inside MULTI: it is about the transaction or the connection itself. Not shown to clients.
         const NOT_QUEUED = 1 << 20;
-        /// Refused unless a directive allows it: for tests rather than for use. Not shown to clients.
+        /// Refused unless `enable-debug-command` allows it. Not shown to clients.
         const PROTECTED = 1 << 21;
         /// A RESP2 client that has subscribed may send it. Not shown to clients.
         const WHILE_SUBSCRIBED = 1 << 22;
@@ -57,6 +57,10 @@ bitflags::bitflags! {
         /// Others see what it does to the node, so that it must not overtake what its client sent before: it runs when that
         /// has been answered. Not shown to clients.
         const ORDERED = 1 << 25;
+        /// Refused unless `enable-module-command` allows it. Not shown to clients.
+        const MODULES = 1 << 26;
+        /// Answered when all commands that were admitted before have run, on every loop. Not shown to clients.
+        const FENCES = 1 << 27;
     }
 }
 
@@ -104,7 +108,9 @@ mod tests {
             | Flags::WHILE_SUBSCRIBED
             | Flags::PUSHES
             | Flags::LEAVES
-            | Flags::ORDERED;
+            | Flags::ORDERED
+            | Flags::MODULES
+            | Flags::FENCES;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }

@@ -50,6 +50,12 @@ fn replies_are_those_of_redis() {
         "DEBUG POPULATE 1 a -1",
         "DEBUG OBJECT nosuch",
         "DEBUG OBJECT a b",
+        "DEBUG OBJECT a fast b",
+        "DEBUG HTSTATS 0 b",
+        "DEBUG HTSTATS-KEY a b",
+        "DEBUG QUICKLIST nosuch",
+        "DEBUG QUICKLIST a",
+        "DEBUG QUICKLIST",
         "DEBUG HTSTATS 99",
         "DEBUG HTSTATS -1",
         "DEBUG HTSTATS x",
@@ -308,4 +314,61 @@ fn the_history_of_the_data_gets_another_name() {
     let second = name("replication", "master_replid:");
     assert!(second.len() == 40 && second != first, "{second}");
     assert_eq!(name("server", "run_id:"), run);
+}
+
+#[test]
+fn a_list_is_described_in_the_log() {
+    let server = start(1);
+    let mut client = server.connect();
+    client.line("CONFIG SET list-max-listpack-size 2");
+    client.line("RPUSH l first second third");
+    let reply = client.line("DEBUG QUICKLIST l").text();
+    assert_eq!(reply, "Quicklist structure printed on stdout");
+    let log = server.log();
+    assert!(
+        log.contains("DEBUG QUICKLIST: 2 nodes, 3 elements") && !log.contains("second"),
+        "{log}"
+    );
+    client.line("DEBUG QUICKLIST l 1");
+    assert!(server.log().contains("second"), "{}", server.log());
+}
+
+#[test]
+fn what_takes_time_is_left_out_of_a_fast_description() {
+    let server = start(1);
+    let mut client = server.connect();
+    client.line("SET k v");
+    let text = client.line("DEBUG OBJECT k FAST").text();
+    assert!(
+        text.contains(" encoding:embstr lru:") && !text.contains("serializedlength"),
+        "{text}"
+    );
+    assert!(
+        client
+            .line("DEBUG HTSTATS 0 full")
+            .text()
+            .contains("number of elements: 1")
+    );
+}
+
+/// Whoever asks for the end of the process gets it, and finds the reason in the log.
+#[test]
+fn it_ends_as_it_is_told_to() {
+    for (word, signal) in [("PANIC", 6), ("ASSERT", 6), ("OOM", 6), ("SEGFAULT", 11)] {
+        let mut server = start(2);
+        let mut client = server.connect();
+        client.send(&["DEBUG", word]).expect("a connection");
+        let status = server.wait(Duration::from_secs(30)).expect("an end");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(signal),
+            "{word}"
+        );
+        assert!(client.is_closed_within(Duration::from_secs(5)), "{word}");
+        assert!(
+            server.log().contains("crashed by signal"),
+            "{word}: {}",
+            server.log()
+        );
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::{Duration, Instant};
+
 use shardis_tests::client::Client;
 use shardis_tests::{node, redis};
 
@@ -24,8 +26,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "expired_keys_with_volatile_items_stale_perc",
         "hashes are not sampled: their fields are known in order of time",
     ),
-    ("watching_clients", "not counted yet"),
-    ("total_watched_keys", "not counted yet"),
     ("module", "Valkey has Lua as a module; there are none here"),
 ];
 
@@ -115,6 +115,43 @@ fn memory_stats_has_the_figures_of_the_references() {
             .filter(|name| !left_out.contains(name))
             .collect();
         assert!(missing.is_empty(), "{missing:?}");
+    }
+}
+
+/// Watched keys are counted until somebody changes one of them, and clients with them.
+#[test]
+fn watched_keys_are_counted() {
+    for server in [node::start(1), node::start(4), redis::start_peer()] {
+        let mut control = server.connect();
+        let mut figures = || -> Vec<String> {
+            let text = control.line("INFO clients").text();
+            text.lines()
+                .filter(|line| line.contains("watch"))
+                .map(|line| line.rsplit(':').next().unwrap_or_default().to_owned())
+                .collect()
+        };
+        let mut wait_for = |wanted: [&str; 2]| {
+            let begin = Instant::now();
+            while figures() != wanted {
+                assert!(
+                    begin.elapsed() < Duration::from_secs(10),
+                    "{:?} is not {wanted:?}",
+                    figures()
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let (mut one, mut other) = (server.connect(), server.connect());
+        wait_for(["0", "0"]);
+        one.line("WATCH a b c d");
+        wait_for(["1", "4"]);
+        other.line("WATCH a x");
+        wait_for(["2", "5"]);
+        one.line("SET x 1");
+        // Whose EXEC will fail watches nothing any more.
+        wait_for(["1", "4"]);
+        one.line("UNWATCH");
+        wait_for(["0", "0"]);
     }
 }
 

@@ -21,10 +21,11 @@ pub(in crate::commands) enum Figure {
     KeysAwaited,
     KeysAwaitedGone,
     Stale,
+    WatchedKeys,
 }
 
 /// How many of them there are.
-const FIGURES: usize = Figure::Stale as usize + 1;
+const FIGURES: usize = Figure::WatchedKeys as usize + 1;
 
 /// Numbers of a database: keys, volatile keys, average time to live, bytes of its table, of that of its volatile keys.
 const DATABASE_FIGURES: usize = 5;
@@ -53,6 +54,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             awaited,
             awaited_gone,
             stale.sum::<usize>() as u64,
+            partition.watches.watched_keys(),
         ];
         numbers.extend(shard);
         for index in 0..keyspace.databases() {

@@ -124,6 +124,12 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
         "clients_in_timeout_table:{}",
         sum(session, |stats| &stats.blocked_in_time)
     );
+    line!(
+        text,
+        "watching_clients:{}",
+        sum(session, |stats| &stats.watching_clients)
+    );
+    line!(text, "total_watched_keys:{}", gathered.sum(Figure::WatchedKeys));
     line!(text, "total_blocking_keys:{}", gathered.sum(Figure::KeysAwaited));
     line!(
         text,

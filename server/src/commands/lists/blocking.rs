@@ -12,12 +12,12 @@ use shardis_storage::value::list::{End, List};
 use super::super::pop::PopRequest;
 use super::{bulk, end, limits, move_element, notify_popped, pop_from};
 use crate::exec::arguments::deadline;
-use crate::exec::waiter::Wish;
+use crate::exec::waiter::{TimeoutReply, Wish};
 use crate::exec::{CommandResult, Context};
 use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-const FLAGS: Flags = Flags::WRITE.union(Flags::NOSCRIPT).union(Flags::BLOCKING);
+const FLAGS: Flags = Flags::WRITE.union(Flags::BLOCKING);
 
 const FRACTIONS: (&str, &str) = ("6.0.0", "The timeout may be a fraction of a second.");
 
@@ -146,6 +146,7 @@ fn wait(ctx: &Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) -> bool
         kind: Kind::List,
         minds_removal: false,
         deadline_ms,
+        on_timeout: TimeoutReply::Null,
         request: None,
     })
 }

@@ -11,7 +11,7 @@ use shardis_storage::value::sorted_set::{Order, SortedSet};
 use super::super::pop::PopRequest;
 use super::pop::{order_of, pop, pop_reported};
 use crate::exec::arguments::deadline;
-use crate::exec::waiter::Wish;
+use crate::exec::waiter::{TimeoutReply, Wish};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
@@ -22,10 +22,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "bzpopmin",
         arity: Arity::AtLeast(3),
-        flags: Flags::WRITE
-            .union(Flags::NOSCRIPT)
-            .union(Flags::BLOCKING)
-            .union(Flags::FAST),
+        flags: Flags::WRITE.union(Flags::BLOCKING).union(Flags::FAST),
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).range(-2, 1, 0).read_write().access().delete()],
         runs: Runs::Blocking(bzpopmin),
@@ -43,10 +40,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "bzpopmax",
         arity: Arity::AtLeast(3),
-        flags: Flags::WRITE
-            .union(Flags::NOSCRIPT)
-            .union(Flags::BLOCKING)
-            .union(Flags::FAST),
+        flags: Flags::WRITE.union(Flags::BLOCKING).union(Flags::FAST),
         acl: Category::SORTEDSET,
         keys: &[KeySpec::at(1).range(-2, 1, 0).read_write().access().delete()],
         runs: Runs::Blocking(bzpopmax),
@@ -136,6 +130,7 @@ fn wait(ctx: &mut Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) {
         kind: Kind::SortedSet,
         minds_removal: false,
         deadline_ms,
+        on_timeout: TimeoutReply::Null,
         request: None,
     });
     if !may_wait {

@@ -566,7 +566,7 @@ fn common(mut sources: Sources<'_>, limit: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use shardis_cluster::slot::{shard_of, slot_of};
+    use shardis_cluster::slot::shard_of_key;
     use shardis_storage::keyspace::Expiry;
     use shardis_storage::value::set::SetLimits;
 
@@ -578,7 +578,7 @@ mod tests {
 
     fn add_plain_set(shell: &mut Shell, name: &[u8], members: &[&[u8]]) {
         let shards = shell.node.shards;
-        let keyspace = &mut shell.partition(shard_of(slot_of(name).number(), shards)).keyspace;
+        let keyspace = &mut shell.partition(shard_of_key(name, shards)).keyspace;
         let limits = SetLimits {
             intset_entries: 0,
             listpack_entries: 128,

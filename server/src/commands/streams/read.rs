@@ -19,7 +19,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::effect::Effects;
 use crate::exec::request::OwnedRequest;
-use crate::exec::waiter::Wish;
+use crate::exec::waiter::{TimeoutReply, Wish};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
@@ -187,6 +187,7 @@ impl<'a> ReadRequest<'a> {
             kind: Kind::Stream,
             minds_removal: self.group.is_some(),
             deadline_ms: (block_ms > 0).then(|| ctx.now_ms().saturating_add(block_ms)),
+            on_timeout: TimeoutReply::Null,
             request,
         })
     }
@@ -241,15 +242,15 @@ impl Streams {
 fn xread(ctx: &mut Context<'_>) -> CommandResult {
     let request = ReadRequest::parse(ctx.args, false)?;
     let mut streams = Streams::default();
+    // All that may be wrong is told before anything is read, as in Redis: each key is therefore looked up twice, and counted
+    // twice as found or missed.
     for index in request.keys.clone() {
-        if let Err(error) = check_id(ctx.args.at(request.id_at(index))) {
-            // A key comes before its id, so what is wrong with that is told first.
-            for known in request.keys.start..=index {
-                let key = ctx.key(known);
-                ctx.keyspace.read_as::<Stream>(&key)?;
-            }
-            return Err(error);
+        if !ctx.is_at_hand(index)? {
+            continue;
         }
+        let key = ctx.key(index);
+        ctx.keyspace.read_as::<Stream>(&key)?;
+        check_id(ctx.args.at(request.id_at(index)))?;
     }
     for index in request.keys.clone() {
         if !ctx.is_at_hand(index)? {
@@ -355,6 +356,8 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
             no_ack: request.no_ack,
             left: request.count,
         };
+        // A second look-up counts as one, as in Redis.
+        ctx.keyspace.read(&key);
         let history = match ctx.args.at(request.id_at(index)) {
             b">" => None,
             text => Some(id(text)?),

@@ -40,7 +40,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: Flags::WRITE.union(Flags::FAST),
         acl: Category::STRING,
-        keys: &[KeySpec::at(1).read_write().delete()],
+        keys: &[KeySpec::at(1).remove().delete()],
         runs: Runs::OnKeys(delifeq),
         doc: &Doc {
             since: "9.0.0",

@@ -1,0 +1,463 @@
+//! CLUSTER and the commands that clients of a cluster send to its nodes, as a node answers that is part of none.
+//!
+//! The rows are those of Redis, so that what is wrong with a request is told first.
+
+use crate::error::ReplyError;
+use crate::exec::{CommandResult, Session};
+use crate::spec::argument::Deprecated;
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+
+const fn with_flags(flags: Flags) -> Command {
+    Command {
+        flags,
+        runs: Runs::OnSession(refuse),
+        ..Command::BLANK
+    }
+}
+
+/// Subcommands that tell something about the cluster.
+const ANYBODY: Command = with_flags(Flags::STALE);
+
+/// Subcommands that tell something that concerns operators.
+const READER: Command = with_flags(Flags::ADMIN.union(Flags::STALE));
+
+/// Subcommands that change the cluster.
+const OPERATOR: Command = with_flags(Flags::ADMIN.union(Flags::STALE).union(Flags::NO_ASYNC_LOADING));
+
+const RESET: Command = with_flags(Flags::ADMIN.union(Flags::STALE).union(Flags::NOSCRIPT));
+
+const HELP: Command = with_flags(Flags::LOADING.union(Flags::STALE));
+
+const DOC: Doc = Doc {
+    since: "3.0.0",
+    group: Group::Cluster,
+    complexity: "O(1)",
+    ..Doc::BLANK
+};
+
+const TOPOLOGY: &[&str] = &["nondeterministic_output"];
+
+const NODE: &[Arg] = &[Arg::string("node-id")];
+const SLOT: &[Arg] = &[Arg::integer("slot")];
+const SLOTS: &[Arg] = &[Arg::integer("slot").multiple()];
+const RANGES: &[Arg] =
+    &[Arg::block("range", &[Arg::integer("start-slot"), Arg::integer("end-slot")]).multiple()];
+
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "asking",
+        arity: Arity::Exactly(1),
+        flags: Flags::FAST,
+        acl: Category::CONNECTION,
+        runs: Runs::OnSession(refuse),
+        doc: &Doc {
+            summary: "Has the next command run although its slot is only on its way to this node.",
+            ..DOC
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "readonly",
+        arity: Arity::Exactly(1),
+        flags: Flags::LOADING.union(Flags::STALE).union(Flags::FAST),
+        acl: Category::CONNECTION,
+        runs: Runs::OnSession(refuse),
+        doc: &Doc {
+            summary: "Lets this connection read from a replica.",
+            ..DOC
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "readwrite",
+        arity: Arity::Exactly(1),
+        flags: Flags::LOADING.union(Flags::STALE).union(Flags::FAST),
+        acl: Category::CONNECTION,
+        runs: Runs::OnSession(refuse),
+        doc: &Doc {
+            summary: "Ends what READONLY began.",
+            ..DOC
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "cluster",
+        arity: Arity::AtLeast(2),
+        runs: Runs::Container,
+        doc: &Doc {
+            complexity: "That of the subcommand",
+            summary: "Groups commands about the cluster.",
+            ..DOC
+        },
+        subcommands: SUBCOMMANDS,
+        ..Command::BLANK
+    },
+];
+
+const SUBCOMMANDS: &[Command] = &[
+    Command {
+        name: "addslots",
+        arity: Arity::AtLeast(3),
+        doc: &Doc {
+            complexity: "O(N) for N slots",
+            summary: "Makes this node the owner of slots that nobody owns.",
+            args: SLOTS,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "addslotsrange",
+        arity: Arity::AtLeast(4),
+        doc: &Doc {
+            since: "7.0.0",
+            complexity: "O(N) for N slots",
+            summary: "Makes this node the owner of ranges of slots that nobody owns.",
+            args: RANGES,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "bumpepoch",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            summary: "Raises the configuration epoch of this node above all others.",
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "count-failure-reports",
+        arity: Arity::Exactly(3),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            complexity: "O(N) for N reports",
+            summary: "Counts the nodes that take another one for failed.",
+            args: NODE,
+            ..DOC
+        },
+        ..READER
+    },
+    Command {
+        name: "countkeysinslot",
+        arity: Arity::Exactly(3),
+        doc: &Doc {
+            summary: "Counts the keys of a slot on this node.",
+            args: SLOT,
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "delslots",
+        arity: Arity::AtLeast(3),
+        doc: &Doc {
+            complexity: "O(N) for N slots",
+            summary: "Has this node forget who owns slots.",
+            args: SLOTS,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "delslotsrange",
+        arity: Arity::AtLeast(4),
+        doc: &Doc {
+            since: "7.0.0",
+            complexity: "O(N) for N slots",
+            summary: "Has this node forget who owns ranges of slots.",
+            args: RANGES,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "failover",
+        arity: Arity::AtLeast(2),
+        doc: &Doc {
+            summary: "Has this replica take the place of its primary.",
+            args: &[Arg::one_of(
+                "options",
+                &[Arg::flag("force", "FORCE"), Arg::flag("takeover", "TAKEOVER")],
+            )
+            .optional()],
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "flushslots",
+        arity: Arity::Exactly(2),
+        doc: &Doc {
+            summary: "Has this node forget who owns any slot.",
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "forget",
+        arity: Arity::Exactly(3),
+        doc: &Doc {
+            summary: "Removes a node from those that this node knows.",
+            args: NODE,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "getkeysinslot",
+        arity: Arity::Exactly(4),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            complexity: "O(N) for N keys asked for",
+            summary: "Names keys of a slot on this node.",
+            args: &[Arg::integer("slot"), Arg::integer("count")],
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        doc: &Doc {
+            since: "5.0.0",
+            summary: "Lists the subcommands.",
+            ..DOC
+        },
+        ..HELP
+    },
+    Command {
+        name: "info",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            summary: "Describes the state of the cluster as this node sees it.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "keyslot",
+        arity: Arity::Exactly(3),
+        doc: &Doc {
+            complexity: "O(N) for a key of N bytes",
+            summary: "Tells the slot of a key.",
+            args: &[Arg::string("key")],
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "links",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            since: "7.0.0",
+            complexity: "O(N) for N nodes",
+            summary: "Describes the connections between this node and the others.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "meet",
+        arity: Arity::AtLeast(4),
+        doc: &Doc {
+            summary: "Has this node and another one get to know each other.",
+            history: &[("4.0.0", "The port of the cluster bus.")],
+            args: &[
+                Arg::string("ip"),
+                Arg::integer("port"),
+                Arg::integer("cluster-bus-port").since("4.0.0").optional(),
+            ],
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "myid",
+        arity: Arity::Exactly(2),
+        doc: &Doc {
+            summary: "Tells the id of this node.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "myshardid",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            since: "7.2.0",
+            summary: "Tells the id of the shard that this node belongs to.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "nodes",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            complexity: "O(N) for N nodes",
+            summary: "Describes the nodes that this node knows, in the form of its nodes file.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "replicas",
+        arity: Arity::Exactly(3),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            since: "5.0.0",
+            complexity: "O(N) for N replicas",
+            summary: "Describes the replicas of a node.",
+            args: NODE,
+            ..DOC
+        },
+        ..READER
+    },
+    Command {
+        name: "replicate",
+        arity: Arity::Exactly(3),
+        doc: &Doc {
+            summary: "Makes this node a replica of another one.",
+            args: NODE,
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "reset",
+        arity: Arity::AtLeast(2),
+        doc: &Doc {
+            complexity: "O(N) for N known nodes",
+            summary: "Has this node leave the cluster.",
+            args: &[Arg::one_of(
+                "reset-type",
+                &[Arg::flag("hard", "HARD"), Arg::flag("soft", "SOFT")],
+            )
+            .optional()],
+            ..DOC
+        },
+        ..RESET
+    },
+    Command {
+        name: "saveconfig",
+        arity: Arity::Exactly(2),
+        doc: &Doc {
+            summary: "Writes the nodes file.",
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "set-config-epoch",
+        arity: Arity::Exactly(3),
+        doc: &Doc {
+            summary: "Sets the configuration epoch of a new node.",
+            args: &[Arg::integer("config-epoch")],
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "setslot",
+        arity: Arity::AtLeast(4),
+        doc: &Doc {
+            summary: "Says who owns a slot, or that it is on its way to another node.",
+            args: &[
+                Arg::integer("slot"),
+                Arg::one_of(
+                    "subcommand",
+                    &[
+                        Arg::string("importing").display("node-id").token("IMPORTING"),
+                        Arg::string("migrating").display("node-id").token("MIGRATING"),
+                        Arg::string("node").display("node-id").token("NODE"),
+                        Arg::flag("stable", "STABLE"),
+                    ],
+                ),
+            ],
+            ..DOC
+        },
+        ..OPERATOR
+    },
+    Command {
+        name: "shards",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            since: "7.0.0",
+            complexity: "O(N) for N nodes",
+            summary: "Describes the shards of the cluster, their slots and their nodes.",
+            ..DOC
+        },
+        ..ANYBODY
+    },
+    Command {
+        name: "slaves",
+        arity: Arity::Exactly(3),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            complexity: "O(N) for N replicas",
+            summary: "Describes the replicas of a node.",
+            deprecated: Some(Deprecated {
+                since: "5.0.0",
+                replaced_by: "`CLUSTER REPLICAS`",
+            }),
+            args: NODE,
+            ..DOC
+        },
+        ..READER
+    },
+    Command {
+        name: "slots",
+        arity: Arity::Exactly(2),
+        tips: TOPOLOGY,
+        doc: &Doc {
+            complexity: "O(N) for N ranges of slots",
+            summary: "Tells which nodes serve which slots.",
+            deprecated: Some(Deprecated {
+                since: "7.0.0",
+                replaced_by: "`CLUSTER SHARDS`",
+            }),
+            history: &[
+                ("4.0.0", "The ids of nodes."),
+                ("7.0.0", "More about how to reach nodes."),
+            ],
+            ..DOC
+        },
+        ..ANYBODY
+    },
+];
+
+/// Only a node that is part of a cluster has something to say.
+fn refuse(_: &mut Session<'_>) -> CommandResult {
+    Err(ReplyError::ClusterDisabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::Shell;
+
+    #[test]
+    fn there_is_no_cluster() {
+        let disabled = "-ERR This instance has cluster support disabled";
+        Shell::new().check(&[
+            ("CLUSTER INFO", disabled),
+            ("CLUSTER HELP", disabled),
+            ("cluster addslots 1 2", disabled),
+            ("CLUSTER KEYSLOT x", disabled),
+            ("READONLY", disabled),
+            ("READWRITE", disabled),
+            ("ASKING", disabled),
+            (
+                "CLUSTER KEYSLOT",
+                "-ERR wrong number of arguments for 'cluster|keyslot' command",
+            ),
+        ]);
+    }
+}

@@ -1,0 +1,163 @@
+//! Commands by the names that one node's configuration gives them.
+//!
+//! `rename-command` changes what a client has to send. What the server says of a command keeps the name of its row, as in
+//! Redis: in COMMAND, in statistics, in errors.
+
+use super::later::{self, Later};
+use super::registry;
+use crate::spec::Registered;
+use crate::state::{Meaning, Renames};
+
+/// The command that a name stands for, in any case.
+#[inline]
+pub(crate) fn find(name: &[u8], renames: &Renames) -> Option<&'static Registered> {
+    if renames.is_empty() {
+        return registry().find(name);
+    }
+    match renames.meaning(name) {
+        None => registry().find(name),
+        Some(Meaning::Row(id)) => Some(registry().row(id)),
+        Some(Meaning::Later(_) | Meaning::Nothing) => None,
+    }
+}
+
+/// The command of a full name: `get`, `client|id`.
+pub(crate) fn find_full(name: &[u8], renames: &Renames) -> Option<&'static Registered> {
+    let mut words = name.split(|&byte| byte == b'|');
+    let command = find(words.next()?, renames)?;
+    match (words.next(), words.next()) {
+        (None, _) => Some(command),
+        (Some(word), None) => command.subcommand(word),
+        _ => None,
+    }
+}
+
+/// The command of a later version that a name stands for.
+pub(crate) fn find_later(name: &[u8], renames: &Renames) -> Option<&'static Later> {
+    match renames.meaning(name) {
+        None => later::find(name).map(|number| &later::LATER[usize::from(number)]),
+        Some(Meaning::Later(number)) => Some(&later::LATER[usize::from(number)]),
+        Some(Meaning::Row(_) | Meaning::Nothing) => None,
+    }
+}
+
+/// The top-level commands that have a name, in the order of the families.
+pub(crate) fn all(renames: &Renames) -> impl Iterator<Item = &'static Registered> {
+    registry()
+        .all()
+        .iter()
+        .copied()
+        .filter(|command| !renames.is_disabled(command.id))
+}
+
+/// Carries out one line of `rename-command`.
+///
+/// # Errors
+/// What is wrong with it, in the words of Redis.
+pub(crate) fn rename(renames: &mut Renames, old: &[u8], new: &[u8]) -> Result<(), &'static str> {
+    let meaning = meaning(old, renames).ok_or("No such command in rename-command")?;
+    if !new.is_empty() && self::meaning(new, renames).is_some() {
+        return Err("Target command name already exists");
+    }
+    renames.rename(old, meaning, new);
+    Ok(())
+}
+
+/// What a name stands for now; `None` when it is free.
+fn meaning(name: &[u8], renames: &Renames) -> Option<Meaning> {
+    match renames.meaning(name) {
+        Some(Meaning::Nothing) => None,
+        Some(meaning) => Some(meaning),
+        None => registry()
+            .find(name)
+            .map(|command| Meaning::Row(command.id))
+            .or_else(|| later::find(name).map(Meaning::Later)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(lines: &[(&str, &str)]) -> Renames {
+        let mut renames = Renames::default();
+        for (old, new) in lines {
+            rename(&mut renames, old.as_bytes(), new.as_bytes()).unwrap();
+        }
+        renames
+    }
+
+    fn name(given: &str, renames: &Renames) -> Option<&'static str> {
+        find_full(given.as_bytes(), renames).map(|command| command.full_name.as_str())
+    }
+
+    #[test]
+    fn a_new_name_replaces_the_old_one() {
+        let renames = renamed(&[
+            ("GET", "hole"),
+            ("Set", ""),
+            ("client", "KRANT"),
+            ("hole", "fetch"),
+        ]);
+        for (given, found) in [
+            ("get", None),
+            ("hole", None),
+            ("Fetch", Some("get")),
+            ("set", None),
+            ("krant|id", Some("client|id")),
+            ("client|id", None),
+            ("krant|id|x", None),
+            ("mget", Some("mget")),
+        ] {
+            assert_eq!(name(given, &renames), found, "{given}");
+        }
+        let listed: Vec<_> = all(&renames).map(|command| command.full_name.as_str()).collect();
+        assert!(listed.contains(&"get") && listed.contains(&"client") && !listed.contains(&"set"));
+    }
+
+    #[test]
+    fn a_name_may_be_given_once() {
+        let mut renames = renamed(&[("get", "hole"), ("eval", "run"), ("restore", "")]);
+        for (old, new, error) in [
+            ("get", "x", "No such command in rename-command"),
+            ("nonsense", "x", "No such command in rename-command"),
+            ("restore", "x", "No such command in rename-command"),
+            ("client|id", "x", "No such command in rename-command"),
+            ("mget", "hole", "Target command name already exists"),
+            ("mget", "MGET", "Target command name already exists"),
+            ("mget", "run", "Target command name already exists"),
+            ("mget", "evalsha", "Target command name already exists"),
+        ] {
+            assert_eq!(
+                rename(&mut renames, old.as_bytes(), new.as_bytes()),
+                Err(error),
+                "{old} {new}"
+            );
+        }
+        // A name that was taken away is free.
+        assert_eq!(rename(&mut renames, b"mget", b"get"), Ok(()));
+        assert_eq!(rename(&mut renames, b"set", b"restore"), Ok(()));
+        assert_eq!(
+            (name("get", &renames), name("restore", &renames)),
+            (Some("mget"), Some("set"))
+        );
+    }
+
+    #[test]
+    fn commands_of_later_versions_have_names_too() {
+        let renames = renamed(&[("eval", "run"), ("restore", "")]);
+        let later = |name: &str| find_later(name.as_bytes(), &renames).map(|later| later.name);
+        assert_eq!(
+            [
+                later("run"),
+                later("eval"),
+                later("restore"),
+                later("DUMP"),
+                later("get")
+            ],
+            [Some("eval"), None, None, Some("dump"), None]
+        );
+        // They are no commands yet.
+        assert_eq!(name("run", &renames), None);
+    }
+}

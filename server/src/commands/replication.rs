@@ -1,0 +1,150 @@
+//! Commands about replication, as a primary answers that has no replicas.
+
+use crate::error::ReplyError;
+use crate::exec::arguments::{int, int_within, timeout_ms};
+use crate::exec::waiter::{TimeoutReply, Wish};
+use crate::exec::{CommandResult, Context, Session};
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+
+const ACKNOWLEDGED_BY: &[&str] = &["request_policy:all_shards", "response_policy:agg_min"];
+
+pub(crate) static COMMANDS: &[Command] = &[
+    Command {
+        name: "role",
+        arity: Arity::Exactly(1),
+        flags: Flags::NOSCRIPT
+            .union(Flags::LOADING)
+            .union(Flags::STALE)
+            .union(Flags::FAST),
+        acl: Category::ADMIN.union(Category::DANGEROUS),
+        runs: Runs::OnSession(role),
+        doc: &Doc {
+            since: "2.8.12",
+            group: Group::Server,
+            complexity: "O(1)",
+            summary: "Tells what this node is in replication, and who is connected to it in that capacity.",
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "wait",
+        arity: Arity::Exactly(3),
+        flags: Flags::BLOCKING,
+        acl: Category::CONNECTION,
+        tips: ACKNOWLEDGED_BY,
+        runs: Runs::Blocking(wait),
+        doc: &Doc {
+            since: "3.0.0",
+            group: Group::Generic,
+            complexity: "O(1)",
+            summary: "Waits until so many replicas have what this connection wrote, and tells how many have.",
+            args: &[Arg::integer("numreplicas"), Arg::integer("timeout")],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+    Command {
+        name: "waitaof",
+        arity: Arity::Exactly(4),
+        flags: Flags::BLOCKING,
+        acl: Category::CONNECTION,
+        tips: ACKNOWLEDGED_BY,
+        runs: Runs::Blocking(waitaof),
+        doc: &Doc {
+            since: "7.2.0",
+            group: Group::Generic,
+            complexity: "O(1)",
+            summary: "Waits until what this connection wrote is in so many append-only files, and tells in how many it is.",
+            args: &[
+                Arg::integer("numlocal"),
+                Arg::integer("numreplicas"),
+                Arg::integer("timeout"),
+            ],
+            ..Doc::BLANK
+        },
+        ..Command::BLANK
+    },
+];
+
+/// A primary tells how far its stream of changes has come, which nobody has asked for yet, and its replicas.
+fn role(session: &mut Session<'_>) -> CommandResult {
+    session.reply.array(3);
+    session.reply.bulk(b"master");
+    session.reply.integer(0);
+    session.reply.array(0);
+    Ok(())
+}
+
+/// WAIT numreplicas timeout. Without replicas there is nothing that could end the wait but its time.
+fn wait(ctx: &mut Context<'_>) -> CommandResult {
+    let replicas = int(ctx.args.at(1))?;
+    let deadline_ms = timeout_ms(ctx.args.at(2), ctx.now_ms())?;
+    acknowledge(ctx, replicas, deadline_ms, TimeoutReply::Replicas(0));
+    Ok(())
+}
+
+/// WAITAOF numlocal numreplicas timeout
+fn waitaof(ctx: &mut Context<'_>) -> CommandResult {
+    let files = int_within(ctx.args.at(1), 0, 1)?;
+    let replicas = int(ctx.args.at(2))
+        .ok()
+        .filter(|&count| count >= 0)
+        .ok_or(ReplyError::NotPositive)?;
+    let deadline_ms = timeout_ms(ctx.args.at(3), ctx.now_ms())?;
+    if files > 0 {
+        return Err(ReplyError::Fixed(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    acknowledge(ctx, replicas, deadline_ms, TimeoutReply::FileAndReplicas(0, 0));
+    Ok(())
+}
+
+/// Answers at once if no replica is asked for, or if the command may not wait.
+fn acknowledge(ctx: &mut Context<'_>, replicas: i64, deadline_ms: Option<i64>, on_timeout: TimeoutReply) {
+    let wish = Wish {
+        keys: 0..0,
+        kind: shardis_storage::value::Kind::String,
+        minds_removal: false,
+        deadline_ms,
+        on_timeout,
+        request: None,
+    };
+    if replicas <= 0 || !ctx.wait(wish) {
+        on_timeout.write(&mut ctx.reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::Shell;
+
+    #[test]
+    fn a_lone_primary() {
+        Shell::new().check(&[("ROLE", "[\"master\", :0, []]")]);
+    }
+
+    #[test]
+    fn nobody_acknowledges() {
+        Shell::over(2).check(&[
+            ("WAIT 0 0", ":0"),
+            ("WAIT -1 0", ":0"),
+            // Here nothing may wait.
+            ("WAIT 3 0", ":0"),
+            ("WAIT x 1", "-ERR value is not an integer or out of range"),
+            ("WAIT 1 x", "-ERR timeout is not an integer or out of range"),
+            ("WAIT 1 -1", "-ERR timeout is negative"),
+            ("WAITAOF 0 2 0", "[:0, :0]"),
+            (
+                "WAITAOF 1 0 0",
+                "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+            ),
+            (
+                "WAITAOF 2 0 0",
+                "-ERR value is out of range, value must between 0 and 1",
+            ),
+            ("WAITAOF 0 -1 0", "-ERR value is out of range, must be positive"),
+        ]);
+    }
+}
