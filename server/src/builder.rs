@@ -1,19 +1,27 @@
 //! Embedding: a server inside another program, above all inside its tests.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::clock::Clock;
-use crate::config::{Config, SetError};
+use crate::config::{Config, ConfigError, Source};
 use crate::exec::{Effect, KeyspaceEvent};
-use crate::journal::Journal;
+use crate::feed::SlowListener;
 use crate::log::{Lines, Log, Output};
 use crate::node::{Parts, Running, StartError};
+use crate::state::Seed;
+
+/// What is encoded in the path of a URL: all but letters, digits and what is usual in the names of files.
+const PATH_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_');
 
 /// Builds a server. Nothing of it is global: a process may run as many as it likes.
 ///
@@ -32,7 +40,8 @@ use crate::node::{Parts, Running, StartError};
 pub struct Builder {
     port: u16,
     shards: usize,
-    directives: BTreeMap<String, Vec<u8>>,
+    directives: Vec<(String, Vec<u8>)>,
+    slow_listener: SlowListener,
     clock: Option<Duration>,
     seed: Option<u64>,
     log: bool,
@@ -45,7 +54,8 @@ impl Default for Builder {
         Self {
             port: 0,
             shards: 1,
-            directives: BTreeMap::new(),
+            directives: Vec::new(),
+            slow_listener: SlowListener::default(),
             clock: None,
             seed: None,
             log: false,
@@ -70,10 +80,14 @@ impl Builder {
         self
     }
 
-    /// Sets a directive, as a line of redis.conf would: `directive("requirepass", "secret")`.
+    /// Adds a line of redis.conf: `directive("requirepass", "secret")`, `directive("rename-command", "FLUSHALL \"\"")`. Lines
+    /// hold in order, so that those that may stand several times do (`save`, `rename-command`, `include`), and others
+    /// replace what was said before. A value of several words is several arguments, unless it is quoted; an empty one is an
+    /// empty argument. What would act on the process and not on the server alone (`logfile`, `daemonize`, `pidfile`…) and
+    /// what this version cannot keep (`appendonly yes`…) is refused by [`Builder::start`].
     #[must_use]
     pub fn directive(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.directives.insert(name.into(), value.into());
+        self.directives.push((name.into(), value.into()));
         self
     }
 
@@ -84,7 +98,7 @@ impl Builder {
         self
     }
 
-    /// Makes all chance repeatable: hash seeds, random keys, samples.
+    /// Makes all chance repeatable: hash seeds, random keys, samples, `run_id`.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -100,9 +114,18 @@ impl Builder {
         self
     }
 
+    /// Says what happens when who reads the channel of [`Builder::effects`] or [`Builder::keyspace_events`] does not keep up,
+    /// so that it is full. What is dropped, then or because nobody reads any more, is counted in the log.
+    #[must_use]
+    pub fn slow_listener(mut self, slow_listener: SlowListener) -> Self {
+        self.slow_listener = slow_listener;
+        self
+    }
+
     /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat them.
     /// With several shards, the effects of one key are in order. PUBLISH and SPUBLISH are among them: replicas repeat those,
-    /// the append-only file does not.
+    /// the append-only file does not. A channel without a bound takes memory for what is not read; one with a bound holds
+    /// commands up or loses effects, as [`Builder::slow_listener`] says.
     #[must_use]
     pub fn effects(mut self, sender: Sender<Effect>) -> Self {
         self.effects = Some(sender);
@@ -120,32 +143,57 @@ impl Builder {
     /// Starts the server.
     ///
     /// # Errors
-    /// When a directive is unknown or its value is wrong, or the port cannot be listened on.
+    /// When a directive is unknown, wrong or refused, or the port cannot be listened on.
     pub fn start(self) -> Result<Server, BuildError> {
-        let mut config = Config::default();
-        config.assign("bind", b"127.0.0.1")?;
-        config.assign("shards", self.shards.to_string().as_bytes())?;
-        config.assign("port", self.port.to_string().as_bytes())?;
-        config.assign("save", b"")?;
-        for (name, value) in &self.directives {
-            config.assign(name, value)?;
-        }
+        let config = self.config()?;
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
         let mut log = Log::new(config.settings().loglevel.into());
         if self.log {
             log = log.to(Lines::new(Output::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
+        let names_port = |(name, _): &(String, _)| name.eq_ignore_ascii_case("port");
         let running = Running::start(Parts {
             log,
             clock,
-            seed: self.seed.unwrap_or_else(rand::random),
-            journal: self.effects.map(Journal::new),
+            seed: self.seed.map_or_else(Seed::random, Seed::chosen),
+            effects: self.effects,
             events: self.events,
+            slow_listener: self.slow_listener,
             daemon: None,
-            any_port: self.port == 0 && !self.directives.contains_key("port"),
+            any_port: self.port == 0 && !self.directives.iter().any(names_port),
             config,
         })?;
         Ok(Server { running })
+    }
+
+    /// The configuration: the builder's defaults, then the lines that were added.
+    fn config(&self) -> Result<Config, BuildError> {
+        let mut text = format!(
+            "bind 127.0.0.1\nshards {}\nport {}\nsave \"\"\n",
+            self.shards, self.port
+        )
+        .into_bytes();
+        for (name, value) in &self.directives {
+            if [name.as_bytes(), value].iter().any(|part| part.contains(&b'\n')) {
+                return Err(BuildError::directive(name, "a line has no line breaks"));
+            }
+            text.extend_from_slice(name.as_bytes());
+            text.push(b' ');
+            text.extend_from_slice(if value.is_empty() { b"\"\"" } else { value });
+            text.push(b'\n');
+        }
+        let source = Source {
+            stdin: true,
+            ..Source::default()
+        };
+        let config = Config::load_with(&source, &mut text.as_slice())?;
+        match config.of_process() {
+            None => Ok(config),
+            Some(name) => Err(BuildError::directive(
+                name,
+                "it acts on the process, which belongs to another program here",
+            )),
+        }
     }
 }
 
@@ -162,16 +210,47 @@ impl Server {
         Builder::default()
     }
 
-    /// Where clients connect.
+    /// Where clients connect by TCP: a wildcard that is listened on is told as the loopback address of its family. With port
+    /// 0 when only a Unix socket is listened on.
     pub fn address(&self) -> SocketAddr {
         let addresses = self.running.state.addresses.load();
-        let first = addresses.tcp.first().copied();
-        first.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        let Some(mut address) = addresses.tcp.first().copied() else {
+            return SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        address
     }
 
-    /// The URL that client libraries take.
+    /// The URL that client libraries take, with the password if one is asked for: `redis://:secret@127.0.0.1:6379/`. Where
+    /// only a Unix socket is listened on, `unix:///path?pass=secret`, as the `redis` crate reads it.
     pub fn url(&self) -> String {
-        format!("redis://{}/", self.address())
+        let state = &self.running.state;
+        let settings = state.settings.load();
+        let password = &settings.requirepass.0;
+        let password = (!password.is_empty()).then(|| percent_encode(password, NON_ALPHANUMERIC));
+        let addresses = state.addresses.load();
+        if let (true, Some(path)) = (addresses.tcp.is_empty(), &addresses.unix) {
+            let path = percent_encode(path.as_bytes(), PATH_ENCODED);
+            let password = password.map_or_else(String::new, |password| format!("?pass={password}"));
+            return format!("unix://{path}{password}");
+        }
+        let password = password.map_or_else(String::new, |password| format!(":{password}@"));
+        format!("redis://{password}{}/", self.address())
+    }
+
+    /// Whether it runs: it does until it is dropped or stopped, or a client says SHUTDOWN.
+    pub fn is_running(&self) -> bool {
+        !self.running.state.shutdown.is_requested()
+    }
+
+    /// Waits until a client has stopped it by SHUTDOWN, and its threads are gone.
+    pub fn wait(mut self) {
+        self.running.wait();
     }
 
     /// Moves a manual clock forward: what expires meanwhile is gone when this returns to whoever asks, and blocked
@@ -196,8 +275,13 @@ pub type EffectReceiver = Receiver<Effect>;
 /// Why a server could not be built.
 #[derive(Debug)]
 pub enum BuildError {
-    /// A directive is unknown, or its value is wrong.
-    Directive(SetError),
+    /// A line of the configuration is wrong, or refused.
+    Directive {
+        /// The line, or the name of the directive.
+        line: String,
+        /// Why.
+        reason: String,
+    },
     /// The server did not start.
     Start(StartError),
 }
@@ -205,7 +289,7 @@ pub enum BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Directive(error) => error.fmt(f),
+            Self::Directive { line, reason } => write!(f, "'{line}': {reason}"),
             Self::Start(error) => error.fmt(f),
         }
     }
@@ -213,9 +297,24 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-impl From<SetError> for BuildError {
-    fn from(error: SetError) -> Self {
-        Self::Directive(error)
+impl BuildError {
+    fn directive(line: &str, reason: &str) -> Self {
+        Self::Directive {
+            line: line.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl From<ConfigError> for BuildError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Line { place, reason } => Self::Directive {
+                line: place.text,
+                reason,
+            },
+            error => Self::Start(StartError::Config(error)),
+        }
     }
 }
 

@@ -309,6 +309,14 @@ impl Config {
         broken_promise(&self.settings).or_else(|| (!self.users.is_empty()).then_some(("user", NO_USERS)))
     }
 
+    /// The directive that acts on the process and not on the node alone, if one is set.
+    pub fn of_process(&self) -> Option<&'static str> {
+        let defaults = Settings::default();
+        let is_set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
+        let mut of_process = DIRECTIVES.iter().filter(|row| row.is(Flags::PROCESS));
+        of_process.find(is_set).map(|directive| directive.row.name)
+    }
+
     /// A log line for each directive that is set to something, but has no meaning here.
     pub fn notices(&self) -> Vec<String> {
         let defaults = Settings::default();

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
+
+use crate::feed::Feed;
 
 /// One effect: a command to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +48,14 @@ struct Stream {
 /// Where effects go.
 #[derive(Debug)]
 enum Sink {
-    Listener(Sender<Effect>),
+    Listener(Feed<Effect>),
     /// They wait for the end of their unit.
     Unit(Vec<Effect>),
 }
 
 impl Journal {
     /// An empty journal that is read by a listener.
-    pub(crate) fn new(listener: Sender<Effect>) -> Self {
+    pub(crate) fn new(listener: Feed<Effect>) -> Self {
         Self {
             stream: Stream::into(Sink::Listener(listener)),
             is_broken: Arc::default(),
@@ -117,8 +118,7 @@ impl Stream {
         self.end.0 += 1;
         match &mut self.sink {
             Sink::Unit(effects) => effects.push(effect),
-            // A closed channel means that the listener has gone; effects then go nowhere.
-            Sink::Listener(listener) => drop(listener.send(effect)),
+            Sink::Listener(listener) => listener.send(effect),
         }
     }
 }
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn units_are_whole_whoever_appends_meanwhile() {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = Feed::unbounded();
         let journal = Journal::new(sender);
         let unit = journal.begin_unit();
         unit.append(effects(&["a"]));
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_break_within_a_unit_is_one_of_the_journal() {
-        let journal = Journal::new(crossbeam_channel::unbounded().0);
+        let journal = Journal::new(Feed::unbounded().0);
         assert_eq!(journal.broken_before(), None);
         let unit = journal.begin_unit();
         unit.break_history();

@@ -24,6 +24,7 @@ mod dispatch;
 mod error;
 mod event_loop;
 mod exec;
+mod feed;
 mod journal;
 mod limits;
 mod log;
@@ -35,4 +36,5 @@ mod state;
 
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
+pub use feed::SlowListener;
 pub use node::StartError;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: shardis_storage::memory::Jemalloc = shardis_storage::memory::Jemalloc;
 

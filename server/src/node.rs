@@ -25,14 +25,14 @@ use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
 use crate::daemon::Daemon;
 use crate::event_loop::{Acceptor, EventLoop};
-use crate::exec::KeyspaceEvent;
-use crate::exec::Partition;
 use crate::exec::event::EventSink;
+use crate::exec::{Effect, KeyspaceEvent, Partition};
+use crate::feed::SlowListener;
 use crate::journal::Journal;
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
-use crate::state::{Addresses, Node, Renames};
+use crate::state::{Addresses, Node, Renames, Seed};
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -97,9 +97,12 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) clock: Arc<Clock>,
     pub(crate) log: Log,
-    pub(crate) seed: u64,
-    pub(crate) journal: Option<Journal>,
+    pub(crate) seed: Seed,
+    /// Where effects go, and keyspace events.
+    pub(crate) effects: Option<Sender<Effect>>,
     pub(crate) events: Option<Sender<KeyspaceEvent>>,
+    /// What happens when who reads them does not keep up.
+    pub(crate) slow_listener: SlowListener,
     /// Port 0 means any free port rather than none.
     pub(crate) any_port: bool,
     /// The process, when it is the node's own.
@@ -123,8 +126,9 @@ impl Running {
             clock,
             log,
             seed,
-            journal,
+            effects,
             events,
+            slow_listener,
             any_port,
             daemon,
         } = parts;
@@ -144,6 +148,8 @@ impl Running {
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
         state.daemon = daemon;
+        let journal = effects.map(|sender| Journal::new(state.feed("effects", sender, slow_listener)));
+        let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         let listeners = watch_over(&state, &settings, tcp, unix);
         state.purge_in_background(&settings);
@@ -152,7 +158,8 @@ impl Running {
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            let mut partition = Partition::new(shard, keyspace(&settings, &state), seed, journal.clone());
+            let mut partition =
+                Partition::new(shard, keyspace(&settings, &state), seed.number, journal.clone());
             partition.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);

@@ -17,9 +17,10 @@ use self::arguments::Request;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Settings, Source};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
+use crate::feed::SlowListener;
 use crate::log::{Lines, Log, Output, Syslog};
 use crate::node::{Parts, Running, StartError};
-use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
 /// The pid file of a server in the background whose configuration names none.
 const PID_FILE: &str = "/var/run/redis.pid";
@@ -215,9 +216,10 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
         log: Log::new(config.settings().loglevel.into()),
         config,
         clock,
-        seed: rand::random(),
-        journal: None,
+        seed: Seed::random(),
+        effects: None,
         events: None,
+        slow_listener: SlowListener::default(),
         any_port: false,
         daemon: Some(daemon),
     })?;

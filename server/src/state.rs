@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
 
@@ -19,6 +20,7 @@ pub(crate) use self::renames::{Meaning, Renames};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
+use crate::feed::{Feed, FeedState, SlowListener};
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -92,6 +94,8 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Who listens to what is published.
     pub(crate) pubsub: Arc<Hub>,
+    /// What others of this process listen to, by its name, and how that goes.
+    pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// What DEBUG has changed.
     pub(crate) debug: Debugging,
     /// Deals connections to loops.
@@ -119,6 +123,32 @@ pub(crate) struct Addresses {
     pub(crate) unix: Option<String>,
 }
 
+/// What all chance of a node comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seed {
+    pub(crate) number: u64,
+    /// Somebody chose it, so that one run is like the other.
+    pub(crate) is_chosen: bool,
+}
+
+impl Seed {
+    /// A seed that was chosen.
+    pub(crate) fn chosen(number: u64) -> Self {
+        Self {
+            number,
+            is_chosen: true,
+        }
+    }
+
+    /// A seed that is as good as any.
+    pub(crate) fn random() -> Self {
+        Self {
+            number: rand::random(),
+            is_chosen: false,
+        }
+    }
+}
+
 impl Node {
     /// The state of a node that is about to start, and knows so many commands.
     pub(crate) fn new(
@@ -127,19 +157,20 @@ impl Node {
         log: Log,
         shards: usize,
         commands: usize,
-        seed: u64,
+        seed: Seed,
     ) -> Self {
         let settings = ArcSwap::new(config.settings());
-        let pubsub = Arc::new(Hub::new(shards, seed));
+        let pubsub = Arc::new(Hub::new(shards, seed.number));
         pubsub.choose_events(settings.load().notify_keyspace_events);
         let memory_limit = settings.load().maxmemory;
         let started_us = clock.now_us();
-        let ids = Ids::new(seed, started_us);
+        // With a seed that was drawn at random each run has names of its own in any case.
+        let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
         Self {
             clock,
             log,
-            hasher: KeyHasher::new(seed),
+            hasher: KeyHasher::new(seed.number),
             shards,
             config: Mutex::new(config),
             settings,
@@ -166,6 +197,7 @@ impl Node {
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
             pubsub,
+            feeds: Vec::new(),
             debug: Debugging::default(),
             deal: Deal::new(shards),
             next_client_id: AtomicU64::new(1),
@@ -328,6 +360,13 @@ impl Node {
     /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
     pub(crate) fn note_memory_peak(&self, used: u64) -> u64 {
         self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
+    }
+
+    /// A feed for a channel that somebody in this process reads.
+    pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
+        let feed = Feed::new(sender, slow, self.shutdown.flag());
+        self.feeds.push((name, feed.state()));
+        feed
     }
 
     /// A client id never given before.
@@ -500,10 +539,15 @@ impl Debugging {
 /// The request to end the node.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
-    requested: AtomicBool,
+    requested: Arc<AtomicBool>,
 }
 
 impl Shutdown {
+    /// The flag that tells it.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.requested)
+    }
+
     /// Asks the node to end. The loops see it in their next turn.
     pub(crate) fn request(&self) {
         self.requested.store(true, Ordering::Release);

@@ -16,8 +16,10 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        let stream = TcpStream::connect(server.address()).expect("the server is there");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(15)))
+            .expect("the server is there");
         Self(BufReader::new(stream))
     }
 
@@ -25,12 +27,12 @@ impl Client {
         self.0
             .get_mut()
             .write_all(format!("{line}\r\n").as_bytes())
-            .unwrap();
+            .expect("the server is there");
     }
 
     fn read(&mut self) -> String {
         let mut reply = String::new();
-        self.0.read_line(&mut reply).unwrap();
+        self.0.read_line(&mut reply).expect("the server is there");
         reply.trim_end().to_owned()
     }
 }

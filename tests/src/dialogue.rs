@@ -42,6 +42,7 @@ use std::time::Duration;
 use crate::client::{Client, shown};
 use crate::diff::{Rule, Subject};
 use crate::process::Process;
+use crate::redis::Reference;
 use crate::reply::Reply;
 
 /// How long a reply must stay away to count as held back.
@@ -73,23 +74,12 @@ impl Resp {
     }
 }
 
-/// A server that knows the right reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reference {
-    /// redis-server 7.0.
-    Redis,
-    /// A Valkey: Redis 7.2 and what its successors agree on.
-    Valkey,
-}
-
-impl Reference {
-    /// The reference that a rule restricts to.
-    fn from_rule(rule: &str) -> Option<Reference> {
-        match rule {
-            "!redis" => Some(Reference::Redis),
-            "!valkey" => Some(Reference::Valkey),
-            _ => None,
-        }
+/// The reference that a rule restricts to.
+fn reference_of(rule: &str) -> Option<Reference> {
+    match rule {
+        "!redis" => Some(Reference::Redis),
+        "!valkey" => Some(Reference::Valkey),
+        _ => None,
     }
 }
 
@@ -220,7 +210,7 @@ impl Dialogue {
     fn add_heading(&mut self, line: &str) -> bool {
         if let Some(resp) = Resp::from_rule(line) {
             self.only = Some(resp);
-        } else if let Some(reference) = Reference::from_rule(line) {
+        } else if let Some(reference) = reference_of(line) {
             self.only_with = Some(reference);
         } else if line == "!scores" {
             self.usual = Rule::Scores;
@@ -288,7 +278,7 @@ impl Step {
                 "!scores" => self.rule = Rule::Scores,
                 "!pairs" => self.rule = Rule::Pairs,
                 "!resp2" | "!resp3" => self.only = Resp::from_rule(name),
-                "!redis" | "!valkey" => self.counts = Reference::from_rule(name),
+                "!redis" | "!valkey" => self.counts = reference_of(name),
                 "!silent" => self.outcome = Outcome::Silence,
                 "!blocks" => self.outcome = Outcome::Blocks,
                 "!closes" => self.outcome = Outcome::ReplyThenEnd,

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, shown};
 use crate::diff::{Rule, Subject};
 use crate::generate::{CLIENTS, Command, Generator, look_at_all};
+use crate::novelty;
 use crate::process::Process;
+use crate::redis::Reference;
 use crate::reply::Reply;
 
 /// The whole keyspace is compared after so many commands, and the servers are emptied now and then.
@@ -53,29 +55,36 @@ const BOUNDS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// The report of the first difference, with the seed and the shortest run found that shows it.
-pub fn fight(
-    seed: u64,
-    steps: usize,
-    kind: Subject,
-    subject: &Process,
-    oracle: &Process,
-) -> Result<(), String> {
+pub fn fight(seed: u64, steps: usize, servers: Servers<'_>) -> Result<(), String> {
     let mut generator = Generator::new(seed);
     let mut played = 0;
     while played < steps {
         let round = EMPTY_EVERY.min(steps - played);
         let commands: Vec<Command> = (0..round).map(|_| generator.command()).collect();
-        if let Err(difference) = Duel::new(kind, subject, oracle).play(&commands) {
+        if let Err(difference) = Duel::new(servers).play(&commands) {
             let run = Run {
                 commands: commands[..difference.played].to_vec(),
                 difference: difference.text,
             };
-            let shortest = shrink(run, kind, subject, oracle);
+            let shortest = shrink(run, servers);
             return Err(report(seed, played + difference.played, &shortest));
         }
         played += round;
     }
     Ok(())
+}
+
+/// The two servers of a duel.
+#[derive(Clone, Copy)]
+pub struct Servers<'a> {
+    /// What the subject really is.
+    pub kind: Subject,
+    /// The server under test.
+    pub subject: &'a Process,
+    /// What the oracle is.
+    pub reference: Reference,
+    /// The server that knows.
+    pub oracle: &'a Process,
 }
 
 /// A run from empty servers to a difference.
@@ -111,6 +120,7 @@ struct Difference {
 /// Two servers, freshly emptied, with their clients.
 struct Duel {
     kind: Subject,
+    reference: Reference,
     subject: Vec<Client>,
     oracle: Vec<Client>,
     /// Which clients are in a transaction. There a reply that may differ would come back in EXEC's, which may not:
@@ -121,7 +131,7 @@ struct Duel {
 }
 
 impl Duel {
-    fn new(kind: Subject, subject: &Process, oracle: &Process) -> Duel {
+    fn new(servers: Servers<'_>) -> Duel {
         let clients = |server: &Process| {
             let mut clients: Vec<Client> = (0..=INSPECTOR).map(|_| server.connect()).collect();
             clients[0].line("FLUSHALL");
@@ -132,9 +142,10 @@ impl Duel {
             clients
         };
         Duel {
-            kind,
-            subject: clients(subject),
-            oracle: clients(oracle),
+            kind: servers.kind,
+            reference: servers.reference,
+            subject: clients(servers.subject),
+            oracle: clients(servers.oracle),
             in_transaction: [false; CLIENTS + 1],
             lets_expire: [false; CLIENTS + 1],
         }
@@ -154,6 +165,13 @@ impl Duel {
 
     /// Plays one command, and waits for what it lets expire.
     fn compare(&mut self, command: &Command) -> Result<(), String> {
+        if novelty::is_unfit(
+            self.reference,
+            &command.words,
+            self.in_transaction[command.client],
+        ) {
+            return Ok(());
+        }
         self.prepare(command);
         self.compare_replies(command)?;
         self.lets_expire[command.client] |= command.lets_expire();
@@ -197,6 +215,7 @@ impl Duel {
         let subject = say(&mut self.subject[command.client], command);
         let outcome = match (&subject, &oracle) {
             (Ok(subject), Ok(oracle)) if command.rule.holds(self.kind, subject, oracle) => return Ok(()),
+            (Ok(subject), Ok(oracle)) if novelty::is_known(self.reference, subject, oracle) => return Ok(()),
             (Ok(subject), Ok(oracle)) => {
                 format!("  wanted {}\n  got    {subject}", command.rule.wanted(oracle))
             }
@@ -368,7 +387,7 @@ fn say(client: &mut Client, command: &Command) -> Result<Reply, String> {
 
 /// Leaves out commands as long as a difference remains, not always the same one: ever smaller pieces, as delta
 /// debugging does.
-fn shrink(found: Run, kind: Subject, subject: &Process, oracle: &Process) -> Run {
+fn shrink(found: Run, servers: Servers<'_>) -> Run {
     let deadline = Instant::now() + SHRINK_PATIENCE;
     let mut best = found;
     let mut piece = best.commands.len().div_ceil(2);
@@ -377,7 +396,7 @@ fn shrink(found: Run, kind: Subject, subject: &Process, oracle: &Process) -> Run
         while from < best.commands.len() && Instant::now() < deadline {
             let to = (from + piece).min(best.commands.len());
             let shorter = [&best.commands[..from], &best.commands[to..]].concat();
-            match Duel::new(kind, subject, oracle).play(&shorter) {
+            match Duel::new(servers).play(&shorter) {
                 Ok(()) => from = to,
                 Err(Difference { played, text }) => {
                     best = Run {

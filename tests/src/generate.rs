@@ -103,7 +103,7 @@ enum Reply {
     Random,
     /// Elements chosen at random.
     Draw,
-    /// The same but for what consumers there are and what nodes a tree has.
+    /// The same but for what consumers there are, what nodes a tree has, and how far a group has come.
     Told,
 }
 
@@ -505,7 +505,7 @@ impl Generator {
             Reply::Milliseconds => Rule::Near(5000),
             Reply::Random => Rule::Any,
             Reply::Draw => Rule::Shape,
-            Reply::Told => Rule::Without(&["consumers", "radix-tree-nodes"]),
+            Reply::Told => Rule::Without(&["consumers", "radix-tree-nodes", "entries-read", "lag"]),
         };
         Command { client, words, rule }
     }

@@ -3,7 +3,7 @@
 //!
 //! * [`process`] starts and stops programs; [`node`] and [`redis`] know which ones.
 //! * [`client`] speaks to them and [`reply`] is what comes back, as it was on the wire.
-//! * [`diff`] compares two replies under a rule ([`score`] knows how doubles were printed); [`dialogue`] reads and runs the files of `cases/`;
+//! * [`novelty`] lists in what the references rightly differ; [`diff`] compares two replies under a rule ([`score`] knows how doubles were printed); [`dialogue`] reads and runs the files of `cases/`;
 //!   [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw and judges it.
 //!
 //! Nothing here uses code of the server: an oracle that shares the defendant's parser proves little. Every wait
@@ -22,6 +22,7 @@ pub mod duel;
 pub mod generate;
 pub mod history;
 pub mod node;
+pub mod novelty;
 pub mod process;
 pub mod redis;
 pub mod reply;

@@ -13,6 +13,10 @@ pub(crate) mod bystanders;
 pub(crate) mod client;
 #[path = "load/compare.rs"]
 pub(crate) mod compare;
+#[path = "load/eviction.rs"]
+pub(crate) mod eviction;
+#[path = "load/expiry.rs"]
+pub(crate) mod expiry;
 #[path = "load/generator.rs"]
 pub(crate) mod generator;
 #[path = "load/memory.rs"]
@@ -35,6 +39,8 @@ pub(crate) mod server;
 pub(crate) mod skipper;
 #[path = "load/template.rs"]
 pub(crate) mod template;
+#[path = "load/waits.rs"]
+pub(crate) mod waits;
 
 use std::time::Instant;
 

@@ -4,6 +4,26 @@ use std::path::PathBuf;
 
 use crate::process::{Launch, Process, on_path, repository_root};
 
+/// A server that knows the right reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// redis-server 7.0.
+    Redis,
+    /// A Valkey: Redis 7.2 and what its successors agree on.
+    Valkey,
+}
+
+impl Reference {
+    /// Starts one that keeps nothing on disk.
+    #[must_use]
+    pub fn start(self) -> Process {
+        match self {
+            Reference::Redis => start(),
+            Reference::Valkey => start_peer(),
+        }
+    }
+}
+
 /// The redis-server to compare with.
 ///
 /// # Panics

@@ -16,6 +16,7 @@ mod it {
     mod client_limits;
     mod commands;
     mod configuration;
+    mod counters;
     mod daemon;
     mod debug_command;
     mod descriptors;
@@ -34,6 +35,7 @@ mod it {
     mod redis_client;
     mod renamed_commands;
     mod server_replies;
+    mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;

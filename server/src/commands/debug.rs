@@ -349,7 +349,7 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let compresses = session.node.settings.load().rdbcompression;
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
-    let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
+    let entry = keyspace.stored(&key).ok_or(ReplyError::NoSuchKey)?;
     let is_fast = is_chosen(session.args, "fast")?;
     let mut text = format!(
         "Value at:{:p} refcount:1 encoding:{}",
@@ -779,7 +779,7 @@ mod tests {
 
     #[test]
     fn what_is_replicated_goes_to_listeners() {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = crate::feed::Feed::unbounded();
         let mut shell = Shell::new();
         shell.partition(0).journal = Some(Journal::new(sender));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);

@@ -870,17 +870,22 @@ const RANDOM_TRIES: usize = 100;
 /// long as these are not negative.
 fn randomkey(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let (db, now_ms) = (usize::from(ctx.keyspace.db), ctx.now_ms());
-    let (mut first, mut winner) = (f64::INFINITY, None);
+    let (mut first, mut winner, mut expired) = (f64::INFINITY, None, Vec::new());
     ctx.keyspace.held().each(|partition| {
         let keys = partition.keyspace.database(db).len();
         let chance: f64 = partition.rng.random();
         let time = (1.0 - chance).ln().abs() / keys as f64;
         if time < first
-            && let Some(key) = random_live(partition, db, now_ms)
+            && let Some(key) = random_live(partition, db, now_ms, &mut expired)
         {
             (first, winner) = (time, Some(key));
         }
     });
+    for key in expired {
+        // To look a key up is to remove it when its time is over.
+        let key = ctx.keyspace.key(&key);
+        ctx.keyspace.peek(&key);
+    }
     if let Some(key) = winner {
         ctx.reply.bulk(&key);
     }
@@ -899,8 +904,13 @@ fn merge_randomkey(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// A random key that has not expired.
-fn random_live(partition: &mut Partition, db: usize, now_ms: i64) -> Option<Vec<u8>> {
+/// A random key that has not expired; those come across that have go to `expired`.
+fn random_live(
+    partition: &mut Partition,
+    db: usize,
+    now_ms: i64,
+    expired: &mut Vec<Vec<u8>>,
+) -> Option<Vec<u8>> {
     let Partition { keyspace, rng, .. } = partition;
     let database = keyspace.database(db);
     for _ in 0..RANDOM_TRIES {
@@ -908,6 +918,7 @@ fn random_live(partition: &mut Partition, db: usize, now_ms: i64) -> Option<Vec<
         if !entry.is_expired(now_ms) {
             return Some(entry.key().to_vec());
         }
+        expired.push(entry.key().to_vec());
     }
     let (mut live, mut cursor) = (None, 0);
     loop {

@@ -601,7 +601,8 @@ fn lrange(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn lrem(ctx: &mut Context<'_>) -> CommandResult {
-    let count = int(ctx.args.at(2))?;
+    // The lowest number has no positive counterpart.
+    let count = int_within(ctx.args.at(2), -i64::MAX, i64::MAX)?;
     let (key, limits) = (ctx.key(1), limits(ctx.settings));
     let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
         ctx.reply.integer(0);

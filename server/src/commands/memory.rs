@@ -129,7 +129,7 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
         }
     }
     let key = ctx.key(2);
-    match ctx.keyspace.peek(&key) {
+    match ctx.keyspace.stored(&key) {
         Some(entry) => ctx.reply.integer(entry.memory() as i64),
         None => ctx.reply.null(),
     }

@@ -91,7 +91,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
 
 fn encoding(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(2);
-    match ctx.keyspace.inspect(&key) {
+    match ctx.keyspace.describe(&key) {
         Some(entry) => ctx.reply.bulk(entry.encoding().name().as_bytes()),
         None => ctx.reply.null(),
     }
@@ -127,7 +127,7 @@ fn reply_use(
     read: impl FnOnce(u32, Option<lfu::LfuOptions>) -> Result<i64, ReplyError>,
 ) -> CommandResult {
     let (key, lfu) = (ctx.key(2), ctx.keyspace.stamp.lfu);
-    match ctx.keyspace.inspect(&key).map(Entry::clock) {
+    match ctx.keyspace.describe(&key).map(Entry::clock) {
         Some(clock) => ctx.reply.integer(read(clock, lfu)?),
         None => ctx.reply.null(),
     }
@@ -136,7 +136,7 @@ fn reply_use(
 
 fn refcount(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(2);
-    match ctx.keyspace.inspect(&key) {
+    match ctx.keyspace.describe(&key) {
         // Every value belongs to one key.
         Some(_) => ctx.reply.integer(1),
         None => ctx.reply.null(),

@@ -1215,14 +1215,14 @@ impl LcsOptions {
 
 fn longest_common_subsequence(ctx: &mut Context<'_>) -> CommandResult {
     let keys = [ctx.key(1), ctx.key(2)];
-    let mut live = [false; 2];
-    for (key, live) in keys.iter().zip(&mut live) {
-        *live = ctx
-            .keyspace
-            .read_string(key)
-            .map_err(|_| ReplyError::LcsNotStrings)?
-            .is_some();
-    }
+    // Both are looked up, and count, before either is judged.
+    let [first, second] = keys
+        .each_ref()
+        .map(|key| ctx.keyspace.read_string(key).map(|value| value.is_some()));
+    let (Ok(first), Ok(second)) = (first, second) else {
+        return Err(ReplyError::LcsNotStrings);
+    };
+    let live = [first, second];
     let options = LcsOptions::parse(ctx.args)?;
     let mut scratches = [[0; INT_TEXT_MAX]; 2];
     let [scratch_a, scratch_b] = &mut scratches;

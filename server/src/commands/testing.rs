@@ -37,7 +37,7 @@ use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
-use crate::state::Node;
+use crate::state::{Node, Seed};
 
 /// Commands that only the tests have.
 pub(crate) static COMMANDS: &[Command] = &[
@@ -141,7 +141,7 @@ impl Shell {
             Log::new(Level::Nothing),
             shards,
             super::registry().rows(),
-            SEED,
+            Seed::chosen(SEED),
         );
         let settings = Settings::clone(&node.settings.load());
         let partition = |shard| {
@@ -152,7 +152,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = Journal::new(crossbeam_channel::unbounded().0);
+            let journal = Journal::new(crate::feed::Feed::unbounded().0);
             Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
         };
         let mut partitions = Lent::new(shards);

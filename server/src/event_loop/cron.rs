@@ -16,6 +16,8 @@ pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
     last: [u64; 5],
+    /// How much of each feed was known to be dropped.
+    dropped: Vec<u64>,
     /// When that was counted.
     counted_us: i64,
     sweep: Sweep,
@@ -37,6 +39,7 @@ impl Cron {
             next_us: now_us,
             next_second_us: now_us,
             last: [0; 5],
+            dropped: Vec::new(),
             counted_us: now_us,
             sweep: Sweep::default(),
         }
@@ -172,7 +175,26 @@ impl EventLoop {
         };
     }
 
+    /// Says in the log when what others of this process listen to was dropped.
+    fn warn_of_dropped(&mut self) {
+        let node = &self.node;
+        self.cron.dropped.resize(node.feeds.len(), 0);
+        for ((name, state), known) in node.feeds.iter().zip(&mut self.cron.dropped) {
+            let dropped = state.dropped();
+            if dropped > *known {
+                node.log.warning(format_args!(
+                    "{} {name} were dropped: who listens to them is too slow, or has gone",
+                    dropped - *known
+                ));
+                *known = dropped;
+            }
+        }
+    }
+
     fn every_second(&mut self) {
+        if self.index == 0 {
+            self.warn_of_dropped();
+        }
         let stats = &self.node.stats[self.index];
         self.ledger.next_second(stats);
         let counters = [

@@ -143,6 +143,8 @@ impl Door<'_> {
 pub(super) struct Look {
     /// It is a hit or a miss.
     pub(super) counts: bool,
+    /// A miss is an event too.
+    pub(super) tells: bool,
     /// It is an access.
     pub(super) touches: bool,
 }
@@ -214,7 +216,7 @@ macro_rules! look_up {
             Lookup::Missing | Lookup::Expired => {
                 if $look.counts {
                     figures.misses += 1;
-                    if $stamp.events.contains(KeyspaceEvents::KEY_MISS) {
+                    if $look.tells && $stamp.events.contains(KeyspaceEvents::KEY_MISS) {
                         tell(events.as_ref(), $db, "keymiss", $key.bytes);
                     }
                 }

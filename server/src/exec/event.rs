@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
+use crate::feed::Feed;
 use crate::pubsub::Hub;
 
 /// Something that happened to a key.
@@ -21,13 +20,13 @@ pub struct KeyspaceEvent {
 /// Takes the events of a shard.
 #[derive(Debug)]
 pub(crate) struct EventSink {
-    listener: Option<Sender<KeyspaceEvent>>,
+    listener: Option<Feed<KeyspaceEvent>>,
     pubsub: Arc<Hub>,
 }
 
 impl EventSink {
     /// Publishes events, and sends them to a listener if there is one.
-    pub(crate) fn new(listener: Option<Sender<KeyspaceEvent>>, pubsub: Arc<Hub>) -> Self {
+    pub(crate) fn new(listener: Option<Feed<KeyspaceEvent>>, pubsub: Arc<Hub>) -> Self {
         Self { listener, pubsub }
     }
 }
@@ -36,8 +35,7 @@ impl EventSink {
 pub(crate) fn tell(events: Option<&EventSink>, db: u16, name: &'static str, key: &[u8]) {
     let Some(events) = events else { return };
     if let Some(listener) = &events.listener {
-        // A closed channel means that the listener has gone; events then go nowhere.
-        let _ = listener.send(KeyspaceEvent {
+        listener.send(KeyspaceEvent {
             db,
             name,
             key: key.to_vec(),

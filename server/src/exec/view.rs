@@ -210,6 +210,7 @@ impl<'a> View<'a> {
             key,
             Look {
                 counts: true,
+                tells: true,
                 touches,
             },
         )
@@ -222,9 +223,27 @@ impl<'a> View<'a> {
             key,
             Look {
                 counts: true,
+                tells: true,
                 touches: false,
             },
         )
+    }
+
+    /// Looks a key up to describe how it is stored: as [`inspect`](Self::inspect), but a miss is no event.
+    pub(crate) fn describe(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.look_up(
+            key,
+            Look {
+                counts: true,
+                tells: false,
+                touches: false,
+            },
+        )
+    }
+
+    /// The entry of a key as it is stored, though its time may be over.
+    pub(crate) fn stored(&self, key: &Key<'_>) -> Option<&Entry> {
+        self.database(key).peek(key)
     }
 
     /// Looks a key up for changing it: as [`read`](Self::read), but neither a hit nor a miss.
@@ -235,6 +254,7 @@ impl<'a> View<'a> {
             key,
             Look {
                 counts: false,
+                tells: false,
                 touches,
             },
         )
@@ -245,6 +265,7 @@ impl<'a> View<'a> {
     pub(crate) fn write_entry(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
         let look = Look {
             counts: false,
+            tells: false,
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
@@ -258,6 +279,7 @@ impl<'a> View<'a> {
             key,
             Look {
                 counts: false,
+                tells: false,
                 touches: false,
             },
         )

@@ -5,6 +5,9 @@
 //! socket is read until a read comes back short, and written until it would block.
 
 mod epoll;
+#[cfg(not(target_os = "linux"))]
+mod no_ring;
+#[cfg(target_os = "linux")]
 #[expect(
     unsafe_code,
     reason = "it shares memory with the kernel; the rules are in its header"
@@ -21,6 +24,9 @@ use crate::config::IoBackend;
 use crate::shard::outgoing::Outgoing;
 use epoll::Epoll;
 pub(crate) use epoll::Waker;
+#[cfg(not(target_os = "linux"))]
+use no_ring::Ring;
+#[cfg(target_os = "linux")]
 use ring::Ring;
 
 /// Event on a listener or a socket.

@@ -19,6 +19,9 @@ pub(crate) enum Section {
     Shards,
     Memory,
     Pauses,
+    Eviction,
+    Expiry,
+    Waits,
 }
 
 /// What was asked for.
@@ -81,7 +84,15 @@ impl Options {
     }
 }
 
-const ALL: [Section; 4] = [Section::Cpu, Section::Shards, Section::Memory, Section::Pauses];
+const ALL: [Section; 7] = [
+    Section::Cpu,
+    Section::Shards,
+    Section::Memory,
+    Section::Pauses,
+    Section::Eviction,
+    Section::Expiry,
+    Section::Waits,
+];
 
 fn command() -> Command {
     let path = |name: &'static str| {
@@ -98,7 +109,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction, expiry, waits or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -145,8 +156,11 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "shards" => Ok(vec![Section::Shards]),
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
+        "eviction" => Ok(vec![Section::Eviction]),
+        "expiry" => Ok(vec![Section::Expiry]),
+        "waits" => Ok(vec![Section::Waits]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits or all".to_owned()),
     }
 }
 
@@ -184,7 +198,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (4, 5));
+        assert_eq!((options.sections.len(), options.rounds), (5, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }

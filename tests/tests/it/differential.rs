@@ -1,11 +1,13 @@
-//! Random commands against both servers, compared reply by reply.
+//! Random commands against shardis and each reference, compared reply by reply.
 //!
 //! `SHARDIS_DIFF_STEPS` makes the run longer, `SHARDIS_DIFF_SEED` repeats one.
 
 use std::env;
 
 use shardis_tests::diff::Subject;
-use shardis_tests::{duel, node, redis};
+use shardis_tests::duel::{self, Servers};
+use shardis_tests::node;
+use shardis_tests::redis::Reference;
 
 /// What the suite affords each time; a nightly run sets more.
 const STEPS: usize = 8_000;
@@ -18,8 +20,8 @@ fn setting(name: &str) -> Option<u64> {
     })
 }
 
-/// Plays random commands against a server of `shards` shards.
-fn fight(shards: usize) {
+/// Plays random commands against a server of `shards` shards and a reference.
+fn fight(shards: usize, reference: Reference) {
     let steps =
         setting("SHARDIS_DIFF_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("a sane number"));
     let seed = setting("SHARDIS_DIFF_SEED").unwrap_or_else(rand::random);
@@ -28,18 +30,34 @@ fn fight(shards: usize) {
     } else {
         Subject::Shardis
     };
-    let (subject, oracle) = (node::start(shards), redis::start());
-    if let Err(report) = duel::fight(seed, steps, kind, &subject, &oracle) {
+    let (subject, oracle) = (node::start(shards), reference.start());
+    let servers = Servers {
+        kind,
+        subject: &subject,
+        reference,
+        oracle: &oracle,
+    };
+    if let Err(report) = duel::fight(seed, steps, servers) {
         panic!("{shards} shard(s): {report}");
     }
 }
 
 #[test]
 fn random_commands_with_one_shard() {
-    fight(1);
+    fight(1, Reference::Redis);
 }
 
 #[test]
 fn random_commands_with_four_shards() {
-    fight(4);
+    fight(4, Reference::Redis);
+}
+
+#[test]
+fn random_commands_with_one_shard_beside_valkey() {
+    fight(1, Reference::Valkey);
+}
+
+#[test]
+fn random_commands_with_four_shards_beside_valkey() {
+    fight(4, Reference::Valkey);
 }

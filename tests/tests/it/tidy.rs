@@ -23,7 +23,6 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &[
         "acl",
-        "journal",
         "keyspace_events",
         "observe",
         "journal",
@@ -34,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["log"],
     &["config"],
-    &["clock", "error", "limits"],
+    &["clock", "error", "feed", "limits"],
 ];
 
 /// Words that the pure crates do not say: they do no I/O, read no clock, start no thread.

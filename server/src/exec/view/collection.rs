@@ -50,6 +50,7 @@ impl View<'_> {
     ) -> Result<Option<(&mut T, &mut SmallRng)>, ReplyError> {
         let look = Look {
             counts: false,
+            tells: false,
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
@@ -74,6 +75,7 @@ impl View<'_> {
     ) -> Result<Option<(&T, &mut SmallRng)>, ReplyError> {
         let look = Look {
             counts: true,
+            tells: true,
             touches: !self.no_touch,
         };
         let found = self.look_up_with_rng(key, look);
