@@ -39,8 +39,8 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     /// It is in the loop's list of connections that have got messages, and are written soon.
     pub(crate) is_pushed_to: bool,
-    /// Since when its output has been over the soft limit, Unix milliseconds.
-    pub(crate) over_soft_limit_since_ms: Option<i64>,
+    /// Since when its output has been over the soft limit, Unix milliseconds; `i64::MAX` while it is not.
+    pub(crate) over_soft_limit_since_ms: i64,
     /// Bytes read from it so far.
     pub(crate) bytes_in: u64,
     /// Bytes written to it so far.
@@ -82,7 +82,7 @@ impl Connection {
             is_queued: false,
             is_dirty: false,
             is_pushed_to: false,
-            over_soft_limit_since_ms: None,
+            over_soft_limit_since_ms: i64::MAX,
             bytes_in: 0,
             bytes_out: 0,
             booked: Booked::default(),
@@ -167,11 +167,12 @@ impl Connection {
         let limit = self.output_limit(limits);
         let bytes = (self.output.bytes() + unsent) as u64;
         if limit.soft_bytes == 0 || bytes < limit.soft_bytes {
-            self.over_soft_limit_since_ms = None;
+            self.over_soft_limit_since_ms = i64::MAX;
             return self.is_over_hard_limit(limits, unsent);
         }
-        let since_ms = *self.over_soft_limit_since_ms.get_or_insert(now_ms);
-        now_ms - since_ms > limit.soft_seconds as i64 * 1000 || self.is_over_hard_limit(limits, unsent)
+        self.over_soft_limit_since_ms = self.over_soft_limit_since_ms.min(now_ms);
+        now_ms - self.over_soft_limit_since_ms > limit.soft_seconds as i64 * 1000
+            || self.is_over_hard_limit(limits, unsent)
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) const BORROW_TRIES: u32 = 200;
 pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 
 /// Microseconds of eviction in a turn.
-pub(crate) const EVICT_SLICE_US: i64 = 1000;
+pub(crate) const EVICT_SLICE_US: i64 = 2500;
 
 /// Objects freed, about, before another key is evicted.
 pub(crate) const EVICT_RELEASE_SLICE: usize = 200;

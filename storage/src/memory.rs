@@ -824,7 +824,9 @@ mod tests {
             slices += 1;
             assert_eq!(thread_balance() - start, buffer.capacity() as i64);
         }
-        assert!(cfg!(miri) || slices >= 3, "{slices} slices");
+        // Only jemalloc gives the end of an allocation back.
+        let trims = cfg!(all(feature = "jemalloc", not(miri)));
+        assert!(!trims || slices >= 3, "{slices} slices");
         drop(buffer);
         assert_eq!(thread_balance(), start);
     }

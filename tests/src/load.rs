@@ -13,6 +13,8 @@ pub(crate) mod bystanders;
 pub(crate) mod client;
 #[path = "load/compare.rs"]
 pub(crate) mod compare;
+#[path = "load/eviction.rs"]
+pub(crate) mod eviction;
 #[path = "load/expiry.rs"]
 pub(crate) mod expiry;
 #[path = "load/generator.rs"]

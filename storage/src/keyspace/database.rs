@@ -320,6 +320,11 @@ impl Database {
         self.store.random_volatile(rng)
     }
 
+    /// Visits about `count` random keys, of those that have an expiry if `volatile`; none if there is none. O(count).
+    pub(super) fn sample(&self, count: usize, volatile: bool, rng: &mut SmallRng, visit: impl FnMut(&Entry)) {
+        self.store.random_run(count, volatile, rng, visit);
+    }
+
     /// Visits every key. O(keys).
     pub fn for_each(&self, visit: impl FnMut(&Entry)) {
         self.store.for_each(visit);

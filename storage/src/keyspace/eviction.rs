@@ -251,10 +251,8 @@ impl Evictor {
         let mut any = false;
         for index in 0..keyspace.databases() {
             let database = keyspace.database(index);
-            for _ in 0..options.samples.max(1) {
-                let Some(entry) = draw(database, options.policy.is_volatile(), rng) else {
-                    break;
-                };
+            let (count, volatile) = (options.samples.max(1), options.policy.is_volatile());
+            database.sample(count, volatile, rng, |entry| {
                 any = true;
                 let score = match ranking {
                     Ranking::Lru => lru::score(entry, now_ms),
@@ -263,7 +261,7 @@ impl Evictor {
                     Ranking::Random => 0,
                 };
                 self.offer(score, index, entry.key());
-            }
+            });
         }
         any
     }

@@ -345,6 +345,35 @@ impl Store {
         entry.map(|entry| unsafe { entry.as_ref() })
     }
 
+    /// Visits about `count` random entries, of those with an expiry if `volatile`.
+    pub(crate) fn random_run(
+        &self,
+        count: usize,
+        volatile: bool,
+        rng: &mut SmallRng,
+        mut visit: impl FnMut(&Entry),
+    ) {
+        // SAFETY: entries in the tables and the index are alive, and the store is borrowed.
+        let mut each = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
+        match &self.tables {
+            _ if volatile => {
+                for _ in 0..count {
+                    self.volatile.sample(rng).into_iter().for_each(&mut each);
+                }
+            }
+            Tables::Single(table) => table.sample_run(count, rng, each),
+            Tables::PerSlot(None) => {}
+            Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
+                // A slot's table may be too small to tell more than itself.
+                for _ in 0..count {
+                    let slot = slots.slot_of(rng.random_range(0..slots.len()));
+                    slots.table(slot).sample(rng).into_iter().for_each(&mut each);
+                }
+            }
+            Tables::PerSlot(Some(_)) => {}
+        }
+    }
+
     /// A random entry among those with an expiry.
     pub(crate) fn random_volatile(&self, rng: &mut SmallRng) -> Option<&Entry> {
         // SAFETY: entries in the index are entries of the main tables, alive.

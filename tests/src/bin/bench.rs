@@ -15,7 +15,7 @@ use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
-use load::{compare, expiry, memory, pauses, waits};
+use load::{compare, eviction, expiry, memory, pauses, waits};
 
 fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
@@ -65,6 +65,9 @@ fn run(options: &Options) -> Result<bool> {
             Section::Shards => compare::shards(options, &cores, shardis, &mut report)?,
             Section::Memory => memory::memory(options, &cores, &pair, &mut report)?,
             Section::Pauses => pauses::pauses(options, &cores, &pair, &mut report)?,
+            Section::Eviction => {
+                eviction::eviction(options, &cores, &pair[0], shardis, &mut report)?;
+            }
             Section::Expiry => expiry::expiry(options, &cores, &pair, &mut report)?,
             Section::Waits => waits::waits(options, &cores, &pair[0], shardis, &mut report)?,
         }

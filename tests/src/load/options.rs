@@ -19,6 +19,7 @@ pub(crate) enum Section {
     Shards,
     Memory,
     Pauses,
+    Eviction,
     Expiry,
     Waits,
 }
@@ -83,11 +84,12 @@ impl Options {
     }
 }
 
-const ALL: [Section; 6] = [
+const ALL: [Section; 7] = [
     Section::Cpu,
     Section::Shards,
     Section::Memory,
     Section::Pauses,
+    Section::Eviction,
     Section::Expiry,
     Section::Waits,
 ];
@@ -107,7 +109,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses, expiry, waits or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction, expiry, waits or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -154,10 +156,11 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "shards" => Ok(vec![Section::Shards]),
         "memory" => Ok(vec![Section::Memory]),
         "pauses" => Ok(vec![Section::Pauses]),
+        "eviction" => Ok(vec![Section::Eviction]),
         "expiry" => Ok(vec![Section::Expiry]),
         "waits" => Ok(vec![Section::Waits]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses, expiry, waits or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits or all".to_owned()),
     }
 }
 

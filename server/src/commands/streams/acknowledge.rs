@@ -158,7 +158,7 @@ fn counted(args: Arguments<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
 
 fn xack(ctx: &mut Context<'_>) -> CommandResult {
     let (key, args) = (ctx.key(1), ctx.args);
-    let stream = ctx.keyspace.write_as::<Stream>(&key)?;
+    let stream = ctx.keyspace.read_to_change::<Stream>(&key)?;
     let Some((_, group)) = stream.and_then(|stream| stream.group_mut(args.at(2))) else {
         ctx.reply.integer(0);
         return Ok(());

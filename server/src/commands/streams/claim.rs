@@ -333,7 +333,7 @@ impl ClaimRequest {
 fn xclaim(ctx: &mut Context<'_>) -> CommandResult {
     let (key, args, now_ms) = (ctx.key(1), ctx.args, ctx.now_ms());
     let (name, by) = (args.at(2), args.at(3));
-    let stream = ctx.keyspace.write_as::<Stream>(&key)?;
+    let stream = ctx.keyspace.read_to_change::<Stream>(&key)?;
     let (log, group) = stream
         .and_then(|stream| stream.group_mut(name))
         .ok_or_else(|| no_group(key.bytes, name, b""))?;
@@ -427,6 +427,7 @@ impl<'c> Claims<'c> {
     /// Has an entry pending no more that was deleted.
     fn forget(&mut self, old: Pending) {
         self.group.acknowledge(old.id);
+        self.effects.changed(1);
         report_pending(self.effects, self.key, self.group, self.by, &old);
     }
 
@@ -440,6 +441,7 @@ impl<'c> Claims<'c> {
             Some(item) if !just_id => reply_entry(reply, item),
             _ => reply_id(reply, new.id),
         }
+        self.effects.changed(1);
         report_pending(self.effects, self.key, self.group, self.by, &new);
     }
 }
@@ -466,7 +468,7 @@ fn xautoclaim(ctx: &mut Context<'_>) -> CommandResult {
             _ => return Err(ReplyError::Syntax),
         }
     }
-    let stream = ctx.keyspace.write_as::<Stream>(&key)?;
+    let stream = ctx.keyspace.read_to_change::<Stream>(&key)?;
     let (log, group) = stream
         .and_then(|stream| stream.group_mut(name))
         .ok_or_else(|| no_group(key.bytes, name, b""))?;

@@ -581,6 +581,7 @@ impl Delivery<'_> {
                 }
                 None => drop(group.acknowledge(old.id)),
             }
+            effects.changed(1);
             report_pending(effects, self.key, group, self.consumer, &new);
         }
         if len > 0
@@ -612,7 +613,8 @@ fn advance(group: &mut ConsumerGroup, log: &Log, id: StreamId) {
     group.last_id = id;
 }
 
-/// Reports who an entry is pending with, since when and for which time.
+/// Reports who an entry is pending with, since when and for which time. Counting that as a change is the caller's: a stream read
+/// for a group counts once, however many entries are delivered.
 pub(super) fn report_pending(
     effects: &mut Effects,
     key: &[u8],
@@ -620,7 +622,6 @@ pub(super) fn report_pending(
     consumer: &[u8],
     pending: &Pending,
 ) {
-    effects.changed(1);
     if !effects.is_recording() {
         return;
     }

@@ -39,6 +39,24 @@ impl View<'_> {
         Ok(found.map(|(value, _)| value))
     }
 
+    /// Looks a collection up for changing it by a command that also reads it: a hit or a miss, unlike
+    /// [`write_as`](View::write_as).
+    ///
+    /// # Errors
+    /// [`ReplyError::WrongType`] when the key holds something else.
+    pub(crate) fn read_to_change<T: InPlace>(&mut self, key: &Key<'_>) -> Result<Option<&mut T>, ReplyError> {
+        let look = Look {
+            counts: true,
+            tells: true,
+            touches: !self.no_touch,
+        };
+        let (stamp, db) = (self.stamp, self.db);
+        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        found
+            .map(|(entry, _)| entry.get_mut().ok_or(ReplyError::WrongType))
+            .transpose()
+    }
+
     /// As [`write_as`](View::write_as), with the shard's source of chance.
     ///
     /// # Errors

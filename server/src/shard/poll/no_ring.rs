@@ -39,6 +39,10 @@ impl Ring {
         match self.0 {}
     }
 
+    pub(super) fn memory(&self, _connection: usize) -> usize {
+        match self.0 {}
+    }
+
     pub(super) fn release(&mut self, _connection: usize) {
         match self.0 {}
     }
