@@ -174,7 +174,7 @@ fn judge(
         });
     }
     Err(format!(
-        "{} shards, SHARDIS_STRESS_SEED={}:\n- {}",
+        "{} shards, seed {}:\n- {}",
         plan.shards,
         plan.seed,
         faults.join("\n- ")

@@ -38,6 +38,5 @@ mod it {
     mod stock_modes;
     mod stock_tools;
     mod streams;
-    mod stress;
     mod tidy;
 }
