@@ -28,3 +28,4 @@ pub mod redis;
 pub mod reply;
 pub mod score;
 pub mod slot;
+pub mod stress;

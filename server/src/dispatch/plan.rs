@@ -73,11 +73,8 @@ pub(crate) fn place(
     match command.row.runs {
         Runs::OnKeys(_) | Runs::OnKeysLong(_) => match command.keys {
             KeyShape::One(index) => {
-                let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
-                Ok(Place::Shard {
-                    shard: shard_of(key.slot, shards),
-                    key,
-                })
+                let (shard, key) = place_at(index, args, hasher, shards);
+                Ok(Place::Shard { shard, key })
             }
             _ => place_of_keys(command, args, hasher, shards),
         },
@@ -97,6 +94,29 @@ pub(crate) fn place(
         Runs::OnSessionAndAllShards(_) => Ok(Place::LendToSession(ShardSet::all(shards))),
         Runs::Exec => Ok(Place::Exec),
     }
+}
+
+/// The shard and the key of a command on one key at a fixed place: nearly every command there is. `None` for all others,
+/// which [`place`] decides on.
+#[inline]
+pub(crate) fn place_of_one_key(
+    command: &Registered,
+    args: Arguments<'_>,
+    hasher: KeyHasher,
+    shards: usize,
+) -> Option<(usize, Routed)> {
+    match (command.row.runs, command.keys) {
+        (Runs::OnKeys(_) | Runs::OnKeysLong(_), KeyShape::One(index)) => {
+            Some(place_at(index, args, hasher, shards))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn place_at(index: u8, args: Arguments<'_>, hasher: KeyHasher, shards: usize) -> (usize, Routed) {
+    let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
+    (shard_of(key.slot, shards), key)
 }
 
 fn place_of_keys(

@@ -75,8 +75,13 @@ impl EventLoop {
         }
         connection.gate = Gate::Blocked;
         connection.client.waits = Some(ticket);
+        let ends = connection.ends;
         self.clients.blocked += 1;
         self.count_blocked();
+        if ends {
+            // Its end was noticed while the command was on its way to wait, and is not told again.
+            self.clients.enqueue(number);
+        }
     }
 
     /// Sees to what became known while waiting commands were served.

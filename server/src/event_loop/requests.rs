@@ -10,11 +10,11 @@ use super::turn::Turn;
 use crate::connection::Gate;
 use crate::connection::input::{Reading, Received};
 use crate::dispatch::admission::{Admitted, Conditions, admit, named};
-use crate::dispatch::plan::{Place, place};
+use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest};
-use crate::shard::inbox::Location;
+use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
 impl EventLoop {
@@ -135,10 +135,11 @@ impl EventLoop {
             {
                 Ok(Some(chunk)) => {
                     let location = source.add(chunk, requests.spans(), connection.input.take_detached());
-                    let buffers: SmallVec<[&[u8]; 4]> = source.buffers(location).collect();
-                    let pushed =
-                        self.request(number, source.arguments_at(location, &buffers), Some(location));
-                    drop(buffers);
+                    let pushed = if location.detached == 0 {
+                        self.request(number, source.arguments_at(location, &[]), Some(location))
+                    } else {
+                        self.request_with_buffers(number, &source, location)
+                    };
                     if !pushed {
                         source.remove_last(location);
                     }
@@ -155,6 +156,13 @@ impl EventLoop {
         requests.shrink_to(4096);
         self.turn.requests = requests;
         self.turn.source = source;
+    }
+
+    /// As [`request`](Self::request), for one with arguments in buffers of their own.
+    #[cold]
+    fn request_with_buffers(&mut self, number: usize, source: &Source, location: Location) -> bool {
+        let buffers: SmallVec<[&[u8]; 4]> = source.buffers(location).collect();
+        self.request(number, source.arguments_at(location, &buffers), Some(location))
     }
 
     /// Answers with an error that ends the connection.
@@ -204,16 +212,15 @@ impl EventLoop {
             }
         };
         connection.client.last_command = Some(command.tag());
+        if let Some((shard, key)) = place_of_one_key(command, args, self.node.hasher, self.reach.mesh.len()) {
+            return self.push_task(number, command, args, (shard, key), location);
+        }
         match place(command, args, self.node.hasher, self.reach.mesh.len()) {
             Ok(Place::Session) => {
                 self.run_session(number, command, args);
                 false
             }
-            Ok(Place::Shard { shard, key }) => {
-                self.show(number, command, args);
-                let connection = (number, &mut self.clients[number]);
-                self.turn.push(connection, command, args, (shard, key), location)
-            }
+            Ok(Place::Shard { shard, key }) => self.push_task(number, command, args, (shard, key), location),
             Ok(place) => {
                 self.begin_spanning(number, command, args, place);
                 false
@@ -226,6 +233,21 @@ impl EventLoop {
                 false
             }
         }
+    }
+
+    /// Puts a command on its way to a shard. True unless its arguments had to be copied.
+    #[inline]
+    fn push_task(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        args: Arguments<'_>,
+        target: (usize, Routed),
+        location: Option<Location>,
+    ) -> bool {
+        self.show(number, command, args);
+        let connection = (number, &mut self.clients[number]);
+        self.turn.push(connection, command, args, target, location)
     }
 
     /// Answers a request that may not run, and sees to what that means for the client's transaction.

@@ -429,3 +429,41 @@ fn ten_thousand_blocked_clients_cost_nothing() {
     drop(blocked);
     await_blocked(&server, 0);
 }
+
+/// A client that goes while its command is still on the way to wait does not wait for ever: its end is noticed once.
+#[test]
+fn a_client_that_goes_before_its_command_waits_leaves_nothing_behind() {
+    let server = node::start(SHARDS);
+    let keys = one_key_per_shard("text:", SHARDS);
+    let mut client = server.connect();
+    let (first, second) = (&keys[2], &keys[3]);
+    let text = |from: u8| -> Vec<u8> { (0..11_000_u32).map(|n| from + (n * n % 23) as u8).collect() };
+    client.call(&[&b"SET"[..], first.as_ref(), &text(b'a')]);
+    client.call(&[&b"SET"[..], second.as_ref(), &text(b'b')]);
+    // Both shards are lent to this one for a while.
+    client
+        .send(&[&b"LCS"[..], first.as_ref(), second.as_ref()])
+        .unwrap();
+    thread::sleep(Duration::from_millis(30));
+    for _ in 0..20 {
+        let mut gone = server.connect();
+        gone.send(&[
+            &b"BLMPOP"[..],
+            b"0",
+            b"8",
+            b"a",
+            b"b",
+            b"c",
+            b"d",
+            b"e",
+            b"f",
+            b"g",
+            b"h",
+            b"LEFT",
+        ])
+        .unwrap();
+    }
+    let common = client.read().unwrap();
+    assert!(!common.bytes().is_empty() && !common.is_error(), "{common}");
+    await_blocked(&server, 0);
+}

@@ -1,0 +1,182 @@
+//! A server under everything at once: random commands of all families, moves between shards, clients that wait, are killed,
+//! paused and cut off, values that fill the memory, keys and fields that expire.
+//!
+//! Three things are watched. No reply may be missing or out of place: every pipeline ends with a token that must come back
+//! last. No loop may be deaf: a probe on each loop sends PINGs, and its longest wait is held against that of a probe
+//! of an idle server beside it, since both suffer alike when the machine is busy. No memory may stay behind: when all clients
+//! have gone and the data has been flushed, the shards hold what they held before, and so does the process.
+//!
+//! [`roles`] are the clients, [`probe`] measures deafness, [`books`] reads what the server says of its memory.
+
+mod books;
+mod faults;
+mod probe;
+mod roles;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::node;
+use crate::process::Process;
+use books::Books;
+use faults::Faults;
+use probe::Probe;
+
+/// Memory limit of the server, small enough to be reached all the time.
+const MAXMEMORY: u64 = 48 << 20;
+
+/// Longest wait for a server to become idle after its clients have gone.
+const IDLE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Memory that may stay in use beyond the start's: buffers of loops, tables of statistics, threads' caches.
+const LEFT_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes that one empty shard may hold beyond the start's: a table that once was large keeps its smallest form.
+const SHARD_LEFT_BYTES_MAX: u64 = 4 << 10;
+
+/// Resident memory that a server may keep beyond its limit and its start, in per cent of the limit: fragmentation.
+const RESIDENT_EXCESS_PERCENT: u64 = 60;
+
+/// A run against one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Shards of the server.
+    pub shards: usize,
+    /// Length of the run; the checks at its end come on top.
+    pub time: Duration,
+    /// Seed of all clients.
+    pub seed: u64,
+    /// Longest wait of a probe beyond that of the idle server's.
+    pub deaf_max: Duration,
+}
+
+/// Figures of a run that found no fault.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Pipelines that were answered in full.
+    pub pipelines: u64,
+    /// Connections that the server or the run itself ended.
+    pub ended: u64,
+    /// Longest wait of a probe, and that of the idle server's.
+    pub longest_wait: (Duration, Duration),
+    /// Most memory that the server said to use.
+    pub used_bytes_max: u64,
+    /// Resident memory at the start, at its highest, and at the end.
+    pub resident_bytes: [u64; 3],
+}
+
+/// State that all threads of a run share.
+struct Shared {
+    server: Process,
+    over: AtomicBool,
+    pipelines: AtomicU64,
+    ended: AtomicU64,
+    faults: Faults,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// Carries a plan out.
+///
+/// # Errors
+/// The faults that were found, with the seed.
+///
+/// # Panics
+/// When a server does not start, or a thread of the run cannot.
+pub fn run(plan: Plan) -> Result<Outcome, String> {
+    let server = start(plan.shards);
+    let idle = start(1);
+    // The first connections: they are dealt evenly, so that there is one on each loop.
+    let probes: Vec<Probe> = (0..plan.shards).map(|_| Probe::connect(&server)).collect();
+    let idle_probe = Probe::connect(&idle);
+    let mut books = Books::open(&server);
+    let shared = Arc::new(Shared {
+        server,
+        over: AtomicBool::new(false),
+        pipelines: AtomicU64::new(0),
+        ended: AtomicU64::new(0),
+        faults: Faults::default(),
+    });
+    let probing: Vec<_> = probes
+        .into_iter()
+        .chain([idle_probe])
+        .map(|probe| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || probe.listen(&shared))
+        })
+        .collect();
+    let clients = roles::spawn(plan, &shared);
+    let end = Instant::now() + plan.time;
+    while Instant::now() < end && shared.faults.is_empty() {
+        thread::sleep(Duration::from_millis(200));
+        books.note_peaks();
+    }
+    shared.over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("a client thread does not panic");
+    }
+    let mut waits: Vec<Duration> = probing
+        .into_iter()
+        .map(|probe| probe.join().expect("a probe does not panic"))
+        .collect();
+    let idle_wait = waits.pop().unwrap_or_default();
+    let longest_wait = (waits.into_iter().max().unwrap_or_default(), idle_wait);
+    judge(plan, &shared, &mut books, longest_wait)
+}
+
+fn start(shards: usize) -> Process {
+    node::launch(shards)
+        .with(&[
+            "--enable-debug-command",
+            "yes",
+            "--maxmemory",
+            &MAXMEMORY.to_string(),
+            "--maxmemory-policy",
+            "allkeys-lru",
+            "--notify-keyspace-events",
+            "KEA",
+        ])
+        .serve()
+}
+
+/// Looks at what the run has left behind.
+fn judge(
+    plan: Plan,
+    shared: &Shared,
+    books: &mut Books,
+    longest_wait: (Duration, Duration),
+) -> Result<Outcome, String> {
+    let mut faults = shared.faults.take();
+    let (wait, idle_wait) = longest_wait;
+    if wait > idle_wait + plan.deaf_max {
+        faults.push(format!(
+            "a loop was deaf for {wait:?}; the probe of the idle server waited {idle_wait:?} at most; slow commands: {}",
+            books.slow_commands()
+        ));
+    }
+    if shared.server.log().contains("panicked") {
+        faults.push(format!("the log tells of a panic:\n{}", shared.server.log()));
+    }
+    faults.extend(books.close(IDLE_PATIENCE));
+    if faults.is_empty() {
+        return Ok(Outcome {
+            pipelines: shared.pipelines.load(Ordering::Relaxed),
+            ended: shared.ended.load(Ordering::Relaxed),
+            longest_wait,
+            used_bytes_max: books.used_bytes_max(),
+            resident_bytes: books.resident_bytes(),
+        });
+    }
+    Err(format!(
+        "{} shards, seed {}:\n- {}",
+        plan.shards,
+        plan.seed,
+        faults.join("\n- ")
+    ))
+}

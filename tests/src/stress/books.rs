@@ -1,0 +1,180 @@
+//! The memory of a server before, during and after a run, as the server and the kernel tell it.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::{LEFT_BYTES_MAX, MAXMEMORY, RESIDENT_EXCESS_PERCENT, SHARD_LEFT_BYTES_MAX};
+use crate::client::Client;
+use crate::process::Process;
+
+/// Figures of one server over a run.
+pub(super) struct Books {
+    client: Client,
+    pid: u32,
+    at_start: Figures,
+    used_bytes_max: u64,
+    resident_bytes_max: u64,
+    resident_bytes_end: u64,
+}
+
+/// Memory at one moment, in bytes.
+#[derive(Clone, Debug)]
+struct Figures {
+    used: u64,
+    /// Data of each shard.
+    shards: Vec<u64>,
+    resident: u64,
+}
+
+impl Books {
+    /// Opens the books of a server that has done nothing yet.
+    pub(super) fn open(server: &Process) -> Self {
+        let mut client = server.connect();
+        client.line("CLIENT SETNAME books");
+        client.line("CLIENT NO-EVICT on");
+        let at_start = figures(&mut client, server.pid());
+        Self {
+            client,
+            pid: server.pid(),
+            used_bytes_max: at_start.used,
+            resident_bytes_max: at_start.resident,
+            resident_bytes_end: at_start.resident,
+            at_start,
+        }
+    }
+
+    /// Notes the memory of this moment where it is the most so far.
+    pub(super) fn note_peaks(&mut self) {
+        let now = figures(&mut self.client, self.pid);
+        self.used_bytes_max = self.used_bytes_max.max(now.used);
+        self.resident_bytes_max = self.resident_bytes_max.max(now.resident);
+    }
+
+    /// Most memory that the server said to use.
+    pub(super) fn used_bytes_max(&self) -> u64 {
+        self.used_bytes_max
+    }
+
+    /// Resident memory at the start, at its highest, and at the end.
+    pub(super) fn resident_bytes(&self) -> [u64; 3] {
+        [
+            self.at_start.resident,
+            self.resident_bytes_max,
+            self.resident_bytes_end,
+        ]
+    }
+
+    /// The commands that the server remembers as slow, the slowest first: microseconds and the first words of each.
+    pub(super) fn slow_commands(&mut self) -> String {
+        let entries = self.client.try_call(&["SLOWLOG", "GET", "128"]);
+        let mut slow: Vec<(i64, String)> = entries
+            .iter()
+            .flat_map(|reply| reply.items())
+            .filter_map(|entry| match entry.items() {
+                [_, _, us, words, ..] => {
+                    let words: Vec<String> = words.items().iter().take(4).map(|word| word.text()).collect();
+                    Some((us.integer()?, words.join(" ").chars().take(60).collect()))
+                }
+                _ => None,
+            })
+            .collect();
+        slow.sort_by_key(|(us, _)| -us);
+        slow.truncate(5);
+        format!("{slow:?}")
+    }
+
+    /// Empties the server, waits until it is idle, and returns the faults in its books.
+    pub(super) fn close(&mut self, patience: Duration) -> Vec<String> {
+        self.client.line("CLIENT UNPAUSE");
+        self.client.line("CONFIG SET maxmemory 0");
+        self.client.line("FLUSHALL");
+        let deadline = Instant::now() + patience;
+        loop {
+            let faults = self.faults();
+            if faults.is_empty() || Instant::now() > deadline {
+                return faults;
+            }
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        let now = figures(&mut self.client, self.pid);
+        self.resident_bytes_end = now.resident;
+        let mut faults = Vec::new();
+        for (shard, (&before, &after)) in self.at_start.shards.iter().zip(&now.shards).enumerate() {
+            if after.abs_diff(before) > SHARD_LEFT_BYTES_MAX {
+                faults.push(format!(
+                    "shard {shard} is empty and holds {after} bytes; {before} at the start"
+                ));
+            }
+        }
+        if now.used > self.at_start.used + LEFT_BYTES_MAX {
+            faults.push(format!(
+                "used_memory is {} of an empty server; {} at the start",
+                now.used, self.at_start.used
+            ));
+        }
+        let resident_max = self.at_start.resident + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100;
+        if self.resident_bytes_max > resident_max {
+            faults.push(format!(
+                "resident memory rose to {} under a limit of {MAXMEMORY}",
+                self.resident_bytes_max
+            ));
+        }
+        for field in ["blocked_clients", "lazyfree_pending_objects", "tracking_clients"] {
+            let value = number(&mut self.client, "everything", field);
+            if value.is_some_and(|value| value > 0) {
+                faults.push(format!("{field} stays at {value:?}"));
+            }
+        }
+        faults
+    }
+}
+
+fn figures(client: &mut Client, pid: u32) -> Figures {
+    Figures {
+        used: number(client, "memory", "used_memory").unwrap_or(0),
+        shards: shard_bytes(client),
+        resident: resident_bytes(pid),
+    }
+}
+
+/// The number in a field of INFO.
+fn number(client: &mut Client, section: &str, field: &str) -> Option<u64> {
+    let info = client.try_call(&["INFO", section]).ok()?;
+    let text = info.text();
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| *name == field)
+        .and_then(|(_, value)| value.trim().parse().ok())
+}
+
+/// The `memory` of each line of `INFO shards`.
+fn shard_bytes(client: &mut Client) -> Vec<u64> {
+    let info = client.try_call(&["INFO", "shards"]);
+    let text = info.map(|reply| reply.text()).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let (_, fields) = line.strip_prefix("shard")?.split_once(':')?;
+            let memory = fields
+                .split(',')
+                .find_map(|field| field.strip_prefix("memory="))?;
+            memory.trim().parse().ok()
+        })
+        .collect()
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kilobytes.map_or(0, |kilobytes| kilobytes * 1024)
+}
