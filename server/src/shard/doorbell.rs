@@ -40,7 +40,7 @@ impl<W: Wake> Doorbell<W> {
     #[inline]
     pub(crate) fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        #[cfg(loom)]
+        #[cfg(shardis_loom)]
         loom::sync::atomic::fence(Ordering::SeqCst);
         let idle = is_idle();
         if !idle {
@@ -56,7 +56,7 @@ impl<W: Wake> Doorbell<W> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(shardis_loom)))]
 mod tests {
     use std::cell::Cell;
 
@@ -86,7 +86,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, shardis_loom))]
 mod loom_tests {
     use loom::sync::atomic::AtomicBool as LoomBool;
     use loom::sync::{Arc, Mutex, Notify};
