@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::sync::{Mutex, MutexGuard, spin_loop};
 
 /// How often an owner tries before it waits.
-const OWNER_TRIES: u32 = if cfg!(loom) { 1 } else { 100 };
+const OWNER_TRIES: u32 = if cfg!(shardis_loom) { 1 } else { 100 };
 
 /// A place for the data of one shard.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl<'a, T> Guard<'a, T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(shardis_loom)))]
 mod tests {
     use super::*;
 
@@ -182,7 +182,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, shardis_loom))]
 mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;

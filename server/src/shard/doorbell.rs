@@ -30,6 +30,9 @@ impl<W: Wake> Doorbell<W> {
     /// To be called after the message is in the inbox: wakes the loop if it sleeps or is about to.
     #[inline]
     pub(crate) fn ring(&self) {
+        // Loom knows the total order of fences, and not that of other operations that are sequentially consistent.
+        #[cfg(shardis_loom)]
+        loom::sync::atomic::fence(Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }
@@ -40,7 +43,7 @@ impl<W: Wake> Doorbell<W> {
     #[inline]
     pub(crate) fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        #[cfg(loom)]
+        #[cfg(shardis_loom)]
         loom::sync::atomic::fence(Ordering::SeqCst);
         let idle = is_idle();
         if !idle {
@@ -56,7 +59,7 @@ impl<W: Wake> Doorbell<W> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(shardis_loom)))]
 mod tests {
     use std::cell::Cell;
 
@@ -86,7 +89,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, shardis_loom))]
 mod loom_tests {
     use loom::sync::atomic::AtomicBool as LoomBool;
     use loom::sync::{Arc, Mutex, Notify};

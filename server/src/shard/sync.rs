@@ -1,25 +1,25 @@
 //! The primitives that `cell` and `doorbell` are built on, replaced by loom's when they are model-checked.
 
-#[cfg(not(loom))]
+#[cfg(not(shardis_loom))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(not(shardis_loom))]
 pub(crate) use std::hint::spin_loop;
-#[cfg(not(loom))]
+#[cfg(not(shardis_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(loom)]
+#[cfg(shardis_loom)]
 pub(crate) use loom::hint::spin_loop;
-#[cfg(loom)]
+#[cfg(shardis_loom)]
 pub(crate) use loom::sync::MutexGuard;
-#[cfg(loom)]
+#[cfg(shardis_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
 
 /// Loom's mutex with the face of `parking_lot`'s.
-#[cfg(loom)]
+#[cfg(shardis_loom)]
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-#[cfg(loom)]
+#[cfg(shardis_loom)]
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(loom::sync::Mutex::new(value))
