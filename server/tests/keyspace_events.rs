@@ -147,7 +147,7 @@ const STREAMS: &[Row] = &[
     ("XGROUP DESTROY s g", ""),
     ("XGROUP CREATE made g $ MKSTREAM", "new made, xgroup-create made"),
     ("XRANGE nope - +", "keymiss nope"),
-    ("XREAD STREAMS nope 0", "keymiss nope"),
+    ("XREAD STREAMS nope 0", "keymiss nope, keymiss nope"),
     ("DEL s", "del s"),
 ];
 

@@ -31,19 +31,28 @@ fn is_newer_than_7_0(name: &[u8], words: &[Vec<u8>]) -> bool {
     }
 }
 
-/// Valkey's own: scores cannot be hexadecimal, MULTI and WATCH spoil a transaction, BITCOUNT takes a start alone. And a fault
-/// of all since 7.2: LSET takes the low half of an index.
+/// Valkey's own: scores cannot be hexadecimal, MULTI and WATCH spoil a transaction, BITCOUNT takes a start alone,
+/// LTRIM that removes nothing is no change to who watches, and LIMIT counts a negative offset from the end. And faults of all
+/// since 7.2: LSET takes the low half of an index, a client's name is checked up to a zero byte only.
 fn is_other_in_valkey(name: &[u8], arguments: &[Vec<u8>], in_transaction: bool) -> bool {
     match name {
         b"multi" | b"watch" => in_transaction,
         b"lset" => arguments.get(1).is_some_and(|index| index.len() > 9),
         b"sort" => arguments.iter().any(|word| word.eq_ignore_ascii_case(b"store")),
         b"bitcount" => arguments.len() == 2,
+        b"ltrim" => true,
+        b"client" | b"hello" => arguments.iter().any(|word| word.contains(&0)),
         name if name.starts_with(b"z") || name.starts_with(b"geo") => {
-            arguments.iter().any(|word| is_odd_number(word))
+            arguments.iter().any(|word| is_odd_number(word)) || has_negative_offset(arguments)
         }
         _ => false,
     }
+}
+
+fn has_negative_offset(arguments: &[Vec<u8>]) -> bool {
+    arguments
+        .windows(2)
+        .any(|pair| pair[0].eq_ignore_ascii_case(b"limit") && pair[1].starts_with(b"-"))
 }
 
 /// A number that only some servers read: hexadecimal, or after a blank, also as the end of a range.
@@ -95,6 +104,8 @@ const OLDER: &[(&str, &str)] = &[
         "-ERR Unbalanced XREAD list of streams*",
     ),
     ("-ERR timeout is out of range", "-ERR timeout is negative"),
+    // COMMAND GETKEYS needs more than a name.
+    ("-ERR *", "-ERR wrong number of arguments for 'command|getkeys*"),
     ("-ERR value is out of range, value must between*", "*"),
 ];
 
@@ -146,6 +157,7 @@ mod tests {
             ("ZRANGEBYSCORE z (0x1 2", true, true),
             ("SORT l ALPHA", false, false),
             ("XSETID x 1-1", true, false),
+            ("ZRANGEBYLEX z - + LIMIT -1 5", false, true),
         ] {
             let words = words(line);
             assert_eq!(is_unfit(Reference::Redis, &words, false), beside_redis, "{line}");

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (5, 5));
+        assert_eq!((options.sections.len(), options.rounds), (7, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }

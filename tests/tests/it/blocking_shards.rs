@@ -120,7 +120,7 @@ struct Scene {
 impl Scene {
     fn with_moves(count: usize) -> Self {
         let server = node::launch(SHARDS)
-            .with(&["--proto-max-bulk-len", "8gb"])
+            .with(&["--proto-max-bulk-len", "1024gb"])
             .serve();
         let mut watcher = connect_to(&server, 1);
         let sources = keys_of(1, "source", count);

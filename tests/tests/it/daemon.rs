@@ -233,7 +233,7 @@ fn a_crash_leaves_a_report() {
         ] {
             assert!(report.contains(part), "{part:?} is missing in {report}");
         }
-        assert!(node::is_redis() || report.contains("shardis::daemon"), "{report}");
+        assert!(node::is_redis() || report.contains("daemon/crash.rs"), "{report}");
     }
 }
 
