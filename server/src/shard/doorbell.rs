@@ -30,6 +30,9 @@ impl<W: Wake> Doorbell<W> {
     /// To be called after the message is in the inbox: wakes the loop if it sleeps or is about to.
     #[inline]
     pub(crate) fn ring(&self) {
+        // Loom knows the total order of fences, and not that of other operations that are sequentially consistent.
+        #[cfg(shardis_loom)]
+        loom::sync::atomic::fence(Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }
