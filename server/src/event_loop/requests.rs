@@ -18,10 +18,11 @@ use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
 impl EventLoop {
-    /// Steps 2 and 3: serves the connections of the queue and runs their commands, until none can go on.
+    /// Steps 2 and 3: serves the connections of the queue and runs their commands, until none can go on in this turn. What
+    /// is left in the queue is served in the next one.
     pub(super) fn serve_and_execute(&mut self) {
         let mut again = Vec::new();
-        while !self.clients.queue.is_empty() {
+        while !self.clients.queue.is_empty() && !self.turn.source.is_full() {
             let queue = std::mem::take(&mut self.clients.queue);
             for &number in &queue {
                 if self.serve(number) {
@@ -335,6 +336,11 @@ impl EventLoop {
             if connection.input.holds_memory() {
                 let stats = &self.node.stats[self.index];
                 self.ledger.book(connection, self.poll.memory(number), stats);
+            }
+            if connection.client.closing == Closing::Now {
+                // Whatever it still waits for: it is not served again, or this would go on for ever.
+                self.clients.disconnect(number);
+                continue;
             }
             let drained = matches!(connection.gate, Gate::Drain(_)) && connection.output.in_flight() == 0;
             let unparsed = connection.may_go_on() && connection.input.has_unparsed();

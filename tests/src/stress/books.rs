@@ -86,9 +86,15 @@ impl Books {
 
     /// Empties the server, waits until it is idle, and returns the faults in its books.
     pub(super) fn close(&mut self, patience: Duration) -> Vec<String> {
-        self.client.line("CLIENT UNPAUSE");
-        self.client.line("CONFIG SET maxmemory 0");
-        self.client.line("FLUSHALL");
+        for line in [
+            &["CLIENT", "UNPAUSE"][..],
+            &["CONFIG", "SET", "maxmemory", "0"],
+            &["FLUSHALL"],
+        ] {
+            if let Err(error) = self.client.try_call(line) {
+                return vec![format!("{} was not answered: {error}", line.join(" "))];
+            }
+        }
         let deadline = Instant::now() + patience;
         loop {
             let faults = self.faults();
