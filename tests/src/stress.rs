@@ -139,6 +139,9 @@ fn start(shards: usize) -> Process {
             &MAXMEMORY.to_string(),
             "--maxmemory-policy",
             "allkeys-lru",
+            // Clients that do not read are evicted before they take more than this together.
+            "--maxmemory-clients",
+            &(MAXMEMORY / 2).to_string(),
             "--notify-keyspace-events",
             "KEA",
         ])

@@ -124,7 +124,16 @@ fn answered(client: &mut Client, requests: &[Request]) -> std::io::Result<Option
     }
     match last {
         Ok(reply) if reply.bytes() == TOKEN.as_bytes() => Ok(None),
-        Ok(reply) => Ok(Some(format!("{reply} came in the place of the token"))),
+        Ok(reply) => {
+            let said: Vec<String> = requests
+                .iter()
+                .map(|request| crate::client::shown(request))
+                .collect();
+            Ok(Some(format!(
+                "{reply} came in the place of the token, after {}",
+                said.join("; ")
+            )))
+        }
         Err(error) => fault_or_end(error, "the token was not answered".to_owned()),
     }
 }
