@@ -67,6 +67,18 @@ pub(crate) enum Gate {
     Blocked,
 }
 
+impl Gate {
+    /// Opens the gate if it is of the kind that is asked for, and returns what it was; leaves any other as it is. Lists of
+    /// connections may name one that has gone, and whose number another one has now.
+    pub(crate) fn take_if(&mut self, is_meant: impl FnOnce(&Self) -> bool) -> Self {
+        if is_meant(self) {
+            std::mem::take(self)
+        } else {
+            Self::Open
+        }
+    }
+}
+
 impl Connection {
     /// A connection that was just accepted.
     pub(crate) fn new(client: Client, socket: Socket) -> Self {

@@ -301,7 +301,7 @@ impl EventLoop {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            if let Gate::Busy(request) = std::mem::take(&mut connection.gate) {
+            if let Gate::Busy(request) = connection.gate.take_if(|gate| matches!(gate, Gate::Busy(_))) {
                 self.request(number, request.arguments(), None);
                 self.clients.enqueue(number);
             }
@@ -317,7 +317,7 @@ impl EventLoop {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            if let Gate::Pause(request) = std::mem::take(&mut connection.gate) {
+            if let Gate::Pause(request) = connection.gate.take_if(|gate| matches!(gate, Gate::Pause(_))) {
                 connection.client.is_paused = false;
                 self.request(number, request.arguments(), None);
                 self.clients.enqueue(number);

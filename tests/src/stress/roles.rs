@@ -112,14 +112,22 @@ fn answered(client: &mut Client, requests: &[Request]) -> std::io::Result<Option
         encode(&mut bytes, request);
     }
     client.write(&bytes)?;
+    let mut replies = Vec::new();
     for request in requests {
-        if let Err(error) = client.read() {
-            let fault = format!("{} was not answered: {error}", crate::client::shown(request));
-            return fault_or_end(error, fault);
+        match client.read() {
+            Ok(reply) => replies.push(reply.to_string().chars().take(60).collect::<String>()),
+            Err(error) => {
+                let fault = format!("{} was not answered: {error}", crate::client::shown(request));
+                return fault_or_end(error, fault);
+            }
         }
     }
     let mut last = client.read();
     for _ in 0..2 {
+        replies.extend(
+            last.as_ref()
+                .map(|reply| reply.to_string().chars().take(60).collect::<String>()),
+        );
         last = client.read();
     }
     match last {
@@ -130,8 +138,9 @@ fn answered(client: &mut Client, requests: &[Request]) -> std::io::Result<Option
                 .map(|request| crate::client::shown(request))
                 .collect();
             Ok(Some(format!(
-                "{reply} came in the place of the token, after {}",
-                said.join("; ")
+                "{reply} came in the place of the token, after {}, which were answered {}",
+                said.join("; "),
+                replies.join("; ")
             )))
         }
         Err(error) => fault_or_end(error, "the token was not answered".to_owned()),
