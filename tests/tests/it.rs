@@ -34,6 +34,7 @@ mod it {
     mod pubsub;
     mod redis_client;
     mod renamed_commands;
+    mod reused_descriptors;
     mod server_replies;
     mod stock_modes;
     mod stock_tools;

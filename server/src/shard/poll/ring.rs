@@ -207,7 +207,11 @@ impl Ring {
     }
 
     /// Forgets a connection. Its socket has been shut down, so what is under way completes soon.
+    ///
+    /// Orders that are still in the queue name the socket by its descriptor, which another loop may get for a new connection as
+    /// soon as this one is closed: they are handed over before.
     pub(super) fn remove(&mut self, connection: usize) {
+        self.hand_over();
         let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else {
             return;
         };
@@ -275,7 +279,14 @@ impl Ring {
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // The queue is full: what is in it is handed over. An error leaves it full, and is met again by the wait.
+            self.hand_over();
+        }
+    }
+
+    /// Hands the kernel all orders that are in the queue.
+    fn hand_over(&mut self) {
+        while !self.ring.submission().is_empty() {
+            // An error leaves the queue as it is, for the kernel is short of something for a moment.
             if self.ring.submit().is_err() {
                 std::thread::yield_now();
             }
