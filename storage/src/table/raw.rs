@@ -661,8 +661,8 @@ impl<P: Keyed> RawTable<P> {
         advance(cursor, mask)
     }
 
-    /// Visits the buckets from `index` on, at most `buckets` of them, as a ring that stays as it is between calls that
-    /// change nothing; returns the next index.
+    /// Visits the bucket at `index`, or the first one past the end: a ring that stays as it is between calls that change
+    /// nothing. Returns the next index.
     pub(crate) fn visit_from(&self, index: u32, mut visit: impl FnMut(P)) -> u32 {
         if self.buckets == 0 {
             return 0;
