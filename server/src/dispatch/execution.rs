@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder, Resp};
-use shardis_storage::key::KeyHasher;
 use shardis_storage::memory::Buffer;
 
 use super::plan::{self, Routed};
@@ -19,6 +18,7 @@ use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
+use crate::exec::hashing::Hashing;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
@@ -36,7 +36,7 @@ use crate::state::Node;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Environment<'a> {
     /// How keys are hashed.
-    pub(crate) hasher: KeyHasher,
+    pub(crate) hashing: Hashing,
     /// Time and rules of access.
     pub(crate) stamp: Stamp,
     /// The running configuration.
@@ -228,7 +228,7 @@ impl<'a> Execution<'a> {
                 Some(caller),
             ) => {
                 let recording = Recording::begin(&mut held, db, args);
-                let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
+                let mut view = View::new(held.reborrow(), environment.hashing, environment.stamp, db);
                 let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
                 recording.end(held);
                 result
@@ -293,7 +293,7 @@ impl<'a> Execution<'a> {
         count_on_shards(&mut held, &self.call, environment);
         let result = {
             let cut_at = self.start.saturating_add(environment.reply_bytes_max);
-            let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
+            let mut view = View::new(held.reborrow(), environment.hashing, environment.stamp, db);
             view.no_touch = modes.contains(Modes::NO_TOUCH);
             handler(&mut Context {
                 args,
@@ -379,7 +379,7 @@ fn part_of_shard(
     let count = each(&mut Context {
         args: call.args,
         reply: Encoder::new(&mut bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
-        keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, call.db),
+        keyspace: View::new(held.reborrow(), environment.hashing, environment.stamp, call.db),
         effects: &mut recording.effects,
         settings: environment.settings,
         shards: environment.shards,
@@ -405,7 +405,7 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
             .iter_mut()
             .for_each(|partition| partition.figures.commands += 1),
         Held::Many(partitions) => {
-            let shards = plan::shards_of(call.command, call.args, environment.hasher, environment.shards);
+            let shards = plan::shards_of(call.command, call.args, environment.hashing);
             for shard in shards.iter() {
                 if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
                     partition.figures.commands += 1;

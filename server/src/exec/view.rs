@@ -13,6 +13,7 @@ use shardis_storage::value::{Owned, StringRef};
 use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
+use super::hashing::Hashing;
 pub(crate) use super::held::{Held, Lent};
 use super::partition::Partition;
 use crate::config::KeyspaceEvents;
@@ -106,18 +107,18 @@ pub(crate) struct View<'a> {
     pub(crate) db: u16,
     /// CLIENT NO-TOUCH: access clocks are not updated.
     pub(crate) no_touch: bool,
-    hasher: KeyHasher,
+    hashing: Hashing,
 }
 
 impl<'a> View<'a> {
     /// A view of the partitions held.
-    pub(crate) fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
+    pub(crate) fn new(held: Held<'a>, hashing: Hashing, stamp: Stamp, db: u16) -> Self {
         Self {
             held,
             stamp,
             db,
             no_touch: false,
-            hasher,
+            hashing,
         }
     }
 
@@ -179,7 +180,7 @@ impl<'a> View<'a> {
     /// The hasher of keys, members and fields.
     #[inline]
     pub(crate) fn hasher(&self) -> KeyHasher {
-        self.hasher
+        self.hashing.hasher()
     }
 
     /// The partitions held.
@@ -189,11 +190,7 @@ impl<'a> View<'a> {
 
     /// A key with its hash and slot. Complexity: O(its length).
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
-        Key {
-            bytes,
-            hash: self.hasher.hash(bytes),
-            slot: shardis_cluster::slot::slot_of(bytes).number(),
-        }
+        self.hashing.key(bytes)
     }
 
     /// The client's database in the partition of a key, for reading.
