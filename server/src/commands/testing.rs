@@ -350,7 +350,7 @@ impl Shell {
                 let held = Held::Many(&mut self.partitions);
                 handler(
                     &mut session,
-                    &mut View::new(held, self.node.hashing, self.stamp, db),
+                    &mut View::new(held, self.node.hashing, &self.stamp, db),
                 )
             }
             Runs::Exec | Runs::Container => panic!("run by the event loop, or by a subcommand"),
@@ -435,7 +435,7 @@ impl Shell {
             [shard] => Held::One(lent[*shard].as_deref_mut().unwrap()),
             _ => Held::Many(&mut lent),
         };
-        let mut keyspace = View::new(held, self.node.hashing, self.stamp, self.client.db);
+        let mut keyspace = View::new(held, self.node.hashing, &self.stamp, self.client.db);
         keyspace.no_touch = self.client.no_touch;
         let mut ctx = Context {
             args,

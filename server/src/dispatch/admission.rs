@@ -165,7 +165,7 @@ pub(crate) fn find(
 }
 
 /// The command of a name, which may be that of the last one.
-#[inline]
+#[inline(always)]
 fn by_name(name: &[u8], last: Option<CommandTag>, renames: &Renames) -> Option<&'static Registered> {
     match last {
         Some(last) if renames.is_empty() && is_name(name, last.name) => Some(registry().row(last.id)),

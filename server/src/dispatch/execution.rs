@@ -228,7 +228,7 @@ impl<'a> Execution<'a> {
                 Some(caller),
             ) => {
                 let recording = Recording::begin(&mut held, db, args);
-                let mut view = View::new(held.reborrow(), environment.hashing, environment.stamp, db);
+                let mut view = View::new(held.reborrow(), environment.hashing, &environment.stamp, db);
                 let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
                 recording.end(held);
                 result
@@ -273,12 +273,46 @@ impl<'a> Execution<'a> {
         Ok(parts)
     }
 
-    /// Runs a handler on the partitions it was given, and hands its effects to the journal.
+    /// Runs a handler on the partitions it was given, and hands its effects to the journal, if there is one.
     #[inline]
     fn run_on_keys(
         &mut self,
         handler: Handler,
         mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        count_on_shards(&mut held, &self.call, environment);
+        match held {
+            Held::One(partition) if partition.journal.is_none() => {
+                let mut effects = Effects::new(false);
+                let held = Held::One(&mut *partition);
+                let result = self.call_handler(handler, held, &mut effects, environment);
+                partition.figures.changes += effects.changes();
+                result
+            }
+            held => self.run_recorded(handler, held, environment),
+        }
+    }
+
+    fn run_recorded(
+        &mut self,
+        handler: Handler,
+        mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        let mut recording = Recording::begin(&mut held, self.call.db, self.call.args);
+        let result = self.call_handler(handler, held.reborrow(), &mut recording.effects, environment);
+        held.end_command();
+        recording.end(held);
+        result
+    }
+
+    #[inline]
+    fn call_handler(
+        &mut self,
+        handler: Handler,
+        held: Held<'_>,
+        effects: &mut Effects,
         environment: &Environment<'_>,
     ) -> CommandResult {
         let Call {
@@ -289,27 +323,20 @@ impl<'a> Execution<'a> {
             waiting,
             ..
         } = self.call;
-        let mut recording = Recording::begin(&mut held, db, args);
-        count_on_shards(&mut held, &self.call, environment);
-        let result = {
-            let cut_at = self.start.saturating_add(environment.reply_bytes_max);
-            let mut view = View::new(held.reborrow(), environment.hashing, environment.stamp, db);
-            view.no_touch = modes.contains(Modes::NO_TOUCH);
-            handler(&mut Context {
-                args,
-                reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
-                keyspace: view,
-                effects: &mut recording.effects,
-                settings: environment.settings,
-                shards: environment.shards,
-                routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
-                adopted: self.adopted.take(),
-                waiting,
-            })
-        };
-        held.end_command();
-        recording.end(held);
-        result
+        let cut_at = self.start.saturating_add(environment.reply_bytes_max);
+        let mut view = View::new(held, environment.hashing, &environment.stamp, db);
+        view.no_touch = modes.contains(Modes::NO_TOUCH);
+        handler(&mut Context {
+            args,
+            reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
+            keyspace: view,
+            effects,
+            settings: environment.settings,
+            shards: environment.shards,
+            routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
+            adopted: self.adopted.take(),
+            waiting,
+        })
     }
 }
 
@@ -379,7 +406,7 @@ fn part_of_shard(
     let count = each(&mut Context {
         args: call.args,
         reply: Encoder::new(&mut bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
-        keyspace: View::new(held.reborrow(), environment.hashing, environment.stamp, call.db),
+        keyspace: View::new(held.reborrow(), environment.hashing, &environment.stamp, call.db),
         effects: &mut recording.effects,
         settings: environment.settings,
         shards: environment.shards,

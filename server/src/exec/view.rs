@@ -102,7 +102,7 @@ const LENT: &str = "the shards of all that a command names are lent to it";
 pub(crate) struct View<'a> {
     held: Held<'a>,
     /// Time and rules of access.
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: &'a Stamp,
     /// The client's selected database.
     pub(crate) db: u16,
     /// CLIENT NO-TOUCH: access clocks are not updated.
@@ -112,7 +112,7 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// A view of the partitions held.
-    pub(crate) fn new(held: Held<'a>, hashing: Hashing, stamp: Stamp, db: u16) -> Self {
+    pub(crate) fn new(held: Held<'a>, hashing: Hashing, stamp: &'a Stamp, db: u16) -> Self {
         Self {
             held,
             stamp,
@@ -268,7 +268,7 @@ impl<'a> View<'a> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(stamp, db, key, look);
         found.map(|(entry, _)| entry)
     }
 
@@ -293,7 +293,7 @@ impl<'a> View<'a> {
     fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
         let (partition, account) = self.held.split(key.slot).expect(LENT);
-        let found = partition.look_up(&stamp, db, key, look);
+        let found = partition.look_up(stamp, db, key, look);
         if let Some(account) = account {
             account.turn_to(None);
         }
