@@ -40,4 +40,5 @@ mod it {
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod turns;
 }
