@@ -1,4 +1,4 @@
-//! What the node tells about itself.
+//! Figures and records that the node keeps about itself.
 
 pub(crate) mod errors;
 pub(crate) mod histogram;
