@@ -3,6 +3,7 @@
 mod deal;
 mod ids;
 mod renames;
+mod usage;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use shardis_storage::key::KeyHasher;
 use self::deal::Deal;
 use self::ids::Ids;
 pub(crate) use self::renames::{Meaning, Renames};
+pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
@@ -26,6 +28,7 @@ use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
 
 /// The Redis version whose behaviour and replies this node has.
@@ -66,6 +69,8 @@ pub(crate) struct Node {
     pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
     pub(crate) stats: Vec<LoopStats>,
+    /// Its threads.
+    pub(crate) threads: Threads,
     /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
     pub(crate) memory: Vec<Counter>,
     /// Objects of each shard that wait to be freed, likewise.
@@ -183,6 +188,7 @@ impl Node {
             pause: Pause::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
+            threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
@@ -357,11 +363,6 @@ impl Node {
         }
     }
 
-    /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
-    pub(crate) fn note_memory_peak(&self, used: u64) -> u64 {
-        self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
-    }
-
     /// A feed for a channel that somebody in this process reads.
     pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
         let feed = Feed::new(sender, slow, self.shutdown.flag());
@@ -379,16 +380,6 @@ impl Node {
         let ring: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ring);
         self.pubsub.connect_bells(Arc::clone(&ring));
         let _ = self.bells.set(ring);
-    }
-
-    /// Notes how many bytes the allocator has in use. Where the process is the node's own, all of them count against
-    /// `maxmemory`; embedded, they would be the host's as well.
-    pub(crate) fn note_used_bytes(&self, bytes: u64) {
-        self.note_memory_peak(bytes);
-        if self.daemon.is_some() {
-            let other = bytes.cast_signed() - self.known_bytes();
-            self.other_bytes.store(other, Ordering::Relaxed);
-        }
     }
 
     /// Bytes of data and of clients' buffers, which are known at any moment.
