@@ -1,4 +1,4 @@
-//! What a command handler is given and gives back.
+//! The interface between the server and command handlers: what a handler is given, and what it returns.
 //!
 //! A handler is a synchronous function. It sees its arguments, the databases it may touch, an encoder for its reply, and
 //! a place to report its effects; it sees no socket, no shard and no other client. Where it runs was decided before.
@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod effect;
 pub(crate) mod event;
+pub(crate) mod hashing;
 pub(crate) mod held;
 pub(crate) mod partition;
 pub(crate) mod request;
@@ -32,7 +33,7 @@ pub(crate) use view::{Stamp, View};
 
 use crate::error::ReplyError;
 
-/// What a handler says when it is done: its reply is in the encoder, or the command failed without a trace.
+/// Result of a handler: `Ok` when its reply is in the encoder, an error when the command failed and changed nothing.
 pub(crate) type CommandResult = Result<(), ReplyError>;
 
 /// Runs a command on the keyspaces it was given.
@@ -56,10 +57,10 @@ pub(crate) type TransactionHandler = fn(&mut Session<'_>, &mut View<'_>) -> Comm
 /// One shard's or loop's part of a reply.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
-    /// How many elements, or whatever number the command adds up.
+    /// Number of elements, or any other number that the command adds up over its parts.
     pub(crate) count: u64,
     /// Encoded elements, or whatever text the command joins.
     pub(crate) bytes: Vec<u8>,
-    /// It got too long to be sent, and is not whole.
+    /// The part grew beyond the longest reply that can be sent, and is incomplete.
     pub(crate) is_cut: bool,
 }

@@ -1,4 +1,4 @@
-//! MEMORY: what keys and the node take.
+//! MEMORY: the memory of keys and of the node.
 
 use shardis_storage::memory;
 use shardis_storage::number::DoubleText;
@@ -124,7 +124,7 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
         if !is(word, "SAMPLES") {
             return Err(ReplyError::Syntax);
         }
-        // Nothing is sampled: every collection counts what it has allocated.
+        // Nothing is sampled, because every collection knows the bytes that it has allocated.
         if int(options.value()?)? < 0 {
             return Err(ReplyError::Syntax);
         }
@@ -174,7 +174,7 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// What is taken, by whom.
+/// The bytes in use, by consumer.
 fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
     use Number::Bytes;
     [
@@ -194,12 +194,12 @@ fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
     ]
 }
 
-/// What is data and what is not.
+/// The proportions of data and overhead.
 fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 9] {
     use Number::{Bytes, Ratio};
     [
         ("overhead.db.hashtable.lut", Bytes(figures.tables)),
-        // A table grows bucket by bucket: there are never two of them.
+        // A table grows bucket by bucket, so that there are never two copies of it.
         ("overhead.db.hashtable.rehashing", Bytes(0)),
         ("overhead.total", Bytes(figures.overhead())),
         ("db.dict.rehashing.count", Bytes(0)),
@@ -214,7 +214,7 @@ fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Numbe
     ]
 }
 
-/// How far what the process takes from the system exceeds what it uses.
+/// Ratios of memory taken from the system to memory in use, of a process that is the node's own.
 fn numbers_of_process(process: &ProcessMemory) -> [(&'static str, Number); 11] {
     use Number::{Bytes, Difference, Ratio};
     let allocator = process.allocator;
@@ -250,13 +250,13 @@ fn write_numbers(session: &mut Session<'_>, numbers: &[(&str, Number)]) {
     }
 }
 
-/// Below this, nothing can be said about the memory: it is mostly what the program itself takes.
+/// Memory below which no diagnosis is made, since most of it belongs to the program itself, bytes.
 const TELLING_BYTES: u64 = 5 << 20;
 
-/// A waste of fewer bytes is none.
+/// Waste below which fragmentation is not reported, bytes.
 const WASTE_BYTES: i64 = 10 << 20;
 
-/// A connection that takes more than this on average is worth a look.
+/// Average memory per connection above which it is reported, bytes.
 const CLIENT_BYTES: u64 = 200 << 10;
 
 fn doctor(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
@@ -268,7 +268,7 @@ fn doctor(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// What is odd about these figures, with so many clients.
+/// Diagnosis of these figures, for a node with so many clients.
 fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     if figures.used() < TELLING_BYTES {
         return "There is too little data for a judgement: come back when it has grown.\n".to_owned();
@@ -292,10 +292,10 @@ fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     }
 }
 
-/// Whether something is odd, and what to say of it then.
+/// A condition, and the advice given where it holds.
 type Complaint = (bool, &'static str);
 
-/// What may be odd about what the node itself takes.
+/// Complaints about memory that the node itself takes.
 fn complaints_of_node(figures: &MemoryFigures, clients: u64) -> [Complaint; 2] {
     [
         (
@@ -311,7 +311,7 @@ fn complaints_of_node(figures: &MemoryFigures, clients: u64) -> [Complaint; 2] {
     ]
 }
 
-/// What may be odd about what the process takes.
+/// Complaints about memory that the process takes beyond that.
 fn complaints_of_process(process: &ProcessMemory) -> [Complaint; 3] {
     let wasteful = |(ratio, bytes): (f64, i64), limit: f64| ratio > limit && bytes > WASTE_BYTES;
     let allocator = process.allocator;

@@ -1,45 +1,44 @@
-//! Where does it run? The only place that decides.
+//! Decides where a command runs; no other module does.
 
-use shardis_cluster::slot::{shard_of, shard_of_key, slot_of};
 use shardis_protocol::Arguments;
-use shardis_storage::key::KeyHasher;
 use smallvec::SmallVec;
 
 use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
+use crate::exec::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
 use crate::spec::{KeyShape, Registered, Runs};
 
-/// Where a command runs.
+/// Place where a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On the loop of its connection.
+    /// The loop of its connection.
     Session,
-    /// On one shard.
+    /// One shard.
     Shard {
         /// The shard.
         shard: usize,
-        /// The key that says so.
+        /// The key that determines the shard.
         key: Routed,
     },
-    /// With these shards lent.
+    /// The loop of its connection, with the partitions of these shards.
     Lend(ShardSet),
-    /// On the loop of its connection, with these shards lent.
+    /// The loop of its connection, with the partitions of these shards; the handler works on the client as well.
     LendToSession(ShardSet),
-    /// On the loop of its connection, with the shards of the client's transaction lent.
+    /// The loop of its connection, with the partitions that the client's transaction needs.
     Exec,
-    /// On every shard by itself.
+    /// Every shard, which each run a part.
     EveryShard,
-    /// On every loop by itself.
+    /// Every loop, which each run a part.
     EveryLoop,
 }
 
-/// The key that routed a command, hashed once and carried all the way.
+/// The key that routed a command, with its hash, so that it is hashed only once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routed {
-    /// Its argument; 0 when there is none.
+    /// Index of its argument; 0 when there is no key.
     pub(crate) index: u8,
     /// Its hash.
     pub(crate) hash: u64,
@@ -49,12 +48,13 @@ pub(crate) struct Routed {
 
 impl Routed {
     #[inline]
-    fn at(index: usize, bytes: &[u8], hasher: KeyHasher) -> Self {
-        // A position that does not fit is not remembered: 0 is the command's name, so the key is hashed again.
+    fn at(index: usize, bytes: &[u8], hashing: Hashing) -> Self {
+        let key = hashing.key(bytes);
+        // An index that does not fit in a byte is dropped: 0 is the command's name, so the key is hashed again.
         Self {
             index: u8::try_from(index).unwrap_or(0),
-            hash: hasher.hash(bytes),
-            slot: slot_of(bytes).number(),
+            hash: key.hash,
+            slot: key.slot,
         }
     }
 }
@@ -62,27 +62,27 @@ impl Routed {
 /// Decides where a command runs.
 ///
 /// # Errors
-/// When its keys cannot be told, or its cursor is none.
+/// When its keys cannot be determined, or its cursor is invalid.
 #[inline]
 pub(crate) fn place(
     command: &Registered,
     args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
+    hashing: Hashing,
 ) -> Result<Place, ReplyError> {
+    let shards = hashing.shards();
     match command.row.runs {
         Runs::OnKeys(_) | Runs::OnKeysLong(_) => match command.keys {
             KeyShape::One(index) => {
-                let (shard, key) = place_at(index, args, hasher, shards);
+                let (shard, key) = place_at(index, args, hashing);
                 Ok(Place::Shard { shard, key })
             }
-            _ => place_of_keys(command, args, hasher, shards),
+            _ => place_of_keys(command, args, hashing),
         },
         Runs::OnSession(_) | Runs::Container => Ok(Place::Session),
         Runs::OnEveryShard(..) => Ok(Place::EveryShard),
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
-        Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, shards))),
+        Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, hashing))),
         Runs::OnCursorShard(_) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
             Ok(Place::Shard {
@@ -90,91 +90,80 @@ pub(crate) fn place(
                 key: Routed::default(),
             })
         }
-        Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
+        Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, hashing))),
         Runs::OnSessionAndAllShards(_) => Ok(Place::LendToSession(ShardSet::all(shards))),
         Runs::Exec => Ok(Place::Exec),
     }
 }
 
-/// The shard and the key of a command on one key at a fixed place: nearly every command there is. `None` for all others,
-/// which [`place`] decides on.
+/// The shard and the key of a command with one key at a fixed position, as nearly all commands have. `None` for all
+/// others, which [`place`] decides on.
 #[inline]
 pub(crate) fn place_of_one_key(
     command: &Registered,
     args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
+    hashing: Hashing,
 ) -> Option<(usize, Routed)> {
     match (command.row.runs, command.keys) {
-        (Runs::OnKeys(_) | Runs::OnKeysLong(_), KeyShape::One(index)) => {
-            Some(place_at(index, args, hasher, shards))
-        }
+        (Runs::OnKeys(_) | Runs::OnKeysLong(_), KeyShape::One(index)) => Some(place_at(index, args, hashing)),
         _ => None,
     }
 }
 
 #[inline]
-fn place_at(index: u8, args: Arguments<'_>, hasher: KeyHasher, shards: usize) -> (usize, Routed) {
-    let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
-    (shard_of(key.slot, shards), key)
+fn place_at(index: u8, args: Arguments<'_>, hashing: Hashing) -> (usize, Routed) {
+    let key = Routed::at(usize::from(index), args.at(usize::from(index)), hashing);
+    (hashing.shard_of(key.slot), key)
 }
 
-fn place_of_keys(
-    command: &Registered,
-    args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
-) -> Result<Place, ReplyError> {
+fn place_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> Result<Place, ReplyError> {
+    let shards = hashing.shards();
     let mut first = None;
     let mut set = ShardSet::none(shards);
     keys_of(command.row.keys, args, |index, _| {
         if first.is_none() {
-            first = Some(Routed::at(index, args.at(index), hasher));
+            first = Some(Routed::at(index, args.at(index), hashing));
         }
         if shards > 1 {
-            set.insert(shard_of_key(args.at(index), shards));
+            set.insert(hashing.shard_of(hashing.slot(args.at(index))));
         }
     })
     .unwrap_or_default();
     if shards > 1 && derives_keys(command, args) {
         return Ok(Place::Lend(ShardSet::all(shards)));
     }
-    // Without a readable key the handler will answer with its own error: any shard will do for that.
+    // Without a readable key the handler will reply with its own error, on any shard.
     let key = first.unwrap_or_default();
     if set.len() > 1 {
         Ok(Place::Lend(set))
     } else {
         Ok(Place::Shard {
-            shard: shard_of(key.slot, shards),
+            shard: hashing.shard_of(key.slot),
             key,
         })
     }
 }
 
-/// Whether a request has keys that only its data tells: they may be anywhere.
+/// Whether a request uses keys that only stored data determines: they may be on any shard.
 fn derives_keys(command: &Registered, args: Arguments<'_>) -> bool {
     command.row.keys.iter().any(|spec| spec.derives_keys(args))
 }
 
-/// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.
-fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
-    let mut set = ShardSet::none(shards);
+/// The shards of all keys of a request, as far as they can be determined; the handler reports the error for the rest.
+fn shards_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
+    let mut set = ShardSet::none(hashing.shards());
     keys_of(command.row.keys, args, |index, _| {
-        set.insert(shard_of_key(args.at(index), shards));
+        set.insert(hashing.shard_of(hashing.slot(args.at(index))));
     })
     .unwrap_or_default();
     set
 }
 
-/// The shards that a command runs on; none when it needs none, or cannot be placed: then it will fail to run, with the same
-/// error.
-pub(crate) fn shards_of(
-    command: &Registered,
-    args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
-) -> ShardSet {
-    match place(command, args, hasher, shards) {
+/// The shards that a command runs on. Empty when it needs none, or cannot be placed: it will then fail to run, with
+/// the same error.
+pub(crate) fn shards_of(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
+    let shards = hashing.shards();
+    match place(command, args, hashing) {
         Ok(Place::Shard { shard, .. }) => {
             let mut set = ShardSet::none(shards);
             set.insert(shard);
@@ -187,37 +176,37 @@ pub(crate) fn shards_of(
 }
 
 /// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
-pub(crate) fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
-    let mut set = ShardSet::none(shards);
+pub(crate) fn shards_of_transaction(client: &Client, hashing: Hashing) -> ShardSet {
+    let mut set = ShardSet::none(hashing.shards());
     for queued in client
         .transaction
         .iter()
         .flat_map(|transaction| &transaction.queue)
     {
         let command = registry().row(queued.command.id);
-        set.extend(&shards_of(command, queued.request.arguments(), hasher, shards));
+        set.extend(&shards_of(command, queued.request.arguments(), hashing));
     }
     for watched in client.watching.iter().flat_map(|watching| &watching.keys) {
-        set.insert(shard_of(watched.slot, shards));
+        set.insert(hashing.shard_of(watched.slot));
     }
     set
 }
 
-/// A set of shards, ascending.
+/// A set of shards, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShardSet {
     words: SmallVec<[u64; 2]>,
 }
 
 impl ShardSet {
-    /// No shard of so many.
+    /// The empty set, for a node of so many shards.
     pub(crate) fn none(shards: usize) -> Self {
         Self {
             words: SmallVec::from_elem(0, shards.div_ceil(64)),
         }
     }
 
-    /// All of so many.
+    /// The set of all shards of a node.
     pub(crate) fn all(shards: usize) -> Self {
         let mut set = Self::none(shards);
         (0..shards).for_each(|shard| set.insert(shard));
@@ -229,14 +218,14 @@ impl ShardSet {
         self.words[shard / 64] |= 1 << (shard % 64);
     }
 
-    /// Adds another set of as many shards.
+    /// Adds the shards of another set of the same node.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (word, more) in self.words.iter_mut().zip(&other.words) {
             *word |= more;
         }
     }
 
-    /// How many are in it.
+    /// Number of shards in the set.
     pub(crate) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }

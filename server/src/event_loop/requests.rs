@@ -1,15 +1,15 @@
-//! Serving connections: what they sent is read and parsed, each request is checked, and it runs, is queued, sent on its way
-//! or held.
+//! Serves connections: reads and parses their input, checks each request, and runs it, queues it, sends it to its
+//! shard or holds it.
 
-use shardis_protocol::{Arguments, Encoder, Limits};
+use shardis_protocol::{Arguments, Encoder, Limits, Requests};
 use smallvec::SmallVec;
 
 use super::EventLoop;
 use super::evict::Room;
 use super::turn::Turn;
-use crate::connection::Gate;
-use crate::connection::input::{Reading, Received};
-use crate::dispatch::admission::{Admitted, Conditions, admit, named};
+use crate::connection::input::{Parsed, Reading, Received};
+use crate::connection::{Connection, Gate};
+use crate::dispatch::admission::{Admitted, Conditions, admit, admit_plainly, is_unrestricted, named};
 use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
@@ -18,8 +18,8 @@ use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
 impl EventLoop {
-    /// Steps 2 and 3: serves the connections of the queue and runs their commands, until none can go on in this turn. What
-    /// is left in the queue is served in the next one.
+    /// Steps 2 and 3: serves the queued connections and runs their commands, until none of them can go on in this
+    /// turn. The rest of the queue is served in the next turn.
     pub(super) fn serve_and_execute(&mut self) {
         let mut again = Vec::new();
         while !self.clients.queue.is_empty() && !self.turn.source.is_full() {
@@ -32,13 +32,13 @@ impl EventLoop {
             self.execute();
             self.keep_input(&queue);
         }
-        // They have had their read of this turn.
+        // These connections have been read in this turn already.
         again.into_iter().for_each(|number| self.clients.enqueue(number));
         self.turn.end_reading();
     }
 
-    /// Takes requests of one connection, reading once where nothing unparsed is left. True when it has more to read than a
-    /// turn gives it.
+    /// Takes requests of one connection, reading once if it has no unparsed input. True when it has more to read than
+    /// a turn allows.
     fn serve(&mut self, number: usize) -> bool {
         let Some(connection) = self.clients.get_mut(number) else {
             return false;
@@ -52,7 +52,7 @@ impl EventLoop {
             return true;
         }
         if connection.ends && matches!(connection.gate, Gate::Blocked) {
-            // Whatever it still sent would come after what it no longer waits for.
+            // The client has gone: its further input is ignored.
             self.clients.disconnect(number);
             return false;
         }
@@ -116,9 +116,9 @@ impl EventLoop {
         }
     }
 
-    /// Takes complete requests from what was read, as long as the connection may go on.
+    /// Takes complete requests from the input, as long as the connection may go on.
     fn take_requests(&mut self, number: usize) {
-        // Requests are looked at where they lie, while the loop's other parts change.
+        // The requests are moved out so that they can be read while other parts of the loop change.
         let mut requests = std::mem::take(&mut self.turn.requests);
         let mut source = std::mem::take(&mut self.turn.source);
         self.clients[number].input.expose(&mut source.chunks);
@@ -132,17 +132,12 @@ impl EventLoop {
             };
             match connection
                 .input
-                .next_request(&mut source.chunks, &limits, &mut requests)
+                .next_requests(&mut source.chunks, &limits, &mut requests)
             {
-                Ok(Some(chunk)) => {
-                    let location = source.add(chunk, requests.spans(), connection.input.take_detached());
-                    let pushed = if location.detached == 0 {
-                        self.request(number, source.arguments_at(location, &[]), Some(location))
-                    } else {
-                        self.request_with_buffers(number, &source, location)
-                    };
-                    if !pushed {
-                        source.remove_last(location);
+                Ok(Some(parsed)) => {
+                    let taken = self.take_parsed(number, parsed, &requests, &mut source);
+                    if let Some(connection) = self.clients.get_mut(number) {
+                        connection.input.put_back(parsed, &requests, taken);
                     }
                 }
                 Ok(None) => break,
@@ -159,14 +154,83 @@ impl EventLoop {
         self.turn.source = source;
     }
 
-    /// As [`request`](Self::request), for one with arguments in buffers of their own.
+    /// Takes requests that were parsed together, as long as the connection may go on. The caller has checked that for the
+    /// first one. Returns the number of requests taken.
+    fn take_parsed(
+        &mut self,
+        number: usize,
+        parsed: Parsed,
+        requests: &Requests,
+        source: &mut Source,
+    ) -> usize {
+        let first_span = source.add(requests);
+        let buffers = self.clients[number].input.take_detached();
+        let detached = if buffers.is_empty() {
+            0
+        } else {
+            source.add_buffers(buffers)
+        };
+        let mut is_unrestricted = None;
+        for index in 0..requests.len() {
+            if index > 0 && !self.clients.get(number).is_some_and(Connection::may_go_on) {
+                return index;
+            }
+            let (first, spans) = requests.spans_range(index);
+            let location = Location {
+                chunk: parsed.chunk,
+                first_span: first_span + first,
+                spans,
+                detached,
+            };
+            if detached > 0 {
+                if !self.request_with_buffers(number, source, location) {
+                    source.drop_buffers();
+                }
+                continue;
+            }
+            let args = source.arguments_at(location, &[]);
+            // The client's state changes only with commands that run on no single shard.
+            let is_plain = *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
+                && self.push_plain(number, args, location);
+            if !is_plain {
+                self.request(number, args, Some(location));
+                is_unrestricted = None;
+            }
+        }
+        requests.len()
+    }
+
+    /// Whether requests of a connection need no other checks than those of their rows. That holds until a command has run
+    /// that is not on a single shard.
+    fn is_unrestricted(&self, number: usize) -> bool {
+        let pause = self.node.pause.active(self.now_ms());
+        let client = &self.clients[number].client;
+        is_unrestricted(client, pause.map(|(mode, _)| mode)) && self.node.excess_bytes() == 0
+    }
+
+    /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
+    #[inline]
+    fn push_plain(&mut self, number: usize, args: Arguments<'_>, location: Location) -> bool {
+        let client = &mut self.clients[number].client;
+        let Some(command) = admit_plainly(args, client.last_command, &self.node.renames) else {
+            return false;
+        };
+        let Some(target) = place_of_one_key(command, args, self.node.hashing) else {
+            return false;
+        };
+        client.last_command = Some(command.tag());
+        self.push_task(number, command, args, target, Some(location));
+        true
+    }
+
+    /// Handles a request that has arguments in buffers of their own; see [`request`](Self::request).
     #[cold]
     fn request_with_buffers(&mut self, number: usize, source: &Source, location: Location) -> bool {
         let buffers: SmallVec<[&[u8]; 4]> = source.buffers(location).collect();
         self.request(number, source.arguments_at(location, &buffers), Some(location))
     }
 
-    /// Answers with an error that ends the connection.
+    /// Replies with an error, and ends the connection.
     fn last_words(&mut self, number: usize, line: &[u8]) {
         let connection = &mut self.clients[number];
         let sequence = connection.output.issue();
@@ -179,8 +243,8 @@ impl EventLoop {
         self.clients.mark_dirty(number);
     }
 
-    /// One request: checks it, and runs it, queues it, sends it on its way, or holds it. True when it became a task over
-    /// the memory at `location`.
+    /// Checks a request, and runs it, queues it, sends it to its shard or holds it. True when it became a task that
+    /// refers to the memory at `location`.
     pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
         let now_ms = self.now_ms();
         let out_of_memory = self.make_room() == Room::None;
@@ -213,10 +277,7 @@ impl EventLoop {
             }
         };
         connection.client.last_command = Some(command.tag());
-        if let Some((shard, key)) = place_of_one_key(command, args, self.node.hasher, self.reach.mesh.len()) {
-            return self.push_task(number, command, args, (shard, key), location);
-        }
-        match place(command, args, self.node.hasher, self.reach.mesh.len()) {
+        match place(command, args, self.node.hashing) {
             Ok(Place::Session) => {
                 self.run_session(number, command, args);
                 false
@@ -236,7 +297,7 @@ impl EventLoop {
         }
     }
 
-    /// Puts a command on its way to a shard. True unless its arguments had to be copied.
+    /// Makes a command a task for its shard. True unless its arguments had to be copied.
     #[inline]
     fn push_task(
         &mut self,
@@ -251,7 +312,8 @@ impl EventLoop {
         self.turn.push(connection, command, args, target, location)
     }
 
-    /// Answers a request that may not run, and sees to what that means for the client's transaction.
+    /// Replies with the error for a request that may not run, and marks the client's transaction as failed where that
+    /// is the rule.
     fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
         let client = &mut self.clients[number].client;
         if matches!(error, ReplyError::ExecRefused(_)) {
@@ -288,13 +350,13 @@ impl EventLoop {
         self.clients.reply(number, |reply| reply.simple("QUEUED"));
     }
 
-    /// Commands that found a shard taken try again.
+    /// Tries commands again that found a shard taken.
     pub(super) fn retry_busy(&mut self) {
         if self.clients.busy.is_empty() {
             return;
         }
         if self.clients.queue.is_empty() {
-            // Whoever holds the shard may need this core to be done with it.
+            // The thread that holds the shard may need this core to finish.
             std::thread::yield_now();
         }
         for number in std::mem::take(&mut self.clients.busy) {
@@ -308,7 +370,7 @@ impl EventLoop {
         }
     }
 
-    /// Connections whose pause is over are checked again.
+    /// Checks the requests of connections again whose pause is over.
     pub(super) fn resume_paused(&mut self) {
         if self.clients.paused.is_empty() || self.node.pause.active(self.now_ms()).is_some() {
             return;
@@ -326,7 +388,7 @@ impl EventLoop {
         self.count_blocked();
     }
 
-    /// Chunks go with the turn: what connections have not parsed moves to memory of their own.
+    /// Moves unparsed input of connections to memory of their own, because the turn's chunks are reused.
     fn keep_input(&mut self, numbers: &[usize]) {
         for &number in numbers {
             let Some(connection) = self.clients.get_mut(number) else {
@@ -338,7 +400,8 @@ impl EventLoop {
                 self.ledger.book(connection, self.poll.memory(number), stats);
             }
             if connection.client.closing == Closing::Now {
-                // Whatever it still waits for: it is not served again, or this would go on for ever.
+                // The connection is closed whatever it waits for: if it were served again, this would repeat for
+                // ever.
                 self.clients.disconnect(number);
                 continue;
             }
@@ -351,7 +414,8 @@ impl EventLoop {
     }
 }
 
-/// Whether a request is a line of HTTP: a web page that has a browser send it must not get its body executed.
+/// Whether a request is a line of HTTP. Its connection is closed, so that a web page cannot make a browser send
+/// commands in the body of a request.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }

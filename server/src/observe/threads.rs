@@ -1,5 +1,4 @@
-//! The threads of one node and the processor time that they have taken, which in a process of somebody else's is not that of
-//! the process.
+//! The threads of one node and their processor time, which in an embedding process is not that of the process.
 
 use parking_lot::Mutex;
 
@@ -15,13 +14,13 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// What the whole process has taken.
+    /// The time of the whole process.
     pub(crate) fn of_process() -> Self {
         let (user_s, system_s) = process::cpu_seconds();
         Self { user_s, system_s }
     }
 
-    /// What a running thread has taken, by its number.
+    /// The time of a running thread, by its number.
     pub(crate) fn of_thread(thread: u64) -> Self {
         let (user_s, system_s) = process::thread_cpu_seconds(thread);
         Self { user_s, system_s }
@@ -64,7 +63,7 @@ impl Threads {
         }
     }
 
-    /// The time that all of them have taken, those included that have ended.
+    /// The time of all of them, those included that have ended.
     pub(crate) fn cpu_time(&self) -> CpuTime {
         let known = self.known.lock();
         let running = known.running.iter();

@@ -1,5 +1,5 @@
-//! What a node takes of the machine. A node that has the process to itself is told by the allocator and the system, about all
-//! of the process; one that is embedded knows what it has counted itself, and nothing of its host's is put down to it.
+//! Memory and processor time of a node. Where the process is the node's own, the allocator and the system tell those of the
+//! process; an embedded node tells what it has counted itself, and nothing of its host's is put down to it.
 
 use std::sync::atomic::Ordering;
 
@@ -9,26 +9,26 @@ use super::Node;
 use crate::observe::process;
 use crate::observe::threads::CpuTime;
 
-/// How much memory is in use.
+/// Memory in use.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Bytes in use: of the process where it is the node's own, else those that the node has counted.
     pub(crate) used: u64,
-    /// What is known of the process; none where it is not the node's own.
+    /// The memory of the process; none where it is not the node's own.
     pub(crate) process: Option<ProcessMemory>,
 }
 
 /// The memory of the process, bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProcessMemory {
-    /// What the allocator says.
+    /// Statistics of the allocator.
     pub(crate) allocator: AllocatorStats,
-    /// Resident in memory.
+    /// Resident bytes.
     pub(crate) resident: u64,
 }
 
 impl ProcessMemory {
-    /// What is known at this moment, if the node has counted so many bytes.
+    /// The figures at this moment; `counted` bytes stand in for those in use where the allocator does not tell them.
     fn now(counted: u64) -> Self {
         let resident = process::resident_bytes();
         let mut allocator = memory::jemalloc_stats();
@@ -47,8 +47,8 @@ impl ProcessMemory {
 }
 
 impl Node {
-    /// Looks at how much memory is in use, and remembers the most that there ever was. Where the process is the node's own,
-    /// all of it counts against `maxmemory`; embedded, it would be the host's as well.
+    /// Measures the memory in use, and keeps its peak. Where the process is the node's own, all of it counts against
+    /// `maxmemory`; of an embedding process much belongs to the host.
     pub(crate) fn measure_memory(&self) -> Usage {
         let known = self.known_bytes();
         let process = self
