@@ -98,6 +98,8 @@ impl Inner {
         if self.node.daemon.is_some() {
             crate::daemon::guard_thread();
         }
+        let node = Arc::clone(&self.node);
+        let _entered = node.threads.enter();
         runtime.block_on(self.serve(ended));
     }
 
@@ -130,8 +132,7 @@ impl Inner {
     /// Does the work that is due once a second.
     fn tick(&mut self) {
         self.next_tick_us = self.node.clock.now_us() + TICK_US;
-        let used = shardis_storage::memory::jemalloc_stats().allocated as u64;
-        self.node.note_used_bytes(used);
+        let used = self.node.measure_memory().used;
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
             self.node.log.write(

@@ -189,9 +189,8 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
-        let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
-        running.state.started_bytes.store(bytes, Ordering::Relaxed);
-        running.state.note_used_bytes(bytes);
+        let used = running.state.measure_memory().used;
+        running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
         Ok(running)
     }
@@ -292,6 +291,7 @@ fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
     if node.daemon.is_some() {
         crate::daemon::guard_thread();
     }
+    let _entered = node.threads.enter();
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
     node.shutdown.request();
     node.ring_all();

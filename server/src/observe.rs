@@ -8,3 +8,4 @@ pub(crate) mod process;
 pub(crate) mod slowlog;
 pub(crate) mod sparkline;
 pub(crate) mod stats;
+pub(crate) mod threads;

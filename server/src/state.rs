@@ -3,6 +3,7 @@
 mod deal;
 mod ids;
 mod renames;
+mod usage;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use shardis_storage::key::KeyHasher;
 use self::deal::Deal;
 use self::ids::Ids;
 pub(crate) use self::renames::{Meaning, Renames};
+pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
@@ -27,6 +29,7 @@ use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
 
 /// The Redis version whose behaviour and replies this node has.
@@ -67,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
     pub(crate) stats: Vec<LoopStats>,
+    /// Its threads.
+    pub(crate) threads: Threads,
     /// Bytes of each shard's data, as of the last commands on it.
     pub(crate) memory: Vec<Counter>,
     /// Number of objects of each shard that wait to be freed, as of the last commands on it.
@@ -185,6 +190,7 @@ impl Node {
             pause: Pause::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
+            threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
@@ -359,11 +365,6 @@ impl Node {
         }
     }
 
-    /// Notes the memory in use, and returns the most that was ever noted, bytes.
-    pub(crate) fn note_memory_peak(&self, used: u64) -> u64 {
-        self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
-    }
-
     /// A feed for a channel that a reader in this process has.
     pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
         let feed = Feed::new(sender, slow, self.shutdown.flag());
@@ -381,16 +382,6 @@ impl Node {
         let ring: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ring);
         self.pubsub.connect_bells(Arc::clone(&ring));
         let _ = self.bells.set(ring);
-    }
-
-    /// Notes the bytes that the allocator has in use. Where the process is the node's own, all of them count against
-    /// `maxmemory`; in an embedded node they would include the embedding program's.
-    pub(crate) fn note_used_bytes(&self, bytes: u64) {
-        self.note_memory_peak(bytes);
-        if self.daemon.is_some() {
-            let other = bytes.cast_signed() - self.known_bytes();
-            self.other_bytes.store(other, Ordering::Relaxed);
-        }
     }
 
     /// Bytes of data and of clients' buffers, which are known at any moment.

@@ -3,15 +3,16 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use shardis_storage::memory::{self, AllocatorStats};
+use shardis_storage::memory;
 
 use super::figures::{Figure, Gathered};
 use super::line;
 use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::observe::threads::CpuTime;
 use crate::pubsub::Topic;
-use crate::state::{Node, PauseMode, REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
 /// The sum of a counter over all loops.
 fn sum(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
@@ -154,14 +155,12 @@ fn pause(text: &mut String, session: &Session<'_>) {
 /// Figures about memory, for INFO and MEMORY STATS.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) struct MemoryFigures {
-    /// Statistics of the allocator.
-    pub(in crate::commands) allocator: AllocatorStats,
+    /// Memory in use, and the memory of the process where that is the node's own.
+    pub(in crate::commands) usage: Usage,
     /// Bytes in use when the node began to serve.
     pub(in crate::commands) startup: u64,
     /// The most bytes in use that were noticed.
     pub(in crate::commands) peak: u64,
-    /// Resident memory of the process, bytes.
-    pub(in crate::commands) rss: u64,
     /// Bytes allocated for keys, values and their tables.
     pub(in crate::commands) dataset: u64,
     /// Bytes allocated for the tables of keys, as part of those.
@@ -173,16 +172,15 @@ pub(in crate::commands) struct MemoryFigures {
 impl MemoryFigures {
     /// The figures at this moment.
     pub(in crate::commands) fn now(session: &Session<'_>, gathered: &Gathered) -> Self {
-        let allocator = memory::jemalloc_stats();
+        let usage = session.node.measure_memory();
         let tables = gathered
             .databases()
             .map(|database| database.table_bytes + database.volatile_bytes)
             .sum();
         Self {
-            allocator,
+            usage,
             startup: session.node.started_bytes.load(Ordering::Relaxed),
-            peak: session.node.note_memory_peak(allocator.allocated as u64),
-            rss: process::resident_bytes(),
+            peak: session.node.memory_peak(),
             dataset: gathered.sum(Figure::Memory),
             tables,
             clients: sum(session, |stats| &stats.client_bytes),
@@ -191,7 +189,12 @@ impl MemoryFigures {
 
     /// Bytes in use.
     pub(in crate::commands) fn used(&self) -> u64 {
-        self.allocator.allocated as u64
+        self.usage.used
+    }
+
+    /// The memory of the process, if it is the node's own.
+    pub(in crate::commands) fn process(&self) -> Option<ProcessMemory> {
+        self.usage.process
     }
 
     /// Bytes in use for other things than data.
@@ -222,11 +225,14 @@ pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
 pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let figures = MemoryFigures::now(session, gathered);
     let machine = process::machine_bytes();
+    // What is resident, and what the allocator says, are of the process: a node that is embedded does not tell them as its own.
+    let resident = figures.process().map(|process| process.resident);
     for (name, bytes) in [
-        ("used_memory", figures.used()),
-        ("used_memory_rss", figures.rss),
-        ("used_memory_peak", figures.peak),
+        ("used_memory", Some(figures.used())),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", Some(figures.peak)),
     ] {
+        let Some(bytes) = bytes else { continue };
         line!(text, "{name}:{bytes}");
         line!(text, "{name}_human:{}", human(bytes));
     }
@@ -235,9 +241,11 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     line!(text, "used_memory_startup:{}", figures.startup);
     line!(text, "used_memory_dataset:{}", figures.dataset);
     line!(text, "used_memory_dataset_perc:{:.2}%", figures.dataset_percent());
-    line!(text, "allocator_allocated:{}", figures.allocator.allocated);
-    line!(text, "allocator_active:{}", figures.allocator.active);
-    line!(text, "allocator_resident:{}", figures.allocator.resident);
+    if let Some(ProcessMemory { allocator, .. }) = figures.process() {
+        line!(text, "allocator_allocated:{}", allocator.allocated);
+        line!(text, "allocator_active:{}", allocator.active);
+        line!(text, "allocator_resident:{}", allocator.resident);
+    }
     line!(text, "total_system_memory:{machine}");
     line!(text, "total_system_memory_human:{}", human(machine));
     scripts_memory(text);
@@ -268,20 +276,8 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     line!(text, "maxmemory:{}", settings.maxmemory);
     line!(text, "maxmemory_human:{}", human(settings.maxmemory));
     line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
-    let allocator = figures.allocator;
-    for (name, figure, over) in [
-        ("allocator_frag", allocator.active as u64, figures.used()),
-        (
-            "allocator_rss",
-            allocator.resident as u64,
-            allocator.active as u64,
-        ),
-        ("rss_overhead", figures.rss, allocator.resident as u64),
-        ("mem_fragmentation", figures.rss, figures.used()),
-    ] {
-        let (ratio, bytes) = excess(figure, over);
-        line!(text, "{name}_ratio:{ratio:.2}");
-        line!(text, "{name}_bytes:{bytes}");
+    if let Some(process) = figures.process() {
+        excesses(text, &process);
     }
     // Only buffers of replicas and of the append-only file are not counted, and neither exist yet.
     line!(text, "mem_not_counted_for_evict:0");
@@ -298,6 +294,26 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     line!(text, "mem_overhead_db_hashtable_rehashing:0");
     line!(text, "mem_allocator:{}", memory::allocator_name());
     line!(text, "active_defrag_running:0");
+}
+
+/// Ratios of memory taken from the system to memory in use, step by step.
+fn excesses(text: &mut String, process: &ProcessMemory) {
+    let [allocated, active, resident] = [
+        process.allocator.allocated,
+        process.allocator.active,
+        process.allocator.resident,
+    ]
+    .map(|bytes| bytes as u64);
+    for (name, figure, over) in [
+        ("allocator_frag", active, allocated),
+        ("allocator_rss", resident, active),
+        ("rss_overhead", process.resident, resident),
+        ("mem_fragmentation", process.resident, allocated),
+    ] {
+        let (ratio, bytes) = excess(figure, over);
+        line!(text, "{name}_ratio:{ratio:.2}");
+        line!(text, "{name}_bytes:{bytes}");
+    }
 }
 
 /// A number of bytes for human readers.
@@ -563,7 +579,7 @@ pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered
 }
 
 pub(super) fn cpu(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    let (user_s, system_s) = process::cpu_seconds();
+    let CpuTime { user_s, system_s } = session.node.cpu_time();
     line!(text, "used_cpu_sys:{system_s:.6}");
     line!(text, "used_cpu_user:{user_s:.6}");
     // The process never forks children.
@@ -571,11 +587,7 @@ pub(super) fn cpu(text: &mut String, session: &Session<'_>, _: &Gathered) {
     line!(text, "used_cpu_user_children:0.000000");
     // The main thread of Redis runs commands and serves sockets; the counterpart here are the loops.
     let loops = session.node.stats.iter();
-    let (user_s, system_s) = loops
-        .map(|stats| process::thread_cpu_seconds(stats.thread.get()))
-        .fold((0.0, 0.0), |(user, system), (more, more_system)| {
-            (user + more, system + more_system)
-        });
+    let CpuTime { user_s, system_s } = loops.map(|stats| CpuTime::of_thread(stats.thread.get())).sum();
     line!(text, "used_cpu_sys_main_thread:{system_s:.6}");
     line!(text, "used_cpu_user_main_thread:{user_s:.6}");
     let active_us = sum(session, |stats| &stats.turn_us);
