@@ -565,7 +565,7 @@ impl Value for ShutdownOptions {
 /// `maxmemory-clients`: the most memory all clients' buffers may take together; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientMemory {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(u64),
     /// This share of `maxmemory`, 1 to 100.
     Percent(u8),
