@@ -4,7 +4,6 @@
 //! parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. A new directive is one new entry. Names, defaults and
 //! bounds are those of Redis 7.2; a directive that has no meaning here gives the reason (`accepted`), and is kept and
 //! shown all the same.
-//! (`accepted`), and is kept and shown all the same.
 
 use super::choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
