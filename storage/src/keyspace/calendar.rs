@@ -177,6 +177,7 @@ impl<P: Keyed> Calendar<P> {
         let shift = level as u32 * DIGIT;
         let above = (self.start as u64).checked_shr(shift + DIGIT);
         let above = above.and_then(|above| above.checked_shl(shift + DIGIT));
+        // A window of the highest level has no digits above it: the shift by 64 bits or more leaves none.
         (above.unwrap_or(0) | u64::from(digit) << shift) as i64
     }
 
@@ -545,6 +546,7 @@ fn estimate_over<P: Keyed>(table: &RawTable<P>, now: i64, time_of: impl Fn(P) ->
             break;
         }
     }
+    // Nothing was seen only if the table is empty.
     (table.len() * over).checked_div(seen).unwrap_or(0)
 }
 

@@ -190,7 +190,7 @@ impl Database {
                 EntryBox::new(key.bytes, clock, None, NewValue::raw(b"", len)),
             ),
         };
-        entry.bytes_mut().unwrap_or_default()
+        entry.bytes_mut().expect("the entry was made raw")
     }
 
     /// Sets a key to a collection, whatever it held. A key that existed keeps its access clock, a new one gets `clock`.

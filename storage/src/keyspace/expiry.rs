@@ -56,6 +56,7 @@ impl Database {
         let mut stats = ExpireStats::default();
         let mut expired = Expired::default();
         loop {
+            // The work of a step may exceed the budget by a little: keys are found by the bucket.
             let left = budget.saturating_sub(stats.work);
             if left == 0 {
                 stats.more = self.store.volatile().next_due().is_some_and(|due| due <= now_ms);
@@ -96,7 +97,7 @@ impl Database {
         self.store.expired_len(now_ms)
     }
 
-    /// What keys with an expiry have left to live on average, in milliseconds; 0 when none has anything left.
+    /// Average time to live of the keys with an expiry, milliseconds; 0 when it is over on average, or there are none.
     #[must_use]
     pub fn average_ttl_ms(&self, now_ms: i64) -> i64 {
         let average = self.store.volatile().average();

@@ -29,6 +29,7 @@ impl Database {
         let mut stats = ExpireStats::default();
         let mut hashes = Expired::default();
         loop {
+            // The work of a step may exceed the budget by a little: hashes are found by the bucket.
             let left = budget.saturating_sub(stats.work);
             if left == 0 {
                 stats.more = self.store.fields().next_due().is_some_and(|due| due <= now_ms);

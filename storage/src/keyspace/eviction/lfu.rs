@@ -59,6 +59,7 @@ pub fn with_frequency(count: u8, now_ms: i64) -> u32 {
 #[must_use]
 pub fn frequency(clock: u32, now_ms: i64, options: LfuOptions) -> u8 {
     let idle = minutes(now_ms).wrapping_sub((clock >> 8) as u16);
+    // A period of 0 minutes means that counters do not decay. A decayed counter stops at 0.
     let periods = u32::from(idle).checked_div(options.decay_minutes).unwrap_or(0);
     (clock as u8).saturating_sub(u8::try_from(periods).unwrap_or(u8::MAX))
 }
@@ -68,6 +69,7 @@ pub fn frequency(clock: u32, now_ms: i64, options: LfuOptions) -> u8 {
 #[must_use]
 pub fn touch(clock: u32, now_ms: i64, options: LfuOptions, rng: &mut SmallRng) -> u32 {
     let count = frequency(clock, now_ms, options);
+    // Up to the count of a new key, every use counts.
     let above_new = u64::from(count.saturating_sub(COUNT_NEW));
     let one_in = above_new * u64::from(options.log_factor) + 1;
     let rises = count < u8::MAX && (one_in == 1 || rng.random_range(0..one_in) == 0);
