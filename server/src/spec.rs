@@ -26,7 +26,9 @@ pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 use shardis_protocol::Arguments;
 
 use crate::exec::client::CommandTag;
-use crate::exec::{Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+use crate::exec::{
+    Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler, WalkHandler, WalkReply,
+};
 use crate::limits::SHORT_WORDS_MAX;
 
 /// One command, or one subcommand of a container, declared once.
@@ -75,8 +77,9 @@ pub(crate) enum Runs {
     OnEveryShard(ShardHandler, Merge),
     /// With all shards lent: atomic over the whole keyspace.
     OnAllShards(Handler),
-    /// On the shard that the cursor in argument 1 names; the cursor it returns names the next one.
-    OnCursorShard(Handler),
+    /// On the shard that the cursor in argument 1 names, and on those that follow it, one after the other, until it has done
+    /// as much as it was to. Not atomic over the shards.
+    OnCursorShards(WalkHandler, WalkReply),
     /// On every loop, with the connections it carries; the parts are merged on the loop of the connection.
     OnEveryLoop(LoopHandler, Merge),
     /// With the client's own state and all shards of its keys: WATCH.

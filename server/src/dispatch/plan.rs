@@ -34,6 +34,8 @@ pub(crate) enum Place {
     EveryShard,
     /// On every loop by itself.
     EveryLoop,
+    /// On this shard and those that follow it, one after the other.
+    From(usize),
 }
 
 /// The key that routed a command, hashed once and carried all the way.
@@ -83,11 +85,12 @@ pub(crate) fn place(
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
         Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, shards))),
-        Runs::OnCursorShard(_) => {
+        Runs::OnCursorShards(..) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
-            Ok(Place::Shard {
-                shard,
-                key: Routed::default(),
+            let key = Routed::default();
+            Ok(match shards {
+                1 => Place::Shard { shard, key },
+                _ => Place::From(shard),
             })
         }
         Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
@@ -182,6 +185,11 @@ pub(crate) fn shards_of(
         }
         Ok(Place::Lend(set) | Place::LendToSession(set)) => set,
         Ok(Place::EveryShard) => ShardSet::all(shards),
+        Ok(Place::From(first)) => {
+            let mut set = ShardSet::none(shards);
+            (first..shards).for_each(|shard| set.insert(shard));
+            set
+        }
         Ok(Place::Session | Place::EveryLoop | Place::Exec) | Err(_) => ShardSet::none(shards),
     }
 }

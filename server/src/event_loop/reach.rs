@@ -15,7 +15,7 @@ use crate::dispatch::execution::Environment;
 use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::shard::Mesh;
-use crate::shard::inbox::{Batch, Gather, Message};
+use crate::shard::inbox::{Batch, Gather, Message, Walking};
 use crate::state::Node;
 
 /// The shards of the node as one loop reaches them, and what it has under way there.
@@ -45,6 +45,7 @@ pub(super) enum Work {
     Run(Box<Batch>),
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
+    Walk(Box<Walking>),
     Withdraw(Arc<Ticket>),
     Serve(Retry),
 }
@@ -145,6 +146,11 @@ impl EventLoop {
             Work::Serve(retry) => {
                 if !self.serve_stuck(retry) {
                     return Err(Work::Serve(retry));
+                }
+            }
+            Work::Walk(walking) => {
+                if let Some(walking) = self.walk_on(walking) {
+                    return Err(Work::Walk(walking));
                 }
             }
             Work::Gather(gather) => {
