@@ -49,6 +49,13 @@ impl Span {
         }
     }
 
+    /// Where it ends in the base. Meaningless for what is detached.
+    #[inline]
+    pub(crate) fn end(self) -> usize {
+        debug_assert!(self.len != DETACHED, "what is detached is not in the base");
+        self.start as usize + self.len as usize
+    }
+
     /// Which detached buffer this is, if it is one.
     #[inline]
     #[must_use]

@@ -123,6 +123,18 @@ impl Requests {
         &self.spans
     }
 
+    /// Where in the base the request at `index` ends, which has others of the same call behind it: it is neither inline nor
+    /// has it detached arguments.
+    ///
+    /// # Panics
+    /// If there are not so many requests.
+    #[must_use]
+    #[track_caller]
+    pub fn end_of(&self, index: usize) -> usize {
+        let last = self.spans[self.ends[index] as usize - 1];
+        last.end() + TERMINATOR_BYTES
+    }
+
     /// Forgets all requests but the first `len`; keeps the memory.
     pub fn truncate(&mut self, len: usize) {
         self.ends.truncate(len);
@@ -170,7 +182,7 @@ pub struct Progress {
 pub enum Wants {
     /// Nothing is left over: the input ended where a request did.
     Nothing,
-    /// As many requests were delivered as were asked for. What is left may hold more.
+    /// As many requests were delivered as were asked for, or an inline one, which comes alone. What is left may hold more.
     Room,
     /// More bytes: a request has begun.
     More,
@@ -249,7 +261,11 @@ impl RequestParser {
     /// `input[consumed..]` and presents it again, at the front and followed by newer bytes (at whatever `base` it then
     /// has). Inline requests are unescaped where they stand, which is all that is ever written to `input`.
     ///
-    /// Takes O(new bytes). Of the requests that one call completes, only the first can have detached arguments.
+    /// A request that is inline, or had begun in an earlier call, is the only one that its call completes; so is, therefore,
+    /// one with detached arguments. Of several, what lies behind [`Requests::end_of`] any of them may be presented again
+    /// after [`RequestParser::forget`], to be parsed once more.
+    ///
+    /// Takes O(new bytes).
     ///
     /// # Errors
     /// At the first byte that makes sense no more. The requests before it are in `out`: they are answered first, then
@@ -268,14 +284,19 @@ impl RequestParser {
         let reach = REACH_BYTES.saturating_sub(base as usize).min(input.len());
         let out_of_reach = input.len() - reach;
         let input = &mut input[..reach];
-        let stop = out.len().saturating_add(requests_max);
+        let before = out.len();
+        let mut stop = before.saturating_add(requests_max);
         let mut at = 0;
         while at < input.len() {
-            if out.len() >= stop || out.spans.len() >= SPANS_MAX {
+            let is_inline = input[at] != b'*' && self.partial.is_none();
+            if out.len() >= stop || out.spans.len() >= SPANS_MAX || (is_inline && out.len() > before) {
                 return Ok(Progress {
                     consumed: at,
                     wants: Wants::Room,
                 });
+            }
+            if is_inline || self.partial.is_some() {
+                stop = before + 1;
             }
             let rest = &mut input[at..];
             let origin = base as usize + at;
@@ -334,6 +355,18 @@ impl RequestParser {
             }
             _ => None,
         }
+    }
+
+    /// Whether a request has begun and is not complete.
+    #[inline]
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Forgets the request that has begun. Its bytes, from the first on, are to be presented again.
+    pub fn forget(&mut self) {
+        self.partial = None;
     }
 
     /// The memory that the parser holds for an unfinished request, in bytes.
@@ -683,6 +716,8 @@ mod tests {
         base: usize,
         /// Whether big bulks are detached.
         detaches: bool,
+        /// Whether half of the requests of each call are put back.
+        puts_back: bool,
         kept: Vec<u8>,
         /// A bulk on its way, and how many bytes it has with its terminator.
         receiving: Option<(Vec<u8>, usize)>,
@@ -700,6 +735,7 @@ mod tests {
                 requests_max: usize::MAX,
                 base: 0,
                 detaches: false,
+                puts_back: false,
                 kept: Vec::new(),
                 receiving: None,
                 detached: Vec::new(),
@@ -739,6 +775,13 @@ mod tests {
                 self.requests_max,
             );
             assert!(out.len() <= self.requests_max);
+            if self.puts_back && out.len() > 1 {
+                out.truncate(out.len() / 2);
+                self.deliver(&buffer, &out);
+                self.parser.forget();
+                self.kept = buffer.split_off(out.end_of(out.len() - 1));
+                return true;
+            }
             self.deliver(&buffer, &out);
             match result {
                 Ok(Progress { consumed, wants }) => {
@@ -1015,7 +1058,8 @@ mod tests {
     fn a_list_is_cut_and_used_again() {
         let mut out = Requests::new();
         let parse = |out: &mut Requests| {
-            let mut input = *b"a b\nc\nd e f\n";
+            let words = |count: usize| format!("*{count}\r\n{}", "$1\r\nx\r\n".repeat(count));
+            let mut input = [2, 1, 3].map(words).concat().into_bytes();
             RequestParser::new()
                 .parse(&mut input, 0, &Limits::default(), out, usize::MAX)
                 .unwrap();
@@ -1164,11 +1208,12 @@ mod tests {
             requests_max in 1usize..5,
             base in 0usize..50,
             detaches: bool,
+            puts_back: bool,
         ) {
             let stream: Vec<u8> = requests.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
             let expected: Vec<Words> =
                 requests.into_iter().map(|(words, _)| words).filter(|words| !words.is_empty()).collect();
-            let mut reader = Reader { requests_max, base, detaches, ..Reader::new() };
+            let mut reader = Reader { requests_max, base, detaches, puts_back, ..Reader::new() };
             let mut rest = &stream[..];
             for cut in cuts.iter().cycle() {
                 let (read, behind) = rest.split_at(rest.len().min(*cut));
@@ -1191,14 +1236,15 @@ mod tests {
                 proptest::sample::select(FRAGMENTS).prop_map(<[u8]>::to_vec),
             ], 0..40),
             cuts in vec(1usize..12, 1..40),
-            requests_max in 1usize..3,
+            requests_max in 1usize..4,
             authenticated: bool,
+            puts_back: bool,
         ) {
             let stream = pieces.concat();
             let limits = Limits { inline_bytes_max: 24, authenticated, ..Limits::default() };
             let mut whole = Reader { limits, ..Reader::new() };
             whole.read(&stream);
-            let mut split = Reader { limits, requests_max, ..Reader::new() };
+            let mut split = Reader { limits, requests_max, puts_back, ..Reader::new() };
             let mut rest = &stream[..];
             for cut in cuts.iter().cycle() {
                 let (read, behind) = rest.split_at(rest.len().min(*cut));

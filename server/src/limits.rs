@@ -8,6 +8,9 @@ pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes that one connection may read in a turn, so that no pipeline starves the others.
 pub(crate) const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// Requests of a connection that are parsed together.
+pub(crate) const PARSED_AT_ONCE: usize = 128;
+
 /// A connection is read into what remains of the chunk only if that is at least this much.
 pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
 

@@ -318,7 +318,7 @@ fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
         } else {
             Layout::Single
         },
-        hasher: state.hasher,
+        hasher: state.hashing.hasher(),
         slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
     }
 }

@@ -20,6 +20,7 @@ pub(crate) use self::renames::{Meaning, Renames};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
+use crate::exec::hashing::Hashing;
 use crate::feed::{Feed, FeedState, SlowListener};
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
@@ -41,7 +42,7 @@ pub(crate) struct Node {
     /// Its log.
     pub(crate) log: Log,
     /// How keys are hashed.
-    pub(crate) hasher: KeyHasher,
+    pub(crate) hashing: Hashing,
     /// How many shards, and loops, it has.
     pub(crate) shards: usize,
     /// The configuration; changed by CONFIG SET.
@@ -163,6 +164,7 @@ impl Node {
         let pubsub = Arc::new(Hub::new(shards, seed.number));
         pubsub.choose_events(settings.load().notify_keyspace_events);
         let memory_limit = settings.load().maxmemory;
+        let keeps_by_slot = settings.load().cluster_enabled;
         let started_us = clock.now_us();
         // With a seed that was drawn at random each run has names of its own in any case.
         let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
@@ -170,7 +172,7 @@ impl Node {
         Self {
             clock,
             log,
-            hasher: KeyHasher::new(seed.number),
+            hashing: Hashing::new(KeyHasher::new(seed.number), shards, keeps_by_slot),
             shards,
             config: Mutex::new(config),
             settings,

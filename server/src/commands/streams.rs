@@ -14,7 +14,7 @@ pub(crate) mod trim;
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::value::stream::{
-    AppendError, ID_TEXT_MAX, Item, Log, Order, Sequence, Stream, StreamId, StreamLimits,
+    AppendError, ID_TEXT_MAX, Item, Log, Order, References, Sequence, Stream, StreamId, StreamLimits, Trimmed,
 };
 use smallvec::SmallVec;
 
@@ -47,10 +47,12 @@ pub(crate) static COMMANDS: &[Command] = &[
             history: &[
                 ("6.2.0", "Options `NOMKSTREAM`, `MINID` and `LIMIT`."),
                 ("7.0.0", "Ids of the form `<ms>-*`."),
+                ("8.2.0", "Options `KEEPREF`, `DELREF` and `ACKED`."),
             ],
             args: &[
                 Arg::key("key", 0),
                 Arg::flag("nomkstream", "NOMKSTREAM").since("6.2.0").optional(),
+                REFERENCES.since("8.2.0"),
                 Arg::block("trim", trim::ARGS).optional(),
                 Arg::one_of("id-selector", &[Arg::flag("auto-id", "*"), Arg::string("id")]),
                 Arg::block("data", &[Arg::string("field"), Arg::string("value")]).multiple(),
@@ -170,6 +172,17 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
+/// The argument that says what becomes of references to entries that go.
+const REFERENCES: Arg = Arg::one_of(
+    "condition",
+    &[
+        Arg::flag("keepref", "KEEPREF"),
+        Arg::flag("delref", "DELREF"),
+        Arg::flag("acked", "ACKED"),
+    ],
+)
+.optional();
+
 const INVALID_ID: ReplyError =
     ReplyError::Fixed("ERR Invalid stream ID specified as stream command argument");
 const ID_NOT_ABOVE: ReplyError =
@@ -245,6 +258,16 @@ fn no_group(key: &[u8], group: &[u8], where_: &[u8]) -> ReplyError {
         where_,
     ];
     ReplyError::Bytes(parts.concat())
+}
+
+/// The treatment of references that a word names.
+fn references_of(word: &[u8]) -> Option<References> {
+    match word {
+        word if is(word, "KEEPREF") => Some(References::Keep),
+        word if is(word, "DELREF") => Some(References::Remove),
+        word if is(word, "ACKED") => Some(References::Respect),
+        _ => None,
+    }
 }
 
 // ----- replying
@@ -405,13 +428,13 @@ fn xadd(ctx: &mut Context<'_>) -> CommandResult {
     let trimmed = request
         .trim
         .as_ref()
-        .map_or(0, |request| stream.log_mut().trim(request.trim));
+        .map(|request| stream.trim(request.trim, request.references));
     if ctx.effects.is_recording() {
-        report_xadd(ctx, &key, &request, id)?;
+        report_xadd(ctx, &key, &request, trimmed, id)?;
     }
     ctx.modified(&key);
     ctx.notify(KeyspaceEvents::STREAM, "xadd", &key);
-    if trimmed > 0 {
+    if trimmed.is_some_and(|trimmed| trimmed.count > 0) {
         ctx.notify(KeyspaceEvents::STREAM, "xtrim", &key);
     }
     reply_id(&mut ctx.reply, id);
@@ -442,12 +465,19 @@ fn add(
 }
 
 /// Reports the request with the id that the entry got, and with what an approximate trim has left.
-fn report_xadd(ctx: &mut Context<'_>, key: &Key<'_>, request: &AddRequest, id: StreamId) -> CommandResult {
+fn report_xadd(
+    ctx: &mut Context<'_>,
+    key: &Key<'_>,
+    request: &AddRequest,
+    trimmed: Option<Trimmed>,
+    id: StreamId,
+) -> CommandResult {
     let log = ctx.keyspace.found_as::<Stream>(key)?.map(Stream::log);
     let mut scratch = [0; ID_TEXT_MAX];
     let id = id.format(&mut scratch);
     let trim = request.trim.as_ref().filter(|request| request.trim.approximate);
-    let mut words = reported(ctx.args, trim.zip(log), request.id_at);
+    let trimmed = trim.zip(trimmed).zip(log);
+    let mut words = reported(ctx.args, trimmed, request.id_at);
     words.push(id.to_vec());
     words.extend(ctx.args.tail(request.id_at + 1).iter().map(<[u8]>::to_vec));
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();

@@ -149,7 +149,7 @@ impl Shell {
             let options = KeyspaceOptions {
                 databases: settings.databases as usize,
                 layout: Layout::Single,
-                hasher: node.hasher,
+                hasher: node.hashing.hasher(),
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
@@ -204,10 +204,7 @@ impl Shell {
     /// Result of `look` at the entry of a key in the client's database, expired or not.
     pub(crate) fn entry<T>(&mut self, key: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
         let (shard, db) = (self.shard_of(key.as_bytes()), usize::from(self.client.db));
-        let key = self
-            .node
-            .hasher
-            .key(key.as_bytes(), slot_of(key.as_bytes()).number());
+        let key = self.node.hashing.key(key.as_bytes());
         self.partition(shard).keyspace.database(db).peek(&key).map(look)
     }
 
@@ -355,7 +352,7 @@ impl Shell {
                 let held = Held::Many(&mut self.partitions);
                 handler(
                     &mut session,
-                    &mut View::new(held, self.node.hasher, self.stamp, db),
+                    &mut View::new(held, self.node.hashing, &self.stamp, db),
                 )
             }
             Runs::Exec | Runs::Container => panic!("run by the event loop, or by a subcommand"),
@@ -457,7 +454,7 @@ impl Shell {
             [shard] => Held::One(lent[*shard].as_deref_mut().unwrap()),
             _ => Held::Many(&mut lent),
         };
-        let mut keyspace = View::new(held, self.node.hasher, self.stamp, self.client.db);
+        let mut keyspace = View::new(held, self.node.hashing, &self.stamp, self.client.db);
         keyspace.no_touch = self.client.no_touch;
         let mut ctx = Context {
             args,

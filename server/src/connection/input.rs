@@ -10,7 +10,7 @@ use std::sync::Arc;
 use shardis_protocol::{Limits, ProtocolError, RequestParser, Requests, Wants};
 use shardis_storage::memory::Buffer;
 
-use crate::limits::{CARRY_BYTES_MAX, CHUNK_BYTES, READ_BYTES_MAX, READ_BYTES_MIN};
+use crate::limits::{CARRY_BYTES_MAX, CHUNK_BYTES, PARSED_AT_ONCE, READ_BYTES_MAX, READ_BYTES_MIN};
 use crate::shard::chunk::{Chunk, ChunkPool};
 use crate::shard::poll::Link;
 
@@ -30,6 +30,17 @@ pub(crate) struct Input {
     terminator: u8,
     /// The parser has found no further request in what is unparsed.
     exhausted: bool,
+    /// Requests are parsed one at a time until more is read.
+    one_by_one: bool,
+}
+
+/// Where requests lie that were parsed together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parsed {
+    /// The chunk.
+    pub(crate) chunk: u16,
+    /// The end of what this connection has in it.
+    end: usize,
 }
 
 /// A stretch of a chunk.
@@ -100,6 +111,7 @@ impl Input {
             let end = start + count - skipped;
             self.kept = Vec::new();
             self.exhausted = false;
+            self.one_by_one = false;
             self.fresh = Some(Fresh {
                 chunk: number,
                 at,
@@ -183,18 +195,18 @@ impl Input {
         skipped
     }
 
-    /// Takes the next complete request, if there is one: its spans replace `spans`, and the chunk they lie in is
-    /// returned.
+    /// Takes the next complete requests, if there are any: they replace what is in `requests`. Only one comes at a time where
+    /// the one before it decides how it is to be parsed, as that of a client which is not `authenticated`.
     ///
     /// # Errors
     /// When the bytes make no sense.
     #[inline]
-    pub(crate) fn next_request(
+    pub(crate) fn next_requests(
         &mut self,
         chunks: &mut Vec<Chunk>,
         limits: &Limits,
         requests: &mut Requests,
-    ) -> Result<Option<u16>, ProtocolError> {
+    ) -> Result<Option<Parsed>, ProtocolError> {
         requests.clear();
         let Some(mut fresh) = self.fresh else {
             return Ok(None);
@@ -213,11 +225,26 @@ impl Input {
         let Some(chunk) = Arc::get_mut(&mut chunks[usize::from(fresh.chunk)]) else {
             return Ok(None);
         };
-        let input = &mut chunk[fresh.at..fresh.end];
-        let progress = self.parser.parse(input, fresh.at as u32, limits, requests, 1)?;
-        fresh.at += progress.consumed;
+        let requests_max = if limits.authenticated && !self.one_by_one {
+            PARSED_AT_ONCE
+        } else {
+            1
+        };
+        let (base, input) = (fresh.at as u32, &mut chunk[fresh.at..fresh.end]);
+        let wants = match self.parser.parse(input, base, limits, requests, requests_max) {
+            Ok(progress) => {
+                fresh.at += progress.consumed;
+                progress.wants
+            }
+            Err(error) if requests.is_empty() => return Err(error),
+            Err(_) => {
+                // It comes up again once what was sent before has been taken.
+                fresh.at = requests.end_of(requests.len() - 1);
+                Wants::Room
+            }
+        };
         if requests.is_empty() {
-            if let Wants::Bulk { .. } = progress.wants {
+            if let Wants::Bulk { .. } = wants {
                 self.begin_filling(chunk, &mut fresh);
             }
             self.fresh = Some(fresh);
@@ -225,7 +252,26 @@ impl Input {
             return Ok(None);
         }
         self.fresh = (fresh.at < fresh.end).then_some(fresh);
-        Ok(Some(fresh.chunk))
+        Ok(Some(Parsed {
+            chunk: fresh.chunk,
+            end: fresh.end,
+        }))
+    }
+
+    /// Puts back all requests that were parsed last but the first `taken`, of which there is one at least.
+    pub(crate) fn put_back(&mut self, parsed: Parsed, requests: &Requests, taken: usize) {
+        if taken == requests.len() {
+            return;
+        }
+        self.parser.forget();
+        self.exhausted = false;
+        // What keeps a connection from going on mostly comes again, and nothing is to be parsed many times.
+        self.one_by_one = true;
+        self.fresh = Some(Fresh {
+            chunk: parsed.chunk,
+            at: requests.end_of(taken - 1),
+            end: parsed.end,
+        });
     }
 
     /// Gives a big argument a buffer of its own, and what has arrived of it.

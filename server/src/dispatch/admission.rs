@@ -76,6 +76,31 @@ pub(crate) fn admit(
     Ok(Admitted::Run(command))
 }
 
+/// Whether no request of a client needs another check than that of its own row: the usual case, found out once for many.
+/// Memory is the caller's matter.
+pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool {
+    client.authenticated
+        && client.transaction.is_none()
+        && pause.is_none()
+        && !(client.is_subscriber() && client.resp == Resp::V2)
+}
+
+/// The command of an unrestricted client's request. `None` where [`admit`] has more to look at.
+#[inline]
+pub(crate) fn admit_plainly(
+    args: Arguments<'_>,
+    last: Option<CommandTag>,
+    renames: &Renames,
+) -> Option<&'static Registered> {
+    let command = by_name(args.at(0), last, renames)?;
+    let row = &command.row;
+    let is_plain = matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_))
+        && !row.flags.intersects(Flags::PROTECTED | Flags::MODULES)
+        && row.subcommands.is_empty()
+        && row.arity.accepts(args.len());
+    is_plain.then_some(command)
+}
+
 /// Whether the directive that guards a command allows it to this client.
 #[cold]
 fn check_permission(client: &Client, flags: Flags, conditions: &Conditions<'_>) -> Result<(), ReplyError> {
@@ -121,10 +146,7 @@ pub(crate) fn find(
     renames: &Renames,
 ) -> Result<&'static Registered, ReplyError> {
     let name = args.at(0);
-    let mut command = match last {
-        Some(last) if renames.is_empty() && is_name(name, last.name) => registry().row(last.id),
-        _ => names::find(name, renames).ok_or_else(|| unknown(args))?,
-    };
+    let mut command = by_name(name, last, renames).ok_or_else(|| unknown(args))?;
     if !command.row.subcommands.is_empty()
         && let Some(word) = args.get(1)
     {
@@ -140,6 +162,15 @@ pub(crate) fn find(
         return Err(refusal(command, ReplyError::arity(command.full_name.as_str())));
     }
     Ok(command)
+}
+
+/// The command of a name, which may be that of the last one.
+#[inline(always)]
+fn by_name(name: &[u8], last: Option<CommandTag>, renames: &Renames) -> Option<&'static Registered> {
+    match last {
+        Some(last) if renames.is_empty() && is_name(name, last.name) => Some(registry().row(last.id)),
+        _ => names::find(name, renames),
+    }
 }
 
 /// Whether a request names this command. For names of a few bytes this takes half as long as the standard library's

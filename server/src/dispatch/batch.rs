@@ -62,8 +62,8 @@ pub(crate) fn run_batch(
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
-                    start = replies.begin(task).len();
-                    let moved = run_task(partition, task, source, replies, environment, &mut watch.words);
+                    let reply = (&mut *replies, &mut start);
+                    let moved = run_task(partition, task, source, reply, environment, &mut watch.words);
                     done += 1;
                     if moved >= HEAVY_BYTES || environment.times_each() {
                         let lap = &tasks[timed..done];
@@ -234,24 +234,24 @@ fn prefetch(partition: &Partition, group: &[Task], source: &Source) {
     members.into_iter().for_each(MemberAhead::fetch);
 }
 
-/// Runs a command. Returns how many bytes it moved, allocated or freed at least; `words` is filled where what it said goes
-/// with it.
+/// Runs a command, and notes where its reply starts before it may panic. Returns how many bytes it moved, allocated or freed
+/// at least; `words` is filled where what it said goes with it.
 #[inline]
-fn run_task(
+fn run_task<R: Replies>(
     partition: &mut Partition,
     task: &Task,
     source: &mut Source,
-    replies: &mut impl Replies,
+    (replies, start): (&mut R, &mut usize),
     environment: &Environment<'_>,
     words: &mut Option<Words>,
 ) -> usize {
     if task.detached > 0 {
-        *words = run_task_with_buffers(partition, task, source, replies, environment);
+        *words = run_task_with_buffers(partition, task, source, (replies, start), environment);
         return usize::MAX;
     }
     let balance = memory::thread_balance();
     let out = replies.begin(task);
-    let start = out.len();
+    *start = out.len();
     run_on(
         partition,
         task,
@@ -260,19 +260,19 @@ fn run_task(
         out,
         environment,
     );
-    let moved = (out.len() - start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
-    replies.end(task, start);
+    let moved = (out.len() - *start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
+    replies.end(task, *start);
     moved
 }
 
 /// As [`run_task`], for a request with arguments in buffers of their own; a row may keep one of them. Returns what the slow
 /// log would show of the request, if it may be slow.
 #[cold]
-fn run_task_with_buffers(
+fn run_task_with_buffers<R: Replies>(
     partition: &mut Partition,
     task: &Task,
     source: &mut Source,
-    replies: &mut impl Replies,
+    (replies, start): (&mut R, &mut usize),
     environment: &Environment<'_>,
 ) -> Option<Words> {
     let mut buffers = std::mem::take(&mut source.detached[task.detached as usize - 1]);
@@ -288,7 +288,7 @@ fn run_task_with_buffers(
     });
     let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
     let out = replies.begin(task);
-    let start = out.len();
+    *start = out.len();
     run_on(
         partition,
         task,
@@ -297,7 +297,7 @@ fn run_task_with_buffers(
         out,
         environment,
     );
-    replies.end(task, start);
+    replies.end(task, *start);
     words
 }
 

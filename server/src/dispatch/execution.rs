@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use shardis_protocol::{Arguments, Encoder, Resp};
-use shardis_storage::key::KeyHasher;
 use shardis_storage::memory::Buffer;
 
 use super::plan::{self, Routed};
@@ -18,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::effect::Outcome;
+use crate::exec::hashing::Hashing;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
@@ -35,7 +35,7 @@ use crate::state::Node;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Environment<'a> {
     /// How keys are hashed.
-    pub(crate) hasher: KeyHasher,
+    pub(crate) hashing: Hashing,
     /// Time and rules of access.
     pub(crate) stamp: Stamp,
     /// The running configuration.
@@ -235,7 +235,7 @@ impl<'a> Execution<'a> {
                 Some(caller),
             ) => {
                 let recording = Recording::begin(&mut held, db, args);
-                let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
+                let mut view = View::new(held.reborrow(), environment.hashing, &environment.stamp, db);
                 let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
                 recording.end(held);
                 result
@@ -301,12 +301,46 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Runs a handler on the partitions it was given, and hands its effects to the journal.
+    /// Runs a handler on the partitions it was given, and hands its effects to the journal, if there is one.
     #[inline]
     fn run_on_keys(
         &mut self,
         handler: Handler,
         mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        count_on_shards(&mut held, &self.call, environment);
+        match held {
+            Held::One(partition) if partition.journal.is_none() => {
+                let mut effects = Effects::new(false);
+                let held = Held::One(&mut *partition);
+                let result = self.call_handler(handler, held, &mut effects, environment);
+                partition.figures.changes += effects.changes();
+                result
+            }
+            held => self.run_recorded(handler, held, environment),
+        }
+    }
+
+    fn run_recorded(
+        &mut self,
+        handler: Handler,
+        mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        let mut recording = Recording::begin(&mut held, self.call.db, self.call.args);
+        let result = self.call_handler(handler, held.reborrow(), &mut recording.effects, environment);
+        held.end_command();
+        recording.end(held);
+        result
+    }
+
+    #[inline]
+    fn call_handler(
+        &mut self,
+        handler: Handler,
+        held: Held<'_>,
+        effects: &mut Effects,
         environment: &Environment<'_>,
     ) -> CommandResult {
         let Call {
@@ -317,27 +351,20 @@ impl<'a> Execution<'a> {
             waiting,
             ..
         } = self.call;
-        let mut recording = Recording::begin(&mut held, db, args);
-        count_on_shards(&mut held, &self.call, environment);
-        let result = {
-            let cut_at = self.start.saturating_add(environment.reply_bytes_max);
-            let mut view = View::new(held.reborrow(), environment.hasher, environment.stamp, db);
-            view.no_touch = modes.contains(Modes::NO_TOUCH);
-            handler(&mut Context {
-                args,
-                reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
-                keyspace: view,
-                effects: &mut recording.effects,
-                settings: environment.settings,
-                shards: environment.shards,
-                routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
-                adopted: self.adopted.take(),
-                waiting,
-            })
-        };
-        held.end_command();
-        recording.end(held);
-        result
+        let cut_at = self.start.saturating_add(environment.reply_bytes_max);
+        let mut view = View::new(held, environment.hashing, &environment.stamp, db);
+        view.no_touch = modes.contains(Modes::NO_TOUCH);
+        handler(&mut Context {
+            args,
+            reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
+            keyspace: view,
+            effects,
+            settings: environment.settings,
+            shards: environment.shards,
+            routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
+            adopted: self.adopted.take(),
+            waiting,
+        })
     }
 }
 
@@ -446,7 +473,7 @@ fn on_shard<T>(
     let result = run(&mut Context {
         args: call.args,
         reply: Encoder::new(bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
-        keyspace: View::new(held.reborrow(), environment.hasher, environment.stamp, call.db),
+        keyspace: View::new(held.reborrow(), environment.hashing, &environment.stamp, call.db),
         effects: &mut recording.effects,
         settings: environment.settings,
         shards: environment.shards,
@@ -471,7 +498,7 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
             .iter_mut()
             .for_each(|partition| partition.figures.commands += 1),
         Held::Many(partitions) => {
-            let shards = plan::shards_of(call.command, call.args, environment.hasher, environment.shards);
+            let shards = plan::shards_of(call.command, call.args, environment.hashing);
             for shard in shards.iter() {
                 if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
                     partition.figures.commands += 1;

@@ -1,14 +1,13 @@
 //! Where does it run? The only place that decides.
 
-use shardis_cluster::slot::{shard_of, shard_of_key, slot_of};
 use shardis_protocol::Arguments;
-use shardis_storage::key::KeyHasher;
 use smallvec::SmallVec;
 
 use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
+use crate::exec::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
 use crate::spec::{KeyShape, Registered, Runs};
 
@@ -51,12 +50,13 @@ pub(crate) struct Routed {
 
 impl Routed {
     #[inline]
-    fn at(index: usize, bytes: &[u8], hasher: KeyHasher) -> Self {
+    fn at(index: usize, bytes: &[u8], hashing: Hashing) -> Self {
+        let key = hashing.key(bytes);
         // A position that does not fit is not remembered: 0 is the command's name, so the key is hashed again.
         Self {
             index: u8::try_from(index).unwrap_or(0),
-            hash: hasher.hash(bytes),
-            slot: slot_of(bytes).number(),
+            hash: key.hash,
+            slot: key.slot,
         }
     }
 }
@@ -69,22 +69,22 @@ impl Routed {
 pub(crate) fn place(
     command: &Registered,
     args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
+    hashing: Hashing,
 ) -> Result<Place, ReplyError> {
+    let shards = hashing.shards();
     match command.row.runs {
         Runs::OnKeys(_) | Runs::OnKeysLong(_) => match command.keys {
             KeyShape::One(index) => {
-                let (shard, key) = place_at(index, args, hasher, shards);
+                let (shard, key) = place_at(index, args, hashing);
                 Ok(Place::Shard { shard, key })
             }
-            _ => place_of_keys(command, args, hasher, shards),
+            _ => place_of_keys(command, args, hashing),
         },
         Runs::OnSession(_) | Runs::Container => Ok(Place::Session),
         Runs::OnEveryShard(..) => Ok(Place::EveryShard),
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
-        Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, shards))),
+        Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, hashing))),
         Runs::OnCursorShards(..) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
             let key = Routed::default();
@@ -93,7 +93,7 @@ pub(crate) fn place(
                 _ => Place::From(shard),
             })
         }
-        Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, shards))),
+        Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, hashing))),
         Runs::OnSessionAndAllShards(_) => Ok(Place::LendToSession(ShardSet::all(shards))),
         Runs::Exec => Ok(Place::Exec),
     }
@@ -105,37 +105,30 @@ pub(crate) fn place(
 pub(crate) fn place_of_one_key(
     command: &Registered,
     args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
+    hashing: Hashing,
 ) -> Option<(usize, Routed)> {
     match (command.row.runs, command.keys) {
-        (Runs::OnKeys(_) | Runs::OnKeysLong(_), KeyShape::One(index)) => {
-            Some(place_at(index, args, hasher, shards))
-        }
+        (Runs::OnKeys(_) | Runs::OnKeysLong(_), KeyShape::One(index)) => Some(place_at(index, args, hashing)),
         _ => None,
     }
 }
 
 #[inline]
-fn place_at(index: u8, args: Arguments<'_>, hasher: KeyHasher, shards: usize) -> (usize, Routed) {
-    let key = Routed::at(usize::from(index), args.at(usize::from(index)), hasher);
-    (shard_of(key.slot, shards), key)
+fn place_at(index: u8, args: Arguments<'_>, hashing: Hashing) -> (usize, Routed) {
+    let key = Routed::at(usize::from(index), args.at(usize::from(index)), hashing);
+    (hashing.shard_of(key.slot), key)
 }
 
-fn place_of_keys(
-    command: &Registered,
-    args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
-) -> Result<Place, ReplyError> {
+fn place_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> Result<Place, ReplyError> {
+    let shards = hashing.shards();
     let mut first = None;
     let mut set = ShardSet::none(shards);
     keys_of(command.row.keys, args, |index, _| {
         if first.is_none() {
-            first = Some(Routed::at(index, args.at(index), hasher));
+            first = Some(Routed::at(index, args.at(index), hashing));
         }
         if shards > 1 {
-            set.insert(shard_of_key(args.at(index), shards));
+            set.insert(hashing.shard_of(hashing.slot(args.at(index))));
         }
     })
     .unwrap_or_default();
@@ -148,7 +141,7 @@ fn place_of_keys(
         Ok(Place::Lend(set))
     } else {
         Ok(Place::Shard {
-            shard: shard_of(key.slot, shards),
+            shard: hashing.shard_of(key.slot),
             key,
         })
     }
@@ -160,10 +153,10 @@ fn derives_keys(command: &Registered, args: Arguments<'_>) -> bool {
 }
 
 /// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.
-fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> ShardSet {
-    let mut set = ShardSet::none(shards);
+fn shards_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
+    let mut set = ShardSet::none(hashing.shards());
     keys_of(command.row.keys, args, |index, _| {
-        set.insert(shard_of_key(args.at(index), shards));
+        set.insert(hashing.shard_of(hashing.slot(args.at(index))));
     })
     .unwrap_or_default();
     set
@@ -171,13 +164,9 @@ fn shards_of_keys(command: &Registered, args: Arguments<'_>, shards: usize) -> S
 
 /// The shards that a command runs on; none when it needs none, or cannot be placed: then it will fail to run, with the same
 /// error.
-pub(crate) fn shards_of(
-    command: &Registered,
-    args: Arguments<'_>,
-    hasher: KeyHasher,
-    shards: usize,
-) -> ShardSet {
-    match place(command, args, hasher, shards) {
+pub(crate) fn shards_of(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
+    let shards = hashing.shards();
+    match place(command, args, hashing) {
         Ok(Place::Shard { shard, .. }) => {
             let mut set = ShardSet::none(shards);
             set.insert(shard);
@@ -195,18 +184,18 @@ pub(crate) fn shards_of(
 }
 
 /// The shards that a client's transaction touches: those of its queued commands and of its watched keys.
-pub(crate) fn shards_of_transaction(client: &Client, hasher: KeyHasher, shards: usize) -> ShardSet {
-    let mut set = ShardSet::none(shards);
+pub(crate) fn shards_of_transaction(client: &Client, hashing: Hashing) -> ShardSet {
+    let mut set = ShardSet::none(hashing.shards());
     for queued in client
         .transaction
         .iter()
         .flat_map(|transaction| &transaction.queue)
     {
         let command = registry().row(queued.command.id);
-        set.extend(&shards_of(command, queued.request.arguments(), hasher, shards));
+        set.extend(&shards_of(command, queued.request.arguments(), hashing));
     }
     for watched in client.watching.iter().flat_map(|watching| &watching.keys) {
-        set.insert(shard_of(watched.slot, shards));
+        set.insert(hashing.shard_of(watched.slot));
     }
     set
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardis_cluster::slot::{shard_of, slot_of};
+use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
 
 use super::execution::{Access, Call, Environment, Execution};
@@ -69,7 +69,7 @@ fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
 /// Serves the tickets of a key, as long as there is something for them. Returns the shard that the next one needs, if that is
 /// not at hand.
 fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) -> Option<usize> {
-    let slot = slot_of(&ready.key).number();
+    let slot = environment.hashing.slot(&ready.key);
     let mut from = 0;
     while let Some((place, ticket)) = candidate(held, slot, ready, from, environment) {
         let missing = ticket.other_shard.filter(|&other| !held.holds(other));
@@ -87,7 +87,7 @@ fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) 
 /// Goes on serving with one more shard at hand, beginning with the key that needs it. If the shard cannot be had, the key is
 /// set aside.
 fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Environment<'_>) {
-    let slot = slot_of(&ready.key).number();
+    let slot = environment.hashing.slot(&ready.key);
     let is_full = matches!(held, Held::Two(..));
     let Some(partition) = held.beside(slot) else {
         return;
@@ -169,7 +169,7 @@ fn candidate(
 fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environment<'_>) -> Option<Found> {
     let key = Key {
         bytes: &ready.key,
-        hash: environment.hasher.hash(&ready.key),
+        hash: environment.hashing.hasher().hash(&ready.key),
         slot,
     };
     let entry = partition.keyspace.database(usize::from(ready.db)).peek(&key)?;

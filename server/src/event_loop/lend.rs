@@ -66,8 +66,7 @@ impl EventLoop {
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Exec => {
-                let shards =
-                    shards_of_transaction(&connection.client, self.node.hasher, self.reach.mesh.len());
+                let shards = shards_of_transaction(&connection.client, self.node.hashing);
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Session | Place::Shard { .. } => {

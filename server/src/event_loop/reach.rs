@@ -87,7 +87,7 @@ impl Reach {
         (stamp, looked_ns): (Stamp, u64),
     ) -> Environment<'a> {
         Environment {
-            hasher: node.hasher,
+            hashing: node.hashing,
             stamp,
             settings,
             shards: node.shards,

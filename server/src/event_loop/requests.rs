@@ -1,15 +1,15 @@
 //! Serving connections: what they sent is read and parsed, each request is checked, and it runs, is queued, sent on its way
 //! or held.
 
-use shardis_protocol::{Arguments, Encoder, Limits};
+use shardis_protocol::{Arguments, Encoder, Limits, Requests};
 use smallvec::SmallVec;
 
 use super::EventLoop;
 use super::evict::Room;
 use super::turn::Turn;
-use crate::connection::Gate;
-use crate::connection::input::{Reading, Received};
-use crate::dispatch::admission::{Admitted, Conditions, admit, named};
+use crate::connection::input::{Parsed, Reading, Received};
+use crate::connection::{Connection, Gate};
+use crate::dispatch::admission::{Admitted, Conditions, admit, admit_plainly, is_unrestricted, named};
 use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
@@ -132,17 +132,12 @@ impl EventLoop {
             };
             match connection
                 .input
-                .next_request(&mut source.chunks, &limits, &mut requests)
+                .next_requests(&mut source.chunks, &limits, &mut requests)
             {
-                Ok(Some(chunk)) => {
-                    let location = source.add(chunk, requests.spans(), connection.input.take_detached());
-                    let pushed = if location.detached == 0 {
-                        self.request(number, source.arguments_at(location, &[]), Some(location))
-                    } else {
-                        self.request_with_buffers(number, &source, location)
-                    };
-                    if !pushed {
-                        source.remove_last(location);
+                Ok(Some(parsed)) => {
+                    let taken = self.take_parsed(number, parsed, &requests, &mut source);
+                    if let Some(connection) = self.clients.get_mut(number) {
+                        connection.input.put_back(parsed, &requests, taken);
                     }
                 }
                 Ok(None) => break,
@@ -157,6 +152,75 @@ impl EventLoop {
         requests.shrink_to(4096);
         self.turn.requests = requests;
         self.turn.source = source;
+    }
+
+    /// Takes requests that were parsed together, the first of which the connection may send, as long as it may go on.
+    /// Returns how many it took.
+    fn take_parsed(
+        &mut self,
+        number: usize,
+        parsed: Parsed,
+        requests: &Requests,
+        source: &mut Source,
+    ) -> usize {
+        let first_span = source.add(requests);
+        let buffers = self.clients[number].input.take_detached();
+        let detached = if buffers.is_empty() {
+            0
+        } else {
+            source.add_buffers(buffers)
+        };
+        let mut is_unrestricted = None;
+        for index in 0..requests.len() {
+            if index > 0 && !self.clients.get(number).is_some_and(Connection::may_go_on) {
+                return index;
+            }
+            let (first, spans) = requests.spans_range(index);
+            let location = Location {
+                chunk: parsed.chunk,
+                first_span: first_span + first,
+                spans,
+                detached,
+            };
+            if detached > 0 {
+                if !self.request_with_buffers(number, source, location) {
+                    source.drop_buffers();
+                }
+                continue;
+            }
+            let args = source.arguments_at(location, &[]);
+            // What holds for a client changes with its session commands and those that reach beyond its shard.
+            let is_plain = *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
+                && self.push_plain(number, args, location);
+            if !is_plain {
+                self.request(number, args, Some(location));
+                is_unrestricted = None;
+            }
+        }
+        requests.len()
+    }
+
+    /// Whether the requests of a connection need no check but those of their rows, until something else than a command on
+    /// a shard has run.
+    fn is_unrestricted(&self, number: usize) -> bool {
+        let pause = self.node.pause.active(self.now_ms());
+        let client = &self.clients[number].client;
+        is_unrestricted(client, pause.map(|(mode, _)| mode)) && self.node.excess_bytes() == 0
+    }
+
+    /// Puts the command of an unrestricted client on its way, if it is one on a single key. False when it is not.
+    #[inline]
+    fn push_plain(&mut self, number: usize, args: Arguments<'_>, location: Location) -> bool {
+        let client = &mut self.clients[number].client;
+        let Some(command) = admit_plainly(args, client.last_command, &self.node.renames) else {
+            return false;
+        };
+        let Some(target) = place_of_one_key(command, args, self.node.hashing) else {
+            return false;
+        };
+        client.last_command = Some(command.tag());
+        self.push_task(number, command, args, target, Some(location));
+        true
     }
 
     /// As [`request`](Self::request), for one with arguments in buffers of their own.
@@ -213,10 +277,7 @@ impl EventLoop {
             }
         };
         connection.client.last_command = Some(command.tag());
-        if let Some((shard, key)) = place_of_one_key(command, args, self.node.hasher, self.reach.mesh.len()) {
-            return self.push_task(number, command, args, (shard, key), location);
-        }
-        match place(command, args, self.node.hasher, self.reach.mesh.len()) {
+        match place(command, args, self.node.hashing) {
             Ok(Place::Session) => {
                 self.run_session(number, command, args);
                 false

@@ -52,6 +52,7 @@ impl Turn {
 
     /// Puts a command of a connection on its way to a shard. True unless its arguments had to be copied, because they do
     /// not lie in the memory of the turn.
+    #[inline]
     pub(super) fn push(
         &mut self,
         (number, connection): (usize, &mut Connection),

@@ -13,6 +13,7 @@ use shardis_storage::value::{Owned, StringRef};
 use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
+use super::hashing::Hashing;
 pub(crate) use super::held::{Held, Lent};
 use super::partition::Partition;
 use crate::config::KeyspaceEvents;
@@ -100,23 +101,23 @@ const LENT: &str = "the shards of all that a command names are lent to it";
 pub(crate) struct View<'a> {
     held: Held<'a>,
     /// Time and rules of access.
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: &'a Stamp,
     /// The client's selected database.
     pub(crate) db: u16,
     /// Leave access clocks alone (CLIENT NO-TOUCH).
     pub(crate) no_touch: bool,
-    hasher: KeyHasher,
+    hashing: Hashing,
 }
 
 impl<'a> View<'a> {
     /// A view of one partition or several.
-    pub(crate) fn new(held: Held<'a>, hasher: KeyHasher, stamp: Stamp, db: u16) -> Self {
+    pub(crate) fn new(held: Held<'a>, hashing: Hashing, stamp: &'a Stamp, db: u16) -> Self {
         Self {
             held,
             stamp,
             db,
             no_touch: false,
-            hasher,
+            hashing,
         }
     }
 
@@ -178,7 +179,7 @@ impl<'a> View<'a> {
     /// How keys, members and fields are hashed.
     #[inline]
     pub(crate) fn hasher(&self) -> KeyHasher {
-        self.hasher
+        self.hashing.hasher()
     }
 
     /// The partitions held.
@@ -188,11 +189,7 @@ impl<'a> View<'a> {
 
     /// A key with its hash and slot. Complexity: O(its length).
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
-        Key {
-            bytes,
-            hash: self.hasher.hash(bytes),
-            slot: shardis_cluster::slot::slot_of(bytes).number(),
-        }
+        self.hashing.key(bytes)
     }
 
     /// The client's database in the partition of a key, to look at.
@@ -269,7 +266,7 @@ impl<'a> View<'a> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(stamp, db, key, look);
         found.map(|(entry, _)| entry)
     }
 
@@ -294,7 +291,7 @@ impl<'a> View<'a> {
     fn look_up_with_rng(&mut self, key: &Key<'_>, look: Look) -> Option<(&Entry, &mut SmallRng)> {
         let (stamp, db) = (self.stamp, self.db);
         let (partition, account) = self.held.split(key.slot).expect(LENT);
-        let found = partition.look_up(&stamp, db, key, look);
+        let found = partition.look_up(stamp, db, key, look);
         if let Some(account) = account {
             account.turn_to(None);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardis_protocol::{Arguments, Span};
+use shardis_protocol::{Arguments, Requests, Span};
 use shardis_storage::memory::Buffer;
 
 use super::chunk::Chunk;
@@ -183,22 +183,19 @@ impl Source {
         self.arguments_at(task.location(), buffers)
     }
 
-    /// Takes in a request that lies in one of the chunks.
+    /// Takes in requests that lie in one of the chunks. Returns where their spans begin.
     #[inline]
-    pub(crate) fn add(&mut self, chunk: u16, spans: &[Span], buffers: Vec<Buffer>) -> Location {
+    pub(crate) fn add(&mut self, requests: &Requests) -> u32 {
         let first_span = self.spans.len() as u32;
-        self.spans.extend_from_slice(spans);
-        let mut detached = 0;
-        if !buffers.is_empty() {
-            self.detached.push(buffers);
-            detached = self.detached.len() as u32;
-        }
-        Location {
-            chunk,
-            first_span,
-            spans: spans.len() as u32,
-            detached,
-        }
+        self.spans.extend_from_slice(requests.spans());
+        first_span
+    }
+
+    /// Takes in the big arguments of a request; returns their number, counted from 1.
+    #[cold]
+    pub(crate) fn add_buffers(&mut self, buffers: Vec<Buffer>) -> u32 {
+        self.detached.push(buffers);
+        self.detached.len() as u32
     }
 
     /// Takes in a request that lies elsewhere. Copies share chunks: there may be more requests than numbers for chunks.
@@ -243,13 +240,10 @@ impl Source {
         self.chunks.len() >= CHUNKS_PER_TURN_MAX
     }
 
-    /// Drops the request that was taken in last.
-    #[inline]
-    pub(crate) fn remove_last(&mut self, location: Location) {
-        self.spans.truncate(location.first_span as usize);
-        if location.detached > 0 {
-            self.detached.pop();
-        }
+    /// Drops the big arguments that were taken in last.
+    #[cold]
+    pub(crate) fn drop_buffers(&mut self) {
+        self.detached.pop();
     }
 
     /// The big arguments of a request.

@@ -51,8 +51,6 @@ pub(crate) struct Calendar<P: Keyed> {
     next: u32,
     /// What is being dealt out: one window, or all of them when the clock was set back.
     dealing: CompactVec<RawTable<P>>,
-    /// How wide that window is, milliseconds.
-    dealing_width: i64,
     len: usize,
     /// The sum of all times.
     sum: i128,
@@ -144,7 +142,6 @@ impl<P: Keyed> Calendar<P> {
             past: RawTable::new(),
             next: 0,
             dealing: CompactVec::new(),
-            dealing_width: 1,
             len: 0,
             sum: 0,
         }
@@ -345,7 +342,6 @@ impl<P: Keyed> Calendar<P> {
         }
         let window = self.levels[first.level].take(first.digit);
         self.dealing.push(window);
-        self.dealing_width = 1 << (first.level as u32 * DIGIT);
         self.start = first.begin;
         true
     }
@@ -370,7 +366,6 @@ impl<P: Keyed> Calendar<P> {
                 self.dealing.push(window);
             }
         }
-        self.dealing_width = i64::MAX;
         self.start = now;
     }
 
@@ -444,21 +439,23 @@ impl<P: Keyed> Calendar<P> {
         Some(first.begin + i64::from(first.level == 0))
     }
 
-    /// About how many are over at `now`: those in windows that have passed, and the share of those that have begun.
-    pub(crate) fn over_len(&self, now: i64) -> usize {
-        let share = |len: usize, begin: i64, width: i64| {
-            let passed = (now - begin).clamp(0, width);
-            (len as i128 * i128::from(passed) / i128::from(width)) as usize
-        };
-        let dealing = self.dealing.iter().map(RawTable::len).sum();
-        let mut over = self.past.len() + share(dealing, self.start, self.dealing_width);
+    /// About how many are over at `now`: all in windows that have passed, and of those that have begun the share that a
+    /// sample shows. Windows of level 0 and small tables are counted exactly. O(tables that have begun).
+    pub(crate) fn over_len(&self, now: i64, time_of: impl Fn(P) -> i64) -> usize {
+        let unordered = std::iter::once(&self.past).chain(self.dealing.iter());
+        let mut over: usize = unordered.map(|table| estimate_over(table, now, &time_of)).sum();
         for (level, windows) in self.levels.iter().enumerate() {
+            let width = 1 << (level as u32 * DIGIT);
             for (digit, window) in windows.digits().zip(windows.windows.iter()) {
                 let begin = self.begin(level, digit);
                 if begin >= now {
                     return over;
                 }
-                over += share(window.len(), begin, 1 << (level as u32 * DIGIT));
+                over += if now - begin >= width {
+                    window.len()
+                } else {
+                    estimate_over(window, now, &time_of)
+                };
             }
         }
         over
@@ -531,6 +528,24 @@ impl<P: Keyed> Calendar<P> {
         }
         true
     }
+}
+
+/// About how many of a table's pointers are over at `now`. A table is in the order of hashes, which say nothing of time, so
+/// that its first buckets are a fair sample.
+fn estimate_over<P: Keyed>(table: &RawTable<P>, now: i64, time_of: impl Fn(P) -> i64) -> usize {
+    /// Tables up to about this size are counted through.
+    const SAMPLE: usize = 1000;
+    let (mut seen, mut over, mut bucket) = (0, 0, 0);
+    for _ in 0..table.stats().buckets {
+        bucket = table.visit_from(bucket, |pointer| {
+            seen += 1;
+            over += usize::from(time_of(pointer) < now);
+        });
+        if seen >= SAMPLE {
+            break;
+        }
+    }
+    (table.len() * over).checked_div(seen).unwrap_or(0)
 }
 
 /// Takes a pointer out of a table; false if it is not there.
@@ -779,8 +794,8 @@ mod tests {
         for n in 0..count {
             pair.set(n, start + i64::from(n) * 10_000 / i64::from(count), false);
         }
-        assert_eq!(pair.calendar.over_len(start), 0);
-        let over = pair.calendar.over_len(start + 5_000);
+        assert_eq!(pair.calendar.over_len(start, time_of), 0);
+        let over = pair.calendar.over_len(start + 5_000, time_of);
         let half = count as usize / 2;
         assert!(over.abs_diff(half) <= count as usize / 50, "{over} of {half}");
         assert_eq!(
@@ -789,7 +804,19 @@ mod tests {
         );
         let removed = pair.expire(start + 5_000);
         assert_eq!(removed, half);
-        assert_eq!(pair.calendar.over_len(start + 5_000), 0);
+        assert_eq!(pair.calendar.over_len(start + 5_000, time_of), 0);
+    }
+
+    #[test]
+    fn what_is_over_in_a_wide_window_is_told_though_nothing_deals_it_out() {
+        let now = 1_700_000_000_000;
+        // Seen from the beginning of time, a window is years wide.
+        let mut pair = Pair::new();
+        for n in 0..60 {
+            pair.set(n, now + i64::from(n % 3), false);
+        }
+        assert_eq!(pair.calendar.over_len(now + 1, time_of), 20);
+        assert_eq!(pair.calendar.over_len(now + 3, time_of), 60);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Database {
     /// About how many keys are over and still here. O(windows of time), a few hundred at most.
     #[must_use]
     pub fn stale_len(&self, now_ms: i64) -> usize {
-        self.store.volatile().over_len(now_ms)
+        self.store.expired_len(now_ms)
     }
 
     /// What keys with an expiry have left to live on average, in milliseconds; 0 when none has anything left.

@@ -435,6 +435,14 @@ impl Store {
         find_over(&mut self.fields, &self.hasher, (now_ms, budget), expired, time_of)
     }
 
+    /// About how many keys are over and still here.
+    pub(crate) fn expired_len(&self, now_ms: i64) -> usize {
+        // SAFETY: entries in the index are entries of the main tables, alive.
+        let time_of = |entry: EntryPtr| unsafe { entry.as_ref() }.expiry();
+        let time_of = |entry| time_of(entry).expect("what an index holds has a time");
+        self.volatile.over_len(now_ms, time_of)
+    }
+
     #[inline]
     pub(crate) fn prefetch_bucket(&self, hash: u64, slot: u16) {
         if let Some(table) = self.table(slot) {

@@ -51,7 +51,7 @@ impl View<'_> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(stamp, db, key, look);
         found
             .map(|(entry, _)| entry.get_mut().ok_or(ReplyError::WrongType))
             .transpose()
@@ -72,7 +72,7 @@ impl View<'_> {
             touches: !self.no_touch,
         };
         let (stamp, db) = (self.stamp, self.db);
-        let found = self.turn_to(key).look_up_to_change(&stamp, db, key, look);
+        let found = self.turn_to(key).look_up_to_change(stamp, db, key, look);
         let Some((entry, rng)) = found else {
             return Ok(None);
         };
