@@ -603,6 +603,41 @@ fn check_last_id(log: &Log, last: StreamId, added: Option<u64>) -> CommandResult
 mod tests {
     use crate::commands::testing::{START_MS, Shell};
 
+    /// Twenty entries in blocks of so many, of which a group has read 18 and acknowledged every third one.
+    fn partly_acknowledged(in_block: u64) -> Shell {
+        let mut shell = Shell::new();
+        shell.settings.stream_node_max_entries = in_block;
+        for ms in 1..=20 {
+            shell.run(&format!("XADD s {ms}-0 f v"));
+        }
+        shell.run("XGROUP CREATE s g 0");
+        shell.run("XREADGROUP GROUP g c COUNT 18 STREAMS s >");
+        for ms in (1..=18).step_by(3) {
+            shell.run(&format!("XACK s g {ms}-0"));
+        }
+        shell
+    }
+
+    #[test]
+    fn an_approximate_trim_around_references_is_repeated_to_the_same_end() {
+        for (trim, effect) in [
+            ("XTRIM s MAXLEN ~ 9 ACKED LIMIT 100", "XTRIM s MAXLEN = 14 ACKED"),
+            ("XTRIM s ACKED MINID ~ 9", "XTRIM s ACKED MINID = 4-1"),
+            (
+                "XADD s MINID ~ 17 ACKED 30-0 f v",
+                "XADD s MINID = 13-1 ACKED 30-0 f v",
+            ),
+        ] {
+            let mut shell = partly_acknowledged(3);
+            assert_eq!(shell.run(trim).effects, [effect]);
+            // A replica may pack its entries in another way.
+            let mut replica = partly_acknowledged(7);
+            replica.run(effect);
+            let all = "XRANGE s - +";
+            assert_eq!(shell.run(all).reply, replica.run(all).reply, "{trim}");
+        }
+    }
+
     #[test]
     fn the_clock_gives_ids_that_never_go_back() {
         let mut shell = Shell::new();
