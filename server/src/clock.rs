@@ -1,7 +1,7 @@
-//! The only place that asks what time it is.
+//! The clock of a node; nothing else asks the system for the time.
 //!
-//! A node has one clock. It is real, or it stands still until whoever embeds the node moves it; expiry, blocked
-//! timeouts, access clocks and every other use of time follow it.
+//! A node has one clock. It is real, or it stands still until the embedding program moves it; expiry, timeouts,
+//! access clocks and every other use of time follow it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// Nanoseconds since some moment in the past, for measuring how long something takes. A manual clock stands still.
+    /// Nanoseconds since some moment in the past, for measuring durations. A manual clock stands still.
     #[inline]
     pub(crate) fn elapsed_ns(&self) -> u64 {
         match &self.source {
@@ -68,7 +68,7 @@ impl Clock {
         }
     }
 
-    /// Whether it moves by itself.
+    /// Whether the clock is the machine's, which moves by itself.
     pub(crate) fn is_real(&self) -> bool {
         matches!(self.source, Source::Real { .. })
     }

@@ -1,14 +1,14 @@
-//! The running configuration: read at the start, asked and changed by CONFIG, written back by CONFIG REWRITE.
+//! The running configuration: read at the start, read and changed by CONFIG, written back by CONFIG REWRITE.
 //!
-//! [`Settings`] holds the typed values, one field a directive; it is shared as an [`Arc`] and never changes
-//! once shared. A [`Config`] owns the current one. It validates and replaces it; to act on a change (a new
-//! port, another `dir`) is the server's part, which calls [`Config::revert`] if it cannot. Start reading at
-//! `directives.rs`, the table of everything.
+//! [`Settings`] holds the typed values, one field per directive; it is shared as an [`Arc`] and never changes once
+//! shared. A [`Config`] owns the current one, validates changes and replaces it. Acting on a change (a new port,
+//! another `dir`) is up to the server, which calls [`Config::revert`] if it fails. Start reading at `directives.rs`,
+//! the table of all directives.
 //!
 //! - `directives.rs`: the table: each directive once, with its type, default, bounds, flags and effect.
 //! - `value.rs`, `choice.rs`, `special.rs`, `units.rs`: types of values, their syntax, how they are shown.
-//! - `file.rs`: the format of files and command lines, and what is wrong with them.
-//! - `rewrite.rs`: the way back into the file.
+//! - `file.rs`: the format of files and command lines, and their errors.
+//! - `rewrite.rs`: writing the values back into the file.
 
 mod choice;
 mod directives;
@@ -39,7 +39,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Who asks for a change, as far as that decides what may be changed.
+/// Properties of a client that determine what it may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// The connection comes from this machine.
@@ -48,16 +48,16 @@ pub struct Caller {
     pub loading: bool,
 }
 
-/// Why CONFIG SET changed nothing. `Display` is the error reply, code included.
+/// Reason for which CONFIG SET changed nothing. `Display` is the error reply, code included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetError {
-    /// No directive of this name.
+    /// There is no directive of this name.
     Unknown(String),
-    /// The directive cannot be changed, or not to this.
+    /// The directive cannot be changed, or not to this value.
     Failed {
         /// The directive.
         name: String,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
     /// The directive cannot be changed before the data is loaded.
@@ -65,7 +65,7 @@ pub enum SetError {
 }
 
 impl SetError {
-    /// The error that a change was valid and could not be carried out.
+    /// The error for a valid change that could not be carried out.
     pub fn failed(name: impl Into<String>, reason: impl Into<Reason>) -> Self {
         Self::Failed {
             name: name.into(),
@@ -96,7 +96,7 @@ impl fmt::Display for SetError {
 
 impl std::error::Error for SetError {}
 
-/// Why CONFIG REWRITE left the file as it was. `Display` is the error reply, code included.
+/// Reason for which CONFIG REWRITE left the file unchanged. `Display` is the error reply, code included.
 #[derive(Debug)]
 pub enum RewriteError {
     /// The node was started without a file.
@@ -140,10 +140,10 @@ impl Config {
         Self::load_with(source, &mut io::stdin())
     }
 
-    /// [`Config::load`] with something else as standard input.
+    /// Reads the configuration like [`Config::load`], with another reader as standard input.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Config::load`].
     pub fn load_with(source: &Source, stdin: &mut dyn Read) -> Result<Self, ConfigError> {
         // The path is made absolute first: `dir` may move the process.
         let path = source
@@ -163,7 +163,7 @@ impl Config {
         })
     }
 
-    /// The current values. What is returned does not change any more.
+    /// The current values. The returned settings never change.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
     }
@@ -173,7 +173,7 @@ impl Config {
         self.file.as_deref()
     }
 
-    /// The `rename-command` lines: a command and its new name, empty if it is to be removed.
+    /// The `rename-command` lines: a command and its new name, which is empty if the command is to be removed.
     pub fn renamed_commands(&self) -> &[Declaration] {
         &self.renamed
     }
@@ -183,8 +183,8 @@ impl Config {
         &self.users
     }
 
-    /// The names and values that CONFIG GET shows for some patterns. A name without wildcards is found in any
-    /// case and returned as it was asked for; hidden directives are found only so. Each name comes once.
+    /// The names and values that CONFIG GET shows for these patterns. A name without wildcards is found in any case,
+    /// and returned as it was asked for; hidden directives are found only in this way. Each name is returned once.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(String, Vec<u8>)> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
@@ -214,15 +214,15 @@ impl Config {
         found
     }
 
-    /// Changes some directives, all or none, and returns the names of those whose value is another now.
+    /// Changes some directives, all or none, and returns the names of those whose value has changed.
     ///
     /// # Errors
-    /// The first that cannot be changed; no setting has changed then.
+    /// The first directive that cannot be changed; then no setting has changed.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<Vec<&'static str>, SetError> {
         let mut chosen: Vec<(&'static Directive, &'static str, &[u8])> = Vec::with_capacity(pairs.len());
         for (given, value) in pairs {
             let (directive, name) = self.changeable(given, caller)?;
-            // As many names as there are directives bound this, whatever a client sends.
+            // The number of directives bounds this list, whatever a client sends.
             if chosen.iter().any(|(_, earlier, _)| *earlier == name) {
                 return Err(SetError::failed(
                     String::from_utf8_lossy(given),
@@ -248,7 +248,7 @@ impl Config {
         Ok(changed)
     }
 
-    /// The directive of this name and the name, if this caller may change it now.
+    /// The directive of this name, and its name, if this caller may change it now.
     fn changeable(
         &self,
         given: &[u8],
@@ -272,27 +272,27 @@ impl Config {
         Ok((directive, name.unwrap_or(directive.row.name)))
     }
 
-    /// Changes one directive for the server itself or whoever embeds it, whatever its flags say: REPLICAOF
-    /// moves `replicaof`, a test sets `cluster-enabled` before the start.
+    /// Changes one directive for the server itself or the embedding program, whatever its flags: REPLICAOF changes
+    /// `replicaof`, a test sets `cluster-enabled` before the start.
     ///
     /// # Errors
-    /// As for [`Config::set`].
+    /// The errors of [`Config::set`].
     pub fn assign(&mut self, name: &str, value: &[u8]) -> Result<(), SetError> {
         let directive = find(name.as_bytes()).ok_or_else(|| SetError::Unknown(name.to_owned()))?;
         let settings = Arc::make_mut(&mut self.settings);
         set_text(directive, settings, value).map_err(|reason| SetError::failed(name, reason))
     }
 
-    /// Returns to settings that were current before, as [`Config::settings`] gave them.
+    /// Returns to earlier settings, as [`Config::settings`] gave them.
     pub fn revert(&mut self, previous: Arc<Settings>) {
         self.settings = previous;
     }
 
-    /// Writes the current values into the configuration file. `users` are the rules of all users as ACL LIST
-    /// prints them without the word `user`; none of them if they live in a file of their own.
+    /// Writes the current values into the configuration file. `users` are the rules of all users as ACL LIST prints
+    /// them, without the word `user`; empty if users have a file of their own.
     ///
     /// # Errors
-    /// Without a file, or if it cannot be replaced; the old one is untouched then.
+    /// Without a file, or if it cannot be replaced; the old file is unchanged then.
     pub fn rewrite(&self, users: &[Vec<u8>], scope: Scope) -> Result<(), RewriteError> {
         let path = self.file.as_deref().ok_or(RewriteError::NoFile)?;
         let old = match std::fs::read(path) {
@@ -303,13 +303,12 @@ impl Config {
         Ok(())
     }
 
-    /// What the configuration promises and this version cannot keep: a node must not start with it as if it could. The
-    /// directive, and why.
+    /// A directive that this version cannot honour, and the reason: a node must not start as if it could.
     pub fn broken_promise(&self) -> Option<(&'static str, &'static str)> {
         broken_promise(&self.settings).or_else(|| (!self.users.is_empty()).then_some(("user", NO_USERS)))
     }
 
-    /// The directive that acts on the process and not on the node alone, if one is set.
+    /// The name of a directive that acts on the whole process, if one is set.
     pub fn of_process(&self) -> Option<&'static str> {
         let defaults = Settings::default();
         let is_set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
@@ -317,10 +316,10 @@ impl Config {
         of_process.find(is_set).map(|directive| directive.row.name)
     }
 
-    /// A log line for each directive that is set to something, but has no meaning here.
+    /// Log lines for the directives that are set but have no meaning here.
     pub fn notices(&self) -> Vec<String> {
         let defaults = Settings::default();
-        // What is switched off by an empty value misses nothing.
+        // An empty value disables the feature, so that nothing is missing.
         let set = |directive: &&Directive| {
             let value = directive.show(&self.settings);
             !value.is_empty() && value != directive.show(&defaults)
@@ -359,7 +358,7 @@ fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
     .find_map(|(set, directive, why)| set.then_some((directive, why)))
 }
 
-/// The log line for a directive that has no meaning here; `None` if it has one.
+/// The log line for a directive that has no meaning here; `None` if the directive has one.
 pub fn notice(directive: &Directive) -> Option<String> {
     match directive.row.effect {
         Effect::Applied => None,
@@ -370,7 +369,7 @@ pub fn notice(directive: &Directive) -> Option<String> {
     }
 }
 
-/// Sets a directive to a value in one text.
+/// Sets a directive to a value that is one text.
 fn set_text(directive: &Directive, settings: &mut Settings, text: &[u8]) -> Result<(), Reason> {
     directive
         .value_mut(settings)
@@ -630,7 +629,7 @@ mod tests {
         assert_eq!(notice(find(b"hz").unwrap()), None);
     }
 
-    /// A configuration file of the test's own, removed when it ends.
+    /// A configuration file of one test, removed when the test ends.
     struct ConfigFile(PathBuf);
 
     impl ConfigFile {
@@ -731,7 +730,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Whatever values directives are given, a rewritten file brings them back.
+        /// A rewritten file restores any values of the directives.
         #[test]
         fn any_settings_survive_a_rewrite(
             changes in prop::collection::vec((0..DIRECTIVES.len(), 0..3, any::<i64>(), "\\PC{0,12}"), 0..40),
@@ -748,7 +747,7 @@ mod tests {
                     _ if number % 2 == 0 => "yes".to_owned(),
                     _ => text,
                 };
-                // What is refused leaves the value as it was.
+                // A refused value leaves the old one in place.
                 let _ = config.assign(row.name, value.as_bytes());
             }
             if config.settings().cluster_enabled {

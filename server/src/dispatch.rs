@@ -1,7 +1,8 @@
-//! From a request to its reply: which command it is, whether it may run, where it runs, and running it.
+//! From a request to its reply: finds its command, checks whether it may run, decides where, and runs it.
 //!
-//! [`admission`] decides whether, [`plan`] decides where, [`execution`] runs one command, [`batch`] many on one partition,
-//! [`transaction`] what MULTI queued, and [`serve`] those that waited. None of them knows a socket, and none waits.
+//! [`admission`] checks, [`plan`] decides where, [`execution`] runs one command, [`batch`] many on one partition,
+//! [`transaction`] those that MULTI queued, and [`serve`] those that waited. None of them knows a socket, and none
+//! waits.
 
 pub(crate) mod account;
 pub(crate) mod admission;

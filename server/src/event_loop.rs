@@ -62,32 +62,32 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// The listeners of the node, as this loop waits for them.
+    /// One loop's view of the node's listeners.
     acceptor: Acceptor,
-    /// Where the effects of commands go that work on no partition; none when nobody listens.
+    /// Journal for effects of commands that work on no partition; none when nobody reads it.
     journal: Option<Journal>,
     clients: Clients,
-    /// What they take.
+    /// Memory of the connections.
     ledger: Ledger,
     reach: Reach,
     turn: Turn,
-    /// What was published to connections of this loop, and taken from its mailbox.
+    /// Messages for connections of this loop, taken from its mailbox.
     published: VecDeque<Publication>,
     cron: Cron,
     expiry: Expiry,
     settings: Arc<Settings>,
-    /// Time and rules of access, as of the last look.
+    /// Time and rules of access, as of the last look at the clock.
     stamp: Stamp,
-    /// When that was, on the node's stopwatch.
+    /// Time of that look, on the node's stopwatch, nanoseconds.
     looked_ns: u64,
     now_us: i64,
-    /// How much news of the node there was when this turn began.
+    /// The node's count of news when this turn began.
     news: u64,
     evicting: Evicting,
 }
 
 impl EventLoop {
-    /// A loop over what the node's start has put together.
+    /// A loop over the parts that the node's start has built.
     pub(crate) fn new(
         index: usize,
         node: Arc<Node>,
@@ -129,10 +129,10 @@ impl EventLoop {
         Arc::clone(&self.node)
     }
 
-    /// Runs turns until the node is to end.
+    /// Runs turns until the node stops.
     ///
     /// # Errors
-    /// When the system can no longer say which sockets are ready.
+    /// When the system can no longer report which sockets are ready.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.node.stats[self.index].thread.set(process::thread_number());
         while !self.node.shutdown.is_requested() {
@@ -151,7 +151,7 @@ impl EventLoop {
             self.hand_on_lines();
             self.deliver_published();
             self.release_pushed(has_work);
-            // Before anybody learns of a new limit, or of what was stored under the old one.
+            // Evicts before a client can see the reply to a changed limit, or to what was stored under the old one.
             self.make_room();
             self.write();
             self.run_cron();
@@ -164,7 +164,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Step 1: waits, unless there is something to do at once.
+    /// Step 1: waits for events, unless there is work to do at once.
     fn wait(&mut self) -> io::Result<()> {
         let busy = !self.clients.queue.is_empty()
             || self.evicting.goes_on
@@ -220,12 +220,12 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Looks at the clock and the settings, once for the whole turn.
+    /// Looks at the clock and the settings, once for the turn.
     fn begin_turn(&mut self) {
         if let Some(stall) = self.node.debug.stalled(|| self.node.clock.elapsed_ns()) {
             std::thread::sleep(stall);
         }
-        // In this order: whoever changes what is looked at here tells of it afterwards.
+        // News are counted before the state is read: a change announces itself afterwards, so none is missed.
         self.news = self.node.news();
         self.now_us = self.node.clock.now_us();
         self.looked_ns = self.node.clock.elapsed_ns();
@@ -236,7 +236,7 @@ impl EventLoop {
         self.node.stats[self.index].turns.add(1);
     }
 
-    /// Looks at the settings: what was changed holds from now on.
+    /// Takes over the current settings.
     fn take_settings(&mut self) {
         let settings = self.node.settings.load();
         if !Arc::ptr_eq(&settings, &self.settings) {
@@ -245,7 +245,7 @@ impl EventLoop {
         self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
     }
 
-    /// Looks at the clock, for what begins now.
+    /// Looks at the clock for the commands that run next.
     fn look_at_clock(&mut self) {
         self.looked_ns = self.node.clock.elapsed_ns();
         self.now_us = self.node.clock.now_us();
@@ -256,15 +256,15 @@ impl EventLoop {
         self.now_us / 1000
     }
 
-    /// What the commands share that run now.
+    /// The environment of the commands that run now.
     fn environment(&self) -> Environment<'_> {
         let looked = (self.stamp, self.looked_ns);
         self.reach.environment(&self.node, &self.settings, looked)
     }
 
-    /// Step 2, first part: what other loops sent.
+    /// Step 2, first part: handles the messages of other loops.
     fn take_in_messages(&mut self) {
-        // What arrives meanwhile is taken in by the next turn, so that messages cannot keep sockets waiting.
+        // Messages that arrive meanwhile are handled in the next turn, so that they cannot keep sockets waiting.
         let waiting = self.inbox.len();
         self.node.stats[self.index].inbox.set(waiting as u64);
         for _ in 0..waiting {
@@ -299,7 +299,8 @@ impl EventLoop {
         }
     }
 
-    /// A message that only asks, or answers who asked, is not counted as one that waits: else INFO would count itself.
+    /// Excludes a message that asks for a part, or answers that, from the count of waiting messages: else INFO would
+    /// count itself.
     fn leave_out_of_depth(&self) {
         let depth = &self.node.stats[self.index].inbox;
         depth.set(depth.get().saturating_sub(1));

@@ -1,4 +1,4 @@
-//! What a command handler is given and gives back.
+//! The interface between the server and command handlers: what a handler is given, and what it returns.
 //!
 //! A handler is a synchronous function. It sees its arguments, the databases it may touch, an encoder for its reply, and
 //! a place to report its effects; it sees no socket, no shard and no other client. Where it runs was decided before.
@@ -37,7 +37,7 @@ use shardis_protocol::Encoder;
 
 use crate::error::ReplyError;
 
-/// What a handler says when it is done: its reply is in the encoder, or the command failed without a trace.
+/// Result of a handler: `Ok` when its reply is in the encoder, an error when the command failed and changed nothing.
 pub(crate) type CommandResult = Result<(), ReplyError>;
 
 /// Runs a command on the keyspaces it was given.
@@ -67,11 +67,11 @@ pub(crate) type TransactionHandler = fn(&mut Session<'_>, &mut View<'_>) -> Comm
 /// One shard's or loop's part of a reply.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
-    /// How many elements, or whatever number the command adds up.
+    /// Number of elements, or any other number that the command adds up over its parts.
     pub(crate) count: u64,
     /// Encoded elements, or whatever text the command joins.
     pub(crate) bytes: Vec<u8>,
-    /// It got too long to be sent, and is not whole.
+    /// The part grew beyond the longest reply that can be sent, and is incomplete.
     pub(crate) is_cut: bool,
     /// Where the next call goes on, when the command is one call of a walk.
     pub(crate) cursor: u64,

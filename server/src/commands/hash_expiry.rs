@@ -1,8 +1,8 @@
-//! The expiry of single fields of hashes, as Redis has it since 7.4, and the commands of 8.0 that get or set fields
-//! together with it.
+//! The expiry of single fields of hashes, as in Redis 7.4, and the commands of Redis 8.0 that get or set fields
+//! together with their expiry.
 //!
-//! Replicas repeat these commands in terms that Redis 7.4 knows: points in time by HPEXPIREAT, fields that went by
-//! HDEL, values by HSET. Rows first, then handlers in the order of the rows.
+//! Effects use commands that Redis 7.4 knows: HPEXPIREAT for points in time, HDEL for removed fields, HSET for
+//! values. Rows first, then handlers in the order of the rows.
 
 use std::ops::Range;
 
@@ -274,24 +274,24 @@ const FIELDS: Arg = Arg::block(
 )
 .token("FIELDS");
 
-/// The latest time a field can expire at, in Unix milliseconds: Redis has 46 bits for it.
+/// The latest expiry of a field, Unix milliseconds: Redis has 46 bits for it.
 const TIME_MAX_MS: i64 = (1 << 46) - 1;
 
-/// Answer for a field that is not there.
+/// Answer for a field that does not exist.
 const NO_FIELD: i64 = -2;
 /// Answer for a field that does not expire.
 const NO_TIME: i64 = -1;
-/// The condition does not hold.
+/// Answer for a field whose condition does not hold.
 const NOT_MET: i64 = 0;
-/// The time was set or lifted.
+/// Answer for a field whose expiry was set or removed.
 const DONE: i64 = 1;
-/// The time is past, so the field was removed.
+/// Answer for a field that was removed because the given time is past.
 const REMOVED: i64 = 2;
 
-/// Names of fields that something was done with.
+/// Names of the fields that a command has changed.
 type Names<'a> = SmallVec<[&'a [u8]; 8]>;
 
-/// The point in time that an argument means.
+/// The point in time that an argument means, Unix milliseconds.
 ///
 /// # Errors
 /// [`ReplyError::NotInteger`], [`ReplyError::NegativeExpire`], or [`ReplyError::InvalidExpire`] for `command` when it is
@@ -306,10 +306,10 @@ fn time(way: Expiration, arg: &[u8], now_ms: i64, command: &'static str) -> Resu
         .ok_or(ReplyError::InvalidExpire(command))
 }
 
-/// The positions of the fields that follow the word FIELDS at `at` and their number.
+/// Indexes of the fields that follow the word FIELDS at `at` and their number.
 ///
 /// # Errors
-/// [`ReplyError::FieldsMissing`], `bad_count` when the number is none or not positive,
+/// [`ReplyError::FieldsMissing`], `bad_count` when the number is not a positive one,
 /// [`ReplyError::FieldCountMismatch`].
 fn fields(args: Arguments<'_>, at: usize, bad_count: ReplyError) -> Result<Range<usize>, ReplyError> {
     if !args.get(at).is_some_and(|word| is(word, "FIELDS")) {
@@ -325,17 +325,17 @@ fn fields(args: Arguments<'_>, at: usize, bad_count: ReplyError) -> Result<Range
     }
 }
 
-/// When HEXPIRE and its kin change a field's time.
+/// Condition under which HEXPIRE and its kin change a field's expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Always,
-    /// NX: it has none.
+    /// NX: the field has no expiry.
     IfNone,
-    /// XX: it has one.
+    /// XX: the field has an expiry.
     IfSome,
-    /// GT: the new one is later. None is later than all.
+    /// GT: the new expiry is later than the old one; no expiry counts as the latest of all.
     IfLater,
-    /// LT: the new one is earlier.
+    /// LT: the new expiry is earlier than the old one.
     IfEarlier,
 }
 
@@ -407,12 +407,12 @@ fn expire(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> Comm
     Ok(())
 }
 
-/// Whether fields whose time is past go at once: not where somebody else decides on their end.
+/// Whether expired fields are removed at once; they are not where another node decides on that.
 fn removes(ctx: &Context<'_>) -> bool {
     ctx.keyspace.stamp.on_expired != OnExpired::Keep
 }
 
-/// Gives fields the same time, or removes them if it is past, and reports it.
+/// Gives fields the same expiry, or removes them if it is past, and reports the change.
 struct Times<'a> {
     at_ms: i64,
     is_past: bool,
@@ -428,7 +428,7 @@ impl<'a> Times<'a> {
         }
     }
 
-    /// Gives a field that is there the time; answers as HEXPIRE does.
+    /// Gives an existing field the expiry; returns the answer of HEXPIRE.
     fn set(&mut self, hash: &mut Hash, name: &'a [u8], now_ms: i64) -> i64 {
         self.done.push(name);
         if self.is_past {
@@ -477,7 +477,7 @@ fn seconds(ms: i64) -> i64 {
     (ms + 999) / 1000
 }
 
-/// Replies with what `show` makes of the times at which fields expire and the time it is.
+/// Replies for each field with the result of `show`, called with the field's expiry and the present time.
 fn reply_times(ctx: &mut Context<'_>, show: fn(i64, i64) -> i64) -> CommandResult {
     let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
     let hash = ctx.keyspace.read_as::<Hash>(&key)?;
@@ -513,7 +513,7 @@ fn hpersist(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Has a field stay for ever; answers as HPERSIST does.
+/// Removes the expiry of a field; returns the answer of HPERSIST.
 fn lift(hash: &mut Hash, name: &[u8], now_ms: i64) -> i64 {
     match hash.field(name, now_ms).map(|field| field.expiry) {
         None => NO_FIELD,
@@ -525,7 +525,7 @@ fn lift(hash: &mut Hash, name: &[u8], now_ms: i64) -> i64 {
     }
 }
 
-/// Reports fields that stay for ever from now on.
+/// Reports the fields whose expiry was removed.
 fn finish_lifting(ctx: &mut Context<'_>, key: &Key<'_>, lifted: &[&[u8]]) {
     if lifted.is_empty() {
         return;
@@ -559,7 +559,7 @@ fn hgetdel(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Reports fields that were removed.
+/// Reports the fields that were removed.
 fn finish_removing(ctx: &mut Context<'_>, key: &Key<'_>, removed: &[&[u8]]) {
     if !removed.is_empty() {
         report(ctx.effects, &[b"HDEL", key.bytes], removed.iter().copied());
@@ -569,7 +569,7 @@ fn finish_removing(ctx: &mut Context<'_>, key: &Key<'_>, removed: &[&[u8]]) {
     }
 }
 
-/// Effect of HGETEX on the times of the fields it returns.
+/// Effect of HGETEX on the expiry of the fields it returns.
 enum Then<'a> {
     Nothing,
     Lift,
@@ -614,12 +614,12 @@ fn hgetex(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// When HSETEX goes ahead.
+/// Condition of HSETEX.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum If {
-    /// FNX: no field is there.
+    /// FNX: none of the fields exists.
     NoneIsThere,
-    /// FXX: all fields are there.
+    /// FXX: all of the fields exist.
     AllAreThere,
 }
 
@@ -627,7 +627,7 @@ enum If {
 struct SetOptions {
     condition: Option<If>,
     expiry: Option<FieldExpiry>,
-    /// Position of the first field; values follow their fields.
+    /// Index of the first field; each field is followed by its value.
     fields_at: usize,
 }
 
@@ -672,7 +672,7 @@ impl SetOptions {
         Err(ReplyError::FieldsMissing)
     }
 
-    /// Start of the fields if FIELDS is at `at` and as many pairs follow as it says.
+    /// Index of the first field, if FIELDS is at `at` and its number of pairs matches.
     fn fields_at(args: Arguments<'_>, at: usize) -> Result<usize, ReplyError> {
         let arity = || ReplyError::arity("hsetex");
         let fields_at = at + 2;
@@ -747,7 +747,7 @@ fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Removes fields of a key that may be missing.
+/// Removes fields of a key that may not exist.
 fn remove_all<'w>(ctx: &mut Context<'_>, key: &Key<'_>, names: impl Iterator<Item = &'w [u8]>) {
     let now_ms = ctx.now_ms();
     let Ok(Some(hash)) = ctx.keyspace.write_as::<Hash>(key) else {

@@ -1,4 +1,4 @@
-//! MONITOR: a connection that sees every command of the node. The lines are made by the event loops.
+//! MONITOR: a connection that sees every command of the node. The event loops make the lines.
 
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};
@@ -27,7 +27,7 @@ fn monitor(session: &mut Session<'_>) -> CommandResult {
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
-    // Who is one already gets no answer.
+    // A client that is a monitor already gets no reply.
     if !session.client.monitor {
         session.client.monitor = true;
         session.reply.ok();

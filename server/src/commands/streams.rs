@@ -1,8 +1,8 @@
-//! Streams: appending, reading ranges and deleting, and what all commands on streams share.
+//! Streams: appending, reading ranges and deleting, and the parts that all commands on streams share.
 //!
-//! Trimming is in [`trim`], XREAD and XREADGROUP in [`read`], consumer groups in [`groups`], what is done with pending
-//! entries in [`acknowledge`] and [`claim`], XINFO in [`info`]. An empty stream stays under its key, so no handler here
-//! settles it. Rows first, then handlers in the order of the rows.
+//! Trimming is in [`trim`], XREAD and XREADGROUP in [`read`], consumer groups in [`groups`], commands on pending
+//! entries in [`acknowledge`] and [`claim`], XINFO in [`info`]. An empty stream stays under its key, so that no
+//! handler here settles it. Rows first, then handlers in the order of the rows.
 
 pub(crate) mod acknowledge;
 pub(crate) mod claim;
@@ -188,7 +188,7 @@ const INVALID_ID: ReplyError =
 const ID_NOT_ABOVE: ReplyError =
     ReplyError::Fixed("ERR The ID specified in XADD is equal or smaller than the target stream top item");
 
-/// Ids of a request that need no allocation to be listed.
+/// Ids of a request, few of which are listed without an allocation.
 type Ids = SmallVec<[StreamId; 8]>;
 
 // ----- reading arguments
@@ -203,7 +203,7 @@ fn ids(args: Arguments<'_>, range: std::ops::Range<usize>) -> Result<Ids, ReplyE
     range.map(|index| id(args.at(index))).collect()
 }
 
-/// Reads the lower end of an interval: an id, an excluded one, or `-` or `+` for either extreme.
+/// Reads the lower end of an interval: an id, an excluded id, or `-` or `+` for the extremes.
 fn start_of_interval(text: &[u8]) -> Result<StreamId, ReplyError> {
     let (id, excluded) = bound(text, 0)?;
     if !excluded {
@@ -234,7 +234,7 @@ fn bound(text: &[u8], missing: u64) -> Result<(StreamId, bool), ReplyError> {
     Ok((id, excluded))
 }
 
-/// When blocks are full, as configured.
+/// Limits of blocks, from the settings.
 fn limits(settings: &Settings) -> StreamLimits {
     StreamLimits {
         block_bytes: usize::try_from(settings.stream_node_max_bytes).unwrap_or(usize::MAX),
@@ -242,7 +242,7 @@ fn limits(settings: &Settings) -> StreamLimits {
     }
 }
 
-/// Bytes of a request as errors repeat them: up to a byte of zero.
+/// Part of a request's bytes that errors quote: up to the first NUL.
 fn shown(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
@@ -285,7 +285,7 @@ fn reply_entry(reply: &mut Encoder<'_>, item: Item<'_>) {
     reply_id_and_fields(reply, item);
 }
 
-/// Replies with the two parts of an entry, whose array has begun.
+/// Replies with the two elements of an entry, whose array header is already encoded.
 #[inline]
 fn reply_id_and_fields(reply: &mut Encoder<'_>, item: Item<'_>) {
     reply_id(reply, item.id);
@@ -296,7 +296,7 @@ fn reply_id_and_fields(reply: &mut Encoder<'_>, item: Item<'_>) {
     }
 }
 
-/// Replies with the entries between two ids, so many at most.
+/// Replies with at most `count` entries between two ids.
 fn reply_range(
     reply: &mut Encoder<'_>,
     log: &Log,
@@ -315,14 +315,14 @@ fn reply_range(
 
 // ----- XADD
 
-/// The id that an entry is to get.
+/// The id for a new entry, as requested.
 #[derive(Clone, Copy, Debug)]
 enum NewId {
-    /// The time, and the next sequence in it.
+    /// The present time, and the next sequence number in it.
     Auto,
-    /// This time, and the next sequence in it.
+    /// This time, and the next sequence number in it.
     Within(u64),
-    /// This one.
+    /// This id.
     Given(StreamId),
 }
 
@@ -336,11 +336,11 @@ impl NewId {
         }
     }
 
-    /// The id behind `last`; `None` when there is none.
+    /// The id to use after `last`; `None` when there is no later one.
     #[inline]
     fn resolve(self, last: StreamId, now_ms: i64) -> Option<StreamId> {
         match self {
-            // The clock may go back, ids do not.
+            // The clock may be set back, but ids always grow.
             Self::Auto => match StreamId::new(now_ms.max(0).unsigned_abs(), 0) {
                 now if now.ms > last.ms => Some(now),
                 _ => last.next(),
@@ -352,13 +352,13 @@ impl NewId {
     }
 }
 
-/// Request of XADD.
+/// A request of XADD.
 #[derive(Debug)]
 struct AddRequest {
     only_known: bool,
     trim: Option<TrimRequest>,
     id: NewId,
-    /// The argument that is the id. Fields and values follow.
+    /// Index of the argument that is the id. Fields and values follow.
     id_at: usize,
 }
 
@@ -441,7 +441,7 @@ fn xadd(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Appends an entry, and returns the id that it got.
+/// Appends an entry, and returns its id.
 #[inline]
 fn add(
     log: &mut Log,
@@ -464,7 +464,7 @@ fn add(
     Ok(id)
 }
 
-/// Reports the request with the id that the entry got, and with what an approximate trim has left.
+/// Reports the request with the id of the entry, and with the exact result of an approximate trim.
 fn report_xadd(
     ctx: &mut Context<'_>,
     key: &Key<'_>,
@@ -559,7 +559,7 @@ fn xsetid(ctx: &mut Context<'_>) -> CommandResult {
                         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
                     ));
                 }
-                // 0-0 is as good as saying nothing.
+                // 0-0 means the same as no id.
                 deleted = (id != StreamId::MIN).then_some(id);
             }
             _ => return Err(ReplyError::Syntax),
@@ -581,7 +581,7 @@ fn xsetid(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Refuses figures that what is in the stream contradicts.
+/// Checks that the figures do not contradict the content of the stream.
 fn check_last_id(log: &Log, last: StreamId, added: Option<u64>) -> CommandResult {
     let Some(top) = log.last() else {
         return Ok(());

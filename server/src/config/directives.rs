@@ -1,8 +1,9 @@
-//! The table of directives: each stands here once, with its type, default, names, bounds, flags and effect.
+//! The table of directives: each appears once, with its type, default, names, bounds, flags and effect.
 //!
-//! The table makes the struct [`Settings`], whose fields the server reads, and [`DIRECTIVES`], by which the
-//! file parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. To add a directive is to add one entry.
-//! Names, defaults and bounds are those of Redis 7.2; a directive that has no meaning here says why
+//! The table generates the struct [`Settings`], whose fields the server reads, and [`DIRECTIVES`], by which the file
+//! parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. A new directive is one new entry. Names, defaults and
+//! bounds are those of Redis 7.2; a directive that has no meaning here gives the reason (`accepted`), and is kept and
+//! shown all the same.
 //! (`accepted`), and is kept and shown all the same.
 
 use super::choice::{
@@ -19,11 +20,11 @@ use std::path::PathBuf;
 
 /// The largest port.
 const PORT: i128 = u16::MAX as i128;
-/// The largest value of what is an `int` in Redis.
+/// The largest value of a directive that is an `int` in Redis.
 const INT: i128 = i32::MAX as i128;
-/// The largest value of what is a `long` in Redis.
+/// The largest value of a directive that is a `long` in Redis.
 const LONG: i128 = i64::MAX as i128;
-/// The smallest limit of what one client may send, 1 MiB.
+/// The smallest limit of the input of one client, 1 MiB.
 const REQUEST_BYTES_MIN: i128 = 1 << 20;
 /// The smallest replication backlog, 16 KiB.
 const BACKLOG_BYTES_MIN: i128 = 16 << 10;
@@ -49,19 +50,20 @@ impl Flags {
     pub const MODIFIABLE: Self = Self(0);
     /// Decided at the start.
     pub const IMMUTABLE: Self = Self(1);
-    /// Its value must not reach logs.
+    /// Its value must not appear in logs.
     pub const SENSITIVE: Self = Self(1 << 1);
     /// Takes several arguments; CONFIG SET splits its value at spaces.
     pub const MULTI_ARG: Self = Self(1 << 2);
-    /// Shown by CONFIG GET only if asked for by its exact name.
+    /// Shown by CONFIG GET only if requested by its exact name.
     pub const HIDDEN: Self = Self(1 << 3);
-    /// Cannot be changed while data is loaded.
+    /// Cannot be changed while data is being loaded.
     pub const DENY_LOADING: Self = Self(1 << 4);
     /// Can be changed only as `enable-protected-configs` allows.
     pub const PROTECTED: Self = Self(1 << 5);
     /// Acts on the whole process: an embedded node cannot change it.
     pub const PROCESS: Self = Self(1 << 6);
-    /// Decided at the start, and unknown to Redis: tools that set back what CONFIG GET showed may do so with this one.
+    /// Decided at the start, and unknown to Redis: setting it to its present value is no error, since tools set back
+    /// what CONFIG GET showed.
     pub const FIXED: Self = Self(1 << 7);
 
     /// Whether all of `other` is set.
@@ -77,21 +79,21 @@ impl Flags {
 /// Effect of a directive in shardis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It does as its documentation says.
+    /// The directive has the documented effect.
     Applied,
-    /// Nothing, for the reason given: it is kept, shown and rewritten.
+    /// The directive has no effect, for this reason: it is kept, shown and rewritten.
     Accepted(&'static str),
 }
 
-/// Condition on a text; the error is the reason a client is given.
+/// Condition on a text; the error is the reason shown to the client.
 pub type Check = fn(&str) -> Result<(), &'static str>;
 
-/// Properties of a directive apart from the field that holds its value.
+/// Properties of a directive, without the field that holds its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The name it is documented and rewritten under, lower case.
+    /// Name in documentation and rewritten files, lower case.
     pub name: &'static str,
-    /// An older name that means the same.
+    /// An older name with the same meaning.
     pub alias: Option<&'static str>,
     /// Its properties.
     pub flags: Flags,
@@ -103,7 +105,7 @@ pub struct Row {
     pub min: i128,
     /// The largest integer allowed.
     pub max: i128,
-    /// Limits an allowed integer is pulled into without a word.
+    /// Limits to which an allowed integer is silently clamped.
     pub clamp: Option<(i128, i128)>,
     /// Further condition on a text.
     pub check: Option<Check>,
@@ -125,7 +127,7 @@ impl Row {
         }
     }
 
-    /// Known by an older name, too.
+    /// Adds an older name.
     const fn alias(self, alias: &'static str) -> Self {
         Self {
             alias: Some(alias),
@@ -154,7 +156,7 @@ impl Row {
         }
     }
 
-    /// Pulled into these limits.
+    /// Clamps the integer to these limits.
     pub(super) const fn clamped(self, low: i128, high: i128) -> Self {
         Self {
             clamp: Some((low, high)),
@@ -170,7 +172,7 @@ impl Row {
         }
     }
 
-    /// Without meaning here.
+    /// Declares that the directive has no effect here.
     const fn accepted(self, why: &'static str) -> Self {
         Self {
             effect: Effect::Accepted(why),
@@ -178,7 +180,7 @@ impl Row {
         }
     }
 
-    /// A directive of a later version than the one whose behaviour this node has, without meaning here.
+    /// A directive of a later version than the one that this node corresponds to, without effect here.
     const fn later(self, why: &'static str) -> Self {
         self.hidden().accepted(why)
     }
@@ -219,7 +221,7 @@ impl Row {
 pub struct Directive {
     /// Its properties.
     pub row: Row,
-    /// The description of its value, for people.
+    /// Description of its value, as `--help` shows it.
     pub doc: &'static str,
     get: fn(&Settings) -> &dyn Value,
     get_mut: fn(&mut Settings) -> &mut dyn Value,
@@ -241,12 +243,12 @@ impl Directive {
         self.value(settings).show(&self.row)
     }
 
-    /// Whether it has this property.
+    /// Whether the directive has this property.
     pub const fn is(&self, flag: Flags) -> bool {
         self.row.flags.contains(flag)
     }
 
-    /// The arguments in a value of one text, which is split at each space if the directive takes several.
+    /// The arguments in a value that is one text: split at spaces if the directive takes several.
     pub fn args<'a>(&self, text: &'a [u8]) -> Vec<&'a [u8]> {
         match text {
             _ if !self.is(Flags::MULTI_ARG) => vec![text],
@@ -261,7 +263,7 @@ impl Directive {
     }
 }
 
-/// The directive of this name or alias, in any case. Linear in the table: nothing frequent asks.
+/// The directive of this name or alias, ignoring case. Complexity: O(directives), since nothing calls it often.
 pub fn find(name: &[u8]) -> Option<&'static Directive> {
     DIRECTIVES.iter().find(|directive| {
         directive
@@ -271,7 +273,7 @@ pub fn find(name: &[u8]) -> Option<&'static Directive> {
 }
 
 impl Settings {
-    /// As many shards as configured, or as there are cores.
+    /// Number of shards: as configured, or the number of cores.
     pub(crate) fn shard_count(&self) -> usize {
         match self.shards {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -279,7 +281,7 @@ impl Settings {
         }
     }
 
-    /// A path of the configuration, relative ones from `dir`. `None` if it is not set.
+    /// A configured path, resolved against `dir`. `None` if it is not set.
     pub fn path(&self, configured: &str) -> Option<PathBuf> {
         (!configured.is_empty()).then(|| self.dir.path().join(configured))
     }
@@ -316,7 +318,7 @@ fn text(default: &str) -> String {
     default.to_owned()
 }
 
-/// No text.
+/// An empty default text.
 fn none() -> String {
     String::new()
 }

@@ -1,4 +1,4 @@
-//! What becomes known of a command that has run, beside its being counted: slow log, latency monitor, MONITOR.
+//! Accounts for a command that has run, beside its counters: slow log, latency monitor, MONITOR.
 
 use shardis_protocol::Arguments;
 
@@ -10,7 +10,7 @@ use crate::observe::slowlog::{self, Entry, Slow, Words};
 use crate::spec::{Flags, Registered};
 use crate::state::Node;
 
-/// From how many nanoseconds on a command is slow to the slow log or to the latency monitor.
+/// Duration from which a command is slow for the slow log or the latency monitor, nanoseconds.
 pub(crate) fn slow_from_ns(settings: &Settings) -> u64 {
     let slowlog = slowlog_from_ns(settings);
     match settings.latency_monitor_threshold {
@@ -20,17 +20,17 @@ pub(crate) fn slow_from_ns(settings: &Settings) -> u64 {
 }
 
 fn slowlog_from_ns(settings: &Settings) -> u64 {
-    // A negative threshold switches the log off.
+    // A negative threshold disables the slow log.
     u64::try_from(settings.slowlog_log_slower_than).map_or(u64::MAX, |us| us.saturating_mul(1000))
 }
 
-/// What the slow log would show of a request.
+/// The words of a request as the slow log shows them.
 #[cold]
 pub(crate) fn words(command: &Registered, args: Arguments<'_>) -> Words {
     slowlog::words(args, |index| command.row.is_secret(args, index))
 }
 
-/// Puts down what there is to say of a slow command that said these words.
+/// Describes a slow command, whose request had these words.
 #[cold]
 pub(crate) fn slow(command: &Registered, words: Words, nanos: u64) -> Slow {
     let flags = command.row.flags;
@@ -46,7 +46,7 @@ pub(crate) fn slow(command: &Registered, words: Words, nanos: u64) -> Slow {
     }
 }
 
-/// Enters a slow command where it belongs. The client is `None` when it has gone meanwhile.
+/// Enters a slow command into the latency monitor and the slow log. `client` is `None` when it has disconnected.
 #[cold]
 pub(crate) fn enter(node: &Node, settings: &Settings, client: Option<&Client>, slow: Slow) {
     node.note_latency(settings, slow.event, slow.nanos / 1000);
@@ -64,7 +64,7 @@ pub(crate) fn enter(node: &Node, settings: &Settings, client: Option<&Client>, s
     node.slowlog.lock().add(entry, settings.slowlog_max_len);
 }
 
-/// Appends the line of a command to those that monitors get, unless they are not to see it.
+/// Appends the line of a command for the monitors, unless the command is hidden from them.
 #[cold]
 pub(crate) fn show(
     lines: &mut Vec<u8>,

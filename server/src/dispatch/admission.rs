@@ -1,4 +1,4 @@
-//! May it run? The checks on a request, in the order in which a client can observe them.
+//! Checks whether a request may run, in the order in which a client can observe the checks.
 
 use shardis_protocol::{Arguments, Resp};
 
@@ -11,36 +11,36 @@ use crate::limits::SHOWN_BYTES_MAX;
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::{PauseMode, Renames};
 
-/// What the checks look at beside the client and its request.
+/// State of the node that the checks depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conditions<'a> {
-    /// `rename-command`
+    /// Names changed by `rename-command`.
     pub(crate) renames: &'a Renames,
-    /// Memory is above `maxmemory`, and nothing could be evicted.
+    /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
-    /// The running CLIENT PAUSE.
+    /// Mode of the running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
-    /// Who may use DEBUG.
+    /// `enable-debug-command`: the clients that may use DEBUG.
     pub(crate) debugging: Permission,
-    /// Who may load modules.
+    /// `enable-module-command`: the clients that may use MODULE.
     pub(crate) modules: Permission,
 }
 
-/// What becomes of a request that passed the checks.
+/// Result for a request that passed the checks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Admitted {
-    /// It runs now.
+    /// The command runs now.
     Run(&'static Registered),
-    /// It is queued: the client is inside MULTI.
+    /// The command is queued: the client is inside MULTI.
     Queue(&'static Registered),
-    /// It waits for the end of a CLIENT PAUSE, and is then checked again.
+    /// The command waits for the end of a CLIENT PAUSE, and is then checked again.
     Wait(&'static Registered),
 }
 
 /// Finds the command of a request and checks whether it may run.
 ///
 /// # Errors
-/// The first check that fails, as the client is told.
+/// The error of the first check that fails, as the client gets it.
 #[inline]
 pub(crate) fn admit(
     client: &Client,
@@ -76,8 +76,8 @@ pub(crate) fn admit(
     Ok(Admitted::Run(command))
 }
 
-/// Whether no request of a client needs another check than that of its own row: the usual case, found out once for many.
-/// Memory is the caller's matter.
+/// Whether requests of a client need no other checks than those of their rows, as is usual: determined once for many
+/// requests. The caller checks the memory.
 pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool {
     client.authenticated
         && client.transaction.is_none()
@@ -85,7 +85,7 @@ pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool
         && !(client.is_subscriber() && client.resp == Resp::V2)
 }
 
-/// The command of an unrestricted client's request. `None` where [`admit`] has more to look at.
+/// The command of an unrestricted client's request. `None` where [`admit`] has more to check.
 #[inline]
 pub(crate) fn admit_plainly(
     args: Arguments<'_>,
@@ -101,7 +101,7 @@ pub(crate) fn admit_plainly(
     is_plain.then_some(command)
 }
 
-/// Whether the directive that guards a command allows it to this client.
+/// Checks that the directive which guards a command allows it to this client.
 #[cold]
 fn check_permission(client: &Client, flags: Flags, conditions: &Conditions<'_>) -> Result<(), ReplyError> {
     let (permission, command) = if flags.contains(Flags::PROTECTED) {
@@ -116,7 +116,7 @@ fn check_permission(client: &Client, flags: Flags, conditions: &Conditions<'_>) 
     }
 }
 
-/// How a command that may not run is answered: EXEC says that the transaction is over, whatever the reason.
+/// The reply to a command that may not run: EXEC reports that the transaction is discarded, whatever the reason.
 #[cold]
 fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
     match command.row.runs {
@@ -125,7 +125,8 @@ fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
     }
 }
 
-/// In RESP2 a message cannot be told from a reply, so a subscriber may do little but subscribe.
+/// The error for a command that a subscriber may not send. In RESP2 a message cannot be told from a reply, so a
+/// subscriber may do little but subscribe.
 #[cold]
 fn not_while_subscribed(command: &Registered) -> ReplyError {
     ReplyError::Text(format!(
@@ -135,7 +136,7 @@ fn not_while_subscribed(command: &Registered) -> ReplyError {
 }
 
 /// The command, or subcommand, that a request names, if its arity fits. `last` is the client's last command: most
-/// clients send the same one again, which is seen faster than looked up.
+/// clients send the same command again, and comparing its name is faster than a look-up.
 ///
 /// # Errors
 /// Unknown command, unknown subcommand, or wrong number of arguments.
@@ -157,7 +158,7 @@ pub(crate) fn find(
                 container: name.to_ascii_uppercase(),
             })?;
     }
-    // A container is never run itself: alone, it lacks its subcommand.
+    // A container command never runs itself: without a subcommand its request is too short.
     if !command.row.arity.accepts(args.len()) || matches!(command.row.runs, Runs::Container) {
         return Err(refusal(command, ReplyError::arity(command.full_name.as_str())));
     }
@@ -174,7 +175,7 @@ fn by_name(name: &[u8], last: Option<CommandTag>, renames: &Renames) -> Option<&
 }
 
 /// Whether a request names this command. For names of a few bytes this takes half as long as the standard library's
-/// comparison, which is made for long ones.
+/// comparison, which is made for long slices.
 #[inline]
 fn is_name(word: &[u8], lowercase: &str) -> bool {
     word.len() == lowercase.len()
@@ -184,7 +185,7 @@ fn is_name(word: &[u8], lowercase: &str) -> bool {
             .all(|(byte, lower)| byte.to_ascii_lowercase() == *lower)
 }
 
-/// The command, or subcommand, that a request names, whatever its arity: the one that is counted as refused.
+/// The command, or subcommand, that a request names, whatever its arity: the one that a refusal is counted for.
 pub(crate) fn named(args: Arguments<'_>, renames: &Renames) -> Option<&'static Registered> {
     let command = names::find(args.at(0), renames)?;
     match args.get(1) {
@@ -193,7 +194,7 @@ pub(crate) fn named(args: Arguments<'_>, renames: &Renames) -> Option<&'static R
     }
 }
 
-/// The error for a name that is no command: it repeats the beginning of the request.
+/// The error for the name of no command, which quotes the beginning of the request.
 #[cold]
 fn unknown(args: Arguments<'_>) -> ReplyError {
     let mut line = [
@@ -213,13 +214,13 @@ fn unknown(args: Arguments<'_>) -> ReplyError {
     ReplyError::UnknownCommand(line)
 }
 
-/// What a C string shows: up to the first NUL.
+/// The part of a text that a C string shows: up to the first NUL, at most `bytes_max` bytes.
 fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
     &text[..text.len().min(bytes_max)]
 }
 
-/// EXEC is refused when anything that was queued would be.
+/// Whether a command must not run without memory. EXEC must not if one of its queued commands must not.
 fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
     let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
     match &client.transaction {

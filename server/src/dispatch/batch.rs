@@ -1,4 +1,4 @@
-//! Running a batch of commands on one partition, with the entries that they need brought into the caches ahead.
+//! Runs a batch of commands on one partition; the entries that they need are prefetched.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -21,25 +21,25 @@ use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
 use crate::shard::inbox::{Source, Task};
 
-/// Where the replies of a batch go.
+/// Destination of the replies of a batch.
 pub(crate) trait Replies {
-    /// Where to encode the reply of a task.
+    /// The buffer that the reply of a task is appended to.
     fn begin(&mut self, task: &Task) -> &mut Vec<u8>;
-    /// The reply of the task, from `start` of that buffer on, is complete.
+    /// Completes the reply of a task, which starts at `start` of that buffer.
     fn end(&mut self, task: &Task, start: usize);
 }
 
-/// What there is to say of a batch that has run.
+/// Commands of a batch that need further handling after it has run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Commands that panicked: their clients have been answered with an error.
+    /// Commands that panicked: their clients have been sent an error.
     pub(crate) panicked: SmallVec<[Task; 0]>,
     /// Commands that were slow.
     pub(crate) slow: Vec<(Task, Slow)>,
 }
 
-/// Runs a batch of commands on one partition, in order. Short commands share a look at the clock; a long one begins with its
-/// own, and so does what comes behind it.
+/// Runs a batch of commands on one partition, in order. Short commands share a look at the clock; a long one begins
+/// with a look of its own, and so does the command after it.
 pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
@@ -77,7 +77,7 @@ pub(crate) fn run_batch(
         }));
         if outcome.is_err() {
             let Some(&task) = tasks.get(done) else { break };
-            // What the handler had written of its reply is dropped with the rest of its work.
+            // The part of the reply that the handler had written is dropped.
             fail(
                 task.command,
                 &ReplyError::Internal,
@@ -94,7 +94,7 @@ pub(crate) fn run_batch(
     report
 }
 
-/// The commands that are prefetched and timed together: short ones in a batch, a long one by itself.
+/// The next commands that are prefetched and timed together: short ones in a group, a long one by itself.
 #[inline]
 fn next_group(tasks: &[Task]) -> &[Task] {
     let tasks = &tasks[..tasks.len().min(PREFETCH_BATCH)];
@@ -104,14 +104,14 @@ fn next_group(tasks: &[Task]) -> &[Task] {
     }
 }
 
-/// Times the commands of a group in laps.
+/// Stopwatch that times the commands of a group in laps.
 ///
-/// To look at the clock for each of them would cost more than some of them do. A lap covers several and they share its
-/// time evenly; it ends early behind a command that moved many bytes, which alone can make a short one slow. That one is
-/// charged with all that goes beyond what the others usually take.
+/// Looking at the clock for each command would cost more than some commands do. A lap covers several commands, which
+/// share its time evenly; it ends early after a command that moved many bytes, since such a command can be slow. That
+/// command is charged with all the time beyond what the others usually take.
 struct Stopwatch {
     since_ns: u64,
-    /// The words of the command that ran last, where they are gone with it.
+    /// The words of the last command, where its request was consumed by running it.
     words: Option<Words>,
 }
 
@@ -123,7 +123,7 @@ impl Stopwatch {
         }
     }
 
-    /// Counts the commands since the last lap, the last of them heavy or not.
+    /// Ends a lap and counts its commands; `heavy` if the last one moved many bytes.
     fn lap(
         &mut self,
         tasks: &[Task],
@@ -162,7 +162,7 @@ impl Stopwatch {
         self.words = None;
     }
 
-    /// Puts down those of a lap that were slow; `own` is the time of the last one.
+    /// Reports the slow commands of a lap; `own` is the time of the last one.
     #[cold]
     fn report(
         &mut self,
@@ -178,7 +178,7 @@ impl Stopwatch {
             if nanos < environment.slow_from_ns {
                 continue;
             }
-            // A request with buffers of its own ends its lap, and has left its words behind.
+            // A request with buffers of its own always ends its lap, and its words were kept.
             let kept = if is_last { self.words.take() } else { None };
             let words = kept.unwrap_or_else(|| account::words(task.command, source.arguments(task, &[])));
             report
@@ -188,17 +188,18 @@ impl Stopwatch {
     }
 }
 
-/// Counts commands that took so long each.
+/// Counts commands that took `nanos` each.
 fn count(tasks: &[Task], nanos: u64, environment: &Environment<'_>) {
     let tracked = environment.settings.latency_tracking;
-    // Neighbours are mostly the same command: one addition for all of them.
+    // Neighbours are mostly the same command: they are counted with one addition.
     for alike in tasks.chunk_by(|task, next| task.command.id == next.command.id) {
         let count = alike.len() as u64;
         environment.stats.ran(alike[0].command.id, count, nanos, tracked);
     }
 }
 
-/// Brings the entries of the next commands into the caches, bucket lines first, and then the members that they name.
+/// Prefetches for the next commands: first the buckets of their keys, then the entries, then the members that they
+/// name.
 #[inline]
 fn prefetch(partition: &Partition, group: &[Task], source: &Source) {
     if group.len() < 2 {
@@ -234,8 +235,8 @@ fn prefetch(partition: &Partition, group: &[Task], source: &Source) {
     members.into_iter().for_each(MemberAhead::fetch);
 }
 
-/// Runs a command, and notes where its reply starts before it may panic. Returns how many bytes it moved, allocated or freed
-/// at least; `words` is filled where what it said goes with it.
+/// Runs a command, after noting where its reply starts, since it may panic. Returns the least number of bytes that it
+/// moved, allocated or freed; fills `words` where running the command consumes its request.
 #[inline]
 fn run_task<R: Replies>(
     partition: &mut Partition,
@@ -265,8 +266,8 @@ fn run_task<R: Replies>(
     moved
 }
 
-/// As [`run_task`], for a request with arguments in buffers of their own; a row may keep one of them. Returns what the slow
-/// log would show of the request, if it may be slow.
+/// Runs a command whose request has arguments in buffers of their own, one of which its row may keep. Returns the
+/// words of the request for the slow log, if the command may be slow.
 #[cold]
 fn run_task_with_buffers<R: Replies>(
     partition: &mut Partition,
@@ -276,7 +277,8 @@ fn run_task_with_buffers<R: Replies>(
     environment: &Environment<'_>,
 ) -> Option<Words> {
     let mut buffers = std::mem::take(&mut source.detached[task.detached as usize - 1]);
-    // They were received for nobody's account. Whatever becomes of them, stored or dropped, happens on this one.
+    // No partition was charged when they were received. Here they are charged to the partition whose command stores
+    // or drops them.
     partition.memory_bytes += buffers.iter().map(|buffer| buffer.capacity() as i64).sum::<i64>();
     let words = (environment.slow_from_ns < u64::MAX).then(|| {
         let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
@@ -301,7 +303,7 @@ fn run_task_with_buffers<R: Replies>(
     words
 }
 
-/// Runs a command on the partition, and whoever waited for what it did.
+/// Runs a command on the partition, then serves the tickets whose keys it made ready.
 #[inline]
 fn run_on(
     partition: &mut Partition,

@@ -1,9 +1,9 @@
-//! One command from its call to its reply, whichever way it came: in a batch, alone with the partitions it needs, as part of
-//! a transaction, or served to a client that waited.
+//! [`Execution`]: one command from its call to its reply, for every way in which commands run: in a batch, alone on
+//! the partitions it needs, in a transaction, or served to a client that waited.
 //!
-//! [`Execution::run`] holds the only `match` on where a row runs, [`run_part`] its counterpart for commands that every shard
-//! or loop does by itself. A panic in a handler ends that command alone: its client gets an error, and everything else goes
-//! on.
+//! [`Execution::run`] holds the only `match` on where a row runs, [`run_part`] its counterpart for commands that
+//! every shard or loop runs a part of. A panic in a handler ends only that command: its client gets an error, and the
+//! loop continues.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,49 +31,49 @@ use crate::shard::Mesh;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
 
-/// What all commands of a turn share.
+/// Data shared by the commands of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Environment<'a> {
     /// How keys are hashed.
     pub(crate) hashing: Hashing,
     /// Time and rules of access.
     pub(crate) stamp: Stamp,
-    /// The running configuration.
+    /// The settings in effect.
     pub(crate) settings: &'a Settings,
-    /// How many shards the node has.
+    /// Number of shards of the node.
     pub(crate) shards: usize,
     /// The node.
     pub(crate) node: &'a Node,
-    /// When the clock was looked at for `stamp`, on the node's stopwatch.
+    /// Time of the look at the clock behind `stamp`, on the node's stopwatch, nanoseconds.
     pub(crate) looked_ns: u64,
-    /// For measuring how long commands take.
+    /// Clock that measures how long commands take.
     pub(crate) clock: &'a Clock,
-    /// Counters of the loop that runs them.
+    /// Counters of the loop that runs the commands.
     pub(crate) stats: &'a LoopStats,
-    /// From how many nanoseconds on a command is slow.
+    /// Duration from which a command is slow, nanoseconds.
     pub(crate) slow_from_ns: u64,
-    /// All shards, for what has to reach beyond those it was given.
+    /// All shards of the node, for commands that have to borrow one.
     pub(crate) mesh: &'a Mesh,
-    /// Takes what becomes known while waiting commands are served.
+    /// Collects the results of serving tickets.
     pub(crate) outbox: &'a RefCell<Outbox>,
-    /// Bytes at which a reply is too long to be sent to any client.
+    /// Size from which a reply is too long for any client, bytes.
     pub(crate) reply_bytes_max: usize,
 }
 
 impl Environment<'_> {
-    /// Whether each command is timed by itself: somebody wants to know of commands so fast that the average over a batch
-    /// would not tell them.
+    /// Whether each command is timed by itself: the threshold of the slow log is so low that an average over a batch
+    /// would not do.
     pub(crate) fn times_each(&self) -> bool {
         self.slow_from_ns < TIMED_EACH_BELOW_NS
     }
 
-    /// Looks at the clock: what runs next began now, at `now_ns` on the node's stopwatch.
+    /// Takes over a look at the clock: the next command begins at `now_ns` on the node's stopwatch.
     pub(crate) fn look(&mut self, now_ns: u64) {
         self.looked_ns = now_ns;
         self.stamp = Stamp::on(self.node, self.settings, self.clock.now_us() / 1000);
     }
 
-    /// Looks at the clock unless that was done a moment ago: short commands share one look.
+    /// Looks at the clock unless the last look is recent: short commands share one.
     #[inline]
     pub(crate) fn keep_fresh(&mut self, now_ns: u64) {
         if now_ns - self.looked_ns >= LOOK_SHARED_NS {
@@ -82,40 +82,40 @@ impl Environment<'_> {
     }
 }
 
-/// One command about to run.
+/// A command that is about to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
     /// Its row.
     pub(crate) command: &'static Registered,
     /// Its arguments.
     pub(crate) args: Arguments<'a>,
-    /// The client's database.
+    /// The database that its client selected.
     pub(crate) db: u16,
-    /// What it must know of the client.
+    /// Modes of its client.
     pub(crate) modes: Modes,
-    /// The key that routed it.
+    /// The key that routed the command.
     pub(crate) routed: Routed,
-    /// Whether it may wait.
+    /// Permission of the command to wait.
     pub(crate) waiting: Waiting<'a>,
 }
 
-/// The client of a command that works on the state of its client or of the node.
+/// The client and node that a command without keys works on.
 #[derive(Debug)]
 pub(crate) struct Caller<'a> {
     /// The client.
     pub(crate) client: &'a mut Client,
     /// Its node.
     pub(crate) node: &'a Node,
-    /// Where effects go; none when nobody listens.
+    /// Journal that effects are appended to; none when nobody reads it.
     pub(crate) journal: Option<&'a Journal>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
-    /// Takes the lines of what runs in a transaction, for monitors; none when there are none.
+    /// Lines for the monitors about the commands of a transaction; none when there are no monitors.
     pub(crate) lines: Option<&'a mut Vec<u8>>,
 }
 
 impl Caller<'_> {
-    /// The client with one of its requests.
+    /// The client together with one of its requests.
     fn session<'s>(&'s mut self, args: Arguments<'s>, reply: Encoder<'s>) -> Session<'s> {
         Session {
             args,
@@ -128,29 +128,29 @@ impl Caller<'_> {
     }
 }
 
-/// What was brought together for a command, beside its client.
+/// The resources gathered for a command, besides its client.
 pub(crate) enum Access<'a> {
-    /// Nothing: it works on its client and the node.
+    /// None: the command works on its client and the node.
     Nothing,
-    /// Partitions: of its shard, or of all shards that it needs.
+    /// Partitions: the one of its shard, or those of all shards that it needs.
     Partitions(Held<'a>),
-    /// What shards or loops have done of it, to be made one reply.
+    /// The parts that shards or loops have run, to be merged into one reply.
     Parts(&'a Result<Vec<Part>, ReplyError>),
 }
 
-/// A command that runs and its reply that comes to be.
+/// A running command and its reply.
 #[derive(Debug)]
 pub(crate) struct Execution<'a> {
     call: Call<'a>,
-    /// A big argument that the command may keep instead of a copy.
+    /// A big argument that the command may keep instead of copying it.
     adopted: Option<(usize, Buffer)>,
     out: &'a mut Vec<u8>,
-    /// Where in `out` its reply starts.
+    /// Offset of its reply in `out`.
     start: usize,
 }
 
 impl<'a> Execution<'a> {
-    /// Begins a command whose reply goes behind what is in `out`.
+    /// Begins a command whose reply is appended to `out`.
     #[inline]
     pub(crate) fn begin(call: Call<'a>, adopted: Option<(usize, Buffer)>, out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
@@ -162,7 +162,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Runs it, and ends its reply: with what it says, or with its error. Its panic is for the caller to catch.
+    /// Runs the command, and completes its reply or replaces it by its error. The caller catches panics.
     #[inline]
     pub(crate) fn run(
         &mut self,
@@ -175,7 +175,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// As [`run`](Self::run), and catches its panic: false when there was one.
+    /// Runs the command like [`run`](Self::run), and catches a panic; false if there was one.
     pub(crate) fn run_guarded(
         &mut self,
         caller: Option<&mut Caller<'_>>,
@@ -194,7 +194,7 @@ impl<'a> Execution<'a> {
         fail(command, error, self.out, self.start, resp, environment);
     }
 
-    /// Hands the command to its row's handler, with what such a row gets.
+    /// Calls the handler of the command's row with what that kind of row gets.
     #[inline]
     fn run_row(
         &mut self,
@@ -264,7 +264,7 @@ impl<'a> Execution<'a> {
         Encoder::new(self.out, self.call.modes.resp()).cut_at(cut_at)
     }
 
-    /// The parts of a command over every shard, in a transaction that has all of them.
+    /// The parts of a command over every shard, run in a transaction that holds all partitions.
     fn parts_of(
         &self,
         each: ShardHandler,
@@ -280,7 +280,7 @@ impl<'a> Execution<'a> {
         Ok(parts)
     }
 
-    /// One call of a walk with all shards at hand that it may come to.
+    /// Runs one call of a walk with all shards that it may reach.
     fn walk(
         &self,
         handler: WalkHandler,
@@ -301,7 +301,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Runs a handler on the partitions it was given, and hands its effects to the journal, if there is one.
+    /// Runs a handler on the partitions, and hands its effects to the journal, if there is one.
     #[inline]
     fn run_on_keys(
         &mut self,
@@ -368,7 +368,7 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// Answers a command with an error, in place of whatever it has written from `start` on.
+/// Replies with an error, replacing what the command has written from `start` on.
 #[cold]
 pub(crate) fn fail(
     command: &Registered,
@@ -383,18 +383,19 @@ pub(crate) fn fail(
     Encoder::new(out, resp).error(error.line());
 }
 
-/// A part of a command that every shard or every loop does by itself.
+/// The resources for one shard's or loop's part of a command.
 pub(crate) enum PartAccess<'a> {
-    /// On the partition of a shard.
+    /// The partition of the shard.
     Partition(&'a mut Partition),
-    /// On the connections of a loop.
+    /// The connections of the loop.
     Roster(Roster<'a>),
 }
 
-/// Runs one shard's or loop's part of a command. One that panics has failed with [`ReplyError::Internal`].
+/// Runs one shard's or loop's part of a command. A panic is reported as [`ReplyError::Internal`].
 ///
 /// # Errors
-/// What the handler says.
+///
+/// The error of the handler.
 pub(crate) fn run_part(
     call: &Call<'_>,
     access: PartAccess<'_>,
@@ -485,8 +486,8 @@ fn on_shard<T>(
     Ok(result)
 }
 
-/// Counts a command on the shards of its keys. Of those that were lent together, for a transaction, it may touch only some.
-/// One that waited and is served now was counted when it came.
+/// Counts a command on the shards of its keys: of the partitions lent for a transaction, a command may touch only
+/// some. A command that is served after it waited was counted when it arrived.
 #[inline]
 fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
     if matches!(call.waiting, Waiting::Served(_)) {
@@ -508,8 +509,8 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
     }
 }
 
-/// The effects of a command that runs. When it panics, those that it has reported enter the journal all the same, and the
-/// history counts as broken: what it may have changed beside them is not known.
+/// Collector for the effects of a running command. When the command panics, the effects reported before still enter
+/// the journal, and the history is marked as broken: other changes of the command are not known.
 struct Recording<'a> {
     effects: Effects,
     journal: Option<Journal>,
@@ -529,7 +530,7 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Hands the effects to the journal as one unit, removals of what the command came across first.
+    /// Hands the effects to the journal as one unit, after the removals of expired keys that the command found.
     #[inline]
     fn end(mut self, mut held: Held<'_>) {
         let changes = self.effects.changes();

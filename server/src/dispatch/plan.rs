@@ -1,4 +1,4 @@
-//! Where does it run? The only place that decides.
+//! Decides where a command runs; no other module does.
 
 use shardis_protocol::Arguments;
 use smallvec::SmallVec;
@@ -11,36 +11,36 @@ use crate::exec::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
 use crate::spec::{KeyShape, Registered, Runs};
 
-/// Where a command runs.
+/// Place where a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On the loop of its connection.
+    /// The loop of its connection.
     Session,
-    /// On one shard.
+    /// One shard.
     Shard {
         /// The shard.
         shard: usize,
-        /// The key that says so.
+        /// The key that determines the shard.
         key: Routed,
     },
-    /// With these shards lent.
+    /// The loop of its connection, with the partitions of these shards.
     Lend(ShardSet),
-    /// On the loop of its connection, with these shards lent.
+    /// The loop of its connection, with the partitions of these shards; the handler works on the client as well.
     LendToSession(ShardSet),
-    /// On the loop of its connection, with the shards of the client's transaction lent.
+    /// The loop of its connection, with the partitions that the client's transaction needs.
     Exec,
-    /// On every shard by itself.
+    /// Every shard, which each run a part.
     EveryShard,
-    /// On every loop by itself.
+    /// Every loop, which each run a part.
     EveryLoop,
     /// On this shard and those that follow it, one after the other.
     From(usize),
 }
 
-/// The key that routed a command, hashed once and carried all the way.
+/// The key that routed a command, with its hash, so that it is hashed only once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routed {
-    /// Its argument; 0 when there is none.
+    /// Index of its argument; 0 when there is no key.
     pub(crate) index: u8,
     /// Its hash.
     pub(crate) hash: u64,
@@ -52,7 +52,7 @@ impl Routed {
     #[inline]
     fn at(index: usize, bytes: &[u8], hashing: Hashing) -> Self {
         let key = hashing.key(bytes);
-        // A position that does not fit is not remembered: 0 is the command's name, so the key is hashed again.
+        // An index that does not fit in a byte is dropped: 0 is the command's name, so the key is hashed again.
         Self {
             index: u8::try_from(index).unwrap_or(0),
             hash: key.hash,
@@ -64,7 +64,7 @@ impl Routed {
 /// Decides where a command runs.
 ///
 /// # Errors
-/// When its keys cannot be told, or its cursor is none.
+/// When its keys cannot be determined, or its cursor is invalid.
 #[inline]
 pub(crate) fn place(
     command: &Registered,
@@ -99,8 +99,8 @@ pub(crate) fn place(
     }
 }
 
-/// The shard and the key of a command on one key at a fixed place: nearly every command there is. `None` for all others,
-/// which [`place`] decides on.
+/// The shard and the key of a command with one key at a fixed position, as nearly all commands have. `None` for all
+/// others, which [`place`] decides on.
 #[inline]
 pub(crate) fn place_of_one_key(
     command: &Registered,
@@ -135,7 +135,7 @@ fn place_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) ->
     if shards > 1 && derives_keys(command, args) {
         return Ok(Place::Lend(ShardSet::all(shards)));
     }
-    // Without a readable key the handler will answer with its own error: any shard will do for that.
+    // Without a readable key the handler will reply with its own error, on any shard.
     let key = first.unwrap_or_default();
     if set.len() > 1 {
         Ok(Place::Lend(set))
@@ -147,12 +147,12 @@ fn place_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) ->
     }
 }
 
-/// Whether a request has keys that only its data tells: they may be anywhere.
+/// Whether a request uses keys that only stored data determines: they may be on any shard.
 fn derives_keys(command: &Registered, args: Arguments<'_>) -> bool {
     command.row.keys.iter().any(|spec| spec.derives_keys(args))
 }
 
-/// The shards of all keys of a request; of those that can be told, for the rest is up to the handler's own error.
+/// The shards of all keys of a request, as far as they can be determined; the handler reports the error for the rest.
 fn shards_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
     let mut set = ShardSet::none(hashing.shards());
     keys_of(command.row.keys, args, |index, _| {
@@ -162,8 +162,8 @@ fn shards_of_keys(command: &Registered, args: Arguments<'_>, hashing: Hashing) -
     set
 }
 
-/// The shards that a command runs on; none when it needs none, or cannot be placed: then it will fail to run, with the same
-/// error.
+/// The shards that a command runs on. Empty when it needs none, or cannot be placed: it will then fail to run, with
+/// the same error.
 pub(crate) fn shards_of(command: &Registered, args: Arguments<'_>, hashing: Hashing) -> ShardSet {
     let shards = hashing.shards();
     match place(command, args, hashing) {
@@ -200,21 +200,21 @@ pub(crate) fn shards_of_transaction(client: &Client, hashing: Hashing) -> ShardS
     set
 }
 
-/// A set of shards, ascending.
+/// A set of shards, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShardSet {
     words: SmallVec<[u64; 2]>,
 }
 
 impl ShardSet {
-    /// No shard of so many.
+    /// The empty set, for a node of so many shards.
     pub(crate) fn none(shards: usize) -> Self {
         Self {
             words: SmallVec::from_elem(0, shards.div_ceil(64)),
         }
     }
 
-    /// All of so many.
+    /// The set of all shards of a node.
     pub(crate) fn all(shards: usize) -> Self {
         let mut set = Self::none(shards);
         (0..shards).for_each(|shard| set.insert(shard));
@@ -226,14 +226,14 @@ impl ShardSet {
         self.words[shard / 64] |= 1 << (shard % 64);
     }
 
-    /// Adds another set of as many shards.
+    /// Adds the shards of another set of the same node.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (word, more) in self.words.iter_mut().zip(&other.words) {
             *word |= more;
         }
     }
 
-    /// How many are in it.
+    /// Number of shards in the set.
     pub(crate) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }

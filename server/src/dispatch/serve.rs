@@ -1,4 +1,4 @@
-//! Serving commands that wait: right after the command, or the transaction, that made their keys ready.
+//! Serves waiting commands, immediately after the command or transaction that made their keys ready.
 
 use std::sync::Arc;
 
@@ -15,23 +15,24 @@ use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting}
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
 
-/// What came of a try to serve a ticket.
+/// Result of an attempt to serve a ticket.
 enum Tried {
-    /// Its client is answered.
+    /// The ticket's client gets a reply.
     Served,
-    /// There is nothing for it.
+    /// The keys have nothing for the ticket.
     Nothing,
 }
 
-/// Looks at all keys that are ready in these partitions, and serves the tickets that wait for them: first come, first served.
+/// Goes through the ready keys of these partitions, and serves the tickets that wait for them: first come, first
+/// served.
 ///
-/// Serving can make further keys ready; they are looked at as well. A key whose first ticket needs a shard that is taken
-/// stays for later, and the tickets behind it wait on.
+/// Serving can make further keys ready; they are handled as well. A key whose first ticket needs a shard that is
+/// taken becomes stuck, and the tickets behind that one go on waiting.
 pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
     if first_ready(&mut held).is_none() {
         return;
     }
-    // The unit that made the keys ready may have taken so long that what it stored has expired.
+    // The command or transaction that made the keys ready may have taken so long that what it stored has expired.
     let now_ms = environment.clock.now_us() / 1000;
     let environment = &Environment {
         stamp: environment.stamp.at(now_ms, environment.settings),
@@ -44,7 +45,7 @@ pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
     }
 }
 
-/// When the first of the ready keys became so.
+/// Place of the first ready key in the order over all shards.
 fn first_ready(held: &mut Held<'_>) -> Option<u64> {
     let mut first: Option<u64> = None;
     held.each(|partition| {
@@ -54,7 +55,7 @@ fn first_ready(held: &mut Held<'_>) -> Option<u64> {
     first
 }
 
-/// Takes the key that has been ready for longest.
+/// Takes the key that became ready first.
 fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
     let first = first_ready(held)?;
     let mut taken = None;
@@ -66,8 +67,8 @@ fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
     taken
 }
 
-/// Serves the tickets of a key, as long as there is something for them. Returns the shard that the next one needs, if that is
-/// not at hand.
+/// Serves the tickets of a key as long as it has something for them. Returns the shard that the next ticket needs, if
+/// its partition is not held.
 fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) -> Option<usize> {
     let slot = environment.hashing.slot(&ready.key);
     let mut from = 0;
@@ -84,15 +85,15 @@ fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) 
     None
 }
 
-/// Goes on serving with one more shard at hand, beginning with the key that needs it. If the shard cannot be had, the key is
-/// set aside.
+/// Continues serving with the partition of one more shard, starting with the key that needs it. If that shard is
+/// taken, the key is set aside.
 fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Environment<'_>) {
     let slot = environment.hashing.slot(&ready.key);
     let is_full = matches!(held, Held::Two(..));
     let Some(partition) = held.beside(slot) else {
         return;
     };
-    // Nothing overtakes the keys that wait for that shard already.
+    // A key must not overtake others that are stuck on the same shard.
     let mut borrowed = None;
     if !is_full && !partition.waiters.is_stuck_on(shard) {
         borrowed = environment.mesh.cell(shard).borrow(BORROW_TRIES);
@@ -107,7 +108,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
             let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
             account.end_command();
-            // The rest is booked by whoever holds the partition of the key.
+            // The user of the key's partition books the rest.
             let taken = account.take(shard);
             borrowed.get().memory_bytes += taken;
             held.leave_out(taken);
@@ -120,7 +121,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
     }
 }
 
-/// Keeps a key for later that needs a shard which is taken, and asks for a retry if none is under way.
+/// Sets a key aside that needs a shard which is taken, and asks for a retry if none is under way.
 fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment: &Environment<'_>) {
     if partition.waiters.set_aside(ready, shard) {
         environment.outbox.borrow_mut().stuck.push(Retry {
@@ -130,7 +131,7 @@ fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment:
     }
 }
 
-/// A borrowed partition among several that were lent. With the end of the loan it is in its cell again.
+/// A borrowed partition that is temporarily among several lent ones. Dropping the loan returns it to its guard.
 struct Loan<'l, 'c> {
     lent: &'l mut Lent,
     shard: usize,
@@ -152,7 +153,7 @@ impl Drop for Loan<'_, '_> {
     }
 }
 
-/// The ticket to try next for a key.
+/// The next ticket to try for a key.
 fn candidate(
     held: &mut Held<'_>,
     slot: u16,
@@ -165,7 +166,7 @@ fn candidate(
     partition.waiters.candidate(ready, from, found)
 }
 
-/// The value of a key; none when there is none, or its time is over.
+/// The value of a key; none when it does not exist or has expired.
 fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environment<'_>) -> Option<Found> {
     let key = Key {
         bytes: &ready.key,
@@ -179,7 +180,7 @@ fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environm
     })
 }
 
-/// Runs the command of a ticket over those of its keys that are at hand.
+/// Runs the command of a ticket over those of its keys whose partitions are held.
 fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &Environment<'_>) -> Tried {
     let serving = Serving::new(ticket);
     let begin_ns = environment.clock.elapsed_ns();
@@ -195,7 +196,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
     let access = Access::Partitions(held.reborrow());
     Execution::begin(call, None, &mut reply).run_guarded(None, access, environment);
     if !reply.is_empty() {
-        // A command that fails says why, and has claimed nothing yet.
+        // A command that fails has not claimed its ticket yet; its error is the reply.
         serving.claim();
     }
     if !serving.is_won() {

@@ -1,4 +1,4 @@
-//! EXEC: runs what a client queued, one command after the other, on partitions that nobody else sees meanwhile.
+//! EXEC: runs the queued commands of a client in order, on partitions that nobody else uses meanwhile.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ type Partitions<'a> = &'a mut Lent;
 /// Runs the queue and writes the reply of EXEC.
 ///
 /// # Errors
-/// When there is no queue, or it could not be filled.
+/// When there is no queue, or a command could not be queued.
 pub(crate) fn exec(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
@@ -53,7 +53,7 @@ pub(crate) fn exec(
     Ok(())
 }
 
-/// Runs the commands of a queue, one after the other.
+/// Runs the commands of a queue in order.
 fn run_queue(
     caller: &mut Caller<'_>,
     queue: &[Queued],
@@ -68,18 +68,18 @@ fn run_queue(
         let mut here = Environment {
             stamp,
             looked_ns,
-            // All replies together are the one of EXEC.
+            // The limit applies to the reply of EXEC, which all these replies are part of.
             reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
             ..under(environment, &changed)
         };
-        // None works with a time from before it could have begun.
+        // No command may work with a time from before it began.
         here.keep_fresh(begin_ns);
         (stamp, looked_ns) = (here.stamp, here.looked_ns);
         caller.now_ms = stamp.now_ms;
         run_queued(caller, queued, partitions, out, &here);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
-            // What it changed holds for what follows it, and for what becomes known of itself.
+            // A changed directive applies to the commands after it, and to the accounting of this one.
             let settings = caller.node.settings.load_full();
             stamp = Stamp::on(caller.node, &settings, stamp.now_ms);
             changed = Some(settings);
@@ -88,7 +88,7 @@ fn run_queue(
     }
 }
 
-/// The environment of a transaction under settings that one of its commands has changed.
+/// The environment of a transaction, with settings that one of its commands has changed.
 #[inline]
 fn under<'a>(environment: &Environment<'a>, changed: &'a Option<Arc<Settings>>) -> Environment<'a> {
     match changed {
@@ -101,7 +101,7 @@ fn under<'a>(environment: &Environment<'a>, changed: &'a Option<Arc<Settings>>) 
     }
 }
 
-/// Counts a command of the queue, and tells those who want to know of it.
+/// Counts a command of the queue, and enters it into the slow log and the latency monitor.
 fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment: &Environment<'_>) {
     let (command, args) = (registry().row(queued.command.id), queued.request.arguments());
     let settings = environment.settings;
@@ -117,7 +117,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
     }
 }
 
-/// Whether a watched key was changed, or has expired since.
+/// Whether a watched key has been changed, or has expired since.
 pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
@@ -129,7 +129,7 @@ pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: 
         })
 }
 
-/// Has the effects of all commands enter the journal between MULTI and EXEC.
+/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC.
 fn as_one_unit(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
@@ -150,8 +150,8 @@ fn as_one_unit(
     run(&mut collecting, &mut *unit.partitions);
 }
 
-/// Partitions whose effects are collected. With its end, be that a panic, they have the journal again, and what was
-/// collected enters it as one unit.
+/// Partitions whose effects are collected. Dropping it, also in a panic, gives them the journal back and appends the
+/// collected effects as one unit.
 struct Unit<'a> {
     partitions: Partitions<'a>,
     journal: &'a Journal,
@@ -159,7 +159,7 @@ struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    /// Has the partitions report to the collector instead of the journal.
+    /// Makes the partitions report to the collector instead of the journal.
     fn begin(partitions: Partitions<'a>, journal: &'a Journal) -> Self {
         let collector = journal.begin_unit();
         for partition in partitions.iter_mut().flatten() {
@@ -176,7 +176,7 @@ impl<'a> Unit<'a> {
 impl Drop for Unit<'_> {
     fn drop(&mut self) {
         for partition in self.partitions.iter_mut().flatten() {
-            // What a command came across before it panicked went within this unit.
+            // Removals that a command reported before it panicked belong to this unit.
             partition.journal_removals();
             partition.journal = Some(self.journal.clone());
         }

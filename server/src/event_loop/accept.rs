@@ -1,4 +1,4 @@
-//! Accepting connections, on every loop, and dealing them to all.
+//! Accepts connections on every loop, and deals them to all loops.
 
 use std::io;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::pubsub::Seat;
 use crate::shard::inbox::Message;
 use crate::shard::poll::{Poll, Socket};
 
-/// The listeners of a node as one loop waits for them. All loops wait for all of them, so that no loop that is held up keeps
-/// a new connection waiting.
+/// One loop's view of the listeners of the node. All loops wait for all listeners, so that a new connection never has
+/// to wait for a loop that is held up.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listeners: Arc<Listeners>,
-    /// Those that the loop's poll waits for.
+    /// Listeners that the loop's poll waits for.
     followed: Arc<Vec<Door>>,
-    /// Numbers of those that may have connections to accept.
+    /// Numbers of the listeners that may have connections to accept.
     ready: Vec<usize>,
-    /// The number of connections that a turn takes was used up.
+    /// The turn accepted as many connections as it may; there may be more.
     has_more: bool,
 }
 
@@ -30,7 +30,7 @@ impl Acceptor {
     /// The acceptor of a loop with this poll.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(crate) fn new(listeners: Arc<Listeners>, poll: &Poll) -> io::Result<Self> {
         let followed = Arc::clone(&listeners.current());
         for door in followed.iter() {
@@ -44,7 +44,7 @@ impl Acceptor {
         })
     }
 
-    /// Waits for other listeners, if they were exchanged.
+    /// Follows an exchange of the listeners: waits for the new ones.
     pub(super) fn follow(&mut self, poll: &Poll) {
         let current = self.listeners.current();
         if Arc::ptr_eq(&current, &self.followed) {
@@ -60,20 +60,20 @@ impl Acceptor {
             self.ready.retain(|&number| number != gone.number);
         }
         for new in current.iter().filter(|door| !is_among(&self.followed, door)) {
-            // It fails for want of memory only; other loops accept from it then.
+            // Fails only when the system is out of memory; other loops accept from this listener then.
             let _ = poll.add_listener(&new.listener, new.number);
         }
         self.followed = Arc::clone(&current);
     }
 
-    /// Notes that a listener may have connections.
+    /// Notes that a listener may have connections to accept.
     pub(super) fn mark_ready(&mut self, number: usize) {
         if !self.ready.contains(&number) {
             self.ready.push(number);
         }
     }
 
-    /// Whether there are connections to accept for which the loop does not sleep.
+    /// Whether the loop has connections to accept and must not sleep.
     pub(super) fn is_ready(&self) -> bool {
         self.has_more
     }
@@ -84,7 +84,7 @@ impl Acceptor {
             match door.map(|door| self.listeners.accept(door, keepalive_s)) {
                 Some(Ok(accepted)) => return Some(accepted),
                 Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // Descriptors have run out: some may be free when the loop comes here again, for whatever reason.
+                // The process is out of descriptors: the loop tries again in a later turn, when some may be free.
                 Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return None,
                 _ => {
                     self.ready.remove(0);
@@ -96,7 +96,7 @@ impl Acceptor {
 }
 
 impl EventLoop {
-    /// Takes in new connections, a bounded number a turn.
+    /// Accepts new connections, a bounded number per turn.
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some((mut socket, peer)) = self.acceptor.next(self.settings.tcp_keepalive) else {
@@ -105,7 +105,7 @@ impl EventLoop {
             };
             self.node.stats[self.index].connections.add(1);
             if let Some(line) = self.refusal(&peer) {
-                // One try: a client that does not read gets no more of our time.
+                // One attempt only: the loop does not wait for a client that does not read.
                 let _ = socket.write(line.as_bytes());
                 self.node.stats[self.index].rejected.add(1);
                 continue;
@@ -121,7 +121,7 @@ impl EventLoop {
         self.acceptor.has_more = true;
     }
 
-    /// What a client is told that may not connect.
+    /// The error for a client that may not connect, if there is one.
     fn refusal(&self, peer: &Peer) -> Option<&'static str> {
         if self.node.clients.load(Ordering::Relaxed) >= self.settings.maxclients as usize {
             return Some("-ERR max number of clients reached\r\n");
@@ -132,7 +132,7 @@ impl EventLoop {
         None
     }
 
-    /// Begins to carry a connection.
+    /// Starts carrying a connection.
     pub(super) fn connect(&mut self, mut socket: Socket, peer: Peer) {
         let authenticated = self.settings.requirepass.get().is_none();
         let entry = self.clients.connections.vacant_entry();

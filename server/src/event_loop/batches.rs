@@ -1,4 +1,5 @@
-//! Commands on one shard: run in batches, in place where the shard's partition can be had, else where a message brings them.
+//! Runs commands on one shard in batches: on this thread if the shard's partition is free, else the batch is sent to
+//! the shard.
 
 use shardis_storage::memory;
 use slab::Slab;
@@ -19,7 +20,7 @@ use crate::spec::Registered;
 use crate::state::Node;
 
 impl EventLoop {
-    /// Step 3: runs what was sorted, shard by shard, its own first.
+    /// Step 3: runs the collected commands, shard by shard, the own shard first.
     pub(super) fn execute(&mut self) {
         let own = self.index;
         self.execute_here(own);
@@ -31,7 +32,7 @@ impl EventLoop {
         self.turn.long.fill(false);
     }
 
-    /// Commands for this loop's shard: run, unless its partition is away.
+    /// Runs the commands for this loop's shard, or keeps them until its partition is back.
     fn execute_here(&mut self, own: usize) {
         if self.turn.tasks[own].is_empty() {
             return;
@@ -43,7 +44,8 @@ impl EventLoop {
         self.reach.waiting.push_back(Work::Run(batch));
     }
 
-    /// Commands for another shard: borrowed if they are short and nothing is ahead of them, else sent.
+    /// Runs the commands for another shard on a borrowed partition if they are short and no batch is ahead of them;
+    /// else sends them.
     fn execute_there(&mut self, shard: usize) {
         let may_borrow = self.reach.under_way[shard] == 0 && !self.turn.long[shard];
         if may_borrow && self.run_in_place(shard) {
@@ -56,7 +58,7 @@ impl EventLoop {
         self.reach.send(shard, Message::Run(batch));
     }
 
-    /// Runs the turn's commands for a shard on this thread. False when its partition cannot be had now.
+    /// Runs the turn's commands for a shard on this thread. False when its partition is taken.
     fn run_in_place(&mut self, shard: usize) -> bool {
         let Some((report, over)) = self.run_batch_in_place(shard) else {
             return false;
@@ -70,7 +72,7 @@ impl EventLoop {
         true
     }
 
-    /// What there is to say of the batch, and the connections that have got more output than they may have.
+    /// Runs the batch. Returns its report, and the connections whose output exceeds their limits.
     fn run_batch_in_place(&mut self, shard: usize) -> Option<(Report, Over)> {
         let looked = (self.stamp, self.looked_ns);
         let mut environment = self.reach.environment(&self.node, &self.settings, looked);
@@ -104,7 +106,7 @@ impl EventLoop {
         Some((report, replies.over))
     }
 
-    /// Runs a batch that has arrived on this shard's partition. False when that is away: the batch waits.
+    /// Runs a batch from another loop on this shard's partition. False when the partition is lent: the batch waits.
     pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> bool {
         let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
@@ -126,12 +128,12 @@ impl EventLoop {
         });
         drop(held);
         self.report_panics(&report.panicked);
-        // Their clients are known where they come from.
+        // The origin of the batch knows the clients of the slow commands.
         *slow = report.slow;
         true
     }
 
-    /// Sends a batch that has run back to where it comes from.
+    /// Sends a batch that has run back to its origin.
     pub(super) fn send_back(&mut self, batch: Box<Batch>) {
         if batch.origin == self.index {
             self.deliver(batch);
@@ -143,7 +145,7 @@ impl EventLoop {
     /// Delivers the replies of a batch that has run.
     pub(super) fn deliver(&mut self, mut batch: Box<Batch>) {
         if batch.target != self.index {
-            // It no longer keeps later batches in line.
+            // From here on, the batch does not hold later batches back.
             self.reach.under_way[batch.target] -= 1;
         }
         let mut start = 0;
@@ -180,7 +182,7 @@ impl EventLoop {
         panicked.iter().for_each(|task| self.report_panic(task.command));
     }
 
-    /// Tells the operator of a command that was stopped by a panic.
+    /// Logs a command that ended with a panic.
     #[cold]
     pub(super) fn report_panic(&self, command: &Registered) {
         self.node.log.warning(format_args!(
@@ -196,7 +198,7 @@ impl EventLoop {
     }
 }
 
-/// Runs something on a partition and books what it allocates to it.
+/// Calls `act` on a partition, and books to the partition what that allocates.
 pub(super) fn count_memory<R>(
     partition: &mut Partition,
     node: &Node,
@@ -209,27 +211,27 @@ pub(super) fn count_memory<R>(
     result
 }
 
-/// Connections that are to be closed because of their output, and their lines in CLIENT LIST.
+/// Connections to close because of their output, and their lines in CLIENT LIST.
 type Over = SmallVec<[(usize, String); 0]>;
 
-/// Makes known what a partition takes.
+/// Publishes the memory of a partition in the node's counters.
 pub(super) fn publish_memory(partition: &Partition, node: &Node) {
     node.memory[partition.shard].set(partition.counted_bytes());
     node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
 }
 
-/// Replies that go straight to connections of this loop.
+/// Destination of replies that go straight to connections of this loop.
 struct ToConnections<'a> {
     connections: &'a mut Slab<Connection>,
     dirty: &'a mut Vec<usize>,
     scratch: &'a mut Vec<u8>,
     environment: &'a Environment<'a>,
-    /// Connections whose output has got more than they may have: they get nothing any more.
+    /// Connections whose output exceeds their limits: their further replies are dropped.
     over: Over,
 }
 
 impl ToConnections<'_> {
-    /// Looks at the limits of a connection whose output has become large.
+    /// Checks the limits of a connection whose output has become large.
     #[cold]
     fn look_at_limits(&mut self, number: usize) {
         let limits = &self.environment.settings.client_output_buffer_limit;
@@ -277,7 +279,7 @@ impl Replies for ToConnections<'_> {
     }
 }
 
-/// Replies that travel back with their batch.
+/// Destination of replies that travel back with their batch.
 struct ToBatch<'a> {
     replies: &'a mut Vec<u8>,
     ends: &'a mut Vec<usize>,

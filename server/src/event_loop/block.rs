@@ -1,4 +1,4 @@
-//! Connections whose command waits: from its ticket to its reply, or to the end of its time.
+//! Connections whose command waits: from its ticket to its reply, or to the end of its timeout.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::shard::inbox::Message;
 use crate::spec::key_spec::keys_of;
 
 impl EventLoop {
-    /// Has a connection wait for what its command wishes, in the shards of the keys, which are at hand. The command has run for
-    /// so many nanoseconds.
+    /// Makes a connection wait for its command's wish: puts a ticket into the queues of the keys, whose partitions
+    /// are held. `nanos` is the time that the command has run.
     pub(super) fn block(&mut self, issued: Issued<'_>, mut wish: Wish, nanos: u64, partitions: &mut Lent) {
         let Issued {
             connection: number,
@@ -48,7 +48,7 @@ impl EventLoop {
         if self.node.clock.is_real()
             && let Some(deadline_ms) = &mut wish.deadline_ms
         {
-            // It was reckoned from a time that was cut to milliseconds: nobody waits for less than was asked.
+            // The start of the wait was rounded down to milliseconds: without this, a wait could end early.
             *deadline_ms = deadline_ms.saturating_add(1);
         }
         let connection = &mut self.clients.connections[number];
@@ -79,12 +79,12 @@ impl EventLoop {
         self.clients.blocked += 1;
         self.count_blocked();
         if ends {
-            // Its end was noticed while the command was on its way to wait, and is not told again.
+            // The end of the connection was noticed before the wait began, and poll does not report it again.
             self.clients.enqueue(number);
         }
     }
 
-    /// Sees to what became known while waiting commands were served.
+    /// Handles the results of serving tickets: sends replies and retries to their loops.
     pub(super) fn empty_outbox(&mut self) {
         if self.reach.outbox.borrow().is_empty() {
             return;
@@ -99,12 +99,12 @@ impl EventLoop {
             }
         }
         for retry in outbox.stuck {
-            // Where it arrives when that shard has come to the end of what keeps it busy.
+            // That loop handles the retry after the work that keeps the shard taken.
             self.reach.send(retry.needs, Message::Serve(retry));
         }
     }
 
-    /// A waiting command has been run, here or elsewhere: answers it.
+    /// Answers a waiting command that has run, here or on another loop.
     pub(super) fn answer_served(&mut self, served: Served) {
         let Served {
             ticket,
@@ -117,7 +117,7 @@ impl EventLoop {
         }
     }
 
-    /// Answers the commands whose time is over.
+    /// Answers the waiting commands whose timeout is over.
     pub(super) fn end_waits_in_time(&mut self) {
         let now_ms = self.now_ms();
         while let Some(&(deadline_ms, number)) = self.clients.deadlines.first() {
@@ -126,14 +126,14 @@ impl EventLoop {
             }
             self.clients.deadlines.pop_first();
             let ticket = self.ticket_of(number);
-            // A ticket that was claimed is about to be answered with what it waited for.
+            // A ticket that is claimed already is about to be answered with a value.
             if let Some(ticket) = ticket.filter(|ticket| ticket.claim()) {
                 self.answer_unblocked(&ticket, Unblocked::TimedOut);
             }
         }
     }
 
-    /// Answers those clients of this loop that CLIENT UNBLOCK has marked.
+    /// Answers the clients of this loop that CLIENT UNBLOCK has marked.
     pub(super) fn answer_unblocked_clients(&mut self) {
         let marked: Vec<_> = self
             .clients
@@ -149,7 +149,7 @@ impl EventLoop {
         }
     }
 
-    /// Answers a claimed ticket whose command has got nothing.
+    /// Answers a claimed ticket whose command got nothing.
     fn answer_unblocked(&mut self, ticket: &Arc<Ticket>, how: Unblocked) {
         if !self.end_wait(ticket, None) {
             return;
@@ -167,7 +167,7 @@ impl EventLoop {
         self.answer(ticket, &reply, 0);
     }
 
-    /// A connection goes: nobody is to serve it any more.
+    /// Ends the wait of a connection that is being closed.
     pub(super) fn forget_wait(&mut self, ticket: &Arc<Ticket>) {
         ticket.claim();
         self.leave_queues(ticket, None);
@@ -175,7 +175,8 @@ impl EventLoop {
         self.count_blocked();
     }
 
-    /// Takes a connection out of its wait; `served_by` has seen to its own queues. False when it does not wait (any more).
+    /// Ends the wait of a connection; `served_by` is the shard that has already removed the ticket from its queues.
+    /// False when the connection does not wait for this ticket.
     fn end_wait(&mut self, ticket: &Arc<Ticket>, served_by: Option<usize>) -> bool {
         let Some(connection) = self.clients.get_mut(ticket.connection) else {
             return false;
@@ -234,7 +235,7 @@ impl EventLoop {
         self.clients.get(number)?.client.waits.clone()
     }
 
-    /// Has it known how many connections wait: for a key, or for the end of a pause.
+    /// Publishes the number of connections that wait for a key or for the end of a pause.
     pub(super) fn count_blocked(&self) {
         let stats = &self.node.stats[self.index];
         let paused = self.clients.paused.len() as u64;
@@ -242,7 +243,7 @@ impl EventLoop {
         stats.blocked_in_time.set(self.clients.deadlines.len() as u64);
     }
 
-    /// Takes a ticket out of this shard's queues. False when its partition is lent.
+    /// Removes a ticket from this shard's queues. False when the partition is lent.
     pub(super) fn withdraw(&mut self, ticket: &Arc<Ticket>) -> bool {
         let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut held) = mesh.cell(self.index).own() else {
@@ -254,8 +255,8 @@ impl EventLoop {
         true
     }
 
-    /// Serves the stuck keys of a shard, if this loop's shard and the other one that it takes are at hand; else sends the retry
-    /// there. False when this shard is lent.
+    /// Serves the stuck keys of a shard with the partitions of both shards of the retry, if the other one is free;
+    /// else sends the retry there. False when this shard's partition is lent.
     pub(super) fn serve_stuck(&mut self, retry: Retry) -> bool {
         let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut own) = mesh.cell(self.index).own() else {
@@ -285,7 +286,7 @@ impl EventLoop {
         true
     }
 
-    /// Serves the tickets of this shard's ready keys.
+    /// Serves the tickets of the ready keys of this shard.
     pub(super) fn serve_own(&self, partition: &mut Partition) {
         if !partition.waiters.has_ready() {
             return;

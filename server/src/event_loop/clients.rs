@@ -1,4 +1,4 @@
-//! The connections of a loop, and the lists that name those of them for which something is to be done.
+//! [`Clients`]: the connections of a loop, and the lists of connections with pending work.
 
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
@@ -12,27 +12,28 @@ use crate::exec::{Closing, ReplyMode};
 /// The connections that a loop carries, by number.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    /// All of them.
+    /// All connections, by number.
     pub(super) connections: Slab<Connection>,
     /// Connections to serve in this turn, or in the next one.
     pub(super) queue: Vec<usize>,
     /// Connections with output to write.
     pub(super) dirty: Vec<usize>,
-    /// Connections whose command found a shard taken that it needs, and tries again.
+    /// Connections whose command needs a shard that was taken, and tries again.
     pub(super) busy: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
-    /// Connections that see all commands.
+    /// Connections of monitors, which see all commands.
     pub(super) monitors: Vec<usize>,
-    /// Connections with messages in their output, which may wait a little for more of them.
+    /// Connections with pushed messages in their output, whose write may be delayed to combine it with further
+    /// messages.
     pub(super) pushed_to: Vec<usize>,
-    /// For how many turns some of them have waited.
+    /// Number of turns by which such a write has been delayed.
     pub(super) pushed_turns: u32,
-    /// When the waits of connections end: Unix milliseconds and the connection.
+    /// Ends of timeouts: Unix milliseconds and the connection.
     pub(super) deadlines: BTreeSet<(i64, usize)>,
-    /// How many connections wait for a key.
+    /// Number of connections that wait for a key.
     pub(super) blocked: u64,
 }
 
@@ -59,13 +60,13 @@ impl Clients {
         self.connections.get(number)
     }
 
-    /// As [`get`](Self::get), to change it.
+    /// The connection with this number, if there is one, to be changed.
     #[inline]
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Connection> {
         self.connections.get_mut(number)
     }
 
-    /// Puts a connection on the list to serve.
+    /// Puts a connection on the list of those to serve.
     pub(super) fn enqueue(&mut self, number: usize) {
         if let Some(connection) = self.connections.get_mut(number)
             && !connection.is_queued
@@ -75,7 +76,7 @@ impl Clients {
         }
     }
 
-    /// Puts a connection on the list to write to.
+    /// Puts a connection on the list of those to write.
     #[inline]
     pub(super) fn mark_dirty(&mut self, number: usize) {
         if let Some(connection) = self.connections.get_mut(number)
@@ -86,7 +87,7 @@ impl Clients {
         }
     }
 
-    /// Has a connection closed at the end of the turn.
+    /// Marks a connection to be closed at the end of the turn.
     pub(super) fn disconnect(&mut self, number: usize) {
         if let Some(connection) = self.connections.get_mut(number) {
             connection.client.closing = Closing::Now;
@@ -94,7 +95,7 @@ impl Clients {
         }
     }
 
-    /// Has those connections closed with the turn that a command has marked.
+    /// Puts the connections that a command has marked on the list of those to close.
     pub(super) fn disconnect_marked(&mut self) {
         let marked = self
             .connections
@@ -103,12 +104,12 @@ impl Clients {
         self.closing.extend(marked.map(|(number, _)| number));
     }
 
-    /// Serves a connection again if something in its input waits and now may run.
+    /// Serves a connection again if it has a pending request that may run now.
     pub(super) fn wake_if_it_may_go_on(&mut self, number: usize) {
         let Some(connection) = self.connections.get(number) else {
             return;
         };
-        // What is closed while its command is under way is served once more, to be closed then.
+        // A connection that was closed while its command was under way is served once more, which closes it.
         let is_over = connection.client.closing == Closing::Now;
         let waits = match connection.gate {
             Gate::Drain(_) => connection.output.in_flight() == 0,
@@ -122,7 +123,7 @@ impl Clients {
         }
     }
 
-    /// Answers the next request of a connection right away, in its place in the order.
+    /// Replies to the next request of a connection, in the order of its replies.
     pub(super) fn reply(&mut self, number: usize, write: impl FnOnce(&mut Encoder<'_>)) {
         let Some(connection) = self.connections.get_mut(number) else {
             return;
@@ -134,8 +135,8 @@ impl Clients {
         self.conclude(number, sequence, start);
     }
 
-    /// The reply of a command is complete: it goes out in its turn. True when so much output has piled up that the limits
-    /// on it should be looked at.
+    /// Completes the reply of a command, which is written in its turn. True when the output has grown so much that
+    /// its limits must be checked.
     pub(super) fn conclude(&mut self, number: usize, sequence: u32, start: usize) -> bool {
         let is_large = self.connections[number].output.end(sequence, start);
         self.mark_dirty(number);
@@ -144,8 +145,8 @@ impl Clients {
 }
 
 impl Connection {
-    /// Drops a reply that CLIENT REPLY keeps from being sent. The command that turns replies on again is answered, the one
-    /// that turns them off is not.
+    /// Drops a reply that CLIENT REPLY suppresses. The command that turns replies on gets one, the command that turns
+    /// them off does not.
     pub(super) fn mute(&mut self, sequence: u32, start: usize) {
         if self.client.reply_mode != ReplyMode::On {
             self.output.begin(sequence).truncate(start);
@@ -153,7 +154,7 @@ impl Connection {
         self.count_reply_mode();
     }
 
-    /// CLIENT REPLY SKIP lasts for one command after the one that asked for it.
+    /// Advances the mode of CLIENT REPLY by one command: SKIP lasts for one command after itself.
     pub(super) fn count_reply_mode(&mut self) {
         self.client.reply_mode = match self.client.reply_mode {
             ReplyMode::SkipNext => ReplyMode::Skip,

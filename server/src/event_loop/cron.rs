@@ -1,4 +1,4 @@
-//! What a loop does now and then: freeing, client timeouts, figures. Each within a bound, so that no turn is long.
+//! Periodic work of a loop: freeing memory, client timeouts, figures. Each has a bound, so that no turn becomes long.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use crate::limits::RELEASE_SLICE;
 use crate::observe::latency;
 use crate::observe::stats::Counter;
 
-/// When what is due next, Unix microseconds; and what the last second counted.
+/// State of the periodic work. Times are in Unix microseconds.
 #[derive(Debug)]
 pub(super) struct Cron {
     next_us: i64,
     next_second_us: i64,
     last: [u64; 5],
-    /// How much of each feed was known to be dropped.
+    /// Number of dropped elements of each feed, as of the last warning.
     dropped: Vec<u64>,
-    /// When that was counted.
+    /// Time at which the figures of the last second were taken.
     counted_us: i64,
     sweep: Sweep,
 }
 
-/// A round over all connections, a share at a time.
+/// A round over all connections, done in shares.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sweep {
     from: usize,
-    /// Since when peaks of output buffers are remembered, Unix milliseconds.
+    /// Start of the period over which peaks of output buffers are kept, Unix milliseconds.
     peaks_since_ms: i64,
-    /// This round forgets them.
+    /// This round resets the peaks.
     forgets_peaks: bool,
 }
 
@@ -47,14 +47,14 @@ impl Cron {
 }
 
 impl EventLoop {
-    /// How long the loop may sleep when nothing happens.
+    /// Duration that the loop may sleep when nothing happens.
     pub(super) fn time_to_sleep(&self, busy: bool) -> Duration {
         let expires_us = self.expiry.next_us();
         if busy || expires_us <= self.now_us {
             return Duration::ZERO;
         }
         if !self.node.clock.is_real() {
-            // Time stands still: whoever moves it rings.
+            // A manual clock stands still, and its advance wakes the loop.
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us.min(expires_us);
@@ -71,7 +71,7 @@ impl EventLoop {
         Duration::from_micros((next_us - self.now_us).clamp(0, 1_000_000) as u64) + Duration::from_micros(999)
     }
 
-    /// The last step of a turn.
+    /// Does the work that is due, as the last step of a turn.
     pub(super) fn run_cron(&mut self) {
         self.release_garbage();
         if self.now_us < self.cron.next_us {
@@ -90,7 +90,7 @@ impl EventLoop {
         }
     }
 
-    /// Frees some of what was flushed or unlinked. Between two slices, sockets are served.
+    /// Frees some of what was flushed or unlinked. Sockets are served between two slices.
     fn release_garbage(&mut self) {
         if !self.has_garbage() {
             return;
@@ -107,12 +107,13 @@ impl EventLoop {
         self.node.note_latency(&self.settings, latency::LAZY_FREE, us);
     }
 
-    /// Whether there is something to free, for which the loop does not sleep.
+    /// Whether there is garbage to free, so that the loop must not sleep.
     pub(super) fn has_garbage(&self) -> bool {
         self.node.garbage[self.index].get() > 0
     }
 
-    /// Closes idle clients, and takes back buffers they do not use: a share of them per run, all within a second.
+    /// Closes idle clients, and frees buffers that they do not use: a share of the clients per run, all of them
+    /// within a second.
     fn sweep_clients(&mut self, hz: i64) {
         let count = self.clients.connections.len();
         if count == 0 {
@@ -144,7 +145,7 @@ impl EventLoop {
                     .buffer_shrinks
                     .add(u64::from(held_now < held_before));
             }
-            // Subscribers are there to listen, and who waits for a key has said for how long.
+            // Subscribers are idle by nature, and a client that waits for a key has a timeout of its own.
             let may_time_out =
                 timeout_s > 0 && !connection.client.is_subscriber() && connection.client.waits.is_none();
             let idle_too_long = may_time_out && idle_ms > timeout_s * 1000;
@@ -160,7 +161,7 @@ impl EventLoop {
         self.cron.sweep.from = last;
     }
 
-    /// All connections have been looked at: the next round begins.
+    /// Ends a round over the connections, and begins the next.
     fn begin_sweep(&mut self) {
         let (seen, now_ms) = (self.cron.sweep, self.now_ms());
         let forgets_peaks = now_ms - seen.peaks_since_ms >= self.node.debug.peak_ms();
@@ -175,7 +176,7 @@ impl EventLoop {
         };
     }
 
-    /// Says in the log when what others of this process listen to was dropped.
+    /// Warns in the log when elements of a feed were dropped.
     fn warn_of_dropped(&mut self) {
         let node = &self.node;
         self.cron.dropped.resize(node.feeds.len(), 0);
@@ -208,7 +209,7 @@ impl EventLoop {
         let last = std::mem::replace(&mut self.cron.last, now);
         let [commands, bytes_in, bytes_out, turns, turn_us] =
             std::array::from_fn(|index| now[index] - last[index]);
-        // A loop that was busy for long looks late: what it has counted is that of more than a second.
+        // A loop that was busy for long takes the figures late: they then cover more than a second.
         let elapsed_us = (self.now_us - self.cron.counted_us) as u64;
         self.cron.counted_us = self.now_us;
         let per_second = |count: u64| (count * 1_000_000).checked_div(elapsed_us).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Making room: keys go while what the node has counted takes more than `maxmemory`.
+//! Eviction: removes keys while the memory that the node has counted exceeds `maxmemory`.
 //!
-//! Whoever finds that evicts, whichever loop it is: first from its own shard, then from every other that is free at this
-//! moment, from each in proportion to the memory it holds. So there is no need to wake anybody, and what one shard cannot
-//! give up another does. A loop spends a bounded time of each turn on it; while that is all that is missing, commands run.
-//! They are refused only when nothing is left to evict anywhere.
+//! Any loop that finds the limit exceeded evicts: first from its own shard, then from every other shard that is free
+//! at this moment, from each in proportion to the memory it holds. So no loop has to be woken, and one shard can give
+//! up what another cannot. A loop spends a bounded time of each turn on it; commands go on running while only time is
+//! missing. They are refused only when no shard has anything left to evict.
 
 use shardis_storage::keyspace::eviction::lfu::LfuOptions;
 use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
@@ -16,32 +16,32 @@ use crate::exec::view::Held;
 use crate::limits::{EVICT_RELEASE_SLICE, EVICT_SLICE_US};
 use crate::observe::latency;
 
-/// How it stands with memory.
+/// State of the node's memory, as commands have to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// There is room, or nothing is to be done about it now.
+    /// Memory is within the limit, or eviction is suspended.
     Enough,
-    /// There is none yet, but keys are going.
+    /// Memory exceeds the limit, but eviction goes on.
     Coming,
-    /// There is none, and nothing to evict.
+    /// Memory exceeds the limit, and nothing is left to evict.
     None,
 }
 
-/// What came of evicting from one shard.
+/// Result of evicting from one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Evicted {
-    /// What was asked for.
+    /// The requested bytes were freed.
     Enough,
-    /// Less, because there is nothing more.
+    /// Fewer bytes were freed, because nothing is left.
     All,
-    /// Less, because the time was over.
+    /// Fewer bytes were freed, because the slice of time was used up.
     Some,
-    /// Nothing: the shard is taken.
+    /// Nothing was freed: the shard is taken.
     Taken,
 }
 
 impl EventLoop {
-    /// Evicts keys if the node is over its limit. Costs a look at the limit where there is none.
+    /// Evicts keys if the node exceeds its limit. Without a limit this costs a comparison.
     #[inline]
     pub(super) fn make_room(&mut self) -> Room {
         if self.node.excess_bytes() == 0 {
@@ -53,7 +53,7 @@ impl EventLoop {
         self.evict()
     }
 
-    /// Memory is within its limit: the time for which it was not is over.
+    /// Ends the period in which memory exceeded its limit, and counts its duration.
     #[cold]
     fn note_end_of_excess(&mut self) {
         self.evicting.is_over = false;
@@ -68,7 +68,7 @@ impl EventLoop {
     #[cold]
     fn evict(&mut self) -> Room {
         if self.node.pause.active(self.now_ms()).is_some() {
-            // Whoever paused writes wants the data to stay as it is.
+            // A client that pauses writes wants the data to stay as it is.
             return Room::Enough;
         }
         if !self.evicting.is_over {
@@ -92,7 +92,8 @@ impl EventLoop {
         room
     }
 
-    /// Goes through the shards, this loop's first: for their shares of the excess, and then for whatever is missing.
+    /// Evicts from all shards, this loop's first: once for their shares of the excess, then for what is still
+    /// missing.
     fn evict_from_all(&mut self, begin_us: i64) -> Room {
         let shards = self.reach.mesh.len();
         let mut is_taken = false;
@@ -112,13 +113,13 @@ impl EventLoop {
         }
         match self.node.excess_bytes() {
             0 => Room::Enough,
-            // Its user has the same to do when it is done.
+            // The loop that uses the shard evicts from it as soon as it is done.
             _ if is_taken => Room::Coming,
             _ => Room::None,
         }
     }
 
-    /// The part of an excess that a shard is to give up, in proportion to what it holds.
+    /// Share of an excess that a shard has to give up, in proportion to the memory it holds.
     fn share(&self, shard: usize, excess: u64) -> u64 {
         let held = |shard: usize| u128::from(self.node.memory[shard].get());
         let all: u128 = (0..self.node.shards).map(held).sum();
@@ -162,8 +163,8 @@ impl EventLoop {
         Evicted::Enough
     }
 
-    /// Has a partition give up something: what is garbage already, else the key that the policy chooses. False when there
-    /// is nothing.
+    /// Frees memory of a partition: garbage if there is some, else the key that the policy chooses. False when it has
+    /// neither.
     fn give_up(&self, partition: &mut Partition) -> bool {
         if partition.keyspace.pending_release() > 0 {
             partition.release(EVICT_RELEASE_SLICE);
@@ -188,19 +189,19 @@ impl EventLoop {
     }
 }
 
-/// What a loop knows of its evictions.
+/// State of a loop's evictions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Evicting {
-    /// Microseconds of this turn that were spent on it.
+    /// Time of this turn spent on eviction, microseconds.
     pub(super) spent_us: i64,
-    /// Only time is missing: the loop does not sleep before it is done.
+    /// The slice of this turn was used up: the loop must not sleep.
     pub(super) goes_on: bool,
-    /// Memory was over its limit when this loop last looked.
+    /// Memory exceeded its limit when this loop last looked.
     is_over: bool,
 }
 
 impl Evicting {
-    /// A turn begins: it has time for it again.
+    /// Resets the time spent, at the start of a turn.
     pub(super) fn begin_turn(&mut self) {
         self.spent_us = 0;
         self.goes_on = false;

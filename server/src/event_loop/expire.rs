@@ -1,8 +1,8 @@
-//! Active expiry: keys and fields of hashes go when their time is over, though nobody asks for them.
+//! Active expiry: removes expired keys and expired fields of hashes that no command touches.
 //!
-//! A loop knows when the next key of its shard is due, and sleeps until then. What is due goes in slices of time, at the end
-//! of turns. While there are commands to run, slices take no more than the share of the time that `active-expire-effort`
-//! allows; while there are none, one slice follows the other until nothing is due.
+//! A loop knows when the next key of its shard expires, and sleeps until then. Expired keys are removed in slices of
+//! time, at the end of turns. While there are commands to run, slices take no more than the share of the time that
+//! `active-expire-effort` allows; otherwise one slice follows the other until no expired key is left.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,26 +14,26 @@ use crate::exec::Partition;
 use crate::limits::EXPIRE_SLICE_NS;
 use crate::observe::latency;
 
-/// Nothing is due until something changes.
+/// Time of an expiry that is never due.
 const NEVER: i64 = i64::MAX;
 
-/// After so many milliseconds a loop looks again for a partition that was not at hand.
+/// Delay before the loop tries again for a partition that was taken, milliseconds.
 const LENT_RETRY_MS: i64 = 5;
 
-/// What a loop remembers of its shard's active expiry from one turn to the next.
+/// State of a shard's active expiry from one turn to the next.
 #[derive(Debug)]
 pub(super) struct Expiry {
-    /// When something is next due, as far as is known, Unix milliseconds.
+    /// Next time at which something expires, as far as is known, Unix milliseconds.
     due_ms: i64,
-    /// The millisecond in which the shard was last looked at for what is due.
+    /// Millisecond of the last look at the shard's calendar.
     looked_ms: i64,
-    /// Something may have become due sooner since then.
+    /// The next time may have moved forward since the last look.
     is_stale: bool,
-    /// Until when commands go first, Unix microseconds.
+    /// End of the rest in which commands have priority, Unix microseconds.
     rests_until_us: i64,
-    /// The database to go on with.
+    /// Index of the database to continue with.
     next_database: usize,
-    /// When it was last counted that the share of time did not suffice, Unix microseconds.
+    /// Time at which it was last counted that the share of time was too small, Unix microseconds.
     capped_us: i64,
 }
 
@@ -49,29 +49,29 @@ impl Expiry {
         }
     }
 
-    /// When the loop has to look again, Unix microseconds.
+    /// Time at which the loop has to look again, Unix microseconds.
     pub(super) fn next_us(&self) -> i64 {
-        // Within the millisecond of the last look a shard is not looked at again: it waits for the next.
+        // The calendar is read at most once per millisecond.
         let next_ms = if self.is_stale { self.looked_ms + 1 } else { NEVER };
         self.due_ms.min(next_ms).saturating_mul(1000)
     }
 
-    /// Notes when something is next due, as found now.
+    /// Notes the next time at which something expires, as found at `now_ms`.
     fn note(&mut self, now_ms: i64, due_ms: i64) {
         (self.looked_ms, self.is_stale, self.due_ms) = (now_ms, false, due_ms);
     }
 }
 
-/// What a slice did.
+/// Result of a slice.
 struct Slice {
     elapsed_ns: u64,
-    /// Its time was over before all that is due had gone.
+    /// The slice ended before everything that had expired was removed.
     more: bool,
 }
 
 impl EventLoop {
-    /// Removes keys and fields whose time is over, for the length of a slice. `others_wait` says that there were commands to
-    /// run in this turn.
+    /// Removes expired keys and fields for the duration of a slice. `others_wait` if there were commands to run in
+    /// this turn.
     pub(super) fn expire(&mut self, others_wait: bool) {
         let now_ms = self.now_ms();
         let expiry = &mut self.expiry;
@@ -88,7 +88,7 @@ impl EventLoop {
         };
         let mut due_ms = next_due(held.get(), now_ms);
         if self.is_expiry_off() {
-            // The turns of cron see when that is over.
+            // The turns that cron causes notice when expiry is on again.
             due_ms = NEVER;
         }
         if due_ms <= now_ms {
@@ -97,13 +97,13 @@ impl EventLoop {
             due_ms = next_due(held.get(), now_ms);
         }
         self.expiry.note(now_ms, due_ms);
-        // What was removed may be what somebody waits for.
+        // A removal may be what a command waits for.
         if held.get().waiters.has_ready() {
             self.serve_own(held.get());
         }
     }
 
-    /// Whether keys stay though their time is over.
+    /// Whether expired keys are kept.
     fn is_expiry_off(&self) -> bool {
         let debug = &self.node.debug;
         debug.lazy_expiry_only.load(Ordering::Relaxed)
@@ -111,7 +111,7 @@ impl EventLoop {
             || self.node.pause.active(self.now_ms()).is_some()
     }
 
-    /// Goes round the databases, some keys of each at a time, until nothing is due or the slice is over.
+    /// Goes round the databases, removing some keys of each at a time, until nothing is due or the slice is used up.
     fn expire_slice(&mut self, partition: &mut Partition) -> Slice {
         let (now_ms, chosen) = (self.now_ms(), self.stamp.events);
         let lazily = self.settings.lazyfree_lazy_expire;
@@ -142,7 +142,7 @@ impl EventLoop {
         }
     }
 
-    /// Counts a slice, and sees to it that commands get their share of the time before the next.
+    /// Counts a slice, and rests afterwards so that commands get their share of the time.
     fn account_slice(&mut self, partition: &mut Partition, slice: &Slice, others_wait: bool) {
         let share = share_percent(self.settings.active_expire_effort);
         let now_us = self.node.clock.now_us();
@@ -159,22 +159,22 @@ impl EventLoop {
     }
 }
 
-/// The share of a busy loop's time that active expiry may take, in percent: what it is in Redis.
+/// Share of a busy loop's time that active expiry may take, percent; the same as in Redis.
 fn share_percent(effort: u8) -> u64 {
     25 + 2 * (u64::from(effort) - 1)
 }
 
-/// When something of a partition is next due.
+/// Next time at which something of a partition expires, Unix milliseconds.
 fn next_due(partition: &mut Partition, now_ms: i64) -> i64 {
     let databases = 0..partition.keyspace.databases() as u16;
     let due = databases.filter_map(|db| partition.next_due(db, now_ms)).min();
     due.unwrap_or(NEVER)
 }
 
-/// Keys, and fields, that go between two looks at the clock.
+/// Number of keys and fields removed between two looks at the clock.
 const EXPIRED_AT_ONCE: usize = 64;
 
-/// Removes some of what is over in a database. True if there is more.
+/// Removes some expired keys and fields of a database. True if there are more.
 fn expire_some(
     partition: &mut Partition,
     db: u16,

@@ -1,4 +1,5 @@
-//! Commands that every shard, or every loop, does by itself; the loop of the connection makes one reply of the parts.
+//! Commands of which every shard, or every loop, runs a part; the loop of the connection merges the parts into one
+//! reply.
 
 use std::sync::Arc;
 
@@ -22,31 +23,32 @@ use crate::exec::{Carried, OwnedRequest, Part, Roster, Walk};
 use crate::shard::inbox::{Gather, Message, Walking};
 use crate::spec::Registered;
 
-/// What is being gathered of all shards or loops.
+/// A command whose parts are being gathered.
 #[derive(Debug)]
 pub(super) struct Gathering {
     connection: usize,
     purpose: Purpose,
-    /// What has come, by shard or loop.
+    /// Parts that have arrived, by shard or loop.
     parts: Vec<Option<Result<Part, ReplyError>>>,
     missing: usize,
-    /// How long the part took that took longest, nanoseconds.
+    /// Duration of the longest part, nanoseconds.
     longest_ns: u64,
 }
 
-/// What becomes of the parts.
+/// Purpose for which parts are gathered.
 #[derive(Debug)]
 enum Purpose {
-    /// They make the reply to a command, in this place.
+    /// They are merged into the reply of a command, with this sequence number.
     Reply { gather: Arc<Gather>, sequence: u32 },
-    /// They wait in the client's transaction, with the command at this index, and its operation goes on.
+    /// They are kept in the client's transaction, with the queued command at this index, and its operation continues.
     Exec { operation: usize, index: usize },
-    /// They say that what was admitted before a command has run: the command is answered with this, in this place.
+    /// They confirm that everything admitted before a command has run: the command then gets this reply, with this
+    /// sequence number.
     Fence { reply: Vec<u8>, sequence: u32 },
 }
 
 impl Gather {
-    /// The command, for whoever does a part of it.
+    /// The call of the command, for the shard or loop that runs a part.
     fn call(&self) -> Call<'_> {
         Call {
             command: self.command,
@@ -66,8 +68,9 @@ impl EventLoop {
         transaction.is_some_and(|transaction| !transaction.failed && lacking(&transaction.queue).is_some())
     }
 
-    /// Gathers what the transaction of an operation needs of all loops before it can run. False when there is nothing to
-    /// gather, or nothing will run: what watches have seen is known, now that the operation has its partitions.
+    /// Gathers the parts of all loops that an operation's transaction needs before it can run. False when it needs
+    /// none, or will not run because a watched key has changed, which is certain as the operation holds its
+    /// partitions.
     pub(super) fn gather_for_exec(&mut self, operation: usize) -> bool {
         let number = self.reach.operations[operation].connection;
         if !self.lacks_parts(number) {
@@ -80,7 +83,7 @@ impl EventLoop {
             return false;
         }
         let client = &mut self.clients[number].client;
-        // What happens to the keys from here on comes after EXEC: nobody else has their partitions.
+        // Nobody else can change the watched keys from here on, because the operation holds their partitions.
         client.watching = None;
         let Some((index, queued)) = client
             .transaction
@@ -210,8 +213,8 @@ impl EventLoop {
         })
     }
 
-    /// Answers a command when all has run, on every loop, that was admitted before. What it changed is seen by all loops:
-    /// they admit nothing more that it forbids.
+    /// Sends the reply of a command once everything that was admitted before it has run, on every loop. All loops see
+    /// the command's change already, and admit nothing more that it forbids.
     pub(super) fn begin_fence(&mut self, number: usize, sequence: u32, reply: Vec<u8>) {
         self.clients[number].gate = Gate::UnderWay;
         let gathering = self.begin(number, Purpose::Fence { reply, sequence }, self.reach.mesh.len());
@@ -222,7 +225,7 @@ impl EventLoop {
         }
     }
 
-    /// Lets go of the fences that wait for this loop, if all has run that it had admitted before them.
+    /// Reports to the waiting fences if everything has run that this loop had admitted before them.
     pub(super) fn pass_fences(&mut self) {
         if self.reach.fences.is_empty() || !self.reach.is_quiet() {
             return;
@@ -232,7 +235,7 @@ impl EventLoop {
         }
     }
 
-    /// Does this shard's or loop's part.
+    /// Runs this shard's or loop's part.
     pub(super) fn take_part(&mut self, gather: Arc<Gather>) {
         if !gather.command.row.runs.is_on_every_loop() {
             return self.work(Work::Gather(gather));
@@ -263,7 +266,7 @@ impl EventLoop {
         run_part(&gather.call(), PartAccess::Roster(roster), &environment)
     }
 
-    /// Does this shard's part. False when its partition is lent.
+    /// Runs this shard's part. False when the partition is lent.
     pub(super) fn take_part_of_shard(&mut self, gather: &Gather) -> bool {
         let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
@@ -281,7 +284,7 @@ impl EventLoop {
         true
     }
 
-    /// Hands in a part that was begun then.
+    /// Sends a part to the loop that gathers; the part began at `begin_ns`.
     fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, begin_ns: u64) {
         self.report_failed_part(gather, &part);
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
@@ -309,7 +312,7 @@ impl EventLoop {
         );
     }
 
-    /// A part has come that took so many nanoseconds; with the last one, the reply is made.
+    /// Takes in a part that took `nanos` to run; the last one completes the gathering.
     pub(super) fn gathered(
         &mut self,
         number: usize,
@@ -330,7 +333,7 @@ impl EventLoop {
         self.complete(gathering);
     }
 
-    /// Does with the parts what they were gathered for. The connection is there: it is closed only when its command has run.
+    /// Uses the parts for their purpose. The connection still exists: it is closed only after its command has run.
     fn complete(&mut self, gathering: Gathering) {
         let number = gathering.connection;
         let parts: Result<Vec<Part>, ReplyError> = gathering.parts.into_iter().flatten().collect();
@@ -343,7 +346,8 @@ impl EventLoop {
                     command: gather.command,
                     args: gather.request.arguments(),
                 };
-                // Shards and loops do their parts beside each other: what it took is the longest of them, and the merge.
+                // Shards and loops run their parts in parallel: the command took as long as the longest part, plus
+                // the merge.
                 self.run_merge(issued, &parts, gathering.longest_ns);
             }
             Purpose::Exec { operation, index } => {
@@ -360,7 +364,7 @@ impl EventLoop {
     }
 }
 
-/// The first command of a queue that needs parts of all loops and has not got them.
+/// The first command of a queue whose parts of all loops have not been gathered.
 fn lacking(queue: &[Queued]) -> Option<(usize, &Queued)> {
     let lacks = |queued: &Queued| {
         registry().row(queued.command.id).row.runs.is_on_every_loop() && queued.parts.is_none()

@@ -1,9 +1,9 @@
-//! What the connections of a loop take, booked as it changes; and the limits on it: of one connection's output and input, and
-//! of all connections together.
+//! Books the memory of a loop's connections as it changes, and enforces the limits: on the output and input of one
+//! connection, and on all connections together.
 //!
-//! The figures are published in the loop's counters, so that each loop knows what all take. When that is more than
-//! `maxmemory-clients`, the largest go first, wherever they are: by size class, since a loop knows of the others how many they
-//! have of each.
+//! The figures are published in the loop's counters, so that each loop knows the sum over all. When that exceeds
+//! `maxmemory-clients`, the largest connections of the node are closed first: loops know how many connections of each
+//! size class the others have.
 
 use super::EventLoop;
 use crate::connection::{Booked, Connection};
@@ -11,33 +11,33 @@ use crate::exec::Closing;
 use crate::limits::{PEAK_SECONDS, SIZE_CLASSES};
 use crate::observe::stats::{Counter, LoopStats};
 
-/// The sums over the connections of a loop.
+/// Sums over the connections of a loop.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Memory that they take.
+    /// Memory of all connections, bytes.
     bytes: u64,
-    /// How many are subscribed to something.
+    /// Number of connections with subscriptions.
     subscribers: u64,
-    /// How many watch keys.
+    /// Number of connections that watch keys.
     watchers: u64,
-    /// The largest buffers for what clients have sent.
+    /// Largest input buffers of the last seconds, bytes.
     inputs: Peaks,
-    /// The largest buffers for what clients are to get.
+    /// Largest output buffers of the last seconds, bytes.
     outputs: Peaks,
-    /// The operator knows that all are over the limit and none of them may be evicted.
+    /// The log has a warning that the limit is exceeded but no connection may be evicted.
     has_complained: bool,
 }
 
-/// The largest value of each of the last seconds.
+/// Largest value of each of the last seconds.
 #[derive(Debug, Default)]
 struct Peaks {
     seconds: [u64; PEAK_SECONDS],
-    /// The largest of them.
+    /// Largest value of all these seconds.
     max: u64,
 }
 
 impl Peaks {
-    /// Takes a value of this second into account.
+    /// Takes a value of the current second into account.
     #[inline]
     fn note(&mut self, value: usize, published: &Counter) {
         if value as u64 > self.seconds[0] {
@@ -47,7 +47,7 @@ impl Peaks {
         }
     }
 
-    /// Another second has begun.
+    /// Begins another second.
     fn next_second(&mut self, published: &Counter) {
         self.seconds.rotate_right(1);
         self.seconds[0] = 0;
@@ -57,7 +57,8 @@ impl Peaks {
 }
 
 impl Ledger {
-    /// Books a connection as it is now, if that has changed; `held` is what the loop's poll has allocated for it.
+    /// Books a connection as it is now, if that has changed; `held` are the bytes that the loop's poll has allocated
+    /// for it.
     #[inline]
     pub(super) fn book(&mut self, connection: &mut Connection, held: usize, stats: &LoopStats) {
         let booked = Booked::of(connection, connection.memory(held));
@@ -66,7 +67,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets a connection that is about to go.
+    /// Removes a connection that is being closed from the sums.
     pub(super) fn forget(&mut self, connection: &mut Connection, stats: &LoopStats) {
         self.replace(&mut connection.booked, Booked::default(), stats);
     }
@@ -99,19 +100,19 @@ impl Ledger {
         }
     }
 
-    /// Notes how much a client has sent that waits to be executed.
+    /// Notes the bytes that a client has sent and that wait to be executed.
     #[inline]
     pub(super) fn note_input(&mut self, bytes: usize, stats: &LoopStats) {
         self.inputs.note(bytes, &stats.input_max);
     }
 
-    /// Notes how much output has piled up.
+    /// Notes the bytes of a connection's unsent output.
     #[inline]
     pub(super) fn note_output(&mut self, bytes: usize, stats: &LoopStats) {
         self.outputs.note(bytes, &stats.output_max);
     }
 
-    /// Another second has begun.
+    /// Begins another second.
     pub(super) fn next_second(&mut self, stats: &LoopStats) {
         self.inputs.next_second(&stats.input_max);
         self.outputs.next_second(&stats.output_max);
@@ -135,7 +136,7 @@ impl EventLoop {
         }
     }
 
-    /// A connection's line in CLIENT LIST, for the log.
+    /// Line of CLIENT LIST for a connection, for the log.
     pub(super) fn described(&self, number: usize) -> String {
         let Some(connection) = self.clients.get(number) else {
             return String::new();
@@ -144,7 +145,7 @@ impl EventLoop {
         connection.client.describe(&buffers, self.now_ms(), 0)
     }
 
-    /// Closes a connection if more output has piled up than it may have, or for longer than it may. True when it is closed.
+    /// Closes a connection whose unsent output exceeds its limits. True when it is closed.
     pub(super) fn enforce_output_limit(&mut self, number: usize) -> bool {
         let now_ms = self.now_ms();
         let Some(connection) = self.clients.get_mut(number) else {
@@ -160,7 +161,7 @@ impl EventLoop {
         is_over
     }
 
-    /// Closes a connection that has got more output than it may have.
+    /// Closes a connection whose output exceeds its limits.
     #[cold]
     pub(super) fn close_for_output(&mut self, number: usize) {
         let line = self.described(number);
@@ -170,7 +171,7 @@ impl EventLoop {
         }
     }
 
-    /// Closes a connection whose output was dropped; the line is what CLIENT LIST said of it before.
+    /// Closes a connection whose output was dropped; `line` is its line of CLIENT LIST from before.
     #[cold]
     pub(super) fn close_refused(&mut self, number: usize, line: &str) {
         let is_closing = |connection: &Connection| connection.client.closing == Closing::Now;
@@ -184,11 +185,11 @@ impl EventLoop {
         self.clients.disconnect(number);
     }
 
-    /// Closes a connection if more of what it has sent waits to be executed than may. True when it is closed.
+    /// Closes a connection if too much of its input waits to be executed. True when it is closed.
     pub(super) fn enforce_input_limit(&mut self, number: usize) -> bool {
         let limit = self.settings.client_query_buffer_limit as usize;
         let connection = &self.clients[number];
-        // What a transaction has queued waits for its execution, too.
+        // Commands queued by a transaction wait for execution, too.
         let queued = connection.client.transaction.as_ref();
         if connection.input.bytes() + queued.map_or(0, |transaction| transaction.bytes) <= limit {
             return false;
@@ -202,8 +203,8 @@ impl EventLoop {
         true
     }
 
-    /// Closes the largest connections of this loop, if all connections of the node take more than `maxmemory-clients` and
-    /// none on another loop is larger.
+    /// Closes the largest connections of this loop, if all connections of the node together exceed
+    /// `maxmemory-clients` and no other loop has larger ones.
     pub(super) fn evict_clients(&mut self) {
         let limit = self.settings.maxmemory_clients.bytes(self.settings.maxmemory);
         if limit == 0 || self.client_bytes() < limit {
@@ -222,7 +223,7 @@ impl EventLoop {
         self.close_connections();
     }
 
-    /// Memory that all connections of the node take.
+    /// Memory of all connections of the node, bytes.
     fn client_bytes(&self) -> u64 {
         self.node.stats.iter().map(|stats| stats.client_bytes.get()).sum()
     }
@@ -238,7 +239,7 @@ impl EventLoop {
         (0..SIZE_CLASSES).rev().find(has)
     }
 
-    /// Has loops look at the limit that have connections of a size class.
+    /// Rings the loops that have connections of a size class, so that they check the limit.
     fn ring_loops_with(&mut self, class: usize) {
         for (number, stats) in self.node.stats.iter().enumerate() {
             if stats.size_classes[class].get() > 0 {
@@ -248,7 +249,7 @@ impl EventLoop {
         self.close_connections();
     }
 
-    /// Closes connections of this loop that are of a size class, the largest first, until the limit is kept.
+    /// Closes connections of this loop that are of a size class, the largest first, until the limit is met.
     fn evict_of_class(&mut self, class: usize, limit: u64) {
         let connections = self.clients.connections.iter();
         let mut found: Vec<(usize, usize)> = connections

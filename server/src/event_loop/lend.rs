@@ -1,14 +1,14 @@
-//! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the command
-//! with plain access to all of them.
+//! Commands over several shards: the shards' partitions are lent to the loop of the connection, which runs the
+//! command with direct access to all of them.
 //!
-//! If all of them are free at this moment or soon, a short command holds their cells while it runs, and nobody notices. A
-//! long one takes the partitions away by value: the loops of those shards go on with everything else, and what needs the
-//! partitions waits until they are back. If one of them is taken, the command tries again in the next turns. Only when that
-//! goes on for too long, because a shard runs something long, the loop asks the owners, in ascending order of shards, and each
-//! hands its partition over by value once it has done what came before. Two coordinators can wait for each other only in
-//! ascending order, so never in a circle.
+//! If all partitions are free at this moment or soon, a short command holds their cells while it runs. A long one
+//! takes the partitions out of the cells: the loops of those shards go on with everything else, and work that needs
+//! the partitions waits until they are back. If one of them is taken, the command tries again in the next turns. Only
+//! when that goes on for too long, because a shard runs something long, the loop asks the owners, in ascending order
+//! of shards, and each sends its partition once it has done the work that came before. Because of that order,
+//! coordinators never wait for each other in a circle.
 //!
-//! A command that has begun runs, whether its client is still there or not: its connection is closed when it has run.
+//! A command that has begun runs, even if its client disconnects: the connection is closed when the command has run.
 
 use std::sync::Arc;
 
@@ -28,25 +28,26 @@ use crate::shard::cell::Guard;
 use crate::shard::inbox::Message;
 use crate::spec::Registered;
 
-/// A command over several shards that is under way: it waits for partitions, or has them and waits for other loops.
+/// A command over several shards that is under way: it waits for partitions, or holds them and waits for parts of
+/// other loops.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) connection: usize,
     sequence: u32,
     command: &'static Registered,
     request: OwnedRequest,
-    /// Shards still to be asked, the next one last.
+    /// Shards that are still to be asked, the next one last.
     missing: Vec<usize>,
-    /// What was lent so far, by shard.
+    /// Partitions lent so far, by shard.
     pub(super) lent: Lent,
 }
 
-/// Cells that are held together, ascending.
+/// Cells that are held together, in ascending order of shards.
 type Cells<'m> = SmallVec<[(usize, Guard<'m, Partition>); 8]>;
 
 impl EventLoop {
-    /// Begins a command that needs more than one shard or loop. It runs when all before it has been answered, and what
-    /// comes after it waits.
+    /// Begins a command that needs more than one shard or loop. It runs when all commands before it have been
+    /// answered, and the commands after it wait for it.
     pub(super) fn begin_spanning(
         &mut self,
         number: usize,
@@ -75,7 +76,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs a command if no partition that it needs is taken; else has it try again, or asks for the partitions.
+    /// Runs a command if all partitions that it needs are free; else makes it try again, or asks for the partitions.
     fn begin_operation(
         &mut self,
         number: usize,
@@ -128,7 +129,7 @@ impl EventLoop {
         self.ask_for_next(operation);
     }
 
-    /// Runs a short command while the cells are held.
+    /// Runs a short command while its cells are held.
     fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>) {
         let mut partitions = Lent::new(self.reach.mesh.len());
         for (shard, held) in &mut cells {
@@ -142,7 +143,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs a long command on partitions that are taken out of their cells.
+    /// Runs a long command on partitions that were taken out of their cells.
     fn run_taken_away(&mut self, issued: Issued<'_>, cells: Cells<'_>) {
         let mut partitions = Lent::new(self.reach.mesh.len());
         for (shard, held) in cells {
@@ -164,7 +165,8 @@ impl EventLoop {
         self.give_back(partitions);
     }
 
-    /// Asks for what an operation still needs, a partition or parts of other loops; runs it when it has all.
+    /// Asks for the next partition that an operation lacks, or for parts of other loops; runs the operation when it
+    /// lacks nothing.
     pub(super) fn ask_for_next(&mut self, number: usize) {
         let Some(operation) = self.reach.operations.get(number) else {
             return;
@@ -184,7 +186,7 @@ impl EventLoop {
         }
     }
 
-    /// A partition that was asked for is here.
+    /// Takes in a partition that was asked for.
     pub(super) fn lent(&mut self, number: usize, partition: Box<Partition>) {
         let operation = &mut self.reach.operations[number];
         let asked_for = operation.missing.pop();
@@ -224,7 +226,7 @@ impl EventLoop {
     }
 }
 
-/// Holds the cells of all these shards; none if one of them is taken for longer than a moment.
+/// Holds the cells of all these shards; none if one of them stays taken for longer than a moment.
 fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
     shards
         .iter()
@@ -232,7 +234,8 @@ fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
         .collect()
 }
 
-/// Whether a command takes long: EXEC does if one of its queue does, if the queue is long, or if it has to ask other loops.
+/// Whether a command takes long. EXEC does if a queued command does, if the queue is long, or if it needs parts of
+/// other loops.
 fn is_long(client: &Client, command: &Registered, args: Arguments<'_>) -> bool {
     match &client.transaction {
         Some(transaction) if command.row.runs.is_exec() => {

@@ -1,4 +1,4 @@
-//! What becomes known of commands that have run: counters, slow log, latency monitor, and the lines that monitors see.
+//! Accounts for commands that have run: counters, slow log, latency monitor, and the lines for monitors.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::shard::inbox::Task;
 use crate::spec::Registered;
 
 impl EventLoop {
-    /// A command of a connection of this loop has run for so long, not in a batch.
+    /// Accounts for a command of a connection of this loop that ran outside batches.
     pub(super) fn account_for(
         &mut self,
         number: usize,
@@ -25,7 +25,8 @@ impl EventLoop {
         self.show(number, command, args);
     }
 
-    /// As [`account_for`](Self::account_for), for a command that monitors have seen already.
+    /// Accounts for a command like [`account_for`](Self::account_for), without a line for monitors, which have one
+    /// already.
     pub(super) fn count_run(
         &self,
         number: usize,
@@ -42,7 +43,7 @@ impl EventLoop {
         }
     }
 
-    /// Commands of a batch were slow.
+    /// Enters the slow commands of a batch.
     pub(super) fn enter_slow(&self, slow: impl IntoIterator<Item = (Task, Slow)>) {
         for (task, slow) in slow {
             let client = self
@@ -75,7 +76,7 @@ impl EventLoop {
         }
     }
 
-    /// Hands the lines of the turn to all loops that have monitors.
+    /// Sends the lines of the turn to all loops that have monitors.
     pub(super) fn hand_on_lines(&mut self) {
         if self.turn.lines.is_empty() {
             return;
@@ -91,12 +92,12 @@ impl EventLoop {
         }
     }
 
-    /// Lines have come from another loop.
+    /// Takes in lines from another loop.
     pub(super) fn take_in_lines(&mut self, lines: &[u8]) {
         if !self.node.monitors.arrived(self.index, lines.len()) {
             return self.push_lines(lines);
         }
-        // A stream with gaps is worse than none.
+        // A monitor that lost lines is closed, because a stream with gaps is worse than none.
         for number in std::mem::take(&mut self.clients.monitors) {
             self.clients.monitors.push(number);
             self.node.stats[self.index].output_limit_closes.add(1);
@@ -107,7 +108,7 @@ impl EventLoop {
         }
     }
 
-    /// Sends lines to the monitors of this loop.
+    /// Appends lines to the outputs of the monitors of this loop.
     fn push_lines(&mut self, lines: &[u8]) {
         for index in 0..self.clients.monitors.len() {
             let number = self.clients.monitors[index];
@@ -117,14 +118,14 @@ impl EventLoop {
             if connection.client.closing != Closing::No || connection.client.reply_mode == ReplyMode::Off {
                 continue;
             }
-            // In their place behind the replies that the monitor still waits for.
+            // The lines go behind the replies that the monitor still waits for.
             let sequence = connection.output.issue();
             connection.output.deliver(sequence, lines);
             self.clients.mark_dirty(number);
         }
     }
 
-    /// A command has made a connection a monitor, or has ended that.
+    /// Updates the list of monitors after a command has made a connection a monitor, or has ended that.
     pub(super) fn monitor_changed(&mut self, number: usize) {
         if self.clients[number].client.monitor {
             self.clients.monitors.push(number);
@@ -134,20 +135,20 @@ impl EventLoop {
         }
     }
 
-    /// A connection is no monitor any more.
+    /// Removes a connection from the list of monitors.
     pub(super) fn monitor_left(&mut self, number: usize) {
         self.clients.monitors.retain(|&monitor| monitor != number);
         self.node.monitors.leave(self.index);
     }
 
-    /// The last look at the clock of a turn: how long it was.
+    /// Looks at the clock at the end of a turn, and counts the turn's duration.
     pub(super) fn end_turn(&mut self) {
         let now_us = self.node.clock.now_us();
-        // The machine's clock may be set back.
+        // The machine's clock may have been set back during the turn.
         let us = u64::try_from(now_us - self.now_us).unwrap_or_default();
         self.node.stats[self.index].turn_us.add(us);
         self.node.deal.end_turn(self.index);
-        // How long to sleep is reckoned from here.
+        // The time to sleep is computed from this look.
         self.now_us = now_us;
     }
 }

@@ -1,4 +1,4 @@
-//! What was published, on its way from the loop's mailbox into the outputs of its connections.
+//! Delivers published messages from the loop's mailbox to the outputs of its connections.
 
 use std::sync::Arc;
 
@@ -11,19 +11,20 @@ use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 impl EventLoop {
-    /// Delivers what has been published to connections of this loop, as much as a turn allows; what is left is delivered
-    /// in the next turn, when outputs have been written.
+    /// Delivers messages to connections of this loop, as many as a turn allows; the rest is delivered in the next
+    /// turn, when outputs have been written.
     pub(super) fn deliver_published(&mut self) {
         self.deliver_up_to(PUBLISHED_TURN_BYTES);
     }
 
-    /// Whether there is something to deliver, or to write, for which the loop does not sleep.
+    /// Whether there are messages to deliver or to write, so that the loop must not sleep.
     pub(super) fn has_published(&self) -> bool {
         !self.published.is_empty() || !self.clients.pushed_to.is_empty()
     }
 
-    /// Has connections written that have got messages. To write to all subscribers is nearly all that publishing costs, so
-    /// while there is other work, what it publishes may come to be written together with what the next turn does.
+    /// Writes the connections that have got messages. Writing to all subscribers is nearly the whole cost of
+    /// publishing, so while there is other work, the write is delayed for a few turns and combined with further
+    /// messages.
     pub(super) fn release_pushed(&mut self, has_work: bool) {
         if self.clients.pushed_to.is_empty() {
             return;
@@ -62,7 +63,7 @@ impl EventLoop {
         }
     }
 
-    /// Appends a message to the outputs of all it is for. Returns how many bytes that were.
+    /// Appends a message to the outputs of all its receivers. Returns the number of bytes appended.
     fn push_to_all(&mut self, publication: &Publication) -> usize {
         for &listener in publication.listeners.iter() {
             self.push(listener, &publication.message);
@@ -85,7 +86,7 @@ impl EventLoop {
             connection.is_pushed_to = true;
             self.clients.pushed_to.push(number);
         }
-        // Whether a small output is over a limit is asked when it is written.
+        // The limits of a small output are checked when it is written.
         if is_large {
             self.clients.mark_dirty(number);
             self.enforce_output_limit(number);
@@ -112,9 +113,9 @@ impl EventLoop {
         }
     }
 
-    /// Delivers all that was published so far, and keeps other loops from publishing while the guard lives.
+    /// Delivers everything published so far, and keeps other loops from publishing while the guard lives.
     pub(super) fn hush<'n>(&mut self, node: &'n Node) -> Hush<'n> {
-        // Most of it beforehand, so that others are kept waiting for little.
+        // Most of it is delivered before the lock is taken, so that other loops wait only briefly.
         self.deliver_up_to(usize::MAX);
         let hush = node.pubsub.hush();
         self.deliver_up_to(usize::MAX);

@@ -1,4 +1,5 @@
-//! What a loop has under way on other shards and loops, and what waits here until this shard's partition is back.
+//! [`Reach`]: a loop's work under way on other shards and loops, and the work that waits here for this shard's
+//! partition.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message, Walking};
 use crate::state::Node;
 
-/// The shards of the node as one loop reaches them, and what it has under way there.
+/// One loop's access to the shards of the node, and its work under way there.
 #[derive(Debug)]
 pub(super) struct Reach {
     /// The shard of this loop.
@@ -31,11 +32,12 @@ pub(super) struct Reach {
     pub(super) operations: Slab<Operation>,
     /// Commands over all shards or loops that connections of this loop wait for.
     pub(super) gatherings: Slab<Gathering>,
-    /// Batches under way, by shard: while there are any, further ones follow the same way, in order.
+    /// Number of batches under way, by shard: while there are any, further commands are sent as batches as well, to
+    /// keep the order.
     pub(super) under_way: Vec<u32>,
-    /// What became known while waiting commands were served.
+    /// Results of serving tickets that have not been handled yet.
     pub(super) outbox: RefCell<Outbox>,
-    /// Fences that loops wait for, by loop and gathering: until all has run that was admitted before them.
+    /// Fences that wait until everything admitted before them has run, by loop and gathering.
     pub(super) fences: Vec<(usize, usize)>,
 }
 
@@ -51,7 +53,7 @@ pub(super) enum Work {
 }
 
 impl Reach {
-    /// The reach of the loop of shard `own`, with nothing under way.
+    /// The reach of the loop of shard `own`, with no work under way.
     pub(super) fn new(own: usize, mesh: Arc<Mesh>) -> Self {
         Self {
             own,
@@ -65,7 +67,7 @@ impl Reach {
         }
     }
 
-    /// Whether all has run that connections of this loop have sent to shards.
+    /// Whether every batch that this loop has sent has come back.
     pub(super) fn is_quiet(&self) -> bool {
         let waits_here = |work: &Work| matches!(work, Work::Run(batch) if batch.origin == self.own);
         self.operations.is_empty()
@@ -78,7 +80,7 @@ impl Reach {
         self.mesh.send(shard, message);
     }
 
-    /// What the commands share that run on this loop now.
+    /// The environment of the commands that run on this loop now.
     #[inline]
     pub(super) fn environment<'a>(
         &'a self,
@@ -104,7 +106,7 @@ impl Reach {
 }
 
 impl EventLoop {
-    /// Does work that needs this shard's partition, or has it wait until that is back. In order.
+    /// Does work that needs this shard's partition, or queues it until the partition is back.
     pub(super) fn work(&mut self, work: Work) {
         if !self.reach.waiting.is_empty() {
             return self.reach.waiting.push_back(work);
@@ -114,9 +116,9 @@ impl EventLoop {
         }
     }
 
-    /// This shard's partition is back: what waited for it goes on, until it is lent again.
+    /// Does the queued work of this shard after its partition came back, until it is lent again.
     pub(super) fn returned(&mut self) {
-        // Looked for at least once, so that others may borrow it again.
+        // The owner must look for its partition once, before other loops may borrow it again.
         drop(self.reach.mesh.cell(self.index).own());
         while let Some(work) = self.reach.waiting.pop_front() {
             if let Err(work) = self.try_work(work) {
@@ -125,7 +127,7 @@ impl EventLoop {
         }
     }
 
-    /// Does the work, or gives it back when the partition is lent.
+    /// Does the work, or returns it when the partition is lent.
     fn try_work(&mut self, work: Work) -> Result<(), Work> {
         match work {
             Work::Run(mut batch) => {

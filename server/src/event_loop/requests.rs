@@ -1,5 +1,5 @@
-//! Serving connections: what they sent is read and parsed, each request is checked, and it runs, is queued, sent on its way
-//! or held.
+//! Serves connections: reads and parses their input, checks each request, and runs it, queues it, sends it to its
+//! shard or holds it.
 
 use shardis_protocol::{Arguments, Encoder, Limits, Requests};
 use smallvec::SmallVec;
@@ -18,8 +18,8 @@ use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
 impl EventLoop {
-    /// Steps 2 and 3: serves the connections of the queue and runs their commands, until none can go on in this turn. What
-    /// is left in the queue is served in the next one.
+    /// Steps 2 and 3: serves the queued connections and runs their commands, until none of them can go on in this
+    /// turn. The rest of the queue is served in the next turn.
     pub(super) fn serve_and_execute(&mut self) {
         let mut again = Vec::new();
         while !self.clients.queue.is_empty() && !self.turn.source.is_full() {
@@ -32,13 +32,13 @@ impl EventLoop {
             self.execute();
             self.keep_input(&queue);
         }
-        // They have had their read of this turn.
+        // These connections have been read in this turn already.
         again.into_iter().for_each(|number| self.clients.enqueue(number));
         self.turn.end_reading();
     }
 
-    /// Takes requests of one connection, reading once where nothing unparsed is left. True when it has more to read than a
-    /// turn gives it.
+    /// Takes requests of one connection, reading once if it has no unparsed input. True when it has more to read than
+    /// a turn allows.
     fn serve(&mut self, number: usize) -> bool {
         let Some(connection) = self.clients.get_mut(number) else {
             return false;
@@ -52,7 +52,7 @@ impl EventLoop {
             return true;
         }
         if connection.ends && matches!(connection.gate, Gate::Blocked) {
-            // Whatever it still sent would come after what it no longer waits for.
+            // The client has gone: its further input is ignored.
             self.clients.disconnect(number);
             return false;
         }
@@ -116,9 +116,9 @@ impl EventLoop {
         }
     }
 
-    /// Takes complete requests from what was read, as long as the connection may go on.
+    /// Takes complete requests from the input, as long as the connection may go on.
     fn take_requests(&mut self, number: usize) {
-        // Requests are looked at where they lie, while the loop's other parts change.
+        // The requests are moved out so that they can be read while other parts of the loop change.
         let mut requests = std::mem::take(&mut self.turn.requests);
         let mut source = std::mem::take(&mut self.turn.source);
         self.clients[number].input.expose(&mut source.chunks);
@@ -154,8 +154,8 @@ impl EventLoop {
         self.turn.source = source;
     }
 
-    /// Takes requests that were parsed together, the first of which the connection may send, as long as it may go on.
-    /// Returns how many it took.
+    /// Takes requests that were parsed together, as long as the connection may go on. The caller has checked that for the
+    /// first one. Returns the number of requests taken.
     fn take_parsed(
         &mut self,
         number: usize,
@@ -189,7 +189,7 @@ impl EventLoop {
                 continue;
             }
             let args = source.arguments_at(location, &[]);
-            // What holds for a client changes with its session commands and those that reach beyond its shard.
+            // The client's state changes only with commands that run on no single shard.
             let is_plain = *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
                 && self.push_plain(number, args, location);
             if !is_plain {
@@ -200,15 +200,15 @@ impl EventLoop {
         requests.len()
     }
 
-    /// Whether the requests of a connection need no check but those of their rows, until something else than a command on
-    /// a shard has run.
+    /// Whether requests of a connection need no other checks than those of their rows. That holds until a command has run
+    /// that is not on a single shard.
     fn is_unrestricted(&self, number: usize) -> bool {
         let pause = self.node.pause.active(self.now_ms());
         let client = &self.clients[number].client;
         is_unrestricted(client, pause.map(|(mode, _)| mode)) && self.node.excess_bytes() == 0
     }
 
-    /// Puts the command of an unrestricted client on its way, if it is one on a single key. False when it is not.
+    /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
     #[inline]
     fn push_plain(&mut self, number: usize, args: Arguments<'_>, location: Location) -> bool {
         let client = &mut self.clients[number].client;
@@ -223,14 +223,14 @@ impl EventLoop {
         true
     }
 
-    /// As [`request`](Self::request), for one with arguments in buffers of their own.
+    /// Handles a request that has arguments in buffers of their own; see [`request`](Self::request).
     #[cold]
     fn request_with_buffers(&mut self, number: usize, source: &Source, location: Location) -> bool {
         let buffers: SmallVec<[&[u8]; 4]> = source.buffers(location).collect();
         self.request(number, source.arguments_at(location, &buffers), Some(location))
     }
 
-    /// Answers with an error that ends the connection.
+    /// Replies with an error, and ends the connection.
     fn last_words(&mut self, number: usize, line: &[u8]) {
         let connection = &mut self.clients[number];
         let sequence = connection.output.issue();
@@ -243,8 +243,8 @@ impl EventLoop {
         self.clients.mark_dirty(number);
     }
 
-    /// One request: checks it, and runs it, queues it, sends it on its way, or holds it. True when it became a task over
-    /// the memory at `location`.
+    /// Checks a request, and runs it, queues it, sends it to its shard or holds it. True when it became a task that
+    /// refers to the memory at `location`.
     pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
         let now_ms = self.now_ms();
         let out_of_memory = self.make_room() == Room::None;
@@ -297,7 +297,7 @@ impl EventLoop {
         }
     }
 
-    /// Puts a command on its way to a shard. True unless its arguments had to be copied.
+    /// Makes a command a task for its shard. True unless its arguments had to be copied.
     #[inline]
     fn push_task(
         &mut self,
@@ -312,7 +312,8 @@ impl EventLoop {
         self.turn.push(connection, command, args, target, location)
     }
 
-    /// Answers a request that may not run, and sees to what that means for the client's transaction.
+    /// Replies with the error for a request that may not run, and marks the client's transaction as failed where that
+    /// is the rule.
     fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
         let client = &mut self.clients[number].client;
         if matches!(error, ReplyError::ExecRefused(_)) {
@@ -349,13 +350,13 @@ impl EventLoop {
         self.clients.reply(number, |reply| reply.simple("QUEUED"));
     }
 
-    /// Commands that found a shard taken try again.
+    /// Tries commands again that found a shard taken.
     pub(super) fn retry_busy(&mut self) {
         if self.clients.busy.is_empty() {
             return;
         }
         if self.clients.queue.is_empty() {
-            // Whoever holds the shard may need this core to be done with it.
+            // The thread that holds the shard may need this core to finish.
             std::thread::yield_now();
         }
         for number in std::mem::take(&mut self.clients.busy) {
@@ -369,7 +370,7 @@ impl EventLoop {
         }
     }
 
-    /// Connections whose pause is over are checked again.
+    /// Checks the requests of connections again whose pause is over.
     pub(super) fn resume_paused(&mut self) {
         if self.clients.paused.is_empty() || self.node.pause.active(self.now_ms()).is_some() {
             return;
@@ -387,7 +388,7 @@ impl EventLoop {
         self.count_blocked();
     }
 
-    /// Chunks go with the turn: what connections have not parsed moves to memory of their own.
+    /// Moves unparsed input of connections to memory of their own, because the turn's chunks are reused.
     fn keep_input(&mut self, numbers: &[usize]) {
         for &number in numbers {
             let Some(connection) = self.clients.get_mut(number) else {
@@ -399,7 +400,8 @@ impl EventLoop {
                 self.ledger.book(connection, self.poll.memory(number), stats);
             }
             if connection.client.closing == Closing::Now {
-                // Whatever it still waits for: it is not served again, or this would go on for ever.
+                // The connection is closed whatever it waits for: if it were served again, this would repeat for
+                // ever.
                 self.clients.disconnect(number);
                 continue;
             }
@@ -412,7 +414,8 @@ impl EventLoop {
     }
 }
 
-/// Whether a request is a line of HTTP: a web page that has a browser send it must not get its body executed.
+/// Whether a request is a line of HTTP. Its connection is closed, so that a web page cannot make a browser send
+/// commands in the body of a request.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }

@@ -1,4 +1,4 @@
-//! Running one command for a connection of this loop, with what was brought together for it, and answering it.
+//! Runs one command of a connection of this loop, on the resources gathered for it, and replies.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::exec::waiter::{Waiting, Wish};
 use crate::exec::{OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
 
-/// A command of a connection that has its place in the order of replies.
+/// A command of a connection that has a place in the order of replies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Issued<'a> {
-    /// The connection.
+    /// Number of the connection.
     pub(super) connection: usize,
-    /// The place of its reply.
+    /// Sequence number of its reply.
     pub(super) sequence: u32,
     /// Its row.
     pub(super) command: &'static Registered,
@@ -31,22 +31,22 @@ pub(super) struct Issued<'a> {
     pub(super) args: Arguments<'a>,
 }
 
-/// What came of a command.
+/// Result of running a command.
 #[derive(Debug)]
 struct Ran {
-    /// Where its reply starts in the output.
+    /// Offset of its reply in the output.
     start: usize,
-    /// It got too long to be sent, and is not whole.
+    /// The reply grew beyond the longest one that can be sent, and is incomplete.
     is_cut: bool,
     nanos: u64,
-    /// It finds nothing and waits for its keys.
+    /// The command found nothing, and waits for its keys.
     wish: Option<Wish>,
-    /// It is answered only when all that was admitted before it has run.
+    /// The reply may be sent only when everything admitted before the command has run.
     is_fence: bool,
 }
 
 impl EventLoop {
-    /// Runs a command on the client's and the node's state, as soon as it may.
+    /// Runs a command on the client's and the node's state, once its place in the order allows.
     pub(super) fn run_session(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let is_ordered = command.row.flags.contains(Flags::ORDERED);
         let connection = &mut self.clients[number];
@@ -78,7 +78,7 @@ impl EventLoop {
         match ran.wish {
             Some(wish) => self.block(issued, wish, ran.nanos, partitions),
             None => {
-                // What a command of a transaction changed holds for what follows, beginning with those who wait.
+                // Commands that are served next already run under settings that this command changed.
                 self.answer_ran(issued, &ran);
                 serve_ready(Held::Many(partitions), &self.environment());
             }
@@ -89,7 +89,7 @@ impl EventLoop {
         }
     }
 
-    /// Makes one reply of the parts of a command that shards or loops have done, which took them so many nanoseconds.
+    /// Merges the parts of a command into one reply. The parts took `longest_ns`.
     pub(super) fn run_merge(
         &mut self,
         issued: Issued<'_>,
@@ -102,7 +102,8 @@ impl EventLoop {
         self.answer_ran(issued, &ran);
     }
 
-    /// Runs a command; while nobody publishes, if its reply must be the last that its client hears of some channel.
+    /// Runs a command. If it may unsubscribe, nobody can publish meanwhile, as its reply must be the last that the
+    /// client gets from a channel.
     fn run_quietly(&mut self, issued: Issued<'_>, access: Access<'_>) -> Ran {
         if !self.leaves_channels(issued.connection, issued.command) {
             return self.run_issued(issued, access);
@@ -148,7 +149,7 @@ impl EventLoop {
         let length = connection.output.begin(issued.sequence).len() - start;
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         if !went_well {
-            // A transaction that was running is over.
+            // The transaction that may have been running is over.
             connection.client.denies_blocking = false;
             self.report_panic(issued.command);
         }
@@ -161,7 +162,7 @@ impl EventLoop {
         }
     }
 
-    /// Whether a command may hold others back that have begun elsewhere.
+    /// Whether a command may have to wait for commands of other loops that were admitted before it.
     fn may_fence(&self, issued: Issued<'_>) -> bool {
         let fences = |command: &Registered| command.row.flags.contains(Flags::FENCES);
         match &self.clients[issued.connection].client.transaction {
@@ -173,7 +174,7 @@ impl EventLoop {
         }
     }
 
-    /// Ends the reply of a command that has run, and accounts for it.
+    /// Completes the reply of a command that has run, and accounts for it.
     fn answer_ran(&mut self, issued: Issued<'_>, ran: &Ran) {
         let Issued {
             connection: number,
@@ -197,7 +198,7 @@ impl EventLoop {
             self.enforce_output_limit(number);
         }
         if command.row.flags.contains(Flags::ADMIN) || command.row.runs.is_exec() {
-            // What it changed holds for what follows it, and for what becomes known of itself.
+            // A changed directive applies to the commands after it, and to the accounting of this one.
             self.take_settings();
         }
         self.account_for(number, command, args, ran.nanos);

@@ -1,4 +1,5 @@
-//! What a turn collects: the bytes that were read, the requests in them, and the commands by the shards that they are for.
+//! [`Turn`]: the data that a loop collects in a turn, namely the bytes read, the requests in them, and the commands
+//! by shard.
 
 use shardis_protocol::{Arguments, Requests};
 
@@ -8,34 +9,34 @@ use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Location, Source, Task};
 use crate::spec::Registered;
 
-/// What a turn collects. Its memory is used turn after turn.
+/// Data collected in a turn. Its memory is reused turn after turn.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// Where chunks to read into come from.
+    /// Supplies chunks to read into.
     pub(super) pool: ChunkPool,
     /// Chunks, and the requests in them.
     pub(super) source: Source,
-    /// The chunk that is being filled, and how far.
+    /// The chunk that is being filled, and the number of bytes in it.
     pub(super) filled: Option<(u16, usize)>,
     /// The request that was parsed last.
     pub(super) requests: Requests,
-    /// Commands by shard.
+    /// Commands to run, by shard.
     pub(super) tasks: Vec<Vec<Task>>,
-    /// Shards with commands whose cost is not constant.
+    /// Whether a shard has commands whose cost is not constant, by shard.
     pub(super) long: Vec<bool>,
-    /// Takes replies that nobody is to see.
+    /// Receives replies that are not sent to anybody.
     pub(super) scratch: Vec<u8>,
-    /// Lines of this turn's commands, for all monitors of the node.
+    /// Lines about this turn's commands, for all monitors of the node.
     pub(super) lines: Vec<u8>,
     #[expect(clippy::vec_box, reason = "batches travel as boxes, and come back as such")]
     batches: Vec<Box<Batch>>,
 }
 
-/// Batches that are kept to be used again.
+/// Number of empty batches that are kept for reuse.
 const BATCHES_KEPT: usize = 32;
 
 impl Turn {
-    /// A turn of a loop of so many shards that has collected nothing.
+    /// An empty turn, for a node of so many shards.
     pub(super) fn new(shards: usize) -> Self {
         Self {
             pool: ChunkPool::default(),
@@ -50,8 +51,8 @@ impl Turn {
         }
     }
 
-    /// Puts a command of a connection on its way to a shard. True unless its arguments had to be copied, because they do
-    /// not lie in the memory of the turn.
+    /// Makes a command of a connection a task for a shard. True unless its arguments had to be copied, because they
+    /// are not in the memory of the turn.
     #[inline]
     pub(super) fn push(
         &mut self,
@@ -84,14 +85,14 @@ impl Turn {
         is_in_turn
     }
 
-    /// Packs the commands for a shard as a batch that can be sent.
+    /// Packs the commands for a shard into a batch that can be sent.
     pub(super) fn pack(&mut self, origin: usize, shard: usize) -> Box<Batch> {
         let mut batch = self.batches.pop().unwrap_or_default();
         batch.pack(origin, shard, &mut self.tasks[shard], &mut self.source);
         batch
     }
 
-    /// Takes back a batch that has been dealt with.
+    /// Takes back a batch whose replies have been delivered.
     pub(super) fn recycle(&mut self, mut batch: Box<Batch>) {
         let pool = &mut self.pool;
         batch.clear(|chunk| pool.put(chunk));
@@ -100,7 +101,7 @@ impl Turn {
         }
     }
 
-    /// Lets go of what was read.
+    /// Releases the chunks that were read into.
     pub(super) fn end_reading(&mut self) {
         let Self {
             pool, source, filled, ..

@@ -1,4 +1,4 @@
-//! Step 4 of a turn: replies leave, and connections whose time is over are closed.
+//! Step 4 of a turn: writes replies, and closes connections.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl EventLoop {
                         connection.client.closing = Closing::Now;
                     }
                     if !done && self.enforce_output_limit(number) {
-                        // It is on the list of those to be closed.
+                        // The connection is already on the list of those to be closed.
                     } else if !had_room || self.clients[number].input.has_unparsed() {
                         self.clients.enqueue(number);
                     }
@@ -66,11 +66,11 @@ impl EventLoop {
     pub(super) fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.clients.closing) {
             if self.clients.get(number).is_some_and(Connection::has_begun) {
-                // Its command runs all the same, as it would have on one shard; then it is closed.
+                // The command runs all the same, as it would on one shard; the connection is closed after that.
                 continue;
             }
             if let Some(mut connection) = self.clients.connections.try_remove(number) {
-                // Before the client can see that the connection is closed.
+                // The subscriptions end before the client can see that the connection is closed.
                 connection.client.leave_all(&self.node.pubsub);
                 self.ledger.forget(&mut connection, &self.node.stats[self.index]);
                 self.poll.remove(&connection.socket, number);
@@ -89,7 +89,7 @@ impl EventLoop {
         }
     }
 
-    /// Says what is still to be said, as far as sockets take it without waiting.
+    /// Writes the remaining output, as far as sockets take it without waiting.
     pub(super) fn farewell(&mut self) {
         self.clients.dirty = self
             .clients
@@ -98,7 +98,7 @@ impl EventLoop {
             .map(|(number, _)| number)
             .collect();
         self.write();
-        // Hands over what was written, where that is not done by writing itself.
+        // With io_uring, writes are submitted by the next wait.
         let _ = self.poll.wait(Duration::ZERO, |_| {});
     }
 }

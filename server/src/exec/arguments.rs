@@ -14,16 +14,16 @@ pub(crate) fn int(arg: &[u8]) -> Result<i64, ReplyError> {
     number::parse_i64(arg).ok_or(ReplyError::NotInteger)
 }
 
-/// Reads how many seconds a command may wait, which may be a fraction. Returns when its time is over, Unix milliseconds;
-/// `None`, for 0, is never.
+/// Reads a timeout in seconds, with or without a fraction. Returns the Unix time in milliseconds at which it ends;
+/// `None`, for 0, means never.
 ///
 /// # Errors
-/// Those of Redis, for what is no number, negative, or beyond what a clock can show.
+/// The errors of Redis for a text that is no number, a negative number, and a time beyond the range of a clock.
 pub(crate) fn deadline(seconds: &[u8], now_ms: i64) -> Result<Option<i64>, ReplyError> {
     const NOT_FLOAT: ReplyError = ReplyError::Fixed("ERR timeout is not a float or out of range");
     const OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR timeout is out of range");
     let Some(seconds) = number::parse_f64(seconds) else {
-        // A number that is no double all the same is too large for one.
+        // What parses as a long double but not as a double is a number out of range.
         let error = number::LongDouble::parse(seconds).map_or(NOT_FLOAT, |_| OUT_OF_RANGE);
         return Err(error);
     };
@@ -43,10 +43,11 @@ pub(crate) fn deadline(seconds: &[u8], now_ms: i64) -> Result<Option<i64>, Reply
         .ok_or(OUT_OF_RANGE)
 }
 
-/// Reads a timeout in whole milliseconds and returns when it is over, Unix milliseconds: never for `None`, which 0 asks for.
+/// Reads a timeout in whole milliseconds. Returns the Unix time in milliseconds at which it ends; `None`, for 0,
+/// means never.
 ///
 /// # Errors
-/// Those of Redis, for what is no number, negative, or beyond what a clock can show.
+/// The errors of Redis for a text that is no number, a negative number, and a time beyond the range of a clock.
 pub(crate) fn timeout_ms(arg: &[u8], now_ms: i64) -> Result<Option<i64>, ReplyError> {
     let timeout = int(arg).map_err(|_| ReplyError::Fixed("ERR timeout is not an integer or out of range"))?;
     match timeout {
@@ -72,7 +73,7 @@ pub(crate) fn int_within(arg: &[u8], min: i64, max: i64) -> Result<i64, ReplyErr
     }
 }
 
-/// Reads a count of at least `min`; `error` for anything else.
+/// Reads a count of at least `min`; anything else is `error`.
 pub(crate) fn count_from(arg: &[u8], min: usize, error: ReplyError) -> Result<usize, ReplyError> {
     let count = number::parse_i64(arg).and_then(|count| usize::try_from(count).ok());
     count.filter(|count| *count >= min).ok_or(error)
@@ -87,10 +88,10 @@ pub(crate) fn int32(arg: &[u8]) -> Result<i32, ReplyError> {
     Ok(value as i32)
 }
 
-/// The database of an index.
+/// The number of a database, from an index that a client sent.
 ///
 /// # Errors
-/// [`ReplyError::DatabaseOutOfRange`] when there is none.
+/// [`ReplyError::DatabaseOutOfRange`] when there is no such database.
 pub(crate) fn database_at(index: i32, databases: usize) -> Result<u16, ReplyError> {
     let known = usize::try_from(index).is_ok_and(|index| index < databases);
     u16::try_from(index)
@@ -102,14 +103,16 @@ pub(crate) fn database_at(index: i32, databases: usize) -> Result<u16, ReplyErro
 /// Reads the index of a database.
 ///
 /// # Errors
-/// Those of [`int32`] and [`database_at`].
+/// The errors of [`int32`] and [`database_at`].
 pub(crate) fn database(arg: &[u8], databases: usize) -> Result<u16, ReplyError> {
     database_at(int32(arg)?, databases)
 }
 
-/// Reads a SCAN cursor over all shards: the shard that it is in, and the cursor within that shard's database.
+/// Reads a SCAN cursor over all shards. Returns the shard that the walk is in, and the cursor within that shard's
+/// database.
 ///
-/// It is the inner cursor times the number of shards, plus the shard: with one shard just the inner cursor.
+/// A cursor over all shards is the inner cursor times the number of shards, plus the shard: with one shard, the inner
+/// cursor alone.
 ///
 /// # Errors
 /// [`ReplyError::InvalidCursor`].
@@ -119,8 +122,8 @@ pub(crate) fn decode_cursor(arg: &[u8], shards: usize) -> Result<(usize, u64), R
     Ok(((cursor % shards) as usize, cursor / shards))
 }
 
-/// The cursor to go on with after `inner` of a shard. An inner cursor of 0 means that the shard is done: the next one
-/// follows, and 0 after the last.
+/// The cursor that continues the walk after `inner` of a shard. An inner cursor of 0 means that the shard is done:
+/// the walk continues with the next shard, and ends with 0 after the last one.
 pub(crate) fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
     match inner {
         0 if shard + 1 >= shards => 0,
@@ -130,8 +133,8 @@ pub(crate) fn encode_cursor(shard: usize, inner: u64, shards: usize) -> u64 {
     }
 }
 
-/// Reads a cursor as Redis 7.4 and later do: what is a plain integer must not be negative; anything else is read as
-/// `strtoull` reads it, with blanks before it and a sign, which wraps.
+/// Reads a cursor as Redis 7.4 and later do: a plain integer must not be negative; any other text is read as
+/// `strtoull` reads it, with leading blanks and a sign, wrapping around.
 pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
     if let Some(value) = number::parse_i64(text) {
         return u64::try_from(value).ok();
@@ -163,7 +166,7 @@ pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// The error for a subcommand with options that do not go together.
+/// The error for a subcommand whose options contradict each other.
 pub(crate) fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
     let show = |index| String::from_utf8_lossy(args.get(index).unwrap_or_default()).into_owned();
     ReplyError::Text(format!(
@@ -173,7 +176,7 @@ pub(crate) fn bad_subcommand(args: Arguments<'_>) -> ReplyError {
     ))
 }
 
-/// Goes through optional words at the end of a request.
+/// A walk over the optional words at the end of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Options<'a> {
     args: Arguments<'a>,
@@ -193,7 +196,7 @@ impl<'a> Options<'a> {
         Some(word)
     }
 
-    /// The argument that the option just read must be followed by.
+    /// The argument that must follow the option just read.
     ///
     /// # Errors
     /// [`ReplyError::Syntax`] when the request ends here.
@@ -201,7 +204,7 @@ impl<'a> Options<'a> {
         self.word().ok_or(ReplyError::Syntax)
     }
 
-    /// An integer that must follow.
+    /// The integer that must follow the option just read.
     ///
     /// # Errors
     /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NotInteger`].
@@ -209,10 +212,11 @@ impl<'a> Options<'a> {
         int(self.value()?)
     }
 
-    /// Up to which number to count: an integer that must follow; 0 stands for no limit.
+    /// The limit that must follow the option just read, an integer; 0 means unlimited.
     ///
     /// # Errors
-    /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NegativeLimit`] when it is no number either.
+    /// [`ReplyError::Syntax`] when the request ends here, [`ReplyError::NegativeLimit`] also for a text that is no
+    /// number.
     pub(crate) fn limit(&mut self) -> Result<usize, ReplyError> {
         let limit = int(self.value()?)
             .ok()
@@ -223,24 +227,24 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// Position of the word that comes next.
+    /// Index of the argument that is read next.
     pub(crate) fn position(&self) -> usize {
         self.next
     }
 }
 
-/// Whether an argument is this keyword, in any case. `keyword` is in capitals.
+/// Whether an argument is this keyword, ignoring case. `keyword` is in capitals.
 #[inline]
 pub(crate) fn is(arg: &[u8], keyword: &str) -> bool {
     arg.eq_ignore_ascii_case(keyword.as_bytes())
 }
 
-/// The four ways to say when a key expires: `EX`, `PX`, `EXAT`, `PXAT`.
+/// The four forms of a key's expiry in options: `EX`, `PX`, `EXAT`, `PXAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiration {
-    /// In seconds rather than milliseconds.
+    /// The time is in seconds; in milliseconds otherwise.
     pub(crate) seconds: bool,
-    /// A point in time rather than a distance from now.
+    /// The time is a Unix time; a distance from now otherwise.
     pub(crate) absolute: bool,
 }
 
@@ -266,7 +270,7 @@ impl Expiration {
         absolute: true,
     };
 
-    /// The way that an option names.
+    /// The form that an option names.
     pub(crate) fn from_option(word: &[u8]) -> Option<Self> {
         [
             ("EX", Self::EX),
@@ -279,7 +283,7 @@ impl Expiration {
         .map(|(_, way)| way)
     }
 
-    /// The Unix time in milliseconds that `value` means, of whatever sign; `None` when it leaves 64 bits.
+    /// The Unix time in milliseconds that `value` means, which may be negative; `None` when it overflows 64 bits.
     pub(crate) fn resolve(self, value: i64, now_ms: i64) -> Option<i64> {
         let ms = if self.seconds {
             value.checked_mul(1000)?
@@ -293,10 +297,12 @@ impl Expiration {
         }
     }
 
-    /// The time that a positive argument means, for commands that store a value with it (SET, GETEX…).
+    /// The Unix time in milliseconds that a positive argument means, for commands that store a value with it (SET,
+    /// GETEX…).
     ///
     /// # Errors
-    /// [`ReplyError::NotInteger`], or [`ReplyError::InvalidExpire`] for `command` when not positive or too large.
+    /// [`ReplyError::NotInteger`], or [`ReplyError::InvalidExpire`] for `command` when the argument is not positive
+    /// or too large.
     pub(crate) fn at(self, arg: &[u8], now_ms: i64, command: &'static str) -> Result<i64, ReplyError> {
         let value = int(arg)?;
         if value <= 0 {

@@ -1,8 +1,9 @@
-//! The door of changes: whatever alters a key passes here, be it a command, the end of its time, or want of memory.
+//! The door of changes: every change of a key passes through it, whether a command, expiry or eviction causes it.
 //!
-//! [`Door::changed`] is the one function that knows database, key and cause. Whoever watches a key, waits for it, or listens
-//! to what happens to it hangs there; so do the effects of what no command asked for. The keyspace itself is [`Guarded`]:
-//! others may look at it, and only this module opens it for changes, a look-up for reading never gives a value to change.
+//! [`Door::changed`] is the one function that knows database, key and cause. It informs the watchers of the key and
+//! the commands that wait for it, raises keyspace events, and records the effects of removals that no command asked
+//! for. The keyspace itself is [`Guarded`]: other modules may read it, only this one opens it for changes, and a
+//! look-up for reading never returns a value that can be changed.
 
 use std::ops::Deref;
 
@@ -23,30 +24,30 @@ use super::waiter::Waiters;
 use super::watch::Watches;
 use crate::config::KeyspaceEvents;
 
-/// Why a key changes.
+/// Cause of a change of a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cause<'a> {
     /// A command wrote or removed it.
     Command,
-    /// A command changed something beside its value: a consumer group. Who watches the key is not concerned.
+    /// A command changed a consumer group, not the value: watchers of the key are not concerned.
     Group,
-    /// Its time was over; its value is freed later if `lazily`.
+    /// The key expired.
     Expired {
-        /// Whether it is unlinked rather than deleted.
+        /// Its value is unlinked (freed later) rather than deleted.
         lazily: bool,
     },
-    /// The time of this field of a hash was over.
+    /// This field of a hash expired.
     FieldExpired(StringRef<'a>),
-    /// The last field of a hash went with its time, and the key with it.
+    /// The last field of a hash expired, and the key was removed with it.
     LastFieldExpired,
-    /// It had to make room; its value is freed later if `lazily`.
+    /// The key was evicted to make room.
     Evicted {
-        /// Whether it is unlinked rather than deleted.
+        /// Its value is unlinked (freed later) rather than deleted.
         lazily: bool,
     },
 }
 
-/// The keyspace of a partition: anybody may look at it, and only the door opens it.
+/// The keyspace of a partition. Other modules may read it; only the door opens it for changes.
 #[derive(Debug)]
 pub(crate) struct Guarded(Keyspace);
 
@@ -65,27 +66,27 @@ impl Guarded {
         Self(Keyspace::new(options))
     }
 
-    /// The keyspace, to be filled by a test.
+    /// The keyspace, for a test to fill.
     #[cfg(test)]
     pub(crate) fn open(&mut self) -> &mut Keyspace {
         &mut self.0
     }
 }
 
-/// Those of a partition's parts that learn of changes.
+/// The parts of a partition that learn of changes.
 pub(super) struct Door<'a> {
     watches: &'a mut Watches,
     waiters: &'a mut Waiters,
     figures: &'a mut Figures,
-    /// What replicas must be told of what no command asked for; none when nobody listens.
+    /// Effects of removals that no command asked for; none when there is no journal.
     removals: Option<&'a mut Vec<Effect>>,
     events: Option<&'a EventSink>,
-    /// Events that are listened to.
+    /// Classes of keyspace events that somebody listens to.
     chosen: KeyspaceEvents,
 }
 
 impl Door<'_> {
-    /// Makes known that a key changes. The value is changed just before or just after.
+    /// Announces that a key changes. The caller changes the value just before or just after.
     fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
         match cause {
             Cause::Group => {}
@@ -113,7 +114,7 @@ impl Door<'_> {
                     vec![b"HDEL".to_vec(), key.to_vec(), field]
                 });
             }
-            // HDEL of that field removes the key there as well.
+            // Replicas execute an HDEL of that field, which removes the key there as well.
             Cause::LastFieldExpired => self.tell(KeyspaceEvents::GENERIC, db, "del", key),
         }
     }
@@ -138,18 +139,18 @@ impl Door<'_> {
     }
 }
 
-/// What a look-up leaves behind.
+/// Side effects of a look-up.
 #[derive(Clone, Copy)]
 pub(super) struct Look {
-    /// It is a hit or a miss.
+    /// The look-up counts as a hit or a miss.
     pub(super) counts: bool,
-    /// A miss is an event too.
+    /// A miss raises a `keymiss` event.
     pub(super) tells: bool,
-    /// It is an access.
+    /// The look-up is an access: it updates the access clock.
     pub(super) touches: bool,
 }
 
-/// Takes a partition apart: its keyspace to change, and the door that learns of it.
+/// Splits a partition into its keyspace, to be changed, and the door that learns of the change.
 macro_rules! open {
     ($partition:ident, $chosen:expr) => {{
         let Partition {
@@ -174,8 +175,8 @@ macro_rules! open {
     }};
 }
 
-/// Looks a key up by one of the two look-ups of a database, and makes known what it comes across. The door is built only
-/// when there is something to tell.
+/// Looks a key up by one of the two look-ups of a database, and announces the key's expiry if it finds it expired.
+/// The door is built only when there is something to announce.
 macro_rules! look_up {
     ($by:ident, $partition:ident, $stamp:ident, $db:ident, $key:ident, $look:ident) => {{
         let Partition {
@@ -227,7 +228,8 @@ macro_rules! look_up {
 }
 
 impl Door<'_> {
-    /// A look-up has come across a key whose time is over: makes known that it goes, if it does.
+    /// Announces the removal of a key that a look-up found expired, unless expired keys are kept. Returns
+    /// `on_expired`.
     #[cold]
     fn expires(mut self, db: u16, key: &[u8], on_expired: OnExpired) -> OnExpired {
         if on_expired != OnExpired::Keep {
@@ -238,11 +240,11 @@ impl Door<'_> {
     }
 }
 
-/// What is freed at a time, in small entries, when all is to be freed at once.
+/// Budget of one call of `release` when all garbage is freed at once, in small entries.
 const RELEASE_AT_ONCE: usize = 1 << 16;
 
 impl Partition {
-    /// Makes known that a command changed a key. Where nobody watches or waits it costs a branch or two.
+    /// Announces that a command changed a key. Where nobody watches or waits, this costs a branch or two.
     #[inline]
     pub(super) fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
         if !self.watches.is_empty() || !self.waiters.is_empty() {
@@ -251,7 +253,7 @@ impl Partition {
         }
     }
 
-    /// Looks a key up for reading; the value cannot be changed through what it gives.
+    /// Looks a key up for reading; the value cannot be changed through the result.
     #[inline]
     pub(super) fn look_up(
         &mut self,
@@ -263,7 +265,7 @@ impl Partition {
         look_up!(lookup, self, stamp, db, key, look)
     }
 
-    /// Looks a key up for changing its value where it stands.
+    /// Looks a key up for changing its value in place.
     #[inline]
     pub(super) fn look_up_to_change(
         &mut self,
@@ -275,14 +277,13 @@ impl Partition {
         look_up!(lookup_mut, self, stamp, db, key, look)
     }
 
-    /// A database, to store something under a key or remove what is there: every change that is not made where the value
-    /// stands.
+    /// A database, opened to store under a key or to remove it: for every change that is not made in place.
     #[inline]
     pub(super) fn open(&mut self, db: u16) -> &mut Database {
         self.keyspace.0.database_mut(usize::from(db))
     }
 
-    /// Removes a key, freeing a large value later if `lazily`. True when it was there.
+    /// Removes a key; a large value is freed later if `lazily`. True when the key existed.
     pub(super) fn remove(&mut self, db: u16, key: &Key<'_>, lazily: bool) -> bool {
         if lazily {
             self.open(db).unlink(key)
@@ -291,7 +292,7 @@ impl Partition {
         }
     }
 
-    /// Removes all keys of a database, and returns how many there were. Complexity: O(keys watched or waited for).
+    /// Removes all keys of a database, and returns their number. Complexity: O(keys watched or waited for).
     pub(crate) fn flush(&mut self, db: u16, now_ms: i64, lazily: bool) -> u64 {
         let Self {
             keyspace, watches, ..
@@ -301,7 +302,7 @@ impl Partition {
         let before = self.keyspace.pending_objects();
         let removed = self.open(db).flush();
         if lazily {
-            // Few entries are freed on the spot: they do not wait, but count.
+            // Databases with few entries are freed at once instead of becoming pending objects, but count as freed.
             let waiting = self.keyspace.pending_objects() - before;
             self.figures.freed += (removed - waiting) as u64;
         } else {
@@ -326,15 +327,14 @@ impl Partition {
         self.waiters.mark_all(second);
     }
 
-    /// When something in a database is next to go because of its time, Unix milliseconds: in the past when it is due.
+    /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.
     #[inline]
     pub(crate) fn next_due(&mut self, db: u16, now_ms: i64) -> Option<i64> {
-        // Nothing changes but how what expires is arranged.
+        // This only rearranges the calendar of expiry; no key changes.
         self.keyspace.0.database_mut(usize::from(db)).next_due(now_ms)
     }
 
-    /// Removes keys of a database whose time is over, about `budget` of them. Those who repeat it are told to free large
-    /// values later if `lazily`.
+    /// Removes expired keys of a database, about `budget` of them. Their effects are DEL, or UNLINK if `lazily`.
     pub(crate) fn expire_keys(
         &mut self,
         db: u16,
@@ -350,7 +350,7 @@ impl Partition {
             .expire_cycle(now_ms, budget, |entry| door.changed(db, entry.key(), cause))
     }
 
-    /// Removes fields of the hashes of a database whose time is over, about `budget` of them.
+    /// Removes expired fields of the hashes of a database, about `budget` of them.
     pub(crate) fn expire_fields(
         &mut self,
         db: u16,
@@ -369,7 +369,7 @@ impl Partition {
         })
     }
 
-    /// Removes the key that the policy gives up first. False when it finds none.
+    /// Removes the key that the eviction policy chooses. False when it finds none.
     pub(crate) fn evict(
         &mut self,
         options: EvictionOptions,
@@ -391,7 +391,7 @@ impl Partition {
         }
     }
 
-    /// Frees garbage to the value of about `budget` small entries, in the background; returns what is left, as
+    /// Frees garbage worth about `budget` small entries, in the background; returns what is left, like
     /// [`Keyspace::release`].
     pub(crate) fn release(&mut self, budget: usize) -> usize {
         let before = self.keyspace.pending_objects();
@@ -406,14 +406,14 @@ impl Partition {
     }
 }
 
-/// What stands under a key.
+/// State of a key, as a watcher sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing.
+    /// There is no such key.
     Missing,
-    /// Something whose time is over.
+    /// The key has expired, but is still stored.
     Stale,
-    /// A value.
+    /// The key holds a value.
     Live,
 }
 

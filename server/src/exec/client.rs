@@ -1,4 +1,4 @@
-//! A client as commands see it: who it is, what it selected, its transaction. Sockets and buffers are elsewhere.
+//! A client as commands see it: identity, selected database, transaction. Sockets and buffers are in `connection`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -17,100 +17,100 @@ use crate::pubsub::{Hub, Name, Seat, Topic};
 /// The state of one client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// Unique in this process, ascending.
+    /// Unique and ascending in this process.
     pub(crate) id: u64,
-    /// Where it comes from.
+    /// Address of its connection.
     pub(crate) peer: Peer,
-    /// Its socket, as CLIENT LIST shows it.
+    /// File descriptor of its socket, as CLIENT LIST shows it.
     pub(crate) fd: i32,
-    /// CLIENT SETNAME
+    /// Name set by CLIENT SETNAME.
     pub(crate) name: Option<Box<[u8]>>,
-    /// CLIENT SETINFO LIB-NAME
+    /// Library name set by CLIENT SETINFO LIB-NAME.
     pub(crate) library_name: Option<Box<[u8]>>,
-    /// CLIENT SETINFO LIB-VER
+    /// Library version set by CLIENT SETINFO LIB-VER.
     pub(crate) library_version: Option<Box<[u8]>>,
     /// The selected database.
     pub(crate) db: u16,
     /// The protocol it speaks.
     pub(crate) resp: Resp,
-    /// It has given the password, or none was needed when it connected.
+    /// The client has given the password, or none was needed when it connected.
     pub(crate) authenticated: bool,
-    /// When it connected, Unix milliseconds.
+    /// Time of the connection, Unix milliseconds.
     pub(crate) created_ms: i64,
-    /// When it last sent something, Unix milliseconds.
+    /// Time of its last request, Unix milliseconds.
     pub(crate) active_ms: i64,
     /// Its last command.
     pub(crate) last_command: Option<CommandTag>,
-    /// CLIENT REPLY
+    /// Set by CLIENT REPLY.
     pub(crate) reply_mode: ReplyMode,
-    /// CLIENT NO-EVICT
+    /// Set by CLIENT NO-EVICT.
     pub(crate) no_evict: bool,
-    /// CLIENT NO-TOUCH
+    /// Set by CLIENT NO-TOUCH.
     pub(crate) no_touch: bool,
-    /// It can be told to go to another server: CLIENT CAPA redirect.
+    /// Set by CLIENT CAPA redirect: the client can be redirected to another server.
     pub(crate) can_redirect: bool,
-    /// MONITOR: it sees all commands.
+    /// Set by MONITOR: the client gets a line for every command.
     pub(crate) monitor: bool,
-    /// It must be answered at once: its transaction runs.
+    /// Its commands must not wait, because its transaction is running.
     pub(crate) denies_blocking: bool,
-    /// What it waits for, if its command waits for a key.
+    /// Ticket of its command, if that waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
     /// Its command is held back by CLIENT PAUSE.
     pub(crate) is_paused: bool,
-    /// Somebody has ended its wait: it is still to be told.
+    /// The reason for which its wait was ended; the client has not been told yet.
     pub(crate) unblocked: Option<Unblocked>,
-    /// Whether and when the connection ends.
+    /// When the connection is to be closed.
     pub(crate) closing: Closing,
-    /// What it queued after MULTI.
+    /// Commands queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
-    /// What it watches.
+    /// Keys it watches.
     pub(crate) watching: Option<Box<WatchList>>,
-    /// Where messages for it go.
+    /// Address in the publish-and-subscribe hub: the mailbox for its messages.
     pub(crate) seat: Seat,
-    /// What it is subscribed to; none when it is no subscriber.
+    /// Its subscriptions; none when it is no subscriber.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
 }
 
-/// Sizes of the buffers of a connection, bytes, and what has gone through them.
+/// Sizes of the buffers of a connection, and its traffic so far. All but `commands` are in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BufferSizes {
-    /// Read and not yet executed.
+    /// Bytes read and not yet executed.
     pub(crate) query: usize,
-    /// Room left in the query buffer.
+    /// Free bytes in the query buffer.
     pub(crate) query_free: usize,
-    /// Held by the arguments of an incomplete request.
+    /// Bytes held by the arguments of an incomplete request.
     pub(crate) arguments: usize,
-    /// Waiting to be written, in the chunk that replies are appended to.
+    /// Bytes waiting to be written in the chunk that replies are appended to.
     pub(crate) output: usize,
-    /// Chunks ahead of that one.
+    /// Number of chunks ahead of that one.
     pub(crate) chunks: usize,
-    /// Allocated for those, and for replies that came early.
+    /// Bytes allocated for those chunks, and for replies that came early.
     pub(crate) chunk_bytes: usize,
-    /// Allocated for the chunk that replies are appended to.
+    /// Bytes allocated for the chunk that replies are appended to.
     pub(crate) output_capacity: usize,
-    /// The most that has waited to be written at the end of a turn, within the last seconds.
+    /// The most bytes that waited to be written at the end of a turn, within the last seconds.
     pub(crate) output_peak: usize,
-    /// Allocated for the connection in all.
+    /// Bytes allocated for the connection in all.
     pub(crate) total: usize,
-    /// Bytes that it has sent so far.
+    /// Bytes received from the client so far.
     pub(crate) bytes_in: u64,
-    /// Bytes that it was sent so far.
+    /// Bytes sent to the client so far.
     pub(crate) bytes_out: u64,
-    /// Commands that it was answered so far.
+    /// Commands answered so far.
     pub(crate) commands: u64,
 }
 
-/// Where a client comes from.
+/// Address of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
-    /// Over TCP: its address and ours.
+    /// A TCP connection: the client's address and ours.
     Tcp {
         /// The client's address.
         remote: SocketAddr,
         /// The address it connected to.
         local: SocketAddr,
     },
-    /// Over the Unix socket at this path.
+    /// A connection over the Unix socket at this path.
     Unix(Arc<str>),
 }
 
@@ -131,7 +131,7 @@ impl Peer {
         }
     }
 
-    /// Whether it can only be a process of this machine.
+    /// Whether the client must be a process of this machine.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
@@ -140,29 +140,29 @@ impl Peer {
     }
 }
 
-/// CLIENT REPLY.
+/// Mode set by CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ReplyMode {
     /// Replies are sent.
     #[default]
     On,
-    /// Nothing is sent.
+    /// No replies are sent.
     Off,
-    /// The reply to the command that asked for it is not sent, nor the next one.
+    /// Neither the reply to the current command nor that to the next one is sent.
     SkipNext,
-    /// The reply to this command is not sent.
+    /// The reply to the current command is not sent.
     Skip,
 }
 
 bitflags::bitflags! {
-    /// What a command must know of its client.
+    /// Modes of a client that the execution of its commands depends on.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Modes: u8 {
-        /// It speaks RESP3.
+        /// The client speaks RESP3.
         const RESP3 = 1;
         /// Its replies are not sent.
         const MUTE = 2;
-        /// It leaves access clocks alone.
+        /// Its commands do not update access clocks.
         const NO_TOUCH = 4;
     }
 }
@@ -179,24 +179,24 @@ impl Modes {
     }
 }
 
-/// How a wait ended that brought nothing.
+/// Reason for which a wait ended without a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unblocked {
-    /// Its time was over, or somebody has declared it over.
+    /// The timeout was over, or CLIENT UNBLOCK TIMEOUT declared it over.
     TimedOut,
-    /// Somebody has it end with an error.
+    /// CLIENT UNBLOCK ERROR ended the wait with an error.
     WithError,
 }
 
-/// Whether and when a connection ends.
+/// When a connection is to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// It stays.
+    /// It stays open.
     #[default]
     No,
-    /// After what is to be said has been written.
+    /// After the pending replies have been written.
     AfterReply,
-    /// At once.
+    /// Immediately.
     Now,
 }
 
@@ -205,35 +205,35 @@ pub(crate) enum Closing {
 pub(crate) struct Transaction {
     /// The commands, in order.
     pub(crate) queue: Vec<Queued>,
-    /// A command could not be queued: EXEC will refuse.
+    /// A command could not be queued: EXEC will be refused.
     pub(crate) failed: bool,
-    /// Bytes the queue holds.
+    /// Bytes that the queued requests hold.
     pub(crate) bytes: usize,
 }
 
 impl Transaction {
-    /// Bytes that are allocated for it.
+    /// Bytes allocated for the queue.
     fn memory(&self) -> usize {
         size_of::<Self>() + self.bytes + self.queue.capacity() * size_of::<Queued>()
     }
 }
 
-/// What a client is subscribed to.
+/// Subscriptions of a client, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     channels: BTreeSet<Name>,
     patterns: BTreeSet<Name>,
     shard_channels: BTreeSet<Name>,
-    /// Bytes that are allocated for them, the names included although others may share them.
+    /// Bytes allocated for them, names included although other subscribers may share them.
     bytes: usize,
 }
 
-/// Bytes that a subscription takes beside its name's: its place in the set, with the room that such a set keeps, and the
-/// counts of references in front of the name.
+/// Bytes of a subscription beside those of its name: its element in the set, with the room that such a set keeps
+/// free, and the reference counts in front of the name.
 const SUBSCRIPTION_BYTES: usize = 2 * size_of::<Name>() + 2 * size_of::<usize>();
 
 impl Subscriptions {
-    /// Those of a kind.
+    /// The subscriptions of a kind.
     pub(crate) fn of(&self, topic: Topic) -> &BTreeSet<Name> {
         match topic {
             Topic::Channel => &self.channels,
@@ -242,7 +242,7 @@ impl Subscriptions {
         }
     }
 
-    /// Adds one.
+    /// Adds a subscription.
     pub(crate) fn insert(&mut self, topic: Topic, name: Name) {
         let bytes = SUBSCRIPTION_BYTES + name.len();
         if self.of_mut(topic).insert(name) {
@@ -250,7 +250,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes one. False when it was not there.
+    /// Removes a subscription. False when there was none.
     pub(crate) fn remove(&mut self, topic: Topic, name: &[u8]) -> bool {
         let removed = self.of_mut(topic).remove(name);
         if removed {
@@ -259,7 +259,7 @@ impl Subscriptions {
         removed
     }
 
-    /// Removes all of a kind.
+    /// Removes all subscriptions of a kind, and returns them.
     pub(crate) fn take(&mut self, topic: Topic) -> BTreeSet<Name> {
         let names = std::mem::take(self.of_mut(topic));
         self.bytes -= names
@@ -277,7 +277,8 @@ impl Subscriptions {
         }
     }
 
-    /// How many there are, as confirmations for a kind count them: shard channels apart from the others.
+    /// Number of subscriptions that a confirmation of this kind reports: shard channels are counted apart from
+    /// channels and patterns.
     pub(crate) fn counted_with(&self, topic: Topic) -> usize {
         match topic {
             Topic::Channel | Topic::Pattern => self.channels.len() + self.patterns.len(),
@@ -285,12 +286,12 @@ impl Subscriptions {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no subscriptions.
     pub(crate) fn is_empty(&self) -> bool {
         Topic::ALL.iter().all(|&topic| self.of(topic).is_empty())
     }
 
-    /// Bytes that are allocated for them.
+    /// Bytes allocated for all subscriptions.
     fn memory(&self) -> usize {
         size_of::<Self>() + self.bytes
     }
@@ -299,7 +300,7 @@ impl Subscriptions {
 /// A command as the state of a client remembers it: its number in the registry, and its full name (`client|id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommandTag {
-    /// Its number among all rows.
+    /// Its number in the registry.
     pub(crate) id: u16,
     /// Its name as CLIENT LIST shows it.
     pub(crate) name: &'static str,
@@ -308,11 +309,11 @@ pub(crate) struct CommandTag {
 /// One queued command.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    /// Its command.
+    /// The command.
     pub(crate) command: CommandTag,
-    /// Its arguments.
+    /// Its request.
     pub(crate) request: OwnedRequest,
-    /// Of a command over all loops, their parts: gathered before EXEC runs the queue.
+    /// For a command over all loops, the parts of its reply, gathered before EXEC runs the queue.
     pub(crate) parts: Option<Result<Vec<Part>, ReplyError>>,
 }
 
@@ -349,7 +350,7 @@ impl Client {
         }
     }
 
-    /// Keeps what was gathered for the command at `index` of its transaction.
+    /// Keeps the parts gathered for the command at `index` of the transaction.
     pub(crate) fn keep_parts(&mut self, index: usize, parts: Result<Vec<Part>, ReplyError>) {
         let queue = self
             .transaction
@@ -360,13 +361,13 @@ impl Client {
         }
     }
 
-    /// Back to the state of a new connection: RESET. Identity and library information stay.
+    /// Resets the client to the state of a new connection (RESET). Identity and library information stay.
     pub(crate) fn reset(&mut self, authenticated: bool) {
         self.name = None;
         self.db = 0;
         self.resp = Resp::V2;
         self.authenticated = authenticated;
-        // The reply to RESET itself is still skipped where that was asked for.
+        // A client that asked for it does not get the reply to RESET either.
         if self.reply_mode != ReplyMode::Skip {
             self.reply_mode = ReplyMode::On;
         }
@@ -378,7 +379,7 @@ impl Client {
         self.watching = None;
     }
 
-    /// Whether it is subscribed to anything.
+    /// Whether the client has subscriptions.
     #[inline]
     pub(crate) fn is_subscriber(&self) -> bool {
         self.subscriptions.is_some()
@@ -396,13 +397,13 @@ impl Client {
         }
     }
 
-    /// How many names of a kind it is subscribed to.
+    /// Number of names of a kind that the client is subscribed to.
     pub(crate) fn subscribed_to(&self, topic: Topic) -> usize {
         let subscriptions = self.subscriptions.as_ref();
         subscriptions.map_or(0, |subscriptions| subscriptions.of(topic).len())
     }
 
-    /// Bytes that are allocated for it, those of its buffers apart.
+    /// Bytes allocated for the client, without the buffers of its connection.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
         let named = [&self.name, &self.library_name, &self.library_version];
@@ -416,7 +417,8 @@ impl Client {
         names + queue + watched + subscribed
     }
 
-    /// Its line in CLIENT LIST, without the line feed. `argument_bytes` are those of the command that it is running.
+    /// Line of CLIENT LIST for the client, without the line feed. `argument_bytes` belong to the command that it is
+    /// running.
     pub(crate) fn describe(&self, buffers: &BufferSizes, now_ms: i64, argument_bytes: usize) -> String {
         let mut line = String::with_capacity(320);
         let text = |bytes: &Option<Box<[u8]>>| {

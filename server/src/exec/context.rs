@@ -1,5 +1,5 @@
-//! [`Context`]: what a handler on keys gets. Its parts are separate fields, so that a handler can hold a value of the
-//! keyspace while it writes its reply.
+//! [`Context`], the argument of handlers that work on keys. Its parts are separate fields, so that a handler can hold
+//! a value of the keyspace while it writes its reply.
 
 use shardis_cluster::slot::shard_of_key;
 use shardis_protocol::{Arguments, Encoder};
@@ -14,35 +14,35 @@ use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
 
-/// Everything a command on keys may see and do.
+/// Everything that a command on keys may read and change.
 pub(crate) struct Context<'a> {
     /// The request; argument 0 is the command's name.
     pub(crate) args: Arguments<'a>,
-    /// Where the reply goes.
+    /// Encoder of the reply.
     pub(crate) reply: Encoder<'a>,
-    /// The databases it may touch.
+    /// The databases that the command may touch.
     pub(crate) keyspace: View<'a>,
-    /// What it did, for replicas and the append-only file.
+    /// Effects reported by the command, for replicas and the append-only file.
     pub(crate) effects: &'a mut Effects,
     /// The running configuration.
     pub(crate) settings: &'a Settings,
-    /// How many shards the node has.
+    /// Number of shards of the node.
     pub(crate) shards: usize,
-    /// The key that routed the request, hashed already: (argument index, hash, slot).
+    /// The routing key of the request, hashed already: (argument index, hash, slot).
     pub(crate) routed: Option<(usize, u64, u16)>,
     /// A big argument that was read into a buffer of its own and may be kept: (argument index, buffer). The argument
     /// itself then reads as empty; take it with [`Context::value`].
     pub(crate) adopted: Option<(usize, Buffer)>,
-    /// Whether the command may wait for its keys.
+    /// Permission of the command to wait for its keys.
     pub(crate) waiting: Waiting<'a>,
 }
 
 /// The bytes of a string about to be stored.
 #[derive(Debug)]
 pub(crate) enum NewString<'a> {
-    /// To be copied.
+    /// Bytes that are copied.
     Bytes(&'a [u8]),
-    /// To be kept as they are.
+    /// A buffer that becomes the value as it is.
     Adopted(Buffer),
 }
 
@@ -57,10 +57,10 @@ impl NewString<'_> {
 }
 
 impl<'a> Context<'a> {
-    /// The key at an argument, hashed at most once per request where routing already did.
+    /// The key at an argument. A key that routing has hashed already is not hashed again.
     ///
     /// # Panics
-    /// When the request is shorter; handlers ask for positions that their arity guarantees.
+    /// When the request is shorter; handlers only ask for arguments that their arity guarantees.
     #[inline]
     pub(crate) fn key(&self, index: usize) -> Key<'a> {
         let bytes = self.args.at(index);
@@ -70,7 +70,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The value to store from an argument: its own buffer where it has one, else its bytes.
+    /// The value of an argument, to be stored: its own buffer where it has one, else its bytes.
     #[inline]
     pub(crate) fn value(&mut self, index: usize) -> NewString<'a> {
         match self.adopted.take() {
@@ -82,22 +82,21 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Marks a key as changed: watchers, statistics and the journal learn of it.
+    /// Announces a change of a key, which counts as one change to the dataset.
     #[inline]
     pub(crate) fn modified(&mut self, key: &Key<'_>) {
         self.keyspace.modified(key, self.effects);
     }
 
-    /// As [`modified`](Self::modified), for something that counts as so many changes to the dataset; as none where it is
-    /// nothing that is to be repeated.
+    /// Announces a change of a key that counts as `changes` changes to the dataset; 0 if it is not to be repeated by
+    /// replicas.
     #[inline]
     pub(crate) fn changed(&mut self, key: &Key<'_>, changes: u64) {
         self.effects.changed(changes);
         self.keyspace.signal(key);
     }
 
-    /// As [`changed`](Self::changed), for so many elements that were removed from a collection; the key goes when none is
-    /// left.
+    /// Announces that `count` elements were removed from a collection, and removes the key when none is `left`.
     #[inline]
     pub(crate) fn removed(&mut self, key: &Key<'_>, count: u64, left: usize) {
         self.changed(key, count);
@@ -106,8 +105,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Stores the elements that a command computed in place of whatever a key held, which becomes known by this event, and
-    /// replies with how many they are. None are stored as nothing: the key goes.
+    /// Stores the elements that a command computed, replacing the value of a key, raises this event, and replies with
+    /// their number. Without elements the key is removed.
     pub(crate) fn store(
         &mut self,
         key: &Key<'_>,
@@ -125,7 +124,7 @@ impl<'a> Context<'a> {
         self.reply.integer(count as i64);
     }
 
-    /// Removes what stands where the result of a command would, be its time over or not.
+    /// Removes the key that an empty result would have replaced, whether it has expired or not.
     pub(crate) fn store_nothing(&mut self, key: &Key<'_>) {
         if self.keyspace.remove(key, self.keyspace.stamp.lazy_server_del) {
             self.modified(key);
@@ -139,11 +138,11 @@ impl<'a> Context<'a> {
         self.keyspace.notify(class, name, key);
     }
 
-    /// Whether the key at an argument is at hand. One that is not belongs to a command that waited and runs again: there is
-    /// nothing for it in that key, as far as its ticket knows.
+    /// Whether the command holds the partition of the key at an argument. It may lack partitions only when it has
+    /// waited and runs again: according to its ticket, those keys have nothing for it.
     ///
     /// # Errors
-    /// [`ReplyError::WrongType`] when its ticket knows that the key holds what it cannot work with.
+    /// [`ReplyError::WrongType`] when the ticket knows that the key holds a value of another type.
     #[inline]
     pub(crate) fn is_at_hand(&self, index: usize) -> Result<bool, ReplyError> {
         match self.waiting {
@@ -161,7 +160,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Waits for what there is not yet. False when the command must not wait: it then says that there is nothing.
+    /// Makes the command wait for what is missing. False when the command must not wait: the handler then replies
+    /// that there is nothing.
     pub(crate) fn wait(&self, wish: Wish) -> bool {
         match self.waiting {
             Waiting::Denied => false,
@@ -169,12 +169,12 @@ impl<'a> Context<'a> {
                 *place.borrow_mut() = Some(wish);
                 true
             }
-            // It stays where it is.
+            // The command has waited already: its ticket stays in the queues.
             Waiting::Served(_) => true,
         }
     }
 
-    /// The time that this command runs at, Unix milliseconds.
+    /// Time at which the command runs, Unix milliseconds.
     #[inline]
     pub(crate) fn now_ms(&self) -> i64 {
         self.keyspace.stamp.now_ms

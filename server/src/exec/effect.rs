@@ -1,4 +1,4 @@
-//! What a command did to the data, in the form in which replicas and the append-only file repeat it.
+//! Effects: the changes of a command to the data, in the form in which replicas and the append-only file repeat them.
 //!
 //! The default is the request itself, if it is a write and changed something. A handler reports another form where
 //! repeating the request would not give the same result (relative expiry, random choice, conditions).
@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 pub use crate::journal::Effect;
 
-/// Collects the effects of one command.
+/// Collector of the effects of one command.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     recording: bool,
@@ -22,19 +22,19 @@ enum Form {
     Replaced(SmallVec<[Vec<Vec<u8>>; 1]>),
 }
 
-/// What remains to be written down once a command is done.
+/// What the journal has to record when a command is done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Nothing changed, or nothing is to be repeated.
+    /// Nothing: nothing changed, or nothing is to be repeated.
     Nothing,
-    /// Repeat the request as it came.
+    /// The request as the client sent it.
     Verbatim,
-    /// Repeat these commands instead, in order.
+    /// These commands instead of the request, in order.
     Commands(Vec<Vec<Vec<u8>>>),
 }
 
 impl Effects {
-    /// A collector; with `recording` off nothing listens, and reports cost nothing.
+    /// A collector. Without `recording` there is no journal, and reports cost nothing.
     pub(crate) fn new(recording: bool) -> Self {
         Self {
             recording,
@@ -42,7 +42,7 @@ impl Effects {
         }
     }
 
-    /// Whether somebody listens. Handlers ask before they build words for a report.
+    /// Whether effects are recorded. Handlers check before they build words for a report.
     #[inline]
     pub(crate) fn is_recording(&self) -> bool {
         self.recording
@@ -54,7 +54,7 @@ impl Effects {
         self.changes += count;
     }
 
-    /// How many changes were counted.
+    /// Number of changes counted so far.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -72,7 +72,7 @@ impl Effects {
         }
     }
 
-    /// Takes what was reported and starts anew.
+    /// Takes the reported effects, and starts anew.
     pub(crate) fn take(&mut self) -> Outcome {
         let form = std::mem::take(&mut self.form);
         let changed = std::mem::take(&mut self.changes) > 0;

@@ -1,5 +1,5 @@
-//! Keyspace events: what happened to a key, for those who chose it by `notify-keyspace-events`. They are published on
-//! channels, and sent to whoever has embedded the node and asked for them.
+//! Keyspace events: what happened to a key, for the classes that `notify-keyspace-events` chooses. They are published
+//! on channels, and sent to an embedding program that asked for them.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::pubsub::Hub;
 pub struct KeyspaceEvent {
     /// The database of the key.
     pub db: u16,
-    /// What happened, by the name that Redis gives it: `set`, `lpush`, `expired`…
+    /// Name of the event, as in Redis: `set`, `lpush`, `expired`…
     pub name: &'static str,
     /// The key.
     pub key: Vec<u8>,
 }
 
-/// Takes the events of a shard.
+/// Receiver of the keyspace events of a shard.
 #[derive(Debug)]
 pub(crate) struct EventSink {
     listener: Option<Feed<KeyspaceEvent>>,
@@ -25,13 +25,13 @@ pub(crate) struct EventSink {
 }
 
 impl EventSink {
-    /// Publishes events, and sends them to a listener if there is one.
+    /// A sink that publishes events, and also sends them to `listener` if there is one.
     pub(crate) fn new(listener: Option<Feed<KeyspaceEvent>>, pubsub: Arc<Hub>) -> Self {
         Self { listener, pubsub }
     }
 }
 
-/// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.
+/// Sends an event to those who listen. The caller has checked that its class is chosen.
 pub(crate) fn tell(events: Option<&EventSink>, db: u16, name: &'static str, key: &[u8]) {
     let Some(events) = events else { return };
     if let Some(listener) = &events.listener {

@@ -1,9 +1,10 @@
-//! The partitions that a command holds, and the account of whose memory it is using.
+//! The partitions that a command holds, and the account that books memory to them.
 //!
-//! The allocator counts by thread. Of one partition all that its user allocates is its own. Of several, an [`Account`] knows
-//! which is being worked on since which balance of the thread, and settles when the command turns to another one. What the
-//! command has *in hand*, a result that is not stored yet or a value on its way from key to key, is nobody's until it is
-//! put somewhere; a value carries its size from the one to the other. At the end nothing is left in hand.
+//! The allocator counts by thread. Whoever uses a single partition books to it all that the thread allocates. With
+//! several partitions an [`Account`] knows which of them is in use and since which balance of the thread, and books
+//! the difference when the command turns to another one. Memory that the command has *in hand* (a result that is not
+//! stored yet, a value being moved between keys) belongs to no partition until it is stored; a moved value carries
+//! its size from one partition to the other. At the end of a command nothing is left in hand.
 
 use std::ops::{Deref, DerefMut};
 
@@ -13,21 +14,21 @@ use smallvec::SmallVec;
 
 use super::partition::Partition;
 
-/// Tells the memory of several partitions apart while one thread uses them.
+/// Books the memory of several partitions while one thread uses them.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// The thread's balance up to which everything is booked.
+    /// Balance of the thread up to which everything is booked, bytes.
     since: i64,
-    /// The shard whose partition is worked on; none while the command works with what it has in hand.
+    /// Shard whose partition is in use; none while the command works with memory in hand.
     shard: Option<usize>,
-    /// Bytes taken for each partition, by shard.
+    /// Bytes allocated for each partition, by shard.
     taken: SmallVec<[i64; 8]>,
-    /// Bytes that the command has in hand.
+    /// Bytes in hand.
     in_hand: i64,
 }
 
 impl Account {
-    /// An account that begins now.
+    /// An account that starts at the thread's present balance.
     pub(crate) fn begin(shards: usize) -> Self {
         Self {
             since: thread_balance(),
@@ -37,7 +38,7 @@ impl Account {
         }
     }
 
-    /// Books what was taken so far, and from now on to another partition or to what is in hand.
+    /// Books what was allocated since the last call; what follows belongs to `shard`, or is in hand for `None`.
     #[inline]
     pub(crate) fn turn_to(&mut self, shard: Option<usize>) {
         let now = thread_balance();
@@ -50,25 +51,25 @@ impl Account {
         self.shard = shard;
     }
 
-    /// Notes that something of so many bytes goes from hand to a partition, or the other way if they are negative.
+    /// Notes that memory in hand moves to a partition, or from it if `bytes` are negative.
     fn carry(&mut self, shard: usize, bytes: i64) {
         self.taken[shard] += bytes;
         self.in_hand -= bytes;
     }
 
-    /// Leaves out so many bytes, which somebody else has booked.
+    /// Excludes bytes that are booked elsewhere.
     fn leave_out(&mut self, bytes: i64) {
         self.since += bytes;
     }
 
-    /// Ends a command: all that it had in hand was put somewhere or dropped.
+    /// Ends a command. Everything it had in hand has been stored or freed.
     #[inline]
     pub(crate) fn end_command(&mut self) {
         self.turn_to(None);
         debug_assert_eq!(self.in_hand, 0, "what a command had in hand is booked to nobody");
     }
 
-    /// Takes what was taken for a partition.
+    /// Takes the bytes allocated for a partition since it was added.
     pub(crate) fn take(&mut self, shard: usize) -> i64 {
         std::mem::take(&mut self.taken[shard])
     }
@@ -82,7 +83,7 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// None yet, of so many shards.
+    /// An empty collection, for a node of so many shards.
     pub(crate) fn new(shards: usize) -> Self {
         Self {
             partitions: (0..shards).map(|_| None).collect(),
@@ -90,12 +91,12 @@ impl Lent {
         }
     }
 
-    /// Begins to use them: what the thread takes from now on is theirs.
+    /// Starts the use of the partitions: from here on, allocations of this thread are booked to them.
     pub(crate) fn begin(&mut self) {
         self.account.since = thread_balance();
     }
 
-    /// Ends to use them: each is booked what was taken for it.
+    /// Ends the use of the partitions, and books to each what was allocated for it.
     pub(crate) fn settle(&mut self) {
         self.account.end_command();
         for (partition, taken) in self.partitions.iter_mut().zip(&mut self.account.taken) {
@@ -107,14 +108,14 @@ impl Lent {
         }
     }
 
-    /// Adds the partition of one more shard, for a time.
+    /// Adds the partition of one more shard.
     pub(crate) fn add(&mut self, partition: Box<Partition>) {
         let shard = partition.shard;
         debug_assert!(self.partitions[shard].is_none(), "a partition is in one place");
         self.partitions[shard] = Some(partition);
     }
 
-    /// Takes the partition of a shard out. It has been booked what was taken for it.
+    /// Takes the partition of a shard out, after booking to it what was allocated for it.
     pub(crate) fn remove(&mut self, shard: usize) -> Option<Box<Partition>> {
         self.account.turn_to(None);
         let mut partition = self.partitions[shard].take()?;
@@ -122,7 +123,7 @@ impl Lent {
         Some(partition)
     }
 
-    /// Turns to the partition of a shard.
+    /// Turns to the partition of a shard: allocations are booked to it until the next turn.
     #[inline]
     pub(crate) fn turn_to(&mut self, shard: usize) -> Option<&mut Partition> {
         self.account.turn_to(Some(shard));
@@ -146,18 +147,18 @@ impl DerefMut for Lent {
     }
 }
 
-/// The partitions a command was given.
+/// The partitions that a command holds.
 pub(crate) enum Held<'a> {
-    /// Those of one shard.
+    /// The partition of one shard.
     One(&'a mut Partition),
-    /// Those of two shards: for who waited for one and puts into the other.
+    /// The partitions of two shards: a waiting command takes from one and puts into the other.
     Two([&'a mut Partition; 2], &'a mut Account),
-    /// Those of several shards.
+    /// The partitions of several shards.
     Many(&'a mut Lent),
 }
 
 impl Held<'_> {
-    /// The same partitions for a shorter time.
+    /// The same partitions, borrowed for a shorter time.
     #[inline]
     pub(crate) fn reborrow(&mut self) -> Held<'_> {
         match self {
@@ -167,7 +168,7 @@ impl Held<'_> {
         }
     }
 
-    /// Does something to each.
+    /// Calls `act` on each partition.
     #[inline]
     pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Partition)) {
         match self {
@@ -190,7 +191,7 @@ impl Held<'_> {
         }
     }
 
-    /// The first of them: the one that counts what concerns all.
+    /// The first partition: figures that concern all of them are counted there.
     #[inline]
     pub(crate) fn first(&mut self) -> Option<&mut Partition> {
         match self {
@@ -199,20 +200,21 @@ impl Held<'_> {
         }
     }
 
-    /// Turns to the partition of a slot, if it is among them. One alone is taken to be the right one.
+    /// Turns to the partition of a slot, if it is held. A single partition is assumed to be the one of the slot.
     #[inline]
     pub(crate) fn find(&mut self, slot: u16) -> Option<&mut Partition> {
         let (partition, _) = self.turn(|shards| shard_of(slot, shards))?;
         Some(partition)
     }
 
-    /// The partition of a slot for something that takes none of its memory, or gives back what it took.
+    /// The partition of a slot, for work that allocates nothing in it or frees again what it allocated.
     #[inline]
     pub(crate) fn beside(&mut self, slot: u16) -> Option<&mut Partition> {
         self.beside_shard(|shards| shard_of(slot, shards))
     }
 
-    /// As [`beside`](Self::beside), by the shard that `choose` names, knowing how many there are.
+    /// The partition of the shard that `choose` selects, given the number of shards; for the same kind of work as
+    /// [`beside`](Self::beside).
     #[inline]
     pub(crate) fn beside_shard(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<&mut Partition> {
         let (partition, account) = self.turn(choose)?;
@@ -222,7 +224,8 @@ impl Held<'_> {
         Some(partition)
     }
 
-    /// Turns to the partition of a slot, whose account is to turn away from it afterwards, if there is one.
+    /// Turns to the partition of a slot. Returns it with the account, if there is one, which the caller must turn
+    /// away afterwards.
     #[inline]
     pub(super) fn split(&mut self, slot: u16) -> Option<(&mut Partition, Option<&mut Account>)> {
         self.turn(|shards| shard_of(slot, shards))
@@ -250,7 +253,7 @@ impl Held<'_> {
         }
     }
 
-    /// The partition of a slot, to look at it only.
+    /// The partition of a slot, for reading only.
     #[inline]
     pub(super) fn peek(&self, slot: u16) -> Option<&Partition> {
         match self {
@@ -265,7 +268,7 @@ impl Held<'_> {
         }
     }
 
-    /// What is taken next is taken for what the command has in hand.
+    /// Turns away from all partitions: what is allocated next is in hand.
     #[inline]
     pub(super) fn turn_away(&mut self) {
         if let Some(account) = self.account() {
@@ -273,8 +276,7 @@ impl Held<'_> {
         }
     }
 
-    /// Notes that something of so many bytes goes from hand to the partition of a slot, or the other way if they are
-    /// negative.
+    /// Notes that memory in hand moves to the partition of a slot, or from it if `bytes` are negative.
     #[inline]
     pub(super) fn carry(&mut self, slot: u16, bytes: i64) {
         if let Some(account) = self.account() {
@@ -282,17 +284,17 @@ impl Held<'_> {
         }
     }
 
-    /// Leaves out so many bytes, which the thread took and somebody else has booked, just now.
+    /// Excludes bytes that this thread has just allocated and that are booked elsewhere.
     pub(crate) fn leave_out(&mut self, bytes: i64) {
         match self {
-            // Its user will book to it all that the thread took meanwhile.
+            // The user of a single partition books to it all that the thread allocates, these bytes included.
             Self::One(partition) => partition.memory_bytes -= bytes,
             Self::Two(_, account) => account.leave_out(bytes),
             Self::Many(lent) => lent.account.leave_out(bytes),
         }
     }
 
-    /// Ends a command: nothing is left in hand.
+    /// Ends a command: nothing may be left in hand.
     #[inline]
     pub(crate) fn end_command(&mut self) {
         if let Some(account) = self.account() {
@@ -309,7 +311,7 @@ impl Held<'_> {
         }
     }
 
-    /// Whether the partition of a shard is among them.
+    /// Whether the partition of a shard is held.
     pub(crate) fn holds(&self, shard: usize) -> bool {
         match self {
             Self::One(partition) => partition.shard == shard,

@@ -1,5 +1,5 @@
-//! What one shard owns: its part of the keyspace and what is kept beside it. It moves as one box, to whoever runs a
-//! command over several shards, and back.
+//! [`Partition`]: the keyspace of one shard and the data kept beside it. It is moved as one box to the loop that runs
+//! a command over several shards, and back.
 
 use std::sync::Arc;
 
@@ -23,51 +23,51 @@ pub(crate) struct Partition {
     pub(crate) shard: usize,
     /// Its databases; only the door of changes opens them.
     pub(crate) keyspace: Guarded,
-    /// Which of its keys are watched, and by whom.
+    /// The watched keys and their watchers.
     pub(crate) watches: Watches,
-    /// Which of its keys commands wait for.
+    /// The keys that commands wait for.
     pub(crate) waiters: Waiters,
-    /// What it counts.
+    /// Counters of the partition.
     pub(crate) figures: Figures,
-    /// What is to enter the journal of keys and fields that went without a command asking for it.
+    /// Effects of expiry and eviction that are not in the journal yet.
     pub(crate) removals: Vec<Effect>,
-    /// Where effects go; none when nobody listens.
+    /// Journal that effects are appended to; none when nobody reads it.
     pub(crate) journal: Option<Journal>,
-    /// Where keyspace events go; none when nobody listens.
+    /// Receiver of keyspace events; none when nobody listens.
     pub(crate) events: Option<EventSink>,
-    /// Chooses keys to evict.
+    /// Chooses the keys to evict.
     pub(crate) evictor: Evictor,
-    /// Its source of chance.
+    /// Source of random numbers.
     pub(crate) rng: SmallRng,
-    /// Bytes its values, keys and tables take, as the allocator hands them out.
+    /// Bytes allocated for its values, keys and tables, as the allocator rounds them.
     pub(crate) memory_bytes: i64,
 }
 
-/// What a partition counts since the last CONFIG RESETSTAT.
+/// Counters of a partition since the last CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
-    /// Commands that ran on its keys, whichever loop ran them; one over several partitions counts in each.
+    /// Commands that ran on its keys, on any loop; a command over several partitions counts in each.
     pub(crate) commands: u64,
     /// Look-ups for reading that found a key.
     pub(crate) hits: u64,
     /// Look-ups for reading that found none.
     pub(crate) misses: u64,
-    /// Keys removed because their time had come.
+    /// Keys removed because they expired.
     pub(crate) expired: u64,
-    /// Fields of hashes that were, because of theirs.
+    /// Fields of hashes removed because they expired.
     pub(crate) expired_fields: u64,
-    /// Keys removed to make room.
+    /// Keys removed by eviction.
     pub(crate) evicted: u64,
     /// Changes to the dataset; not reset.
     pub(crate) changes: u64,
     /// Objects freed in the background.
     pub(crate) freed: u64,
-    /// How often an active expiry cycle ended because its time was over.
+    /// Number of active expiry cycles that ended because their time was used up.
     pub(crate) expire_time_caps: u64,
 }
 
 impl Figures {
-    /// Starts what CONFIG RESETSTAT resets anew.
+    /// Resets the counters that CONFIG RESETSTAT resets.
     pub(crate) fn reset(&mut self) {
         *self = Self {
             changes: self.changes,
@@ -99,10 +99,10 @@ impl Partition {
         }
     }
 
-    /// Bytes its values, keys and tables take. Without keys and garbage there is next to nothing.
+    /// Bytes allocated for its values, keys and tables. A partition without keys and garbage has next to none.
     ///
     /// # Panics
-    /// In debug builds, when something was booked to the wrong partition, as far as that can be seen here.
+    /// In debug builds, when the figure shows that something was booked to the wrong partition.
     pub(crate) fn counted_bytes(&self) -> u64 {
         let bytes = self.memory_bytes;
         debug_assert!(bytes >= 0, "a partition takes {bytes} bytes");
@@ -113,18 +113,18 @@ impl Partition {
         bytes.cast_unsigned()
     }
 
-    /// Whether the time of a key is over that was alive when the client of this token began to watch it.
+    /// Whether a watched key has expired that was live when the client of this token began to watch it.
     pub(crate) fn has_expired(&self, watched: &WatchedKey, token: &Arc<WatchToken>, now_ms: i64) -> bool {
         let WatchedKey { db, key, .. } = watched;
         State::of(&self.keyspace, *db, key, now_ms) == State::Stale && !self.watches.is_stale(*db, key, token)
     }
 
-    /// Tells those who listen what happened to a key. Whether they chose this class of events was asked before.
+    /// Sends a keyspace event to those who listen. The caller has checked that its class is chosen.
     pub(crate) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
         tell(self.events.as_ref(), db, name, key);
     }
 
-    /// Puts removals that no command asked for into the journal, each by itself.
+    /// Appends the effects of expiry and eviction to the journal, each as a unit of its own.
     pub(crate) fn journal_removals(&mut self) {
         for removal in self.removals.drain(..) {
             if let Some(journal) = &self.journal {

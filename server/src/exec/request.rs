@@ -2,7 +2,7 @@
 
 use shardis_protocol::{Arguments, Span};
 
-/// The arguments of one request in memory of their own.
+/// The arguments of one request, in an allocation of their own.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedRequest {
     bytes: Vec<u8>,
@@ -10,12 +10,13 @@ pub(crate) struct OwnedRequest {
 }
 
 impl OwnedRequest {
-    /// Copies a request. Complexity: O(its bytes).
+    /// Copies a request. Complexity: O(bytes).
     pub(crate) fn copy(args: Arguments<'_>) -> Self {
         Self::of(args.iter())
     }
 
-    /// A request of these words. They are not much longer than those of a request that was read. Complexity: O(their bytes).
+    /// A request of these words, which must not be much longer than those of a request that was read. Complexity:
+    /// O(bytes).
     pub(crate) fn of<'w>(words: impl ExactSizeIterator<Item = &'w [u8]> + Clone) -> Self {
         let mut bytes = Vec::with_capacity(words.clone().map(<[u8]>::len).sum());
         let mut spans = Vec::with_capacity(words.len());
@@ -27,12 +28,12 @@ impl OwnedRequest {
         Self { bytes, spans }
     }
 
-    /// The arguments, the command's name first.
+    /// The arguments; argument 0 is the command's name.
     pub(crate) fn arguments(&self) -> Arguments<'_> {
         Arguments::new(&self.bytes, &self.spans, &[])
     }
 
-    /// Bytes it holds, for the limits of a transaction and CLIENT LIST.
+    /// Bytes of the request, for the limits of a transaction and CLIENT LIST.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.spans)
     }

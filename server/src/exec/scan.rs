@@ -1,18 +1,18 @@
-//! The options that SCAN, HSCAN, SSCAN and ZSCAN have in common: those of a walk that goes on with every call.
+//! The options that SCAN, HSCAN, SSCAN and ZSCAN have in common.
 
 use shardis_storage::glob;
 
 use super::arguments::{Options, is};
 use crate::error::ReplyError;
 
-/// Number of elements a call looks at, unless told otherwise.
+/// Default of COUNT: number of elements that a call visits.
 const COUNT: usize = 10;
 
-/// Elements that a call was asked to return.
+/// Options of one call of a SCAN command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScanOptions<'a> {
     pattern: &'a [u8],
-    /// About how many elements to look at, at least 1.
+    /// About how many elements to visit, at least 1.
     pub(crate) count: usize,
 }
 
@@ -25,11 +25,11 @@ impl<'a> ScanOptions<'a> {
         Self::parse_with(options, |_, _| Ok(false))
     }
 
-    /// As [`parse`](Self::parse), with words of one's own: `other` says whether a word was one of them, and reads what
-    /// belongs to it.
+    /// Like [`parse`](Self::parse), with options of a single command: `other` says whether a word is one of them, and
+    /// reads the arguments that belong to it.
     ///
     /// # Errors
-    /// Those of [`parse`](Self::parse) and of `other`.
+    /// The errors of [`parse`](Self::parse) and of `other`.
     pub(crate) fn parse_with(
         mut options: Options<'a>,
         mut other: impl FnMut(&'a [u8], &mut Options<'a>) -> Result<bool, ReplyError>,
@@ -51,7 +51,7 @@ impl<'a> ScanOptions<'a> {
         Ok(parsed)
     }
 
-    /// Whether an element of that name is to be returned.
+    /// Whether an element of that name matches the pattern.
     #[inline]
     pub(crate) fn accept(&self, name: &[u8]) -> bool {
         self.pattern == b"*" || glob::matches(self.pattern, name, false)

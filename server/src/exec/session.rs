@@ -1,4 +1,4 @@
-//! What handlers get that work on a client and the node rather than on keys.
+//! Arguments of handlers that work on a client or on the node rather than on keys.
 
 use shardis_protocol::{Arguments, Encoder};
 
@@ -12,20 +12,20 @@ use crate::state::Node;
 pub(crate) struct Session<'a> {
     /// The request; argument 0 is the command's name.
     pub(crate) args: Arguments<'a>,
-    /// Where the reply goes.
+    /// Encoder of the reply.
     pub(crate) reply: Encoder<'a>,
     /// The client.
     pub(crate) client: &'a mut Client,
-    /// What all loops of the node share.
+    /// The state that all loops of the node share.
     pub(crate) node: &'a Node,
-    /// Where its effects go; none when nobody listens.
+    /// Journal that its effects are appended to; none when nobody reads it.
     pub(crate) journal: Option<&'a Journal>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
 }
 
 impl Session<'_> {
-    /// Has replicas repeat the request.
+    /// Reports the request itself as the effect of the command.
     pub(crate) fn repeat(&self) {
         if let Some(journal) = self.journal {
             journal.append(vec![Effect {
@@ -35,7 +35,8 @@ impl Session<'_> {
         }
     }
 
-    /// Answers the HELP of a container: its first line names the command as it was sent, the last two HELP itself.
+    /// Replies to HELP of a container command: the first line names the command as the client sent it, the last two
+    /// lines are about HELP.
     pub(crate) fn help(&mut self, lines: &[&str]) -> CommandResult {
         let command = String::from_utf8_lossy(self.args.at(0)).to_ascii_uppercase();
         self.reply.array(lines.len() + 3);
@@ -61,7 +62,7 @@ impl std::fmt::Debug for Session<'_> {
 pub(crate) struct Roster<'a> {
     /// The request.
     pub(crate) args: Arguments<'a>,
-    /// Who asks.
+    /// Id of the client that sent the command.
     pub(crate) asker: u64,
     /// The connections that this loop carries.
     pub(crate) clients: Box<dyn Iterator<Item = Carried<'a>> + 'a>,
@@ -69,17 +70,17 @@ pub(crate) struct Roster<'a> {
     pub(crate) now_ms: i64,
 }
 
-/// A client as the loop sees it that carries its connection.
+/// A client and the sizes of its connection's buffers, as the loop of the connection sees them.
 #[derive(Debug)]
 pub(crate) struct Carried<'a> {
     /// The client.
     pub(crate) client: &'a mut Client,
-    /// The buffers of its connection.
+    /// Sizes of the buffers of its connection.
     pub(crate) buffers: BufferSizes,
 }
 
 impl Carried<'_> {
-    /// Its line in CLIENT LIST, see [`Client::describe`].
+    /// Line of CLIENT LIST for the client, see [`Client::describe`].
     pub(crate) fn describe(&self, now_ms: i64, argument_bytes: usize) -> String {
         self.client.describe(&self.buffers, now_ms, argument_bytes)
     }

@@ -1,4 +1,4 @@
-//! The databases that a command may touch: of one shard, or of several that were lent for it.
+//! [`View`]: the databases that a command may touch, in one partition or in several that it holds.
 
 mod collection;
 
@@ -26,29 +26,30 @@ use crate::state::Node;
 pub(crate) struct Stamp {
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
-    /// Access clock of entries that are made or touched now.
+    /// Access clock for entries that are created or touched now.
     pub(crate) clock: u32,
-    /// Set where the access clock counts uses instead of telling the time of the last one.
+    /// Options of LFU, if the policy is LFU: the access clock then counts uses instead of storing the time of the
+    /// last one.
     pub(crate) lfu: Option<LfuOptions>,
-    /// What becomes of expired keys that are come across: they stay while writes are paused and on replicas.
+    /// Treatment of expired keys that a look-up finds: they are kept while writes are paused and on replicas.
     pub(crate) on_expired: OnExpired,
-    /// Keyspace events that are listened to; none without a kind of channel.
+    /// Keyspace events that somebody listens to; none while no kind of channel is chosen.
     pub(crate) events: KeyspaceEvents,
-    /// `lazyfree-lazy-server-del`: overwritten and renamed-over values are freed later.
+    /// `lazyfree-lazy-server-del`: values that are overwritten, or renamed over, are freed later.
     pub(crate) lazy_server_del: bool,
-    /// `lazyfree-lazy-user-del`: DEL behaves as UNLINK.
+    /// `lazyfree-lazy-user-del`: DEL behaves like UNLINK.
     pub(crate) lazy_user_del: bool,
-    /// `lazyfree-lazy-user-flush`: FLUSHALL and FLUSHDB free later unless told otherwise.
+    /// `lazyfree-lazy-user-flush`: FLUSHALL and FLUSHDB free later by default.
     pub(crate) lazy_user_flush: bool,
 }
 
 impl Stamp {
-    /// What holds on a node at `now_ms`, under these settings and the pause that there may be.
+    /// The stamp of a node at `now_ms`, from its settings and the state of CLIENT PAUSE.
     pub(crate) fn on(node: &Node, settings: &Settings, now_ms: i64) -> Self {
         Self::new(settings, now_ms, node.pause.active(now_ms).is_some())
     }
 
-    /// What holds at `now_ms` under these settings.
+    /// The stamp at `now_ms`, from these settings.
     pub(crate) fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
         let policy = settings.maxmemory_policy.policy();
         Self {
@@ -94,7 +95,7 @@ impl Stamp {
     }
 }
 
-/// Why a partition is there.
+/// Message of the panic when a command does not hold a partition that it needs.
 const LENT: &str = "the shards of all that a command names are lent to it";
 
 /// The databases that a command may touch, as seen from one client.
@@ -104,13 +105,13 @@ pub(crate) struct View<'a> {
     pub(crate) stamp: &'a Stamp,
     /// The client's selected database.
     pub(crate) db: u16,
-    /// Leave access clocks alone (CLIENT NO-TOUCH).
+    /// CLIENT NO-TOUCH: access clocks are not updated.
     pub(crate) no_touch: bool,
     hashing: Hashing,
 }
 
 impl<'a> View<'a> {
-    /// A view of one partition or several.
+    /// A view of the partitions held.
     pub(crate) fn new(held: Held<'a>, hashing: Hashing, stamp: &'a Stamp, db: u16) -> Self {
         Self {
             held,
@@ -121,29 +122,29 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The partition that owns a slot, for something that takes none of its memory.
+    /// The partition that owns a slot, for work that allocates nothing in it.
     ///
     /// # Panics
-    /// When the shard of the slot was not lent: routing and handler then disagree on the keys of a command.
+    /// When the partition is not held: routing and handler then disagree on the keys of a command.
     #[inline]
     pub(crate) fn partition(&mut self, slot: u16) -> &mut Partition {
         self.held.beside(slot).expect(LENT)
     }
 
-    /// Whether a shard is at hand.
+    /// Whether the partition of a shard is held.
     pub(crate) fn holds(&self, shard: usize) -> bool {
         self.held.holds(shard)
     }
 
-    /// The partition of a shard, for something that takes none of its memory.
+    /// The partition of a shard, for work that allocates nothing in it.
     ///
     /// # Panics
-    /// When it was not lent.
+    /// When the partition is not held.
     pub(crate) fn shard(&mut self, shard: usize) -> &mut Partition {
         self.held.beside_shard(|_| shard).expect(LENT)
     }
 
-    /// Does something to the partition of a key, which is booked what that takes.
+    /// Calls `act` on the partition of a key, and books to the partition what that allocates.
     #[inline]
     fn with<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Partition) -> T) -> T {
         let (partition, account) = self.held.split(key.slot).expect(LENT);
@@ -154,21 +155,21 @@ impl<'a> View<'a> {
         result
     }
 
-    /// Does something to the client's database in the partition of a key.
+    /// Calls `act` on the client's database in the partition of a key, opened for changes.
     #[inline]
     fn change<T>(&mut self, key: &Key<'_>, act: impl FnOnce(&mut Database) -> T) -> T {
         let db = self.db;
         self.with(key, |partition| act(partition.open(db)))
     }
 
-    /// The partition of a key, for something that is changed where it stands: the partition is booked what is taken until
-    /// the command turns to something else.
+    /// The partition of a key, for a change in place: what is allocated from here on is booked to it until the
+    /// command turns to another partition.
     #[inline]
     fn turn_to(&mut self, key: &Key<'_>) -> &mut Partition {
         self.held.find(key.slot).expect(LENT)
     }
 
-    /// Does something with another database selected.
+    /// Calls `act` with another database selected.
     pub(crate) fn in_database<T>(&mut self, db: u16, act: impl FnOnce(&mut Self) -> T) -> T {
         let selected = std::mem::replace(&mut self.db, db);
         let result = act(self);
@@ -176,7 +177,7 @@ impl<'a> View<'a> {
         result
     }
 
-    /// How keys, members and fields are hashed.
+    /// The hasher of keys, members and fields.
     #[inline]
     pub(crate) fn hasher(&self) -> KeyHasher {
         self.hashing.hasher()
@@ -192,14 +193,14 @@ impl<'a> View<'a> {
         self.hashing.key(bytes)
     }
 
-    /// The client's database in the partition of a key, to look at.
+    /// The client's database in the partition of a key, for reading.
     #[inline]
     pub(crate) fn database(&self, key: &Key<'_>) -> &Database {
         let partition = self.held.peek(key.slot).expect(LENT);
         partition.keyspace.database(usize::from(self.db))
     }
 
-    /// Looks a key up for reading: counts a hit or miss, hides and removes it when its time is over, notes the access.
+    /// Looks a key up for reading: counts a hit or miss, hides and removes an expired key, updates the access clock.
     #[inline]
     pub(crate) fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let touches = !self.no_touch;
@@ -213,7 +214,8 @@ impl<'a> View<'a> {
         )
     }
 
-    /// Looks a key up for a question about it rather than its value: as [`read`](Self::read), but not an access.
+    /// Looks a key up for a question about it rather than for its value: like [`read`](Self::read), but not an
+    /// access.
     #[inline]
     pub(crate) fn inspect(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.look_up(
@@ -226,7 +228,7 @@ impl<'a> View<'a> {
         )
     }
 
-    /// Looks a key up to describe how it is stored: as [`inspect`](Self::inspect), but a miss is no event.
+    /// Looks a key up to describe how it is stored: like [`inspect`](Self::inspect), but a miss raises no event.
     pub(crate) fn describe(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.look_up(
             key,
@@ -238,12 +240,12 @@ impl<'a> View<'a> {
         )
     }
 
-    /// The entry of a key as it is stored, though its time may be over.
+    /// The entry of a key as it is stored, even if it has expired.
     pub(crate) fn stored(&self, key: &Key<'_>) -> Option<&Entry> {
         self.database(key).peek(key)
     }
 
-    /// Looks a key up for changing it: as [`read`](Self::read), but neither a hit nor a miss.
+    /// Looks a key up for changing it: like [`read`](Self::read), but neither a hit nor a miss.
     #[inline]
     pub(crate) fn write(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let touches = !self.no_touch;
@@ -257,7 +259,7 @@ impl<'a> View<'a> {
         )
     }
 
-    /// As [`write`](Self::write), for a value that is changed where it stands.
+    /// Looks a key up like [`write`](Self::write), for changing its value in place.
     #[inline]
     pub(crate) fn write_entry(&mut self, key: &Key<'_>) -> Option<&mut Entry> {
         let look = Look {
@@ -270,7 +272,7 @@ impl<'a> View<'a> {
         found.map(|(entry, _)| entry)
     }
 
-    /// Looks a key up and leaves no trace of the access, but hides and removes it when its time is over.
+    /// Looks a key up without a trace of the access, but hides and removes an expired key.
     pub(crate) fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
         self.look_up(
             key,
@@ -323,12 +325,12 @@ impl<'a> View<'a> {
     /// The entry of a key that this command has looked up before and found live. Several can be held at a time.
     ///
     /// # Panics
-    /// When the shard of the slot was not lent; see [`partition`](Self::partition).
+    /// When the partition is not held; see [`partition`](Self::partition).
     pub(crate) fn found(&self, key: &Key<'_>) -> Option<&Entry> {
         self.database(key).peek(key)
     }
 
-    /// Has what keys lead to fetched from memory all at once, before the keys are looked up one after another.
+    /// Prefetches the entries of several keys, before the keys are looked up one after another.
     pub(crate) fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k Key<'k>> + Clone) {
         for key in keys.clone() {
             self.database(key).prefetch_bucket(key.hash, key.slot);
@@ -338,27 +340,27 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Makes known that a command changed a key, which counts as a change to the dataset.
+    /// Announces that a command changed a key, which counts as one change to the dataset.
     #[inline]
     pub(crate) fn modified(&mut self, key: &Key<'_>, effects: &mut Effects) {
         effects.changed(1);
         self.signal(key);
     }
 
-    /// Makes known that a command changed a key, without counting a change to the dataset.
+    /// Announces that a command changed a key, without counting a change to the dataset.
     #[inline]
     pub(crate) fn signal(&mut self, key: &Key<'_>) {
         self.pass(key, Cause::Command);
     }
 
-    /// Has a change of a key pass the door.
+    /// Announces a change of a key with this cause.
     #[inline]
     pub(crate) fn pass(&mut self, key: &Key<'_>, cause: Cause<'_>) {
         let db = self.db;
         self.partition(key.slot).changed(db, key.bytes, cause);
     }
 
-    /// Raises a keyspace event. Costs one look at the settings where nobody listens.
+    /// Raises a keyspace event. Costs one check of the settings where nobody listens.
     #[inline]
     pub(crate) fn notify(&mut self, class: KeyspaceEvents, name: &'static str, key: &Key<'_>) {
         if self.stamp.events.contains(class) {
@@ -367,7 +369,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Raises the event that a key came to be, if it is about to.
+    /// Raises the event `new` if the key does not exist yet and is about to be created.
     #[inline]
     pub(crate) fn notify_if_new(&mut self, key: &Key<'_>) {
         if self.stamp.events.contains(KeyspaceEvents::NEW_KEY) && self.found(key).is_none() {
@@ -375,8 +377,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// To be called before a value is stored whatever was there: what has expired goes first, which becomes known, and the
-    /// new value gets nothing of its time; and a key may come to be.
+    /// Prepares a key for a value that replaces whatever it holds: an expired value is removed first, which is
+    /// announced, so that the new value does not inherit its expiry; a new key raises the event `new`.
     #[inline]
     pub(crate) fn make_way(&mut self, key: &Key<'_>) {
         if self.database(key).volatile_len() > 0 {
@@ -385,7 +387,7 @@ impl<'a> View<'a> {
         self.notify_if_new(key);
     }
 
-    /// Stores a string under a key, whatever was there.
+    /// Stores a string under a key, replacing any value.
     #[inline]
     pub(crate) fn set_string(&mut self, key: &Key<'_>, value: NewString<'_>, expiry: Expiry) {
         self.make_way(key);
@@ -398,14 +400,14 @@ impl<'a> View<'a> {
                 NewString::Bytes(bytes) => database.set_string(key, bytes, expiry, stamp.clock),
                 NewString::Adopted(buffer) => database.set_buffer(key, buffer, expiry, stamp.clock),
             };
-            // A new value is as recent as a new key; how often the key was used stays known.
+            // With LRU a new value is as recent as a new key; with LFU the key's count of uses stays.
             if stamp.lfu.is_none() {
                 entry.set_clock(stamp.clock);
             }
         });
     }
 
-    /// Stores a string whose bytes stay bytes even where they spell an integer.
+    /// Stores a string that stays in bytes even if it spells an integer.
     pub(crate) fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
@@ -414,7 +416,7 @@ impl<'a> View<'a> {
         });
     }
 
-    /// Stores bytes that stay bytes and are called raw however short: what a change in place leaves. The expiry stays.
+    /// Stores bytes with encoding `raw`, however short, as a change in place leaves them. The expiry stays.
     pub(crate) fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8]) {
         self.make_way(key);
         let clock = self.stamp.clock;
@@ -423,7 +425,7 @@ impl<'a> View<'a> {
         });
     }
 
-    /// Stores bytes that were put together in a buffer.
+    /// Stores the bytes of a buffer.
     pub(crate) fn set_buffer(&mut self, key: &Key<'_>, buffer: Buffer, expiry: Expiry) {
         self.make_way(key);
         let clock = self.stamp.clock;
@@ -456,25 +458,25 @@ impl<'a> View<'a> {
         self.with(key, |partition| partition.remove(db, key, lazily))
     }
 
-    /// Sets or clears when a key expires, Unix milliseconds.
+    /// Sets or clears the expiry of a key, Unix milliseconds.
     pub(crate) fn set_expiry(&mut self, key: &Key<'_>, at_ms: Option<i64>) {
         self.change(key, |database| database.set_expiry(key, at_ms));
     }
 
-    /// Takes a value away from its key, to be put under another.
+    /// Takes a value from its key, to be put under another.
     pub(crate) fn take(&mut self, key: &Key<'_>) -> Option<Owned> {
         let value = self.change(key, |database| database.take(key))?;
         self.held.carry(key.slot, -(value.entry().memory() as i64));
         Some(value)
     }
 
-    /// A copy of what a key holds, to be put under another. Complexity: O(size).
+    /// Copies the value of a key, to be put under another. Complexity: O(size).
     pub(crate) fn duplicate(&mut self, key: &Key<'_>) -> Option<Owned> {
         self.held.turn_away();
         self.database(key).duplicate(key)
     }
 
-    /// Puts a value under a key that is free, with this access clock.
+    /// Puts a value under a key that does not exist, with this access clock.
     pub(crate) fn put(&mut self, key: &Key<'_>, value: Owned, clock: u32) {
         self.notify_if_new(key);
         self.held.carry(key.slot, value.entry().memory() as i64);

@@ -1,16 +1,16 @@
-//! Commands that wait for a key: who waits, for what, and in which order.
+//! Commands that wait for a key: their tickets, and the queues that the tickets wait in.
 //!
-//! A command that finds nothing in any of its keys leaves a [`Wish`]. Its loop makes a [`Ticket`] of it and puts that into
-//! the queue of each key, in the shards of the keys ([`Waiters`]). Whoever changes such a key marks it as ready; when the
-//! command that did so is done (or the transaction around it), the tickets of ready keys are looked at in the order in which
-//! they came, and the command of each runs again over its keys, in its own order. Before it takes anything it claims its
-//! ticket: a client that waits in several shards is thus served by one of them, and not after it has been told that its time
-//! is over.
+//! A command that finds nothing in any of its keys leaves a [`Wish`]. Its loop makes a [`Ticket`] of it and puts that
+//! into the queue of each key, in the shards of the keys ([`Waiters`]). A change of such a key marks the key as
+//! ready. When the command that changed it is done (or the transaction around it), the tickets of ready keys are
+//! tried in the order in which the keys became ready, and the command of each runs again over its keys, in its own
+//! order. Before it takes anything it claims its ticket: a client that waits in several shards is thus served by only
+//! one of them, and never after it has been told that its timeout is over.
 //!
-//! It sees the keys of those shards only that are at hand: those that the command or the transaction worked on. That is all
-//! there is to see. Had another shard something for it, it would have been served there at once, before anybody else's
-//! command ran; and where a key holds a value of another kind, which the command would complain of, the ticket has been told
-//! ([`Ticket::tell`]).
+//! A command that runs again sees only the keys in the partitions that are held, those of the command or transaction
+//! that made the key ready. No other key matters: if another shard had a value for the command, the command would
+//! have been served there at once, before any other command ran; and for keys that hold a value of another type, of
+//! which the command would complain, the ticket has been told so ([`Ticket::tell`]).
 
 mod queues;
 
@@ -26,20 +26,20 @@ use super::client::{CommandTag, Modes};
 use super::request::OwnedRequest;
 pub(crate) use queues::{Found, Ready, Waiters};
 
-/// Whether a command may wait, and where it says that it has to.
+/// Permission of a command to wait, and the place for its wish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Waiting<'a> {
-    /// It is answered at once, as in a transaction, whether there is something or not.
+    /// The command is answered at once, as in a transaction, whether it finds something or not.
     Denied,
-    /// It may wait: it then leaves its wish here, and no reply.
+    /// The command may wait: it then leaves its wish here, and no reply.
     Allowed(&'a RefCell<Option<Wish>>),
-    /// It has waited, and one of its keys is ready.
+    /// The command has waited, and one of its keys is ready.
     Served(&'a Serving<'a>),
 }
 
 impl Waiting<'_> {
-    /// To be called by a command that may have waited, before it takes or answers anything. False when its client has been
-    /// answered meanwhile: it then leaves everything as it is.
+    /// Claims the ticket of a command that has waited; true for a command that has not. False when the client was
+    /// answered meanwhile: the command then changes nothing. Handlers call it before they take or answer anything.
     pub(crate) fn claim(self) -> bool {
         match self {
             Self::Served(serving) => serving.claim(),
@@ -53,19 +53,19 @@ impl Waiting<'_> {
     }
 }
 
-/// The reply to a command whose time is over before it got what it waited for.
+/// The reply to a command whose timeout ended before it got what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeoutReply {
     /// A null array.
     Null,
-    /// How many replicas have acknowledged what they were to acknowledge.
+    /// Number of replicas that have acknowledged the writes.
     Replicas(i64),
-    /// Whether this node's own file has, and how many replicas.
+    /// Whether this node's own file has acknowledged the writes (0 or 1), and the number of replicas that have.
     FileAndReplicas(i64, i64),
 }
 
 impl TimeoutReply {
-    /// Writes it.
+    /// Encodes the reply.
     pub(crate) fn write(self, reply: &mut Encoder<'_>) {
         match self {
             Self::Null => reply.null_array(),
@@ -79,20 +79,20 @@ impl TimeoutReply {
     }
 }
 
-/// What a command waits for.
+/// Description of what a command waits for.
 #[derive(Debug)]
 pub(crate) struct Wish {
     /// Arguments that are the keys it waits for.
     pub(crate) keys: Range<usize>,
-    /// Which kind of value it can be served from.
+    /// Type of value that it can be served from.
     pub(crate) kind: Kind,
-    /// It is also to run again when a key is gone, to say so.
+    /// The command is also to run again when a key is removed, to report that.
     pub(crate) minds_removal: bool,
-    /// When its time is over, Unix milliseconds; never for `None`.
+    /// End of the timeout, Unix milliseconds; `None` for never.
     pub(crate) deadline_ms: Option<i64>,
-    /// The reply when its time is over.
+    /// The reply at the end of the timeout.
     pub(crate) on_timeout: TimeoutReply,
-    /// What is to be run later, where that is not the request as it came.
+    /// The request to run again, where that is not the one that the client sent.
     pub(crate) request: Option<OwnedRequest>,
 }
 
@@ -112,12 +112,12 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Whether a key of another shard, at an argument of the request, holds what the command cannot work with.
+    /// Whether a key at an argument of the request, in a partition that is not held, has a value of another type.
     pub(crate) fn is_barred_at(&self, position: usize, now_ms: i64) -> bool {
         self.ticket.is_barred_at(position, now_ms)
     }
 
-    /// Claims the ticket. False when somebody else did.
+    /// Claims the ticket. False when it was claimed elsewhere.
     pub(crate) fn claim(&self) -> bool {
         let won = self.won.get() || self.ticket.claim();
         self.won.set(won);
@@ -130,47 +130,47 @@ impl<'a> Serving<'a> {
     }
 }
 
-/// A command that waits.
+/// A waiting command.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     /// Its command.
     pub(crate) command: CommandTag,
-    /// What is to be run.
+    /// The request to run again.
     pub(crate) request: OwnedRequest,
-    /// What the client said, where that is something else.
+    /// The request that the client sent, where that is another one.
     said: Option<OwnedRequest>,
     /// Arguments that are the keys it waits for.
     pub(crate) keys: Range<usize>,
-    /// The shard that it needs besides that of the key it is served from: what it takes there goes here.
+    /// The shard that a move needs besides the one of the key that it is served from: it takes there and puts here.
     pub(crate) other_shard: Option<usize>,
-    /// Which kind of value it can be served from.
+    /// Type of value that it can be served from.
     pub(crate) kind: Kind,
-    /// It is also to run again when a key is gone.
+    /// The command is also to run again when a key is removed.
     pub(crate) minds_removal: bool,
-    /// When its time is over, Unix milliseconds; never for `None`.
+    /// End of the timeout, Unix milliseconds; `None` for never.
     pub(crate) deadline_ms: Option<i64>,
-    /// The reply when its time is over.
+    /// The reply at the end of the timeout.
     pub(crate) on_timeout: TimeoutReply,
     /// The client's database.
     pub(crate) db: u16,
-    /// What it must know of the client.
+    /// Modes of the client.
     pub(crate) modes: Modes,
-    /// The loop of its connection.
+    /// Index of the loop that carries its connection.
     pub(crate) origin: usize,
-    /// The connection on that loop.
+    /// Number of the connection on that loop.
     pub(crate) connection: usize,
-    /// The place of its reply among those of the connection.
+    /// Sequence number of its reply on the connection.
     pub(crate) sequence: u32,
-    /// How long the command ran before it waited, nanoseconds.
+    /// Time that the command ran before it waited, nanoseconds.
     pub(crate) ran_ns: u64,
-    /// Somebody answers it.
+    /// The ticket has been claimed: nobody else may answer it.
     claimed: AtomicBool,
-    /// Until when each key holds a value of another kind than it waits for, Unix milliseconds; [`NEVER`] if it does not.
-    /// Nothing if all keys are in one shard: they are then at hand together.
+    /// For each key, the Unix time in milliseconds until which it holds a value of another type than the awaited one;
+    /// [`NEVER`] if it holds none. Empty if all keys are in one shard: their partition is then held.
     barred: Box<[AtomicI64]>,
 }
 
-/// Before any time.
+/// A time before all others.
 const NEVER: i64 = i64::MIN;
 
 impl Ticket {
@@ -210,13 +210,13 @@ impl Ticket {
         }
     }
 
-    /// Whether its keys are in several shards.
+    /// Whether the keys are in several shards.
     pub(crate) fn spans_shards(&self) -> bool {
         !self.barred.is_empty()
     }
 
-    /// Tells it that a key holds a value of another kind until `until_ms`, or that it does not any more. To be called with the
-    /// shard of the key at hand.
+    /// Tells the ticket that a key holds a value of another type until `until_ms`, or no longer does. The caller
+    /// holds the partition of the key.
     fn tell(&self, key: &[u8], until_ms: Option<i64>) {
         for (barred, own) in self.barred.iter().zip(self.keys()) {
             if own == key {
@@ -225,18 +225,18 @@ impl Ticket {
         }
     }
 
-    /// Whether the key at an argument of its request has been told to hold a value of another kind.
+    /// Whether the ticket has been told that the key at an argument holds a value of another type.
     fn is_barred_at(&self, position: usize, now_ms: i64) -> bool {
         let barred = self.barred.get(position - self.keys.start);
         barred.is_some_and(|until_ms| until_ms.load(Ordering::Acquire) >= now_ms)
     }
 
-    /// Takes it upon the caller to answer. False when somebody else has done so: there is nothing left to do then.
+    /// Claims the ticket: the caller must answer it. False when it was claimed before, and nothing is left to do.
     pub(crate) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether somebody has taken it upon himself to answer.
+    /// Whether the ticket has been claimed.
     pub(crate) fn is_claimed(&self) -> bool {
         self.claimed.load(Ordering::Acquire)
     }
@@ -253,7 +253,7 @@ impl Ticket {
     }
 }
 
-/// A ticket whose command has run again.
+/// The result of a ticket whose command has run again.
 #[derive(Debug)]
 pub(crate) struct Served {
     /// The ticket, claimed.
@@ -262,31 +262,32 @@ pub(crate) struct Served {
     pub(crate) shard: usize,
     /// The reply.
     pub(crate) reply: Vec<u8>,
-    /// How long it ran, nanoseconds.
+    /// Time that the command ran, nanoseconds.
     pub(crate) nanos: u64,
 }
 
-/// What becomes known while waiting commands are served, for the loop to see to when it holds no shard.
+/// Results of serving tickets, which the loop handles once it holds no partition any more.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// What is to be answered.
+    /// Replies to send.
     pub(crate) served: Vec<Served>,
-    /// Shards that need another one which was taken.
+    /// Retries for keys that need a shard which was taken.
     pub(crate) stuck: Vec<Retry>,
 }
 
-/// A try to serve the stuck keys of a shard. It goes to and fro between the two shards until one of them, being at hand, finds
-/// the other free. There is never more than one for the same two: the keys that are stuck meanwhile wait for it.
+/// An attempt to serve the stuck keys of a shard. It travels back and forth between the two shards until one of them,
+/// while it is held, finds the other free. The same two shards have at most one: keys that get stuck meanwhile wait
+/// for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retry {
-    /// The shard whose keys are stuck.
+    /// Shard whose keys are stuck.
     pub(crate) shard: usize,
-    /// The shard that their tickets need.
+    /// Shard that their tickets need.
     pub(crate) needs: usize,
 }
 
 impl Retry {
-    /// The one of its two shards that is not this one.
+    /// The one of the two shards that is not `shard`.
     pub(crate) fn other(self, shard: usize) -> usize {
         if shard == self.shard {
             self.needs
@@ -297,7 +298,7 @@ impl Retry {
 }
 
 impl Outbox {
-    /// Whether there is nothing to see to.
+    /// Whether there is nothing to handle.
     pub(crate) fn is_empty(&self) -> bool {
         self.served.is_empty() && self.stuck.is_empty()
     }

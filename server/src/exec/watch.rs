@@ -1,10 +1,10 @@
-//! WATCH: a token per client, marked by whoever changes a key that the client watches.
+//! WATCH: each client has a token, which is marked by a change of any key that the client watches.
 //!
-//! A shard keeps, for each watched key, the tokens of its watchers. A client forgets its watches by dropping its token;
-//! shards drop dead tokens when they come across them.
+//! A shard keeps, for each watched key, the tokens of its watchers. A client forgets its watches by dropping its
+//! token; shards drop dead tokens when they find them.
 //!
-//! A key whose time was over when WATCH ran has nothing left to lose: that it goes at last, because of its time or with its
-//! whole database, is no change. Such a watcher is *stale* until then.
+//! A key that had expired before WATCH ran is as good as missing: its removal, by expiry or with its whole database,
+//! is no change. Its watcher is *stale* until the removal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use super::change::State;
 
-/// Says whether something its client watches has changed.
+/// Flag of a client: a key that it watches has changed.
 #[derive(Debug, Default)]
 pub(crate) struct WatchToken {
     touched: AtomicBool,
@@ -41,10 +41,10 @@ pub(crate) struct WatchedKey {
     pub(crate) key: Box<[u8]>,
 }
 
-/// What one client watches.
+/// The keys that one client watches.
 #[derive(Debug, Default)]
 pub(crate) struct WatchList {
-    /// Shared with the shards of the keys.
+    /// Token shared with the shards of the keys.
     pub(crate) token: Arc<WatchToken>,
     /// The keys, each once. They are added by [`WatchList::push`].
     pub(crate) keys: Vec<WatchedKey>,
@@ -60,13 +60,13 @@ impl WatchList {
             .any(|watched| watched.db == db && *watched.key == *key)
     }
 
-    /// Adds a key that it does not contain.
+    /// Adds a key that is not in the list.
     pub(crate) fn push(&mut self, watched: WatchedKey) {
         self.key_bytes += watched.key.len();
         self.keys.push(watched);
     }
 
-    /// Bytes that are allocated for it: here, and where the shards of the keys have them.
+    /// Bytes allocated for the watches: in this list, and in the shards of the keys.
     pub(crate) fn memory(&self) -> usize {
         let of_a_key =
             size_of::<WatchedKey>() + size_of::<(Box<[u8]>, Vec<Watcher>)>() + size_of::<Watcher>();
@@ -78,7 +78,7 @@ impl WatchList {
 #[derive(Debug)]
 struct Watcher {
     token: Weak<WatchToken>,
-    /// What the client saw was past its time, and is still there.
+    /// The key had expired when the client began to watch it, and is still stored.
     is_stale: bool,
 }
 
@@ -89,13 +89,13 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    /// Whether nothing is watched: all that most writes need to know.
+    /// Whether no key is watched: most writes need to know no more.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.databases.is_empty()
     }
 
-    /// How many keys are watched by somebody who does not know yet that his EXEC will fail. Complexity: O(watchers).
+    /// Number of keys with a watcher that is not marked yet. Complexity: O(watchers).
     pub(crate) fn watched_keys(&self) -> u64 {
         let is_live = |watcher: &Watcher| {
             let token = watcher.token.upgrade();
@@ -105,7 +105,7 @@ impl Watches {
         keys.filter(|watchers| watchers.iter().any(is_live)).count() as u64
     }
 
-    /// Adds a watcher of a key, which `is_stale` if it is past its time.
+    /// Adds a watcher of a key, which `is_stale` if the key has expired.
     pub(crate) fn add(&mut self, db: u16, key: &[u8], token: &Arc<WatchToken>, is_stale: bool) {
         let keys = self.databases.entry(db).or_default();
         let watchers = keys.entry(key.into()).or_default();
@@ -116,7 +116,7 @@ impl Watches {
         });
     }
 
-    /// Whether the client of a token watches a key that was past its time from the first.
+    /// Whether the key had expired when the client of a token began to watch it.
     pub(crate) fn is_stale(&self, db: u16, key: &[u8], token: &Arc<WatchToken>) -> bool {
         let watchers = self.databases.get(&db).and_then(|keys| keys.get(key));
         watchers
@@ -125,25 +125,26 @@ impl Watches {
             .any(|watcher| watcher.is_stale && std::ptr::eq(watcher.token.as_ptr(), Arc::as_ptr(token)))
     }
 
-    /// Marks the watchers of a key, which are thereby done. Complexity: O(watchers of the key).
+    /// Marks and removes the watchers of a key. Complexity: O(watchers of the key).
     pub(super) fn touch(&mut self, db: u16, key: &[u8]) {
         self.settle_key(db, key, |_| Fate::Marked);
     }
 
-    /// The key goes because its time is over, which those who found it so have seen coming.
+    /// Handles the removal of an expired key: stale watchers are not marked.
     pub(super) fn expired(&mut self, db: u16, key: &[u8]) {
         self.settle_key(db, key, |is_stale| {
             Fate::after(is_stale, State::Stale, State::Missing)
         });
     }
 
-    /// All keys of a database go; `state` tells what stood under one. Complexity: O(watched keys).
+    /// Handles the removal of all keys of a database; `state` gives the state of a key before. Complexity: O(watched
+    /// keys).
     pub(super) fn emptied(&mut self, db: u16, state: impl Fn(&[u8]) -> State) {
         self.replaced(db, |key| (state(key), State::Missing));
     }
 
-    /// Another database takes the place of one; `states` tells what stood under a key and what does now. Complexity:
-    /// O(watched keys).
+    /// Handles the replacement of a database by another one; `states` gives the state of a key before and after.
+    /// Complexity: O(watched keys).
     pub(super) fn replaced(&mut self, db: u16, states: impl Fn(&[u8]) -> (State, State)) {
         let Some(keys) = self.databases.get_mut(&db) else {
             return;
@@ -187,17 +188,17 @@ impl Watches {
     }
 }
 
-/// What a change of a key means to one of its watchers.
+/// Effect of a change of a key on one of its watchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It saw something else: its EXEC will fail.
+    /// The watcher is marked: its EXEC will fail.
     Marked,
-    /// It goes on watching, and is stale or not.
+    /// The watcher goes on watching, stale or not.
     Watches { is_stale: bool },
 }
 
 impl Fate {
-    /// The fate of a watcher when what stands under its key goes from one state to another.
+    /// The fate of a watcher when its key goes from one state to another.
     fn after(is_stale: bool, before: State, after: State) -> Self {
         let is_stale = match (is_stale, before, after) {
             (_, State::Missing, State::Missing) => is_stale,
@@ -209,7 +210,7 @@ impl Fate {
     }
 }
 
-/// Gives each watcher its fate; false when none is left.
+/// Applies a fate to each watcher; false when no watcher is left.
 fn settle(watchers: &mut Vec<Watcher>, fate: impl Fn(bool) -> Fate) -> bool {
     watchers.retain_mut(|watcher| match fate(watcher.is_stale) {
         Fate::Watches { is_stale } => {

@@ -67,15 +67,15 @@ pub struct Trim {
     pub limit: u64,
 }
 
-/// Treatment of the references of groups to an entry that is to be removed.
+/// Treatment of groups' references to an entry that is to be removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum References {
-    /// They stay.
+    /// The references stay.
     #[default]
     Keep,
-    /// They go as well.
+    /// The references are removed, too.
     Remove,
-    /// As long as there are some, the entry stays.
+    /// The entry stays as long as there are references.
     Respect,
 }
 

@@ -1,5 +1,5 @@
-//! Being done with entries: XACK, and XDELEX and XACKDEL, which delete with a view to the groups that still refer to what
-//! they delete.
+//! Acknowledgement of entries: XACK, and XDELEX and XACKDEL, which delete entries with regard to the groups that
+//! refer to them.
 
 use std::ops::Range;
 
@@ -76,18 +76,18 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// There is no such entry, or it is not pending.
+/// Outcome for an entry that does not exist or is not pending.
 const UNKNOWN: i64 = -1;
-/// The entry was deleted.
+/// Outcome for a deleted entry.
 const DELETED: i64 = 1;
-/// A group still refers to the entry, which has therefore stayed.
+/// Outcome for an entry that was kept because a group still refers to it.
 const REFERRED_TO: i64 = 2;
 
-/// Request of XDELEX and XACKDEL.
+/// A request of XDELEX or XACKDEL.
 #[derive(Debug)]
 struct DeleteRequest {
     references: References,
-    /// The arguments that are ids.
+    /// Indexes of the arguments that are ids.
     ids: Range<usize>,
 }
 
@@ -113,7 +113,7 @@ impl DeleteRequest {
     }
 }
 
-/// The arguments that are ids, of which there are as many as the argument before them says.
+/// Indexes of the arguments that are ids, whose number is the argument before them.
 fn counted(args: Arguments<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
     let count = int(args.get(at).ok_or(ReplyError::Syntax)?)
         .ok()
@@ -166,7 +166,7 @@ fn xackdel(ctx: &mut Context<'_>) -> CommandResult {
         if request.references == References::Remove {
             stream.forget(id);
         }
-        // It is done with, be it that somebody has deleted it before.
+        // The entry is acknowledged, even if it was deleted before.
         (if outcome == UNKNOWN { DELETED } else { outcome }, true)
     })
 }
@@ -183,8 +183,8 @@ fn remove(stream: &mut Stream, id: StreamId, references: References) -> i64 {
     }
 }
 
-/// Does something to each entry of a request, which says what came of it and whether that was a change; replies with the
-/// outcomes.
+/// Calls `act` on each entry of a request, which returns its outcome and whether it changed something; replies with
+/// the outcomes.
 fn delete(
     ctx: &mut Context<'_>,
     request: &DeleteRequest,
@@ -212,7 +212,7 @@ fn delete(
 
 fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
     if !deleted {
-        // A change to groups alone is counted, but is nothing to those who watch the key.
+        // A change of groups alone counts, but does not concern watchers of the key.
         ctx.effects.changed(changes);
         return;
     }

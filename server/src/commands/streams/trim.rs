@@ -1,6 +1,7 @@
 //! Trimming: XTRIM, and the options that it shares with XADD.
 //!
-//! An approximate trim depends on how entries are packed, so it is repeated as an exact trim to what was left.
+//! The result of an approximate trim depends on how entries are packed, so that its effect is an exact trim to the
+//! same result.
 
 use shardis_protocol::Arguments;
 use shardis_storage::value::stream::{Log, References, Stream, StreamId, Trim, TrimTo, Trimmed};
@@ -12,7 +13,7 @@ use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-/// Arguments that say how a stream is to be trimmed.
+/// Arguments that describe a trim.
 pub(super) const ARGS: &[Arg] = &[
     Arg::one_of(
         "strategy",
@@ -58,37 +59,37 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// An approximate trim without a limit of its own removes at most so many full blocks.
+/// The most full blocks that an approximate trim without a limit of its own removes.
 const BLOCKS_MAX: u64 = 100;
-/// The limit of an approximate trim where blocks have none.
+/// Limit of an approximate trim where the size of blocks is unlimited, entries.
 const LIMIT_WITHOUT_BLOCKS: u64 = 10_000;
-/// The highest limit that is not asked for.
+/// The highest default limit, entries.
 const LIMIT_MAX: u64 = 1_000_000;
 
 const LIMIT_OF_EXACT: ReplyError =
     ReplyError::Fixed("ERR syntax error, LIMIT cannot be used without the special ~ option");
 
-/// The options of a trim, read.
+/// The parsed options of a trim.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrimRequest {
     /// The trim to carry out.
     pub(super) trim: Trim,
-    /// What becomes of references to entries that go.
+    /// Treatment of groups' references to removed entries.
     pub(super) references: References,
-    /// The argument that is the threshold.
+    /// Index of the argument that is the threshold.
     threshold_at: usize,
-    /// The argument that is the word LIMIT.
+    /// Index of the argument that is the word LIMIT.
     limit_at: Option<usize>,
 }
 
-/// Goes through the options of a trim, which may come with others.
+/// Parser of the options of a trim among other options.
 #[derive(Debug)]
 pub(super) struct Parser<'a> {
     args: Arguments<'a>,
     next: usize,
-    /// Threshold, whether it is approximate, and the argument that says it.
+    /// The threshold, whether it is approximate, and its argument's index.
     to: Option<(TrimTo, bool, usize)>,
-    /// The limit, and the argument that is the word.
+    /// The limit, and the index of the word LIMIT.
     limit: Option<(u64, usize)>,
     references: Option<References>,
 }
@@ -105,7 +106,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads options up to the first word that is none of a trim, which it returns without passing over it.
+    /// Reads options up to the first word that is not one of a trim, and returns that word without consuming it.
     pub(super) fn next_unknown(&mut self) -> Result<Option<&'a [u8]>, ReplyError> {
         while let Some(word) = self.args.get(self.next) {
             let has_value = self.next + 1 < self.args.len();
@@ -136,7 +137,7 @@ impl<'a> Parser<'a> {
         Ok(None)
     }
 
-    /// Moves from the word that names what is to be left to the threshold.
+    /// Reads from the word that names the strategy up to the threshold.
     fn threshold(&mut self) -> Result<(bool, &'a [u8]), ReplyError> {
         if self.to.is_some() {
             return Err(ReplyError::Fixed(
@@ -156,17 +157,17 @@ impl<'a> Parser<'a> {
         Ok((approximate, self.args.at(self.next)))
     }
 
-    /// Passes over a word that is none of a trim.
+    /// Consumes a word that is not an option of a trim.
     pub(super) fn skip(&mut self) {
         self.next += 1;
     }
 
-    /// Position of the word that comes next.
+    /// Index of the argument that is read next.
     pub(super) fn position(&self) -> usize {
         self.next
     }
 
-    /// The request that was read; nothing without a threshold.
+    /// The parsed request; none without a threshold.
     pub(super) fn finish(self, settings: &Settings) -> Result<Option<TrimRequest>, ReplyError> {
         let Some((to, approximate, threshold_at)) = self.to else {
             return match self.limit {
@@ -198,7 +199,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Most entries that an approximate trim removes, so that it is never long.
+/// Default limit of the entries that an approximate trim removes, so that it never takes long.
 fn default_limit(settings: &Settings) -> u64 {
     match settings.stream_node_max_entries.saturating_mul(BLOCKS_MAX) {
         0 => LIMIT_WITHOUT_BLOCKS,
@@ -206,8 +207,8 @@ fn default_limit(settings: &Settings) -> u64 {
     }
 }
 
-/// The words of a request before argument `end`, as they are repeated: an approximate trim, given with what it has left,
-/// has become an exact one to just that.
+/// The words of a request up to argument `end`, for its effect: an approximate trim is replaced by an exact one with
+/// the same result.
 pub(super) fn reported(
     args: Arguments<'_>,
     trimmed: Option<((&TrimRequest, Trimmed), &Log)>,

@@ -1,4 +1,4 @@
-//! Collections, as handlers look them up, make them and leave them.
+//! Look-ups and creation of collections for handlers.
 //!
 //! A handler that changed a collection ends with [`View::settle`], so that no empty collection stays under a key.
 
@@ -39,7 +39,7 @@ impl View<'_> {
         Ok(found.map(|(value, _)| value))
     }
 
-    /// Looks a collection up for changing it by a command that also reads it: a hit or a miss, unlike
+    /// Looks a collection up for a command that both reads and changes it: counts a hit or a miss, unlike
     /// [`write_as`](View::write_as).
     ///
     /// # Errors
@@ -57,7 +57,8 @@ impl View<'_> {
             .transpose()
     }
 
-    /// As [`write_as`](View::write_as), with the shard's source of chance.
+    /// Looks a collection up like [`write_as`](View::write_as), and also returns the shard's source of random
+    /// numbers.
     ///
     /// # Errors
     /// [`ReplyError::WrongType`] when the key holds something else.
@@ -82,7 +83,7 @@ impl View<'_> {
         }
     }
 
-    /// As [`read_as`](View::read_as), with the shard's source of chance.
+    /// Looks a collection up like [`read_as`](View::read_as), and also returns the shard's source of random numbers.
     ///
     /// # Errors
     /// [`ReplyError::WrongType`] when the key holds something else.
@@ -100,8 +101,8 @@ impl View<'_> {
         found.map(|(entry, rng)| Ok((typed(entry)?, rng))).transpose()
     }
 
-    /// Looks a collection up for changing it and makes an empty one where there is none: what is added to next. The flag
-    /// says whether it was made.
+    /// Looks a collection up to add elements to it, and creates an empty one under a missing key. The flag says
+    /// whether it was created.
     ///
     /// # Errors
     /// [`ReplyError::WrongType`] when the key holds something else.
@@ -127,8 +128,8 @@ impl View<'_> {
         self.found(key).map(typed).transpose()
     }
 
-    /// To be called after a collection was changed and the event of that raised: removes the key if nothing is left in it,
-    /// which is an event of its own. True if so.
+    /// Removes the key if its collection is empty, which raises an event of its own. True if so. Handlers call it
+    /// after they changed a collection and raised the event of the change.
     #[inline]
     pub(crate) fn settle(&mut self, key: &Key<'_>) -> bool {
         let is_gone = self.change(key, |database| database.settle(key));
@@ -138,8 +139,8 @@ impl View<'_> {
         is_gone
     }
 
-    /// Stores a collection under a key, whatever was there; what was there is freed as `lazyfree-lazy-server-del` says.
-    /// The expiry goes.
+    /// Stores a collection under a key, replacing any value; the old value is freed as `lazyfree-lazy-server-del`
+    /// says. The expiry is removed.
     pub(crate) fn set_collection(&mut self, key: &Key<'_>, value: impl Into<Collection>) {
         self.make_way(key);
         let (clock, lazily, value) = (self.stamp.clock, self.stamp.lazy_server_del, value.into());

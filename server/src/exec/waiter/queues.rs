@@ -1,5 +1,5 @@
-//! The waiting commands of one shard: a queue for each key, the keys that are ready to be looked at, and those whose first
-//! ticket needs a shard that is taken.
+//! The waiting commands of one shard: a queue for each key, the keys that are ready, and the keys that are stuck
+//! because their first ticket needs a shard that is taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use shardis_storage::value::Kind;
 
 use super::Ticket;
 
-/// How many kinds of values there are.
+/// Number of types of values.
 const KINDS: usize = Kind::Stream as usize + 1;
 
-/// Counts the keys that became ready, over all shards.
+/// Number of times that a key became ready, over all shards.
 static READY: AtomicU64 = AtomicU64::new(0);
 
-/// A key that is ready, and its place in the order of all.
+/// A ready key, and its place in the order over all shards.
 #[derive(Debug)]
 pub(crate) struct Ready {
     order: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// The next one in the order of all.
+    /// A key that becomes ready now.
     fn now(db: u16, key: Box<[u8]>) -> Self {
         Self {
             order: READY.fetch_add(1, Ordering::Relaxed),
@@ -36,12 +36,12 @@ impl Ready {
     }
 }
 
-/// The value of a key that is ready.
+/// The value of a ready key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its kind.
+    /// Its type.
     pub(crate) kind: Kind,
-    /// The last millisecond that it lives, Unix time.
+    /// The last millisecond before it expires, Unix time.
     pub(crate) until_ms: i64,
 }
 
@@ -49,25 +49,25 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     queues: HashMap<u16, HashMap<Box<[u8]>, Queue>>,
-    /// Keys that were changed and not yet looked at, in that order.
+    /// Keys that were changed and not tried since, in that order.
     ready: VecDeque<Ready>,
-    /// Keys that are ready but wait for another shard, by that shard. For each entry one retry is under way: the entry goes
-    /// with it, and no other is made meanwhile.
+    /// Ready keys that wait for another shard, by that shard. One retry is under way for each entry: the entry is
+    /// removed when the retry arrives, and no other is sent meanwhile.
     stuck: HashMap<usize, StuckKeys>,
 }
 
-/// Keys and the order in which they became ready. Each has a queue, which knows that it is here.
+/// Keys and the order in which they became ready. Each has a queue whose `stuck_on` says so.
 type StuckKeys = HashMap<(u16, Box<[u8]>), u64>;
 
-/// The tickets of one key, in the order in which they came.
+/// The tickets that wait for one key, first come first.
 #[derive(Debug, Default)]
 struct Queue {
     tickets: VecDeque<Arc<Ticket>>,
-    /// How many of them mind the removal of the key.
+    /// Number of tickets that are also served when the key is removed.
     minding: usize,
-    /// How many of them wait in several shards, by the kind of value that they wait for.
+    /// Number of tickets that wait in several shards, by the type of value that they wait for.
     spanning: [usize; KINDS],
-    /// Some of those have been told that the key holds another kind of value.
+    /// Some of those tickets have been told that the key holds a value of another type.
     has_told: bool,
     is_ready: bool,
     /// The shard among whose stuck keys this one is.
@@ -88,8 +88,9 @@ impl Queue {
         }
     }
 
-    /// Tells the tickets that wait elsewhere too what they cannot see from there. Complexity: O(tickets) if one of them waits
-    /// for another kind of value than there is, or did so the last time.
+    /// Tells the tickets that wait in several shards whether the key holds a value of another type, which they cannot
+    /// see from elsewhere. Complexity: O(tickets) if the type differs from that of one of them, or differed the last
+    /// time.
     fn tell(&mut self, key: &[u8], found: Option<Found>) {
         let others =
             |(kind, count): (usize, &usize)| *count > 0 && found.is_some_and(|it| it.kind as usize != kind);
@@ -106,19 +107,19 @@ impl Queue {
 }
 
 impl Waiters {
-    /// Whether nobody waits: all that most writes need to know.
+    /// Whether no command waits: most writes need to know no more.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
 
-    /// Whether keys are to be looked at.
+    /// Whether there are ready keys.
     #[inline]
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// How many keys are waited for, and at how many of them for removal also.
+    /// Number of keys that are waited for, and of those among them whose removal is also waited for.
     pub(crate) fn key_counts(&self) -> (u64, u64) {
         let queues = self.queues.values().flat_map(HashMap::values);
         queues.fold((0, 0), |(all, minding), queue| {
@@ -126,21 +127,21 @@ impl Waiters {
         })
     }
 
-    /// Adds a ticket at the end of the queue of a key.
+    /// Appends a ticket to the queue of a key.
     pub(crate) fn add(&mut self, key: &[u8], ticket: &Arc<Ticket>) {
         let keys = self.queues.entry(ticket.db).or_default();
         if !keys.contains_key(key) {
             keys.insert(key.into(), Queue::default());
         }
         let Some(queue) = keys.get_mut(key) else { return };
-        // A key that is named twice is waited for once.
+        // A command that names a key twice waits for it once.
         if queue.tickets.back().is_none_or(|last| !Arc::ptr_eq(last, ticket)) {
             queue.push(ticket);
         }
     }
 
-    /// Removes a ticket from the queues of all its keys. Those of them that are stuck are ready again: the tickets behind it may
-    /// have waited for nothing but its turn. Complexity: O(those ahead of it).
+    /// Removes a ticket from the queues of all its keys. Keys among them that are stuck become ready again: the
+    /// tickets behind it may have waited only for it. Complexity: O(tickets ahead of it).
     pub(crate) fn remove(&mut self, ticket: &Arc<Ticket>) {
         for key in ticket.keys() {
             let Some(queue) = self.queue_mut(ticket.db, key) else {
@@ -175,7 +176,7 @@ impl Waiters {
         }
     }
 
-    /// Notes that a key was changed, if somebody waits for it.
+    /// Marks a key as ready if a command waits for it.
     pub(in crate::exec) fn mark(&mut self, db: u16, key: &[u8]) {
         let queue = self.queues.get_mut(&db).and_then(|keys| keys.get_mut(key));
         if let Some(queue) = queue
@@ -186,7 +187,7 @@ impl Waiters {
         }
     }
 
-    /// Notes that every key of a database that is waited for may have changed. Complexity: O(keys waited for).
+    /// Marks every key of a database that is waited for as ready. Complexity: O(keys waited for).
     pub(in crate::exec) fn mark_all(&mut self, db: u16) {
         for (key, queue) in self.queues.get_mut(&db).into_iter().flatten() {
             if !queue.is_ready {
@@ -196,12 +197,12 @@ impl Waiters {
         }
     }
 
-    /// When the first of the ready keys became so, in the order of all shards.
+    /// Place of the first ready key in the order over all shards.
     pub(crate) fn first_ready(&self) -> Option<u64> {
         self.ready.front().map(|ready| ready.order)
     }
 
-    /// Takes the first of the ready keys.
+    /// Takes the first ready key.
     pub(crate) fn take_ready(&mut self) -> Option<Ready> {
         let ready = self.ready.pop_front()?;
         if let Some(queue) = self.queue_mut(ready.db, &ready.key) {
@@ -210,7 +211,7 @@ impl Waiters {
         Some(ready)
     }
 
-    /// Puts a key back that was taken, as the first one to be looked at.
+    /// Puts back a ready key that was taken, as the first one.
     pub(crate) fn put_back(&mut self, ready: Ready) {
         if let Some(queue) = self.queue_mut(ready.db, &ready.key)
             && !queue.is_ready
@@ -220,8 +221,8 @@ impl Waiters {
         }
     }
 
-    /// The ticket to try next for a key that holds this value, or none: the first one from place `from` on that can make
-    /// something of it. Tickets that were answered elsewhere are dropped on the way.
+    /// The first ticket from index `from` on that can be served from this value of a key, if there is one. Tickets
+    /// that were answered elsewhere are dropped on the way.
     pub(crate) fn candidate(
         &mut self,
         ready: &Ready,
@@ -236,7 +237,7 @@ impl Waiters {
         let mut index = from;
         while let Some(ticket) = queue.tickets.get(index) {
             if ticket.is_claimed() {
-                // Its loop has the shard forget it everywhere: the queue, if it is empty now, goes with that.
+                // The loop of that ticket removes it from every queue, and drops the queue if it is empty then.
                 queue.drop_at(index);
             } else if found.is_some_and(|found| found.kind == ticket.kind) || ticket.minds_removal {
                 return Some((index, Arc::clone(ticket)));
@@ -247,13 +248,13 @@ impl Waiters {
         None
     }
 
-    /// Whether keys wait for a shard that was taken.
+    /// Whether keys are stuck on a shard.
     pub(crate) fn is_stuck_on(&self, shard: usize) -> bool {
         self.stuck.contains_key(&shard)
     }
 
-    /// Keeps a key for later that is ready but waits for another shard. True if it is the first one to wait for that: a retry
-    /// is to be asked for.
+    /// Sets a ready key aside because it needs another shard that is taken. True if it is the first key stuck on that
+    /// shard: the caller then sends a retry.
     pub(crate) fn set_aside(&mut self, ready: Ready, shard: usize) -> bool {
         let Some(queue) = self.queue_mut(ready.db, &ready.key) else {
             return false;
@@ -277,7 +278,7 @@ impl Waiters {
         }
     }
 
-    /// The retry that was under way for a shard is here: the keys that wait for the shard are ready again.
+    /// Ends the retry for a shard: the keys that are stuck on that shard become ready again.
     pub(crate) fn retry(&mut self, shard: usize) {
         let keys = self.stuck.remove(&shard).unwrap_or_default();
         let mut keys: Vec<_> = keys.into_iter().map(|(key, order)| (order, key)).collect();

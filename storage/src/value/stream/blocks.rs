@@ -24,7 +24,7 @@ const SAME_FIELDS: i64 = 2;
 /// Elements of an entry before its values or fields: flags, ms and seq.
 const FIXED_ELEMENTS: usize = 3;
 
-/// What becomes of an entry when entries are removed from the front.
+/// Fate of an entry when entries are removed from the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It is removed.
