@@ -317,11 +317,9 @@ impl Shell {
                 let shards: Vec<_> = (0..self.partitions.len()).collect();
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
-            Runs::OnCursorShards(handler, reply) => {
-                let found = self.walk(args, effects, handler)?;
+            Runs::OnCursorShards(handler, reply) => self.walk(args, effects, handler).map(|found| {
                 reply(&mut Encoder::new(out, self.client.resp), &found);
-                Ok(())
-            }
+            }),
             Runs::OnEveryShard(handler, merge) => {
                 let mut parts = Vec::new();
                 for shard in 0..self.partitions.len() {

@@ -22,7 +22,7 @@ use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
-    ShardHandler, Stamp, View, Walk, WalkHandler,
+    ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
 };
 use crate::journal::Journal;
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
@@ -214,17 +214,8 @@ impl<'a> Execution<'a> {
                 Access::Partitions(held),
                 _,
             ) => self.run_on_keys(handler, held, environment),
-            (Runs::OnCursorShards(handler, reply), Access::Partitions(held), _) => {
-                let found = self.walk(handler, held, environment)?;
-                reply(&mut self.encoder(environment), &found);
-                Ok(())
-            }
-            (Runs::OnCursorShards(_, reply), Access::Parts(parts), _) => {
-                let parts = parts.as_ref().map_err(Clone::clone)?;
-                parts
-                    .iter()
-                    .for_each(|found| reply(&mut self.encoder(environment), found));
-                Ok(())
+            (Runs::OnCursorShards(handler, reply), access, _) => {
+                self.answer_walk(handler, reply, access, environment)
             }
             (Runs::OnSession(handler), _, Some(caller)) => {
                 handler(&mut caller.session(args, self.encoder(environment)))
@@ -278,6 +269,30 @@ impl<'a> Execution<'a> {
             }
         }
         Ok(parts)
+    }
+
+    /// Replies with what a walk has found, or finds now.
+    fn answer_walk(
+        &mut self,
+        handler: WalkHandler,
+        reply: WalkReply,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        match access {
+            Access::Parts(parts) => {
+                let parts = parts.as_ref().map_err(Clone::clone)?;
+                parts
+                    .iter()
+                    .for_each(|found| reply(&mut self.encoder(environment), found));
+            }
+            Access::Partitions(held) => {
+                let found = self.walk(handler, held, environment)?;
+                reply(&mut self.encoder(environment), &found);
+            }
+            Access::Nothing => unreachable!("a walk is run with partitions, or has been"),
+        }
+        Ok(())
     }
 
     /// Runs one call of a walk with all shards that it may reach.
