@@ -182,7 +182,7 @@ choices! {
         Ip = "ip",
         /// By announced host name.
         Hostname = "hostname",
-        /// Not at all: the client keeps the host it spoke to.
+        /// Without a name: the client keeps the host it spoke to.
         UnknownEndpoint = "unknown-endpoint",
     }
     /// `propagation-error-behavior`: the consequence of a failing replicated command.

@@ -34,7 +34,7 @@ use crate::state::Node;
 /// Data shared by the commands of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Environment<'a> {
-    /// How keys are hashed.
+    /// The hashing of keys.
     pub(crate) hashing: Hashing,
     /// Time and rules of access.
     pub(crate) stamp: Stamp,

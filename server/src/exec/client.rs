@@ -59,7 +59,7 @@ pub(crate) struct Client {
     pub(crate) is_paused: bool,
     /// The reason for which its wait was ended; the client has not been told yet.
     pub(crate) unblocked: Option<Unblocked>,
-    /// When the connection is to be closed.
+    /// Request to close the connection.
     pub(crate) closing: Closing,
     /// Commands queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
@@ -188,10 +188,10 @@ pub(crate) enum Unblocked {
     WithError,
 }
 
-/// When a connection is to be closed.
+/// Request to close a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// It stays open.
+    /// None: it stays open.
     #[default]
     No,
     /// After the pending replies have been written.

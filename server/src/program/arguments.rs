@@ -1,29 +1,29 @@
-//! The program's command line, as redis-server reads its own.
+//! The program's command line, with the grammar of redis-server.
 //!
-//! The first argument decides: it asks for the version, for help or for a look at the system, or names a file, or begins with
-//! the options. Options follow Redis's grammar, which is that of lines in a file and not that of other programs: a value may
-//! begin with dashes, an option may take several values or hold its value itself (`"--maxmemory 1gb"`). So they are handed on
-//! as they are; what there is to say about them comes from the table of directives.
+//! The first argument determines the kind: it asks for the version, the help or the system check, or names a file, or
+//! begins the options. Options follow the grammar of Redis, which is that of lines in a file: a value may begin with
+//! dashes, an option may take several values or contain its value (`"--maxmemory 1gb"`). So they are passed on
+//! unchanged; the table of directives documents and checks them.
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
 use crate::config::{DIRECTIVES, Directive, Flags, Source};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
-/// What a command line asks for.
+/// Meaning of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Something to be printed, and nothing else.
+    /// Print this text, and end.
     Print(String),
-    /// A look at what the system should be told before it runs a server.
+    /// Check the settings of the system, and end.
     CheckSystem,
-    /// A server with this configuration.
+    /// Run a server with this configuration.
     Serve(Source),
 }
 
-/// Reads the arguments behind the program's name.
+/// Reads the arguments after the program's name.
 pub(super) fn read(args: &[String]) -> Request {
-    // What is no request by its first argument is a configuration, whatever else it looks like.
+    // Only the first argument can ask for something else; any other command line is a configuration.
     let first = args.first().map_or(&[][..], std::slice::from_ref);
     let Ok(found) = first_argument().try_get_matches_from(first) else {
         return Request::Serve(Source::from_args(args));
@@ -37,7 +37,7 @@ pub(super) fn read(args: &[String]) -> Request {
     }
 }
 
-/// What the first argument may be other than a configuration.
+/// Parser of the first argument, for everything but a configuration.
 fn first_argument() -> Command {
     Command::new("shardis-server")
         .no_binary_name(true)
@@ -66,7 +66,7 @@ fn flag(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
     }
 }
 
-/// The command line with all directives as options, for people.
+/// Manual page: the command line with all directives as options.
 fn manual() -> Command {
     let visible = DIRECTIVES.iter().filter(|directive| !directive.is(Flags::HIDDEN));
     first_argument()
@@ -90,7 +90,7 @@ fn manual() -> Command {
         .args(visible.map(option))
 }
 
-/// A directive as an option.
+/// The option of a directive.
 fn option(directive: &'static Directive) -> Arg {
     let values = if directive.is(Flags::MULTI_ARG) {
         0..=100
@@ -106,7 +106,7 @@ fn option(directive: &'static Directive) -> Arg {
         .help(directive.doc.trim())
 }
 
-/// The line by which programs that start servers recognise them.
+/// The version line, by which programs that start servers recognise this one.
 fn version() -> String {
     format!(
         "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build=shardis-{SHARDIS_VERSION} \

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-/// A connection that listens, wherever it is.
+/// The address of a subscribed connection in the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seat {
-    /// The loop that carries it.
+    /// Index of the loop that carries it.
     pub(crate) of_loop: u16,
-    /// The listener as that loop knows it.
+    /// The connection on that loop.
     pub(crate) listener: Listener,
 }
 
 impl Seat {
-    /// The seat of a client on a connection of a loop.
+    /// The seat of a client, on a connection of a loop.
     pub(crate) fn new(of_loop: usize, connection: usize, client: u64) -> Self {
         let listener = Listener {
             connection: connection as u32,
@@ -27,28 +27,28 @@ impl Seat {
     }
 }
 
-/// A connection that listens, as its loop knows it.
+/// A subscribed connection, as its loop knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Listener {
-    /// Its number.
+    /// Number of the connection.
     pub(crate) connection: u32,
-    /// Low bits of the client's id: tells a reused number.
+    /// Low bits of the client's id: detects a reused number.
     pub(crate) client: u32,
 }
 
-/// Those of one loop, in the order in which they subscribed. Most channels have one.
+/// The listeners of one loop, in the order of subscription. Most channels have one.
 pub(crate) type Listeners = SmallVec<[Listener; 2]>;
 
-/// All who listen to a name. A loop is in it only with listeners.
+/// The listeners of a name, by loop. A loop is listed only if it has listeners.
 ///
-/// Messages under way share the lists; a list that is shared is copied before it is changed.
+/// Messages under way share the lists; a shared list is copied before it is changed.
 #[derive(Debug, Default)]
 pub(crate) struct Audience {
     by_loop: SmallVec<[(u16, Arc<Listeners>); 1]>,
 }
 
 impl Audience {
-    /// Adds one who is not in it.
+    /// Adds a listener that is not in the audience.
     pub(crate) fn add(&mut self, seat: Seat) {
         match self
             .by_loop
@@ -63,7 +63,7 @@ impl Audience {
         }
     }
 
-    /// Removes one. Complexity: O(those of its loop), a few bytes each.
+    /// Removes a listener. Complexity: O(listeners of its loop), a few bytes each.
     pub(crate) fn remove(&mut self, seat: Seat) {
         let Some(index) = self
             .by_loop
@@ -86,12 +86,12 @@ impl Audience {
         self.by_loop.iter().map(|(_, listeners)| listeners.len()).sum()
     }
 
-    /// Whether nobody is left.
+    /// Whether no listener is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_loop.is_empty()
     }
 
-    /// Those of each loop.
+    /// The listeners of each loop.
     pub(crate) fn by_loop(&self) -> &[(u16, Arc<Listeners>)] {
         &self.by_loop
     }

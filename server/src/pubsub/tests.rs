@@ -1,4 +1,4 @@
-//! The hub from several threads at once, and what it promises of order and bounds.
+//! Tests of the hub with several threads: the order of messages, and the bounds.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +11,7 @@ fn seat(of_loop: u16, connection: u32) -> Seat {
     Seat::new(usize::from(of_loop), connection as usize, u64::from(connection))
 }
 
-/// Takes what waits for a loop: the payloads, and how many each is for.
+/// Takes the messages that wait for a loop: payloads and numbers of listeners.
 fn taken(hub: &Hub, of_loop: usize) -> Vec<(String, usize)> {
     let mut publications = VecDeque::new();
     hub.mailbox(of_loop).take(&mut publications);
@@ -174,7 +174,7 @@ fn counts_are_exact_while_listeners_come_and_go() {
             let hush = hub.hush();
             arrived += taken(&hub, 0).len();
             hub.leave(Topic::Channel, b"c", seat(0, round));
-            // Its own thread may go on meanwhile.
+            // The thread that hushed may publish.
             assert_eq!(hub.publish(b"c", b"x"), 0);
             drop(hush);
             assert!(hub.mailbox(0).is_empty(), "nothing comes after it has left");

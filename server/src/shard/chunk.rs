@@ -1,12 +1,12 @@
 //! Read chunks: the memory that the connections of a turn are read into, one after another.
 //!
-//! A chunk is shared while commands that lie in it are under way on another shard; a loop then goes on with another one.
+//! A chunk is shared while commands in it are under way on another shard; the loop then continues with another chunk.
 
 use std::sync::Arc;
 
 use crate::limits::CHUNK_BYTES;
 
-/// Bytes that were read from clients, shared by the commands that lie in them.
+/// Bytes read from clients, shared by the commands in them.
 pub(crate) type Chunk = Arc<Vec<u8>>;
 
 /// The chunks of one loop.
@@ -15,11 +15,11 @@ pub(crate) struct ChunkPool {
     spare: Vec<Chunk>,
 }
 
-/// Chunks kept for reuse: more are freed.
+/// The most chunks kept for reuse.
 const SPARES_MAX: usize = 8;
 
 impl ChunkPool {
-    /// A chunk of [`CHUNK_BYTES`] that nobody else holds.
+    /// A chunk of [`CHUNK_BYTES`] with no other holder.
     pub(crate) fn take(&mut self) -> Chunk {
         match self
             .spare
@@ -31,7 +31,7 @@ impl ChunkPool {
         }
     }
 
-    /// Takes a chunk back, for when whoever shares it is done.
+    /// Takes a chunk back, to be reused once no other holder is left.
     pub(crate) fn put(&mut self, chunk: Chunk) {
         if chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {
             self.spare.push(chunk);

@@ -1,19 +1,20 @@
-//! UNSAFE. Waiting for completion: io_uring (Linux 6.1 and later).
+//! UNSAFE. Completion: io_uring (Linux 6.1 and later).
 //!
-//! Every socket has a standing order to receive, into buffers that the kernel picks from a ring of ours; writes of a turn
-//! are handed over together with the next wait, in one system call. A standing order is taken back from a connection that
-//! is not read, and what it has sent is moved out of the buffers when these run low, so that connections which wait for
-//! something cannot use up the buffers of all.
+//! Every socket has a multishot receive request, into buffers that the kernel picks from a buffer ring; the writes of
+//! a turn are submitted with the next wait, in one system call. The receive request of a connection that is not read
+//! is cancelled, and its received bytes are moved out of the buffers when these run low, so that waiting connections
+//! cannot use up all buffers.
 //!
-//! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
+//! The doorbell and the listeners stay with epoll, whose own descriptor is polled like a socket.
 //!
-//! The memory that the kernel is given, and for how long it stays as it is:
-//! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, ours until it
-//!   is published again; mapped as long as the ring;
-//! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; a connection that goes leaves
-//!   them in `Ring::orphans` until the completion has come.
+//! Memory that the kernel accesses, and the time for which it must stay in place:
+//! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, this
+//!   program's until it is published again; mapped as long as the ring exists;
+//! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; when a connection is
+//!   closed, they stay in `Ring::orphans` until the completion.
 //!
-//! The ring is made where the node starts and used by one thread only, which enables it with its first wait.
+//! The ring is created on the thread that starts the node, and used by one other thread only, which enables it with
+//! its first wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,31 +31,31 @@ use super::{Event, Holds};
 use crate::limits::OUTPUT_KEPT_BYTES;
 use crate::shard::outgoing::Outgoing;
 
-/// Requests that fit the submission queue; more are handed over in between.
+/// Size of the submission queue; a full queue is submitted early.
 const SUBMISSIONS: u32 = 1024;
-/// Completions that the kernel can hold.
+/// Size of the completion queue.
 const COMPLETIONS: u32 = 8192;
-/// Receive buffers, a power of two.
+/// Number of receive buffers, a power of two.
 const BUFFERS: u16 = 128;
-/// Bytes of one receive buffer: a value of 16 KiB comes in one piece. Only what is used takes memory.
+/// Size of a receive buffer, bytes: a value of 16 KiB fits in one. Only used pages take memory.
 const BUFFER_BYTES: usize = 20 * 1024;
-/// The only group of buffers.
+/// The only buffer group.
 const GROUP: u16 = 0;
-/// Bytes of one send; what is left follows.
+/// The most bytes of one send; the rest follows.
 const SEND_BYTES_MAX: usize = 1 << 30;
-/// Buffers that wait to be read from one connection before its order to receive is taken back.
+/// Number of unread buffers of one connection from which its receive request is cancelled.
 const WAITING_MAX: usize = 8;
-/// With fewer free buffers than this, those of connections that are not read are emptied.
+/// Number of free buffers below which those of connections that are not read are emptied.
 const FREE_MIN: u16 = BUFFERS / 2;
 
-/// Sockets whose reads and writes complete.
+/// The sockets of a poll that reports completions.
 pub(super) struct Ring {
     ring: IoUring,
     buffers: Buffers,
     links: Vec<Option<Box<Link>>>,
-    /// Bytes being sent for connections that are gone, by the token of the send.
+    /// Bytes being sent for closed connections, by the token of the send.
     orphans: HashMap<u64, Vec<u8>>,
-    /// Links whose order to receive ended because no buffer was free.
+    /// Connections whose receive request ended because no buffer was free.
     starved: Vec<usize>,
     next_generation: u32,
     epoll: RawFd,
@@ -65,26 +66,26 @@ pub(super) struct Ring {
 struct Link {
     fd: RawFd,
     generation: u32,
-    /// Bytes that have come and were not read: buffer, first unread byte, end.
+    /// Received and unread bytes: buffer, first unread byte, end.
     received: VecDeque<(u16, usize, usize)>,
-    /// Bytes that came before those and were moved here, and how far they were read.
+    /// Earlier received bytes that were moved here, and the number of them that were read.
     kept: Vec<u8>,
     kept_from: usize,
-    /// The connection has ended: with an error of the system, or in order (0).
+    /// The connection has ended, with this error code of the system, or in order (0).
     ended: Option<i32>,
-    /// The order to receive stands.
+    /// A receive request is under way.
     receiving: bool,
-    /// It is being taken back.
+    /// The receive request is being cancelled.
     cancelling: bool,
-    /// Bytes being sent, and how far.
+    /// Bytes being sent, and the number of them that were sent.
     sending: Vec<u8>,
     sent: usize,
     in_flight: bool,
-    /// A write was refused meanwhile: the end of the send is an event.
+    /// A write was refused meanwhile: the end of the send is reported as an event.
     wants_to_write: bool,
 }
 
-/// Subject of a completion, in its 64 bits of user data: kind, generation of the link, connection.
+/// Token of a completion, in its 64 bits of user data: kind, generation of the link, connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     kind: Kind,
@@ -130,12 +131,12 @@ impl Link {
         size_of::<Self>() + self.kept.capacity() + self.sending.capacity()
     }
 
-    /// Whether something has come that was not read.
+    /// Whether there are received and unread bytes.
     fn has_unread(&self) -> bool {
         !self.kept.is_empty() || !self.received.is_empty()
     }
 
-    /// Reads what was moved out of buffers; returns how many bytes.
+    /// Reads bytes that were moved out of buffers; returns their number.
     fn read_kept(&mut self, out: &mut [u8]) -> usize {
         let rest = &self.kept[self.kept_from..];
         let count = rest.len().min(out.len());
@@ -153,7 +154,7 @@ impl Ring {
     /// A ring that also watches an epoll descriptor.
     ///
     /// # Errors
-    /// When the system has no rings, or none of the kind that is used here.
+    /// When the system has no io_uring, or lacks a feature of it that is used here.
     pub(super) fn new(epoll: RawFd) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -163,8 +164,8 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::new()?;
-        // SAFETY: the entries are page-aligned, zeroed, as many as said, and outlive the ring: the fields of a struct are
-        // dropped in order, and `ring` is declared before `buffers`.
+        // SAFETY: the entries are page-aligned, zeroed, of the given number, and outlive the ring: the fields of a
+        // struct are dropped in order, and `ring` is declared before `buffers`.
         unsafe {
             ring.submitter()
                 .register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)?;
@@ -183,7 +184,7 @@ impl Ring {
         Ok(made)
     }
 
-    /// Begins to receive from a connection's socket.
+    /// Starts to receive from a connection's socket.
     pub(super) fn add(&mut self, fd: RawFd, connection: usize) {
         if self.links.len() <= connection {
             self.links.resize_with(connection + 1, || None);
@@ -206,10 +207,10 @@ impl Ring {
         self.receive(connection);
     }
 
-    /// Forgets a connection. Its socket has been shut down, so what is under way completes soon.
+    /// Removes a connection. Its socket has been shut down, so that its requests complete soon.
     ///
-    /// Orders that are still in the queue name the socket by its descriptor, which another loop may get for a new connection as
-    /// soon as this one is closed: they are handed over before.
+    /// Queued requests name the socket by its descriptor, which another loop may get for a new connection as soon as
+    /// this one is closed: they are submitted before.
     pub(super) fn remove(&mut self, connection: usize) {
         self.hand_over();
         let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else {
@@ -228,7 +229,7 @@ impl Ring {
         }
     }
 
-    /// Gives the order to receive.
+    /// Queues a receive request.
     fn receive(&mut self, connection: usize) {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
@@ -248,7 +249,7 @@ impl Ring {
         self.push(entry);
     }
 
-    /// Takes the order to receive back.
+    /// Cancels the receive request.
     fn stop_receiving(&mut self, connection: usize) {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
@@ -275,7 +276,7 @@ impl Ring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what entries point to lives until their completion, see the header.
+            // SAFETY: the memory that entries point to lives until their completion, see the header.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -283,17 +284,17 @@ impl Ring {
         }
     }
 
-    /// Hands the kernel all orders that are in the queue.
+    /// Submits all queued requests to the kernel.
     fn hand_over(&mut self) {
         while !self.ring.submission().is_empty() {
-            // An error leaves the queue as it is, for the kernel is short of something for a moment.
+            // An error leaves the queue as it is, as the kernel is only short of a resource for a moment.
             if self.ring.submit().is_err() {
                 std::thread::yield_now();
             }
         }
     }
 
-    /// Reads what has come.
+    /// Reads received bytes.
     pub(super) fn read(&mut self, connection: usize, out: &mut [u8]) -> io::Result<usize> {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Ok(0);
@@ -326,8 +327,8 @@ impl Ring {
         }
     }
 
-    /// Takes the first chunk to send it, unless a send is under way. The buffer that was sent before may come back in its
-    /// place.
+    /// Takes the first chunk to send it, unless a send is under way. The buffer of the previous send may replace the
+    /// chunk.
     pub(super) fn write(&mut self, connection: usize, outgoing: &mut Outgoing) -> io::Result<()> {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -347,7 +348,7 @@ impl Ring {
         Ok(())
     }
 
-    /// What it holds of a connection.
+    /// Bytes that the ring holds for a connection.
     #[inline]
     pub(super) fn holds(&self, connection: usize) -> Holds {
         let Some(link) = self.links.get(connection).and_then(Option::as_deref) else {
@@ -366,14 +367,14 @@ impl Ring {
         }
     }
 
-    /// Memory that it holds for a connection.
+    /// Bytes that the ring has allocated for a connection.
     #[inline]
     pub(super) fn memory(&self, connection: usize) -> usize {
         let link = self.links.get(connection).and_then(Option::as_deref);
         link.map_or(0, Link::memory)
     }
 
-    /// Gives the memory of an idle connection back.
+    /// Frees the memory of an idle connection.
     pub(super) fn release(&mut self, connection: usize) {
         if let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut)
             && !link.in_flight
@@ -382,8 +383,9 @@ impl Ring {
         }
     }
 
-    /// Moves what connections have sent and nobody reads out of the buffers, when few are free; what such a connection sends
-    /// beyond that waits in its socket. Complexity: O(connections), but for none that was seen to does it come again.
+    /// Moves received bytes that are not read out of the buffers when few are free; further bytes of such a
+    /// connection wait in its socket. Complexity: O(connections), but the work is not repeated for the same
+    /// connection.
     fn empty_buffers(&mut self) {
         if self.buffers.free >= FREE_MIN {
             return;
@@ -405,7 +407,7 @@ impl Ring {
             .for_each(|connection| self.stop_receiving(connection));
     }
 
-    /// Hands over what is left to send.
+    /// Queues a send of the remaining bytes.
     fn send(&mut self, connection: usize) {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
@@ -424,7 +426,7 @@ impl Ring {
         self.push(entry);
     }
 
-    /// Hands over what is to be sent and waits for completions. True when the epoll descriptor became ready.
+    /// Submits all requests and waits for completions. True when the epoll descriptor became ready.
     pub(super) fn wait(&mut self, timeout: Duration, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
         if !self.enabled {
             self.ring.submitter().register_enable_rings()?;
@@ -463,7 +465,7 @@ impl Ring {
         self.push(entry.user_data(token.encode()));
     }
 
-    /// Takes in what has completed.
+    /// Handles completions.
     fn complete(&mut self, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
         let mut epoll_ready = false;
         while let Some(done) = { self.ring.completion().next() } {
@@ -485,7 +487,7 @@ impl Ring {
         Ok(epoll_ready)
     }
 
-    /// The link a completion is about, if it is still there.
+    /// The link of a completion, if it still exists.
     fn link(&mut self, token: Token) -> Option<&mut Link> {
         let link = self.links.get_mut(token.connection)?.as_deref_mut()?;
         (link.generation == token.generation).then_some(link)
@@ -521,7 +523,7 @@ impl Ring {
         }
         let crowded = link.received.len() >= WAITING_MAX;
         let ended = link.ended.is_some();
-        // A cancelled order whose link was emptied meanwhile is given again.
+        // A cancelled receive request is queued again if its link was emptied meanwhile.
         let idle = !link.receiving && !link.has_unread() && link.ended.is_none() && !starved;
         if let Some(buffer) = unused {
             self.buffers.give_back(buffer);
@@ -576,7 +578,7 @@ impl Ring {
         }
     }
 
-    /// Whether a connection has bytes that were taken and are not sent; if so, their end will be an event.
+    /// Whether bytes of a connection are accepted and not sent; if so, the end of the send is reported as an event.
     pub(super) fn is_sending(&mut self, connection: usize) -> bool {
         let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
             return false;
@@ -594,18 +596,18 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// Receive buffers, and the ring of entries through which the kernel gets them. Mapped apart from what the allocator gives:
-/// most of it is never touched, and would be counted as memory in use without being there.
+/// Receive buffers, and the ring of entries through which the kernel gets them. They are mapped outside the
+/// allocator: most of the memory is never touched, and the allocator would count it as in use.
 struct Buffers {
     entries: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
-    /// Entries published so far; its low 16 bits are the ring's tail.
+    /// Entries published so far; the low 16 bits are the ring's tail.
     tail: u16,
     /// Buffers that the kernel may fill.
     free: u16,
 }
 
-// SAFETY: the memory is owned by this value alone, apart from the kernel.
+// SAFETY: apart from the kernel, the memory is owned by this value alone.
 unsafe impl Send for Buffers {}
 
 impl Buffers {
@@ -630,7 +632,8 @@ impl Buffers {
     /// The bytes of a buffer that a completion has named.
     fn bytes(&self, buffer: u16) -> &[u8] {
         let at = usize::from(buffer % BUFFERS) * BUFFER_BYTES;
-        // SAFETY: within the allocation, initialised, and not the kernel's until it is given back, which takes `&mut self`.
+        // SAFETY: within the allocation, initialised, and not the kernel's until it is given back, which takes `&mut
+        // self`.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(at), BUFFER_BYTES) }
     }
 
@@ -651,26 +654,26 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the tail is a 16-bit word of the first entry that the kernel only reads, and reads as an atomic.
         let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
-        // The entry is written before the tail says so.
+        // The entry must be written before the tail includes it.
         tail.store(self.tail, Ordering::Release);
     }
 }
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // The ring that knew them is gone.
+        // The kernel's ring that knew them is closed.
         unmap(self.entries.cast(), Self::ENTRY_BYTES);
         unmap(self.memory, Self::MEMORY_BYTES);
     }
 }
 
-/// Maps zeroed memory that begins at a page.
+/// Maps zeroed memory at the begin of a page.
 fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     let (protection, flags) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     );
-    // SAFETY: a new mapping at an address of the system's choice touches no memory that is in use.
+    // SAFETY: a new mapping at an address of the system's choice overlaps no memory in use.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -678,9 +681,9 @@ fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(address.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Ends a mapping that [`map`] has made.
+/// Ends a mapping of [`map`].
 fn unmap(memory: NonNull<u8>, bytes: usize) {
-    // SAFETY: the mapping is that long, and whoever owned it is done with it. Failing would leave it in place.
+    // SAFETY: the mapping has that length, and its owner has finished with it. A failure would leave it in place.
     unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
 }
 
