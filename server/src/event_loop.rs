@@ -280,6 +280,7 @@ impl EventLoop {
                     self.leave_out_of_depth();
                     self.take_part(gather);
                 }
+                Message::Walk(walking) => self.work(Work::Walk(walking)),
                 Message::Gathered {
                     gathering,
                     from,

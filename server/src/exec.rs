@@ -17,6 +17,7 @@ pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod view;
 pub(crate) mod waiter;
+pub(crate) mod walk;
 pub(crate) mod watch;
 
 pub(crate) use arguments::{Expiration, Options};
@@ -30,6 +31,9 @@ pub(crate) use request::OwnedRequest;
 pub(crate) use scan::ScanOptions;
 pub(crate) use session::{Carried, Roster, Session};
 pub(crate) use view::{Stamp, View};
+pub(crate) use walk::Walk;
+
+use shardis_protocol::Encoder;
 
 use crate::error::ReplyError;
 
@@ -41,6 +45,12 @@ pub(crate) type Handler = fn(&mut Context<'_>) -> CommandResult;
 
 /// Runs one shard's part of a command over every shard. What it encodes and the number it returns form a [`Part`].
 pub(crate) type ShardHandler = fn(&mut Context<'_>) -> Result<u64, ReplyError>;
+
+/// Does what a call of a walk over all keys has to do on the shard that it has come to. It encodes the elements it finds.
+pub(crate) type WalkHandler = fn(&mut Context<'_>, &mut Walk) -> CommandResult;
+
+/// Makes the reply of what a walk has found.
+pub(crate) type WalkReply = fn(&mut Encoder<'_>, &Part);
 
 /// Runs one loop's part of a command over all connections.
 pub(crate) type LoopHandler = fn(&mut Roster<'_>) -> Result<Part, ReplyError>;
@@ -63,4 +73,6 @@ pub(crate) struct Part {
     pub(crate) bytes: Vec<u8>,
     /// The part grew beyond the longest reply that can be sent, and is incomplete.
     pub(crate) is_cut: bool,
+    /// Where the next call goes on, when the command is one call of a walk.
+    pub(crate) cursor: u64,
 }

@@ -27,7 +27,9 @@ pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 use shardis_protocol::Arguments;
 
 use crate::exec::client::CommandTag;
-use crate::exec::{Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+use crate::exec::{
+    Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler, WalkHandler, WalkReply,
+};
 use crate::limits::SHORT_WORDS_MAX;
 
 /// One command, or one subcommand of a container, declared once.
@@ -76,8 +78,9 @@ pub(crate) enum Runs {
     OnEveryShard(ShardHandler, Merge),
     /// With the partitions of all shards lent: atomic over the whole keyspace.
     OnAllShards(Handler),
-    /// On the shard in the cursor of argument 1; the cursor that it returns names the next one.
-    OnCursorShard(Handler),
+    /// On the shard in the cursor of argument 1 and, one after the other, on the shards behind it, until the command has done as
+    /// much as it was asked to. Not atomic over the shards.
+    OnCursorShards(WalkHandler, WalkReply),
     /// A part on every loop, with the connections of the loop; the loop of the connection merges the parts.
     OnEveryLoop(LoopHandler, Merge),
     /// With the state of the client and the partitions of its keys: WATCH.

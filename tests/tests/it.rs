@@ -35,6 +35,7 @@ mod it {
     mod redis_client;
     mod renamed_commands;
     mod reused_descriptors;
+    mod scan;
     mod server_replies;
     mod stock_modes;
     mod stock_tools;

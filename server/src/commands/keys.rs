@@ -13,8 +13,8 @@ use shardis_storage::value::Kind;
 
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
-use crate::exec::arguments::{database, decode_cursor, encode_cursor, int, is};
-use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, ScanOptions, Session};
+use crate::exec::arguments::{database, int, is};
+use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, ScanOptions, Session, Walk};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
 
 const CONDITION: Arg = Arg::one_of(
@@ -380,7 +380,7 @@ pub(crate) static COMMANDS: &[Command] = &[
             "request_policy:special",
             "response_policy:special",
         ],
-        runs: Runs::OnCursorShard(scan),
+        runs: Runs::OnCursorShards(scan, answer_scan),
         doc: &Doc {
             since: "2.8.0",
             complexity: "O(1) a call, O(N) for a walk over all N keys",
@@ -808,59 +808,54 @@ impl<'a> KeyScan<'a> {
 /// The most buckets that a SCAN visits for each key of its count, so that a sparse table does not hold it up.
 const SCAN_BUCKETS_A_KEY: u64 = 10;
 
-fn scan(ctx: &mut Context<'_>) -> CommandResult {
-    let (shard, inner) = decode_cursor(ctx.args.at(1), ctx.shards)?;
+fn scan(ctx: &mut Context<'_>, walk: &mut Walk) -> CommandResult {
     let wanted = KeyScan::parse(ctx.args)?;
-    let mut elements = Vec::new();
     let mut expired = Vec::new();
     let (db, now_ms) = (usize::from(ctx.keyspace.db), ctx.now_ms());
-    let database = ctx.keyspace.shard(shard).keyspace.database(db);
-    let encoder = Encoder::new(&mut elements, ctx.reply.resp());
-    let (inner, found) = scan_some(database, inner, &wanted, now_ms, encoder, &mut expired);
+    let database = ctx.keyspace.shard(walk.shard).keyspace.database(db);
+    scan_some(database, walk, &wanted, now_ms, &mut ctx.reply, &mut expired);
     for key in expired {
         // Looking an expired key up removes it.
         let key = ctx.keyspace.key(&key);
         ctx.keyspace.peek(&key);
     }
-    ctx.reply.array(2);
-    ctx.reply.bulk(
-        itoa::Buffer::new()
-            .format(encode_cursor(shard, inner, ctx.shards))
-            .as_bytes(),
-    );
-    ctx.reply.array(found);
-    ctx.reply.raw(&elements);
     Ok(())
 }
 
-/// Continues the walk until enough keys were visited. Returns the next cursor and the number of encoded keys; expired
-/// keys go to `expired`.
+/// Continues the walk in a database until enough keys were visited, or all; expired keys go to `expired`.
 fn scan_some(
     database: &Database,
-    mut cursor: u64,
+    walk: &mut Walk,
     wanted: &KeyScan<'_>,
     now_ms: i64,
-    mut encoder: Encoder<'_>,
+    reply: &mut Encoder<'_>,
     expired: &mut Vec<Box<[u8]>>,
-) -> (u64, usize) {
-    let (mut seen, mut found) = (0, 0);
+) {
     let count = wanted.options.count as u64;
-    let mut buckets = count.saturating_mul(SCAN_BUCKETS_A_KEY);
+    let buckets_max = count.saturating_mul(SCAN_BUCKETS_A_KEY);
     loop {
-        cursor = database.scan(cursor, 1, |entry| {
-            seen += 1;
+        walk.inner = database.scan(walk.inner, 1, |entry| {
+            walk.seen += 1;
             if entry.is_expired(now_ms) {
                 expired.push(entry.key().into());
             } else if wanted.accept(entry) {
-                encoder.bulk(entry.key());
-                found += 1;
+                reply.bulk(entry.key());
+                walk.found.count += 1;
             }
         });
-        buckets -= 1;
-        if cursor == 0 || seen >= count || buckets == 0 {
-            return (cursor, found);
+        walk.buckets += 1;
+        walk.is_full = walk.seen >= count || walk.buckets >= buckets_max;
+        if walk.inner == 0 || walk.is_full {
+            return;
         }
     }
+}
+
+fn answer_scan(reply: &mut Encoder<'_>, found: &Part) {
+    reply.array(2);
+    reply.bulk(itoa::Buffer::new().format(found.cursor).as_bytes());
+    reply.array(found.count as usize);
+    reply.raw(&found.bytes);
 }
 
 /// Number of attempts of RANDOMKEY before it takes the first live key.

@@ -14,7 +14,7 @@ pub(crate) mod trim;
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::key::Key;
 use shardis_storage::value::stream::{
-    AppendError, ID_TEXT_MAX, Item, Log, Order, Sequence, Stream, StreamId, StreamLimits,
+    AppendError, ID_TEXT_MAX, Item, Log, Order, References, Sequence, Stream, StreamId, StreamLimits, Trimmed,
 };
 use smallvec::SmallVec;
 
@@ -47,10 +47,12 @@ pub(crate) static COMMANDS: &[Command] = &[
             history: &[
                 ("6.2.0", "Options `NOMKSTREAM`, `MINID` and `LIMIT`."),
                 ("7.0.0", "Ids of the form `<ms>-*`."),
+                ("8.2.0", "Options `KEEPREF`, `DELREF` and `ACKED`."),
             ],
             args: &[
                 Arg::key("key", 0),
                 Arg::flag("nomkstream", "NOMKSTREAM").since("6.2.0").optional(),
+                REFERENCES.since("8.2.0"),
                 Arg::block("trim", trim::ARGS).optional(),
                 Arg::one_of("id-selector", &[Arg::flag("auto-id", "*"), Arg::string("id")]),
                 Arg::block("data", &[Arg::string("field"), Arg::string("value")]).multiple(),
@@ -170,6 +172,17 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
+/// The argument that says what becomes of references to entries that go.
+const REFERENCES: Arg = Arg::one_of(
+    "condition",
+    &[
+        Arg::flag("keepref", "KEEPREF"),
+        Arg::flag("delref", "DELREF"),
+        Arg::flag("acked", "ACKED"),
+    ],
+)
+.optional();
+
 const INVALID_ID: ReplyError =
     ReplyError::Fixed("ERR Invalid stream ID specified as stream command argument");
 const ID_NOT_ABOVE: ReplyError =
@@ -245,6 +258,16 @@ fn no_group(key: &[u8], group: &[u8], where_: &[u8]) -> ReplyError {
         where_,
     ];
     ReplyError::Bytes(parts.concat())
+}
+
+/// The treatment of references that a word names.
+fn references_of(word: &[u8]) -> Option<References> {
+    match word {
+        word if is(word, "KEEPREF") => Some(References::Keep),
+        word if is(word, "DELREF") => Some(References::Remove),
+        word if is(word, "ACKED") => Some(References::Respect),
+        _ => None,
+    }
 }
 
 // ----- replying
@@ -405,13 +428,13 @@ fn xadd(ctx: &mut Context<'_>) -> CommandResult {
     let trimmed = request
         .trim
         .as_ref()
-        .map_or(0, |request| stream.log_mut().trim(request.trim));
+        .map(|request| stream.trim(request.trim, request.references));
     if ctx.effects.is_recording() {
-        report_xadd(ctx, &key, &request, id)?;
+        report_xadd(ctx, &key, &request, trimmed, id)?;
     }
     ctx.modified(&key);
     ctx.notify(KeyspaceEvents::STREAM, "xadd", &key);
-    if trimmed > 0 {
+    if trimmed.is_some_and(|trimmed| trimmed.count > 0) {
         ctx.notify(KeyspaceEvents::STREAM, "xtrim", &key);
     }
     reply_id(&mut ctx.reply, id);
@@ -442,12 +465,19 @@ fn add(
 }
 
 /// Reports the request with the id of the entry, and with the exact result of an approximate trim.
-fn report_xadd(ctx: &mut Context<'_>, key: &Key<'_>, request: &AddRequest, id: StreamId) -> CommandResult {
+fn report_xadd(
+    ctx: &mut Context<'_>,
+    key: &Key<'_>,
+    request: &AddRequest,
+    trimmed: Option<Trimmed>,
+    id: StreamId,
+) -> CommandResult {
     let log = ctx.keyspace.found_as::<Stream>(key)?.map(Stream::log);
     let mut scratch = [0; ID_TEXT_MAX];
     let id = id.format(&mut scratch);
     let trim = request.trim.as_ref().filter(|request| request.trim.approximate);
-    let mut words = reported(ctx.args, trim.zip(log), request.id_at);
+    let trimmed = trim.zip(trimmed).zip(log);
+    let mut words = reported(ctx.args, trimmed, request.id_at);
     words.push(id.to_vec());
     words.extend(ctx.args.tail(request.id_at + 1).iter().map(<[u8]>::to_vec));
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
@@ -572,6 +602,41 @@ fn check_last_id(log: &Log, last: StreamId, added: Option<u64>) -> CommandResult
 #[cfg(test)]
 mod tests {
     use crate::commands::testing::{START_MS, Shell};
+
+    /// Twenty entries in blocks of so many, of which a group has read 18 and acknowledged every third one.
+    fn partly_acknowledged(in_block: u64) -> Shell {
+        let mut shell = Shell::new();
+        shell.settings.stream_node_max_entries = in_block;
+        for ms in 1..=20 {
+            shell.run(&format!("XADD s {ms}-0 f v"));
+        }
+        shell.run("XGROUP CREATE s g 0");
+        shell.run("XREADGROUP GROUP g c COUNT 18 STREAMS s >");
+        for ms in (1..=18).step_by(3) {
+            shell.run(&format!("XACK s g {ms}-0"));
+        }
+        shell
+    }
+
+    #[test]
+    fn an_approximate_trim_around_references_is_repeated_to_the_same_end() {
+        for (trim, effect) in [
+            ("XTRIM s MAXLEN ~ 9 ACKED LIMIT 100", "XTRIM s MAXLEN = 14 ACKED"),
+            ("XTRIM s ACKED MINID ~ 9", "XTRIM s ACKED MINID = 4-1"),
+            (
+                "XADD s MINID ~ 17 ACKED 30-0 f v",
+                "XADD s MINID = 13-1 ACKED 30-0 f v",
+            ),
+        ] {
+            let mut shell = partly_acknowledged(3);
+            assert_eq!(shell.run(trim).effects, [effect]);
+            // A replica may pack its entries in another way.
+            let mut replica = partly_acknowledged(7);
+            replica.run(effect);
+            let all = "XRANGE s - +";
+            assert_eq!(shell.run(all).reply, replica.run(all).reply, "{trim}");
+        }
+    }
 
     #[test]
     fn the_clock_gives_ids_that_never_go_back() {

@@ -26,13 +26,14 @@ use shardis_storage::memory::Buffer;
 use crate::clock::Clock;
 use crate::config::{Config, Settings};
 use crate::error::ReplyError;
-use crate::exec::arguments::decode_cursor;
 use crate::exec::client::BufferSizes;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::exec::{
+    Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session, Walk, WalkHandler,
+};
 use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
@@ -316,10 +317,9 @@ impl Shell {
                 let shards: Vec<_> = (0..self.partitions.len()).collect();
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
-            Runs::OnCursorShard(handler) => {
-                let shard = self.shard_of_cursor(args)?;
-                self.on_shards(&[shard], args, adopted, effects, out, handler)
-            }
+            Runs::OnCursorShards(handler, reply) => self.walk(args, effects, handler).map(|found| {
+                reply(&mut Encoder::new(out, self.client.resp), &found);
+            }),
             Runs::OnEveryShard(handler, merge) => {
                 let mut parts = Vec::new();
                 for shard in 0..self.partitions.len() {
@@ -410,9 +410,26 @@ impl Shell {
         shards
     }
 
-    fn shard_of_cursor(&self, args: Arguments<'_>) -> Result<usize, ReplyError> {
-        let (shard, _) = decode_cursor(args.at(1), self.partitions.len())?;
-        Ok(shard)
+    /// One call of a walk, from shard to shard.
+    fn walk(
+        &mut self,
+        args: Arguments<'_>,
+        effects: &mut Effects,
+        handler: WalkHandler,
+    ) -> Result<Part, ReplyError> {
+        let shards = self.partitions.len();
+        let mut walk = Walk::at(args.at(1), shards)?;
+        loop {
+            let mut bytes = std::mem::take(&mut walk.found.bytes);
+            let shard = walk.shard;
+            self.on_shards(&[shard], args, None, effects, &mut bytes, |ctx| {
+                handler(ctx, &mut walk)
+            })?;
+            walk.found.bytes = bytes;
+            if !walk.advance(shards) {
+                return Ok(walk.end(shards));
+            }
+        }
     }
 
     /// Calls `act` with the partitions of these shards and no others.

@@ -9,7 +9,7 @@ use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::waiter::{Retry, Served, Ticket};
-use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
+use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer, Walk};
 use crate::limits::{BATCH_KEPT_BYTES, CHUNK_BYTES, CHUNKS_PER_TURN_MAX};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
@@ -39,6 +39,8 @@ pub(crate) enum Message {
     Returned,
     /// Asks the loop for its part of a command over all shards or loops.
     Gather(Arc<Gather>),
+    /// Asks the loop to continue a walk over the shards, which has reached its shard.
+    Walk(Box<Walking>),
     /// Brings a part of a command that the loop gathers.
     Gathered {
         /// The gathering loop's number for the command.
@@ -91,6 +93,17 @@ pub(crate) struct Gather {
     pub(crate) modes: Modes,
     /// The client's id.
     pub(crate) client: u64,
+}
+
+/// A call of a walk over the shards, on its way from one to the next and back to the loop that began it.
+#[derive(Debug)]
+pub(crate) struct Walking {
+    /// The command.
+    pub(crate) gather: Arc<Gather>,
+    /// How far it has come.
+    pub(crate) walk: Walk,
+    /// How long it took so far, nanoseconds.
+    pub(crate) nanos: u64,
 }
 
 /// A command on its way to a shard and back.

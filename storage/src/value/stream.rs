@@ -15,7 +15,7 @@ mod runs;
 
 use std::fmt;
 
-use self::blocks::{Block, Walk};
+use self::blocks::{Block, Fate, Walk};
 pub use self::blocks::{Fields, Item};
 pub use self::group::{Consumer, ConsumerId, Group, Pending};
 pub use self::id::{ID_TEXT_MAX, Sequence, StreamId};
@@ -67,6 +67,27 @@ pub struct Trim {
     pub limit: u64,
 }
 
+/// Treatment of groups' references to an entry that is to be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// The references stay.
+    #[default]
+    Keep,
+    /// The references are removed, too.
+    Remove,
+    /// The entry stays as long as there are references.
+    Respect,
+}
+
+/// What was removed by trimming.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// How many entries.
+    pub count: u64,
+    /// The id of the last one.
+    pub last: StreamId,
+}
+
 /// The entries of a stream, and what is remembered of those that were.
 #[derive(Clone, Default)]
 pub struct Log {
@@ -80,11 +101,27 @@ pub struct Log {
     entries_added: u64,
 }
 
+/// The groups of a stream, in the order of their names.
+type Groups = CompactVec<CountedBox<Group>>;
+
 #[derive(Clone, Default)]
 struct State {
     log: Log,
-    /// In the order of their names.
-    groups: CompactVec<CountedBox<Group>>,
+    groups: Groups,
+}
+
+fn is_referenced(groups: &Groups, id: StreamId) -> bool {
+    groups
+        .iter()
+        .any(|group| group.last_id < id || group.pending(id).is_some())
+}
+
+fn forget(groups: &mut Groups, id: StreamId) -> bool {
+    let mut was_pending = false;
+    for group in groups.iter_mut() {
+        was_pending |= group.acknowledge(id);
+    }
+    was_pending
 }
 
 /// Entries with ids, and consumer groups.
@@ -179,17 +216,26 @@ impl Stream {
     /// Whether a group has still to read an entry or to acknowledge it. O(groups).
     #[must_use]
     pub fn is_referenced(&self, id: StreamId) -> bool {
-        self.groups()
-            .any(|group| group.last_id < id || group.pending(id).is_some())
+        is_referenced(&self.0.groups, id)
     }
 
     /// Has no group wait for an entry's acknowledgement any more; true if one did. O(groups).
     pub fn forget(&mut self, id: StreamId) -> bool {
-        let mut was_pending = false;
-        for group in self.0.groups.iter_mut() {
-            was_pending |= group.acknowledge(id);
+        forget(&mut self.0.groups, id)
+    }
+
+    /// Removes entries from the front, with a view to the groups that refer to them. O(removed), and O(groups) for each entry
+    /// unless references stay.
+    pub fn trim(&mut self, trim: Trim, references: References) -> Trimmed {
+        let State { log, groups } = &mut *self.0;
+        match references {
+            References::Keep => log.trim(trim, |_| true),
+            References::Remove => log.trim(trim, |id| {
+                forget(groups, id);
+                true
+            }),
+            References::Respect => log.trim(trim, |id| !is_referenced(groups, id)),
         }
-        was_pending
     }
 
     // ----- memory
@@ -453,46 +499,46 @@ impl Log {
         self.first_id = first.map_or(StreamId::MIN, |item| item.id);
     }
 
-    /// Removes entries from the front; returns how many.
-    pub fn trim(&mut self, trim: Trim) -> u64 {
-        let mut removed = 0;
-        while let Some(at) = self.blocks.front() {
+    /// Removes entries from the front, of those that must go the ones that may.
+    fn trim(&mut self, trim: Trim, mut may_go: impl FnMut(StreamId) -> bool) -> Trimmed {
+        let mut trimmed = Trimmed::default();
+        let mut next = self.blocks.front();
+        while let Some(at) = next {
             let block = self.blocks.at(at);
-            let (live, _) = block.counts();
-            let (done, whole) = match trim.to {
-                TrimTo::Length(len) => (self.len <= len, self.len - live >= len),
-                TrimTo::From(id) => (false, block.last_id() < id),
+            let ((live, _), base) = (block.counts(), block.id());
+            let (surplus, whole) = match trim.to {
+                TrimTo::Length(len) => (self.len.checked_sub(len), self.len - live >= len),
+                TrimTo::From(first) => (Some(u64::MAX), block.last_id() < first),
             };
-            if done || (trim.limit > 0 && removed + live > trim.limit) {
+            let Some(mut surplus @ 1..) = surplus else { break };
+            let is_over_limit = trim.limit > 0 && trimmed.count + live > trim.limit;
+            if is_over_limit || (trim.approximate && !whole) {
                 break;
             }
-            if whole {
-                removed += self.change_block(at, |block| block.delete_while(|_| true));
-                continue;
+            let mut is_end = false;
+            trimmed.count += self.change_block(at, |block| {
+                block.delete_from_front(|id| {
+                    is_end = surplus == 0 || matches!(trim.to, TrimTo::From(first) if id >= first);
+                    if is_end {
+                        return Fate::Ends;
+                    }
+                    if !may_go(id) {
+                        return Fate::Stays;
+                    }
+                    surplus -= 1;
+                    trimmed.last = id;
+                    Fate::Goes
+                })
+            });
+            if is_end {
+                break;
             }
-            if !trim.approximate {
-                let surplus = match trim.to {
-                    TrimTo::Length(len) => self.len - len,
-                    TrimTo::From(_) => u64::MAX,
-                };
-                let mut left = surplus;
-                removed += self.change_block(at, |block| {
-                    block.delete_while(|id| {
-                        let goes = match trim.to {
-                            TrimTo::Length(_) => left > 0,
-                            TrimTo::From(first) => id < first,
-                        };
-                        left -= u64::from(goes);
-                        goes
-                    })
-                });
-            }
-            break;
+            next = base.next().and_then(|from| self.blocks.ceil(from));
         }
-        if removed > 0 {
+        if trimmed.count > 0 {
             self.find_first();
         }
-        removed
+        trimmed
     }
 
     fn memory(&self) -> usize {

@@ -5,25 +5,16 @@ use std::ops::Range;
 
 use shardis_protocol::Arguments;
 use shardis_storage::key::Key;
-use shardis_storage::value::stream::{Stream, StreamId};
+use shardis_storage::value::stream::{References, Stream, StreamId};
 use smallvec::SmallVec;
 
-use super::ids;
+use super::{REFERENCES, ids, references_of};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-const REFERENCES: Arg = Arg::one_of(
-    "condition",
-    &[
-        Arg::flag("keepref", "KEEPREF"),
-        Arg::flag("delref", "DELREF"),
-        Arg::flag("acked", "ACKED"),
-    ],
-)
-.optional();
 const IDS: Arg = Arg::block("ids", &[Arg::integer("numids"), Arg::string("id").multiple()]).token("IDS");
 
 /// The commands of this file.
@@ -92,18 +83,6 @@ const DELETED: i64 = 1;
 /// Outcome for an entry that was kept because a group still refers to it.
 const REFERRED_TO: i64 = 2;
 
-/// Treatment of groups' references to an entry that is to be deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum References {
-    /// The references stay.
-    #[default]
-    Keep,
-    /// The references are removed, too.
-    Remove,
-    /// The entry stays as long as there are references.
-    Respect,
-}
-
 /// A request of XDELEX or XACKDEL.
 #[derive(Debug)]
 struct DeleteRequest {
@@ -117,20 +96,14 @@ impl DeleteRequest {
         let (mut references, mut ids, mut at) = (None, None, first);
         while let Some(word) = args.get(at) {
             at += 1;
-            let policy = match word {
-                word if is(word, "KEEPREF") => References::Keep,
-                word if is(word, "DELREF") => References::Remove,
-                word if is(word, "ACKED") => References::Respect,
-                word if is(word, "IDS") && ids.is_none() => {
+            match references_of(word) {
+                Some(policy) if references.is_none() => references = Some(policy),
+                None if is(word, "IDS") && ids.is_none() => {
                     let range = counted(args, at)?;
                     at = range.end;
                     ids = Some(range);
-                    continue;
                 }
                 _ => return Err(ReplyError::Syntax),
-            };
-            if references.replace(policy).is_some() {
-                return Err(ReplyError::Syntax);
             }
         }
         Ok(Self {

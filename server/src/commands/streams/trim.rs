@@ -4,9 +4,9 @@
 //! same result.
 
 use shardis_protocol::Arguments;
-use shardis_storage::value::stream::{Log, Stream, Trim, TrimTo};
+use shardis_storage::value::stream::{Log, References, Stream, StreamId, Trim, TrimTo, Trimmed};
 
-use super::id;
+use super::{REFERENCES, id, references_of};
 use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
@@ -45,8 +45,15 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         group: Group::Stream,
         complexity: "O(N) for N entries removed, which mostly go in whole blocks.",
         summary: "Removes entries from the beginning of a stream.",
-        history: &[("6.2.0", "Options `MINID` and `LIMIT`.")],
-        args: &[Arg::key("key", 0), Arg::block("trim", ARGS)],
+        history: &[
+            ("6.2.0", "Options `MINID` and `LIMIT`."),
+            ("8.2.0", "Options `KEEPREF`, `DELREF` and `ACKED`."),
+        ],
+        args: &[
+            Arg::key("key", 0),
+            Arg::block("trim", ARGS),
+            REFERENCES.since("8.2.0"),
+        ],
         ..Doc::BLANK
     },
     ..Command::BLANK
@@ -67,6 +74,8 @@ const LIMIT_OF_EXACT: ReplyError =
 pub(super) struct TrimRequest {
     /// The trim to carry out.
     pub(super) trim: Trim,
+    /// Treatment of groups' references to removed entries.
+    pub(super) references: References,
     /// Index of the argument that is the threshold.
     threshold_at: usize,
     /// Index of the argument that is the word LIMIT.
@@ -82,6 +91,7 @@ pub(super) struct Parser<'a> {
     to: Option<(TrimTo, bool, usize)>,
     /// The limit, and the index of the word LIMIT.
     limit: Option<(u64, usize)>,
+    references: Option<References>,
 }
 
 impl<'a> Parser<'a> {
@@ -92,6 +102,7 @@ impl<'a> Parser<'a> {
             next: 2,
             to: None,
             limit: None,
+            references: None,
         }
     }
 
@@ -116,7 +127,10 @@ impl<'a> Parser<'a> {
                     self.limit = Some((limit, self.next));
                     self.next += 1;
                 }
-                word => return Ok(Some(word)),
+                word => match references_of(word) {
+                    Some(references) if self.references.is_none() => self.references = Some(references),
+                    _ => return Ok(Some(word)),
+                },
             }
             self.next += 1;
         }
@@ -178,6 +192,7 @@ impl<'a> Parser<'a> {
                 approximate,
                 limit,
             },
+            references: self.references.unwrap_or_default(),
             threshold_at,
             limit_at: self.limit.map(|(_, at)| at),
         }))
@@ -196,15 +211,20 @@ fn default_limit(settings: &Settings) -> u64 {
 /// the same result.
 pub(super) fn reported(
     args: Arguments<'_>,
-    trimmed: Option<(&TrimRequest, &Log)>,
+    trimmed: Option<((&TrimRequest, Trimmed), &Log)>,
     end: usize,
 ) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = args.iter().take(end).map(<[u8]>::to_vec).collect();
-    let Some((request, log)) = trimmed else {
+    let Some(((request, trimmed), log)) = trimmed else {
         return words;
     };
     words[request.threshold_at] = match request.trim.to {
         TrimTo::Length(_) => log.len().to_string().into_bytes(),
+        // Entries that groups refer to have stayed among those that have gone.
+        TrimTo::From(_) if request.references == References::Respect && trimmed.count > 0 => {
+            let next = trimmed.last.next().unwrap_or(StreamId::MAX);
+            next.to_string().into_bytes()
+        }
         TrimTo::From(_) => log.first_id().to_string().into_bytes(),
     };
     words[request.threshold_at - 1] = b"=".to_vec();
@@ -230,16 +250,20 @@ fn xtrim(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.integer(0);
         return Ok(());
     };
-    let removed = stream.log_mut().trim(request.trim);
-    if removed > 0 {
+    let trimmed = stream.trim(request.trim, request.references);
+    if trimmed.count > 0 {
         if request.trim.approximate && ctx.effects.is_recording() {
-            let words = reported(ctx.args, Some((&request, stream.log())), ctx.args.len());
+            let words = reported(
+                ctx.args,
+                Some(((&request, trimmed), stream.log())),
+                ctx.args.len(),
+            );
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             ctx.effects.replace(&words);
         }
-        ctx.changed(&key, removed);
+        ctx.changed(&key, trimmed.count);
         ctx.notify(KeyspaceEvents::STREAM, "xtrim", &key);
     }
-    ctx.reply.integer(removed.cast_signed());
+    ctx.reply.integer(trimmed.count.cast_signed());
     Ok(())
 }

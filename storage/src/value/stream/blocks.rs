@@ -24,6 +24,17 @@ const SAME_FIELDS: i64 = 2;
 /// Elements of an entry before its values or fields: flags, ms and seq.
 const FIXED_ELEMENTS: usize = 3;
 
+/// Fate of an entry when entries are removed from the front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is removed.
+    Goes,
+    /// It stays, and the next one is looked at.
+    Stays,
+    /// It stays, and so do all behind it.
+    Ends,
+}
+
 /// Entries in one pack. There is always at least one, be it deleted.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -227,8 +238,8 @@ impl Block {
         self.backward().next().map_or(self.base, |entry| entry.item.id)
     }
 
-    /// Marks entries, from the first live one on, as deleted while `goes` says so of the id; returns how many.
-    pub(super) fn delete_while(&mut self, mut goes: impl FnMut(StreamId) -> bool) -> u64 {
+    /// Marks entries as deleted, from the first live one on, as `fate` says of their ids; returns how many.
+    pub(super) fn delete_from_front(&mut self, mut fate: impl FnMut(StreamId) -> Fate) -> u64 {
         let master = self.master();
         let mut marked = 0;
         let mut next = self.forward().next;
@@ -241,8 +252,10 @@ impl Block {
             if flags & DELETED != 0 {
                 continue;
             }
-            if !goes(id) {
-                break;
+            match fate(id) {
+                Fate::Goes => {}
+                Fate::Stays => continue,
+                Fate::Ends => break,
             }
             // Flags take one byte whatever they are, so nothing moves.
             self.pack.replace_int(at, flags | DELETED);
@@ -503,9 +516,10 @@ mod tests {
             block.push(StreamId::new(1, seq), words(&["a", "x"]));
         }
         assert_eq!(block.counts(), (300, 0));
-        let gone = block.delete_while(|id| id.seq < 200);
+        let early = |id: StreamId| if id.seq < 200 { Fate::Goes } else { Fate::Ends };
+        let gone = block.delete_from_front(early);
         assert_eq!((gone, block.counts()), (200, (100, 200)));
-        assert_eq!(block.delete_while(|id| id.seq < 200), 0);
+        assert_eq!(block.delete_from_front(early), 0);
         let live = block.forward().filter(|found| !found.is_deleted());
         assert_eq!(
             live.map(|found| found.item.id.seq).collect::<Vec<_>>(),
