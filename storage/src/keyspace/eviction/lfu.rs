@@ -12,7 +12,7 @@ use crate::entry::Entry;
 /// The count of a new key: enough not to go before it had a chance.
 const COUNT_NEW: u8 = 5;
 
-/// How counters rise and fall.
+/// Options of the counters' growth and decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LfuOptions {
     /// `lfu-log-factor`: the higher, the more uses it takes to raise a high counter.
@@ -54,7 +54,7 @@ pub fn with_frequency(count: u8, now_ms: i64) -> u32 {
     pack(minutes(now_ms), count)
 }
 
-/// The counter as it is at `now_ms`, as OBJECT FREQ tells.
+/// The counter at `now_ms`, for OBJECT FREQ.
 #[inline]
 #[must_use]
 pub fn frequency(clock: u32, now_ms: i64, options: LfuOptions) -> u8 {
@@ -76,7 +76,7 @@ pub fn touch(clock: u32, now_ms: i64, options: LfuOptions, rng: &mut SmallRng) -
     pack(minutes(now_ms), count + u8::from(rises))
 }
 
-/// The less used, the sooner it goes.
+/// Score for eviction: the fewer uses, the higher.
 pub(super) fn score(entry: &Entry, now_ms: i64, options: LfuOptions) -> u64 {
     u64::from(u8::MAX - frequency(entry.clock(), now_ms, options))
 }
