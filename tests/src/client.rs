@@ -13,7 +13,7 @@ use crate::reply::Reply;
 /// Longest wait of a client for a reply, or for the server to take what it sends.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A SCAN of a test's few keys that takes longer goes round in circles.
+/// Number of calls from which a SCAN of a test's few keys counts as endless.
 const SCAN_STEPS_MAX: usize = 100_000;
 
 /// One connection.
@@ -223,7 +223,7 @@ impl Client {
         Err("SCAN does not come to an end".to_owned())
     }
 
-    /// All replies up to the end of the connection, and whether the end was seen within `patience`.
+    /// All replies up to the end of the connection, and whether the end was noticed within `patience`.
     pub fn rest(&mut self, patience: Duration) -> (Vec<Reply>, bool) {
         let deadline = Instant::now() + patience;
         let mut replies = Vec::new();
@@ -252,7 +252,7 @@ pub fn encode(request: &mut Vec<u8>, arguments: &[impl AsRef<[u8]>]) {
     }
 }
 
-/// A request as reports show it.
+/// A request, in the form of reports.
 #[must_use]
 pub fn shown(arguments: &[impl AsRef<[u8]>]) -> String {
     let argument = |argument: &[u8]| {

@@ -35,11 +35,11 @@ struct Maxima {
     /// The longest command by the server's own account, if it keeps one.
     slowest_command: Option<Duration>,
     freeing: Duration,
-    /// As `freeing`, when what is freed has expired instead.
+    /// Like `freeing`, for data that has expired.
     expiring: Option<Duration>,
 }
 
-/// Which of the maxima a row shows.
+/// The maximum that a row shows.
 type Figure = fn(&Maxima) -> Option<Duration>;
 
 /// A row of the report: name, target, figure.

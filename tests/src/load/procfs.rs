@@ -1,4 +1,4 @@
-//! What the kernel says about a process: CPU time of its threads, memory, the cores it may use.
+//! Figures of the kernel about a process: CPU time of its threads, memory, the cores it may use.
 //!
 //! How CPU time divides into user and system comes from `/proc/PID/stat`, in ticks of a hundredth of a second: over the rounds
 //! of a row that is a few hundred of them.

@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "error", "feed", "limits"],
 ];
 
-/// Words that the pure crates do not say: they do no I/O, read no clock, start no thread.
+/// Words that the pure crates do not contain: they do no I/O, read no clock, start no thread.
 const IMPURE: &[&str] = &[
     "tokio",
     "mio::",
@@ -50,10 +50,10 @@ const IMPURE: &[&str] = &[
 /// Crates below the server, which do not know each other.
 const PURE_CRATES: &[&str] = &["protocol", "storage", "cluster"];
 
-/// A longer function is worth a second look.
+/// Length from which a function is worth a second look, lines.
 const LONG_FUNCTION_LINES: usize = 60;
 
-/// How many functions are longer. This number only goes down.
+/// Number of longer functions. This number only goes down.
 const LONG_FUNCTIONS_MAX: usize = 5;
 
 /// Rust files under a folder of the repository, with their paths from its root.
