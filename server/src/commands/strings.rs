@@ -1143,16 +1143,19 @@ fn decrby(ctx: &mut Context<'_>) -> CommandResult {
 fn add(ctx: &mut Context<'_>, increment: i64) -> CommandResult {
     let key = ctx.key(1);
     let mut entry = ctx.keyspace.write_entry(&key);
-    let current = match &entry {
-        Some(entry) => {
-            let value = entry.string().ok_or(ReplyError::WrongType)?;
-            value.to_int().ok_or(ReplyError::NotInteger)?
-        }
-        None => 0,
+    let mut current = 0;
+    if let Some(entry) = &entry {
+        let Some(value) = entry.string() else {
+            return Err(ReplyError::WrongType);
+        };
+        let Some(number) = value.to_int() else {
+            return Err(ReplyError::NotInteger);
+        };
+        current = number;
+    }
+    let Some(sum) = current.checked_add(increment) else {
+        return Err(ReplyError::IncrementOverflow);
     };
-    let sum = current
-        .checked_add(increment)
-        .ok_or(ReplyError::IncrementOverflow)?;
     let replaced = entry.as_mut().is_some_and(|entry| entry.replace_int(sum));
     if !replaced {
         ctx.keyspace.set_integer(&key, sum, Expiry::Keep);

@@ -54,6 +54,12 @@ impl Outgoing {
         self.tail.len() - if self.has_closed() { 0 } else { self.sent }
     }
 
+    /// The unsent bytes, when there are no closed chunks.
+    pub(crate) fn unsent_tail(&self) -> &[u8] {
+        debug_assert!(!self.has_closed(), "closed chunks come first");
+        &self.tail[self.sent..]
+    }
+
     /// Number of unsent bytes.
     #[inline]
     pub(crate) fn len(&self) -> usize {

@@ -227,7 +227,12 @@ impl Link<'_> {
 }
 
 fn write_now(socket: &mut Socket, outgoing: &mut Outgoing) -> io::Result<()> {
-    let written = socket.write_vectored(&outgoing.slices())?;
+    let written = if outgoing.has_closed() {
+        socket.write_vectored(&outgoing.slices())?
+    } else {
+        // The usual case; the kernel has less to do for one chunk.
+        socket.write(outgoing.unsent_tail())?
+    };
     match written {
         0 => Err(io::ErrorKind::WriteZero.into()),
         count => {
