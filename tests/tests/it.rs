@@ -33,6 +33,7 @@ mod it {
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod redis_py;
     mod renamed_commands;
     mod reused_descriptors;
     mod scan;
@@ -41,4 +42,5 @@ mod it {
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod transaction_time;
 }
