@@ -35,7 +35,7 @@ pub(crate) unsafe trait Keyed: Copy + PartialEq {
     /// The key.
     ///
     /// # Safety
-    /// What the pointer leads to is alive; `'a` must not outlive it.
+    /// The pointer's target is alive; `'a` must not outlive it.
     unsafe fn key<'a>(self) -> &'a [u8];
 }
 

@@ -62,7 +62,7 @@ impl Client {
     /// Connects over TCP.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
@@ -76,7 +76,7 @@ impl Client {
     /// Connects over a Unix domain socket.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn connect_unix(path: &Path) -> io::Result<Client> {
         let stream = UnixStream::connect(path)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -89,7 +89,7 @@ impl Client {
     /// Sends any bytes.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -97,7 +97,7 @@ impl Client {
     /// Sends one request as an array of bulk strings.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn send(&mut self, arguments: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let mut request = Vec::new();
         encode(&mut request, arguments);
@@ -107,7 +107,7 @@ impl Client {
     /// Reads the next reply, waiting at most [`PATIENCE`].
     ///
     /// # Errors
-    /// Those of the socket; `UnexpectedEof` when the server closed the connection, `InvalidData` when it sent
+    /// The errors of the socket; `UnexpectedEof` when the server closed the connection, `InvalidData` when it sent
     /// something other than RESP, `TimedOut` when nothing came.
     pub fn read(&mut self) -> io::Result<Reply> {
         self.read_within(PATIENCE)

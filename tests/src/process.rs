@@ -325,7 +325,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 /// Reads a file of the repository, by its path from the root.
 ///
 /// # Errors
-/// Those of the file system.
+/// The errors of the file system.
 pub fn repository_file(path: &str) -> io::Result<String> {
     fs::read_to_string(repository_root().join(path))
 }

@@ -22,7 +22,7 @@ const NEW_FILE_MODE: u32 = 0o600;
 /// Choice of the directives that a rewrite appends to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those whose value is not the default.
+    /// Directives whose value is not the default.
     Changed,
     /// All of them.
     Everything,

@@ -430,7 +430,7 @@ pub(crate) fn run_part(
 /// [`ReplyError::Internal`].
 ///
 /// # Errors
-/// What the handler says.
+/// The error of the handler.
 pub(crate) fn run_walk(
     call: &Call<'_>,
     partition: &mut Partition,

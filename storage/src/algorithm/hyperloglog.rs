@@ -727,7 +727,7 @@ fn tau(mut x: f64) -> f64 {
 /// six times the standard error, and both encodings agree. Takes a fraction of a second.
 ///
 /// # Errors
-/// What does not hold.
+/// The first property that does not hold.
 pub fn self_test(seed: u64) -> Result<(), String> {
     registers_keep_values(seed)?;
     estimates_are_close(seed)

@@ -127,7 +127,7 @@ impl Generator {
     /// Opens further connections that send `command` now and are read for as long as runs go on.
     ///
     /// # Errors
-    /// Those of the sockets.
+    /// The errors of the sockets.
     pub(crate) fn add_listeners(
         &mut self,
         address: SocketAddr,

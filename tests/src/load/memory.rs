@@ -158,8 +158,8 @@ const WARMING_REQUESTS: u64 = 20_000;
 
 /// Sends `count` times `command` and returns the bytes of resident memory that this has added.
 ///
-/// What a server needs to serve at all (code it has not run yet, buffers of its sockets) is not what data takes: it
-/// first answers other requests, and a few of these that are taken back.
+/// Memory that any request needs (code that has not run yet, buffers of sockets) is not that of data: the server first
+/// answers other requests, and a few of these, whose keys are removed again.
 fn fill_and_weigh(server: &Server, command: &str, count: u64) -> Result<f64> {
     let mut generator = Generator::connect(server.address(), FILL_CLIENTS, None)?;
     let mut send = |command: &str, count: u64| {

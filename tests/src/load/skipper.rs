@@ -45,7 +45,7 @@ impl Skipper {
         }
     }
 
-    /// How many nulls have been passed so far: a benchmark of reads that find nothing measures little.
+    /// Number of nulls so far: a benchmark of reads that find nothing measures little.
     pub(crate) fn nulls(&self) -> u64 {
         self.nulls
     }

@@ -439,8 +439,7 @@ fn differences(wanted: &BTreeSet<String>, got: &BTreeSet<String>) -> String {
     format!("missing {missing:?}, too much {extra:?}")
 }
 
-/// Where the references agree, shardis agrees with them. Where they do not, the younger one counts, except for its
-/// own additions.
+/// Rows agree with those of the references. If these differ, the younger one counts, except for its own additions.
 #[test]
 fn rows_are_those_of_redis() {
     let [mut subject, mut oracle, mut peer] = clients();

@@ -136,6 +136,34 @@ fn every_file_says_what_it_is() {
     );
 }
 
+/// Words that begin no summary line: a sentence about a type, function or field names its subject.
+const SUBJECTLESS: &[&str] = &[
+    "What", "Who", "Whose", "Whoever", "How", "Where", "That", "Those", "Which", "Why", "It",
+];
+
+#[test]
+fn summary_lines_name_their_subject() {
+    let mut complaints = Vec::new();
+    for (path, text) in all_rust_files() {
+        let mut before = "";
+        for (number, line) in text.lines().map(str::trim_start).enumerate() {
+            let is_inside = before.starts_with("///") || before.starts_with("//!");
+            let summary = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            if !is_inside
+                && let Some(word) = summary.and_then(|summary| summary.split(' ').next())
+                && SUBJECTLESS.contains(&word)
+            {
+                complaints.push(format!("{path}:{}: {line}", number + 1));
+            }
+            before = line;
+        }
+    }
+    complain(
+        "A summary line says what a type is, what a function does, which quantity a field holds. Not so:",
+        &complaints,
+    );
+}
+
 #[test]
 fn no_mod_rs() {
     let complaints: Vec<String> = all_rust_files()
