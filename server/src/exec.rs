@@ -9,7 +9,6 @@ pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod effect;
 pub(crate) mod event;
-pub(crate) mod hashing;
 pub(crate) mod held;
 pub(crate) mod partition;
 pub(crate) mod request;

@@ -25,6 +25,7 @@ mod error;
 mod event_loop;
 mod exec;
 mod feed;
+mod hashing;
 mod journal;
 mod limits;
 mod log;
