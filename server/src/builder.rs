@@ -9,21 +9,21 @@ use crossbeam_channel::{Receiver, Sender};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Source};
+use crate::config::{Config, ConfigError, ConfigSource};
 use crate::exec::{Effect, KeyspaceEvent};
 use crate::feed::SlowListener;
-use crate::log::{Lines, Log, Output};
+use crate::log::{Lines, Log, LogOutput};
 use crate::node::{Parts, Running, StartError};
 use crate::state::Seed;
 
-/// What is encoded in the path of a URL: all but letters, digits and what is usual in the names of files.
+/// Characters that are percent-encoded in the path of a URL: all but letters, digits and those usual in file names.
 const PATH_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'.')
     .remove(b'-')
     .remove(b'_');
 
-/// Builds a server. Nothing of it is global: a process may run as many as it likes.
+/// Builder of a server. Nothing about it is global: a process may run any number of servers.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -73,67 +73,68 @@ impl Builder {
         self
     }
 
-    /// How many shards, each a thread; 1 by default, 0 for as many as there are cores.
+    /// Number of shards, which each have a thread; 1 by default, 0 for one per core.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
         self
     }
 
-    /// Adds a line of redis.conf: `directive("requirepass", "secret")`, `directive("rename-command", "FLUSHALL \"\"")`. Lines
-    /// hold in order, so that those that may stand several times do (`save`, `rename-command`, `include`), and others
-    /// replace what was said before. A value of several words is several arguments, unless it is quoted; an empty one is an
-    /// empty argument. What would act on the process and not on the server alone (`logfile`, `daemonize`, `pidfile`…) and
-    /// what this version cannot keep (`appendonly yes`…) is refused by [`Builder::start`].
+    /// Adds a line of redis.conf: `directive("requirepass", "secret")`, `directive("rename-command", "FLUSHALL
+    /// \"\"")`. Lines apply in order: some directives may have several (`save`, `rename-command`, `include`), a later
+    /// line of the others replaces an earlier one. A value of several words is several arguments, unless it is
+    /// quoted; an empty value is an empty argument. Directives that act on the whole process (`logfile`, `daemonize`,
+    /// `pidfile`…) and values that this version cannot honour (`appendonly yes`…) are refused by [`Builder::start`].
     #[must_use]
     pub fn directive(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.directives.push((name.into(), value.into()));
         self
     }
 
-    /// Has the server's time stand still at `start` after the Unix epoch, until [`Server::advance`] moves it.
+    /// Makes the server's time stand still at `start` after the Unix epoch, until [`Server::advance`] moves it.
     #[must_use]
     pub fn manual_clock(mut self, start: Duration) -> Self {
         self.clock = Some(start);
         self
     }
 
-    /// Makes all chance repeatable: hash seeds, random keys, samples, `run_id`.
+    /// Makes everything random repeatable: hash seeds, random keys, samples, `run_id`.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Writes the log to standard output, as Redis writes its own. Otherwise a server prints nothing: its log are events
-    /// for the `tracing` subscriber of this process, with the target `shardis` and the run id as the field `node`. Lines
-    /// below the directive `loglevel` (`notice` by default) are no events either.
+    /// Writes the log to standard output, in the format of Redis. By default a server prints nothing: its log
+    /// consists of events for the `tracing` subscriber of this process, with the target `shardis` and the run id as
+    /// the field `node`. Lines below the directive `loglevel` (`notice` by default) are no events either.
     #[must_use]
     pub fn log_to_stdout(mut self) -> Self {
         self.log = true;
         self
     }
 
-    /// Says what happens when who reads the channel of [`Builder::effects`] or [`Builder::keyspace_events`] does not keep up,
-    /// so that it is full. What is dropped, then or because nobody reads any more, is counted in the log.
+    /// Chooses what happens when the reader of [`Builder::effects`] or [`Builder::keyspace_events`] is slow and its
+    /// channel is full. The log reports how many elements were dropped, be it for that reason or because there is no
+    /// reader any more.
     #[must_use]
     pub fn slow_listener(mut self, slow_listener: SlowListener) -> Self {
         self.slow_listener = slow_listener;
         self
     }
 
-    /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat them.
-    /// With several shards, the effects of one key are in order. PUBLISH and SPUBLISH are among them: replicas repeat those,
-    /// the append-only file does not. A channel without a bound takes memory for what is not read; one with a bound holds
-    /// commands up or loses effects, as [`Builder::slow_listener`] says.
+    /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat
+    /// them. With several shards, the effects of one key are in order. PUBLISH and SPUBLISH are among them: they are
+    /// for replicas, not for the append-only file. A channel without a bound takes memory for elements that are not
+    /// read; one with a bound delays commands or loses effects, as [`Builder::slow_listener`] chooses.
     #[must_use]
     pub fn effects(mut self, sender: Sender<Effect>) -> Self {
         self.effects = Some(sender);
         self
     }
 
-    /// Sends keyspace events to a channel: those of the classes that the directive `notify-keyspace-events` names, which
-    /// must also name a kind of channel (`K` or `E`). With several shards, the events of one key are in order.
+    /// Sends keyspace events to a channel: those of the classes in the directive `notify-keyspace-events`, which must
+    /// also name a kind of channel (`K` or `E`). With several shards, the events of one key are in order.
     #[must_use]
     pub fn keyspace_events(mut self, sender: Sender<KeyspaceEvent>) -> Self {
         self.events = Some(sender);
@@ -149,7 +150,7 @@ impl Builder {
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
         let mut log = Log::new(config.settings().loglevel.into());
         if self.log {
-            log = log.to(Lines::new(Output::Stdout, None, Arc::clone(&clock)).into_dispatch());
+            log = log.to(Lines::new(LogOutput::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
         let names_port = |(name, _): &(String, _)| name.eq_ignore_ascii_case("port");
         let running = Running::start(Parts {
@@ -166,7 +167,7 @@ impl Builder {
         Ok(Server { running })
     }
 
-    /// The configuration: the builder's defaults, then the lines that were added.
+    /// The configuration: the builder's defaults, followed by the added lines.
     fn config(&self) -> Result<Config, BuildError> {
         let mut text = format!(
             "bind 127.0.0.1\nshards {}\nport {}\nsave \"\"\n",
@@ -182,9 +183,9 @@ impl Builder {
             text.extend_from_slice(if value.is_empty() { b"\"\"" } else { value });
             text.push(b'\n');
         }
-        let source = Source {
+        let source = ConfigSource {
             stdin: true,
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let config = Config::load_with(&source, &mut text.as_slice())?;
         match config.of_process() {
@@ -210,8 +211,8 @@ impl Server {
         Builder::default()
     }
 
-    /// Where clients connect by TCP: a wildcard that is listened on is told as the loopback address of its family. With port
-    /// 0 when only a Unix socket is listened on.
+    /// Address that clients connect to by TCP. For a wildcard it is the loopback address of the family; the port is 0
+    /// when the server listens only on a Unix socket.
     pub fn address(&self) -> SocketAddr {
         let addresses = self.running.state.addresses.load();
         let Some(mut address) = addresses.tcp.first().copied() else {
@@ -226,8 +227,8 @@ impl Server {
         address
     }
 
-    /// The URL that client libraries take, with the password if one is asked for: `redis://:secret@127.0.0.1:6379/`. Where
-    /// only a Unix socket is listened on, `unix:///path?pass=secret`, as the `redis` crate reads it.
+    /// The URL for client libraries, including the password if there is one: `redis://:secret@127.0.0.1:6379/`. When
+    /// the server listens only on a Unix socket, `unix:///path?pass=secret`, as the `redis` crate reads it.
     pub fn url(&self) -> String {
         let state = &self.running.state;
         let settings = state.settings.load();
@@ -243,18 +244,18 @@ impl Server {
         format!("redis://{password}{}/", self.address())
     }
 
-    /// Whether it runs: it does until it is dropped or stopped, or a client says SHUTDOWN.
+    /// Whether the server runs: until it is dropped or stopped, or a client sends SHUTDOWN.
     pub fn is_running(&self) -> bool {
         !self.running.state.shutdown.is_requested()
     }
 
-    /// Waits until a client has stopped it by SHUTDOWN, and its threads are gone.
+    /// Waits until a client has stopped the server by SHUTDOWN and its threads have ended.
     pub fn wait(mut self) {
         self.running.wait();
     }
 
-    /// Moves a manual clock forward: what expires meanwhile is gone when this returns to whoever asks, and blocked
-    /// clients whose time is over are answered. False when the server has a real clock.
+    /// Moves a manual clock forward. When this returns, what has expired meanwhile is gone for every client, and
+    /// blocked clients whose timeout is over have been answered. False when the server has a real clock.
     pub fn advance(&self, by: Duration) -> bool {
         let moved = self.running.state.clock.advance(by);
         if moved {
@@ -263,23 +264,23 @@ impl Server {
         moved
     }
 
-    /// Stops the server and waits until its threads are gone.
+    /// Stops the server, and waits until its threads have ended.
     pub fn stop(mut self) {
         self.running.stop();
     }
 }
 
-/// Receives what [`Builder::effects`] sends.
+/// Receiver for the effects that [`Builder::effects`] sends.
 pub type EffectReceiver = Receiver<Effect>;
 
-/// Why a server could not be built.
+/// Error that prevents a server from being built.
 #[derive(Debug)]
 pub enum BuildError {
-    /// A line of the configuration is wrong, or refused.
+    /// A line of the configuration is wrong or refused.
     Directive {
         /// The line, or the name of the directive.
         line: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The server did not start.

@@ -91,7 +91,7 @@ const FAMILIES: &[&[Command]] = &[
     testing::COMMANDS,
 ];
 
-/// The longest command name that look-up considers.
+/// Length of the longest command name that look-up considers, bytes.
 const NAME_BYTES_MAX: usize = 32;
 
 /// All commands of this program, by name.
@@ -119,7 +119,7 @@ impl Registry {
         };
         let mut next = 0;
         for row in FAMILIES.iter().copied().flatten() {
-            // The registry lives as long as the process, so its rows may be leaked once.
+            // The registry lives as long as the process, so that its rows may be leaked.
             let known: &'static Registered = Box::leak(Box::new(register(row, None, &mut next)));
             registry.by_name.insert(row.name.as_bytes().into(), known);
             registry.all.push(known);
@@ -129,7 +129,7 @@ impl Registry {
         registry
     }
 
-    /// The command of that name, in any case. Complexity: O(its length).
+    /// The command of that name, ignoring case. Complexity: O(length of the name).
     #[inline]
     pub(crate) fn find(&self, name: &[u8]) -> Option<&'static Registered> {
         let mut lower = [0_u8; NAME_BYTES_MAX];
@@ -144,7 +144,7 @@ impl Registry {
         &self.all
     }
 
-    /// How many rows there are, subcommands included.
+    /// Number of rows, subcommands included.
     pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }
@@ -152,7 +152,7 @@ impl Registry {
     /// The row with this number.
     ///
     /// # Panics
-    /// When there is none: numbers come from the registry only.
+    /// When there is no such row: numbers come from the registry only.
     #[inline]
     pub(crate) fn row(&self, id: u16) -> &'static Registered {
         self.rows[usize::from(id)]

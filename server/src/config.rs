@@ -1,14 +1,14 @@
-//! The running configuration: read at the start, asked and changed by CONFIG, written back by CONFIG REWRITE.
+//! The running configuration: read at the start, read and changed by CONFIG, written back by CONFIG REWRITE.
 //!
-//! [`Settings`] holds the typed values, one field a directive; it is shared as an [`Arc`] and never changes
-//! once shared. A [`Config`] owns the current one. It validates and replaces it; to act on a change (a new
-//! port, another `dir`) is the server's part, which calls [`Config::revert`] if it cannot. Start reading at
-//! `directives.rs`, the table of everything.
+//! [`Settings`] holds the typed values, one field per directive; it is shared as an [`Arc`] and never changes once
+//! shared. A [`Config`] owns the current one, validates changes and replaces it. Acting on a change (a new port,
+//! another `dir`) is up to the server, which calls [`Config::revert`] if it fails. Start reading at `directives.rs`,
+//! the table of all directives.
 //!
 //! - `directives.rs`: the table: each directive once, with its type, default, bounds, flags and effect.
 //! - `value.rs`, `choice.rs`, `special.rs`, `units.rs`: types of values, their syntax, how they are shown.
-//! - `file.rs`: the format of files and command lines, and what is wrong with them.
-//! - `rewrite.rs`: the way back into the file.
+//! - `file.rs`: the format of files and command lines, and their errors.
+//! - `rewrite.rs`: writing the values back into the file.
 
 mod choice;
 mod directives;
@@ -22,15 +22,15 @@ pub use choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
     OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
-pub use directives::{Check, DIRECTIVES, Directive, Effect, Flags, Row, Settings, find};
-pub use file::{ConfigError, Declaration, Place, Source};
+pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
+pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
 pub use rewrite::Scope;
 pub use special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimit, OutputLimits, Percentiles, Primary,
     ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
 };
 pub use units::{Form, format_memory, parse_memory};
-pub use value::{Assign, Directory, Emit, Reason, Secret, Value};
+pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};
 
 use shardis_storage::glob;
 use std::collections::HashSet;
@@ -39,25 +39,25 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Who asks for a change, as far as that decides what may be changed.
+/// Properties of a client that determine what it may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
+pub struct Requester {
     /// The connection comes from this machine.
     pub local: bool,
     /// The node is loading its data.
     pub loading: bool,
 }
 
-/// Why CONFIG SET changed nothing. `Display` is the error reply, code included.
+/// Reason for which CONFIG SET changed nothing. `Display` is the error reply, code included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetError {
-    /// No directive of this name.
+    /// There is no directive of this name.
     Unknown(String),
-    /// The directive cannot be changed, or not to this.
+    /// The directive cannot be changed, or not to this value.
     Failed {
         /// The directive.
         name: String,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
     /// The directive cannot be changed before the data is loaded.
@@ -65,7 +65,7 @@ pub enum SetError {
 }
 
 impl SetError {
-    /// The error that a change was valid and could not be carried out.
+    /// The error for a valid change that could not be carried out.
     pub fn failed(name: impl Into<String>, reason: impl Into<Reason>) -> Self {
         Self::Failed {
             name: name.into(),
@@ -96,7 +96,7 @@ impl fmt::Display for SetError {
 
 impl std::error::Error for SetError {}
 
-/// Why CONFIG REWRITE left the file as it was. `Display` is the error reply, code included.
+/// Reason for which CONFIG REWRITE left the file unchanged. `Display` is the error reply, code included.
 #[derive(Debug)]
 pub enum RewriteError {
     /// The node was started without a file.
@@ -136,21 +136,21 @@ impl Config {
     ///
     /// # Errors
     /// The first line that is wrong, or file that cannot be read.
-    pub fn load(source: &Source) -> Result<Self, ConfigError> {
+    pub fn load(source: &ConfigSource) -> Result<Self, ConfigError> {
         Self::load_with(source, &mut io::stdin())
     }
 
-    /// [`Config::load`] with something else as standard input.
+    /// Reads the configuration like [`Config::load`], with another reader as standard input.
     ///
     /// # Errors
-    /// As there.
-    pub fn load_with(source: &Source, stdin: &mut dyn Read) -> Result<Self, ConfigError> {
+    /// The errors of [`Config::load`].
+    pub fn load_with(source: &ConfigSource, stdin: &mut dyn Read) -> Result<Self, ConfigError> {
         // The path is made absolute first: `dir` may move the process.
         let path = source
             .path
             .as_ref()
             .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        let source = Source {
+        let source = ConfigSource {
             path,
             ..source.clone()
         };
@@ -163,7 +163,7 @@ impl Config {
         })
     }
 
-    /// The current values. What is returned does not change any more.
+    /// The current values. The returned settings never change.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
     }
@@ -173,7 +173,7 @@ impl Config {
         self.file.as_deref()
     }
 
-    /// The `rename-command` lines: a command and its new name, empty if it is to be removed.
+    /// The `rename-command` lines: a command and its new name, which is empty if the command is to be removed.
     pub fn renamed_commands(&self) -> &[Declaration] {
         &self.renamed
     }
@@ -183,8 +183,8 @@ impl Config {
         &self.users
     }
 
-    /// The names and values that CONFIG GET shows for some patterns. A name without wildcards is found in any
-    /// case and returned as it was asked for; hidden directives are found only so. Each name comes once.
+    /// The names and values that CONFIG GET shows for these patterns. A name without wildcards is found in any case,
+    /// and returned as it was asked for; hidden directives are found only in this way. Each name is returned once.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(String, Vec<u8>)> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
@@ -192,7 +192,7 @@ impl Config {
             let wild = pattern.iter().any(|byte| b"*?[".contains(byte));
             for directive in DIRECTIVES
                 .iter()
-                .filter(|directive| !(wild && directive.is(Flags::HIDDEN)))
+                .filter(|directive| !(wild && directive.is(DirectiveFlags::HIDDEN)))
             {
                 for name in directive.names() {
                     let hit = if wild {
@@ -214,15 +214,19 @@ impl Config {
         found
     }
 
-    /// Changes some directives, all or none, and returns the names of those whose value is another now.
+    /// Changes some directives, all or none, and returns the names of those whose value has changed.
     ///
     /// # Errors
-    /// The first that cannot be changed; no setting has changed then.
-    pub fn set(&mut self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<Vec<&'static str>, SetError> {
+    /// The first directive that cannot be changed; then no setting has changed.
+    pub fn set(
+        &mut self,
+        pairs: &[(&[u8], &[u8])],
+        requester: Requester,
+    ) -> Result<Vec<&'static str>, SetError> {
         let mut chosen: Vec<(&'static Directive, &'static str, &[u8])> = Vec::with_capacity(pairs.len());
         for (given, value) in pairs {
-            let (directive, name) = self.changeable(given, caller)?;
-            // As many names as there are directives bound this, whatever a client sends.
+            let (directive, name) = self.changeable(given, requester)?;
+            // The number of directives bounds this list, whatever a client sends.
             if chosen.iter().any(|(_, earlier, _)| *earlier == name) {
                 return Err(SetError::failed(
                     String::from_utf8_lossy(given),
@@ -234,7 +238,9 @@ impl Config {
         let mut settings = Settings::clone(&self.settings);
         for (directive, name, value) in &chosen {
             set_text(directive, &mut settings, value).map_err(|reason| SetError::failed(*name, reason))?;
-            if directive.is(Flags::FIXED) && directive.show(&settings) != directive.show(&self.settings) {
+            if directive.is(DirectiveFlags::FIXED)
+                && directive.show(&settings) != directive.show(&self.settings)
+            {
                 return Err(SetError::failed(*name, CANNOT_CHANGE));
             }
         }
@@ -248,22 +254,22 @@ impl Config {
         Ok(changed)
     }
 
-    /// The directive of this name and the name, if this caller may change it now.
+    /// The directive of this name, and its name, if the requester may change it now.
     fn changeable(
         &self,
         given: &[u8],
-        caller: Caller,
+        requester: Requester,
     ) -> Result<(&'static Directive, &'static str), SetError> {
         let text = || String::from_utf8_lossy(given).into_owned();
         let directive = find(given).ok_or_else(|| SetError::Unknown(text()))?;
-        if directive.is(Flags::IMMUTABLE) {
+        if directive.is(DirectiveFlags::IMMUTABLE) {
             return Err(SetError::failed(text(), CANNOT_CHANGE));
         }
-        let permitted = self.settings.enable_protected_configs.allows(caller.local);
-        if directive.is(Flags::PROTECTED) && !permitted {
+        let permitted = self.settings.enable_protected_configs.allows(requester.local);
+        if directive.is(DirectiveFlags::PROTECTED) && !permitted {
             return Err(SetError::failed(text(), "can't set protected config"));
         }
-        if directive.is(Flags::DENY_LOADING) && caller.loading {
+        if directive.is(DirectiveFlags::DENY_LOADING) && requester.loading {
             return Err(SetError::Loading);
         }
         let name = directive
@@ -272,27 +278,27 @@ impl Config {
         Ok((directive, name.unwrap_or(directive.row.name)))
     }
 
-    /// Changes one directive for the server itself or whoever embeds it, whatever its flags say: REPLICAOF
-    /// moves `replicaof`, a test sets `cluster-enabled` before the start.
+    /// Changes one directive for the server itself or the embedding program, whatever its flags: REPLICAOF changes
+    /// `replicaof`, a test sets `cluster-enabled` before the start.
     ///
     /// # Errors
-    /// As for [`Config::set`].
+    /// The errors of [`Config::set`].
     pub fn assign(&mut self, name: &str, value: &[u8]) -> Result<(), SetError> {
         let directive = find(name.as_bytes()).ok_or_else(|| SetError::Unknown(name.to_owned()))?;
         let settings = Arc::make_mut(&mut self.settings);
         set_text(directive, settings, value).map_err(|reason| SetError::failed(name, reason))
     }
 
-    /// Returns to settings that were current before, as [`Config::settings`] gave them.
+    /// Returns to earlier settings, as [`Config::settings`] gave them.
     pub fn revert(&mut self, previous: Arc<Settings>) {
         self.settings = previous;
     }
 
-    /// Writes the current values into the configuration file. `users` are the rules of all users as ACL LIST
-    /// prints them without the word `user`; none of them if they live in a file of their own.
+    /// Writes the current values into the configuration file. `users` are the rules of all users as ACL LIST prints
+    /// them, without the word `user`; empty if users have a file of their own.
     ///
     /// # Errors
-    /// Without a file, or if it cannot be replaced; the old one is untouched then.
+    /// Without a file, or if it cannot be replaced; the old file is unchanged then.
     pub fn rewrite(&self, users: &[Vec<u8>], scope: Scope) -> Result<(), RewriteError> {
         let path = self.file.as_deref().ok_or(RewriteError::NoFile)?;
         let old = match std::fs::read(path) {
@@ -303,24 +309,23 @@ impl Config {
         Ok(())
     }
 
-    /// What the configuration promises and this version cannot keep: a node must not start with it as if it could. The
-    /// directive, and why.
+    /// A directive that this version cannot honour, and the reason: a node must not start as if it could.
     pub fn broken_promise(&self) -> Option<(&'static str, &'static str)> {
         broken_promise(&self.settings).or_else(|| (!self.users.is_empty()).then_some(("user", NO_USERS)))
     }
 
-    /// The directive that acts on the process and not on the node alone, if one is set.
+    /// The name of a directive that acts on the whole process, if one is set.
     pub fn of_process(&self) -> Option<&'static str> {
         let defaults = Settings::default();
         let is_set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
-        let mut of_process = DIRECTIVES.iter().filter(|row| row.is(Flags::PROCESS));
+        let mut of_process = DIRECTIVES.iter().filter(|row| row.is(DirectiveFlags::PROCESS));
         of_process.find(is_set).map(|directive| directive.row.name)
     }
 
-    /// A log line for each directive that is set to something, but has no meaning here.
+    /// Log lines for the directives that are set but have no meaning here.
     pub fn notices(&self) -> Vec<String> {
         let defaults = Settings::default();
-        // What is switched off by an empty value misses nothing.
+        // An empty value disables the feature, so that nothing is missing.
         let set = |directive: &&Directive| {
             let value = directive.show(&self.settings);
             !value.is_empty() && value != directive.show(&defaults)
@@ -359,18 +364,18 @@ fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
     .find_map(|(set, directive, why)| set.then_some((directive, why)))
 }
 
-/// The log line for a directive that has no meaning here; `None` if it has one.
+/// The log line for a directive that has no meaning here; `None` if the directive has one.
 pub fn notice(directive: &Directive) -> Option<String> {
     match directive.row.effect {
-        Effect::Applied => None,
-        Effect::Accepted(why) => Some(format!(
+        DirectiveEffect::Applied => None,
+        DirectiveEffect::Accepted(why) => Some(format!(
             "The directive '{}' is kept but changes nothing: {why}",
             directive.row.name
         )),
     }
 }
 
-/// Sets a directive to a value in one text.
+/// Sets a directive to a value that is one text.
 fn set_text(directive: &Directive, settings: &mut Settings, text: &[u8]) -> Result<(), Reason> {
     directive
         .value_mut(settings)
@@ -391,7 +396,7 @@ mod tests {
 
     fn set(config: &mut Config, texts: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
         config
-            .set(&pairs(texts), Caller::default())
+            .set(&pairs(texts), Requester::default())
             .map_err(|error| error.to_string())
     }
 
@@ -543,23 +548,23 @@ mod tests {
     }
 
     #[test]
-    fn callers_have_different_rights() {
+    fn requesters_have_different_rights() {
         let mut config = Config::default();
         let (local, remote) = (
-            Caller {
+            Requester {
                 local: true,
-                ..Caller::default()
+                ..Requester::default()
             },
-            Caller::default(),
+            Requester::default(),
         );
         let change = pairs(&[("dbfilename", "x.rdb")]);
         assert!(config.set(&change, local).is_err());
         config.assign("enable-protected-configs", b"local").unwrap();
         assert!(config.set(&change, remote).is_err());
         assert_eq!(config.set(&change, local), Ok(vec!["dbfilename"]));
-        let loading = Caller {
+        let loading = Requester {
             loading: true,
-            ..Caller::default()
+            ..Requester::default()
         };
         let error = config.set(&pairs(&[("appendonly", "yes")]), loading).unwrap_err();
         assert_eq!(
@@ -598,17 +603,17 @@ mod tests {
         let options = ["--bind", "127.0.0.1", "::1", "--notify-keyspace-events", "AKEnm"]
             .iter()
             .chain(&options);
-        let source = Source {
+        let source = ConfigSource {
             options: options.map(|word| (*word).to_owned()).collect(),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         for round in 0..2 {
             for (name, value) in config.get(&[b"*"]) {
                 let directive = find(name.as_bytes()).unwrap();
-                if directive.is(Flags::IMMUTABLE) || directive.is(Flags::PROTECTED) {
+                if directive.is(DirectiveFlags::IMMUTABLE) || directive.is(DirectiveFlags::PROTECTED) {
                     continue;
                 }
-                let changed = config.set(&[(name.as_bytes(), value.as_slice())], Caller::default());
+                let changed = config.set(&[(name.as_bytes(), value.as_slice())], Requester::default());
                 assert_eq!(changed, Ok(vec![]), "round {round}: {name}");
             }
             config = Config::load(&source).unwrap();
@@ -630,7 +635,7 @@ mod tests {
         assert_eq!(notice(find(b"hz").unwrap()), None);
     }
 
-    /// A configuration file of the test's own, removed when it ends.
+    /// A configuration file of one test, removed when the test ends.
     struct ConfigFile(PathBuf);
 
     impl ConfigFile {
@@ -642,7 +647,7 @@ mod tests {
 
         fn load(&self, options: &[&str]) -> Config {
             let options = options.iter().map(|word| (*word).to_owned()).collect();
-            Config::load(&Source {
+            Config::load(&ConfigSource {
                 path: Some(self.0.clone()),
                 stdin: false,
                 options,
@@ -731,7 +736,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Whatever values directives are given, a rewritten file brings them back.
+        /// A rewritten file restores any values of the directives.
         #[test]
         fn any_settings_survive_a_rewrite(
             changes in prop::collection::vec((0..DIRECTIVES.len(), 0..3, any::<i64>(), "\\PC{0,12}"), 0..40),
@@ -748,7 +753,7 @@ mod tests {
                     _ if number % 2 == 0 => "yes".to_owned(),
                     _ => text,
                 };
-                // What is refused leaves the value as it was.
+                // A refused value leaves the old one in place.
                 let _ = config.assign(row.name, value.as_bytes());
             }
             if config.settings().cluster_enabled {

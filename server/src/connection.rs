@@ -1,4 +1,4 @@
-//! One client's connection: its state, what was read and not yet executed, what was answered and not yet written.
+//! [`Connection`]: the state of one client's connection, its unparsed input and its unsent output.
 
 pub(crate) mod binding;
 pub(crate) mod input;
@@ -22,55 +22,55 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// Its socket.
     pub(crate) socket: Socket,
-    /// What it sent.
+    /// Bytes from the client that are not executed yet.
     pub(crate) input: Input,
-    /// What it is to get.
+    /// Replies for the client that are not written yet.
     pub(crate) output: Output,
-    /// Whether its next command may run, or what that waits for.
+    /// Whether the next command may run, or what it waits for.
     pub(crate) gate: Gate,
-    /// Since when the command that waits has found shards taken, on the node's stopwatch.
+    /// Time since which a waiting command has found shards taken, on the node's stopwatch.
     pub(crate) busy_since_ns: Option<u64>,
-    /// The socket may have something to read.
+    /// The socket may have bytes to read.
     pub(crate) readable: bool,
-    /// The client has sent all it will: the socket is read up to its end.
+    /// The client has closed its side: the socket is read up to its end.
     pub(crate) ends: bool,
-    /// It is in the loop's list of connections to serve.
+    /// The connection is in the loop's list of those to serve.
     pub(crate) is_queued: bool,
-    /// It is in the loop's list of connections to write to.
+    /// The connection is in the loop's list of those to write.
     pub(crate) is_dirty: bool,
-    /// It is in the loop's list of connections that have got messages, and are written soon.
+    /// The connection is in the loop's list of those that have got messages and are written soon.
     pub(crate) is_pushed_to: bool,
-    /// Since when its output has been over the soft limit, Unix milliseconds; `i64::MAX` while it is not.
+    /// Time since which its output has exceeded the soft limit, Unix milliseconds; `i64::MAX` while it does not.
     pub(crate) over_soft_limit_since_ms: i64,
-    /// Bytes read from it so far.
+    /// Bytes received so far.
     pub(crate) bytes_in: u64,
-    /// Bytes written to it so far.
+    /// Bytes sent so far.
     pub(crate) bytes_out: u64,
-    /// What the loop's ledger has of it.
+    /// Figures that the loop's ledger has booked for the connection.
     pub(crate) booked: Booked,
 }
 
-/// Whether the next command of a connection may run, or what it waits for.
+/// State of a connection with regard to its next command.
 #[derive(Debug, Default)]
 pub(crate) enum Gate {
-    /// It may.
+    /// The next command may run.
     #[default]
     Open,
-    /// It runs when everything before it has been answered.
+    /// This request runs when all requests before it have been answered.
     Drain(OwnedRequest),
-    /// It needs several shards and found one of them taken: it tries again in the next turn.
+    /// This request needs several shards, one of which was taken: it is tried again in the next turn.
     Busy(OwnedRequest),
-    /// It runs when CLIENT PAUSE is over.
+    /// This request runs when CLIENT PAUSE is over.
     Pause(OwnedRequest),
-    /// The command before it needs several shards or loops, and is under way.
+    /// The previous command needs several shards or loops, and is under way.
     UnderWay,
-    /// The command before it waits for a key: see [`Client::waits`].
+    /// The previous command waits for a key: see [`Client::waits`].
     Blocked,
 }
 
 impl Gate {
-    /// Opens the gate if it is of the kind that is asked for, and returns what it was; leaves any other as it is. Lists of
-    /// connections may name one that has gone, and whose number another one has now.
+    /// Opens the gate if it is of the expected kind, and returns its former state; leaves any other gate as it is. A
+    /// list of connections may contain one that was closed and whose number another connection has taken.
     pub(crate) fn take_if(&mut self, is_meant: impl FnOnce(&Self) -> bool) -> Self {
         if is_meant(self) {
             std::mem::take(self)
@@ -81,7 +81,7 @@ impl Gate {
 }
 
 impl Connection {
-    /// A connection that was just accepted.
+    /// A newly accepted connection.
     pub(crate) fn new(client: Client, socket: Socket) -> Self {
         Self {
             client,
@@ -102,7 +102,7 @@ impl Connection {
         }
     }
 
-    /// What commands must know of the client.
+    /// Modes of the client that commands depend on.
     #[inline]
     pub(crate) fn modes(&self) -> Modes {
         let mut modes = Modes::empty();
@@ -112,18 +112,18 @@ impl Connection {
         modes
     }
 
-    /// Whether its next command is to run now, and waits for nothing but shards or loops.
+    /// Whether the connection's command has begun, and waits only for shards or loops.
     pub(crate) fn has_begun(&self) -> bool {
         matches!(self.gate, Gate::Busy(_) | Gate::UnderWay)
     }
 
-    /// Whether a further command may be taken from its input now.
+    /// Whether a further command may be taken from the input now.
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
         self.client.closing == Closing::No && matches!(self.gate, Gate::Open) && self.output.has_room()
     }
 
-    /// The sizes that CLIENT LIST shows; `held` is what the loop's poll holds of it.
+    /// Sizes for CLIENT LIST; `held` are the bytes that the loop's poll holds for the connection.
     pub(crate) fn measure(&self, held: Holds) -> BufferSizes {
         let unsent = self.output.unsent();
         let (closed, chunks) = unsent.closed();
@@ -144,19 +144,19 @@ impl Connection {
         }
     }
 
-    /// Memory it takes in all, if the loop's poll holds so much for it.
+    /// Memory of the connection in all, including the `held` bytes of the loop's poll.
     #[inline]
     pub(crate) fn memory(&self, held: usize) -> usize {
         size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + held
     }
 
-    /// The limits on its output.
+    /// Limits on the output of the connection.
     fn output_limit(&self, limits: &OutputLimits) -> OutputLimit {
         if self.client.is_subscriber() {
             return limits.pubsub;
         }
         match limits.normal {
-            // Nobody else is sent what it did not ask for, so only a monitor could grow without end.
+            // Normal clients get only replies to their own requests; a monitor's output could grow without end.
             OutputLimit {
                 hard_bytes: 0,
                 soft_bytes: 0,
@@ -169,13 +169,13 @@ impl Connection {
         }
     }
 
-    /// Whether more output has piled up than it may have at any time; `unsent` is what the loop's poll has taken of it.
+    /// Whether the output exceeds the hard limit; `unsent` bytes of it are held by the loop's poll.
     pub(crate) fn is_over_hard_limit(&self, limits: &OutputLimits, unsent: usize) -> bool {
         let hard_bytes = self.output_limit(limits).hard_bytes;
         hard_bytes > 0 && (self.output.bytes() + unsent) as u64 >= hard_bytes
     }
 
-    /// Whether more output has piled up than it may have at any time, or has been there for longer than it may.
+    /// Whether the output exceeds the hard limit, or has exceeded the soft limit for too long.
     pub(crate) fn is_over_output_limit(&mut self, limits: &OutputLimits, unsent: usize, now_ms: i64) -> bool {
         let limit = self.output_limit(limits);
         let bytes = (self.output.bytes() + unsent) as u64;
@@ -189,23 +189,23 @@ impl Connection {
     }
 }
 
-/// What the ledger of a loop has of a connection. Nothing of one that is to be closed.
+/// Figures that a loop's ledger has booked for a connection. All zero for a connection that is to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Booked {
-    /// Memory that it takes.
+    /// Memory of the connection, bytes.
     pub(crate) bytes: usize,
-    /// It may be closed when all connections take too much.
+    /// The connection may be closed when all connections together exceed their limit.
     pub(crate) is_evictable: bool,
-    /// It is subscribed to something.
+    /// The connection has subscriptions.
     pub(crate) is_subscriber: bool,
-    /// It watches keys, and none of them is known to have changed.
+    /// The connection watches keys, none of which is known to have changed.
     pub(crate) is_watching: bool,
-    /// It has a buffer for its output.
+    /// The connection has a buffer for its output.
     pub(crate) has_buffer: bool,
 }
 
 impl Booked {
-    /// What is to be booked of a connection that takes so much memory.
+    /// The figures to book for a connection that takes so much memory.
     #[inline]
     pub(crate) fn of(connection: &Connection, bytes: usize) -> Self {
         let client = &connection.client;
@@ -224,7 +224,7 @@ impl Booked {
         }
     }
 
-    /// Its class by size, if it may be evicted: the power of two that its memory reaches.
+    /// Size class for eviction: the power of two that its memory reaches. None if the connection may not be evicted.
     pub(crate) fn size_class(&self) -> Option<usize> {
         let class = self.bytes.checked_ilog2()?.min(SIZE_CLASSES as u32 - 1);
         self.is_evictable.then_some(class as usize)

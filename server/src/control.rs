@@ -1,9 +1,10 @@
-//! The control thread of a node: what concerns the node as a whole and is nobody's command. It runs a single-threaded `tokio`
-//! runtime; links to other nodes are to live on it, too.
+//! The control thread of a node: timers and signals, which no command causes and which concern the whole node. It
+//! runs a single-threaded `tokio` runtime, on which the links to other nodes will live, too.
 //!
-//! Every node has one, embedded or not: it costs a thread that sleeps, and a node behaves alike everywhere. Shards never wait
-//! for it. With a manual clock no timer of `tokio` runs: the bell that rings when the clock is moved is what lets it look
-//! whether something is due, by the node's clock. It ends after the loops, so that a second SIGINT still finds somebody.
+//! Every node has one, embedded or not: a sleeping thread costs little, and all nodes behave alike. Shards never wait
+//! for it. With a manual clock no timer of `tokio` runs: an advance of the clock rings the bell, and the thread
+//! checks by the node's clock whether something is due. It ends after the loops, so that a second SIGINT is still
+//! handled.
 
 mod signals;
 
@@ -21,25 +22,25 @@ use self::signals::{Order, Signals};
 use crate::log::Level;
 use crate::state::Node;
 
-/// Microseconds between two looks at the node as a whole.
+/// Interval between two ticks, microseconds.
 const TICK_US: i64 = 1_000_000;
 
-/// Ticks between two lines about the node's load.
+/// Number of ticks between two log lines about the node's load.
 const TICKS_PER_REPORT: u32 = 5;
 
-/// The thread, from outside. Dropping it ends the thread.
+/// Handle of the control thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Control {
     thread: Option<JoinHandle<()>>,
-    /// Dropped to end it.
+    /// Dropping this sender ends the thread.
     end: Option<oneshot::Sender<()>>,
 }
 
 impl Control {
-    /// Starts the thread. With `signals` it is the one that takes the process's.
+    /// Starts the thread. With `signals` it also handles those of the process.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(crate) fn start(node: Arc<Node>, signals: bool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let signals = {
@@ -63,11 +64,11 @@ impl Control {
         })
     }
 
-    /// Ends the thread and waits until it is gone.
+    /// Ends the thread, and waits for its end.
     pub(crate) fn stop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in it was reported when it happened; there is nothing left to be lost by it.
+            // A panic was already reported when it happened, and the thread has nothing more to do.
             let _ = thread.join();
         }
     }
@@ -79,16 +80,16 @@ impl Drop for Control {
     }
 }
 
-/// The thread, from inside.
+/// State of the control thread.
 #[derive(Debug)]
 struct Inner {
     node: Arc<Node>,
-    /// The process's signals; none when embedded.
+    /// Signals of the process; none when the node is embedded.
     signals: Option<Signals>,
-    /// When the next tick is due, by the node's clock.
+    /// Time of the next tick, by the node's clock.
     next_tick_us: i64,
     ticks: u32,
-    /// Whether the end of the node has been seen.
+    /// The end of the node has been noticed.
     is_stopping: bool,
 }
 
@@ -97,6 +98,8 @@ impl Inner {
         if self.node.daemon.is_some() {
             crate::daemon::guard_thread();
         }
+        let node = Arc::clone(&self.node);
+        let _entered = node.threads.enter();
         runtime.block_on(self.serve(ended));
     }
 
@@ -119,18 +122,17 @@ impl Inner {
 
     /// Time until the next tick; none while the node's clock stands still.
     fn until_tick(&self) -> Option<Duration> {
-        // A time that is over is no time to wait.
+        // A tick that is overdue is due now.
         let left_us = (self.next_tick_us - self.node.clock.now_us())
             .max(0)
             .unsigned_abs();
         self.node.clock.is_real().then(|| Duration::from_micros(left_us))
     }
 
-    /// Does what is due once a second.
+    /// Does the work that is due once a second.
     fn tick(&mut self) {
         self.next_tick_us = self.node.clock.now_us() + TICK_US;
-        let used = shardis_storage::memory::jemalloc_stats().allocated as u64;
-        self.node.note_used_bytes(used);
+        let used = self.node.measure_memory().used;
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
             self.node.log.write(
@@ -143,7 +145,7 @@ impl Inner {
         }
     }
 
-    /// Tells the supervisor, once, that the node is about to end.
+    /// Tells the supervisor, once, that the node is stopping.
     fn notice_end(&mut self) {
         if self.is_stopping || !self.node.shutdown.is_requested() {
             return;
@@ -179,7 +181,7 @@ impl Inner {
     }
 }
 
-/// The next signal; never, when somebody else takes them.
+/// Waits for the next signal; for ever if the thread does not handle signals.
 async fn next(signals: &mut Option<Signals>) -> Order {
     match signals {
         Some(signals) => signals.next().await,
@@ -187,7 +189,7 @@ async fn next(signals: &mut Option<Signals>) -> Order {
     }
 }
 
-/// Sleeps so long; for ever without a time.
+/// Sleeps for this time; for ever without one.
 async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,

@@ -1,8 +1,8 @@
-//! The process around a node, where the process is the node's own: its title, its out-of-memory score, its supervisor, its
-//! place in the background, its report of a crash.
+//! The process around a node, if it belongs to the node: title, out-of-memory score, supervisor, background, crash
+//! report.
 //!
-//! Only the program has a [`Daemon`]. To a node that is embedded the process belongs to somebody else, and what would act on
-//! all of it is refused (`Flags::PROCESS` in the table of directives).
+//! Only the program has a [`Daemon`]. The process of an embedded node belongs to the embedding program, and
+//! directives that act on all of it are refused (`DirectiveFlags::PROCESS` in the table of directives).
 
 #[expect(
     unsafe_code,
@@ -35,14 +35,14 @@ use crate::log::Log;
 /// The process of the program.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    /// None when `set-proc-title` is off, or the system has no such thing.
+    /// None when `set-proc-title` is off, or the system cannot change titles.
     title: Option<Mutex<Title>>,
     /// The name the program was started under, for the title.
     name: String,
     /// Path of the configuration file, for the title; empty without one.
     config_file: String,
     score: Mutex<OomScore>,
-    /// Who is told how the node is.
+    /// The supervisor that is told the node's state.
     pub(crate) supervisor: Supervisor,
 }
 
@@ -63,17 +63,17 @@ impl Daemon {
         }
     }
 
-    /// Brings everything in line with the settings at the start. What cannot be done is logged: it is no reason not to serve.
+    /// Applies the settings to the process at the start. A failure is logged, and does not stop the start.
     pub(crate) fn begin(&self, settings: &Settings, log: &Log) {
         self.show_title(settings);
         set_reporting(settings.crash_log_enabled);
         let _ = self.score.lock().follow(settings, log);
     }
 
-    /// Carries out the change of a directive, if it is one of the process's.
+    /// Applies a change of a directive, if it acts on the process.
     ///
     /// # Errors
-    /// When the system does not allow it.
+    /// When the system refuses the change.
     pub(crate) fn apply(&self, name: &'static str, settings: &Settings, log: &Log) -> Result<(), SetError> {
         match name {
             "oom-score-adj" | "oom-score-adj-values" => {
@@ -97,7 +97,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Says in the process's title what it is and where it listens.
+    /// Shows the program and its addresses in the process's title.
     fn show_title(&self, settings: &Settings) {
         if let Some(title) = &self.title {
             let words = TitleWords {

@@ -1,14 +1,14 @@
-//! Every error text that a client may see, in one enum: clients and people grep for these.
+//! All error texts that clients may see, in one enum: clients and people search for them.
 //!
 //! `Display` gives the line without its leading `-`: code, space, text.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a command failed.
+/// Error reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyError {
-    /// Options that do not fit together or are unknown.
+    /// Options that contradict each other or are unknown.
     Syntax,
     /// The key holds a value of another type.
     WrongType,
@@ -39,7 +39,7 @@ pub(crate) enum ReplyError {
     UnknownCommand(Vec<u8>),
     /// No such subcommand of the container named, or the wrong number of words for it.
     UnknownSubcommand {
-        /// What the client sent.
+        /// The word that the client sent.
         word: Vec<u8>,
         /// The container by the name that the client sent, in capitals.
         container: Vec<u8>,
@@ -52,7 +52,7 @@ pub(crate) enum ReplyError {
     DiscardWithoutMulti,
     /// WATCH inside MULTI.
     WatchInsideMulti,
-    /// EXEC that was refused itself, for the reason of this line.
+    /// EXEC that was refused for the reason in this line.
     ExecRefused(Vec<u8>),
     /// EXEC after a command that could not be queued.
     ExecAborted,
@@ -70,7 +70,7 @@ pub(crate) enum ReplyError {
     UnsupportedProtocol,
     /// A command that the directive of its name does not allow: DEBUG, MODULE.
     Forbidden(&'static str),
-    /// A command for nodes of a cluster.
+    /// A command for the nodes of a cluster.
     ClusterDisabled,
     /// Memory is above `maxmemory`.
     OutOfMemory,
@@ -80,7 +80,7 @@ pub(crate) enum ReplyError {
     OffsetOutOfRange,
     /// A counter would leave 64 bits.
     IncrementOverflow,
-    /// A decrement that has no negative.
+    /// A decrement that cannot be negated.
     DecrementOverflow,
     /// A floating-point counter would become infinite or no number.
     NotFinite,
@@ -118,9 +118,9 @@ pub(crate) enum ReplyError {
     FieldsMissing,
     /// A number of fields that is no number, or not positive.
     FieldCount,
-    /// The same, of HEXPIRE and its kin.
+    /// A number of fields that is no number, or not positive, for HEXPIRE and its kin.
     FieldCountNotPositive,
-    /// The same, of HSETEX.
+    /// A number of fields that is no number, or not positive, for HSETEX.
     BadFieldCount,
     /// More or fewer fields than the request says.
     FieldCountMismatch,
@@ -128,11 +128,13 @@ pub(crate) enum ReplyError {
     MissingExpire,
     /// HSETEX with several kinds of expiry.
     SeveralExpiries,
+    /// HGETEX with several options about the expiry.
+    SeveralExpiriesOrPersist,
     /// HSETEX with several conditions.
     SeveralConditions,
-    /// ZADD with options that contradict each other on which members it is for.
+    /// ZADD with contradictory options about existing and new members.
     NxAndXx,
-    /// ZADD with options that contradict each other on which scores it is for.
+    /// ZADD with contradictory options about scores.
     GtLtNx,
     /// ZADD INCR with several members.
     SingleIncrement,
@@ -160,13 +162,13 @@ pub(crate) enum ReplyError {
     NumkeysNotPositive,
     /// A COUNT that is not above zero.
     CountNotPositive,
-    /// Our own state failed a check while the command ran.
+    /// A check of the server's own state failed while the command ran.
     Internal,
-    /// A text made for this case, with its code, that repeats bytes as the client sent them.
+    /// A text made for one case, with its code, that quotes bytes of the request.
     Bytes(Vec<u8>),
     /// A fixed text with its code.
     Fixed(&'static str),
-    /// A text made for this case, with its code.
+    /// A text made for one case, with its code.
     Text(String),
 }
 
@@ -176,7 +178,7 @@ impl ReplyError {
         Self::Arity(full_name.into())
     }
 
-    /// The line as sent, without the leading `-`. What it repeats of a request is repeated byte by byte.
+    /// The line to send, without the leading `-`. Parts of the request are quoted byte by byte.
     pub(crate) fn line(&self) -> Cow<'_, [u8]> {
         match self {
             Self::UnknownCommand(shown) => Cow::Owned([b"ERR unknown command ", &shown[..]].concat()),
@@ -202,7 +204,7 @@ impl ReplyError {
         }
     }
 
-    /// The line of an error that repeats nothing of a request.
+    /// The line of an error that quotes nothing of the request.
     fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {
             Self::Syntax => "ERR syntax error",
@@ -261,6 +263,9 @@ impl ReplyError {
             Self::MissingExpire => "ERR missing expire time",
             Self::SeveralExpiries => {
                 "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"
+            }
+            Self::SeveralExpiriesOrPersist => {
+                "ERR Only one of EX, PX, EXAT, PXAT or PERSIST arguments can be specified"
             }
             Self::SeveralConditions => "ERR Only one of FXX or FNX arguments can be specified",
             Self::NxAndXx => "ERR XX and NX options at the same time are not compatible",

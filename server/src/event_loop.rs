@@ -297,6 +297,7 @@ impl EventLoop {
                     self.leave_out_of_depth();
                     self.take_part(gather);
                 }
+                Message::Walk(walking) => self.work(Work::Walk(walking)),
                 Message::Gathered {
                     gathering,
                     from,
@@ -319,6 +320,8 @@ impl EventLoop {
     /// count itself.
     fn leave_out_of_depth(&self) {
         let depth = &self.node.stats[self.index].inbox;
-        depth.set(depth.get().saturating_sub(1));
+        let waiting = depth.get();
+        debug_assert!(waiting > 0, "the message that is handled was counted");
+        depth.set(waiting - 1);
     }
 }

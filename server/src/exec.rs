@@ -9,7 +9,6 @@ pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod effect;
 pub(crate) mod event;
-pub(crate) mod hashing;
 pub(crate) mod held;
 pub(crate) mod partition;
 pub(crate) mod request;
@@ -17,6 +16,7 @@ pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod view;
 pub(crate) mod waiter;
+pub(crate) mod walk;
 pub(crate) mod watch;
 
 pub(crate) use arguments::{Expiration, Options};
@@ -30,6 +30,9 @@ pub(crate) use request::OwnedRequest;
 pub(crate) use scan::ScanOptions;
 pub(crate) use session::{Carried, Roster, Session};
 pub(crate) use view::{Stamp, View};
+pub(crate) use walk::Walk;
+
+use shardis_protocol::Encoder;
 
 use crate::error::ReplyError;
 
@@ -41,6 +44,12 @@ pub(crate) type Handler = fn(&mut Context<'_>) -> CommandResult;
 
 /// Runs one shard's part of a command over every shard. What it encodes and the number it returns form a [`Part`].
 pub(crate) type ShardHandler = fn(&mut Context<'_>) -> Result<u64, ReplyError>;
+
+/// Runs one shard's part of a call of a walk over all keys, and encodes the elements found.
+pub(crate) type WalkHandler = fn(&mut Context<'_>, &mut Walk) -> CommandResult;
+
+/// Encodes the reply from the elements that a walk has found.
+pub(crate) type WalkReply = fn(&mut Encoder<'_>, &Part);
 
 /// Runs one loop's part of a command over all connections.
 pub(crate) type LoopHandler = fn(&mut Roster<'_>) -> Result<Part, ReplyError>;
@@ -63,4 +72,6 @@ pub(crate) struct Part {
     pub(crate) bytes: Vec<u8>,
     /// The part grew beyond the longest reply that can be sent, and is incomplete.
     pub(crate) is_cut: bool,
+    /// Cursor for the next call, when the command is one call of a walk.
+    pub(crate) cursor: u64,
 }

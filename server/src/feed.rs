@@ -1,8 +1,8 @@
-//! What a program that embeds a node listens to: a channel that it reads, and that must not hold the node up for ever.
+//! Feeds: channels from a node to the program that embeds it. A slow reader must not block the node for ever.
 //!
-//! The channel may have a bound. When it is full, a loop waits or does not, as the builder of the node chose; what finds no
-//! room in the end, or nobody who listens, is dropped and counted. A node that is to end does not wait at all: it may be the
-//! listener that ends it.
+//! The channel may have a bound. When it is full, a loop waits or does not, as the builder of the node chose; an
+//! element that finds no room in the end, or no reader, is dropped and counted. A node that is stopping does not wait
+//! at all: the reader may be the one that stops it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,54 +11,54 @@ use std::time::Duration;
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
-/// What happens when a listener does not keep up, so that its channel is full. A channel without a bound is never full: it
-/// takes memory instead.
+/// Choice for a reader that is slow, so that its channel is full. A channel without a bound is never full: it takes
+/// memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
-    /// The command waits until there is room, and with it all other commands of its shards, but no longer than this. Then
-    /// what was to be told is dropped, and what follows does not wait again until there has been room.
+    /// The command waits for room, and with it all other commands of its shards, but no longer than this. Then the
+    /// element is dropped, and further ones do not wait again until there has been room.
     Wait(Duration),
-    /// What was to be told is dropped at once.
+    /// The element is dropped at once.
     Drop,
 }
 
 impl Default for SlowListener {
-    /// Waits for a second.
+    /// Waits for up to a second.
     fn default() -> Self {
         Self::Wait(Duration::from_secs(1))
     }
 }
 
-/// Between two looks at whether the node is to end, a full channel is waited for.
+/// Interval at which a sender waiting for room checks whether the node is stopping.
 const WAIT_STEP: Duration = Duration::from_millis(5);
 
-/// The sending end of a listener's channel.
+/// The sending end of a reader's channel.
 pub(crate) struct Feed<T> {
     sender: Sender<T>,
     state: Arc<FeedState>,
 }
 
-/// What all senders of one channel share.
+/// State shared by all senders of a channel.
 #[derive(Debug)]
 pub(crate) struct FeedState {
     slow: SlowListener,
-    /// What was dropped so far.
+    /// Number of dropped elements.
     dropped: AtomicU64,
-    /// Somebody waited in vain, and there has been no room since.
+    /// A sender has waited in vain, and there has been no room since.
     is_stuck: AtomicBool,
-    /// The node is to end: nobody waits for room any more.
+    /// The node is stopping: no sender waits any more.
     has_ended: Arc<AtomicBool>,
 }
 
 impl FeedState {
-    /// How much was dropped so far.
+    /// Number of dropped elements.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl<T> Feed<T> {
-    /// A feed for a channel; `has_ended` is set when the node is to end.
+    /// A feed for a channel; `has_ended` is set when the node stops.
     pub(crate) fn new(sender: Sender<T>, slow: SlowListener, has_ended: Arc<AtomicBool>) -> Self {
         Self {
             sender,
@@ -78,12 +78,12 @@ impl<T> Feed<T> {
         (Self::new(sender, SlowListener::Drop, Arc::default()), receiver)
     }
 
-    /// What all senders of the channel share.
+    /// State shared by all senders of the channel.
     pub(crate) fn state(&self) -> Arc<FeedState> {
         Arc::clone(&self.state)
     }
 
-    /// Sends, or drops what finds no room or no listener.
+    /// Sends an element; drops it when there is no room or no reader.
     #[inline]
     pub(crate) fn send(&self, item: T) {
         match self.sender.try_send(item) {
@@ -150,7 +150,7 @@ mod tests {
         for number in 0..1000 {
             feed.send(number);
         }
-        // A wait for each would take 20 s.
+        // If each waited, this would take 20 s.
         assert_eq!(feed.state().dropped(), 999);
         assert_eq!(receiver.recv(), Ok(0));
         feed.send(1000);

@@ -1,9 +1,9 @@
-//! The journal: the one ordered stream of what changed on a node.
+//! The journal: the one ordered stream of changes of a node.
 //!
-//! Effects are appended while the partitions that they changed are still held, so that they stand in an order that replays.
-//! What belongs together, all effects of one command or of a transaction, is one unit: it is appended in one piece, between
-//! MULTI and EXEC where it is more than one effect, and nobody else's effects come between. So far the only reader is the
-//! listener of an embedding host; without one there is no journal, and an effect costs a branch.
+//! Effects are appended while the partitions that they changed are still held, so that replaying them in order gives
+//! the same data. All effects of one command or transaction are one unit: they are appended in one piece, without
+//! effects of others in between, and between MULTI and EXEC if there is more than one. So far the only reader is the
+//! listener of an embedding program; without one there is no journal, and an effect costs a branch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,11 @@ use crate::feed::Feed;
 pub struct Effect {
     /// The database it applies to.
     pub db: u16,
-    /// Its words.
+    /// Words of the command.
     pub words: Vec<Vec<u8>>,
 }
 
-/// A place in the journal: how many effects stand before it.
+/// A position in the journal: the number of effects before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position(u64);
 
@@ -31,11 +31,11 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// A handle to a node's journal, or to a unit that is still collected.
+/// A handle to a node's journal, or to a unit that is being collected.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     stream: Arc<Mutex<Stream>>,
-    /// Something was changed without its effect being known: who repeats the effects no longer has the same data.
+    /// A change was made whose effect is not known: readers that repeat the effects no longer have the same data.
     is_broken: Arc<AtomicBool>,
 }
 
@@ -45,11 +45,11 @@ struct Stream {
     end: Position,
 }
 
-/// Where effects go.
+/// Destination of effects.
 #[derive(Debug)]
 enum Sink {
     Listener(Feed<Effect>),
-    /// They wait for the end of their unit.
+    /// A unit that is not complete yet.
     Unit(Vec<Effect>),
 }
 
@@ -62,7 +62,7 @@ impl Journal {
         }
     }
 
-    /// Begins a unit of several commands: what is appended to it enters this journal with [`Journal::end_unit`].
+    /// Begins a unit of several commands. [`Journal::end_unit`] appends it to this journal.
     pub(crate) fn begin_unit(&self) -> Self {
         Self {
             stream: Stream::into(Sink::Unit(Vec::new())),
@@ -70,7 +70,7 @@ impl Journal {
         }
     }
 
-    /// Appends all that was appended to a unit.
+    /// Appends a completed unit.
     pub(crate) fn end_unit(&self, unit: &Self) -> Position {
         let effects = match &mut unit.stream.lock().sink {
             Sink::Unit(effects) => std::mem::take(effects),
@@ -79,7 +79,7 @@ impl Journal {
         self.append(effects)
     }
 
-    /// Appends what belongs together, in one piece. Returns the end of the journal behind it.
+    /// Appends the effects of one unit in one piece. Returns the position after them.
     pub(crate) fn append(&self, unit: Vec<Effect>) -> Position {
         let mut stream = self.stream.lock();
         let enclosed = match (&stream.sink, unit.as_slice()) {
@@ -96,12 +96,12 @@ impl Journal {
         stream.end
     }
 
-    /// Notes that something was changed without its effect being known.
+    /// Notes that a change was made whose effect is not known.
     pub(crate) fn break_history(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
     }
 
-    /// Where the journal ends, if something before that is not known.
+    /// Position of the end of the journal, if a change before it is not known.
     pub(crate) fn broken_before(&self) -> Option<Position> {
         let is_broken = self.is_broken.load(Ordering::Relaxed);
         is_broken.then(|| self.stream.lock().end)

@@ -3,10 +3,10 @@
 //! As a library it runs inside another program: see [`Server::builder`]. As a program it is `shardis-server`, whose
 //! start is in [`program`].
 //!
-//! The map, from the outside in: [`builder`] and [`node`] start and stop; `event_loop` is what each shard's thread
-//! does; `connection` holds what a client sent and is to get; `dispatch` decides whether, where and how a command runs;
-//! `commands` are the commands; `shard` is what loops are made of; `spec` is how a command is declared and `exec` what its
-//! handler gets; the rest are leaves. Arrows between them point downwards in this order.
+//! The map, from the outside in: [`builder`] and [`node`] start and stop; `event_loop` is the work of each shard's
+//! thread; `connection` holds a client's input and output; `dispatch` decides whether, where and how a command runs;
+//! `commands` are the commands; `shard` has the parts that loops are made of; `spec` declares commands, and `exec` is
+//! what their handlers get; the rest are leaves. Arrows between them point downwards in this order.
 
 #![deny(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod error;
 mod event_loop;
 mod exec;
 mod feed;
+mod hashing;
 mod journal;
 mod limits;
 mod log;

@@ -1,8 +1,8 @@
-//! Every bound of the server that is not a directive, named.
+//! Every bound of the server that is not a directive, with a name.
 
 use std::time::Duration;
 
-/// Bytes of one read chunk: what the connections of a turn are read into, one after another.
+/// Size of a chunk, into which the connections of a turn are read one after another, bytes.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Bytes that one connection may read in a turn, so that no pipeline starves the others.
@@ -11,28 +11,29 @@ pub(crate) const READ_BYTES_MAX: usize = 64 * 1024;
 /// Requests of a connection that are parsed together.
 pub(crate) const PARSED_AT_ONCE: usize = 128;
 
-/// A connection is read into what remains of the chunk only if that is at least this much.
+/// Least free bytes of a chunk for a connection to be read into it.
 pub(crate) const READ_BYTES_MIN: usize = 16 * 1024;
 
 /// An incomplete request longer than this is collected in memory of its own instead of being copied to the next chunk.
 pub(crate) const CARRY_BYTES_MAX: usize = 16 * 1024;
 
-/// Chunks of one turn, with some left for what is taken in of a connection at once: their numbers have 16 bits.
+/// Chunks of one turn: their numbers have 16 bits, and some are left for the pieces of one connection's input.
 pub(crate) const CHUNKS_PER_TURN_MAX: usize = 60_000;
 
-/// Words of a request beyond which a command over several shards is a long one, whatever its kind.
+/// Number of words of a request above which a command over several shards counts as long, whatever its row says.
 pub(crate) const SHORT_WORDS_MAX: usize = 512;
 
-/// Commands of a transaction beyond which it is a long one, whatever their kind.
+/// Number of queued commands above which a transaction counts as long, whatever the commands.
 pub(crate) const SHORT_QUEUE_MAX: usize = 64;
 
-/// Nanoseconds for which short commands share one look at the clock.
+/// Time for which short commands share one look at the clock, nanoseconds.
 pub(crate) const LOOK_SHARED_NS: u64 = 1_000_000;
 
-/// Microseconds of a turn from which on its loop is held up: new connections are dealt to others.
+/// Duration of a turn from which its loop counts as held up, so that new connections are dealt to others,
+/// microseconds.
 pub(crate) const HELD_UP_US: i64 = 5_000;
 
-/// Commands of one connection that may be under way; beyond it the connection is not read.
+/// Commands of one connection that may be under way; a connection with so many is not read.
 pub(crate) const IN_FLIGHT_MAX: u32 = 1024;
 
 /// Nanoseconds of a turn after which its batches stop behind the command that is running, and no connection is served a
@@ -48,92 +49,96 @@ pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// Commands whose entries are prefetched together.
 pub(crate) const PREFETCH_BATCH: usize = 64;
 
-/// A connection keeps at most this much of its output buffer from one turn to the next, and nothing once it is idle.
+/// Bytes of its output buffer that a connection keeps from one turn to the next; an idle connection keeps none.
 pub(crate) const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 
-/// Bytes of replies after which a connection's further commands wait for the next turn, whether or not the socket takes
-/// what there is.
+/// Bytes of replies after which a connection's further commands wait for the next turn, whether or not the socket
+/// accepts what there is.
 pub(crate) const OUTPUT_TURN_BYTES: usize = 256 * 1024;
 
 /// Bytes of a full chunk of a connection's output.
 pub(crate) const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 
-/// A batch of commands keeps at most this much memory for replies until it is used again.
+/// Bytes of memory for replies that a batch keeps until it is used again.
 pub(crate) const BATCH_KEPT_BYTES: usize = 1024 * 1024;
 
-/// Bytes of unsent output that is large: its limits are looked at whenever it has grown by that much.
+/// Unsent bytes of a connection that are sent before the turn is over.
+pub(crate) const SENT_AT_ONCE_BYTES: usize = 12 * 1024;
+
+/// Size from which unsent output counts as large, bytes: its limits are checked whenever it has grown by that much.
 pub(crate) const LARGE_OUTPUT_BYTES: usize = OUTPUT_CHUNK_BYTES / 2;
 
-/// Classes of connections by the memory they take, a power of two each; the last one has all that take more.
+/// Number of size classes of connections, a power of two each; the last one is open-ended.
 pub(crate) const SIZE_CLASSES: usize = 40;
 
-/// Seconds for which the largest buffers of connections are remembered.
+/// Seconds for which the largest buffer sizes are remembered.
 pub(crate) const PEAK_SECONDS: usize = 8;
 
-/// Bytes that are written to one connection in a turn, a chunk more at most.
+/// Bytes that are written to one connection in a turn, plus at most a chunk.
 pub(crate) const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a command over several shards waits for each of their cells before it lets go of those it holds.
+/// Longest wait of a command over several shards for each of their cells before it releases those that it holds.
 pub(crate) const BORROW_LIMIT: Duration = Duration::from_micros(200);
 
-/// How long such a command tries, turn after turn, before it asks for the shards to be lent. Lending takes two messages a
-/// shard, and who finds a shard lent would have to ask as well: it is for shards that are busy for longer.
+/// Time that such a command tries, turn after turn, before it asks for the shards to be lent. Lending takes two
+/// messages per shard, and a loop that finds a shard lent would have to ask as well: it is for shards that stay busy.
 pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(20);
 
-/// How often a loop tries for a shard that is taken before it sends a message instead.
+/// Number of attempts to borrow a shard before a loop sends a message instead.
 pub(crate) const BORROW_TRIES: u32 = 200;
 
-/// Nanoseconds of active expiry in a turn.
+/// Duration of a slice of active expiry, nanoseconds per turn.
 pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 
-/// Microseconds of eviction in a turn.
+/// Duration of a slice of eviction, microseconds per turn.
 pub(crate) const EVICT_SLICE_US: i64 = 2500;
 
-/// Objects freed, about, before another key is evicted.
+/// Approximate number of objects that are freed before another key is evicted.
 pub(crate) const EVICT_RELEASE_SLICE: usize = 200;
 
-/// Objects freed between two turns while garbage is left.
+/// Number of objects freed between two turns while there is garbage.
 pub(crate) const RELEASE_SLICE: usize = 2000;
 
-/// A command that wrote, allocated or freed this many bytes is timed by itself, whatever its kind.
+/// Number of bytes written, allocated or freed from which a command is timed by itself, whatever its kind.
 pub(crate) const HEAVY_BYTES: usize = 64 * 1024;
 
-/// Commands are timed one by one while the slow log is to know of commands that are faster than this, nanoseconds.
+/// Threshold of the slow log below which commands are timed one by one, nanoseconds.
 pub(crate) const TIMED_EACH_BELOW_NS: u64 = 1_000_000;
 
 /// Bytes of lines that a loop collects for monitors before it hands them on.
 pub(crate) const MONITOR_BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes of lines that may be under way to the monitors of one loop; if it is more, they are closed.
+/// Bytes of lines that may be under way to the monitors of one loop; if there are more, the monitors are closed.
 pub(crate) const MONITOR_UNDER_WAY_BYTES: usize = 64 << 20;
 
-/// Unsent bytes at which a monitor is closed where `client-output-buffer-limit` sets no limit for it.
+/// Unsent bytes at which a monitor is closed if `client-output-buffer-limit` sets no limit for it.
 pub(crate) const MONITOR_OUTPUT_BYTES: u64 = 256 << 20;
 
-/// Bytes of published messages that may be under way to one loop. Beyond it messages are dropped, and who they were for is
+/// Bytes of published messages that may be under way to one loop. Further messages are dropped and their receivers
 /// closed: a connection that misses a message must not go on as if it had not.
 pub(crate) const PUBLISHED_UNDER_WAY_BYTES: usize = 256 << 20;
 
-/// Bytes that a loop appends to its connections' outputs for what was published, before it writes them.
+/// Bytes of messages that a loop appends to outputs before it writes them.
 pub(crate) const PUBLISHED_TURN_BYTES: usize = 8 << 20;
 
-/// Turns for which messages may wait in outputs to be written together with others, while there is other work.
+/// Number of turns for which the write of messages may be delayed to combine it with others, while there is other
+/// work.
 pub(crate) const PUSHED_TURNS_MAX: u32 = 1;
 
-/// File descriptors kept for other things than clients: listeners, the log, files that are read or written.
+/// File descriptors reserved for other things than clients: listeners, the log, files.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 32;
 
 /// File descriptors that a loop needs to wait for its sockets and its doorbell.
 pub(crate) const DESCRIPTORS_PER_LOOP: u64 = 4;
 
-/// Connections taken from the listener in one turn.
+/// Connections that a loop accepts in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 
-/// Elements that may be drawn with repetition at once: the reply is put together in memory.
+/// Elements that may be drawn at once with repetition: the reply is built in memory.
 pub(crate) const RANDOM_REPEATS_MAX: usize = 1 << 26;
 
-/// Bytes of an unknown command's name and arguments that its error repeats.
+/// Bytes of an unknown command's name and arguments that its error quotes.
 pub(crate) const SHOWN_BYTES_MAX: usize = 128;
 
-/// Elements that may be drawn at random with repetition, where nothing but the request says how many.
+/// Elements that may be drawn with repetition if nothing but the request bounds them.
 pub(crate) const RANDOM_ELEMENTS_MAX: i64 = 1 << 24;

@@ -1,13 +1,14 @@
 //! The log of a node: events for `tracing`, at the levels and with the texts that operators of Redis know.
 //!
-//! A node prints nothing by itself. The program's subscriber (`lines.rs`) makes Redis's lines of its events; who embeds a node
-//! receives them in a subscriber of its own. All have the target [`TARGET`] and two fields: `node`, the run id of the node
-//! (as in INFO; empty before there is one), and `role`. A line whose level is off costs one look at an atomic.
+//! A node prints nothing by itself. The program's subscriber (`lines.rs`) formats its events as lines of Redis; an
+//! embedding program receives them in a subscriber of its own. All have the target [`TARGET`] and two fields: `node`,
+//! the run id of the node (as in INFO; empty before there is one), and `role`. A line below the level costs one
+//! atomic load.
 
 mod lines;
 mod syslog;
 
-pub(crate) use lines::{Lines, Output};
+pub(crate) use lines::{Lines, LogOutput};
 pub(crate) use syslog::Syslog;
 
 use std::fmt::Arguments;
@@ -21,19 +22,19 @@ use crate::config::LogLevel;
 /// The target of all events of this crate.
 const TARGET: &str = "shardis";
 
-/// The importance of a line. The order is that of `loglevel`.
+/// Importance of a line, in the order of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Level {
     /// For developers; `TRACE` in `tracing`.
     Debug,
-    /// Often noise; `DEBUG` in `tracing`.
+    /// Details, often noise; `DEBUG` in `tracing`.
     Verbose,
     /// Of interest to operators; `INFO` in `tracing`.
     Notice,
-    /// To be seen by operators; `WARN` in `tracing`.
+    /// Problems that operators must see; `WARN` in `tracing`.
     Warning,
-    /// Above every line: nothing is logged.
+    /// Above every line: logs nothing.
     Nothing,
 }
 
@@ -52,11 +53,11 @@ impl From<LogLevel> for Level {
 /// The log of one node, or of the program around it.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// The least important level that is wanted (`loglevel`). A subscriber may want less.
+    /// The least important level that is logged (`loglevel`). A subscriber may drop more.
     level: AtomicU8,
     /// The run id of the node; none before it has one.
     node: OnceLock<String>,
-    /// A subscriber of its own, in place of the process's.
+    /// A subscriber that replaces the process's.
     subscriber: Option<Dispatch>,
 }
 
@@ -70,13 +71,13 @@ impl Log {
         }
     }
 
-    /// The same, with its events going to a subscriber of its own.
+    /// The same log, with its events going to this subscriber.
     pub(crate) fn to(mut self, subscriber: Dispatch) -> Self {
         self.subscriber = Some(subscriber);
         self
     }
 
-    /// Says which node the events are of. Once; a second name is ignored.
+    /// Sets the run id of the node. Only the first call has an effect.
     pub(crate) fn name(&self, node: &str) {
         let _ = self.node.set(node.to_owned());
     }
@@ -86,7 +87,7 @@ impl Log {
         self.level.store(level as u8, Ordering::Relaxed);
     }
 
-    /// Emits an event if its level is wanted.
+    /// Emits an event if its level is logged.
     #[inline]
     pub(crate) fn write(&self, level: Level, text: Arguments<'_>) {
         if level as u8 >= self.level.load(Ordering::Relaxed) {
@@ -106,17 +107,17 @@ impl Log {
         }
     }
 
-    /// Logs what operators must see.
+    /// Logs a problem that operators must see.
     pub(crate) fn warning(&self, text: Arguments<'_>) {
         self.write(Level::Warning, text);
     }
 
-    /// Logs what operators want to see.
+    /// Logs a message of interest to operators.
     pub(crate) fn notice(&self, text: Arguments<'_>) {
         self.write(Level::Notice, text);
     }
 
-    /// Logs what is often noise.
+    /// Logs a detail.
     pub(crate) fn verbose(&self, text: Arguments<'_>) {
         self.write(Level::Verbose, text);
     }
@@ -139,11 +140,11 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    /// What a log writes to a file, line by line.
+    /// The lines that a log writes to a file.
     fn written(name: &str, use_log: impl FnOnce(&Log)) -> Vec<String> {
         let path: PathBuf = std::env::temp_dir().join(format!("shardis-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let lines = Lines::new(Output::File(path.clone()), None, Arc::new(Clock::real()));
+        let lines = Lines::new(LogOutput::File(path.clone()), None, Arc::new(Clock::real()));
         let log = Log::new(Level::Notice).to(lines.into_dispatch());
         use_log(&log);
         let text = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `shardis-server`: the program. Everything it does is in the library; here argv becomes an exit code.
+//! `shardis-server`: the program. The library does everything; this file turns arguments into an exit code.
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! One running node: put together, started, stopped.
+//! [`Running`]: one running node, and how it is built, started and stopped.
 //!
-//! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before anything
-//! else happens; 3. the control thread, and one thread per shard; 4. *ready* in the log, when connections really are accepted.
-//! Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its turn and writes what it
-//! can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's path, the pid file) are removed;
-//! 5. the control thread ends.
+//! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before
+//! anything else happens; 3. the control thread, and one thread per shard; 4. *ready* in the log, when connections
+//! really are accepted. Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its
+//! turn and writes what it can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's
+//! path, the pid file) are removed; 5. the control thread ends.
 
 use std::fmt;
 use std::io;
@@ -34,23 +34,23 @@ use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
 
-/// Why a node did not start.
+/// Error that prevents a node from starting.
 #[derive(Debug)]
 pub enum StartError {
     /// An address cannot be listened on.
     Listen {
-        /// The address: a port or a path, and which of both it is.
+        /// The kind of address, and the port or path.
         address: String,
-        /// Why.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A line of the configuration cannot be carried out.
+    /// A line of the configuration cannot be applied.
     Config(ConfigError),
-    /// The configuration promises what this version cannot keep.
+    /// The configuration asks for something that this version cannot do.
     Unsupported {
         /// The directive.
         directive: &'static str,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
     /// The configuration leaves nothing to listen on.
@@ -91,19 +91,19 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// What a node is started with beside its configuration.
+/// The parts that a node is started with.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) clock: Arc<Clock>,
     pub(crate) log: Log,
     pub(crate) seed: Seed,
-    /// Where effects go, and keyspace events.
+    /// Destination of effects.
     pub(crate) effects: Option<Sender<Effect>>,
     pub(crate) events: Option<Sender<KeyspaceEvent>>,
-    /// What happens when who reads them does not keep up.
+    /// Choice for a reader of effects or events that is slow.
     pub(crate) slow_listener: SlowListener,
-    /// Port 0 means any free port rather than none.
+    /// Port 0 means any free port; otherwise it means none.
     pub(crate) any_port: bool,
     /// The process, when it is the node's own.
     pub(crate) daemon: Option<Daemon>,
@@ -189,14 +189,13 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
-        let bytes = shardis_storage::memory::jemalloc_stats().allocated as u64;
-        running.state.started_bytes.store(bytes, Ordering::Relaxed);
-        running.state.note_used_bytes(bytes);
+        let used = running.state.measure_memory().used;
+        running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
         Ok(running)
     }
 
-    /// Gives a loop its thread. Should a later one fail to start, dropping what runs stops those before it.
+    /// Spawns the thread of a loop. If a later spawn fails, dropping the node stops the threads before it.
     fn spawn(&mut self, shard: usize, event_loop: EventLoop) -> io::Result<()> {
         let thread = std::thread::Builder::new()
             .name(format!("shard-{shard}"))
@@ -205,7 +204,7 @@ impl Running {
         Ok(())
     }
 
-    /// Says in the log where the node can be reached.
+    /// Logs the addresses at which the node can be reached.
     fn announce(&self) {
         let addresses = self.state.addresses.load();
         if !addresses.tcp.is_empty() {
@@ -225,7 +224,7 @@ impl Running {
         }
     }
 
-    /// Stops the node and waits until its threads are gone.
+    /// Stops the node, and waits until its threads have ended.
     pub(crate) fn stop(&mut self) {
         self.state.shutdown.request();
         self.state.ring_all();
@@ -262,7 +261,7 @@ impl Drop for Running {
     }
 }
 
-/// Says in the log what the node is, before it has data.
+/// Logs what the node is, before it has data.
 fn introduce(node: &Node, settings: &Settings) {
     let mode = if settings.cluster_enabled {
         "cluster"
@@ -275,7 +274,7 @@ fn introduce(node: &Node, settings: &Settings) {
     log.notice(format_args!("Server initialized"));
 }
 
-/// Wakes loops for as long as there are any. Partitions lead to what rings, so that must not keep them alive.
+/// A function that wakes loops as long as they exist. Partitions hold it, so that it must not keep them alive.
 fn ringer(mesh: &Arc<Mesh>) -> impl Fn(usize) + Send + Sync + 'static {
     let mesh = Arc::downgrade(mesh);
     move |shard| {
@@ -285,20 +284,21 @@ fn ringer(mesh: &Arc<Mesh>) -> impl Fn(usize) + Send + Sync + 'static {
     }
 }
 
-/// Runs a loop. Should it end in any way but because the node is to end, the node ends: one that has lost a shard must not
-/// go on as if it had not.
+/// Runs a loop. If the loop ends although the node is not stopping, the node is stopped: it must not go on without
+/// one of its shards.
 fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
     let node = event_loop.node();
     if node.daemon.is_some() {
         crate::daemon::guard_thread();
     }
+    let _entered = node.threads.enter();
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
     node.shutdown.request();
     node.ring_all();
     outcome.unwrap_or_else(|_| Err(io::Error::other("it panicked; please report this as a bug")))
 }
 
-/// What `rename-command` lines do to the names of commands.
+/// The names of commands after all `rename-command` lines.
 fn renames(config: &Config) -> Result<Renames, StartError> {
     let mut renames = Renames::default();
     for line in config.renamed_commands() {
@@ -351,7 +351,8 @@ fn listen(
     Ok((tcp, unix))
 }
 
-/// Notes where the node listens, and has it listen elsewhere when `port` or `bind` change. Returns what loops accept from.
+/// Stores the node's addresses, and makes it listen on others when `port` or `bind` change. Returns the listeners for
+/// the loops.
 fn watch_over(state: &Node, settings: &Settings, tcp: Vec<Bound>, unix: Option<Listener>) -> Arc<Listeners> {
     let path = unix.as_ref().map(|_| settings.unixsocket.clone());
     let all = tcp.iter().map(Bound::listener).chain(unix.map(Arc::new));

@@ -1,4 +1,4 @@
-//! What the node tells about itself.
+//! Figures and records that the node keeps about itself.
 
 pub(crate) mod errors;
 pub(crate) mod histogram;
@@ -8,3 +8,4 @@ pub(crate) mod process;
 pub(crate) mod slowlog;
 pub(crate) mod sparkline;
 pub(crate) mod stats;
+pub(crate) mod threads;

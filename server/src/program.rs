@@ -1,9 +1,11 @@
-//! The program around a node: command line, log, background, supervisor, pid file, exit code. Started as redis-server is.
+//! The program around a node: command line, log, background, supervisor, pid file, exit code. It starts like
+//! redis-server.
 //!
-//! Start, in order: 1. the configuration is read, and stops the start if it is wrong, or if the directory or the log that it
-//! names cannot be used: so far errors go to the terminal; 2. the process goes to the background, while it has one thread;
-//! 3. the log opens: from here on it says whatever goes wrong; 4. the process is prepared (title, crash reports, huge
-//! pages); 5. the node starts; 6. the pid file is written. The end is the node's; then the pid file goes.
+//! Start, in order: 1. the configuration is read, and stops the start if it is wrong, or if its directory or log file
+//! cannot be used: up to here errors go to the terminal; 2. the process goes to the background, while it has one
+//! thread; 3. the log opens, which reports all further errors; 4. the process is prepared (title, crash reports, huge
+//! pages); 5. the node starts; 6. the pid file is written. At the end, the node stops, and then the pid file is
+//! removed.
 
 mod arguments;
 mod checks;
@@ -13,32 +15,32 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::arguments::Request;
+use self::arguments::Invocation;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Settings, Source};
+use crate::config::{Config, ConfigError, ConfigSource, Settings};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
 use crate::feed::SlowListener;
-use crate::log::{Lines, Log, Output, Syslog};
+use crate::log::{Lines, Log, LogOutput, Syslog};
 use crate::node::{Parts, Running, StartError};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
 /// The pid file of a server in the background whose configuration names none.
 const PID_FILE: &str = "/var/run/redis.pid";
 
-/// Runs the program until it is told to end. Returns the exit code: 0 after an orderly end, 1 when it did not start. The first
-/// argument is the name under which it was started.
+/// Runs the program until it is told to end. Returns the exit code: 0 after an orderly end, 1 when it did not start.
+/// The first argument is the program's name.
 pub fn run(args: &[String]) -> u8 {
     let (name, args) = match args {
         [name, args @ ..] => (name.as_str(), args),
         [] => ("shardis-server", args),
     };
     match arguments::read(args) {
-        Request::Print(text) => say(&text),
-        Request::CheckSystem => check_system(),
-        Request::Serve(source) => match serve(name, &source) {
+        Invocation::Print(text) => say(&text),
+        Invocation::CheckSystem => check_system(),
+        Invocation::Serve(source) => match serve(name, &source) {
             Ok(()) => 0,
             Err(message) => {
-                // The log has it, or could not be opened.
+                // The log has the message, or could not be opened.
                 let _ = writeln!(io::stderr(), "{message}");
                 1
             }
@@ -51,7 +53,7 @@ fn say(text: &str) -> u8 {
     0
 }
 
-/// Prints what is to be said about the system. The exit code tells whether there is anything.
+/// Prints the results of the system checks. The exit code is 1 if one of them found a problem.
 fn check_system() -> u8 {
     let findings = checks::check(&Settings::default());
     let lines = findings.iter().map(|(name, finding)| match finding {
@@ -62,19 +64,19 @@ fn check_system() -> u8 {
     u8::from(findings.iter().any(|(_, finding)| finding.is_some()))
 }
 
-fn serve(name: &str, source: &Source) -> Result<(), String> {
+fn serve(name: &str, source: &ConfigSource) -> Result<(), String> {
     let mut config = Config::load(source).map_err(|error| error.to_string())?;
     let settings = config.settings();
     let log_file = log_file(&settings)?;
     std::env::set_current_dir(settings.dir.path())
         .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.path().display()))?;
     match go_to_background(&settings)? {
-        Place::Foreground => {}
-        Place::Left => return Ok(()),
-        Place::Background if settings.pidfile.is_empty() => config
+        ProcessPlace::Foreground => {}
+        ProcessPlace::Left => return Ok(()),
+        ProcessPlace::Background if settings.pidfile.is_empty() => config
             .assign("pidfile", PID_FILE.as_bytes())
             .map_err(|error| error.to_string())?,
-        Place::Background => {}
+        ProcessPlace::Background => {}
     }
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
@@ -96,8 +98,8 @@ fn serve(name: &str, source: &Source) -> Result<(), String> {
     Ok(())
 }
 
-/// The whole path of the log's file, none for standard output. A file that cannot be written stops the start: nobody would
-/// ever see why.
+/// The absolute path of the log file, none for standard output. A file that cannot be written stops the start,
+/// because later errors would be lost.
 fn log_file(settings: &Settings) -> Result<Option<PathBuf>, String> {
     let Some(path) = settings.path(&settings.logfile) else {
         return Ok(None);
@@ -111,31 +113,31 @@ fn log_file(settings: &Settings) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Where a process finds itself after `daemonize`.
-enum Place {
-    /// Where it was started.
+/// Location of a process after `daemonize`.
+enum ProcessPlace {
+    /// In the terminal that it was started from.
     Foreground,
     /// In the background.
     Background,
-    /// Where it was started, with nothing left to do: another one is in the background.
+    /// In the terminal, with nothing left to do: another process runs in the background.
     Left,
 }
 
-/// Leaves the terminal, if that is wanted. Whoever is supervised stays: the supervisor waits for this very process.
-fn go_to_background(settings: &Settings) -> Result<Place, String> {
+/// Leaves the terminal if configured. A supervised process stays, because the supervisor waits for this very process.
+fn go_to_background(settings: &Settings) -> Result<ProcessPlace, String> {
     if !settings.daemonize || Supervisor::is_expected(settings.supervised) {
-        return Ok(Place::Foreground);
+        return Ok(ProcessPlace::Foreground);
     }
     match daemon::fork_to_background() {
-        Ok(Branch::Child) => Ok(Place::Background),
-        Ok(Branch::Parent) => Ok(Place::Left),
+        Ok(Branch::Child) => Ok(ProcessPlace::Background),
+        Ok(Branch::Parent) => Ok(ProcessPlace::Left),
         Err(error) => Err(format!("Can't go to the background: {error}")),
     }
 }
 
-/// Has everything that this process logs written where the configuration says.
+/// Opens the log for all events of this process, at the configured destination.
 fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Result<Log, String> {
-    let output = file.map_or(Output::Stdout, Output::File);
+    let output = file.map_or(LogOutput::Stdout, LogOutput::File);
     let syslog = settings
         .syslog_enabled
         .then(|| Syslog::new(&settings.syslog_ident, settings.syslog_facility));
@@ -144,7 +146,7 @@ fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Re
     Ok(Log::new(settings.loglevel.into()))
 }
 
-/// The first lines of the log: who this is.
+/// Logs the first lines: version, process and configuration.
 fn greet(config: &Config, settings: &Settings, log: &Log) {
     log.notice(format_args!("oO0OoO0OoO0Oo shardis is starting oO0OoO0OoO0Oo"));
     log.notice(format_args!(
@@ -166,7 +168,7 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
     }
 }
 
-/// Sees that there are file descriptors for all clients, or lowers how many there may be.
+/// Makes sure that there are file descriptors for all clients, or lowers `maxclients`.
 fn allow_clients(config: &mut Config, log: &Log) -> Result<(), String> {
     let settings = config.settings();
     let loops = settings.shard_count();
@@ -187,7 +189,7 @@ fn allow_clients(config: &mut Config, log: &Log) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Makes the process what the configuration wants it to be.
+/// Applies the configuration to the process.
 fn prepare(name: &str, config: &Config, log: &Log, log_file: Option<PathBuf>) -> Daemon {
     let settings = config.settings();
     let supervisor = Supervisor::find(settings.supervised, log);
@@ -229,7 +231,7 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
     Ok(running)
 }
 
-/// Writes the process's number where the configuration says. Returns the file, to be removed in the end.
+/// Writes the process id to the pid file. Returns the file, to be removed at the end.
 fn write_pid_file(running: &Running) -> Option<PathBuf> {
     let settings = running.state.settings.load();
     let path = settings.path(&settings.pidfile)?;

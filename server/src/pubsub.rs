@@ -1,20 +1,22 @@
-//! Publish and subscribe: who listens to what on which loop, and what is on its way there.
+//! Publish and subscribe: the subscriptions of all loops, and the messages on their way to them.
 //!
-//! The [`Hub`] is one for all loops of a node. Who publishes looks the audience up and leaves one message for each loop
-//! that carries some of it, together with the list of those it is for; the loops put it into their connections' outputs.
-//! So the number that PUBLISH answers is the number of connections that the message was addressed to, and nobody waits for
-//! anybody's socket.
+//! All loops of a node share one [`Hub`]. A publisher looks the audience up and leaves one message for each loop that
+//! carries some of it, together with the list of receivers; the loops append it to their connections' outputs. So the
+//! number that PUBLISH returns is the number of connections that the message was addressed to, and no publisher waits
+//! for a socket.
 //!
 //! Promises:
-//! - while nobody listens to anything, publishing costs two loads; what others listen to adds nothing to its cost, patterns
-//!   excepted, which are compared one by one;
-//! - the messages of one channel reach all who listen in one order, and those of one publisher in the order in which it
-//!   sent them, whatever their channels;
-//! - who has unsubscribed gets what was addressed to it before that, and nothing after the confirmation ([`Hub::hush`]);
-//! - what waits for a loop that does not keep up is bounded: who misses a message is cut off, as a slow reader is.
+//! - while nobody listens to anything, publishing costs two loads; subscribers of other channels add nothing to the
+//!   cost, except patterns, which are compared one by one;
+//! - the messages of one channel reach all its subscribers in one order, and those of one publisher in the order in
+//!   which it sent them, whatever their channels;
+//! - a client that has unsubscribed gets the messages addressed to it before that, and nothing after the confirmation
+//!   ([`Hub::hush`]);
+//! - the messages that wait for a slow loop are bounded: a connection that misses a message is closed, like a slow
+//!   reader.
 //!
-//! Locks are taken in this order: `publishing`, a stripe of a directory, patterns, a mailbox. None is held while waiting
-//! for anything but the next one.
+//! Locks are taken in this order: `publishing`, a stripe of a directory, patterns, a mailbox. A thread that holds one
+//! waits only for the next ones.
 
 mod audience;
 mod directory;
@@ -31,42 +33,43 @@ use shardis_storage::glob;
 use smallvec::SmallVec;
 
 use crate::config::KeyspaceEvents;
-pub(crate) use audience::{Audience, Listener, Seat};
+pub(crate) use audience::{Audience, Seat, Subscriber};
 use directory::{Directory, Names};
 use mailbox::Mailbox;
 pub(crate) use mailbox::{Missed, Publication};
 
-/// The name of a channel, or a pattern. It is shared by all who keep it.
+/// The name of a channel, or a pattern. All users share one allocation.
 pub(crate) type Name = Arc<[u8]>;
 
 /// Kind of name that can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {
-    /// SUBSCRIBE
+    /// A channel, of SUBSCRIBE.
     Channel,
-    /// PSUBSCRIBE
+    /// A pattern, of PSUBSCRIBE.
     Pattern,
-    /// SSUBSCRIBE
+    /// A shard channel, of SSUBSCRIBE.
     ShardChannel,
 }
 
 impl Topic {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::ShardChannel];
 }
 
-/// The listeners of each name, and the messages on their way to them.
+/// The subscribers of each name, and the messages on their way to them.
 pub(crate) struct Hub {
-    /// Held by all who publish, and exclusively by a loop that must know that nothing further is on its way to it.
+    /// Locked for reading by publishers, and for writing by a loop that must be sure that no further message is sent
+    /// to it.
     publishing: RwLock<()>,
     channels: Directory,
     shard_channels: Directory,
     patterns: RwLock<Names>,
-    /// Number of patterns, for those who need not look at them.
+    /// Number of patterns; without any, publishers need not look at them.
     pattern_count: AtomicUsize,
     /// Messages on their way to each loop.
     mailboxes: Vec<Mailbox>,
-    /// `K` and `E` of `notify-keyspace-events`.
+    /// The flags `K` and `E` of `notify-keyspace-events`.
     event_channels: AtomicU8,
     /// Wakes a loop.
     ring: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
@@ -76,11 +79,11 @@ const KEYSPACE: u8 = 1;
 const KEYEVENT: u8 = 2;
 
 thread_local! {
-    /// This thread has hushed its hub: it may publish all the same.
+    /// This thread has hushed the hub, and may publish all the same.
     static HUSHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Nobody but this thread publishes while it lives.
+/// Guard: while it lives, only this thread publishes.
 #[derive(Debug)]
 pub(crate) struct Hush<'a> {
     _publishing: RwLockWriteGuard<'a, ()>,
@@ -93,7 +96,7 @@ impl Drop for Hush<'_> {
 }
 
 impl Hub {
-    /// A hub of so many loops that nobody listens to.
+    /// A hub for so many loops, without subscribers.
     pub(crate) fn new(loops: usize, seed: u64) -> Self {
         Self {
             publishing: RwLock::new(()),
@@ -107,19 +110,19 @@ impl Hub {
         }
     }
 
-    /// Says how to wake a loop; once, at start.
+    /// Sets the function that wakes a loop; once, at start.
     pub(crate) fn connect_bells(&self, ring: Arc<dyn Fn(usize) + Send + Sync>) {
         let _ = self.ring.set(ring);
     }
 
-    /// Takes over which kinds of channels keyspace events are published on.
+    /// Sets the kinds of channels that keyspace events are published on.
     pub(crate) fn choose_events(&self, chosen: KeyspaceEvents) {
         let keyspace = u8::from(chosen.contains(KeyspaceEvents::KEYSPACE)) * KEYSPACE;
         let keyevent = u8::from(chosen.contains(KeyspaceEvents::KEYEVENT)) * KEYEVENT;
         self.event_channels.store(keyspace | keyevent, Ordering::Release);
     }
 
-    /// Has a listener get what is published on a topic; it does not yet. Returns the shared name.
+    /// Adds a subscriber of a topic, which must not be one yet. Returns the shared name.
     pub(crate) fn join(&self, topic: Topic, name: &[u8], seat: Seat) -> Name {
         match topic {
             Topic::Channel => self.channels.join(name, seat),
@@ -133,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// Ends that. What was published before is still on its way unless [`hush`](Self::hush) was called.
+    /// Removes a subscriber. Messages published before are still on their way unless [`hush`](Self::hush) was called.
     pub(crate) fn leave(&self, topic: Topic, name: &[u8], seat: Seat) {
         match topic {
             Topic::Channel => self.channels.leave(name, seat),
@@ -146,7 +149,7 @@ impl Hub {
         }
     }
 
-    /// Keeps all other threads from publishing. What was published before is then in the mailboxes.
+    /// Keeps all other threads from publishing. All messages published before are in the mailboxes then.
     pub(crate) fn hush(&self) -> Hush<'_> {
         let publishing = self.publishing.write();
         HUSHING.set(true);
@@ -155,16 +158,16 @@ impl Hub {
         }
     }
 
-    /// Publishes on a channel: to those who listen to it, then to those who listen to a pattern that it matches. Returns
-    /// how many times the message was addressed. Complexity: O(listeners + patterns).
+    /// Publishes on a channel: to its subscribers, then to those of matching patterns. Returns the number of times that
+    /// the message was addressed. Complexity: O(subscribers + patterns).
     pub(crate) fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
-        if !self.has_listeners() {
+        if !self.has_subscribers() {
             return 0;
         }
         let _publishing = (!HUSHING.get()).then(|| self.publishing.read());
         let mut rung = Rung::default();
         let mut receivers = 0;
-        // The stripe is held to the end: so all loops get the messages of a channel in one order.
+        // The stripe stays locked to the end, so that all loops get the messages of a channel in one order.
         let stripe = self.channels.lock(channel);
         if let Some(audience) = stripe.get(channel) {
             let encoded = message::encode(&[b"message", channel, payload]);
@@ -183,7 +186,7 @@ impl Hub {
         receivers
     }
 
-    /// Publishes on a shard channel. Returns how many times the message was addressed.
+    /// Publishes on a shard channel. Returns the number of times that the message was addressed.
     pub(crate) fn publish_on_shard(&self, channel: &[u8], payload: &[u8]) -> usize {
         if self.shard_channels.count() == 0 {
             return 0;
@@ -201,11 +204,11 @@ impl Hub {
         receivers
     }
 
-    /// Publishes what happened to a key: on the channel of the key, then on that of the event, as far as they were chosen.
+    /// Publishes a keyspace event: on the channel of the key, then on that of the event, as far as they were chosen.
     #[cold]
     pub(crate) fn publish_event(&self, db: u16, event: &str, key: &[u8]) {
         let chosen = self.event_channels.load(Ordering::Acquire);
-        if !self.has_listeners() {
+        if !self.has_subscribers() {
             return;
         }
         if chosen & KEYSPACE != 0 {
@@ -216,15 +219,15 @@ impl Hub {
         }
     }
 
-    /// Leaves a message for each loop that carries some of an audience. Returns how many connections that are.
+    /// Leaves a message for each loop that carries some of an audience. Returns the number of connections.
     fn address(&self, audience: &Audience, message: Vec<u8>, rung: &mut Rung) -> usize {
         let message = Arc::new(message);
         let mut receivers = 0;
-        for (of_loop, listeners) in audience.by_loop() {
-            receivers += listeners.len();
+        for (of_loop, subscribers) in audience.by_loop() {
+            receivers += subscribers.len();
             self.mailboxes[usize::from(*of_loop)].put(Publication {
                 message: Arc::clone(&message),
-                listeners: Arc::clone(listeners),
+                subscribers: Arc::clone(subscribers),
             });
             if !rung.contains(of_loop) {
                 rung.push(*of_loop);
@@ -240,7 +243,7 @@ impl Hub {
     }
 
     #[inline]
-    fn has_listeners(&self) -> bool {
+    fn has_subscribers(&self) -> bool {
         self.channels.count() > 0 || self.pattern_count.load(Ordering::Acquire) > 0
     }
 
@@ -250,7 +253,7 @@ impl Hub {
         &self.mailboxes[of_loop]
     }
 
-    /// Number of names of a kind that have listeners.
+    /// Number of names of a kind that have subscribers.
     pub(crate) fn count(&self, topic: Topic) -> usize {
         match topic {
             Topic::Channel => self.channels.count(),
@@ -259,7 +262,7 @@ impl Hub {
         }
     }
 
-    /// The channels that somebody listens to and that match a pattern, all if there is none. Complexity: O(channels).
+    /// The channels that have subscribers and match a pattern; all if there is none. Complexity: O(channels).
     pub(crate) fn names(&self, topic: Topic, pattern: Option<&[u8]>) -> Vec<Name> {
         let mut names = Vec::new();
         self.directory(topic).each(|name| {
@@ -270,13 +273,13 @@ impl Hub {
         names
     }
 
-    /// Number of listeners to a channel by its name.
-    pub(crate) fn listeners(&self, topic: Topic, channel: &[u8]) -> usize {
+    /// Number of subscribers to a channel.
+    pub(crate) fn subscribers(&self, topic: Topic, channel: &[u8]) -> usize {
         let stripe = self.directory(topic).lock(channel);
         stripe.get(channel).map_or(0, Audience::len)
     }
 
-    /// Directory of the channels of a kind; patterns have none, and nobody asks for it.
+    /// Directory of a kind of channels. Patterns have none.
     fn directory(&self, topic: Topic) -> &Directory {
         match topic {
             Topic::ShardChannel => &self.shard_channels,

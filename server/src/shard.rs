@@ -1,5 +1,5 @@
-//! What a shard is made of: the cell that holds its data, the inbox and doorbell that reach its loop, the sockets it
-//! waits for. [`Mesh`] is all shards of a node as one loop sees them.
+//! The parts of a shard: the cell that holds its data, the inbox and doorbell that reach its loop, and the poll of
+//! its sockets. [`Mesh`] is all shards of a node as one loop sees them.
 //!
 //! Nothing here knows a command; the loop itself is in `event_loop`.
 
@@ -25,7 +25,7 @@ pub(crate) struct Mesh {
     shards: Vec<Member>,
 }
 
-/// One shard of a node, as any loop reaches it.
+/// One shard of a node, as every loop reaches it.
 #[derive(Debug)]
 struct Member {
     cell: Cell<Partition>,
@@ -42,7 +42,8 @@ impl Mesh {
         let shards = shards
             .into_iter()
             .map(|(partition, waker)| {
-                // Unbounded in type only: what a connection may have under way is bounded, and so are connections.
+                // The type has no bound, but the requests under way of a connection are bounded, and so are
+                // connections.
                 let (inbox, receiver) = crossbeam_channel::unbounded();
                 receivers.push(receiver);
                 Member {
@@ -55,7 +56,7 @@ impl Mesh {
         (Self { shards }, receivers)
     }
 
-    /// How many shards there are.
+    /// Number of shards.
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
     }
@@ -75,7 +76,7 @@ impl Mesh {
     /// Puts a message into a shard's inbox and wakes its loop if it sleeps.
     pub(crate) fn send(&self, shard: usize, message: Message) {
         let member = &self.shards[shard];
-        // The receiver goes only with the loop, at the end of the node: nobody is left to care then.
+        // The receiver is dropped only when the loop ends, at the end of the node; the message does not matter then.
         if member.inbox.send(message).is_ok() {
             member.bell.ring();
         }

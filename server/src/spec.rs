@@ -1,5 +1,6 @@
-//! A command is one row: [`Command`]. Everything that is asked about a command (COMMAND and its subcommands, arity
-//! errors, ACL categories, routing, the keys of a request) derives from its row and is written nowhere else.
+//! [`Command`]: a command is declared in one row. Everything that depends on the command (COMMAND and its
+//! subcommands, arity errors, ACL categories, routing, the keys of a request) derives from its row and is written
+//! nowhere else.
 //!
 //! Rows stand in `commands/*.rs` beside their handlers; the parts they are built from are in `spec/`.
 
@@ -26,72 +27,75 @@ pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
 use shardis_protocol::Arguments;
 
 use crate::exec::client::CommandTag;
-use crate::exec::{Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler};
+use crate::exec::{
+    Handler, LoopHandler, Merge, NodeHandler, ShardHandler, TransactionHandler, WalkHandler, WalkReply,
+};
 use crate::limits::SHORT_WORDS_MAX;
 
 /// One command, or one subcommand of a container, declared once.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// Lower-case name; of a subcommand its own word only (`id`, not `client|id`).
+    /// Lower-case name; for a subcommand, its own word only (`id`, not `client|id`).
     pub(crate) name: &'static str,
-    /// How many words a request has, the command's own name (and its subcommand's) included.
+    /// Number of words of a request, including the command's name (and its subcommand's).
     pub(crate) arity: Arity,
-    /// What the command does and when it may run.
+    /// Properties of the command, and the conditions under which it may run.
     pub(crate) flags: Flags,
     /// ACL categories beside those that the flags imply.
     pub(crate) acl: Category,
     /// Hints for clients and proxies, as COMMAND INFO shows them.
     pub(crate) tips: &'static [&'static str],
-    /// Where its keys are.
+    /// Specifications of its keys.
     pub(crate) keys: &'static [KeySpec],
-    /// Which thread runs it, and with what at hand.
+    /// Routing class: the thread that runs the command, and the partitions it gets.
     pub(crate) runs: Runs,
-    /// The argument that holds a value to be stored as it is: a big one may be kept instead of copied.
+    /// Argument that is a value to be stored: a big one may be kept instead of copied.
     pub(crate) adopts: Option<u8>,
-    /// The argument that is a member of the collection under the key, or a field: batches have it fetched from memory ahead.
+    /// Argument that is a member or field of the collection under the key: batches prefetch it.
     pub(crate) member: Option<u8>,
-    /// Says which arguments of a request are secrets, for commands that have some: no log shows them.
+    /// Tells which arguments of a request are secrets, if the command has any: they appear in no log.
     pub(crate) conceals: Option<fn(Arguments<'_>, usize) -> bool>,
-    /// Documentation; cold, so behind a reference.
+    /// Documentation, behind a reference because it is rarely used.
     pub(crate) doc: &'static Doc,
     /// Rows of the subcommands of a container.
     pub(crate) subcommands: &'static [Command],
 }
 
-/// The routing class of a command: one look tells thread, access and cost.
+/// Routing class of a command: the thread it runs on, the data it accesses, and the kind of its cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Runs {
-    /// On the loop that carries the connection, with the client's own state and the node's: PING, SELECT, CONFIG.
+    /// On the loop that carries the connection, with the state of the client and of the node: PING, SELECT, CONFIG.
     OnSession(NodeHandler),
-    /// On the shard of its keys, or with all shards of its keys lent when they are several. Constant or logarithmic
-    /// cost: another loop may borrow the shard for it.
+    /// On the shard of its keys, or with the partitions of several shards lent. The cost is constant or logarithmic:
+    /// another loop may borrow the shard for it.
     OnKeys(Handler),
-    /// As `OnKeys`, but of a cost that grows with what it touches: only the shard's owner runs it.
+    /// Like `OnKeys`, but with a cost that grows with the data: only the shard's owner runs it.
     OnKeysLong(Handler),
-    /// As `OnKeys`, after all that its connection sent before; it may wait for its keys, and nothing that comes behind it
-    /// runs until it has been answered.
+    /// Like `OnKeys`, after all earlier requests of its connection; it may wait for its keys, and later requests of
+    /// the connection run only when it has been answered.
     Blocking(Handler),
-    /// On every shard by itself; the parts are merged on the loop of the connection. Not atomic over the shards.
+    /// A part on every shard; the loop of the connection merges the parts. Not atomic over the shards.
     OnEveryShard(ShardHandler, Merge),
-    /// With all shards lent: atomic over the whole keyspace.
+    /// With the partitions of all shards lent: atomic over the whole keyspace.
     OnAllShards(Handler),
-    /// On the shard that the cursor in argument 1 names; the cursor it returns names the next one.
-    OnCursorShard(Handler),
-    /// On every loop, with the connections it carries; the parts are merged on the loop of the connection.
+    /// On the shard in the cursor of argument 1 and, one after the other, on the shards behind it, until the command has done as
+    /// much as it was asked to. Not atomic over the shards.
+    OnCursorShards(WalkHandler, WalkReply),
+    /// A part on every loop, with the connections of the loop; the loop of the connection merges the parts.
     OnEveryLoop(LoopHandler, Merge),
-    /// With the client's own state and all shards of its keys: WATCH.
+    /// With the state of the client and the partitions of its keys: WATCH.
     OnSessionAndKeys(TransactionHandler),
-    /// With the client's own state and all shards lent: DEBUG.
+    /// With the state of the client and the partitions of all shards: DEBUG.
     OnSessionAndAllShards(TransactionHandler),
-    /// Runs what the client has queued, with all shards of its queue and of its watched keys.
+    /// Runs the commands that the client has queued, with the partitions of their keys and of the watched keys.
     Exec,
-    /// Only names its subcommands.
+    /// Not executable: a container of subcommands.
     Container,
 }
 
 impl Runs {
-    /// Whether its cost grows with what it touches. Only commands of constant or logarithmic cost run in batches on a shard
-    /// that another loop has borrowed, and hold several shards in place.
+    /// Whether the cost grows with the data. Only commands of constant or logarithmic cost run in batches on a
+    /// borrowed shard, or while they hold the cells of several shards.
     #[inline]
     pub(crate) fn is_long(self) -> bool {
         !matches!(
@@ -100,25 +104,25 @@ impl Runs {
         )
     }
 
-    /// Whether it is EXEC, whose cost and needs are those of what was queued.
+    /// Whether the command is EXEC, whose cost and needs are those of the queued commands.
     #[inline]
     pub(crate) fn is_exec(self) -> bool {
         matches!(self, Self::Exec)
     }
 
-    /// Whether it works on nothing but its client and the node.
+    /// Whether the command works only on its client and the node.
     pub(crate) fn is_on_session(self) -> bool {
         matches!(self, Self::OnSession(_))
     }
 
-    /// Whether every loop does its part of it.
+    /// Whether every loop runs a part of the command.
     pub(crate) fn is_on_every_loop(self) -> bool {
         matches!(self, Self::OnEveryLoop(..))
     }
 }
 
 impl Command {
-    /// What a row starts from; it must set at least name, arity, runs and doc.
+    /// Starting point of rows; a row must set at least name, arity, runs and doc.
     pub(crate) const BLANK: Command = Command {
         name: "",
         arity: Arity::AtLeast(1),
@@ -134,7 +138,7 @@ impl Command {
         subcommands: &[],
     };
 
-    /// Flags as declared, and `movablekeys` where the keys cannot be told from first, last and step alone.
+    /// The declared flags, and `movablekeys` if first key, last key and step alone do not determine the keys.
     pub(crate) fn all_flags(&self) -> Flags {
         let (_, movable) = key_spec::legacy_range(self.keys);
         if movable {
@@ -155,29 +159,29 @@ impl Command {
     }
 }
 
-/// A row with what was derived from it once.
+/// A row, and the data derived from it at start.
 #[derive(Debug)]
 pub(crate) struct Registered {
     /// The row.
     pub(crate) row: &'static Command,
-    /// Its number among all rows, subcommands included: the index of its statistics.
+    /// Number of the row among all rows, subcommands included: the index of its statistics.
     pub(crate) id: u16,
-    /// `get`, `client|id`
+    /// Full name: `get`, `client|id`.
     pub(crate) full_name: String,
-    /// Where its keys are, so that the common cases cost one branch.
+    /// Position of the keys, so that the common cases cost one branch.
     pub(crate) keys: KeyShape,
-    /// Its subcommands.
+    /// The subcommands of a container.
     pub(crate) subcommands: Vec<Registered>,
 }
 
-/// Where the keys of a command are, in the terms of routing.
+/// Position of the keys of a command, as routing needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyShape {
-    /// It has none.
+    /// The command has no keys.
     None,
-    /// One, always at this argument.
+    /// One key, always at this argument.
     One(u8),
-    /// Found by its key specifications.
+    /// The key specifications find the keys.
     General,
 }
 
@@ -200,7 +204,7 @@ impl KeyShape {
 }
 
 impl Registered {
-    /// How the state of a client remembers it.
+    /// The tag by which the state of a client remembers the command.
     #[inline]
     pub(crate) fn tag(&'static self) -> CommandTag {
         CommandTag {
@@ -209,13 +213,13 @@ impl Registered {
         }
     }
 
-    /// Whether a request takes long, by the kind of its row or by its length.
+    /// Whether a request takes long, because of its row or its length.
     #[inline]
     pub(crate) fn is_long(&self, args: Arguments<'_>) -> bool {
         self.row.runs.is_long() || args.len() > SHORT_WORDS_MAX
     }
 
-    /// The registered subcommand of that name, in any case.
+    /// The registered subcommand of that name, ignoring case.
     pub(crate) fn subcommand(&self, word: &[u8]) -> Option<&Registered> {
         self.subcommands
             .iter()

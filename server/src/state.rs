@@ -1,8 +1,9 @@
-//! What all loops of one node share: configuration, clock, counters, and the requests that concern all of them.
+//! The state that all loops of a node share: configuration, clock, counters, and requests that concern all loops.
 
 mod deal;
 mod ids;
 mod renames;
+mod usage;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -17,16 +18,18 @@ use shardis_storage::key::KeyHasher;
 use self::deal::Deal;
 use self::ids::Ids;
 pub(crate) use self::renames::{Meaning, Renames};
+pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
-use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
+use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
-use crate::exec::hashing::Hashing;
 use crate::feed::{Feed, FeedState, SlowListener};
+use crate::hashing::Hashing;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
 
 /// The Redis version whose behaviour and replies this node has.
@@ -37,85 +40,87 @@ pub(crate) const SHARDIS_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The state of one node.
 pub(crate) struct Node {
-    /// What time it is.
+    /// The clock that all uses of time follow.
     pub(crate) clock: Arc<Clock>,
-    /// Its log.
+    /// The log of the node.
     pub(crate) log: Log,
-    /// How keys are hashed.
+    /// The hashing of keys.
     pub(crate) hashing: Hashing,
-    /// How many shards, and loops, it has.
+    /// Number of shards, and of loops.
     pub(crate) shards: usize,
     /// The configuration; changed by CONFIG SET.
     pub(crate) config: Mutex<Config>,
-    /// The configuration as loops read it, anew in every turn.
+    /// The settings as loops read them, anew in every turn.
     pub(crate) settings: ArcSwap<Settings>,
-    /// Where it listens.
+    /// Addresses that the node listens on.
     pub(crate) addresses: ArcSwap<Addresses>,
-    /// Listens on other addresses, when `port` or `bind` change.
+    /// Makes the node listen on other addresses, when `port` or `bind` change.
     rebinder: OnceLock<Rebinder>,
-    /// What `rename-command` did to the names of commands.
+    /// Names changed by `rename-command`.
     pub(crate) renames: Renames,
     /// The process, when it is the node's own; none when the node is embedded.
     pub(crate) daemon: Option<Daemon>,
     /// Wakes the control thread.
     pub(crate) control_bell: tokio::sync::Notify,
-    /// How its loops wait for sockets: `epoll` or `io_uring`.
+    /// Mechanism by which loops wait for sockets: `epoll` or `io_uring`.
     pub(crate) multiplexing: OnceLock<&'static str>,
-    /// CLIENT PAUSE.
+    /// State of CLIENT PAUSE.
     pub(crate) pause: Pause,
-    /// Whether it is to end.
+    /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
     pub(crate) stats: Vec<LoopStats>,
-    /// Bytes that each shard's data takes, as last seen by whoever ran commands on it.
+    /// Its threads.
+    pub(crate) threads: Threads,
+    /// Bytes of each shard's data, as of the last commands on it.
     pub(crate) memory: Vec<Counter>,
-    /// Objects of each shard that wait to be freed, likewise.
+    /// Number of objects of each shard that wait to be freed, as of the last commands on it.
     pub(crate) garbage: Vec<Counter>,
-    /// Most bytes in use that were noticed.
+    /// The most bytes in use that were noticed.
     memory_peak: AtomicU64,
-    /// Connected clients.
+    /// Number of connected clients.
     pub(crate) clients: AtomicUsize,
-    /// What names this run and its data.
+    /// Ids of this run and of its data.
     pub(crate) ids: Ids,
-    /// When it started, Unix microseconds.
+    /// Time of the start, Unix microseconds.
     pub(crate) started_us: i64,
-    /// Bytes in use when it began to serve.
+    /// Bytes in use when the node began to serve.
     pub(crate) started_bytes: AtomicU64,
-    /// Bytes in use beside data and clients' buffers, as last seen; none where the process is not the node's own.
+    /// Bytes in use beside data and clients' buffers, as of the last look; 0 where the process is not the node's own.
     other_bytes: AtomicI64,
-    /// `maxmemory`, in effect for all loops from the moment it is set.
+    /// The directive `maxmemory`, in effect for all loops as soon as it is set.
     memory_limit: AtomicU64,
     /// Wrong passwords given since CONFIG RESETSTAT.
     pub(crate) denied_logins: AtomicU64,
-    /// Commands that took long.
+    /// The slow log.
     pub(crate) slowlog: Mutex<SlowLog>,
     /// Events that held loops up.
     pub(crate) latency: Mutex<LatencyMonitor>,
-    /// Where there are connections that watch all commands.
+    /// The loops that carry monitors.
     pub(crate) monitors: Monitors,
-    /// Who listens to what is published.
+    /// Publish and subscribe.
     pub(crate) pubsub: Arc<Hub>,
-    /// What others of this process listen to, by its name, and how that goes.
+    /// Feeds to readers in this process, by name, and their states.
     pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
-    /// What DEBUG has changed.
+    /// State changed by DEBUG.
     pub(crate) debug: Debugging,
     /// Deals connections to loops.
     pub(crate) deal: Deal,
     next_client_id: AtomicU64,
-    /// How often loops were to look at the node's state, because something in it has changed.
+    /// Number of times that loops were told to look at the node's state because something in it has changed.
     news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
 }
 
-/// The data should be saved before the node ends, and cannot be.
+/// Error: the data should be saved before the node stops, and cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CannotSave;
 
-/// Listens on the TCP addresses that settings ask for, and returns where that is. After an error, which it logs, everything is
-/// as it was.
+/// Function that listens on the TCP addresses in the settings, and returns the addresses bound. After an error, which
+/// it logs, the node listens as before.
 type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync>;
 
-/// Where a node listens.
+/// Addresses that a node listens on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
     /// TCP addresses, with the ports that were really bound.
@@ -124,16 +129,16 @@ pub(crate) struct Addresses {
     pub(crate) unix: Option<String>,
 }
 
-/// What all chance of a node comes from.
+/// Seed of everything random in a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seed {
     pub(crate) number: u64,
-    /// Somebody chose it, so that one run is like the other.
+    /// The seed was chosen, to make runs repeatable.
     pub(crate) is_chosen: bool,
 }
 
 impl Seed {
-    /// A seed that was chosen.
+    /// A chosen seed.
     pub(crate) fn chosen(number: u64) -> Self {
         Self {
             number,
@@ -141,7 +146,7 @@ impl Seed {
         }
     }
 
-    /// A seed that is as good as any.
+    /// A random seed.
     pub(crate) fn random() -> Self {
         Self {
             number: rand::random(),
@@ -151,7 +156,7 @@ impl Seed {
 }
 
 impl Node {
-    /// The state of a node that is about to start, and knows so many commands.
+    /// The state of a node that is about to start, for so many commands.
     pub(crate) fn new(
         config: Config,
         clock: Arc<Clock>,
@@ -166,7 +171,7 @@ impl Node {
         let memory_limit = settings.load().maxmemory;
         let keeps_by_slot = settings.load().cluster_enabled;
         let started_us = clock.now_us();
-        // With a seed that was drawn at random each run has names of its own in any case.
+        // A random seed makes the ids of each run different in any case.
         let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
         Self {
@@ -185,6 +190,7 @@ impl Node {
             pause: Pause::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
+            threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             memory_peak: AtomicU64::new(0),
@@ -208,14 +214,18 @@ impl Node {
         }
     }
 
-    /// Changes directives and lets all loops know.
+    /// Changes directives, and tells all loops.
     ///
     /// # Errors
     /// When one of them cannot be changed: then none is.
-    pub(crate) fn change_settings(&self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<(), SetError> {
+    pub(crate) fn change_settings(
+        &self,
+        pairs: &[(&[u8], &[u8])],
+        requester: Requester,
+    ) -> Result<(), SetError> {
         let mut config = self.config.lock();
         let previous = config.settings();
-        let changed = config.set(pairs, caller)?;
+        let changed = config.set(pairs, requester)?;
         let settings = config.settings();
         if let Err(error) = self.apply_all(&settings, &previous, &changed) {
             config.revert(previous);
@@ -234,7 +244,7 @@ impl Node {
         Ok(())
     }
 
-    /// Carries out what does not follow from loops reading the settings: all of it, or nothing.
+    /// Applies the changes that do not follow from loops reading the settings: all of them, or none.
     fn apply_all(
         &self,
         settings: &Settings,
@@ -243,7 +253,7 @@ impl Node {
     ) -> Result<(), SetError> {
         for (done, &name) in changed.iter().enumerate() {
             if let Err(error) = self.apply(settings, name) {
-                // What was possible before is so again; should it fail all the same, the log says so.
+                // The old values were possible before, so that this should not fail; if it does, the log reports it.
                 for &name in changed[..done].iter().rev() {
                     if let Err(error) = self.apply(previous, name) {
                         self.log
@@ -256,7 +266,7 @@ impl Node {
         Ok(())
     }
 
-    /// Has the allocator give back unused memory by itself, or not.
+    /// Sets whether the allocator returns unused memory in the background.
     pub(crate) fn purge_in_background(&self, settings: &Settings) {
         let wanted = settings.jemalloc_bg_thread;
         if !shardis_storage::memory::purge_in_background(wanted) && wanted {
@@ -267,11 +277,12 @@ impl Node {
     }
 
     fn apply(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
-        let is_of_process = crate::config::find(name.as_bytes()).is_some_and(|row| row.is(Flags::PROCESS));
+        let is_of_process =
+            crate::config::find(name.as_bytes()).is_some_and(|row| row.is(DirectiveFlags::PROCESS));
         match (&self.daemon, name) {
             (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
-            // An embedded node finds its files by whole paths; where the process is, is its owner's business.
+            // An embedded node uses absolute paths; the working directory belongs to the embedding program.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
                 .map_err(|error| SetError::failed(name, format!("{error}")))?,
             (_, "port" | "bind") => self.rebind(settings, name)?,
@@ -287,7 +298,7 @@ impl Node {
         Ok(())
     }
 
-    /// Says how to listen on other addresses; once, at start.
+    /// Sets the function that listens on other addresses; once, at start.
     pub(crate) fn connect_rebinder(
         &self,
         rebind: impl Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send + Sync + 'static,
@@ -295,7 +306,7 @@ impl Node {
         let _ = self.rebinder.set(Box::new(rebind));
     }
 
-    /// Listens where the settings say, if it does not so already.
+    /// Listens on the addresses in the settings, unless it does so already.
     fn rebind(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
         let Some(rebind) = self.rebinder.get() else {
             return Ok(());
@@ -321,10 +332,10 @@ impl Node {
             .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
     }
 
-    /// Has the node end, in the way that a signal or a command asks for.
+    /// Stops the node, in the manner that a signal or a command asks for.
     ///
     /// # Errors
-    /// When the data is to be saved first, which cannot be done: then the node goes on.
+    /// When the data is to be saved first, which is not possible: then the node goes on.
     pub(crate) fn end(&self, options: ShutdownOptions) -> Result<(), CannotSave> {
         self.log.notice(format_args!("User requested shutdown..."));
         if options.save && !options.force {
@@ -343,13 +354,13 @@ impl Node {
         Ok(())
     }
 
-    /// CONFIG RESETSTAT: the counters of all loops start anew.
+    /// Resets the counters of all loops (CONFIG RESETSTAT).
     pub(crate) fn reset_stats(&self) {
         self.stats.iter().for_each(LoopStats::reset);
         self.denied_logins.store(0, Ordering::Relaxed);
     }
 
-    /// Has the latency monitor know of an event that took so many microseconds, if it wants to.
+    /// Reports an event that took `us` microseconds to the latency monitor, if it exceeds the threshold.
     #[inline]
     pub(crate) fn note_latency(&self, settings: &Settings, event: &'static str, us: u64) {
         let threshold_ms = settings.latency_monitor_threshold;
@@ -359,38 +370,23 @@ impl Node {
         }
     }
 
-    /// Notes how much memory is in use, and returns the most that was ever noted. Bytes.
-    pub(crate) fn note_memory_peak(&self, used: u64) -> u64 {
-        self.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
-    }
-
-    /// A feed for a channel that somebody in this process reads.
+    /// A feed for a channel that a reader in this process has.
     pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
         let feed = Feed::new(sender, slow, self.shutdown.flag());
         self.feeds.push((name, feed.state()));
         feed
     }
 
-    /// A client id never given before.
+    /// A client id that was never used before.
     pub(crate) fn next_client_id(&self) -> u64 {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Says how to wake a loop; once, at start.
+    /// Sets the function that wakes a loop; once, at start.
     pub(crate) fn connect_bells(&self, ring: impl Fn(usize) + Send + Sync + 'static) {
         let ring: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ring);
         self.pubsub.connect_bells(Arc::clone(&ring));
         let _ = self.bells.set(ring);
-    }
-
-    /// Notes how many bytes the allocator has in use. Where the process is the node's own, all of them count against
-    /// `maxmemory`; embedded, they would be the host's as well.
-    pub(crate) fn note_used_bytes(&self, bytes: u64) {
-        self.note_memory_peak(bytes);
-        if self.daemon.is_some() {
-            let other = bytes.cast_signed() - self.known_bytes();
-            self.other_bytes.store(other, Ordering::Relaxed);
-        }
     }
 
     /// Bytes of data and of clients' buffers, which are known at any moment.
@@ -400,7 +396,7 @@ impl Node {
         (data + clients).cast_signed()
     }
 
-    /// By how many bytes the node is over `maxmemory`.
+    /// Bytes by which the node exceeds `maxmemory`.
     #[inline]
     pub(crate) fn excess_bytes(&self) -> u64 {
         match self.memory_limit.load(Ordering::Relaxed) {
@@ -412,8 +408,8 @@ impl Node {
         }
     }
 
-    /// Has all loops and the control thread look at what changed in the node's state, now: those that sleep are woken, and
-    /// those that are about to sleep do not.
+    /// Makes all loops and the control thread look at the changed state of the node: wakes those that sleep, and
+    /// keeps those that are about to sleep from doing so.
     pub(crate) fn ring_all(&self) {
         self.news.fetch_add(1, Ordering::SeqCst);
         self.control_bell.notify_one();
@@ -422,8 +418,8 @@ impl Node {
         }
     }
 
-    /// How much there was to look at so far. A loop remembers it from before it looks at the clock and the settings, and does
-    /// not sleep when there is more.
+    /// Number of changes announced so far. A loop reads it before the clock and the settings, and does not sleep when
+    /// it has grown since.
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::SeqCst)
@@ -445,19 +441,19 @@ impl fmt::Debug for Node {
     }
 }
 
-/// CLIENT PAUSE: until when, and for which commands.
+/// State of CLIENT PAUSE: its end, and the commands it holds back.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
     until_ms: AtomicI64,
     mode: AtomicU8,
 }
 
-/// Which commands a pause holds back.
+/// Commands that a pause holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PauseMode {
-    /// Writes, and what may replicate.
+    /// Writes, and commands that may replicate.
     Write,
-    /// Everything.
+    /// All commands.
     All,
 }
 
@@ -488,31 +484,31 @@ impl Pause {
     }
 }
 
-/// What DEBUG changes in a running node, for tests.
+/// State of a running node that DEBUG changes, for tests.
 #[derive(Debug, Default)]
 pub(crate) struct Debugging {
-    /// Until when all loops stand still, in nanoseconds of the node's clock; 0 when they do not.
+    /// End of a stall of all loops, nanoseconds of the node's clock; 0 without one.
     stall_until_ns: AtomicU64,
-    /// Keys past their time are removed only when somebody comes across them.
+    /// Expired keys are removed only by look-ups.
     pub(crate) lazy_expiry_only: AtomicBool,
-    /// Nothing that is done now and then is done.
+    /// Periodic work is suspended.
     pub(crate) cron_paused: AtomicBool,
-    /// Output buffers of idle connections are not given back.
+    /// Output buffers of idle connections are kept.
     pub(crate) buffers_kept: AtomicBool,
-    /// For how many milliseconds the peak of an output buffer is remembered; 0 for as long as usual.
+    /// Time for which the peak of an output buffer is kept, milliseconds; 0 for the default.
     peak_ms: AtomicI64,
 }
 
-/// For how many milliseconds the peak of an output buffer is remembered.
+/// Default time for which the peak of an output buffer is kept, milliseconds.
 const PEAK_MS: i64 = 5000;
 
 impl Debugging {
-    /// Has all loops stand still until then, nanoseconds of the node's clock.
+    /// Stalls all loops until then, nanoseconds of the node's clock.
     pub(crate) fn stall(&self, until_ns: u64) {
         self.stall_until_ns.fetch_max(until_ns, Ordering::AcqRel);
     }
 
-    /// For how many milliseconds the peak of an output buffer is remembered.
+    /// Time for which the peak of an output buffer is kept, milliseconds.
     pub(crate) fn peak_ms(&self) -> i64 {
         match self.peak_ms.load(Ordering::Relaxed) {
             0 => PEAK_MS,
@@ -520,12 +516,12 @@ impl Debugging {
         }
     }
 
-    /// Sets that; 0 for as long as usual.
+    /// Sets that time; 0 for the default.
     pub(crate) fn set_peak_ms(&self, ms: i64) {
         self.peak_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// How long a loop is to stand still from now on; `None` when it is not.
+    /// Duration for which a loop has to stall now; `None` without a stall.
     #[inline]
     pub(crate) fn stalled(&self, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
         match self.stall_until_ns.load(Ordering::Acquire) {
@@ -538,24 +534,24 @@ impl Debugging {
     }
 }
 
-/// The request to end the node.
+/// The request to stop the node.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     requested: Arc<AtomicBool>,
 }
 
 impl Shutdown {
-    /// The flag that tells it.
+    /// The flag that is set by the request.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.requested)
     }
 
-    /// Asks the node to end. The loops see it in their next turn.
+    /// Requests the stop of the node. The loops notice it in their next turn.
     pub(crate) fn request(&self) {
         self.requested.store(true, Ordering::Release);
     }
 
-    /// Whether the node is to end.
+    /// Whether the node is to stop.
     #[inline]
     pub(crate) fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)

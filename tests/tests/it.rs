@@ -33,12 +33,15 @@ mod it {
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod redis_py;
     mod renamed_commands;
     mod reused_descriptors;
+    mod scan;
     mod server_replies;
     mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod transaction_time;
     mod turns;
 }

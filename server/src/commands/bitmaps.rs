@@ -1,7 +1,7 @@
 //! Bitmaps: strings as rows of bits, and as rows of integers of any width.
 //!
-//! The bits themselves are the business of `shardis_storage::algorithm::bitmap`; here are arguments, limits and replies.
-//! A string that is written to grows to where it is written, never beyond `proto-max-bulk-len` (and, for BITFIELD, the
+//! `shardis_storage::algorithm::bitmap` works on the bits themselves; this file has arguments, limits and replies. A
+//! write extends a string up to the written position, but never beyond `proto-max-bulk-len` (plus, for BITFIELD, the
 //! eight bytes that an integer may reach beyond its first bit).
 
 use std::ops::RangeInclusive;
@@ -320,7 +320,7 @@ impl Unit {
         }
     }
 
-    /// Bits in one of them.
+    /// Bits of one unit.
     const fn bits(self) -> u64 {
         match self {
             Self::Byte => 8,
@@ -328,12 +328,12 @@ impl Unit {
         }
     }
 
-    /// The bits from the first to the last of them.
+    /// The bits from the first to the last unit.
     const fn to_bits(self, (first, last): (u64, u64)) -> RangeInclusive<u64> {
         first * self.bits()..=last * self.bits() + self.bits() - 1
     }
 
-    /// Number of them in a string.
+    /// Number of units in a string.
     const fn count(self, bytes: &[u8]) -> u64 {
         bytes.len() as u64 * 8 / self.bits()
     }
@@ -352,10 +352,10 @@ fn bitcount(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Part of a string as it was asked for.
+/// A part of a string, as a request names it.
 struct BitRange {
     start: i64,
-    /// Without it, up to the last bit.
+    /// The last unit; up to the end of the string if missing.
     end: Option<i64>,
     unit: Unit,
 }
@@ -411,7 +411,7 @@ fn bitpos(ctx: &mut Context<'_>) -> CommandResult {
     let mut scratch = [0; INT_TEXT_MAX];
     let position = match ctx.keyspace.read_string(&key)? {
         Some(value) => find_bit(value.as_bytes(&mut scratch), bit, &range),
-        // A key that is not there is an endless row of zeros, whatever range is asked for.
+        // A missing key is an endless row of zeros, whatever the range.
         None => (!bit).then_some(0),
     };
     ctx.reply.integer(position.map_or(-1, |position| position as i64));
@@ -422,7 +422,7 @@ fn find_bit(bytes: &[u8], bit: bool, range: &BitRange) -> Option<u64> {
     let (end, unit) = (range.end, range.unit);
     let bits = clamp(range.start, end.unwrap_or(-1), unit.count(bytes))?;
     let found = bitmap::position(bytes, bit, unit.to_bits(bits));
-    // Without an end the string is followed by zeros.
+    // Without an explicit end, the string counts as followed by zeros.
     let beyond = (!bit && end.is_none()).then_some(bytes.len() as u64 * 8);
     found.or(beyond)
 }
@@ -500,7 +500,7 @@ fn join(ctx: &Context<'_>, operation: Operation, sources: &[Option<Key<'_>>], le
     result
 }
 
-/// Stores bytes that stay bytes, even where they happen to spell an integer.
+/// Stores bytes with encoding `raw`, even if they spell an integer.
 fn store_raw(ctx: &mut Context<'_>, key: &Key<'_>, bytes: Buffer) {
     if bytes.len() > EMBEDDED_MAX {
         return ctx.keyspace.set_buffer(key, bytes, Expiry::Clear);
@@ -578,7 +578,7 @@ fn parse_overflow(arg: &[u8]) -> Result<Overflow, ReplyError> {
         .ok_or(ReplyError::BitfieldOverflow)
 }
 
-/// Bytes that the string must have for all that is written; `None` when nothing is.
+/// Length that the string must have for all writes of a request, bytes; `None` when the request only reads.
 fn written_len(operations: &[FieldOperation]) -> Option<u64> {
     let writes = operations
         .iter()
@@ -588,7 +588,8 @@ fn written_len(operations: &[FieldOperation]) -> Option<u64> {
         .max()
 }
 
-/// Access of BITFIELD to its key: without a write it only reads. A request that cannot be understood counts as a write.
+/// Access of BITFIELD to its key: read-only unless the request writes. A request that cannot be parsed counts as a
+/// write.
 fn key_use_of_bitfield(args: Arguments<'_>) -> KeyFlags {
     let mut options = Options::new(args, 2);
     while let Some(word) = options.word() {
@@ -666,7 +667,7 @@ fn change_fields(ctx: &mut Context<'_>, operations: &[FieldOperation], len: usiz
             new
         });
     }
-    // The string has grown even if every write was refused; whoever repeats the request must see it grow, too.
+    // The string has grown even if every write was refused; replicas that repeat the request must let it grow, too.
     if changes > 0 || grows {
         ctx.modified(&key);
         ctx.notify(KeyspaceEvents::STRING, "setbit", &key);
@@ -906,7 +907,7 @@ mod tests {
         let answer =
             shell.run("BITFIELD new SET u8 0 1 INCRBY u8 8 1 GET u8 8 OVERFLOW FAIL INCRBY u8 0 255");
         assert_eq!((answer.reply.as_str(), answer.changes), ("[:0, :1, :1, nil]", 2));
-        // A string grows for a write that is then refused, and so it has to at those who repeat the request.
+        // A string grows for a write that is then refused, and so it must on replicas that repeat the request.
         shell.check_effects(&[
             (
                 "BITFIELD refused OVERFLOW FAIL SET u8 0 256",

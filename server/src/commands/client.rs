@@ -1,6 +1,7 @@
-//! CLIENT: connections as commands see them, one's own and all of the node.
+//! CLIENT: the connection of the client itself, and all connections of the node.
 //!
-//! What concerns all connections runs on every loop over those it carries, and the parts are put together afterwards.
+//! Subcommands about all connections run on every loop, over the connections of that loop; their parts are merged
+//! into one reply.
 
 use shardis_protocol::Arguments;
 use shardis_storage::number::parse_i64;
@@ -12,17 +13,17 @@ use crate::exec::{Client, Closing, CommandResult, Part, ReplyMode, Roster, Sessi
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::PauseMode;
 
-/// What may run whatever the state of the dataset, but not in a script.
+/// Flags of subcommands that may run in any state of the dataset, but not in a script.
 const ANY_TIME: Flags = Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE);
 
-/// What is about the connection itself: it may run while others wait for a script, too.
+/// Common part of the rows about the connection itself; these may also run while other clients wait for a script.
 const OWN: Command = Command {
     flags: ANY_TIME.union(Flags::ALLOW_BUSY),
     acl: Category::CONNECTION,
     ..Command::BLANK
 };
 
-/// What is about other connections, for operators.
+/// Common part of the rows about other connections, for operators.
 const ADMIN: Command = Command {
     flags: Flags::ADMIN.union(ANY_TIME),
     acl: Category::CONNECTION,
@@ -364,12 +365,12 @@ const NEW_FILTERS: Arg = Arg::one_of(
 )
 .multiple();
 
-/// Whether a name can stand in CLIENT LIST: printable, without spaces.
+/// Whether a name can be shown in CLIENT LIST: it must be printable and without spaces.
 pub(super) fn is_plain(name: &[u8]) -> bool {
     name.iter().all(u8::is_ascii_graphic)
 }
 
-/// An empty name is none.
+/// The name, or none if it is empty.
 fn named(name: &[u8]) -> Option<Box<[u8]>> {
     (!name.is_empty()).then(|| name.into())
 }
@@ -379,7 +380,8 @@ fn id(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// On every loop, since only that of the connection knows its buffers.
+/// Line of the client itself. The command runs on every loop, because only the loop of a connection knows its
+/// buffers.
 fn info(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let asker = clients.asker;
     let argument_bytes = bytes_of(clients.args);
@@ -443,7 +445,7 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// No connection tracks keys in this version: there is none to redirect to.
+/// Replies that tracking is off: this version has no client-side caching.
 fn getredir(session: &mut Session<'_>) -> CommandResult {
     session.reply.integer(-1);
     Ok(())
@@ -462,14 +464,14 @@ fn trackinginfo(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Capabilities are those of Valkey; others may come from younger clients, and mean nothing.
+/// Sets capabilities. The known one is Valkey's; unknown ones are ignored.
 fn capa(session: &mut Session<'_>) -> CommandResult {
     session.client.can_redirect |= session.args.iter().skip(2).any(|word| is(word, "REDIRECT"));
     session.reply.ok();
     Ok(())
 }
 
-/// ON or OFF.
+/// Reads ON or OFF.
 fn switch(word: &[u8]) -> Result<bool, ReplyError> {
     match word {
         word if is(word, "ON") => Ok(true),
@@ -498,7 +500,7 @@ fn reply(session: &mut Session<'_>) -> CommandResult {
             session.reply.ok();
         }
         word if is(word, "OFF") => *mode = ReplyMode::Off,
-        // There is nothing to skip where nothing is sent.
+        // Replies are off anyway, so that there is none to skip.
         word if is(word, "SKIP") && *mode == ReplyMode::Off => {}
         word if is(word, "SKIP") => *mode = ReplyMode::SkipNext,
         _ => return Err(ReplyError::Syntax),
@@ -520,7 +522,7 @@ fn pause(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The end of a timeout in milliseconds.
+/// The end of a timeout given in milliseconds, Unix milliseconds.
 fn timeout(arg: &[u8], now_ms: i64) -> Result<i64, ReplyError> {
     let timeout = int(arg).map_err(|_| ReplyError::Fixed("ERR timeout is not an integer or out of range"))?;
     if timeout < 0 {
@@ -540,14 +542,14 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
 
 /// Types of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ClientType {
     Normal,
     Subscriber,
     /// Replicas and primaries, of which there are none yet.
     Node,
 }
 
-impl Kind {
+impl ClientType {
     fn of(client: &Client) -> Self {
         if client.is_subscriber() {
             Self::Subscriber
@@ -557,12 +559,12 @@ impl Kind {
     }
 }
 
-/// The type of connection that a word names.
-fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
+/// Reads a type of connection.
+fn kind(word: &[u8]) -> Result<ClientType, ReplyError> {
     match word {
-        word if is(word, "NORMAL") => Ok(Kind::Normal),
-        word if is(word, "PUBSUB") => Ok(Kind::Subscriber),
-        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(Kind::Node),
+        word if is(word, "NORMAL") => Ok(ClientType::Normal),
+        word if is(word, "PUBSUB") => Ok(ClientType::Subscriber),
+        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(ClientType::Node),
         _ => Err(ReplyError::Text(format!(
             "ERR Unknown client type '{}'",
             String::from_utf8_lossy(word)
@@ -570,12 +572,12 @@ fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
     }
 }
 
-/// Which connections CLIENT LIST describes.
+/// Selection of the connections that CLIENT LIST describes.
 enum Listed {
     All,
-    /// Those of this type.
-    Only(Kind),
-    /// Those of these ids, in this order.
+    /// Connections of this type.
+    Only(ClientType),
+    /// Connections with these ids, in this order.
     Ids(Vec<i64>),
 }
 
@@ -595,7 +597,7 @@ impl Listed {
     fn includes(&self, client: &Client) -> bool {
         match self {
             Self::All => true,
-            Self::Only(kind) => Kind::of(client) == *kind,
+            Self::Only(kind) => ClientType::of(client) == *kind,
             Self::Ids(ids) => ids.contains(&(client.id as i64)),
         }
     }
@@ -617,7 +619,7 @@ fn list(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     Ok(part)
 }
 
-/// Puts the lines of all loops in the order of their ids, or in that in which ids were asked for.
+/// Sorts the lines of all loops by id, or puts them in the order in which the request lists the ids.
 fn merge_list(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     let lines = parts
         .iter()
@@ -649,20 +651,20 @@ fn id_of(line: &[u8]) -> i64 {
     id.and_then(parse_i64).unwrap_or_default()
 }
 
-/// Which connections CLIENT KILL closes.
+/// Filters of CLIENT KILL.
 #[derive(Debug)]
 struct Killed<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
-    kind: Option<Kind>,
-    /// The least age in seconds.
+    kind: Option<ClientType>,
+    /// The least age of a connection, seconds.
     age_s: Option<i64>,
     skip_me: bool,
 }
 
 impl<'a> Killed<'a> {
-    /// `CLIENT KILL addr`, or filters that all must fit.
+    /// Reads either `CLIENT KILL addr` or filters, which must all match.
     fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
         let mut killed = Self {
             address: None,
@@ -719,14 +721,14 @@ impl<'a> Killed<'a> {
     }
 
     fn includes(&self, client: &Client, asker: u64, now_ms: i64) -> bool {
-        self.kind.is_none_or(|kind| Kind::of(client) == kind)
+        self.kind.is_none_or(|kind| ClientType::of(client) == kind)
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)
-            // Seconds of the clock are counted, as in the field `age` of CLIENT LIST.
+            // The ages are compared in whole seconds of the clock, like the field `age` of CLIENT LIST.
             && self.age_s.is_none_or(|age_s| (now_ms / 1000) - (client.created_ms / 1000) >= age_s)
             && !(self.skip_me && client.id == asker)
-            // It is as good as gone.
+            // A connection that is being closed is not counted.
             && client.closing != Closing::Now
     }
 }
@@ -736,7 +738,7 @@ fn kill(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
     let mut part = Part::default();
     for mut client in &mut clients.clients {
         if killed.includes(&client, clients.asker, clients.now_ms) {
-            // Who kills itself is told so first.
+            // A client that kills its own connection gets the reply first.
             client.closing = if client.id == clients.asker {
                 Closing::AfterReply
             } else {
@@ -777,7 +779,7 @@ fn unblock(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
         if i64::try_from(client.id) != Ok(id) {
             continue;
         }
-        // Who is being served at this moment is no longer blocked.
+        // A client whose ticket has been claimed is no longer blocked.
         if client.waits.as_ref().is_some_and(|ticket| ticket.claim()) {
             client.unblocked = Some(how);
             part.count += 1;

@@ -1,6 +1,6 @@
-//! CLUSTER and the commands that clients of a cluster send to its nodes, as a node answers that is part of none.
+//! CLUSTER, and the commands that clients of a cluster send to its nodes, for a node that is not part of a cluster.
 //!
-//! The rows are those of Redis, so that what is wrong with a request is told first.
+//! The rows are those of Redis, so that a faulty request gets the error for its fault first.
 
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};
@@ -15,13 +15,13 @@ const fn with_flags(flags: Flags) -> Command {
     }
 }
 
-/// Subcommands that tell something about the cluster.
+/// Common part of the rows of subcommands that describe the cluster.
 const ANYBODY: Command = with_flags(Flags::STALE);
 
-/// Subcommands that tell something that concerns operators.
+/// Common part of the rows of subcommands that give operators information.
 const READER: Command = with_flags(Flags::ADMIN.union(Flags::STALE));
 
-/// Subcommands that change the cluster.
+/// Common part of the rows of subcommands that change the cluster.
 const OPERATOR: Command = with_flags(Flags::ADMIN.union(Flags::STALE).union(Flags::NO_ASYNC_LOADING));
 
 const RESET: Command = with_flags(Flags::ADMIN.union(Flags::STALE).union(Flags::NOSCRIPT));
@@ -434,7 +434,7 @@ const SUBCOMMANDS: &[Command] = &[
     },
 ];
 
-/// Only a node that is part of a cluster has something to say.
+/// Replies that cluster support is disabled.
 fn refuse(_: &mut Session<'_>) -> CommandResult {
     Err(ReplyError::ClusterDisabled)
 }

@@ -1,7 +1,7 @@
-//! COMMAND: what there is to know about commands, all of it derived from their rows.
+//! COMMAND: information about commands, all of it derived from their rows.
 //!
-//! The shape of the replies is Redis's to the letter, simple strings and bulk strings told apart: clients build their
-//! command tables from them.
+//! The replies have exactly the shape that Redis gives them, down to the difference between simple strings and bulk
+//! strings: clients build their command tables from them.
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::glob;
@@ -192,7 +192,7 @@ fn docs(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What must be known of a command to tell the keys of a request.
+/// Properties of a command that determine the keys of its requests.
 struct Shape {
     arity: Arity,
     keys: &'static [KeySpec],
@@ -200,7 +200,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// That of the command that a request names, be it one of this program or of a later version of it.
+    /// The shape of the command that a request names, whether this version has the command or a later one will.
     fn of(request: Arguments<'_>, renames: &Renames) -> Option<Self> {
         let name = request.get(0)?;
         let Some(command) = names::find(name, renames) else {
@@ -226,7 +226,7 @@ impl Shape {
     }
 }
 
-/// Which names COMMAND LIST lists.
+/// Filter of the names in COMMAND LIST.
 enum Filter<'a> {
     All,
     None,
@@ -309,7 +309,7 @@ fn reply_keys(session: &mut Session<'_>, show: fn(&mut Encoder<'_>, &[u8], KeyFl
     Ok(())
 }
 
-/// A set of simple strings.
+/// Replies with a set of simple strings.
 fn names(reply: &mut Encoder<'_>, names: impl Iterator<Item = &'static str>) {
     let names: Vec<_> = names.collect();
     reply.set(names.len());
@@ -318,7 +318,7 @@ fn names(reply: &mut Encoder<'_>, names: impl Iterator<Item = &'static str>) {
     }
 }
 
-/// What COMMAND INFO says about a command: ten elements.
+/// Encodes the reply of COMMAND INFO for a command: ten elements.
 fn describe(reply: &mut Encoder<'_>, known: &Registered) {
     let row = known.row;
     let (range, _) = legacy_range(row.keys);
@@ -338,7 +338,7 @@ fn describe(reply: &mut Encoder<'_>, known: &Registered) {
     for spec in row.keys {
         describe_keys(reply, spec);
     }
-    // An empty list of subcommands is a set, any other an array: so it is in Redis.
+    // In Redis, an empty list of subcommands is a set, any other list an array.
     if known.subcommands.is_empty() {
         reply.set(0);
     } else {
@@ -399,7 +399,7 @@ fn describe_keys(reply: &mut Encoder<'_>, spec: &KeySpec) {
     }
 }
 
-/// One step of the search for keys: its type and its numbers.
+/// Encodes one step of the search for keys: its type and its numbers.
 fn step(reply: &mut Encoder<'_>, kind: &str, fields: &[(&str, i64)]) {
     reply.map(2);
     text(reply, "type", kind);
@@ -420,7 +420,7 @@ fn number(reply: &mut Encoder<'_>, name: &str, value: i64) {
     reply.integer(value);
 }
 
-/// A map from full names to what COMMAND DOCS says.
+/// Encodes a map from full names to the documentation of COMMAND DOCS.
 fn document_all<T: std::borrow::Borrow<Registered>>(reply: &mut Encoder<'_>, all: &[T]) {
     reply.map(all.len());
     for known in all {
@@ -488,7 +488,7 @@ fn document_argument(reply: &mut Encoder<'_>, arg: &Arg) {
     let mut pairs = 2;
     text(reply, "name", arg.name);
     text(reply, "type", type_name(arg.kind));
-    // Choices and blocks are shown by their parts.
+    // Choices and blocks are documented by their parts.
     let parts = match arg.kind {
         ArgKind::OneOf(parts) | ArgKind::Block(parts) => Some(parts),
         _ => {

@@ -1,4 +1,4 @@
-//! The connection itself: greetings, authentication, the selected database.
+//! Commands on the connection itself: greeting, authentication, selected database.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
-/// What may run before authentication and at any time.
+/// Flags of commands that may run at any time, even before authentication.
 const ALWAYS: Flags = Flags::NOSCRIPT
     .union(Flags::LOADING)
     .union(Flags::STALE)
@@ -169,7 +169,7 @@ fn ping(session: &mut Session<'_>) -> CommandResult {
         return Err(ReplyError::arity("ping"));
     }
     let message = session.args.get(1);
-    // Among messages, a RESP2 client expects what looks like one.
+    // A RESP2 subscriber expects a reply in the shape of a message.
     if session.client.is_subscriber() && session.client.resp == Resp::V2 {
         session.reply.array(2);
         session.reply.bulk(b"pong");
@@ -223,10 +223,10 @@ fn auth(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The only user there is.
+/// Name of the only user.
 const DEFAULT_USER: &[u8] = b"default";
 
-/// Accepts the default user with the password that `requirepass` sets, or with any if it sets none.
+/// Accepts the default user with the password that `requirepass` sets, or with any password if it sets none.
 fn authenticate(session: &mut Session<'_>, user: &[u8], password: &[u8]) -> CommandResult {
     let settings = session.node.settings.load();
     let accepts = |known: &[u8]| same_secret(known, password);
@@ -238,8 +238,8 @@ fn authenticate(session: &mut Session<'_>, user: &[u8], password: &[u8]) -> Comm
     Ok(())
 }
 
-/// Whether two secrets are equal. Every byte is compared whatever those before it said, so that the time this takes does
-/// not tell how far a guess was right.
+/// Whether two secrets are equal. Every byte is compared, so that the time this takes does not reveal how much of a
+/// guess was right.
 fn same_secret(known: &[u8], given: &[u8]) -> bool {
     let differing = known
         .iter()
@@ -271,7 +271,7 @@ fn hello(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The protocol that a version names.
+/// The protocol of a version number.
 fn protocol(version: &[u8]) -> Result<Resp, ReplyError> {
     match int(version) {
         Ok(2) => Ok(Resp::V2),
@@ -294,7 +294,7 @@ impl<'a> HelloOptions<'a> {
         let mut parsed = Self::default();
         let mut words = session.args.iter().skip(2);
         while let Some(word) = words.next() {
-            // The words that follow an option are taken only if all of them are there.
+            // The arguments of an option are consumed only if all of them are present.
             let mut ahead = words.clone();
             if is(word, "AUTH")
                 && let (Some(user), Some(password)) = (ahead.next(), ahead.next())
@@ -319,7 +319,7 @@ impl<'a> HelloOptions<'a> {
     }
 }
 
-/// Whether an argument of HELLO is a user or a password: one of the two behind AUTH.
+/// Whether an argument of HELLO is a user name or a password: one of the two after AUTH.
 fn is_credential(args: Arguments<'_>, index: usize) -> bool {
     let mut place = 2;
     while let Some(word) = args.get(place) {
@@ -335,7 +335,7 @@ fn is_credential(args: Arguments<'_>, index: usize) -> bool {
     false
 }
 
-/// What HELLO replies: who we are, and which connection this is.
+/// Replies to HELLO with a description of the server and of this connection.
 fn introduce(session: &mut Session<'_>) {
     let protocol = if session.client.resp == Resp::V3 { 3 } else { 2 };
     let reply = &mut session.reply;
@@ -354,7 +354,7 @@ fn introduce(session: &mut Session<'_>) {
     reply.bulk(b"master");
     reply.bulk(b"modules");
     reply.array(0);
-    // Ours, behind what clients know: they skip what they do not.
+    // A field of shardis, at the end: clients skip fields that they do not know.
     reply.bulk(b"shardis_version");
     reply.bulk(SHARDIS_VERSION.as_bytes());
 }

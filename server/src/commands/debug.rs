@@ -1,4 +1,4 @@
-//! DEBUG: what tests need of a server. Refused unless `enable-debug-command` allows it.
+//! DEBUG: commands for tests of the server. Refused unless `enable-debug-command` allows it.
 
 mod digest;
 mod serialized;
@@ -16,7 +16,7 @@ use shardis_storage::table::TableStats;
 use shardis_storage::value::list::{Contents, List};
 use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, StringRef};
 
-use crate::config::{Caller, Scope};
+use crate::config::{Requester, Scope};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::context::NewString;
@@ -44,10 +44,10 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// What a subcommand does.
+/// Handler of a subcommand.
 type Action = fn(&mut Session<'_>, &mut View<'_>) -> CommandResult;
 
-/// A subcommand, and with how many words it may be said, DEBUG and its own name among them.
+/// A subcommand, and the number of words of its requests, DEBUG and its own name included.
 struct Subcommand {
     name: &'static str,
     words_min: usize,
@@ -68,7 +68,7 @@ const fn between(name: &'static str, words_min: usize, words_max: usize, run: Ac
     }
 }
 
-/// They are no rows of their own: to COMMAND, DEBUG is one command.
+/// The subcommands. They are no rows of their own: for COMMAND, DEBUG is one command.
 const SUBCOMMANDS: &[Subcommand] = &[
     exactly("ASSERT", 2, abort),
     exactly("CHANGE-REPL-ID", 2, change_replication_id),
@@ -106,7 +106,7 @@ fn debug(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     (subcommand.run)(session, keyspace)
 }
 
-/// Whether the optional word behind an argument is there; it is an error if another one is.
+/// Whether an argument is followed by this option; any other word there is an error.
 fn is_chosen(args: Arguments<'_>, option: &str) -> Result<bool, ReplyError> {
     match args.get(3) {
         None => Ok(false),
@@ -115,12 +115,12 @@ fn is_chosen(args: Arguments<'_>, option: &str) -> Result<bool, ReplyError> {
     }
 }
 
-/// Whether a word stands for a number other than 0. What is no number is read as C reads it, as 0.
+/// Whether a word is a number other than 0. Like in C, a text that is no number counts as 0.
 fn is_set(word: &[u8]) -> bool {
     int(word).unwrap_or(0) != 0
 }
 
-/// DEBUG SLEEP seconds: no loop does anything for so long.
+/// DEBUG SLEEP seconds: stops all loops for so long.
 fn sleep(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     let text = String::from_utf8_lossy(session.args.at(2));
     let seconds = text.parse::<f64>().unwrap_or(0.0);
@@ -191,7 +191,7 @@ fn error(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     Err(ReplyError::Bytes(session.args.at(2).to_vec()))
 }
 
-/// Ends the process as a wrong address would.
+/// Crashes the process by an access to an invalid address.
 fn segfault(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     signal_hook::low_level::raise(signal_hook::consts::SIGSEGV)
         .map_err(|error| ReplyError::Text(format!("ERR {error}")))?;
@@ -199,7 +199,7 @@ fn segfault(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Ends the process as a check of its own state does that must not be survived.
+/// Aborts the process, like a failed assertion.
 fn abort(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     let word = String::from_utf8_lossy(session.args.at(1)).to_ascii_uppercase();
     session.node.log.warning(format_args!(
@@ -211,7 +211,7 @@ fn abort(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Asks for more memory than there is, which ends the process.
+/// Allocates more memory than there is, which aborts the process.
 fn run_out_of_memory(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     let bytes = isize::MAX as usize;
     std::hint::black_box(Vec::<u8>::with_capacity(bytes));
@@ -234,7 +234,7 @@ fn rewrite(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     Ok(())
 }
 
-/// DEBUG REPLICATE word [word ...]: hands the words to whoever repeats our changes, and does nothing itself.
+/// DEBUG REPLICATE word [word ...]: reports the words as an effect, without running them.
 fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let effect = Effect {
         db: session.client.db,
@@ -314,7 +314,7 @@ fn protocol(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     Ok(())
 }
 
-/// DEBUG POPULATE count [prefix] [size]: keys that are there already stay as they are.
+/// DEBUG POPULATE count [prefix] [size]: existing keys stay as they are.
 fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let positive = |index: usize| match session.args.get(index).map(int) {
         None => Ok(None),
@@ -345,7 +345,7 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
     Ok(())
 }
 
-/// DEBUG OBJECT key [fast]: the fast form leaves out what takes time that grows with the value.
+/// DEBUG OBJECT key [fast]: the fast form leaves out figures that take time proportional to the value.
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let compresses = session.node.settings.load().rdbcompression;
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
@@ -369,7 +369,7 @@ fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Says of a quicklist how its nodes are.
+/// Appends a description of a list's nodes.
 fn describe_nodes(list: &List, text: &mut String) {
     let Some((limit, compresses)) = list.node_rules() else {
         return;
@@ -383,7 +383,7 @@ fn describe_nodes(list: &List, text: &mut String) {
     });
     let nodes = list.nodes();
     let average = list.len() as f64 / nodes as f64;
-    // Nothing is lost on the way into a `String`.
+    // Writing to a `String` cannot fail.
     let _ = write!(
         text,
         " ql_nodes:{nodes} ql_avg_node:{average:.2} ql_listpack_max:{limit} ql_compressed:{} ql_uncompressed_size:{bytes}",
@@ -391,12 +391,12 @@ fn describe_nodes(list: &List, text: &mut String) {
     );
 }
 
-/// Most elements of a pack that the log is told of.
+/// The most elements of a pack that are logged.
 const LOGGED_ELEMENTS_MAX: usize = 1000;
-/// Most bytes of an element that the log is told of.
+/// The most bytes of an element that are logged.
 const LOGGED_BYTES_MAX: usize = 40;
 
-/// DEBUG LISTPACK key: writes to the log, and therefore where the server's output goes, what is in a pack.
+/// DEBUG LISTPACK key: logs the content of a pack.
 fn listpack(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let key = keyspace.key(session.args.at(2));
     let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
@@ -415,7 +415,7 @@ fn listpack(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
     Ok(())
 }
 
-/// Writes to the log what is in a pack, up to a bound.
+/// Logs the content of a pack, up to a bound.
 fn log_elements(log: &Log, pack: &Listpack) {
     let mut scratch = [0; INT_TEXT_MAX];
     for (number, element) in pack.iter().take(LOGGED_ELEMENTS_MAX).enumerate() {
@@ -432,7 +432,7 @@ fn log_elements(log: &Log, pack: &Listpack) {
     }
 }
 
-/// DEBUG QUICKLIST key [0|1]: writes to the log which nodes a list has; with 1 also their elements.
+/// DEBUG QUICKLIST key [0|1]: logs the nodes of a list; with 1 also their elements.
 fn quicklist(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let key = keyspace.key(session.args.at(2));
     let entry = keyspace.peek(&key).ok_or(ReplyError::NoSuchKey)?;
@@ -458,7 +458,7 @@ fn quicklist(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResul
     Ok(())
 }
 
-/// Writes to the log what is in a node of a quicklist.
+/// Logs the content of a node of a quicklist.
 fn log_node(log: &Log, number: usize, contents: &Contents<'_>, shows_elements: bool) {
     match contents {
         Contents::Pack(pack) => {
@@ -485,13 +485,13 @@ fn packed_threshold(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResul
         b"0" => b"1gb",
         size => size,
     };
-    let caller = Caller {
+    let requester = Requester {
         local: true,
         loading: false,
     };
     session
         .node
-        .change_settings(&[(b"list-packed-threshold", size)], caller)
+        .change_settings(&[(b"list-packed-threshold", size)], requester)
         .map_err(|_| {
             ReplyError::Fixed("ERR argument must be a memory value bigger than 1 and smaller than 4gb")
         })?;

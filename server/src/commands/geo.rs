@@ -1,7 +1,7 @@
 //! Geographic indexes: sorted sets whose scores are points on the earth.
 //!
-//! The arithmetic of points is the business of `shardis_storage::algorithm::geohash`; searching is in [`search`]. Rows
-//! first, then what all commands of the family share, then handlers in the order of the rows.
+//! `shardis_storage::algorithm::geohash` computes with points; searching is in [`search`]. Rows first, then the parts
+//! that all commands of the family share, then handlers in the order of the rows.
 
 pub(crate) mod search;
 
@@ -145,7 +145,7 @@ fn point(longitude: &[u8], latitude: &[u8]) -> Result<Point, ReplyError> {
     })
 }
 
-/// The place of a member.
+/// The point of a member.
 fn place(set: Option<&SortedSet>, member: &[u8]) -> Option<Point> {
     set?.score(member).map(Point::of_score)
 }
@@ -159,14 +159,14 @@ fn reply_point(reply: &mut Encoder<'_>, point: Point) {
     }
 }
 
-/// Room for a distance: half the equator in feet has eight digits before the point.
+/// Bytes reserved for a distance: half the equator in feet has eight digits before the point.
 const DISTANCE_TEXT_MAX: usize = 24;
 
-/// Replies with a distance in four decimals: a text, whatever the protocol.
+/// Replies with a distance in four decimals: a bulk string in both protocols.
 fn reply_distance(reply: &mut Encoder<'_>, distance: f64) {
     let mut text = [0; DISTANCE_TEXT_MAX];
     let mut rest = &mut text[..];
-    // Nothing on earth is so far away that there is no room for it.
+    // No distance on earth exceeds the reserved bytes.
     let _ = write!(rest, "{distance:.4}");
     let len = DISTANCE_TEXT_MAX - rest.len();
     reply.bulk(&text[..len]);
@@ -211,7 +211,7 @@ fn geoadd(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Reports the change as a ZADD: a replica adds to a sorted set and need not know of points.
+/// Reports the change as a ZADD: replicas only need the sorted set.
 fn report_as_zadd<'a>(
     ctx: &mut Context<'_>,
     first: usize,

@@ -1,9 +1,8 @@
-//! Hashes: fields with values under one key. What concerns the expiry of single fields is in
-//! [`hash_expiry`](super::hash_expiry).
+//! Hashes: fields with values under one key. The expiry of single fields is in [`hash_expiry`](super::hash_expiry).
 //!
-//! A field whose time is over is hidden from every command here but HLEN, which counts it until it is removed. Where a
-//! write meets a hidden field, those who repeat the write are told to remove it first: they may not decide by themselves
-//! that its time is over. Rows first, then handlers in the order of the rows.
+//! An expired field is hidden from every command in this file but HLEN, which counts it until it is removed. When a
+//! write meets a hidden field, its effects start with the removal of the field, because replicas must not decide
+//! themselves that a field has expired. Rows first, then handlers in the order of the rows.
 
 use shardis_protocol::Encoder;
 use shardis_storage::number::LongDouble;
@@ -337,7 +336,7 @@ pub(crate) static COMMANDS: &[Command] = &[
 const FIELDS_WITH_VALUES: Arg =
     Arg::block("field_value", &[Arg::string("field"), Arg::string("value")]).multiple();
 
-/// When hashes stop being packed here.
+/// Limits of packed hashes, from the settings.
 #[inline]
 pub(super) fn limits(ctx: &Context<'_>) -> HashLimits {
     HashLimits {
@@ -347,7 +346,7 @@ pub(super) fn limits(ctx: &Context<'_>) -> HashLimits {
     }
 }
 
-/// Whether a hash still has a field that is hidden.
+/// Whether a hash still stores a field that is hidden.
 #[inline]
 fn hides(hash: &Hash, name: &[u8], now_ms: i64) -> bool {
     hash.next_expiry().is_some_and(|at| at < now_ms)
@@ -356,12 +355,12 @@ fn hides(hash: &Hash, name: &[u8], now_ms: i64) -> bool {
             .is_some_and(|field| field.is_expired(now_ms))
 }
 
-/// Reports that fields were set; those who repeat it know of no time at which one of them expires.
+/// Reports that fields were set, after an HDEL of those that had an expiry, which replicas cannot know.
 pub(super) fn report_set<'w>(effects: &mut Effects, key: &'w [u8], words: impl Iterator<Item = &'w [u8]>) {
     report(effects, &[b"HSET", key], words);
 }
 
-/// Reports a command of some words, `head` first.
+/// Reports a command that consists of `head` and `words`.
 pub(super) fn report<'w>(effects: &mut Effects, head: &[&'w [u8]], words: impl Iterator<Item = &'w [u8]>) {
     if effects.is_recording() {
         let words: SmallVec<[&[u8]; 16]> = head.iter().copied().chain(words).collect();
@@ -369,7 +368,7 @@ pub(super) fn report<'w>(effects: &mut Effects, head: &[&'w [u8]], words: impl I
     }
 }
 
-/// Sets the fields that the request names from argument 2 on; returns how many are new.
+/// Sets the fields that the request names from argument 2 on; returns the number of new ones.
 fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, ReplyError> {
     if !ctx.args.len().is_multiple_of(2) {
         return Err(ReplyError::arity(command));
@@ -386,14 +385,14 @@ fn set_fields(ctx: &mut Context<'_>, command: &'static str) -> Result<i64, Reply
             })
             .sum()
     };
-    // One look-up where the hash is there, which is the case that matters.
+    // The usual case, an existing hash, takes a single look-up.
     let (expires, new) = match ctx.keyspace.write_as::<Hash>(&key)? {
         Some(hash) => (hash.next_expiry().is_some(), set_all(hash)),
         None => (false, set_all(ctx.keyspace.make(&key)?.0)),
     };
     ctx.notify(KeyspaceEvents::HASH, "hset", &key);
     if expires {
-        // The last field that expires may have lost its time.
+        // The last field with an expiry may have lost it.
         ctx.keyspace.settle(&key);
     }
     ctx.changed(&key, count as u64);
@@ -421,7 +420,7 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
         return Ok(());
     }
     if hides(hash, name, now_ms) {
-        // A replica still has the field.
+        // Replicas still have the hidden field.
         report_set(ctx.effects, key.bytes, [name, value].into_iter());
     }
     hash.set(name, value, FieldExpiry::Clear, now_ms, &limits);
@@ -452,7 +451,7 @@ fn hmget(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Replies with a field's value, or with nothing.
+/// Replies with a field's value, or with null.
 #[inline]
 pub(super) fn reply_value(reply: &mut Encoder<'_>, value: Option<StringRef<'_>>) {
     match value {
@@ -483,7 +482,7 @@ fn hvals(ctx: &mut Context<'_>) -> CommandResult {
     reply_all(ctx, |field| field.value)
 }
 
-/// Replies with one part of every field.
+/// Replies with one part (name or value) of every field.
 #[inline]
 fn reply_all(ctx: &mut Context<'_>, part: impl Fn(Field<'_>) -> StringRef<'_>) -> CommandResult {
     let (key, now_ms) = (ctx.key(1), ctx.now_ms());
@@ -510,7 +509,7 @@ fn hdel(ctx: &mut Context<'_>) -> CommandResult {
         .skip(2)
         .map(|name| i64::from(hash.remove(name, now_ms)))
         .sum();
-    // Hidden fields went as well, uncounted.
+    // Hidden fields were removed as well, and are not counted.
     let gone = before - hash.len();
     if gone > 0 {
         ctx.notify(KeyspaceEvents::HASH, "hdel", &key);
@@ -548,7 +547,7 @@ fn hincrby(ctx: &mut Context<'_>) -> CommandResult {
     let (args, now_ms, limits) = (ctx.args, ctx.now_ms(), limits(ctx));
     let increment = int(args.at(3))?;
     let (key, name) = (ctx.key(1), args.at(2));
-    // A hash made here has no field that could be refused, so none is left empty.
+    // In a new hash nothing can be refused, so that it is never left empty.
     let (hash, _) = ctx.keyspace.make::<Hash>(&key)?;
     let current = match hash.get(name, now_ms) {
         Some(value) => value.to_int().ok_or(ReplyError::HashNotInteger)?,
@@ -581,7 +580,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
         return Err(ReplyError::IncrementNotFinite);
     }
     let (key, name) = (ctx.key(1), args.at(2));
-    // As for HINCRBY: what is made here is not left empty.
+    // As with HINCRBY, a new hash is never left empty.
     let (hash, _) = ctx.keyspace.make::<Hash>(&key)?;
     let field = hash.field(name, now_ms);
     let current = field.map_or(StringRef::Int(0), |field| field.value);
@@ -592,7 +591,7 @@ fn hincrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let mut text = Vec::new();
     sum.write_human(&mut text);
     hash.set(name, &text, FieldExpiry::Keep, now_ms, &limits);
-    // A replica stores the result: other machines may round otherwise.
+    // Replicas store the result, since other machines may round differently.
     report_set(ctx.effects, key.bytes, [name, &text].into_iter());
     if let Some(at_ms) = expiry {
         report_expiry(ctx.effects, key.bytes, at_ms, &[name]);
@@ -620,14 +619,14 @@ pub(super) fn report_expiry(effects: &mut Effects, key: &[u8], at_ms: i64, names
 /// Number of fields that HRANDFIELD returns.
 #[derive(Clone, Copy)]
 enum Draw {
-    /// So many different ones, if there are.
+    /// So many distinct fields, or all if there are fewer.
     Distinct(usize),
-    /// So many, each out of all.
+    /// So many fields, each drawn from all.
     Repeated(usize),
 }
 
 impl Draw {
-    /// Reads a count, whose sign chooses.
+    /// Reads a count; a negative one allows repetitions.
     fn parse(arg: &[u8], with_values: bool) -> Result<Self, ReplyError> {
         let count = int_within(arg, -i64::MAX, i64::MAX)?;
         if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
@@ -660,7 +659,7 @@ fn hrandfield_some(ctx: &mut Context<'_>) -> CommandResult {
     let with_values = args.get(3).is_some_and(|word| is(word, "WITHVALUES"));
     let draw = Draw::parse(args.at(2), with_values && args.len() == 4);
     if args.len() > 3 && (args.len() > 4 || !with_values) {
-        // An error in the count comes first.
+        // An error in the count is reported first.
         draw?;
         return Err(ReplyError::Syntax);
     }

@@ -1,8 +1,8 @@
-//! HyperLogLogs: how many distinct elements were seen, roughly, in strings of 12 KiB at most.
+//! HyperLogLogs: estimates of the number of distinct elements, in strings of at most 12 KiB.
 //!
-//! The registers and the estimate are the business of `shardis_storage::algorithm::hyperloglog`, whose bytes are those of
-//! Redis. A dense value is changed in place; a sparse one, which is short, is changed in a copy and stored when all of the
-//! command went well. Rows first, then handlers in the order of the rows.
+//! `shardis_storage::algorithm::hyperloglog` has the registers and the estimate, in the bytes of Redis. A dense value
+//! is changed in place; a sparse one, which is short, is changed in a copy, which is stored when the whole command
+//! has succeeded. Rows first, then handlers in the order of the rows.
 
 use shardis_storage::algorithm::hyperloglog::{
     self as hll, Corrupt, DENSE_BYTES, Encoding, Registers, Sketch,
@@ -111,7 +111,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// A string that is no HyperLogLog.
+/// Error for a string that is no HyperLogLog.
 const NOT_HYPERLOGLOG: ReplyError =
     ReplyError::Fixed("WRONGTYPE Key is not a valid HyperLogLog string value.");
 
@@ -131,7 +131,7 @@ fn value_of(value: StringRef<'_>) -> Result<(&[u8], Encoding), ReplyError> {
         .ok_or(NOT_HYPERLOGLOG)
 }
 
-/// The HyperLogLog of a key, copied to be changed.
+/// A copy of the HyperLogLog of a key, to be changed.
 fn load(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<Option<Sketch>, ReplyError> {
     let Some(value) = ctx.keyspace.write_string(key)? else {
         return Ok(None);
@@ -140,18 +140,18 @@ fn load(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<Option<Sketch>, ReplyErr
     Sketch::load(bytes).map(Some).ok_or(NOT_HYPERLOGLOG)
 }
 
-/// Stores what a HyperLogLog has become; its expiry stays. `old_len` is how long its value was, 0 if there was none.
+/// Stores a changed HyperLogLog; the expiry stays. `old_len` is the length of the old value, 0 if there was none.
 fn store(ctx: &mut Context<'_>, key: &Key<'_>, sketch: &Sketch, old_len: usize) {
     let bytes = sketch.as_bytes();
     match bytes.len() {
-        // A dense value never grows: it gets no room to spare.
+        // A dense value never grows, and needs no spare room.
         DENSE_BYTES if old_len != DENSE_BYTES => ctx.keyspace.set_text(key, bytes, Expiry::Keep),
         len if len >= old_len => ctx.keyspace.string_mut(key, len).copy_from_slice(bytes),
         _ => ctx.keyspace.set_raw(key, bytes),
     }
 }
 
-/// Marks a HyperLogLog as changed, so many times.
+/// Announces a change of a HyperLogLog that counts as `changes`.
 fn changed(ctx: &mut Context<'_>, key: &Key<'_>, changes: u64) {
     if changes > 0 {
         ctx.changed(key, changes);
@@ -175,7 +175,7 @@ fn pfadd(ctx: &mut Context<'_>) -> CommandResult {
         }
         None => {
             let mut sketch = Sketch::new();
-            // Making the key counts as a change, too.
+            // Creating the key counts as a change, too.
             let changes = add(ctx, &mut sketch, elements)? + 1;
             sketch.forget_cardinality();
             store(ctx, &key, &sketch, 0);
@@ -187,7 +187,7 @@ fn pfadd(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Adds elements; returns how many of them changed something.
+/// Adds elements; returns the number of them that changed a register.
 fn add<'e>(
     ctx: &Context<'_>,
     sketch: &mut Sketch,
@@ -201,7 +201,7 @@ fn add<'e>(
     Ok(changes)
 }
 
-/// `hll-sparse-max-bytes`
+/// The directive `hll-sparse-max-bytes`.
 fn sparse_bytes_max(ctx: &Context<'_>) -> usize {
     usize::try_from(ctx.settings.hll_sparse_max_bytes).unwrap_or(usize::MAX)
 }
@@ -216,7 +216,7 @@ fn pfcount(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Count that one HyperLogLog remembers or, where that is out of date, makes and then remembers.
+/// The count cached in a HyperLogLog; if the cache is outdated, computes and caches it.
 fn count_one(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let key = ctx.key(1);
     let Some(value) = ctx.keyspace.read_string(&key)? else {
@@ -232,7 +232,7 @@ fn count_one(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     Ok(count)
 }
 
-/// Merges the HyperLogLogs of all keys from this argument on.
+/// Merges the HyperLogLogs of all keys from argument `first` on.
 fn merge(ctx: &mut Context<'_>, first: usize) -> Result<Registers, ReplyError> {
     let mut registers = Registers::new();
     for index in first..ctx.args.len() {
@@ -281,7 +281,7 @@ fn pfdebug(ctx: &mut Context<'_>) -> CommandResult {
     }
 }
 
-/// Stores a sparse HyperLogLog as a dense one; false if it is dense already.
+/// Stores a sparse HyperLogLog in dense form; false if it is dense already.
 fn make_dense(ctx: &mut Context<'_>, key: &Key<'_>, mut sketch: Sketch) -> Result<bool, ReplyError> {
     let old_len = sketch.as_bytes().len();
     let converted = sketch.make_dense()?;
@@ -292,7 +292,7 @@ fn make_dense(ctx: &mut Context<'_>, key: &Key<'_>, mut sketch: Sketch) -> Resul
     Ok(converted)
 }
 
-/// All registers. The value becomes dense on the way, as in Redis.
+/// Replies with all registers. Like in Redis, the value becomes dense.
 fn debug_registers(ctx: &mut Context<'_>, key: &Key<'_>, sketch: Sketch) -> CommandResult {
     let registers = Registers::of(sketch.as_bytes())?;
     make_dense(ctx, key, sketch)?;
@@ -303,7 +303,7 @@ fn debug_registers(ctx: &mut Context<'_>, key: &Key<'_>, sketch: Sketch) -> Comm
     Ok(())
 }
 
-/// The runs of a sparse value: `z` and `Z` for zeros in one byte and in two, `v` for others.
+/// Replies with the runs of a sparse value: `z` and `Z` for zeros in one byte and in two, `v` for others.
 fn debug_runs(ctx: &mut Context<'_>, sketch: &Sketch) -> CommandResult {
     if sketch.encoding() != Encoding::Sparse {
         return Err(ReplyError::Fixed("ERR HLL encoding is not sparse"));

@@ -1,7 +1,7 @@
-//! INFO, and the end of the node: SHUTDOWN.
+//! INFO, and SHUTDOWN.
 //!
-//! A figure is shown only where it is true. What belongs to a feature that is not there is zero where that says so, and
-//! left out otherwise.
+//! A figure is shown only if it is true. A figure of a feature that does not exist yet is shown as zero if zero is
+//! true, and left out otherwise.
 
 mod by_command;
 pub(super) mod figures;
@@ -72,11 +72,11 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// A section of INFO: its name in a request, and what writes it.
+/// A section of INFO: its name in a request, and the function that writes it.
 struct Section {
     name: &'static str,
     title: &'static str,
-    /// Shown without being asked for.
+    /// The section is shown by default.
     default: bool,
     write: fn(&mut String, &Session<'_>, &Gathered),
 }
@@ -94,7 +94,7 @@ const fn section(
     }
 }
 
-/// As [`section`], but shown only when asked for.
+/// A section like [`section`], but shown only on request.
 const fn on_demand(
     name: &'static str,
     title: &'static str,
@@ -177,7 +177,7 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
         return Err(ReplyError::Syntax);
     }
     if abort {
-        // The node ends within the turn that is told to: there is never a shutdown under way that could be stopped.
+        // The node ends within the turn of this command, so that there is never a shutdown under way to be aborted.
         return Err(ReplyError::Fixed("ERR No shutdown in progress."));
     }
     if session.node.end(options).is_err() {
@@ -186,7 +186,7 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
              SHUTDOWN NOSAVE",
         ));
     }
-    // Nothing is answered: the client learns from the end of the connection.
+    // There is no reply: the client notices the end of the connection.
     session.client.reply_mode = crate::exec::ReplyMode::Off;
     session.reply.ok();
     Ok(())

@@ -1,7 +1,7 @@
-//! Keys of any type: removing, renaming, copying and moving them, their times to live, and walking over them.
+//! Commands on keys of any type: removing, renaming, copying and moving them, their expiry, and walking over them.
 //!
-//! Nothing here looks at values, so every handler does for all types alike. Times to live are propagated as points in
-//! time, and a time that has passed as a removal: a replica never has to ask the clock.
+//! Nothing in this file looks at values, so that every handler works for all types. In effects, an expiry is a point
+//! in time, and one that has passed is a removal: replicas never have to ask the clock.
 
 use rand::RngExt;
 use shardis_protocol::{Arguments, Encoder};
@@ -13,8 +13,8 @@ use shardis_storage::value::Kind;
 
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
-use crate::exec::arguments::{database, decode_cursor, encode_cursor, int, is};
-use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, ScanOptions, Session};
+use crate::exec::arguments::{database, int, is};
+use crate::exec::{CommandResult, Context, Expiration, Options, Part, Partition, ScanOptions, Session, Walk};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
 
 const CONDITION: Arg = Arg::one_of(
@@ -380,7 +380,7 @@ pub(crate) static COMMANDS: &[Command] = &[
             "request_policy:special",
             "response_policy:special",
         ],
-        runs: Runs::OnCursorShard(scan),
+        runs: Runs::OnCursorShards(scan, answer_scan),
         doc: &Doc {
             since: "2.8.0",
             complexity: "O(1) a call, O(N) for a walk over all N keys",
@@ -430,7 +430,7 @@ fn remove_all(ctx: &mut Context<'_>, lazily: bool) -> CommandResult {
     let mut removed = 0;
     for index in 1..ctx.args.len() {
         let key = ctx.key(index);
-        // The look-up comes first because a key that is past its time was not removed by this command.
+        // The look-up comes first because the removal of an expired key is not the work of this command.
         if ctx.keyspace.peek(&key).is_some() {
             ctx.keyspace.remove(&key, lazily);
             ctx.modified(&key);
@@ -453,7 +453,7 @@ fn exists(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn touch(ctx: &mut Context<'_>) -> CommandResult {
-    // CLIENT NO-TOUCH is about side effects; here the access is what was asked for.
+    // CLIENT NO-TOUCH is about side effects; here the access is the purpose of the command.
     let no_touch = std::mem::take(&mut ctx.keyspace.no_touch);
     let mut found = 0;
     for index in 1..ctx.args.len() {
@@ -500,7 +500,7 @@ fn renamenx(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Takes a value, its expiry and its access clock to a key that is free. Redis counts this as one change.
+/// Moves a value with its expiry and its access clock to a key that does not exist. Redis counts this as one change.
 fn carry(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>) {
     if let Some(value) = ctx.keyspace.take(from) {
         let clock = value.clock();
@@ -523,7 +523,7 @@ fn copy(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Database and REPLACE.
+/// Reads the options DB and REPLACE.
 fn copy_options(ctx: &Context<'_>) -> Result<(u16, bool), ReplyError> {
     let (mut db, mut replace) = (ctx.keyspace.db, false);
     let mut options = Options::new(ctx.args, 3);
@@ -611,7 +611,7 @@ fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> 
         .is_some_and(|entry| condition.allows(entry.expiry(), at_ms));
     if met {
         let on_expired = ctx.keyspace.stamp.on_expired;
-        // On a node that keeps expired keys, because another one decides on their end, this one stays too.
+        // A node that leaves the removal of expired keys to another node keeps this key, too.
         if at_ms <= ctx.now_ms() && on_expired != OnExpired::Keep {
             let lazily = on_expired == OnExpired::Unlink;
             ctx.keyspace.remove(&key, lazily);
@@ -629,7 +629,7 @@ fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> 
     Ok(())
 }
 
-/// Reports PEXPIREAT with the options that were given; a request in that form is repeated as it is.
+/// Reports PEXPIREAT with the given options; a request that has that form already is repeated as it is.
 fn report_expiry(ctx: &mut Context<'_>, way: Expiration, at_ms: i64) {
     if way == Expiration::PXAT || !ctx.effects.is_recording() {
         return;
@@ -640,7 +640,7 @@ fn report_expiry(ctx: &mut Context<'_>, way: Expiration, at_ms: i64) {
     ctx.effects.replace(&words);
 }
 
-/// When the EXPIRE family acts: `NX`, `XX`, `GT`, `LT`. A key without expiry counts as one that never ends.
+/// Condition of the EXPIRE family: `NX`, `XX`, `GT`, `LT`. A key without expiry counts as one that never ends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Condition {
     only_without: bool,
@@ -695,7 +695,7 @@ impl Condition {
 
 #[cold]
 fn unsupported(word: &[u8]) -> ReplyError {
-    // Shown as a C string is: up to the first NUL.
+    // The word is quoted like a C string: up to the first NUL.
     let shown = word.split(|&byte| byte == 0).next().unwrap_or_default();
     ReplyError::Bytes([b"ERR Unsupported option ", shown].concat())
 }
@@ -721,7 +721,8 @@ fn seconds(ms: i64) -> i64 {
     ms / 1000 + i64::from(ms % 1000 >= 500)
 }
 
-/// Replies with what `show` makes of a key's expiry and the time it is; -1 without an expiry, -2 without the key.
+/// Replies with the result of `show`, called with a key's expiry and the present time; -1 without an expiry, -2
+/// without the key.
 fn reply_expiry(ctx: &mut Context<'_>, show: fn(i64, i64) -> i64) -> CommandResult {
     let (key, now_ms) = (ctx.key(1), ctx.now_ms());
     let answer = match ctx.keyspace.inspect(&key).map(Entry::expiry) {
@@ -778,11 +779,11 @@ fn matches_pattern(pattern: &[u8], key: &[u8]) -> bool {
     pattern == b"*" || glob::matches(pattern, key, false)
 }
 
-/// Keys that SCAN was asked to return.
+/// Selection of the keys that a SCAN returns.
 #[derive(Clone, Copy, Debug)]
 struct KeyScan<'a> {
     options: ScanOptions<'a>,
-    /// The type asked for, if any; `Some(None)` is a type that does not exist.
+    /// The requested type, if any; `Some(None)` is a type that does not exist.
     kind: Option<Option<Kind>>,
 }
 
@@ -804,70 +805,65 @@ impl<'a> KeyScan<'a> {
     }
 }
 
-/// Buckets that a SCAN visits for each key it is to look at, at most: a sparse table does not hold it up.
+/// The most buckets that a SCAN visits for each key of its count, so that a sparse table does not hold it up.
 const SCAN_BUCKETS_A_KEY: u64 = 10;
 
-fn scan(ctx: &mut Context<'_>) -> CommandResult {
-    let (shard, inner) = decode_cursor(ctx.args.at(1), ctx.shards)?;
+fn scan(ctx: &mut Context<'_>, walk: &mut Walk) -> CommandResult {
     let wanted = KeyScan::parse(ctx.args)?;
-    let mut elements = Vec::new();
     let mut expired = Vec::new();
     let (db, now_ms) = (usize::from(ctx.keyspace.db), ctx.now_ms());
-    let database = ctx.keyspace.shard(shard).keyspace.database(db);
-    let encoder = Encoder::new(&mut elements, ctx.reply.resp());
-    let (inner, found) = scan_some(database, inner, &wanted, now_ms, encoder, &mut expired);
+    let database = ctx.keyspace.shard(walk.shard).keyspace.database(db);
+    scan_some(database, walk, &wanted, now_ms, &mut ctx.reply, &mut expired);
     for key in expired {
-        // To look a key up is to remove it when its time is over.
+        // Looking an expired key up removes it.
         let key = ctx.keyspace.key(&key);
         ctx.keyspace.peek(&key);
     }
-    ctx.reply.array(2);
-    ctx.reply.bulk(
-        itoa::Buffer::new()
-            .format(encode_cursor(shard, inner, ctx.shards))
-            .as_bytes(),
-    );
-    ctx.reply.array(found);
-    ctx.reply.raw(&elements);
     Ok(())
 }
 
-/// Walks on until enough keys were looked at. Returns the next cursor and how many keys were encoded; expired ones go to
-/// `expired`.
+/// Continues the walk in a database until enough keys were visited, or all; expired keys go to `expired`.
 fn scan_some(
     database: &Database,
-    mut cursor: u64,
+    walk: &mut Walk,
     wanted: &KeyScan<'_>,
     now_ms: i64,
-    mut encoder: Encoder<'_>,
+    reply: &mut Encoder<'_>,
     expired: &mut Vec<Box<[u8]>>,
-) -> (u64, usize) {
-    let (mut seen, mut found) = (0, 0);
+) {
     let count = wanted.options.count as u64;
-    let mut buckets = count.saturating_mul(SCAN_BUCKETS_A_KEY);
+    let buckets_max = count.saturating_mul(SCAN_BUCKETS_A_KEY);
     loop {
-        cursor = database.scan(cursor, 1, |entry| {
-            seen += 1;
+        walk.inner = database.scan(walk.inner, 1, |entry| {
+            walk.seen += 1;
             if entry.is_expired(now_ms) {
                 expired.push(entry.key().into());
             } else if wanted.accept(entry) {
-                encoder.bulk(entry.key());
-                found += 1;
+                reply.bulk(entry.key());
+                walk.found.count += 1;
             }
         });
-        buckets -= 1;
-        if cursor == 0 || seen >= count || buckets == 0 {
-            return (cursor, found);
+        walk.buckets += 1;
+        walk.is_full = walk.seen >= count || walk.buckets >= buckets_max;
+        if walk.inner == 0 || walk.is_full {
+            return;
         }
     }
 }
 
-/// Number of tries of RANDOMKEY before it takes the first key that lives.
+fn answer_scan(reply: &mut Encoder<'_>, found: &Part) {
+    reply.array(2);
+    reply.bulk(itoa::Buffer::new().format(found.cursor).as_bytes());
+    reply.array(found.count as usize);
+    reply.raw(&found.bytes);
+}
+
+/// Number of attempts of RANDOMKEY before it takes the first live key.
 const RANDOM_TRIES: usize = 100;
 
-/// The shards run a race: each draws a time that is exponentially distributed with the number of its keys as rate, so it
-/// comes in first in proportion to that number. The times are compared as bits, whose order is that of the numbers as
-/// long as these are not negative.
+/// One shard's part of RANDOMKEY. The shards run a race: each draws an exponentially distributed time whose rate is
+/// the number of its keys, so that it wins with a probability proportional to that number. The times are compared by
+/// their bits, which have the same order as long as the numbers are not negative.
 fn randomkey(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let (db, now_ms) = (usize::from(ctx.keyspace.db), ctx.now_ms());
     let (mut first, mut winner, mut expired) = (f64::INFINITY, None, Vec::new());
@@ -882,7 +878,7 @@ fn randomkey(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
         }
     });
     for key in expired {
-        // To look a key up is to remove it when its time is over.
+        // Looking an expired key up removes it.
         let key = ctx.keyspace.key(&key);
         ctx.keyspace.peek(&key);
     }
@@ -904,7 +900,7 @@ fn merge_randomkey(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// A random key that has not expired; those come across that have go to `expired`.
+/// A random key that has not expired; expired keys that were drawn go to `expired`.
 fn random_live(
     partition: &mut Partition,
     db: usize,
@@ -1386,7 +1382,7 @@ mod tests {
             ("SCAN 0 COUNT x", "-ERR value is not an integer or out of range"),
             ("SCAN 0 MATCH", "-ERR syntax error"),
         ]);
-        // Any number is a cursor; one that was never given out leads somewhere.
+        // Any number is a valid cursor, even one that no SCAN has returned.
         for cursor in ["18446744073709551615", "-01", "12345678901234567"] {
             assert!(shell.run(&format!("SCAN {cursor}")).reply.starts_with('['));
         }
@@ -1408,7 +1404,7 @@ mod tests {
         let mut shell = Shell::over(2);
         let shards =
             |shell: &mut Shell| [0, 1].map(|shard| shell.partition(shard).keyspace.database(0).len());
-        // Tags of which one falls to each shard.
+        // Tags whose keys are on one shard each.
         let tags = ["{a}", "{b}", "{c}", "{d}"];
         let shard_of = |tag: &str| slot_of(tag.as_bytes()).index() % 2;
         let [even, odd] = [0, 1].map(|shard| tags.into_iter().find(|tag| shard_of(tag) == shard).unwrap());

@@ -1,4 +1,4 @@
-//! LATENCY: events that held the server up, and how long commands take.
+//! LATENCY: events that delayed the server, and the durations of commands.
 
 use crate::commands::names;
 use crate::error::ReplyError;
@@ -179,7 +179,7 @@ fn reset(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Latency distribution of a command over all loops of a node.
+/// Latency distribution of a command, summed over all loops of a node.
 pub(super) fn distribution(node: &Node, command: &Registered) -> Distribution {
     let histograms = node
         .stats
@@ -188,7 +188,7 @@ pub(super) fn distribution(node: &Node, command: &Registered) -> Distribution {
     Distribution::of(histograms.map(|histogram| &**histogram))
 }
 
-/// LATENCY HISTOGRAM [command ...]: a container stands for its subcommands; what is no command is passed over.
+/// LATENCY HISTOGRAM [command ...]: a container includes its subcommands; unknown names are skipped.
 fn histogram(session: &mut Session<'_>) -> CommandResult {
     let asked = session.args.tail(2);
     let commands: Vec<&Registered> = if asked.is_empty() {

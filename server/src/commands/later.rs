@@ -1,28 +1,28 @@
-//! Commands of Redis that come with a later version of this program.
+//! Commands of Redis that a later version of this program will have.
 //!
-//! They are no rows: a client that sends one is told that there is no such command, and COMMAND does not list them. But
-//! `rename-command` must know their names, so that a configuration written for Redis is accepted and means the same once
-//! they are there; and COMMAND GETKEYS, which runs nothing, can tell the keys of a request for another server.
+//! They have no rows: a request for one gets the error for an unknown command, and COMMAND does not list them. But
+//! `rename-command` must know their names, so that a configuration written for Redis is accepted now and has the same
+//! meaning later; and COMMAND GETKEYS, which runs nothing, can find the keys of a request for another server.
 
 use shardis_protocol::Arguments;
 
 use crate::exec::arguments::is;
 use crate::spec::{Arity, KeySpec};
 
-/// A command that is known by name only.
+/// A command of which only the name and the shape of its requests are known.
 #[derive(Debug)]
 pub(crate) struct Later {
     /// Lower-case name.
     pub(crate) name: &'static str,
-    /// How many words a request has.
+    /// Number of words of a request.
     pub(crate) arity: Arity,
-    /// Where its keys are.
+    /// Specifications of its keys.
     pub(crate) keys: &'static [KeySpec],
-    /// It may have no keys although it has key specifications.
+    /// A request may have no keys despite the key specifications.
     pub(crate) keys_are_optional: bool,
 }
 
-/// All of them, by name.
+/// All of these commands, by name.
 pub(crate) static LATER: &[Later] = &[
     without_keys("acl", Arity::AtLeast(2)),
     without_keys("bgrewriteaof", Arity::Exactly(1)),
@@ -54,7 +54,7 @@ const RESTORED: &[KeySpec] = &[KeySpec::at(1).overwrite().update()];
 
 const READ_BY_SCRIPT: &[KeySpec] = &[KeySpec::counted(2).read_only().access()];
 
-/// How a script uses a key cannot be told, so the worst is assumed.
+/// Keys of a script. Its access to them is unknown, so that the most far-reaching one is assumed.
 const WRITTEN_BY_SCRIPT: &[KeySpec] = &[KeySpec::counted(2).read_write().access().update()];
 
 const MIGRATED: &[KeySpec] = &[
@@ -71,7 +71,7 @@ const MIGRATED: &[KeySpec] = &[
         .incomplete(),
 ];
 
-/// The one key of MIGRATE. It is left empty where several follow the word KEYS.
+/// Index of the single key of MIGRATE. That argument is empty if several keys follow the word KEYS.
 fn single_migrated_key(args: Arguments<'_>) -> Option<usize> {
     let has_several = args.at(3).is_empty() && args.tail(6).iter().any(|word| is(word, "KEYS"));
     (!has_several).then_some(3)
@@ -90,7 +90,7 @@ const fn without_keys(name: &'static str, arity: Arity) -> Later {
     with_keys(name, arity, &[])
 }
 
-/// A script, or a function: the number of its keys comes second, and may be zero.
+/// A command that runs a script or function: argument 2 is the number of its keys, which may be zero.
 const fn script(name: &'static str, keys: &'static [KeySpec]) -> Later {
     Later {
         keys_are_optional: true,
@@ -98,7 +98,7 @@ const fn script(name: &'static str, keys: &'static [KeySpec]) -> Later {
     }
 }
 
-/// The number of the command of that name, in any case.
+/// The number of the command of that name, ignoring case.
 pub(crate) fn find(name: &[u8]) -> Option<u16> {
     let index = LATER
         .iter()

@@ -1,8 +1,8 @@
 //! Lists: pushing and popping at both ends, reading and changing elements by index or value, moving them between lists.
 //!
-//! A list lives as long as it has elements: every handler that removes some ends with [`removed`]. What LMPOP took is
-//! repeated as LPOP or RPOP of the list it took from, everything else as it came. Rows first, then handlers in the order
-//! of the rows.
+//! A list exists as long as it has elements: every handler that removes some ends with [`removed`]. The effect of
+//! LMPOP is an LPOP or RPOP of the list it took from, those of other commands are their requests. Rows first, then
+//! handlers in the order of the rows.
 
 pub(crate) mod blocking;
 
@@ -370,7 +370,7 @@ const RANK_ZERO: ReplyError = ReplyError::Fixed(
 const COUNT_NEGATIVE: ReplyError = ReplyError::Fixed("ERR COUNT can't be negative");
 const MAXLEN_NEGATIVE: ReplyError = ReplyError::Fixed("ERR MAXLEN can't be negative");
 
-/// Bounds on lists from the configuration.
+/// Limits of lists, from the settings.
 pub(crate) fn limits(settings: &Settings) -> ListLimits {
     ListLimits {
         listpack_size: settings.list_max_listpack_size,
@@ -396,12 +396,12 @@ fn resolve_index(index: i64, len: usize) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index < len)
 }
 
-/// The first index and the number of elements from `start` to `stop`, both included and both counting from the back when
-/// negative. Zero elements stand at the end.
+/// The first index and the number of elements from `start` to `stop`, which are both included and count from the back
+/// when negative. For an empty range the index is that of the end.
 fn resolve_range(start: i64, stop: i64, len: usize) -> (usize, usize) {
     let resolve = |index: i64| if index < 0 { index + len as i64 } else { index };
     let start = resolve(start).max(0) as usize;
-    // One behind the last; nothing when that is before the beginning.
+    // One past the last element of the range; 0 if that lies before the beginning.
     let end = (resolve(stop).saturating_add(1).max(0) as usize).min(len);
     if start < end {
         (start, end - start)
@@ -415,7 +415,7 @@ fn range_of(args: Arguments<'_>) -> Result<(i64, i64), ReplyError> {
     Ok((int(args.at(2))?, int(args.at(3))?))
 }
 
-/// Raises the event that elements came to an end of a list.
+/// Raises the event that elements were added to an end of a list.
 #[inline]
 fn notify_pushed(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
     let name = match end {
@@ -425,7 +425,7 @@ fn notify_pushed(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
     ctx.notify(KeyspaceEvents::LIST, name, key);
 }
 
-/// Raises the event that elements were taken from an end of a list.
+/// Raises the event that elements were removed from an end of a list.
 #[inline]
 fn notify_popped(ctx: &mut Context<'_>, key: &Key<'_>, end: End) {
     let name = match end {
@@ -450,7 +450,7 @@ fn push(ctx: &mut Context<'_>, end: End) -> CommandResult {
         list.extend(end, elements.iter(), &limits);
         list.len()
     };
-    // Most lists are there already, and are looked up once.
+    // The usual case, an existing list, takes a single look-up.
     let len = match ctx.keyspace.write_as::<List>(&key)? {
         Some(list) => extend(list),
         None => extend(ctx.keyspace.make::<List>(&key)?.0),
@@ -527,7 +527,8 @@ fn pop_several(ctx: &mut Context<'_>, end: End) -> CommandResult {
     Ok(())
 }
 
-/// Removes up to `count` elements from an end and replies with an array of them, the outermost first; returns how many.
+/// Removes up to `count` elements from an end and replies with an array of them, the outermost first; returns their
+/// number.
 fn take(list: &mut List, end: End, count: usize, limits: &ListLimits, reply: &mut Encoder<'_>) -> usize {
     let len = list.len();
     let count = count.min(len);
@@ -633,7 +634,7 @@ fn lset(ctx: &mut Context<'_>) -> CommandResult {
         .keyspace
         .write_as::<List>(&key)?
         .ok_or(ReplyError::NoSuchKey)?;
-    // An index that means no element is passed on, since the list gets ready for the element before it looks.
+    // An index out of range is passed on, since the list prepares for the element before it checks the index.
     let index = resolve_index(int(ctx.args.at(2))?, list.len()).unwrap_or(usize::MAX);
     if !list.set(index, ctx.args.at(3), &limits) {
         return Err(INDEX_OUT_OF_RANGE);
@@ -658,7 +659,7 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
     if count < len {
         ctx.removed(&key, (len - count) as u64, count);
     } else {
-        // Watchers are told even so.
+        // Watchers are told even if nothing changed.
         ctx.keyspace.signal(&key);
     }
     Ok(())
@@ -667,11 +668,11 @@ fn ltrim(ctx: &mut Context<'_>) -> CommandResult {
 /// Element that LPOS looks for.
 struct Search {
     direction: Direction,
-    /// Number of matches to pass over.
+    /// Number of matches to skip.
     skipped: usize,
-    /// Number of matches to return; `None` for one that is not to be in an array.
+    /// Number of matches to return; `None` for a single one that is not in an array.
     wanted: Option<usize>,
-    /// Most elements to compare.
+    /// The most elements to compare.
     compared_max: usize,
 }
 
@@ -683,7 +684,7 @@ impl Search {
             wanted: None,
             compared_max: usize::MAX,
         };
-        // Zero stands for no limit.
+        // Zero means unlimited.
         let unlimited = |count| if count == 0 { usize::MAX } else { count };
         let mut options = Options::new(args, 3);
         while let Some(word) = options.word() {
@@ -706,7 +707,7 @@ impl Search {
         Ok(search)
     }
 
-    /// Shows the index of every element that is wanted; returns how many there were.
+    /// Calls `found` with the index of every requested match; returns their number.
     fn run(&self, list: &List, element: &[u8], mut found: impl FnMut(usize)) -> usize {
         let (mut skipped, mut count) = (0, 0);
         let wanted = self.wanted.unwrap_or(1);
@@ -783,7 +784,7 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
         ctx.changed(&source, 1);
         return Ok(true);
     }
-    // Nothing is taken unless it can be put there.
+    // The type of the destination is checked before an element is taken.
     ctx.keyspace.write_as::<List>(&destination)?;
     let Some(list) = ctx.keyspace.write_as::<List>(&source)? else {
         return Ok(false);
@@ -795,7 +796,7 @@ fn move_element(ctx: &mut Context<'_>, from: End, to: End) -> Result<bool, Reply
     let (list, _) = ctx.keyspace.make::<List>(&destination)?;
     list.push(to, element.as_ref(), &limits);
     bulk(&mut ctx.reply, element.as_ref());
-    // One change in all, which is counted at the source.
+    // The move counts as one change, at the source.
     ctx.keyspace.signal(&destination);
     notify_pushed(ctx, &destination, to);
     notify_popped(ctx, &source, from);

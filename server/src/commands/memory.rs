@@ -1,4 +1,4 @@
-//! MEMORY: what keys and the node take.
+//! MEMORY: the memory of keys and of the node.
 
 use shardis_storage::memory;
 use shardis_storage::number::DoubleText;
@@ -9,6 +9,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{Options, int, is};
 use crate::exec::{CommandResult, Context, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
+use crate::state::ProcessMemory;
 
 const REPORT: Command = Command {
     arity: Arity::Exactly(2),
@@ -123,7 +124,7 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
         if !is(word, "SAMPLES") {
             return Err(ReplyError::Syntax);
         }
-        // Nothing is sampled: every collection counts what it has allocated.
+        // Nothing is sampled, because every collection knows the bytes that it has allocated.
         if int(options.value()?)? < 0 {
             return Err(ReplyError::Syntax);
         }
@@ -137,6 +138,7 @@ fn usage(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 /// A figure of MEMORY STATS.
+#[derive(Clone, Copy)]
 enum Number {
     Bytes(u64),
     Difference(i64),
@@ -147,7 +149,10 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     let gathered = Gathered::decode(parts);
     let figures = MemoryFigures::now(session, &gathered);
     let first = whole_numbers(&figures);
-    let last = relative_numbers(&figures, gathered.sum(Figure::Keys));
+    let mut last = relative_numbers(&figures, gathered.sum(Figure::Keys)).to_vec();
+    if let Some(process) = figures.process() {
+        last.extend(numbers_of_process(&process));
+    }
     session
         .reply
         .map(first.len() + last.len() + gathered.databases().count());
@@ -169,7 +174,7 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// What is taken, by whom.
+/// The bytes in use, by consumer.
 fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
     use Number::Bytes;
     [
@@ -189,19 +194,12 @@ fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
     ]
 }
 
-/// What is data and what is not, and how far what is taken from the system exceeds what is used.
-fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 20] {
-    use Number::{Bytes, Difference, Ratio};
-    let allocator = figures.allocator;
-    let [allocated, active, resident] =
-        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
-    let (fragmentation, fragmented) = excess(active, allocated);
-    let (retention, retained) = excess(resident, active);
-    let (beyond, beyond_bytes) = excess(figures.rss, resident);
-    let (overall, overall_bytes) = excess(figures.rss, allocated);
+/// The proportions of data and overhead.
+fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Number); 9] {
+    use Number::{Bytes, Ratio};
     [
         ("overhead.db.hashtable.lut", Bytes(figures.tables)),
-        // A table grows bucket by bucket: there are never two of them.
+        // A table grows bucket by bucket, so that there are never two copies of it.
         ("overhead.db.hashtable.rehashing", Bytes(0)),
         ("overhead.total", Bytes(figures.overhead())),
         ("db.dict.rehashing.count", Bytes(0)),
@@ -213,6 +211,20 @@ fn relative_numbers(figures: &MemoryFigures, keys: u64) -> [(&'static str, Numbe
         ("dataset.bytes", Bytes(figures.dataset)),
         ("dataset.percentage", Ratio(figures.dataset_percent())),
         ("peak.percentage", Ratio(figures.peak_percent())),
+    ]
+}
+
+/// Ratios of memory taken from the system to memory in use, of a process that is the node's own.
+fn numbers_of_process(process: &ProcessMemory) -> [(&'static str, Number); 11] {
+    use Number::{Bytes, Difference, Ratio};
+    let allocator = process.allocator;
+    let [allocated, active, resident] =
+        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
+    let (fragmentation, fragmented) = excess(active, allocated);
+    let (retention, retained) = excess(resident, active);
+    let (beyond, beyond_bytes) = excess(process.resident, resident);
+    let (overall, overall_bytes) = excess(process.resident, allocated);
+    [
         ("allocator.allocated", Bytes(allocated)),
         ("allocator.active", Bytes(active)),
         ("allocator.resident", Bytes(resident)),
@@ -238,13 +250,13 @@ fn write_numbers(session: &mut Session<'_>, numbers: &[(&str, Number)]) {
     }
 }
 
-/// Below this, nothing can be said about the memory: it is mostly what the program itself takes.
+/// Memory below which no diagnosis is made, since most of it belongs to the program itself, bytes.
 const TELLING_BYTES: u64 = 5 << 20;
 
-/// A waste of fewer bytes is none.
+/// Waste below which fragmentation is not reported, bytes.
 const WASTE_BYTES: i64 = 10 << 20;
 
-/// A connection that takes more than this on average is worth a look.
+/// Average memory per connection above which it is reported, bytes.
 const CLIENT_BYTES: u64 = 200 << 10;
 
 fn doctor(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
@@ -256,39 +268,18 @@ fn doctor(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// What is odd about these figures, with so many clients.
+/// Diagnosis of these figures, for a node with so many clients.
 fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     if figures.used() < TELLING_BYTES {
         return "There is too little data for a judgement: come back when it has grown.\n".to_owned();
     }
-    let wasteful = |(ratio, bytes): (f64, i64), limit: f64| ratio > limit && bytes > WASTE_BYTES;
-    let allocator = figures.allocator;
-    let [active, resident] = [allocator.active, allocator.resident].map(|bytes| bytes as u64);
     let complaints = [
-        (
-            figures.peak > figures.used() + figures.used() / 2,
-            "- Peak: at some time this node took more than half again as much memory as now. The process may keep what it \
-             does not use until MEMORY PURGE, and more may be resident than INFO's used_memory says.\n",
-        ),
-        (
-            wasteful(excess(active, figures.used()), 1.4),
-            "- Fragmentation: much of the pages in use lies between what is used. Values of very different and changing \
-             sizes do that; a restart from a snapshot lays them out afresh.\n",
-        ),
-        (
-            wasteful(excess(resident, active), 1.1),
-            "- Retention: the allocator holds pages that nothing lies on. MEMORY PURGE gives them back at once.\n",
-        ),
-        (
-            wasteful(excess(figures.rss, resident), 1.1),
-            "- Other memory: more is resident than the allocator knows of. What else the process has mapped takes it.\n",
-        ),
-        (
-            figures.clients / clients.max(1) > CLIENT_BYTES,
-            "- Clients: their buffers are large on average. Look for clients that read slowly, or send very long pipelines \
-             (CLIENT LIST, fields qbuf and obl), and at 'client-output-buffer-limit'.\n",
-        ),
-    ];
+        complaints_of_node(figures, clients).to_vec(),
+        figures
+            .process()
+            .map_or_else(Vec::new, |process| complaints_of_process(&process).to_vec()),
+    ]
+    .concat();
     let found: String = complaints
         .iter()
         .filter(|(applies, _)| *applies)
@@ -299,6 +290,48 @@ fn diagnosis(figures: &MemoryFigures, clients: u64) -> String {
     } else {
         format!("What is odd about the memory of this node:\n\n{found}")
     }
+}
+
+/// A condition, and the advice given where it holds.
+type Complaint = (bool, &'static str);
+
+/// Complaints about memory that the node itself takes.
+fn complaints_of_node(figures: &MemoryFigures, clients: u64) -> [Complaint; 2] {
+    [
+        (
+            figures.peak > figures.used() + figures.used() / 2,
+            "- Peak: at some time this node took more than half again as much memory as now. The process may keep what it \
+             does not use until MEMORY PURGE, and more may be resident than INFO's used_memory says.\n",
+        ),
+        (
+            figures.clients / clients.max(1) > CLIENT_BYTES,
+            "- Clients: their buffers are large on average. Look for clients that read slowly, or send very long pipelines \
+             (CLIENT LIST, fields qbuf and obl), and at 'client-output-buffer-limit'.\n",
+        ),
+    ]
+}
+
+/// Complaints about memory that the process takes beyond that.
+fn complaints_of_process(process: &ProcessMemory) -> [Complaint; 3] {
+    let wasteful = |(ratio, bytes): (f64, i64), limit: f64| ratio > limit && bytes > WASTE_BYTES;
+    let allocator = process.allocator;
+    let [allocated, active, resident] =
+        [allocator.allocated, allocator.active, allocator.resident].map(|bytes| bytes as u64);
+    [
+        (
+            wasteful(excess(active, allocated), 1.4),
+            "- Fragmentation: much of the pages in use lies between what is used. Values of very different and changing \
+             sizes do that; a restart from a snapshot lays them out afresh.\n",
+        ),
+        (
+            wasteful(excess(resident, active), 1.1),
+            "- Retention: the allocator holds pages that nothing lies on. MEMORY PURGE gives them back at once.\n",
+        ),
+        (
+            wasteful(excess(process.resident, resident), 1.1),
+            "- Other memory: more is resident than the allocator knows of. What else the process has mapped takes it.\n",
+        ),
+    ]
 }
 
 fn malloc_stats(session: &mut Session<'_>) -> CommandResult {
@@ -333,6 +366,7 @@ mod tests {
 
     use super::*;
     use crate::commands::testing::Shell;
+    use crate::state::Usage;
 
     #[test]
     fn stats_are_those_of_all_shards() {
@@ -353,16 +387,20 @@ mod tests {
 
     #[test]
     fn the_doctor_sees_what_is_odd() {
+        let allocator = AllocatorStats {
+            allocated: 100 << 20,
+            active: 105 << 20,
+            resident: 108 << 20,
+            mapped: 120 << 20,
+        };
+        let of_process = |allocator: AllocatorStats, resident| Usage {
+            used: allocator.allocated as u64,
+            process: Some(ProcessMemory { allocator, resident }),
+        };
         let healthy = MemoryFigures {
-            allocator: AllocatorStats {
-                allocated: 100 << 20,
-                active: 105 << 20,
-                resident: 108 << 20,
-                mapped: 120 << 20,
-            },
+            usage: of_process(allocator, 112 << 20),
             startup: 1 << 20,
             peak: 110 << 20,
-            rss: 112 << 20,
             dataset: 90 << 20,
             tables: 1 << 20,
             clients: 1 << 20,
@@ -378,7 +416,7 @@ mod tests {
         ));
         assert!(says(
             MemoryFigures {
-                rss: 200 << 20,
+                usage: of_process(allocator, 200 << 20),
                 ..healthy
             },
             "- Other memory"
@@ -390,28 +428,36 @@ mod tests {
             },
             "- Clients"
         ));
-        let with = |allocator| MemoryFigures { allocator, ..healthy };
+        let with = |allocator| MemoryFigures {
+            usage: of_process(allocator, 112 << 20),
+            ..healthy
+        };
         let loose = AllocatorStats {
             active: 150 << 20,
             resident: 150 << 20,
-            ..healthy.allocator
+            ..allocator
         };
         assert!(says(with(loose), "- Fragmentation"));
         let kept = AllocatorStats {
             resident: 150 << 20,
-            ..healthy.allocator
+            ..allocator
         };
         assert!(says(with(kept), "- Retention"));
         let small = AllocatorStats {
             allocated: 1 << 20,
-            ..healthy.allocator
+            ..allocator
         };
         assert!(says(with(small), "too little data"));
     }
 
     #[test]
     fn the_allocator_tells_of_itself() {
-        assert!(Shell::new().run("MEMORY MALLOC-STATS").reply.contains("jemalloc"));
+        let report = Shell::new().run("MEMORY MALLOC-STATS").reply;
+        assert_eq!(
+            report.contains("jemalloc"),
+            cfg!(feature = "jemalloc"),
+            "{report}"
+        );
         Shell::new().check(&[("MEMORY PURGE", "+OK")]);
     }
 

@@ -1,7 +1,7 @@
 //! MODULE: a server that has no modules and can load none.
 //!
-//! What a module is linked against is the inside of Redis. A file that is to be loaded is therefore refused like one that is
-//! no module, with a line in the log that says why.
+//! Modules are linked against the internals of Redis. Loading one is therefore refused like loading a file that is no
+//! module, with a line in the log that says why.
 
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};
@@ -12,7 +12,7 @@ const ADMIN: Command = Command {
     ..Command::BLANK
 };
 
-/// Subcommands that Redis guards by `enable-module-command`.
+/// Common part of the rows that Redis guards by `enable-module-command`.
 const GUARDED: Command = Command {
     flags: Flags::ADMIN
         .union(Flags::NOSCRIPT)

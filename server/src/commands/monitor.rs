@@ -1,4 +1,4 @@
-//! MONITOR: a connection that sees every command of the node. The lines are made by the event loops.
+//! MONITOR: a connection that sees every command of the node. The event loops make the lines.
 
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};
@@ -22,12 +22,12 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
 }];
 
 fn monitor(session: &mut Session<'_>) -> CommandResult {
-    if session.client.denies_blocking {
+    if session.client.denies_blocking() {
         return Err(ReplyError::Fixed(
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
-    // Who is one already gets no answer.
+    // A client that is a monitor already gets no reply.
     if !session.client.monitor {
         session.client.monitor = true;
         session.reply.ok();
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn not_within_a_transaction() {
         let mut shell = Shell::new();
-        shell.client.denies_blocking = true;
+        shell.client.transaction_us = Some(0);
         shell.check(&[("MONITOR", "-ERR MONITOR isn't allowed for DENY BLOCKING client")]);
         assert!(!shell.client.monitor);
     }

@@ -1,14 +1,14 @@
-//! Commands by the names that one node's configuration gives them.
+//! Look-up of commands by the names that a node's configuration gives them.
 //!
-//! `rename-command` changes what a client has to send. What the server says of a command keeps the name of its row, as in
-//! Redis: in COMMAND, in statistics, in errors.
+//! `rename-command` changes the name that a client has to send. Like in Redis, the output of COMMAND, statistics and
+//! errors keep the name of the row.
 
 use super::later::{self, Later};
 use super::registry;
 use crate::spec::Registered;
 use crate::state::{Meaning, Renames};
 
-/// The command that a name stands for, in any case.
+/// The command of a name, ignoring case.
 #[inline]
 pub(crate) fn find(name: &[u8], renames: &Renames) -> Option<&'static Registered> {
     if renames.is_empty() {
@@ -32,7 +32,7 @@ pub(crate) fn find_full(name: &[u8], renames: &Renames) -> Option<&'static Regis
     }
 }
 
-/// The command of a later version that a name stands for.
+/// The later command of a name.
 pub(crate) fn find_later(name: &[u8], renames: &Renames) -> Option<&'static Later> {
     match renames.meaning(name) {
         None => later::find(name).map(|number| &later::LATER[usize::from(number)]),
@@ -41,7 +41,7 @@ pub(crate) fn find_later(name: &[u8], renames: &Renames) -> Option<&'static Late
     }
 }
 
-/// The top-level commands that have a name, in the order of the families.
+/// The top-level commands that clients can reach by a name, in the order of the families.
 pub(crate) fn all(renames: &Renames) -> impl Iterator<Item = &'static Registered> {
     registry()
         .all()
@@ -50,10 +50,10 @@ pub(crate) fn all(renames: &Renames) -> impl Iterator<Item = &'static Registered
         .filter(|command| !renames.is_disabled(command.id))
 }
 
-/// Carries out one line of `rename-command`.
+/// Applies one line of `rename-command`.
 ///
 /// # Errors
-/// What is wrong with it, in the words of Redis.
+/// The fault of the line, in the words of Redis.
 pub(crate) fn rename(renames: &mut Renames, old: &[u8], new: &[u8]) -> Result<(), &'static str> {
     let meaning = meaning(old, renames).ok_or("No such command in rename-command")?;
     if !new.is_empty() && self::meaning(new, renames).is_some() {
@@ -63,7 +63,7 @@ pub(crate) fn rename(renames: &mut Renames, old: &[u8], new: &[u8]) -> Result<()
     Ok(())
 }
 
-/// What a name stands for now; `None` when it is free.
+/// The command that a name means now; `None` when the name is free.
 fn meaning(name: &[u8], renames: &Renames) -> Option<Meaning> {
     match renames.meaning(name) {
         Some(Meaning::Nothing) => None,
@@ -134,7 +134,7 @@ mod tests {
                 "{old} {new}"
             );
         }
-        // A name that was taken away is free.
+        // A name that was taken away is free again.
         assert_eq!(rename(&mut renames, b"mget", b"get"), Ok(()));
         assert_eq!(rename(&mut renames, b"set", b"restore"), Ok(()));
         assert_eq!(

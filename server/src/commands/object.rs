@@ -1,4 +1,4 @@
-//! OBJECT: what is known about the value under a key beside the value itself.
+//! OBJECT: properties of a value other than its content.
 
 use shardis_storage::entry::Entry;
 use shardis_storage::keyspace::eviction::{lfu, lru};
@@ -120,8 +120,7 @@ fn idletime(ctx: &mut Context<'_>) -> CommandResult {
     })
 }
 
-/// Replies with what `read` makes of a key's access clock, given the options of the frequency clock where that is the
-/// one in use.
+/// Replies with the result of `read`, called with a key's access clock and the options of LFU, if the policy is LFU.
 fn reply_use(
     ctx: &mut Context<'_>,
     read: impl FnOnce(u32, Option<lfu::LfuOptions>) -> Result<i64, ReplyError>,
@@ -137,7 +136,7 @@ fn reply_use(
 fn refcount(ctx: &mut Context<'_>) -> CommandResult {
     let key = ctx.key(2);
     match ctx.keyspace.describe(&key) {
-        // Every value belongs to one key.
+        // A value is never shared between keys.
         Some(_) => ctx.reply.integer(1),
         None => ctx.reply.null(),
     }

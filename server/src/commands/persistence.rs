@@ -20,7 +20,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// Until something has been saved, that is the time of the start.
+/// Replies with the time of the last save; before the first one, with the time of the start.
 fn lastsave(session: &mut Session<'_>) -> CommandResult {
     session.reply.integer(session.node.started_us / 1_000_000);
     Ok(())

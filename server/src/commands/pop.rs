@@ -8,16 +8,16 @@ use crate::error::ReplyError;
 use crate::exec::Options;
 use crate::exec::arguments::{count_from, is};
 
-/// Take up to `count` elements from one end of the first key that has any.
+/// A request to take up to `count` elements from one end of the first key that has any.
 pub(super) struct PopRequest<End> {
-    /// The arguments that are keys.
+    /// Indexes of the arguments that are keys.
     pub(super) keys: Range<usize>,
     pub(super) end: End,
     pub(super) count: usize,
 }
 
 impl<End> PopRequest<End> {
-    /// Reads the request from its number of keys, argument `at`, on. `end_of` knows the words for the ends.
+    /// Reads the request from argument `at` on, which is the number of keys. `end_of` reads the word for the end.
     pub(super) fn parse(
         args: Arguments<'_>,
         at: usize,
@@ -33,7 +33,7 @@ impl<End> PopRequest<End> {
             if count.is_some() || !is(word, "COUNT") {
                 return Err(ReplyError::Syntax);
             }
-            // A wrong count is told before what may be wrong behind it.
+            // A wrong count is reported before faults after it.
             count = Some(count_from(options.value()?, 1, ReplyError::CountNotPositive)?);
         }
         Ok(Self {

@@ -1,4 +1,5 @@
-//! Publish and subscribe: SUBSCRIBE and its kin, PUBLISH, PUBSUB. Who gets what is the [`Hub`](crate::pubsub::Hub)'s business.
+//! Publish and subscribe: SUBSCRIBE and its kin, PUBLISH, PUBSUB. The [`Hub`](crate::pubsub::Hub) decides who gets a
+//! message.
 
 use shardis_protocol::Encoder;
 
@@ -8,13 +9,13 @@ use crate::exec::{CommandResult, Session};
 use crate::pubsub::Topic;
 use crate::spec::{Arg, Arity, Command, Doc, Flags, Group, KeySpec, Runs};
 
-/// Flags of what may run whatever the state of the dataset.
+/// Flags of commands that may run in any state of the dataset.
 const ANY_TIME: Flags = Flags::PUBSUB
     .union(Flags::LOADING)
     .union(Flags::STALE)
     .union(Flags::ORDERED);
 
-/// A command that begins subscriptions.
+/// Common part of the rows that begin subscriptions.
 const JOIN: Command = Command {
     arity: Arity::AtLeast(2),
     flags: ANY_TIME
@@ -24,21 +25,21 @@ const JOIN: Command = Command {
     ..Command::BLANK
 };
 
-/// A command that ends subscriptions.
+/// Common part of the rows that end subscriptions.
 const LEAVE: Command = Command {
     arity: Arity::AtLeast(1),
     flags: JOIN.flags.union(Flags::LEAVES),
     ..Command::BLANK
 };
 
-/// A command that publishes.
+/// Common part of the rows that publish.
 const PUBLISH: Command = Command {
     arity: Arity::Exactly(3),
     flags: ANY_TIME.union(Flags::FAST).union(Flags::MAY_REPLICATE),
     ..Command::BLANK
 };
 
-/// A question about subscriptions.
+/// Common part of the rows that ask about subscriptions.
 const ASK: Command = Command {
     arity: Arity::AtLeast(2),
     flags: ANY_TIME,
@@ -51,7 +52,7 @@ const DOC: Doc = Doc {
     ..Doc::BLANK
 };
 
-/// Shard channels are routed as keys are.
+/// Key specification of shard channels, which are routed like keys.
 const SHARD_CHANNELS: &[KeySpec] = &[KeySpec::from(1, 1).not_key()];
 
 const MESSAGE: Arg = Arg::string("message");
@@ -253,8 +254,8 @@ fn psubscribe(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn ssubscribe(session: &mut Session<'_>) -> CommandResult {
-    // The two older commands may be sent within MULTI, since clients did.
-    if session.client.denies_blocking {
+    // The two older commands are allowed within MULTI, because clients have always been able to send them there.
+    if session.client.denies_blocking() {
         return Err(ReplyError::Fixed(
             "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client",
         ));
@@ -278,7 +279,7 @@ fn sunsubscribe(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Subscribes to each name, and confirms each.
+/// Subscribes to each name, and confirms each subscription.
 fn join(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     let Session {
         args,
@@ -298,7 +299,7 @@ fn join(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     }
 }
 
-/// Ends the subscription to each name, or to all if none is given, and confirms each, or that there was none.
+/// Ends the subscription to each name, or all if no name is given. Confirms each, or that there was none.
 fn leave(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     let Session {
         args,
@@ -332,7 +333,7 @@ fn leave(session: &mut Session<'_>, topic: Topic, verb: &[u8]) {
     }
 }
 
-/// Says that a subscription began or ended, and how many there are now.
+/// Confirms that a subscription began or ended; `count` is the number of subscriptions now.
 fn confirm(reply: &mut Encoder<'_>, verb: &[u8], name: Option<&[u8]>, count: usize) {
     reply.push(3);
     reply.bulk(verb);
@@ -361,7 +362,7 @@ fn spublish(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Subscribers of replicas are to get the message too, whether or not there were any here.
+/// Reports the message as an effect for the subscribers of replicas, whether or not it had receivers here.
 fn published(session: &mut Session<'_>, receivers: usize) {
     session.repeat();
     session.reply.integer(receivers as i64);
@@ -392,21 +393,21 @@ fn numpat(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn numsub(session: &mut Session<'_>) -> CommandResult {
-    count_listeners(session, Topic::Channel);
+    count_subscribers(session, Topic::Channel);
     Ok(())
 }
 
 fn shardnumsub(session: &mut Session<'_>) -> CommandResult {
-    count_listeners(session, Topic::ShardChannel);
+    count_subscribers(session, Topic::ShardChannel);
     Ok(())
 }
 
-fn count_listeners(session: &mut Session<'_>, topic: Topic) {
+fn count_subscribers(session: &mut Session<'_>, topic: Topic) {
     let names = session.args.tail(2);
     session.reply.array(2 * names.len());
     for name in names.iter() {
         session.reply.bulk(name);
-        let count = session.node.pubsub.listeners(topic, name);
+        let count = session.node.pubsub.subscribers(topic, name);
         session.reply.integer(count as i64);
     }
 }
@@ -449,9 +450,9 @@ mod tests {
             .map(|publication| {
                 assert!(
                     publication
-                        .listeners
+                        .subscribers
                         .iter()
-                        .all(|listener| listener.connection == 7)
+                        .all(|subscriber| subscriber.connection == 7)
                 );
                 let text = String::from_utf8(publication.message.to_vec()).unwrap();
                 text.split("\r\n")
@@ -553,7 +554,7 @@ mod tests {
     #[test]
     fn a_transaction_may_not_subscribe_to_shard_channels() {
         let mut shell = seated();
-        shell.client.denies_blocking = true;
+        shell.client.transaction_us = Some(0);
         shell.check(&[
             (
                 "SSUBSCRIBE a",

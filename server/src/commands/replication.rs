@@ -1,4 +1,4 @@
-//! Commands about replication, as a primary answers that has no replicas.
+//! Commands about replication, for a primary without replicas.
 
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, int_within, timeout_ms};
@@ -67,7 +67,8 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// A primary tells how far its stream of changes has come, which nobody has asked for yet, and its replicas.
+/// Replies with the role, the replication offset, which stays 0 as nothing asks for the stream, and an empty list of
+/// replicas.
 fn role(session: &mut Session<'_>) -> CommandResult {
     session.reply.array(3);
     session.reply.bulk(b"master");
@@ -76,7 +77,7 @@ fn role(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// WAIT numreplicas timeout. Without replicas there is nothing that could end the wait but its time.
+/// WAIT numreplicas timeout. Without replicas, only the timeout can end the wait.
 fn wait(ctx: &mut Context<'_>) -> CommandResult {
     let replicas = int(ctx.args.at(1))?;
     let deadline_ms = timeout_ms(ctx.args.at(2), ctx.now_ms())?;
@@ -101,7 +102,7 @@ fn waitaof(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Answers at once if no replica is asked for, or if the command may not wait.
+/// Replies at once if no replica is asked for, or if the command must not wait.
 fn acknowledge(ctx: &mut Context<'_>, replicas: i64, deadline_ms: Option<i64>, on_timeout: TimeoutReply) {
     let wish = Wish {
         keys: 0..0,

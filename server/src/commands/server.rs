@@ -1,4 +1,4 @@
-//! Commands about the databases as a whole, and the time.
+//! Commands on whole databases, and TIME.
 
 use std::fmt::Write;
 
@@ -137,10 +137,10 @@ fn merge_sum(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     Ok(())
 }
 
-/// When the memory of flushed databases is freed.
+/// Time at which the memory of flushed databases is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freeing {
-    /// Before the command is answered.
+    /// Before the reply.
     Now,
     /// In slices, while other commands run.
     Later,
@@ -178,7 +178,7 @@ fn flushall(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Empties databases in all partitions and returns how many keys there were.
+/// Empties databases in all partitions, and returns the number of removed keys.
 fn flush(ctx: &mut Context<'_>, databases: std::ops::Range<u16>, freeing: Freeing) -> u64 {
     let (mut removed, now_ms) = (0, ctx.now_ms());
     ctx.keyspace.held().each(|partition| {
@@ -189,7 +189,7 @@ fn flush(ctx: &mut Context<'_>, databases: std::ops::Range<u16>, freeing: Freein
     removed
 }
 
-/// Replicas empty their databases even where ours were empty already.
+/// Reports the request itself as the effect, even if the databases were empty here.
 fn repeat_as_sent(ctx: &mut Context<'_>) {
     if ctx.effects.is_recording() {
         let words: Vec<&[u8]> = ctx.args.iter().collect();
@@ -214,7 +214,8 @@ fn swapdb(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn time(session: &mut Session<'_>) -> CommandResult {
-    let now_us = session.node.clock.now_us();
+    let transaction_us = session.client.transaction_us;
+    let now_us = transaction_us.unwrap_or_else(|| session.node.clock.now_us());
     session.reply.array(2);
     session.reply.bulk_integer(now_us / 1_000_000);
     session.reply.bulk_integer(now_us % 1_000_000);
@@ -224,7 +225,7 @@ fn time(session: &mut Session<'_>) -> CommandResult {
 /// The most crystals that are drawn.
 const CRYSTALS_MAX: usize = 12;
 
-/// Refuses a version, or a measure of its drawing, that is no number.
+/// Checks that a version, or a dimension of the drawing, is a number.
 fn check_drawing(args: Arguments<'_>) -> CommandResult {
     if !args.get(1).is_some_and(|word| is(word, "VERSION")) {
         return Ok(());
@@ -240,7 +241,7 @@ fn check_drawing(args: Arguments<'_>) -> CommandResult {
         .try_for_each(|measure| int(measure).map(drop))
 }
 
-/// One crystal for each shard. The version asked for is read as Redis reads it, but there is one drawing only.
+/// Draws one crystal for each shard. The requested version is read as in Redis, but there is only one drawing.
 fn lolwut(session: &mut Session<'_>) -> CommandResult {
     check_drawing(session.args)?;
     let crystals = session.node.shards.min(CRYSTALS_MAX);
@@ -301,7 +302,7 @@ mod tests {
     fn flushing_frees_at_once_or_later() {
         let mut shell = Shell::new();
         let fill = |shell: &mut Shell| {
-            // Few keys are freed at once in any case.
+            // A small number of keys is freed at once in any case.
             for i in 0..2000 {
                 shell.run(&format!("SET key:{i} v"));
             }

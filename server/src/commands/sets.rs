@@ -1,5 +1,5 @@
-//! Sets: adding, removing and moving members, asking for them, and walking over them. What is picked by chance is in
-//! [`random`], what is computed from several sets in [`algebra`].
+//! Sets: adding, removing, moving, testing and walking over members. Commands on random members are in [`random`],
+//! those on several sets in [`algebra`].
 //!
 //! Rows first, then handlers in the order of the rows.
 
@@ -402,7 +402,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// When sets change their encoding.
+/// Limits of the encodings, from the settings.
 #[inline]
 fn limits(ctx: &Context<'_>) -> SetLimits {
     SetLimits {
@@ -421,7 +421,7 @@ fn sadd(ctx: &mut Context<'_>) -> CommandResult {
         let added = args.iter().filter(|member| set.add(member, &limits));
         added.count() as u64
     };
-    // Most sets are there already, and are looked up once.
+    // The usual case, an existing set, takes a single look-up.
     let added = if let Some(set) = ctx.keyspace.write_as::<Set>(&key)? {
         set.expect(members.len(), &limits);
         add(set)
@@ -537,7 +537,7 @@ fn sscan(ctx: &mut Context<'_>) -> CommandResult {
     let cursor = cursor(ctx.args.at(2)).ok_or(ReplyError::InvalidCursor)?;
     let key = ctx.key(1);
     let Some(set) = ctx.keyspace.read_as::<Set>(&key)? else {
-        // The options of a walk over nothing are not even looked at.
+        // For a missing key the options are not even read.
         ctx.reply.array(2);
         ctx.reply.bulk(b"0");
         ctx.reply.array(0);

@@ -1,4 +1,4 @@
-//! SLOWLOG: the commands that took long.
+//! SLOWLOG: the log of slow commands.
 
 use crate::error::ReplyError;
 use crate::exec::arguments::bad_subcommand;
@@ -82,7 +82,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// Entries that GET returns unless told otherwise.
+/// Default number of entries of GET.
 const COUNT: i64 = 10;
 
 /// SLOWLOG GET [count]
@@ -98,7 +98,7 @@ fn get(session: &mut Session<'_>) -> CommandResult {
         _ => return Err(bad_subcommand(session.args)),
     };
     let log = session.node.slowlog.lock();
-    // A count of -1 stands for all.
+    // A count of -1 means all entries.
     let count = usize::try_from(count).unwrap_or(usize::MAX).min(log.len());
     session.reply.array(count);
     for entry in log.entries().take(count) {

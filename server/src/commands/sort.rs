@@ -1,8 +1,9 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or what other keys hold for them.
+//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, or values that other keys hold for
+//! them.
 //!
-//! The names of those other keys are made of patterns and elements, so they can be on any shard: the rows say when a
-//! request has such keys, and routing then has every shard lent. All elements are copied before anything else is looked
-//! up. Rows first, then handlers in the order of the rows.
+//! The names of those other keys are made of patterns and elements, so that they can be on any shard: the rows tell
+//! which requests have such keys, and these get the partitions of all shards. All elements are copied before any
+//! other key is looked up. Rows first, then handlers in the order of the rows.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -104,7 +105,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Whether a request names keys by patterns. A word too many costs speed, not correctness.
+/// Whether a request names keys by patterns. A false positive costs speed, not correctness.
 fn derives_keys(args: Arguments<'_>) -> bool {
     let names_pattern = |word: &[u8]| is(word, "BY") || is(word, "GET");
     args.iter()
@@ -113,7 +114,7 @@ fn derives_keys(args: Arguments<'_>) -> bool {
         .any(|(word, value)| names_pattern(word) && value.contains(&b'*'))
 }
 
-/// Argument that names the key to store to: the last one counts.
+/// Index of the argument that is the key to store to; the last one counts.
 fn destination_of(args: Arguments<'_>) -> Option<usize> {
     let mut destination = None;
     let mut options = Options::new(args, 2);
@@ -135,8 +136,8 @@ fn destination_of(args: Arguments<'_>) -> Option<usize> {
     destination
 }
 
-/// A pattern that makes the name of a key out of an element, and may go on to a field of the hash there: `before*after` or
-/// `before*after->field`.
+/// A pattern that makes the name of a key out of an element, optionally followed by a field of the hash there:
+/// `before*after` or `before*after->field`.
 struct Pattern<'a> {
     before: &'a [u8],
     after: &'a [u8],
@@ -144,12 +145,12 @@ struct Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    /// Reads a pattern; none if there is no `*` in it.
+    /// Reads a pattern; none if it has no `*`.
     fn parse(text: &'a [u8]) -> Option<Self> {
         let star = text.iter().position(|byte| *byte == b'*')?;
         let (before, after) = (&text[..star], &text[star + 1..]);
         let arrow = after.windows(2).position(|pair| pair == b"->");
-        // An arrow that points nowhere is part of the name.
+        // An arrow without a field is part of the name.
         let (after, field) = match arrow.filter(|at| at + 2 < after.len()) {
             Some(at) => (&after[..at], Some(&after[at + 2..])),
             None => (after, None),
@@ -157,8 +158,8 @@ impl<'a> Pattern<'a> {
         Some(Self { before, after, field })
     }
 
-    /// Value of the key that a pattern leads to; none if that is not there or of another type. The name is put together in
-    /// `name`.
+    /// Value of the key that a pattern leads to; none if that does not exist or is of another type. `name` is a
+    /// buffer for the key's name.
     fn value<'v>(
         &self,
         element: &[u8],
@@ -179,17 +180,17 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Reply for an element.
-enum Output<'a> {
+/// A column of the reply.
+enum Column<'a> {
     /// The element itself: `#`.
     Element,
     /// The value that a pattern leads to.
     Value(Pattern<'a>),
-    /// Nothing: the pattern has no place for the element.
+    /// Null: the pattern has no `*`.
     Nothing,
 }
 
-impl<'a> Output<'a> {
+impl<'a> Column<'a> {
     fn parse(text: &'a [u8]) -> Self {
         if text == b"#" {
             Self::Element
@@ -203,18 +204,18 @@ impl<'a> Output<'a> {
 #[derive(Default)]
 struct Request<'a> {
     descending: bool,
-    /// By texts rather than numbers.
+    /// Elements are compared as texts; as numbers otherwise.
     alpha: bool,
-    /// Elements are left as they come.
+    /// Elements keep their order.
     unsorted: bool,
     by: Option<Pattern<'a>>,
-    /// Number of elements to pass over.
+    /// Number of elements to skip.
     offset: i64,
     /// Number of elements to return; all if negative.
     count: i64,
-    /// Without any, the elements themselves.
-    outputs: Vec<Output<'a>>,
-    /// The argument that says where to store.
+    /// Columns of the reply; the elements themselves if empty.
+    outputs: Vec<Column<'a>>,
+    /// Index of the argument that is the key to store to.
     destination: Option<usize>,
 }
 
@@ -240,18 +241,19 @@ impl<'a> Request<'a> {
                 }
                 word if is(word, "BY") => {
                     request.by = Pattern::parse(options.value()?);
-                    // Weights that are the same for all sort nothing; this cannot be taken back.
+                    // A constant pattern gives all elements the same weight, so that there is nothing to sort; a
+                    // later BY does not change that.
                     request.unsorted |= request.by.is_none();
                 }
-                word if is(word, "GET") => request.outputs.push(Output::parse(options.value()?)),
+                word if is(word, "GET") => request.outputs.push(Column::parse(options.value()?)),
                 _ => return Err(ReplyError::Syntax),
             }
         }
         Ok(request)
     }
 
-    /// Has the members of a set sorted by their texts where they would come in no order, so that what is stored is the same
-    /// wherever the command is repeated.
+    /// Makes the members of a set, which have no order, be sorted by their texts, so that every replica stores the
+    /// same result.
     fn settle_order(&mut self, is_set: bool) {
         if self.unsorted && is_set && self.destination.is_some() {
             self.unsorted = false;
@@ -260,7 +262,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Which of so many elements are wanted, once they are in order.
+    /// The range of elements to return, of `len` sorted ones.
     fn window(&self, len: usize) -> Range<usize> {
         let start = usize::try_from(self.offset).unwrap_or(0).min(len);
         let count = usize::try_from(self.count).unwrap_or(len);
@@ -271,21 +273,21 @@ impl<'a> Request<'a> {
 /// Weight by which an element is sorted.
 #[derive(Clone)]
 enum Weight {
-    /// A number, then the element.
+    /// A number; equal ones are sorted by the element.
     Number(f64),
     /// A text that another key holds, if any.
     Text(Option<Range<usize>>),
-    /// Its own text.
+    /// The text of the element itself.
     Element,
 }
 
-/// An element to be sorted. Ranges are those of the texts in [`Elements`].
+/// An element to be sorted, as ranges of the texts in [`Elements`].
 struct Item {
     element: Range<usize>,
     weight: Weight,
 }
 
-/// Elements with all their texts in one piece of memory.
+/// Elements with all their texts in one allocation.
 #[derive(Default)]
 struct Elements {
     texts: Vec<u8>,
@@ -308,8 +310,8 @@ impl Elements {
         });
     }
 
-    /// Copies the elements of a collection that are in a window, in their own order or backwards; members of a set have
-    /// none. Complexity: O(elements copied), for a set O(elements up to there).
+    /// Copies the elements of a collection that are in a window, in their own order or backwards; members of a set
+    /// have no order. Complexity: O(elements copied), for a set O(elements up to there).
     fn copy(&mut self, source: CollectionRef<'_>, window: Range<usize>, backwards: bool) {
         match source {
             CollectionRef::List(list) => {
@@ -339,10 +341,10 @@ impl Elements {
         }
     }
 
-    /// Finds out what each element is sorted by.
+    /// Determines the weights of the elements.
     ///
     /// # Errors
-    /// When that should be a number and is none.
+    /// When a weight should be a number and is none.
     fn weigh(&mut self, request: &Request<'_>, keyspace: &mut View<'_>) -> CommandResult {
         if request.alpha && request.by.is_none() {
             return Ok(());
@@ -366,14 +368,14 @@ impl Elements {
         Ok(())
     }
 
-    /// Brings those in the window into order and drops the others. Complexity: O(N + M log M) for M of N elements up to the
-    /// end of the window.
+    /// Sorts the elements in the window and drops the others. Complexity: O(N + M log M) for M of N elements up to
+    /// the end of the window.
     fn sort(&mut self, descending: bool, window: Range<usize>) {
         let texts = &self.texts;
         let compare = |a: &Item, b: &Item| {
             let order = a.compare(b, texts);
             let order = if descending { order.reverse() } else { order };
-            // Equal elements stay in the order in which they came.
+            // Equal elements keep their order.
             order.then_with(|| (a.element.start, a.element.end).cmp(&(b.element.start, b.element.end)))
         };
         if window.end < self.items.len() {
@@ -406,7 +408,7 @@ impl Item {
     }
 }
 
-/// Reads a decimal number; no text at all is 0, and a zero byte ends it.
+/// Reads a decimal number; an empty text is 0, and a NUL ends the number.
 fn number(value: StringRef<'_>) -> Option<f64> {
     let text = match value {
         StringRef::Int(int) => return Some(int as f64),
@@ -441,7 +443,7 @@ fn sort_ro(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The elements that a request wants, in the order that it wants.
+/// The elements that a request returns, in its order.
 fn sorted(ctx: &mut Context<'_>, request: &mut Request<'_>) -> Result<Elements, ReplyError> {
     let key = ctx.key(1);
     let mut elements = Elements::default();
@@ -474,7 +476,7 @@ fn sortable(entry: &Entry) -> Result<CollectionRef<'_>, ReplyError> {
         .ok_or(ReplyError::WrongType)
 }
 
-/// Replies with what is wanted for each element.
+/// Replies with the columns of each element.
 fn reply(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements) {
     let Context { reply, keyspace, .. } = ctx;
     reply.array(elements.items.len() * request.outputs.len().max(1));
@@ -485,9 +487,9 @@ fn reply(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements) {
         }
         for output in &request.outputs {
             match output {
-                Output::Element => reply.bulk(element),
-                Output::Nothing => reply.null(),
-                Output::Value(pattern) => match pattern.value(element, keyspace, &mut name) {
+                Column::Element => reply.bulk(element),
+                Column::Nothing => reply.null(),
+                Column::Value(pattern) => match pattern.value(element, keyspace, &mut name) {
                     Some(value) => bulk(reply, value),
                     None => reply.null(),
                 },
@@ -496,7 +498,7 @@ fn reply(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements) {
     }
 }
 
-/// A list of what is wanted for each element; what is not there is empty in it.
+/// A list of the columns of each element, in which a missing value is empty.
 fn result_list(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements) -> List {
     let limits = lists::limits(ctx.settings);
     let (mut list, mut name) = (List::new(), Vec::new());
@@ -507,9 +509,9 @@ fn result_list(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements
         }
         for output in &request.outputs {
             let value = match output {
-                Output::Element => Some(StringRef::Bytes(element)),
-                Output::Nothing => None,
-                Output::Value(pattern) => pattern.value(element, &mut ctx.keyspace, &mut name),
+                Column::Element => Some(StringRef::Bytes(element)),
+                Column::Nothing => None,
+                Column::Value(pattern) => pattern.value(element, &mut ctx.keyspace, &mut name),
             };
             push(value.unwrap_or(StringRef::Bytes(b"")));
         }

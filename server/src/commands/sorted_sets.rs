@@ -1,7 +1,7 @@
-//! Sorted sets: members and their scores one by one, and what all commands on sorted sets share.
+//! Sorted sets: commands on single members and their scores, and the parts that all commands on sorted sets share.
 //!
-//! Ranges are in [`range`], what is computed from several sorted sets in [`combine`], taking from the ends in [`pop`],
-//! chance and cursors in [`walk`]. Rows first, then handlers in the order of the rows.
+//! Ranges are in [`range`], combinations of several sorted sets in [`combine`], popping in [`pop`], random members
+//! and cursors in [`walk`]. Rows first, then handlers in the order of the rows.
 
 pub(crate) mod blocking;
 pub(crate) mod combine;
@@ -200,10 +200,10 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Pairs whose scores need no allocation to be listed.
+/// Number of pairs whose scores are listed without an allocation.
 const PAIRS_AT_ONCE: usize = 8;
 
-/// The thresholds of the encodings, as configured.
+/// Limits of the encodings, from the settings.
 pub(super) fn limits(ctx: &Context<'_>) -> SortedSetLimits {
     SortedSetLimits {
         listpack_entries: ctx.settings.zset_max_listpack_entries as usize,
@@ -233,7 +233,7 @@ fn reply_entries<'s>(
     }
 }
 
-/// Marks a sorted set as changed if members were removed, which becomes known as `event`; without any left, the key goes.
+/// Announces that members were removed, with this event, if any were; without any left, the key is removed.
 fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usize, left: usize) {
     if count > 0 {
         ctx.notify(KeyspaceEvents::SORTED_SET, event, key);
@@ -241,7 +241,7 @@ fn removed(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, count: usi
     }
 }
 
-/// Stores what a command computed, which becomes known as `event`, and replies with its size.
+/// Stores a computed sorted set, raises this event, and replies with its size.
 fn store(ctx: &mut Context<'_>, key: &Key<'_>, event: &'static str, result: SortedSet) {
     let len = result.len();
     ctx.store(key, result, len, (KeyspaceEvents::SORTED_SET, event));
@@ -253,16 +253,16 @@ fn score(text: &[u8]) -> Result<f64, ReplyError> {
     parse_f64(text).ok_or(ReplyError::NotFloat)
 }
 
-/// Options of ZADD about members that exist and those that do not.
+/// Options of ZADD about existing and new members.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct AddRule {
-    /// Only members that are new.
+    /// Add only new members.
     pub(super) only_new: bool,
-    /// Only members that exist.
+    /// Change only existing members.
     pub(super) only_known: bool,
-    /// Only to higher scores.
+    /// Change scores only to higher ones.
     only_up: bool,
-    /// Only to lower scores.
+    /// Change scores only to lower ones.
     only_down: bool,
     /// Count changed scores too.
     pub(super) count_changed: bool,
@@ -288,7 +288,7 @@ impl AddRule {
         Ok((rule, first))
     }
 
-    /// The switch that a word names, if it is an option.
+    /// The flag of the option that a word names.
     fn option(&mut self, word: &[u8]) -> Option<&mut bool> {
         match word {
             word if is(word, "NX") => Some(&mut self.only_new),
@@ -301,7 +301,7 @@ impl AddRule {
         }
     }
 
-    /// Refuses options that do not go together.
+    /// Checks that the options do not contradict each other.
     fn check(self, pairs: usize) -> Result<(), ReplyError> {
         if self.only_new && self.only_known {
             return Err(ReplyError::NxAndXx);
@@ -316,7 +316,7 @@ impl AddRule {
         Ok(())
     }
 
-    /// The score that a member gets; none if it is to stay as it is.
+    /// The new score of a member; none if it keeps its old one.
     #[inline]
     fn decide(self, old: Option<f64>, given: f64) -> Result<Option<f64>, ReplyError> {
         let Some(old) = old else {
@@ -340,7 +340,7 @@ fn zadd(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
-    // An option of ZADD is taken for one here as well, and then there is no pair behind it.
+    // An option of ZADD is accepted as one here as well, and then the pair after it is missing.
     if AddRule::option(&mut AddRule::default(), ctx.args.at(2)).is_some() {
         return Err(ReplyError::Syntax);
     }
@@ -357,7 +357,7 @@ pub(super) type Scores = SmallVec<[f64; PAIRS_AT_ONCE]>;
 /// Adds the pairs of score and member from argument `first` on.
 fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
     let args = ctx.args;
-    // All scores are looked at before anything changes.
+    // All scores are parsed before anything changes.
     let scores: Scores = (first..args.len())
         .step_by(2)
         .map(|index| score(args.at(index)))
@@ -365,7 +365,7 @@ fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
     add_members(ctx, rule, scores, |n| args.at(first + 2 * n + 1))
 }
 
-/// Gives members these scores, `member` being the one of that number, and replies as ZADD does.
+/// Gives members their scores (`member` returns the member of an index), and replies like ZADD.
 pub(super) fn add_members<'a>(
     ctx: &mut Context<'_>,
     rule: AddRule,
@@ -402,12 +402,12 @@ pub(super) fn add_members<'a>(
 struct Added {
     new: usize,
     changed: usize,
-    /// The score that the last one has now; none if it was refused.
+    /// The new score of the last member; none if the change was refused.
     score: Option<f64>,
 }
 
 impl Added {
-    /// Gives a member the score that is decided on, and counts what that changed.
+    /// Sets the score of a member as decided, and counts the change.
     #[inline]
     fn count(
         &mut self,
@@ -492,7 +492,7 @@ fn zrevrank(ctx: &mut Context<'_>) -> CommandResult {
     reply_rank(ctx, "zrevrank", |rank, len| len - 1 - rank)
 }
 
-/// Replies with what `show` makes of a member's rank, lowest score first, and the number of members.
+/// Replies with the result of `show`, called with a member's rank, lowest score first, and the number of members.
 fn reply_rank(
     ctx: &mut Context<'_>,
     command: &'static str,

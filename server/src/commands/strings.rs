@@ -1,7 +1,8 @@
 //! Strings: SET and its relatives, reading and changing parts, counters, and the longest common subsequence.
 //!
-//! Commands that store a value with a lifetime are repeated with the point in time at which it ends, so that whoever
-//! repeats them later agrees. Conditions on the value before are in [`compare`]. Rows first, then handlers in the order of the rows.
+//! The effect of a command that stores a value with a lifetime contains the point in time at which it ends, so that
+//! replicas agree on it. Conditions on the old value are in [`compare`]. Rows first, then handlers in the order of
+//! the rows.
 
 pub(crate) mod compare;
 
@@ -529,22 +530,22 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// When a stored value is to expire, as the options of SET and GETEX say it.
+/// Lifetime of a stored value, from the options of SET and GETEX.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Lifetime<'a> {
-    /// Nothing was said.
+    /// No option was given.
     #[default]
     Unsaid,
-    /// As long as the value before: KEEPTTL.
+    /// KEEPTTL: the expiry of the old value stays.
     Keep,
-    /// For ever: PERSIST.
+    /// PERSIST: the value never expires.
     Persist,
-    /// Until a point in time, given by this argument in this way.
+    /// The value expires at a point in time, given by this option with this argument.
     Until(Expiration, &'a [u8]),
 }
 
 impl<'a> Lifetime<'a> {
-    /// Meaning of a word with the argument that follows it; `None` when the word is about something else.
+    /// Reads an option and its argument; `None` when the word is not one about the lifetime.
     fn read(word: &[u8], options: &mut Options<'a>) -> Result<Option<Self>, ReplyError> {
         Ok(match Expiration::from_option(word) {
             Some(way) => Some(Self::Until(way, options.value()?)),
@@ -554,7 +555,8 @@ impl<'a> Lifetime<'a> {
         })
     }
 
-    /// Takes a later word into account: an option may be repeated, and the last one counts, but not two of them mixed.
+    /// Combines two options: the same one may be repeated, and the last one counts; different ones contradict each
+    /// other.
     fn and(self, later: Self) -> Result<Self, ReplyError> {
         match (self, later) {
             (Self::Unsaid, _) | (Self::Keep, Self::Keep) | (Self::Persist, Self::Persist) => Ok(later),
@@ -564,7 +566,7 @@ impl<'a> Lifetime<'a> {
     }
 }
 
-/// When SET goes ahead.
+/// Condition of SET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Condition<'a> {
     #[default]
@@ -573,12 +575,12 @@ enum Condition<'a> {
     IfMissing,
     /// XX
     IfPresent,
-    /// IFEQ and its kin
+    /// IFEQ and its kin.
     If(Comparison<'a>),
 }
 
 impl<'a> Condition<'a> {
-    /// Takes another word into account; `None` when it is about something else, or contradicts what was said before.
+    /// Reads an option; `None` when the word is not one about the condition, or contradicts an earlier one.
     fn and(self, word: &[u8], options: &mut Options<'a>) -> Result<Option<Self>, ReplyError> {
         Ok(match self {
             Self::Always | Self::IfMissing if is(word, "NX") => Some(Self::IfMissing),
@@ -618,8 +620,8 @@ impl<'a> SetOptions<'a> {
         Ok(parsed)
     }
 
-    /// Reports the change: the point in time makes every other option superfluous, and a replica has no use for GET and
-    /// need not compare again.
+    /// Reports the change as an effect: with a point in time, all other options are superfluous, and replicas need
+    /// neither GET nor the condition.
     fn report(&self, effects: &mut Effects, args: Arguments<'_>, value: &NewString<'_>, expiry: Expiry) {
         if !effects.is_recording() {
             return;
@@ -643,7 +645,7 @@ impl<'a> SetOptions<'a> {
     }
 }
 
-/// Access of SET to its key: with GET it returns what was there, and a condition on it tells something of it.
+/// Access of SET to its key: GET returns the old value, and a condition reveals something about it.
 fn key_use_of_set(args: Arguments<'_>) -> KeyFlags {
     if args
         .iter()
@@ -656,7 +658,7 @@ fn key_use_of_set(args: Arguments<'_>) -> KeyFlags {
     }
 }
 
-/// A request is repeated as it came, but one whose value was taken out of its arguments has to be put together again.
+/// Reports the request itself; it is put together again if its value was moved out of its arguments.
 #[inline]
 fn report_verbatim(effects: &mut Effects, args: Arguments<'_>, index: usize, value: &NewString<'_>) {
     if let NewString::Adopted(value) = value
@@ -667,7 +669,7 @@ fn report_verbatim(effects: &mut Effects, args: Arguments<'_>, index: usize, val
     }
 }
 
-/// Reports that a value was stored until a point in time.
+/// Reports that a value was stored with an expiry.
 fn report_set_until(effects: &mut Effects, key: &[u8], value: &NewString<'_>, at_ms: i64) {
     if effects.is_recording() {
         effects.replace(&[
@@ -680,7 +682,7 @@ fn report_set_until(effects: &mut Effects, key: &[u8], value: &NewString<'_>, at
     }
 }
 
-/// Refuses a string that would be longer than `proto-max-bulk-len`.
+/// Checks that a string would not be longer than `proto-max-bulk-len`.
 fn check_length(ctx: &Context<'_>, len: u64) -> Result<(), ReplyError> {
     if len > ctx.settings.proto_max_bulk_len {
         Err(ReplyError::StringTooLong)
@@ -689,7 +691,7 @@ fn check_length(ctx: &Context<'_>, len: u64) -> Result<(), ReplyError> {
     }
 }
 
-/// Writes a string as a reply.
+/// Replies with a string.
 #[inline]
 pub(super) fn bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
     match value {
@@ -698,7 +700,7 @@ pub(super) fn bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
     }
 }
 
-/// Replies with the string that a key holds, or with nothing. True when the key is there.
+/// Replies with the string that a key holds, or with null. True when the key exists.
 #[inline]
 fn reply_value(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<bool, ReplyError> {
     let value = ctx.keyspace.read_string(key)?;
@@ -820,7 +822,7 @@ fn getdel(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Removes a key that is there, and reports it the way it is removed.
+/// Removes an existing key, and reports the removal as DEL or UNLINK.
 fn remove(ctx: &mut Context<'_>, key: &Key<'_>, lazily: bool) {
     ctx.keyspace.remove(key, lazily);
     let name: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
@@ -833,7 +835,7 @@ fn getex(ctx: &mut Context<'_>) -> CommandResult {
     let lifetime = lifetime_of_getex(ctx.args)?;
     let (key, now_ms) = (ctx.key(1), ctx.now_ms());
     let Some(value) = ctx.keyspace.read_string(&key)? else {
-        // The lifetime of a key that is not there is not even looked at.
+        // For a missing key the lifetime is not even checked.
         ctx.reply.null();
         return Ok(());
     };
@@ -888,10 +890,10 @@ fn persist(ctx: &mut Context<'_>, key: &Key<'_>) {
     }
 }
 
-/// Keys that are fetched from memory together.
+/// Number of keys that are prefetched together.
 const KEYS_AT_ONCE: usize = 32;
 
-/// Does something with the keys at these positions, one after another, having fetched them from memory together.
+/// Calls `act` on the keys at these indexes in order, after prefetching groups of them.
 fn for_each_key<'a>(
     ctx: &mut Context<'a>,
     mut positions: impl Iterator<Item = usize>,
@@ -927,7 +929,7 @@ fn mget(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Positions of the keys of MSET and MSETNX, whose values follow them.
+/// Indexes of the keys of MSET and MSETNX; each is followed by its value.
 ///
 /// # Errors
 /// An arity error for `command` when a value is missing.
@@ -1011,7 +1013,7 @@ fn msetex(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Reads the options of MSETEX from argument `first` on. Strings are not compared here.
+/// Reads the options of MSETEX from argument `first` on, which have no comparisons.
 fn options_of_msetex(args: Arguments<'_>, first: usize) -> Result<(Condition<'_>, Lifetime<'_>), ReplyError> {
     let (mut condition, mut lifetime) = (Condition::Always, Lifetime::Unsaid);
     let mut options = Options::new(args, first);
@@ -1031,7 +1033,7 @@ fn options_of_msetex(args: Arguments<'_>, first: usize) -> Result<(Condition<'_>
     Ok((condition, lifetime))
 }
 
-/// Reports that the pairs before argument `end` were stored until a point in time.
+/// Reports that the pairs before argument `end` were stored with an expiry.
 fn report_pairs_until(effects: &mut Effects, args: Arguments<'_>, end: usize, at_ms: i64) {
     if effects.is_recording() {
         let mut text = itoa::Buffer::new();
@@ -1051,7 +1053,7 @@ fn append(ctx: &mut Context<'_>) -> CommandResult {
             len
         }
         None => {
-            // A new string is stored as SET does it, so digits become an integer.
+            // A new string is stored like by SET: digits become an integer.
             ctx.keyspace
                 .set_string(&key, NewString::Bytes(suffix), Expiry::Clear);
             suffix.len()
@@ -1089,10 +1091,10 @@ fn setrange(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The elements that `start` and `end` select among `len`: negative ones count from the end, both are included, and what
-/// lies outside is moved to the nearest element. First and last, or nothing.
+/// The first and last of `len` elements that `start` and `end` select; none if they select nothing. Both are
+/// included, negative ones count from the end, and positions outside are moved to the nearest element.
 ///
-/// An end before the first element is moved up to it even when both are, a trait that clients have come to know.
+/// As in Redis, an end before the first element is moved up to it even if the start is before it, too.
 pub(super) fn clamp(start: i64, end: i64, len: u64) -> Option<(u64, u64)> {
     let from_start = |index: i64| if index < 0 { index + len as i64 } else { index }.max(0) as u64;
     let (start, end) = (from_start(start), from_start(end));
@@ -1100,7 +1102,8 @@ pub(super) fn clamp(start: i64, end: i64, len: u64) -> Option<(u64, u64)> {
     (start <= end).then_some((start, end))
 }
 
-/// Whether both ends count from the end and select nothing, wherever the elements lie: what [`clamp`] would overlook.
+/// Whether both ends count from the end and are in the wrong order, so that they select nothing: [`clamp`] does not
+/// see this.
 pub(super) const fn are_crossed(start: i64, end: i64) -> bool {
     start < 0 && end < 0 && start > end
 }
@@ -1140,16 +1143,19 @@ fn decrby(ctx: &mut Context<'_>) -> CommandResult {
 fn add(ctx: &mut Context<'_>, increment: i64) -> CommandResult {
     let key = ctx.key(1);
     let mut entry = ctx.keyspace.write_entry(&key);
-    let current = match &entry {
-        Some(entry) => {
-            let value = entry.string().ok_or(ReplyError::WrongType)?;
-            value.to_int().ok_or(ReplyError::NotInteger)?
-        }
-        None => 0,
+    let mut current = 0;
+    if let Some(entry) = &entry {
+        let Some(value) = entry.string() else {
+            return Err(ReplyError::WrongType);
+        };
+        let Some(number) = value.to_int() else {
+            return Err(ReplyError::NotInteger);
+        };
+        current = number;
+    }
+    let Some(sum) = current.checked_add(increment) else {
+        return Err(ReplyError::IncrementOverflow);
     };
-    let sum = current
-        .checked_add(increment)
-        .ok_or(ReplyError::IncrementOverflow)?;
     let replaced = entry.as_mut().is_some_and(|entry| entry.replace_int(sum));
     if !replaced {
         ctx.keyspace.set_integer(&key, sum, Expiry::Keep);
@@ -1170,7 +1176,7 @@ fn incrbyfloat(ctx: &mut Context<'_>) -> CommandResult {
     let mut text = Vec::new();
     sum.write_human(&mut text);
     ctx.keyspace.set_text(&key, &text, Expiry::Keep);
-    // A replica stores the result: other machines may round otherwise.
+    // Replicas store the result, since other machines may round differently.
     ctx.effects.replace(&[b"SET", key.bytes, &text, b"KEEPTTL"]);
     ctx.modified(&key);
     ctx.notify(KeyspaceEvents::STRING, "incrbyfloat", &key);
@@ -1199,7 +1205,7 @@ impl LcsOptions {
             } else if is(word, "WITHMATCHLEN") {
                 parsed.with_match_len = true;
             } else if is(word, "MINMATCHLEN") {
-                // Below zero every match is long enough, as with zero.
+                // A negative minimum means the same as zero.
                 parsed.match_len_min = usize::try_from(options.int()?).unwrap_or(0);
             } else {
                 return Err(ReplyError::Syntax);
@@ -1215,7 +1221,7 @@ impl LcsOptions {
 
 fn longest_common_subsequence(ctx: &mut Context<'_>) -> CommandResult {
     let keys = [ctx.key(1), ctx.key(2)];
-    // Both are looked up, and count, before either is judged.
+    // Both keys are looked up, and count, before their types are checked.
     let [first, second] = keys
         .each_ref()
         .map(|key| ctx.keyspace.read_string(key).map(|value| value.is_some()));

@@ -1,8 +1,8 @@
-//! A shell to try commands in: handlers run against real keyspaces without sockets or loops. For unit tests.
+//! A shell for unit tests of commands: handlers run against real keyspaces without sockets or loops.
 //!
-//! A [`Shell`] has one client and one or several partitions, and a clock that stands still until it is moved. Rows are
-//! found by name in the registry and run as their routing class says. A command on keys is given exactly the partitions
-//! its key specifications name, so that a handler which touches another one panics.
+//! A [`Shell`] has one client, one or several partitions, and a clock that stands still until it is moved. Rows are
+//! found by name in the registry and run as their routing class says. A command on keys gets exactly the partitions
+//! that its key specifications name, so that a handler that touches another one panics.
 //!
 //! | reply | shown as |
 //! |---|---|
@@ -26,20 +26,21 @@ use shardis_storage::memory::Buffer;
 use crate::clock::Clock;
 use crate::config::{Config, Settings};
 use crate::error::ReplyError;
-use crate::exec::arguments::decode_cursor;
 use crate::exec::client::BufferSizes;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
-use crate::exec::{Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session};
+use crate::exec::{
+    Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session, Walk, WalkHandler,
+};
 use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
 use crate::state::{Node, Seed};
 
-/// Commands that only the tests have.
+/// Commands that exist only in tests.
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "panic",
@@ -98,7 +99,7 @@ pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 const SEED: u64 = 7;
 
-/// One client in front of a node without loops.
+/// A client of a node without loops.
 pub(crate) struct Shell {
     /// The client that runs the commands: its database, protocol and flags may be changed between them.
     pub(crate) client: Client,
@@ -195,19 +196,19 @@ impl Shell {
         token
     }
 
-    /// A partition, to look behind the commands.
+    /// A partition, for a test to look at.
     pub(crate) fn partition(&mut self, shard: usize) -> &mut Partition {
         self.partitions[shard].as_deref_mut().unwrap()
     }
 
-    /// Result of `look` at the entry of a key in the client's database, expired or not.
+    /// Result of `look` on the entry of a key in the client's database, expired or not.
     pub(crate) fn entry<T>(&mut self, key: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
         let (shard, db) = (self.shard_of(key.as_bytes()), usize::from(self.client.db));
         let key = self.node.hashing.key(key.as_bytes());
         self.partition(shard).keyspace.database(db).peek(&key).map(look)
     }
 
-    /// Runs a command line: words apart by spaces; within double quotes `\xHH`, `\r`, `\n` and `\"` are understood.
+    /// Runs a command line: words separated by spaces; within double quotes `\xHH`, `\r`, `\n` and `\"` are escapes.
     #[track_caller]
     pub(crate) fn run(&mut self, line: &str) -> Answer {
         let words = words(line);
@@ -220,7 +221,7 @@ impl Shell {
         self.run_request(words, None)
     }
 
-    /// Runs a command whose argument `index` came in a buffer of its own, which may be kept.
+    /// Runs a command whose argument `index` is in a buffer of its own, which may be kept.
     #[track_caller]
     pub(crate) fn run_adopting(&mut self, line: &str, index: usize) -> Answer {
         let mut words = words(line);
@@ -288,7 +289,7 @@ impl Shell {
         }
     }
 
-    /// The removals of keys that were found expired: they are repeated ahead of what found them.
+    /// The removals of expired keys that were found: they precede the effects of the command that found them.
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
         let removals = partitions.flat_map(|partition| partition.removals.drain(..));
@@ -316,10 +317,9 @@ impl Shell {
                 let shards: Vec<_> = (0..self.partitions.len()).collect();
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
-            Runs::OnCursorShard(handler) => {
-                let shard = self.shard_of_cursor(args)?;
-                self.on_shards(&[shard], args, adopted, effects, out, handler)
-            }
+            Runs::OnCursorShards(handler, reply) => self.walk(args, effects, handler).map(|found| {
+                reply(&mut Encoder::new(out, self.client.resp), &found);
+            }),
             Runs::OnEveryShard(handler, merge) => {
                 let mut parts = Vec::new();
                 for shard in 0..self.partitions.len() {
@@ -402,7 +402,7 @@ impl Shell {
             shards.push(self.shard_of(args.at(position)));
         });
         if found.is_err() {
-            // Any shard will do: the handler finds fault with the number of keys before it looks for one.
+            // Any shard will do: the handler reports the wrong number of keys before it looks for one.
             return vec![0];
         }
         shards.sort_unstable();
@@ -410,12 +410,29 @@ impl Shell {
         shards
     }
 
-    fn shard_of_cursor(&self, args: Arguments<'_>) -> Result<usize, ReplyError> {
-        let (shard, _) = decode_cursor(args.at(1), self.partitions.len())?;
-        Ok(shard)
+    /// One call of a walk, from shard to shard.
+    fn walk(
+        &mut self,
+        args: Arguments<'_>,
+        effects: &mut Effects,
+        handler: WalkHandler,
+    ) -> Result<Part, ReplyError> {
+        let shards = self.partitions.len();
+        let mut walk = Walk::at(args.at(1), shards)?;
+        loop {
+            let mut bytes = std::mem::take(&mut walk.found.bytes);
+            let shard = walk.shard;
+            self.on_shards(&[shard], args, None, effects, &mut bytes, |ctx| {
+                handler(ctx, &mut walk)
+            })?;
+            walk.found.bytes = bytes;
+            if !walk.advance(shards) {
+                return Ok(walk.end(shards));
+            }
+        }
     }
 
-    /// Runs something with the partitions of these shards and no others.
+    /// Calls `act` with the partitions of these shards and no others.
     fn on_shards<T>(
         &mut self,
         shards: &[usize],
@@ -468,7 +485,7 @@ impl std::fmt::Debug for Shell {
     }
 }
 
-/// The row that a request means, which is that of a subcommand where the command is a container.
+/// The row of a request; if the command is a container, that of the subcommand.
 fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
     let shown = String::from_utf8_lossy(args.at(0)).into_owned();
     let known = super::registry()
@@ -486,7 +503,7 @@ fn find(args: Arguments<'_>) -> Result<&'static Registered, ReplyError> {
     }
 }
 
-/// The words of a line. Quotes join; within them a backslash escapes.
+/// The words of a line. Quotes group characters, and within them a backslash escapes.
 pub(crate) fn words(line: &str) -> Vec<Vec<u8>> {
     let (mut words, mut word, mut quoted) = (Vec::new(), None::<Vec<u8>>, false);
     let mut bytes = line.bytes();
@@ -525,7 +542,7 @@ fn show_words(words: &[Vec<u8>]) -> String {
     words.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
-/// All replies in these bytes, which must be whole ones.
+/// All replies in these bytes, which must be complete.
 fn show_all(mut raw: &[u8]) -> String {
     let (mut parser, mut shown) = (ReplyParser::default(), Vec::new());
     while !raw.is_empty() {

@@ -1,4 +1,4 @@
-//! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH. What was queued is run by `dispatch::transaction`.
+//! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH. `dispatch::transaction` runs the queued commands.
 
 use crate::error::ReplyError;
 use crate::exec::watch::WatchedKey;
@@ -125,7 +125,7 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
             continue;
         }
         let key = keyspace.key(bytes);
-        // To watch a key is not to look it up: one past its time stays, and its removal later is no change.
+        // WATCH does not look keys up: an expired one stays, and its later removal is no change.
         let is_stale = keyspace.found(&key).is_some_and(|entry| entry.is_expired(now_ms));
         let watches = &mut keyspace.partition(key.slot).watches;
         watches.add(db, bytes, &watching.token, is_stale);

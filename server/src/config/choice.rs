@@ -1,7 +1,6 @@
 //! Directives whose value is one word of a fixed list.
 //!
-//! Words are matched without regard to case and shown in lower case; a wrong one is answered with the whole
-//! list.
+//! Words are matched without regard to case and shown in lower case; the error for a wrong one lists all of them.
 
 use shardis_storage::keyspace::eviction::Policy;
 
@@ -17,10 +16,10 @@ macro_rules! choices {
         }
 
         impl $type {
-            /// Every choice, in the order an error message lists them.
+            /// Every choice, in the order of error messages.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word a configuration uses for it.
+            /// The word for it in a configuration.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word),+
@@ -43,27 +42,27 @@ macro_rules! choices {
     )+};
 }
 
-/// What a client is told whose word is not in the list.
+/// The error for a word that is not in the list.
 pub(super) fn unknown_word(words: impl Iterator<Item = &'static str>) -> Reason {
     let words: Vec<_> = words.collect();
     format!("argument(s) must be one of the following: {}", words.join(", ")).into()
 }
 
 choices! {
-    /// `loglevel`: the least important line that is still written.
+    /// `loglevel`: the least important line that is logged.
     LogLevel {
         /// Everything, for development.
         Debug = "debug",
         /// Much, for finding a problem.
         Verbose = "verbose",
-        /// What an operator wants to know.
+        /// Lines of interest to operators.
         Notice = "notice",
-        /// Only what needs attention.
+        /// Only lines that need attention.
         Warning = "warning",
-        /// Not a line.
+        /// No lines.
         Nothing = "nothing",
     }
-    /// `io-backend`: how loops wait for their clients' sockets.
+    /// `io-backend`: mechanism by which loops wait for their clients' sockets.
     IoBackend {
         /// Completion where the system has it, else readiness.
         Auto = "auto",
@@ -72,7 +71,7 @@ choices! {
         /// Completion, or the start fails.
         IoUring = "io_uring",
     }
-    /// `maxmemory-policy`: what gives way when memory is full.
+    /// `maxmemory-policy`: the keys that are evicted when memory is full.
     EvictionPolicy {
         /// Keys with an expiry, the least recently used first.
         VolatileLru = "volatile-lru",
@@ -91,22 +90,22 @@ choices! {
         /// Nothing: writes that need memory fail.
         NoEviction = "noeviction",
     }
-    /// `appendfsync`: when the append-only file is brought to disk.
+    /// `appendfsync`: time at which the append-only file is synced to disk.
     AppendFsync {
         /// Once a second.
         EverySecond = "everysec",
         /// Before the reply to a write leaves.
         Always = "always",
-        /// When the operating system likes.
+        /// When the operating system decides.
         Never = "no",
     }
-    /// `supervised`: which service manager is told of the start.
+    /// `supervised`: the service manager that is told of the start.
     Supervision {
         /// upstart, by stopping itself.
         Upstart = "upstart",
         /// systemd, over `NOTIFY_SOCKET`.
         Systemd = "systemd",
-        /// Whichever the environment shows.
+        /// The one that the environment indicates.
         Auto = "auto",
         /// None.
         No = "no",
@@ -132,9 +131,9 @@ choices! {
         /// `LOG_LOCAL7`.
         Local7 = "local7",
     }
-    /// `repl-diskless-load`: whether a replica loads a snapshot straight from the socket.
+    /// `repl-diskless-load`: whether a replica loads a snapshot directly from the socket.
     DisklessLoad {
-        /// Never: it goes to a file first.
+        /// Never: the snapshot goes to a file first.
         Disabled = "disabled",
         /// Only if the replica has no data to lose.
         OnEmptyDb = "on-empty-db",
@@ -145,7 +144,7 @@ choices! {
     OomScoreAdj {
         /// No.
         No = "no",
-        /// As `relative`.
+        /// Like `relative`.
         Yes = "yes",
         /// Values are added to the score at the start.
         Relative = "relative",
@@ -159,34 +158,34 @@ choices! {
         /// None.
         ResetChannels = "resetchannels",
     }
-    /// `sanitize-dump-payload`: whose serialised values are checked in depth.
+    /// `sanitize-dump-payload`: the serialised values that are checked in depth.
     SanitizeDump {
-        /// Nobody's.
+        /// None.
         No = "no",
-        /// Everybody's.
+        /// All.
         Yes = "yes",
-        /// Those of clients, but not those of a primary or a file.
+        /// Values from clients, but not those from a primary or a file.
         Clients = "clients",
     }
-    /// `enable-protected-configs`, `enable-debug-command`, `enable-module-command`: who may.
+    /// `enable-protected-configs`, `enable-debug-command`, `enable-module-command`: the clients that may.
     Permission {
-        /// Nobody.
+        /// None.
         No = "no",
-        /// Every connection.
+        /// All.
         Yes = "yes",
-        /// Connections from this machine.
+        /// Clients on this machine.
         Local = "local",
     }
-    /// `cluster-preferred-endpoint-type`: how a redirect names a node.
+    /// `cluster-preferred-endpoint-type`: the form in which a redirect names a node.
     EndpointType {
         /// By address.
         Ip = "ip",
         /// By announced host name.
         Hostname = "hostname",
-        /// Not at all: the client keeps the host it spoke to.
+        /// Without a name: the client keeps the host it spoke to.
         UnknownEndpoint = "unknown-endpoint",
     }
-    /// `propagation-error-behavior`: what follows when a replicated command fails.
+    /// `propagation-error-behavior`: the consequence of a failing replicated command.
     PropagationError {
         /// A log line.
         Ignore = "ignore",
@@ -207,7 +206,7 @@ choices! {
 }
 
 impl Permission {
-    /// Whether a connection may, given whether it comes from this machine.
+    /// Whether a client may, given whether its connection comes from this machine.
     pub const fn allows(self, local: bool) -> bool {
         match self {
             Self::No => false,
@@ -218,7 +217,7 @@ impl Permission {
 }
 
 impl EvictionPolicy {
-    /// The policy as the keyspace knows it.
+    /// The corresponding policy of the keyspace.
     pub fn policy(self) -> Policy {
         match self {
             Self::VolatileLru => Policy::VolatileLru,
@@ -234,7 +233,7 @@ impl EvictionPolicy {
 }
 
 impl SyslogFacility {
-    /// Its number in messages to the daemon.
+    /// Number of the facility in messages to the syslog daemon.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::User => 1,

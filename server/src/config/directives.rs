@@ -1,9 +1,9 @@
-//! The table of directives: each stands here once, with its type, default, names, bounds, flags and effect.
+//! The table of directives: each appears once, with its type, default, names, bounds, flags and effect.
 //!
-//! The table makes the struct [`Settings`], whose fields the server reads, and [`DIRECTIVES`], by which the
-//! file parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. To add a directive is to add one entry.
-//! Names, defaults and bounds are those of Redis 7.2; a directive that has no meaning here says why
-//! (`accepted`), and is kept and shown all the same.
+//! The table generates the struct [`Settings`], whose fields the server reads, and [`DIRECTIVES`], by which the file
+//! parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. A new directive is one new entry. Names, defaults and
+//! bounds are those of Redis 7.2; a directive that has no meaning here gives the reason (`accepted`), and is kept and
+//! shown all the same.
 
 use super::choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
@@ -14,16 +14,16 @@ use super::special::{
     ShutdownOptions,
 };
 use super::units::Form;
-use super::value::{Directory, Secret, Value};
+use super::value::{Secret, Value, WorkingDirectory};
 use std::path::PathBuf;
 
 /// The largest port.
 const PORT: i128 = u16::MAX as i128;
-/// The largest value of what is an `int` in Redis.
+/// The largest value of a directive that is an `int` in Redis.
 const INT: i128 = i32::MAX as i128;
-/// The largest value of what is a `long` in Redis.
+/// The largest value of a directive that is a `long` in Redis.
 const LONG: i128 = i64::MAX as i128;
-/// The smallest limit of what one client may send, 1 MiB.
+/// The smallest limit of the input of one client, 1 MiB.
 const REQUEST_BYTES_MIN: i128 = 1 << 20;
 /// The smallest replication backlog, 16 KiB.
 const BACKLOG_BYTES_MIN: i128 = 16 << 10;
@@ -42,26 +42,27 @@ const NOT_YET: &str = "what it belongs to is not in this version yet";
 
 /// Properties of a directive, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct DirectiveFlags(u8);
 
-impl Flags {
+impl DirectiveFlags {
     /// Can be changed at run time.
     pub const MODIFIABLE: Self = Self(0);
     /// Decided at the start.
     pub const IMMUTABLE: Self = Self(1);
-    /// Its value must not reach logs.
+    /// Its value must not appear in logs.
     pub const SENSITIVE: Self = Self(1 << 1);
     /// Takes several arguments; CONFIG SET splits its value at spaces.
     pub const MULTI_ARG: Self = Self(1 << 2);
-    /// Shown by CONFIG GET only if asked for by its exact name.
+    /// Shown by CONFIG GET only if requested by its exact name.
     pub const HIDDEN: Self = Self(1 << 3);
-    /// Cannot be changed while data is loaded.
+    /// Cannot be changed while data is being loaded.
     pub const DENY_LOADING: Self = Self(1 << 4);
     /// Can be changed only as `enable-protected-configs` allows.
     pub const PROTECTED: Self = Self(1 << 5);
     /// Acts on the whole process: an embedded node cannot change it.
     pub const PROCESS: Self = Self(1 << 6);
-    /// Decided at the start, and unknown to Redis: tools that set back what CONFIG GET showed may do so with this one.
+    /// Decided at the start, and unknown to Redis: setting it to its present value is no error, since tools set back
+    /// what CONFIG GET showed.
     pub const FIXED: Self = Self(1 << 7);
 
     /// Whether all of `other` is set.
@@ -76,34 +77,34 @@ impl Flags {
 
 /// Effect of a directive in shardis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It does as its documentation says.
+pub enum DirectiveEffect {
+    /// The directive has the documented effect.
     Applied,
-    /// Nothing, for the reason given: it is kept, shown and rewritten.
+    /// The directive has no effect, for this reason: it is kept, shown and rewritten.
     Accepted(&'static str),
 }
 
-/// Condition on a text; the error is the reason a client is given.
+/// Condition on a text; the error is the reason shown to the client.
 pub type Check = fn(&str) -> Result<(), &'static str>;
 
-/// Properties of a directive apart from the field that holds its value.
+/// Properties of a directive, without the field that holds its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The name it is documented and rewritten under, lower case.
+    /// Name in documentation and rewritten files, lower case.
     pub name: &'static str,
-    /// An older name that means the same.
+    /// An older name with the same meaning.
     pub alias: Option<&'static str>,
     /// Its properties.
-    pub flags: Flags,
+    pub flags: DirectiveFlags,
     /// Its effect.
-    pub effect: Effect,
+    pub effect: DirectiveEffect,
     /// Notation of an integer; nothing for other types.
     pub form: Form,
     /// The smallest integer allowed.
     pub min: i128,
     /// The largest integer allowed.
     pub max: i128,
-    /// Limits an allowed integer is pulled into without a word.
+    /// Limits to which an allowed integer is silently clamped.
     pub clamp: Option<(i128, i128)>,
     /// Further condition on a text.
     pub check: Option<Check>,
@@ -115,8 +116,8 @@ impl Row {
         Self {
             name,
             alias: None,
-            flags: Flags::MODIFIABLE,
-            effect: Effect::Applied,
+            flags: DirectiveFlags::MODIFIABLE,
+            effect: DirectiveEffect::Applied,
             form: Form::Plain,
             min: 0,
             max: INT,
@@ -125,7 +126,7 @@ impl Row {
         }
     }
 
-    /// Known by an older name, too.
+    /// Adds an older name.
     const fn alias(self, alias: &'static str) -> Self {
         Self {
             alias: Some(alias),
@@ -154,7 +155,7 @@ impl Row {
         }
     }
 
-    /// Pulled into these limits.
+    /// Clamps the integer to these limits.
     pub(super) const fn clamped(self, low: i128, high: i128) -> Self {
         Self {
             clamp: Some((low, high)),
@@ -170,20 +171,20 @@ impl Row {
         }
     }
 
-    /// Without meaning here.
+    /// Declares that the directive has no effect here.
     const fn accepted(self, why: &'static str) -> Self {
         Self {
-            effect: Effect::Accepted(why),
+            effect: DirectiveEffect::Accepted(why),
             ..self
         }
     }
 
-    /// A directive of a later version than the one whose behaviour this node has, without meaning here.
+    /// A directive of a later version than the one that this node corresponds to, without effect here.
     const fn later(self, why: &'static str) -> Self {
         self.hidden().accepted(why)
     }
 
-    const fn flag(self, flag: Flags) -> Self {
+    const fn flag(self, flag: DirectiveFlags) -> Self {
         Self {
             flags: self.flags.union(flag),
             ..self
@@ -191,27 +192,27 @@ impl Row {
     }
 
     const fn immutable(self) -> Self {
-        self.flag(Flags::IMMUTABLE)
+        self.flag(DirectiveFlags::IMMUTABLE)
     }
 
     const fn multi(self) -> Self {
-        self.flag(Flags::MULTI_ARG)
+        self.flag(DirectiveFlags::MULTI_ARG)
     }
 
     const fn hidden(self) -> Self {
-        self.flag(Flags::HIDDEN)
+        self.flag(DirectiveFlags::HIDDEN)
     }
 
     const fn fixed(self) -> Self {
-        self.flag(Flags::FIXED)
+        self.flag(DirectiveFlags::FIXED)
     }
 
     const fn of_process(self) -> Self {
-        self.flag(Flags::PROCESS)
+        self.flag(DirectiveFlags::PROCESS)
     }
 
     const fn sensitive(self) -> Self {
-        self.flag(Flags::SENSITIVE)
+        self.flag(DirectiveFlags::SENSITIVE)
     }
 }
 
@@ -219,7 +220,7 @@ impl Row {
 pub struct Directive {
     /// Its properties.
     pub row: Row,
-    /// The description of its value, for people.
+    /// Description of its value, as `--help` shows it.
     pub doc: &'static str,
     get: fn(&Settings) -> &dyn Value,
     get_mut: fn(&mut Settings) -> &mut dyn Value,
@@ -241,15 +242,15 @@ impl Directive {
         self.value(settings).show(&self.row)
     }
 
-    /// Whether it has this property.
-    pub const fn is(&self, flag: Flags) -> bool {
+    /// Whether the directive has this property.
+    pub const fn is(&self, flag: DirectiveFlags) -> bool {
         self.row.flags.contains(flag)
     }
 
-    /// The arguments in a value of one text, which is split at each space if the directive takes several.
+    /// The arguments in a value that is one text: split at spaces if the directive takes several.
     pub fn args<'a>(&self, text: &'a [u8]) -> Vec<&'a [u8]> {
         match text {
-            _ if !self.is(Flags::MULTI_ARG) => vec![text],
+            _ if !self.is(DirectiveFlags::MULTI_ARG) => vec![text],
             b"" => Vec::new(),
             _ => text.split(|byte| *byte == b' ').collect(),
         }
@@ -261,7 +262,7 @@ impl Directive {
     }
 }
 
-/// The directive of this name or alias, in any case. Linear in the table: nothing frequent asks.
+/// The directive of this name or alias, ignoring case. Complexity: O(directives), since nothing calls it often.
 pub fn find(name: &[u8]) -> Option<&'static Directive> {
     DIRECTIVES.iter().find(|directive| {
         directive
@@ -271,7 +272,7 @@ pub fn find(name: &[u8]) -> Option<&'static Directive> {
 }
 
 impl Settings {
-    /// As many shards as configured, or as there are cores.
+    /// Number of shards: as configured, or the number of cores.
     pub(crate) fn shard_count(&self) -> usize {
         match self.shards {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -279,7 +280,7 @@ impl Settings {
         }
     }
 
-    /// A path of the configuration, relative ones from `dir`. `None` if it is not set.
+    /// A configured path, resolved against `dir`. `None` if it is not set.
     pub fn path(&self, configured: &str) -> Option<PathBuf> {
         (!configured.is_empty()).then(|| self.dir.path().join(configured))
     }
@@ -316,7 +317,7 @@ fn text(default: &str) -> String {
     default.to_owned()
 }
 
-/// No text.
+/// An empty default text.
 fn none() -> String {
     String::new()
 }
@@ -330,7 +331,7 @@ directives! {
     io_backend: IoBackend = IoBackend::Auto, Row::new("io-backend").fixed();
     /// Threads for input and output.
     io_threads: u32 = 1, Row::new("io-threads").range(1, 128).immutable().accepted(SHARD_IO);
-    /// Whether those threads read and parse.
+    /// Whether the threads for input and output also read and parse.
     io_threads_do_reads: bool = false, Row::new("io-threads-do-reads").immutable().accepted(SHARD_IO);
     /// Cores for the main threads.
     server_cpulist: String = none(),
@@ -371,10 +372,10 @@ directives! {
     maxclients: u32 = 10_000, Row::new("maxclients").range(1, u32::MAX as i128);
     /// Most bytes of one argument of a request.
     proto_max_bulk_len: u64 = 512 << 20, Row::new("proto-max-bulk-len").range(REQUEST_BYTES_MIN, LONG).memory();
-    /// Most bytes of a client's unprocessed input.
+    /// Most bytes of a client's input that is not executed yet.
     client_query_buffer_limit: u64 = 1 << 30,
         Row::new("client-query-buffer-limit").range(REQUEST_BYTES_MIN, LONG).memory();
-    /// Limits of replies that pile up, by class of client.
+    /// Limits of unsent replies, by class of client.
     client_output_buffer_limit: OutputLimits = OutputLimits::default(),
         Row::new("client-output-buffer-limit").multi();
     /// Most memory of all clients together.
@@ -402,7 +403,7 @@ directives! {
         Row::new("tls-dh-params-file").accepted("keys are exchanged over elliptic curves only");
     /// File of the authorities whose certificates are trusted.
     tls_ca_cert_file: String = none(), Row::new("tls-ca-cert-file").accepted(NOT_YET);
-    /// Directory of such files.
+    /// Directory of the authorities' certificates.
     tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir").accepted(NOT_YET);
     /// Whether clients must show a certificate.
     tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients").accepted(NOT_YET);
@@ -410,7 +411,7 @@ directives! {
     tls_replication: bool = false, Row::new("tls-replication").accepted(NOT_YET);
     /// Whether the cluster bus uses TLS.
     tls_cluster: bool = false, Row::new("tls-cluster").accepted(NOT_YET);
-    /// Protocol versions allowed, as `TLSv1.2 TLSv1.3`.
+    /// Allowed versions of TLS, as in `TLSv1.2 TLSv1.3`.
     tls_protocols: String = none(), Row::new("tls-protocols").accepted(NOT_YET);
     /// Cipher suites allowed up to TLS 1.2.
     tls_ciphers: String = none(), Row::new("tls-ciphers").accepted(NOT_YET);
@@ -418,11 +419,11 @@ directives! {
     tls_ciphersuites: String = none(), Row::new("tls-ciphersuites").accepted(NOT_YET);
     /// Whether the server's order of ciphers decides.
     tls_prefer_server_ciphers: bool = false, Row::new("tls-prefer-server-ciphers").accepted(NOT_YET);
-    /// Whether sessions can be resumed.
+    /// Whether TLS sessions can be resumed.
     tls_session_caching: bool = true, Row::new("tls-session-caching").accepted(NOT_YET);
-    /// Sessions kept for that.
+    /// TLS sessions that are kept to be resumed.
     tls_session_cache_size: u32 = 20_480, Row::new("tls-session-cache-size").accepted(NOT_YET);
-    /// Seconds they are kept.
+    /// Seconds for which TLS sessions are kept.
     tls_session_cache_timeout: u32 = 300, Row::new("tls-session-cache-timeout").accepted(NOT_YET);
 
     // The process.
@@ -441,20 +442,20 @@ directives! {
     syslog_enabled: bool = false, Row::new("syslog-enabled").immutable().of_process();
     /// Name the system's log knows this process by.
     syslog_ident: String = text("redis"), Row::new("syslog-ident").immutable().of_process();
-    /// Facility of those lines.
+    /// Facility of lines in the system's log.
     syslog_facility: SyslogFacility = SyslogFacility::Local0, Row::new("syslog-facility").immutable().of_process();
     /// Whether a logo opens the log.
     always_show_logo: bool = false, Row::new("always-show-logo").immutable().accepted("there is no logo");
-    /// Whether the process tells its state in its title.
+    /// Whether the process's title shows its addresses and mode.
     set_proc_title: bool = true, Row::new("set-proc-title").immutable().of_process();
-    /// Template of that title.
+    /// Template of the process's title.
     proc_title_template: String = text("{title} {listen-addr} {server-mode}"),
         Row::new("proc-title-template").checked(check_title).of_process();
     /// Warnings at the start that are not to stop it.
     ignore_warnings: String = none(), Row::new("ignore-warnings").accepted("no warning stops the start");
     /// Whether a crash leaves a report in the log.
     crash_log_enabled: bool = true, Row::new("crash-log-enabled").of_process();
-    /// Whether that report tests the memory.
+    /// Whether a crash report tests the memory.
     crash_memcheck_enabled: bool = true,
         Row::new("crash-memcheck-enabled").accepted("a crash report does not test the memory");
     /// Whether a failed assertion exits instead of aborting.
@@ -470,7 +471,7 @@ directives! {
     jemalloc_bg_thread: bool = true, Row::new("jemalloc-bg-thread");
     /// Whether and how the kernel's out-of-memory score is set.
     oom_score_adj: OomScoreAdj = OomScoreAdj::No, Row::new("oom-score-adj").of_process();
-    /// The scores.
+    /// Out-of-memory scores of a primary, a replica and a background process.
     oom_score_adj_values: OomScores = OomScores::default(),
         Row::new("oom-score-adj-values").multi().of_process();
     /// Most seconds a shutdown waits for replicas that lag.
@@ -510,15 +511,15 @@ directives! {
     databases: u32 = 16, Row::new("databases").range(1, INT).immutable();
     /// Most bytes of memory for data; 0 for no limit.
     maxmemory: u64 = 0, Row::new("maxmemory").range(0, u64::MAX as i128).memory();
-    /// Policy that chooses the keys to evict then.
+    /// Policy that chooses the keys to evict beyond `maxmemory`.
     maxmemory_policy: EvictionPolicy = EvictionPolicy::NoEviction, Row::new("maxmemory-policy");
-    /// Keys looked at to find the one to evict.
+    /// Keys that are sampled to find the one to evict.
     maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, 64);
     /// Length of the delay that eviction may cause a write, 0 to 100.
     maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
-    /// Slowness with which the counter of a key's use grows.
+    /// Slowness with which the counter of a key's uses grows (LFU).
     lfu_log_factor: u32 = 10, Row::new("lfu-log-factor");
-    /// Minutes after which that counter falls by one.
+    /// Minutes after which the counter of a key's uses falls by one (LFU).
     lfu_decay_time: u32 = 1, Row::new("lfu-decay-time");
     /// Effort of the search for expired keys, 1 to 10.
     active_expire_effort: u8 = 1, Row::new("active-expire-effort").range(1, 10);
@@ -527,15 +528,15 @@ directives! {
         Row::new("activerehashing").accepted("tables grow and shrink one bucket at a time");
     /// Whether evicted values are freed in the background.
     lazyfree_lazy_eviction: bool = false, Row::new("lazyfree-lazy-eviction");
-    /// Whether expired values are.
+    /// Whether expired values are freed in the background.
     lazyfree_lazy_expire: bool = false, Row::new("lazyfree-lazy-expire");
-    /// Whether values that a command overwrites are.
+    /// Whether values that a command overwrites are freed in the background.
     lazyfree_lazy_server_del: bool = false, Row::new("lazyfree-lazy-server-del");
     /// Whether DEL acts as UNLINK.
     lazyfree_lazy_user_del: bool = false, Row::new("lazyfree-lazy-user-del");
     /// Whether FLUSHALL and FLUSHDB act as with ASYNC.
     lazyfree_lazy_user_flush: bool = false, Row::new("lazyfree-lazy-user-flush");
-    /// Events to publish.
+    /// Classes of keyspace events to publish, and their channels.
     notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events");
     /// Most keys remembered for clients that cache; 0 for no limit.
     tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG).accepted(NOT_YET);
@@ -553,9 +554,9 @@ directives! {
     /// Percent of fragmentation at which the effort is greatest.
     active_defrag_threshold_upper: u32 = 100,
         Row::new("active-defrag-threshold-upper").range(0, 1000).accepted(NO_DEFRAG);
-    /// Least percent of a core for it.
+    /// Least percent of a core for compaction.
     active_defrag_cycle_min: u32 = 1, Row::new("active-defrag-cycle-min").range(1, 99).accepted(NO_DEFRAG);
-    /// Most percent of a core for it.
+    /// Most percent of a core for compaction.
     active_defrag_cycle_max: u32 = 25, Row::new("active-defrag-cycle-max").range(1, 99).accepted(NO_DEFRAG);
 
     // Encodings.
@@ -563,7 +564,7 @@ directives! {
     /// Most fields of a hash kept in one block.
     hash_max_listpack_entries: u64 = 512,
         Row::new("hash-max-listpack-entries").alias("hash-max-ziplist-entries").range(0, LONG);
-    /// Most bytes of a field or value in it.
+    /// Most bytes of a field or value of a hash kept in one block.
     hash_max_listpack_value: u64 = 64,
         Row::new("hash-max-listpack-value").alias("hash-max-ziplist-value").range(0, LONG).memory();
     /// Size of a list's blocks: elements if positive, else -1 to -5 for 4 to 64 KiB.
@@ -571,18 +572,18 @@ directives! {
         Row::new("list-max-listpack-size").alias("list-max-ziplist-size").range(i32::MIN as i128, INT);
     /// Blocks at each end of a list that stay uncompressed; 0 compresses none.
     list_compress_depth: u32 = 0, Row::new("list-compress-depth");
-    /// Elements of a list of so many bytes are not put into blocks (DEBUG QUICKLIST-PACKED-THRESHOLD).
+    /// Bytes from which an element of a list is not put into a block (DEBUG QUICKLIST-PACKED-THRESHOLD).
     list_packed_threshold: u64 = 1 << 30, Row::new("list-packed-threshold").range(0, u32::MAX as i128 - 1).memory().hidden();
     /// Most integers of a set kept sorted in one block.
     set_max_intset_entries: u64 = 512, Row::new("set-max-intset-entries").range(0, LONG);
     /// Most members of a set kept in one block.
     set_max_listpack_entries: u64 = 128, Row::new("set-max-listpack-entries").range(0, LONG);
-    /// Most bytes of a member in it.
+    /// Most bytes of a member of a set kept in one block.
     set_max_listpack_value: u64 = 64, Row::new("set-max-listpack-value").range(0, LONG);
     /// Most members of a sorted set kept in one block.
     zset_max_listpack_entries: u64 = 128,
         Row::new("zset-max-listpack-entries").alias("zset-max-ziplist-entries").range(0, LONG);
-    /// Most bytes of a member in it.
+    /// Most bytes of a member of a sorted set kept in one block.
     zset_max_listpack_value: u64 = 64,
         Row::new("zset-max-listpack-value").alias("zset-max-ziplist-value").range(0, LONG).memory();
     /// Most bytes of a sparse HyperLogLog.
@@ -595,25 +596,25 @@ directives! {
     // Files.
 
     /// Directory of all files named by relative paths.
-    dir: Directory = Directory::current(), Row::new("dir").flag(Flags::PROTECTED).flag(Flags::DENY_LOADING);
-    /// When a snapshot is due.
+    dir: WorkingDirectory = WorkingDirectory::current(), Row::new("dir").flag(DirectiveFlags::PROTECTED).flag(DirectiveFlags::DENY_LOADING);
+    /// Conditions for a snapshot.
     save: SavePoints = SavePoints::default(), Row::new("save").multi().accepted(NOT_YET);
-    /// Name of the snapshot.
+    /// File name of the snapshot.
     dbfilename: String = text("dump.rdb"),
-        Row::new("dbfilename").flag(Flags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
-    /// Whether strings in it are compressed.
+        Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
+    /// Whether strings in a snapshot are compressed.
     rdbcompression: bool = true, Row::new("rdbcompression").accepted(NOT_YET);
-    /// Whether it ends with a checksum.
+    /// Whether a snapshot ends with a checksum.
     rdbchecksum: bool = true, Row::new("rdbchecksum").immutable().accepted(NOT_YET);
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.
     rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files").accepted(NOT_YET);
-    /// Whether a snapshot is brought to disk while it is written.
+    /// Whether a snapshot is synced to disk while it is written.
     rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync").accepted(NOT_YET);
     /// Microseconds to wait after each key of a snapshot, for tests.
     rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
     /// Microseconds to wait after each key that is loaded, for tests.
     key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
-    /// Bytes of a load after which clients are looked at.
+    /// Bytes that are loaded before clients are served in between.
     loading_process_events_interval_bytes: u64 = 2 << 20,
         Row::new("loading-process-events-interval-bytes")
             .range(1024, INT)
@@ -625,40 +626,40 @@ directives! {
     sanitize_dump_payload: SanitizeDump = SanitizeDump::No,
         Row::new("sanitize-dump-payload").accepted("every payload is checked in full");
     /// Whether writes are logged to the append-only file.
-    appendonly: bool = false, Row::new("appendonly").flag(Flags::DENY_LOADING);
-    /// Name that its files begin with.
+    appendonly: bool = false, Row::new("appendonly").flag(DirectiveFlags::DENY_LOADING);
+    /// Prefix of the append-only files' names.
     appendfilename: String = text("appendonly.aof"),
         Row::new("appendfilename").immutable().checked(check_append_filename).accepted(NOT_YET);
-    /// Directory of its files, below `dir`.
+    /// Directory of the append-only files, below `dir`.
     appenddirname: String = text("appendonlydir"),
         Row::new("appenddirname").immutable().checked(check_append_dirname).accepted(NOT_YET);
-    /// When it is brought to disk.
+    /// Time at which the append-only file is synced to disk.
     appendfsync: AppendFsync = AppendFsync::EverySecond, Row::new("appendfsync").accepted(NOT_YET);
-    /// Whether that pauses while a snapshot or rewrite is written.
+    /// Whether syncing the append-only file pauses while a snapshot or rewrite is written.
     no_appendfsync_on_rewrite: bool = false, Row::new("no-appendfsync-on-rewrite").accepted(NOT_YET);
-    /// Percent of growth at which it is rewritten; 0 for never.
+    /// Percent of growth at which the append-only file is rewritten; 0 for never.
     auto_aof_rewrite_percentage: u32 = 100, Row::new("auto-aof-rewrite-percentage").accepted(NOT_YET);
-    /// Bytes below which it is not.
+    /// Bytes below which the append-only file is not rewritten.
     auto_aof_rewrite_min_size: u64 = 64 << 20,
         Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory().accepted(NOT_YET);
-    /// Whether a torn end is cut off when it is loaded.
+    /// Whether a torn end of the append-only file is cut off when it is loaded.
     aof_load_truncated: bool = true, Row::new("aof-load-truncated").accepted(NOT_YET);
-    /// Whether a rewrite begins with a snapshot.
+    /// Whether a rewritten append-only file begins with a snapshot.
     aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble").accepted(NOT_YET);
-    /// Whether it notes the time.
+    /// Whether the append-only file contains timestamps.
     aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled").accepted(NOT_YET);
-    /// Whether a rewrite is brought to disk while it is written.
+    /// Whether a rewritten append-only file is synced to disk while it is written.
     aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync").accepted(NOT_YET);
-    /// Whether files that a rewrite replaced are kept, for tests.
+    /// Whether append-only files that a rewrite replaced are kept, for tests.
     aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden().accepted(NOT_YET);
 
     // Replication.
 
     /// The primary to follow.
     replicaof: ReplicaOf = ReplicaOf::default(), Row::new("replicaof").alias("slaveof").immutable().multi();
-    /// User to log in to it as.
+    /// User name for logging in to the primary.
     masteruser: Secret = Secret::default(), Row::new("masteruser").alias("primaryuser").sensitive().accepted(NOT_YET);
-    /// Password for it.
+    /// Password for logging in to the primary.
     masterauth: Secret = Secret::default(), Row::new("masterauth").alias("primaryauth").sensitive().accepted(NOT_YET);
     /// Whether a replica answers while it has no link to its primary.
     replica_serve_stale_data: bool = true,
@@ -687,19 +688,19 @@ directives! {
     min_replicas_max_lag: u32 = 10, Row::new("min-replicas-max-lag").alias("min-slaves-max-lag").accepted(NOT_YET);
     /// Whether a full synchronisation is streamed without a file.
     repl_diskless_sync: bool = true, Row::new("repl-diskless-sync").accepted(NOT_YET);
-    /// Seconds such a stream waits for more replicas.
+    /// Seconds for which a streamed synchronisation waits for more replicas.
     repl_diskless_sync_delay: u32 = 5, Row::new("repl-diskless-sync-delay").accepted(NOT_YET);
-    /// Replicas for which it waits no longer; 0 for no such number.
+    /// Replicas at which a streamed synchronisation stops waiting; 0 for no such number.
     repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas").accepted(NOT_YET);
-    /// Whether a replica loads it without a file.
+    /// Whether a replica loads a synchronisation without a file.
     repl_diskless_load: DisklessLoad = DisklessLoad::Disabled,
-        Row::new("repl-diskless-load").flag(Flags::DENY_LOADING).accepted(NOT_YET);
+        Row::new("repl-diskless-load").flag(DirectiveFlags::DENY_LOADING).accepted(NOT_YET);
     /// Whether the stream to replicas trades latency for fewer packets.
     repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay").accepted(NOT_YET);
     /// Bytes of the stream kept for replicas that return.
     repl_backlog_size: u64 = 1 << 20,
         Row::new("repl-backlog-size").range(1, LONG).memory().clamped(BACKLOG_BYTES_MIN, LONG).accepted(NOT_YET);
-    /// Seconds they are kept without any replica; 0 for ever.
+    /// Seconds for which the backlog is kept without any replica; 0 for ever.
     repl_backlog_ttl: u64 = 3600, Row::new("repl-backlog-ttl").range(0, LONG).accepted(NOT_YET);
     /// Seconds of silence after which a replication link is given up.
     repl_timeout: u32 = 60, Row::new("repl-timeout").range(1, INT).accepted(NOT_YET);
@@ -716,7 +717,7 @@ directives! {
     cluster_enabled: bool = false, Row::new("cluster-enabled").immutable();
     /// File in which the node keeps its view of the cluster.
     cluster_config_file: String = text("nodes.conf"), Row::new("cluster-config-file").immutable().accepted(NOT_YET);
-    /// Port of the cluster bus; 0 for the client port and 10000.
+    /// Port of the cluster bus; 0 for the client port plus 10000.
     cluster_port: u16 = 0, Row::new("cluster-port").range(0, PORT).immutable().accepted(NOT_YET);
     /// Milliseconds of silence after which a node is suspected.
     cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG).accepted(NOT_YET);
@@ -728,9 +729,9 @@ directives! {
     /// Whether this replica stays out of elections.
     cluster_replica_no_failover: bool = false,
         Row::new("cluster-replica-no-failover").alias("cluster-slave-no-failover").accepted(NOT_YET);
-    /// Replicas a primary must keep before one moves to a primary without.
+    /// Replicas that a primary must keep before one may move to a primary without replicas.
     cluster_migration_barrier: u32 = 1, Row::new("cluster-migration-barrier").accepted(NOT_YET);
-    /// Whether replicas move so at all.
+    /// Whether replicas may move to primaries without replicas.
     cluster_allow_replica_migration: bool = true, Row::new("cluster-allow-replica-migration").accepted(NOT_YET);
     /// Whether the cluster is down while a slot has no owner.
     cluster_require_full_coverage: bool = true, Row::new("cluster-require-full-coverage").accepted(NOT_YET);
@@ -771,12 +772,12 @@ directives! {
     latency_monitor_threshold: u64 = 0, Row::new("latency-monitor-threshold").range(0, LONG);
     /// Whether the latency of each command is tracked.
     latency_tracking: bool = true, Row::new("latency-tracking");
-    /// Percentiles that INFO shows of it.
+    /// Percentiles of commands' latency in INFO.
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
         Row::new("latency-tracking-info-percentiles").multi();
 
     // Directives of Redis 7.4 to 8 and Valkey 8 to 9, so that their files start a server, too. CONFIG GET lists those of 7.2;
-    // these it shows to whoever asks for them by name.
+    // these only by their exact names.
 
     /// Connections accepted in one turn of a loop.
     max_new_connections_per_cycle: u32 = 10, Row::new("max-new-connections-per-cycle").range(1, 1000).later(OWN_PACE);
@@ -785,9 +786,9 @@ directives! {
         Row::new("max-new-tls-connections-per-cycle").range(1, 1000).later(OWN_PACE);
     /// Group of the Unix socket's file.
     unixsocketgroup: String = none(), Row::new("unixsocketgroup").immutable().later(NOT_YET);
-    /// Whether connections may use several paths.
+    /// Whether client connections may use Multipath TCP.
     mptcp: bool = false, Row::new("mptcp").immutable().later(NOT_YET);
-    /// Whether replication links may.
+    /// Whether replication links may use Multipath TCP.
     repl_mptcp: bool = false, Row::new("repl-mptcp").later(NOT_YET);
     /// Addresses for clients over RDMA.
     rdma_bind: String = none(), Row::new("rdma-bind").later(NO_RDMA);
@@ -800,9 +801,9 @@ directives! {
         Row::new("rdma-completion-vector").range(-1, 1024).immutable().later(NO_RDMA);
     /// The field of a certificate that names the user.
     tls_auth_clients_user: String = text("off"), Row::new("tls-auth-clients-user").later(NOT_YET);
-    /// Seconds between looks for new certificates.
+    /// Seconds between checks for new certificates.
     tls_auto_reload_interval: u32 = 0, Row::new("tls-auto-reload-interval").later(NOT_YET);
-    /// Commands looked at ahead of the one that runs.
+    /// Commands whose keys are prefetched together.
     prefetch_batch_max_size: u32 = 16, Row::new("prefetch-batch-max-size").range(0, 128).later(OWN_PACE);
     /// Commands parsed ahead of the one that runs.
     lookahead: u32 = 16, Row::new("lookahead").range(1, INT).later(OWN_PACE);
@@ -816,7 +817,7 @@ directives! {
     /// Whether the server calls itself Redis.
     extended_redis_compatibility: bool = false,
         Row::new("extended-redis-compatibility").later("it always calls itself what Redis does");
-    /// Where the server is, for clients.
+    /// Availability zone of the server, for clients.
     availability_zone: String = none(), Row::new("availability-zone").later(NOT_YET);
     /// Seed of the hashes of keys.
     hash_seed: String = none(), Row::new("hash-seed").immutable().later("keys are hashed with a random seed");
@@ -824,31 +825,31 @@ directives! {
     active_defrag_cycle_us: u32 = 500, Row::new("active-defrag-cycle-us").range(0, 100_000).later(NO_DEFRAG);
     /// Whether the memory of keys is counted by size.
     key_memory_histograms: bool = false, Row::new("key-memory-histograms").later(NOT_YET);
-    /// Whether queries of vectors use one thread.
+    /// Whether vector queries run on one thread.
     vset_force_single_threaded_execution: bool = false,
         Row::new("vset-force-single-threaded-execution").later("there are no vector sets");
-    /// Bytes from which a request is noted as large.
+    /// Bytes from which a request is logged as large.
     commandlog_request_larger_than: i64 = 1 << 20,
         Row::new("commandlog-request-larger-than").range(-1, LONG).later(ONE_LOG);
-    /// Bytes from which a reply is noted as large.
+    /// Bytes from which a reply is logged as large.
     commandlog_reply_larger_than: i64 = 1 << 20,
         Row::new("commandlog-reply-larger-than").range(-1, LONG).later(ONE_LOG);
-    /// Large requests that are noted.
+    /// Entries of the log of large requests.
     commandlog_large_request_max_len: u64 = 128,
         Row::new("commandlog-large-request-max-len").range(0, LONG).later(ONE_LOG);
-    /// Large replies that are noted.
+    /// Entries of the log of large replies.
     commandlog_large_reply_max_len: u64 = 128,
         Row::new("commandlog-large-reply-max-len").range(0, LONG).later(ONE_LOG);
-    /// Whether old functions of Lua are there.
+    /// Whether deprecated Lua functions are available.
     lua_enable_deprecated_api: bool = false,
         Row::new("lua-enable-deprecated-api").alias("lua-enable-insecure-api").later(NOT_YET);
-    /// Milliseconds for which a stream knows what was added.
+    /// Milliseconds for which a stream recognises repeated entries.
     stream_idmp_duration: u64 = 100, Row::new("stream-idmp-duration").range(1, LONG).later(NOT_YET);
-    /// Entries that a stream knows were added.
+    /// Recent entries among which a stream recognises repeated ones.
     stream_idmp_maxsize: u64 = 100, Row::new("stream-idmp-maxsize").range(1, LONG).later(NOT_YET);
-    /// Whether snapshots of versions to come are read.
+    /// Whether snapshots of later versions are accepted.
     rdb_version_check: String = text("strict"), Row::new("rdb-version-check").later(NOT_YET);
-    /// Whether keys are imported.
+    /// Whether keys are being imported from another server.
     import_mode: bool = false, Row::new("import-mode").later(NOT_YET);
     /// Whether a full synchronisation has a connection of its own.
     dual_channel_replication_enabled: bool = false,
@@ -867,14 +868,14 @@ directives! {
         Row::new("cluster-announce-client-tls-port").range(0, PORT).later(NOT_YET);
     /// Seconds for which a forgotten node stays forgotten.
     cluster_blacklist_ttl: u64 = 60, Row::new("cluster-blacklist-ttl").range(0, LONG).later(NOT_YET);
-    /// How nodes.conf is written.
+    /// Manner in which nodes.conf is written.
     cluster_config_save_behavior: String = text("sync"), Row::new("cluster-config-save-behavior").later(NOT_YET);
-    /// Number of databases of a cluster's node.
+    /// Number of databases of a cluster node.
     cluster_databases: u32 = 1, Row::new("cluster-databases").range(1, INT).immutable().later(NOT_YET);
-    /// Milliseconds for a failover that is asked for.
+    /// Milliseconds that a manual failover may take.
     cluster_manual_failover_timeout: u64 = 5_000,
         Row::new("cluster-manual-failover-timeout").range(1, LONG).later(NOT_YET);
-    /// Share of commands whose use of slots is looked at.
+    /// Percent of commands that are checked for compatibility with a cluster.
     cluster_compatibility_sample_ratio: u32 = 0,
         Row::new("cluster-compatibility-sample-ratio").range(0, 100).later(NOT_YET);
     /// Whether commands are counted by slot.
@@ -882,19 +883,19 @@ directives! {
     /// Entries of the log of slot migrations.
     cluster_slot_migration_log_max_len: u64 = 1_000,
         Row::new("cluster-slot-migration-log-max-len").range(0, LONG).later(NOT_YET);
-    /// Bytes that may be missing when writes to a migrating slot pause.
+    /// Bytes of lag at which writes to a migrating slot are paused.
     slot_migration_max_failover_repl_bytes: i64 = 0,
         Row::new("slot-migration-max-failover-repl-bytes").range(-1, LONG).memory().later(NOT_YET);
-    /// Bytes that may be missing when a slot is handed over.
+    /// Bytes of lag at which a slot may be handed over.
     cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20,
         Row::new("cluster-slot-migration-handoff-max-lag-bytes").range(0, LONG).memory().later(NOT_YET);
     /// Milliseconds for which writes to a migrating slot may pause.
     cluster_slot_migration_write_pause_timeout: u64 = 10_000,
         Row::new("cluster-slot-migration-write-pause-timeout").range(0, LONG).later(NOT_YET);
-    /// Milliseconds for the rest of a migrating slot's stream.
+    /// Milliseconds for sending the rest of a migrating slot's stream.
     cluster_slot_migration_sync_buffer_drain_timeout: u64 = 60_000,
         Row::new("cluster-slot-migration-sync-buffer-drain-timeout").range(0, LONG).later(NOT_YET);
-    /// Migrations that were done and are remembered.
+    /// Finished slot migrations that are remembered.
     cluster_slot_migration_max_archived_tasks: u64 = 32,
         Row::new("cluster-slot-migration-max-archived-tasks").range(1, LONG).later(NOT_YET);
 }
@@ -936,8 +937,8 @@ fn check_hostname(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A name travels in the nodes file and in CLUSTER NODES: it must hold none of the characters that structure
-/// those.
+/// Checks the name of a node: the nodes file and CLUSTER NODES contain it, so that it must have none of the characters
+/// that structure those.
 fn check_nodename(name: &str) -> Result<(), &'static str> {
     if name.len() >= 128 {
         return Err("Human node names must be less than 128 characters");
@@ -949,7 +950,7 @@ fn check_nodename(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A title says something, and may use these variables in braces, and no other brace.
+/// Checks the template of a title: it must not be blank, and may contain braces only around these variables.
 fn check_title(template: &str) -> Result<(), &'static str> {
     const VARIABLES: [&str; 7] = [
         "title",
@@ -1028,8 +1029,8 @@ mod tests {
         let reasons = DIRECTIVES
             .iter()
             .filter_map(|directive| match directive.row.effect {
-                Effect::Accepted(why) => Some((directive.row.name, why)),
-                Effect::Applied => None,
+                DirectiveEffect::Accepted(why) => Some((directive.row.name, why)),
+                DirectiveEffect::Applied => None,
             });
         for (name, why) in reasons {
             assert!(why.len() > 10 && !why.ends_with('.'), "{name}: {why}");

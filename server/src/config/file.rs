@@ -1,10 +1,10 @@
 //! The format of a configuration: lines of directives from a file, standard input and the command line.
 //!
-//! Reads the format of `redis.conf`: comments, double and single quotes, `include` with wildcards, directives
-//! that may stand several times. Whatever is wrong stops the start, with the file, the line and the reason.
-//! What is read is bounded in size, depth and number of files.
+//! The format is that of `redis.conf`: comments, double and single quotes, `include` with wildcards, directives that
+//! may appear several times. Any error stops the start, and names the file, the line and the reason. Size, depth and
+//! number of files are bounded.
 
-use super::directives::{Flags, Settings, find};
+use super::directives::{DirectiveFlags, Settings, find};
 use super::value::{Assign, Reason, describe};
 use shardis_protocol::words;
 use shardis_storage::glob;
@@ -14,37 +14,37 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// Most bytes of one file or of standard input.
+/// The most bytes of one file or of standard input.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Files that may include each other.
+/// The deepest nesting of `include`.
 const INCLUDE_DEPTH_MAX: usize = 16;
-/// Files that one `include` with wildcards may stand for.
+/// The most files that one `include` with wildcards may match.
 const INCLUDE_FILES_MAX: usize = 1024;
 
-/// Directives of former versions that are read past, with the number of their arguments.
+/// Directives of former versions that are ignored, with the number of their arguments.
 const DEPRECATED: [(&str, usize); 3] = [
     ("list-max-ziplist-entries", 1),
     ("list-max-ziplist-value", 1),
     ("lua-replicate-commands", 1),
 ];
 
-/// Directives that have a meaning in a file only.
+/// Directives that are allowed only in files.
 const FILE_ONLY: [&str; 5] = ["include", "rename-command", "user", "loadmodule", "sentinel"];
 
-/// Where the configuration of a node comes from, in order of precedence, the last first.
+/// Sources of a node's configuration; later ones override earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct ConfigSource {
     /// A file.
     pub path: Option<PathBuf>,
-    /// Whether standard input follows it.
+    /// Whether standard input is read after the file.
     pub stdin: bool,
-    /// Arguments `--directive value …` that follow both.
+    /// Arguments `--directive value …`, which override both.
     pub options: Vec<String>,
 }
 
-impl Source {
-    /// Sorts the arguments of a command line, without the program's name: first the file, if one is named;
-    /// `-` as the first or the last argument for standard input; all else is options.
+impl ConfigSource {
+    /// Sorts the arguments of a command line, without the program's name: the first one may be a file; `-` as the
+    /// first or the last argument means standard input; all others are options.
     pub fn from_args(args: &[String]) -> Self {
         let mut options = args;
         let mut source = Self::default();
@@ -70,34 +70,34 @@ impl Source {
     }
 }
 
-/// The place of a line, for messages.
+/// Position of a line, for error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The file's path, or what else it was read from.
+pub struct LinePosition {
+    /// Path of the file, or name of another source.
     pub origin: Arc<str>,
-    /// The line's number, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The line itself, trimmed.
+    /// The line, trimmed.
     pub text: String,
 }
 
-/// Why the node cannot start with this configuration.
+/// Error that prevents a node from starting with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// A line is wrong.
     Line {
-        /// Which.
-        place: Place,
-        /// Why.
+        /// Position of the line.
+        place: LinePosition,
+        /// The reason.
         reason: String,
     },
-    /// The directives do not go together, or one cannot be carried out.
+    /// The directives contradict each other, or one cannot be applied.
     Whole(String),
     /// A file cannot be read.
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -133,17 +133,17 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A line for another part of the server, which may still find it wrong.
+/// A line for another part of the server, which may still find an error in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declaration {
     /// The arguments after the directive's name.
     pub args: Vec<Vec<u8>>,
-    /// Where it stands.
-    pub place: Place,
+    /// Position of the line.
+    pub place: LinePosition,
 }
 
 impl Declaration {
-    /// The error that this line is wrong.
+    /// An error in this line.
     pub fn error(&self, reason: impl Into<String>) -> ConfigError {
         ConfigError::Line {
             place: self.place.clone(),
@@ -152,24 +152,24 @@ impl Declaration {
     }
 }
 
-/// What was read.
+/// The result of reading a configuration.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// The values of all directives.
     pub(super) settings: Settings,
-    /// `rename-command` lines: a command's name and its new one, empty to remove it.
+    /// `rename-command` lines: a command's name and its new one, which is empty if the command is to be removed.
     pub(super) renamed: Vec<Declaration>,
     /// `user` lines: a name and its rules.
     pub(super) users: Vec<Declaration>,
-    /// Whether a `save` line was met: the first replaces the default, others add to it.
+    /// Whether a `save` line was read: the first one replaces the default, others add to it.
     saves: bool,
 }
 
 /// Reads a whole configuration.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub(super) fn load(source: &Source, stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
+/// The first error found.
+pub(super) fn load(source: &ConfigSource, stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
     let mut loaded = Loaded::default();
     if let Some(path) = &source.path {
         loaded.file(path, 0)?;
@@ -231,7 +231,7 @@ impl Loaded {
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            let place = || Place {
+            let place = || LinePosition {
                 origin: Arc::clone(origin),
                 line: index + 1,
                 text: String::from_utf8_lossy(line).into_owned(),
@@ -247,7 +247,7 @@ impl Loaded {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], place: &dyn Fn() -> Place, depth: usize) -> Result<(), Fault> {
+    fn line(&mut self, line: &[u8], place: &dyn Fn() -> LinePosition, depth: usize) -> Result<(), Fault> {
         let words = split_args(line).ok_or("Unbalanced quotes in configuration line")?;
         let Some((name, args)) = words.split_first() else {
             return Ok(());
@@ -283,10 +283,10 @@ impl Loaded {
     /// Sets a directive that has a value; `None` if there is none of that name.
     fn directive(&mut self, name: &[u8], args: &[Vec<u8>]) -> Option<Result<(), Reason>> {
         let directive = find(name)?;
-        if args.len() != 1 && !directive.is(Flags::MULTI_ARG) {
+        if args.len() != 1 && !directive.is(DirectiveFlags::MULTI_ARG) {
             return Some(Err("wrong number of arguments".into()));
         }
-        // Several arguments may stand in one pair of quotes.
+        // Several arguments may be in one pair of quotes.
         let args = match args {
             [text] => directive.args(text),
             _ => args.iter().map(Vec::as_slice).collect(),
@@ -305,8 +305,7 @@ impl Loaded {
         )
     }
 
-    /// Reads the files that a pattern stands for. Without a wildcard the file must exist; with one, none need
-    /// to.
+    /// Reads the files that a pattern matches. A pattern without a wildcard must match a file.
     fn include(&mut self, pattern: &[u8], depth: usize) -> Result<(), Fault> {
         if depth >= INCLUDE_DEPTH_MAX {
             return Err("Files include each other too deeply".into());
@@ -331,7 +330,7 @@ fn is_deprecated(name: &[u8], args: usize) -> bool {
         .any(|(known, count)| name == known.as_bytes() && args == *count)
 }
 
-/// Whether a line of this name may stand in a configuration file although the directive has no value.
+/// Whether a line of this name is allowed in a configuration file although the directive has no value.
 pub(super) fn is_file_only(name: &[u8]) -> bool {
     let deprecated = DEPRECATED.iter().map(|(known, _)| known);
     FILE_ONLY
@@ -344,7 +343,7 @@ fn has_wildcard(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// The existing files that match a path with wildcards, in the order of their names.
+/// The existing files that match a path with wildcards, ordered by name.
 fn expand(pattern: &Path) -> Result<Vec<PathBuf>, &'static str> {
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
@@ -385,9 +384,9 @@ fn children(parent: &Path, pattern: &str) -> Vec<PathBuf> {
 
 /// The options of a command line as lines of a file.
 ///
-/// `--name` begins a line and what follows are its arguments, quoted. Directly after a bare name anything is
-/// an argument, so that values may begin with `--`; only `--save` may stand without one, and then clears the
-/// save points.
+/// `--name` begins a line, and the words after it are its arguments, in quotes. The word directly after a bare name
+/// is always an argument, so that values may begin with `--`; only `--save` may have none, which clears the save
+/// points.
 fn option_lines(options: &[String]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut value_due = false;
@@ -418,7 +417,7 @@ fn option_lines(options: &[String]) -> Vec<u8> {
     text
 }
 
-/// A line without the white space around it; form feeds belong to words, as in Redis.
+/// A line without leading and trailing white space; form feeds belong to words, as in Redis.
 pub(super) fn trim(line: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let begin = line.iter().position(is_text).unwrap_or(line.len());
@@ -426,7 +425,8 @@ pub(super) fn trim(line: &[u8]) -> &[u8] {
     &line[begin..end]
 }
 
-/// Splits a line into words by the rules of inline requests, which Redis has for both. `None` if quotes are not balanced.
+/// Splits a line into words by the rules of inline requests, which Redis uses for both. `None` if quotes are
+/// unbalanced.
 pub(super) fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     words::split(&mut line.to_vec(), |_, word| words.push(word.to_vec())).ok()?;
@@ -464,7 +464,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A directory of the test's own, removed when it ends.
+    /// A directory of one test, removed when the test ends.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -493,18 +493,18 @@ mod tests {
 
     fn load_text(text: &str) -> Result<Loaded, ConfigError> {
         load(
-            &Source {
+            &ConfigSource {
                 stdin: true,
-                ..Source::default()
+                ..ConfigSource::default()
             },
             &mut text.as_bytes(),
         )
     }
 
     fn load_options(options: &[&str]) -> Result<Loaded, ConfigError> {
-        let source = Source {
+        let source = ConfigSource {
             options: strings(options),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         load(&source, &mut std::io::empty())
     }
@@ -536,7 +536,7 @@ mod tests {
         );
     }
 
-    /// As a real server reads it.
+    /// The expectations are those of a real server.
     #[test]
     fn vertical_tabs_and_form_feeds_separate_words_only_where_one_could_begin() {
         let loaded = load_text("port\t\x0b\x0c1\nrequirepass a\x0bb\x0c").unwrap();
@@ -605,9 +605,9 @@ mod tests {
     fn errors_read_as_operators_know_them() {
         let scratch = Scratch::new("error");
         let path = scratch.write("node.conf", "port 0\n\n  prot 1  \n");
-        let source = Source {
+        let source = ConfigSource {
             path: Some(path.clone()),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let text = load(&source, &mut std::io::empty()).unwrap_err().to_string();
         let wanted = format!(
@@ -618,9 +618,9 @@ mod tests {
             path.display()
         );
         assert_eq!(text, wanted);
-        let missing = Source {
+        let missing = ConfigSource {
             path: Some(PathBuf::from("/nonexistent.conf")),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let text = load(&missing, &mut std::io::empty()).unwrap_err().to_string();
         assert_eq!(
@@ -716,12 +716,12 @@ mod tests {
     fn command_lines_are_sorted() {
         let check = |args: &[&str], path: &str, stdin: bool, options: &[&str]| {
             let path = (!path.is_empty()).then(|| PathBuf::from(path));
-            let wanted = Source {
+            let wanted = ConfigSource {
                 path,
                 stdin,
                 options: strings(options),
             };
-            assert_eq!(Source::from_args(&strings(args)), wanted, "{args:?}");
+            assert_eq!(ConfigSource::from_args(&strings(args)), wanted, "{args:?}");
         };
         check(&[], "", false, &[]);
         check(&["a.conf"], "a.conf", false, &[]);
@@ -737,7 +737,7 @@ mod tests {
     fn later_sources_win() {
         let scratch = Scratch::new("order");
         let path = scratch.write("node.conf", "hz 1\ntimeout 1\nport 1\nsave 900 1");
-        let source = Source {
+        let source = ConfigSource {
             path: Some(path),
             stdin: true,
             options: strings(&["--hz", "3", "--save", "5", "5"]),

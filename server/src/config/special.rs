@@ -18,17 +18,17 @@ const BIND_ADDRESSES_MAX: usize = 16;
 /// The most save points, percentiles and the like that one directive may list.
 const LIST_MAX: usize = 1024;
 
-/// Whether the arguments stand for an empty list: none at all, or one empty string.
+/// Whether the arguments mean an empty list: none at all, or one empty string.
 fn is_empty(args: &[&[u8]]) -> bool {
     matches!(args, [] | [b""])
 }
 
-/// The lines of a list directive, whose empty form must be said with quotes.
+/// The lines of a list directive; an empty list is written as empty quotes.
 fn list_lines(shown: Vec<u8>) -> Vec<Vec<u8>> {
     vec![if shown.is_empty() { b"\"\"".to_vec() } else { shown }]
 }
 
-/// A word of a line, in quotes only if it would not be read back as it is.
+/// A word of a line, in quotes only if it needs them to be read back.
 fn word(text: &str) -> Vec<u8> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'#');
     if !text.is_empty() && text.bytes().all(plain) {
@@ -147,12 +147,12 @@ impl Value for SavePoints {
     }
 }
 
-/// When a client whose replies pile up is disconnected. A limit of 0 is none.
+/// Limits of the unsent replies of a client, which is disconnected beyond them. A limit of 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputLimit {
-    /// Bytes at which it happens at once.
+    /// Bytes at which the client is disconnected at once.
     pub hard_bytes: u64,
-    /// Bytes at which it happens after `soft_seconds`.
+    /// Bytes at which it is disconnected after `soft_seconds`.
     pub soft_bytes: u64,
     /// Seconds that the replies may stay above `soft_bytes`.
     pub soft_seconds: u64,
@@ -170,7 +170,8 @@ pub struct OutputLimits {
 }
 
 impl OutputLimits {
-    /// Bytes at which a reply is too long to be sent to any client: whoever gets it is closed. It need not be whole then.
+    /// Size from which a reply is too long for any client, bytes: a client that gets one is disconnected, so that the
+    /// reply need not be complete.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         match (self.normal.hard_bytes, self.pubsub.hard_bytes) {
             (0, _) | (_, 0) => usize::MAX,
@@ -233,7 +234,7 @@ impl Value for OutputLimits {
         Ok(())
     }
 
-    /// The class of replicas keeps its old name here: tools read it by that.
+    /// The class of replicas is shown under its old name, which tools expect.
     fn show(&self, _row: &Row) -> Vec<u8> {
         let classes = [
             ("normal", self.normal),
@@ -266,7 +267,7 @@ impl Value for OutputLimits {
     }
 }
 
-/// `notify-keyspace-events`: which events are published, and on which channels.
+/// `notify-keyspace-events`: classes of events to publish, and kinds of channels to publish them on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyspaceEvents(u16);
 
@@ -295,9 +296,9 @@ impl KeyspaceEvents {
     pub const STREAM: Self = Self(1 << 10);
     /// `d`: module types.
     pub const MODULE: Self = Self(1 << 11);
-    /// `m`: reads of a key that is not there; not part of `A`.
+    /// `m`: reads of a key that does not exist; not part of `A`.
     pub const KEY_MISS: Self = Self(1 << 12);
-    /// `n`: keys that came to be; not part of `A`.
+    /// `n`: keys that are created; not part of `A`.
     pub const NEW_KEY: Self = Self(1 << 13);
     /// `A`: all classes of events but misses and new keys.
     pub const ALL: Self = Self(0b1111_1111_1100);
@@ -331,7 +332,7 @@ impl KeyspaceEvents {
         Self(self.0 | other.0)
     }
 
-    /// Whether any event can be published at all: that takes a kind of channel.
+    /// Whether any event is published at all, which takes a kind of channel.
     pub const fn any_channel(self) -> bool {
         self.0 & (Self::KEYSPACE.0 | Self::KEYEVENT.0) != 0
     }
@@ -374,12 +375,11 @@ impl Value for KeyspaceEvents {
     }
 }
 
-/// `replicaof`: the primary this node follows. `no one` and the empty text that is shown for it stand for
-/// none.
+/// `replicaof`: the primary that this node follows. `no one`, and the empty text that is shown for it, mean none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaOf(pub Option<Primary>);
 
-/// Where a primary is reached.
+/// Address of a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Primary {
     /// Host name or address.
@@ -474,7 +474,7 @@ impl Percentiles {
         if !(0.0..=100.0).contains(&number) {
             return Err("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]".into());
         }
-        // What is shown has six decimals; keeping no more makes it set back to itself.
+        // Six decimals are shown; keeping no more than those makes the shown value settable.
         Ok((number * 1e6).round() / 1e6)
     }
 }
@@ -504,7 +504,7 @@ impl Value for Percentiles {
     }
 }
 
-/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the options of the SHUTDOWN that a signal stands for.
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the options of the SHUTDOWN that a signal causes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownOptions {
     /// Save even if no save point is configured.
@@ -565,9 +565,9 @@ impl Value for ShutdownOptions {
 /// `maxmemory-clients`: the most memory all clients' buffers may take together; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientMemory {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(u64),
-    /// So much of `maxmemory`, 1 to 100.
+    /// This share of `maxmemory`, 1 to 100.
     Percent(u8),
 }
 
@@ -582,7 +582,7 @@ impl ClientMemory {
     pub fn bytes(self, maxmemory: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            // Divided first: a limit may lose 99 bytes, but not overflow.
+            // Divided first: this may lose up to 99 bytes, but cannot overflow.
             Self::Percent(percent) => maxmemory / 100 * u64::from(percent),
         }
     }

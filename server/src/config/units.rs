@@ -1,13 +1,13 @@
-//! Numbers as a configuration writes them: plain integers, memory sizes with a unit, octal modes.
+//! Numbers in a configuration: plain integers, memory sizes with a unit, octal modes.
 //!
-//! Pure functions from text to number and back. `parse(format(n)) == n` holds for every form.
+//! Pure functions between text and number. `parse(format(n)) == n` holds for every form.
 
 use shardis_storage::number::parse_i64;
 
-/// The units of a memory size, the larger first: what a size is divided by when it is written back.
+/// The units of a memory size, the largest first, so that a size is written with the largest one that divides it.
 const BINARY_UNITS: [(&str, u64); 3] = [("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10)];
 
-/// How the text of an integer directive is read and written.
+/// Notation of an integer directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A decimal integer.

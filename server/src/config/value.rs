@@ -1,9 +1,8 @@
-//! The value of a directive: how text becomes it, and how it is shown and written back.
+//! [`Value`]: the interface of directive values, for parsing, showing and writing them.
 //!
-//! [`Value`] is what the table of directives needs from the type of a field in `Settings`. Here are the plain
-//! ones: yes or no, integers, text, secrets, the working directory. `choice.rs` has the enumerations,
-//! `special.rs` the directives with a syntax of their own. Parsing replaces a value only if all of it is
-//! valid.
+//! The table of directives uses it for every field of `Settings`. This file has the plain types: yes or no, integers,
+//! text, secrets, the working directory. `choice.rs` has the enumerations, `special.rs` the directives with a syntax
+//! of their own. Parsing replaces a value only if all of it is valid.
 
 use super::directives::Row;
 use super::file::quote;
@@ -11,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why a value was refused, in the words Redis gives a client.
+/// Reason for which a value was refused, in the words of Redis.
 pub type Reason = Cow<'static, str>;
 
 /// Whether an assignment replaces a list or adds to it.
@@ -23,18 +22,18 @@ pub enum Assign {
     Extend,
 }
 
-/// When a directive that a configuration file does not have yet is added to it.
+/// Condition under which a directive is appended to a configuration file that does not have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// All its lines, if the value is not the default.
     Changed,
     /// Each of its lines that differs from the default's line at the same place.
     EachChanged,
-    /// Always: the value decides what other values mean.
+    /// Always: other values depend on this one.
     Always,
 }
 
-/// What the table of directives asks of a setting's type.
+/// Interface of a directive's value.
 pub trait Value {
     /// Takes the arguments of a directive as the new value. The old one stays if they are refused.
     ///
@@ -50,13 +49,13 @@ pub trait Value {
         vec![self.show(row)]
     }
 
-    /// When a rewritten file needs those lines.
+    /// Condition under which a rewritten file needs those lines.
     fn emit(&self) -> Emit {
         Emit::Changed
     }
 }
 
-/// The only argument of a directive that takes one.
+/// The argument of a directive that takes exactly one.
 pub(super) fn single<'a>(args: &[&'a [u8]]) -> Result<&'a [u8], Reason> {
     match args {
         [arg] => Ok(arg),
@@ -87,7 +86,7 @@ impl Value for bool {
     }
 }
 
-/// Reads an integer in the row's form and holds it against the row's range.
+/// Reads an integer in the row's form, and checks it against the row's range.
 fn integer(row: &Row, arg: &[u8]) -> Result<i128, Reason> {
     let number = row.form.parse(arg)?;
     if number < row.min || number > row.max {
@@ -105,7 +104,7 @@ macro_rules! integer_values {
         impl Value for $type {
             fn assign(&mut self, row: &Row, args: &[&[u8]], _how: Assign) -> Result<(), Reason> {
                 let number = integer(row, single(args)?)?;
-                // The table's test holds every range against its field's type; this is the second line.
+                // A test of the table compares every range with its field's type; this is a second check.
                 *self = Self::try_from(number).map_err(|_| "argument is out of range")?;
                 Ok(())
             }
@@ -179,13 +178,12 @@ impl Value for Secret {
     }
 }
 
-/// The directory that relative paths of the configuration start from; absolute, and it existed when it was
-/// set.
+/// The directory that relative paths of the configuration start from. It is absolute, and existed when it was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directory(String);
+pub struct WorkingDirectory(String);
 
-impl Directory {
-    /// The directory the process was started in; `/` if that cannot be told.
+impl WorkingDirectory {
+    /// The working directory of the process; `/` if it is unknown.
     pub(super) fn current() -> Self {
         let path = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         Self(path.to_string_lossy().into_owned())
@@ -197,7 +195,7 @@ impl Directory {
     }
 }
 
-impl Value for Directory {
+impl Value for WorkingDirectory {
     fn assign(&mut self, _row: &Row, args: &[&[u8]], _how: Assign) -> Result<(), Reason> {
         let wanted = self.path().join(utf8(single(args)?)?);
         let found = wanted
@@ -221,13 +219,13 @@ impl Value for Directory {
         vec![quote(self.0.as_bytes())]
     }
 
-    /// Relative paths in the file mean something else when the next start happens elsewhere.
+    /// Relative paths in the file would mean something else after a start in another directory.
     fn emit(&self) -> Emit {
         Emit::Always
     }
 }
 
-/// What the operating system says about an error, without the number that `std` appends.
+/// The operating system's text for an error, without the number that `std` appends.
 pub(super) fn describe(error: &std::io::Error) -> String {
     let mut text = error.to_string();
     if let Some(number) = text.rfind(" (os error ") {
@@ -290,7 +288,7 @@ mod tests {
     #[test]
     fn a_directory_must_exist_and_becomes_absolute() {
         let row = Row::new("dir");
-        let mut dir = Directory::current();
+        let mut dir = WorkingDirectory::current();
         let before = dir.clone();
         let error = assign(&mut dir, &row, "/nonexistent-directory").unwrap_err();
         assert_eq!(error, "No such file or directory");

@@ -1,8 +1,8 @@
-//! TCP addresses that a node listens on, at the start and when `port` or `bind` change.
+//! The TCP addresses that a node listens on, at the start and after a change of `port` or `bind`.
 //!
-//! What stays the same stays open, with the connections that wait there. What is new is opened before what is gone is closed,
-//! unless the new needs the old one's place: one address and all addresses of a machine cannot be listened on at the same port.
-//! Then the old stops listening first, and listens again should the new fail.
+//! Addresses that stay keep their sockets, with the connections that wait there. New addresses are opened before old
+//! ones are closed, except where an old one is in the way: one address and the wildcard cannot be listened on at the
+//! same port. In that case the old socket stops listening first, and listens again if the new one fails.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs};
@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::log::Log;
 use crate::shard::poll::Listener;
 
-/// A TCP address that is listened on.
+/// A TCP address that the node listens on.
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     /// The address, with the port that was really bound.
@@ -24,11 +24,11 @@ pub(crate) struct Bound {
     listener: Arc<Listener>,
 }
 
-/// Listens on every address of `bind` at a port; 0 is any port that is free, the same for all. Addresses of `current` stay
-/// open if they are wanted still; the others no longer listen when this succeeds.
+/// Listens on every address of `bind` at a port; 0 means any free port, the same for all. Sockets of `current` stay
+/// open if their addresses are still configured; on success, the others no longer listen.
 ///
 /// # Errors
-/// What the system says about the first address that cannot be listened on. Then everything is as it was.
+/// The error for the first address that cannot be listened on. Then nothing has changed.
 pub(crate) fn rebind(current: &[Bound], settings: &Settings, port: u16, log: &Log) -> io::Result<Vec<Bound>> {
     let mut change = Change {
         current,
@@ -54,7 +54,7 @@ pub(crate) fn rebind(current: &[Bound], settings: &Settings, port: u16, log: &Lo
     Ok(change.complete())
 }
 
-/// No address at all. Those of `current` no longer listen.
+/// Stops listening on all addresses.
 pub(crate) fn unbind(current: &[Bound]) {
     current.iter().for_each(Bound::stop);
 }
@@ -72,10 +72,10 @@ impl Bound {
         }
     }
 
-    /// Ends listening, although loops may still hold the socket.
+    /// Stops listening, although loops may still hold the socket.
     fn stop(&self) {
         if let Some(socket) = self.socket() {
-            // A socket that does not listen any more says so; that is what is wanted.
+            // Fails if the socket does not listen any more, which is the goal.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -86,18 +86,19 @@ impl Bound {
     }
 }
 
-/// A change under way.
+/// A change of addresses under way.
 struct Change<'a> {
     current: &'a [Bound],
     backlog: i32,
-    /// What is listened on afterwards, as far as it is known.
+    /// Addresses after the change, as far as they are open already.
     bound: Vec<Bound>,
-    /// Whether addresses stopped listening to make room.
+    /// Whether old addresses have stopped listening to make room.
     has_made_room: bool,
 }
 
 impl Change<'_> {
-    /// Listens on one more address. Returns the port; none if an address with a `-` before it is not there on this machine.
+    /// Listens on one more address. Returns the port; none if an address with a leading `-` does not exist on this
+    /// machine.
     fn open(&mut self, name: &str, port: u16) -> io::Result<Option<u16>> {
         let (name, optional) = match name.strip_prefix('-') {
             Some(name) => (name, true),
@@ -135,12 +136,12 @@ impl Change<'_> {
         Ok(address.port())
     }
 
-    /// Whether an address that is listened on now is at the same port.
+    /// Whether an address of this node at the same port is in the way.
     fn stands_in_its_own_way(&self, wanted: SocketAddr) -> bool {
         self.leaving(wanted.port()).next().is_some()
     }
 
-    /// Addresses at a port that are not among those of afterwards, as far as those are known.
+    /// Addresses at a port that are not part of the new ones, as far as those are known.
     fn leaving(&self, port: u16) -> impl Iterator<Item = &Bound> {
         let stays = |bound: &Bound| self.bound.iter().any(|kept| kept.address == bound.address);
         self.current
@@ -148,7 +149,7 @@ impl Change<'_> {
             .filter(move |bound| bound.address.port() == port && !stays(bound))
     }
 
-    /// Leaves everything as it was.
+    /// Restores the state before the change.
     fn undo(self, log: &Log) {
         let Self {
             current,
@@ -156,7 +157,7 @@ impl Change<'_> {
             bound,
             has_made_room,
         } = self;
-        // What was opened is closed with this; then there is room for the old ones again.
+        // Closing the new sockets makes room for the old ones again.
         drop(bound);
         if !has_made_room {
             return;
@@ -193,7 +194,7 @@ fn resolve(name: &str) -> io::Result<IpAddr> {
     }
 }
 
-/// Whether an address, or its whole family, is not there on this machine.
+/// Whether the error means that an address, or its whole family, does not exist on this machine.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || matches!(
@@ -261,7 +262,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.5:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let current = listen(&[], &["127.0.0.1"], port).unwrap();
-        // Everything at once: that port is somebody else's on one of them.
+        // The port is taken on one of these addresses, so that all of them fail.
         for addresses in [
             &["127.0.0.2", "127.0.0.5"][..],
             &["*"],

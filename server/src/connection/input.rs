@@ -1,8 +1,8 @@
-//! What a client sent: read into chunks that the connections of a turn share, parsed request by request.
+//! The input of a connection: read into chunks that the connections of a turn share, and parsed request by request.
 //!
-//! An idle connection holds no buffer. What is left of an incomplete request at the end of a turn is kept in memory of its
-//! own, and put in front of what is read next. A request that does not fit a chunk grows in its own memory, and a big
-//! argument is read from the socket straight into the buffer that may become the stored value.
+//! An idle connection holds no buffer. The rest of an incomplete request at the end of a turn is kept in memory of
+//! its own, and put in front of the next read. A request that does not fit a chunk grows in memory of its own, and a
+//! big argument is read from the socket directly into the buffer that may become the stored value.
 
 use std::io;
 use std::sync::Arc;
@@ -26,24 +26,24 @@ pub(crate) struct Input {
     filling: Option<Box<Filling>>,
     /// Big arguments of the incomplete request that have been received.
     detached: Vec<Buffer>,
-    /// Bytes that end a big argument and are still to come.
+    /// Bytes of a big argument's line end that are still to come.
     terminator: u8,
-    /// The parser has found no further request in what is unparsed.
+    /// The unparsed bytes contain no further complete request.
     exhausted: bool,
-    /// Requests are parsed one at a time until more is read.
+    /// Requests are parsed one at a time until more bytes are read.
     one_by_one: bool,
 }
 
-/// Where requests lie that were parsed together.
+/// Position of requests that were parsed together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parsed {
-    /// The chunk.
+    /// Number of the chunk.
     pub(crate) chunk: u16,
-    /// The end of what this connection has in it.
+    /// End of this connection's bytes in the chunk.
     end: usize,
 }
 
-/// A stretch of a chunk.
+/// Range of a chunk.
 #[derive(Clone, Copy, Debug)]
 struct Fresh {
     chunk: u16,
@@ -62,23 +62,23 @@ struct Filling {
 pub(crate) struct Reading<'a> {
     /// Chunks of the turn, the last one being filled.
     pub(crate) chunks: &'a mut Vec<Chunk>,
-    /// The chunk that is being filled, and how far.
+    /// The chunk that is being filled, and the number of bytes in it.
     pub(crate) filled: &'a mut Option<(u16, usize)>,
-    /// Where further chunks come from.
+    /// Supplies further chunks.
     pub(crate) pool: &'a mut ChunkPool,
 }
 
-/// What a read brought.
+/// Result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes; the socket may have more when `more` is set.
+    /// Bytes were read; the socket may have more if `more` is set.
     Bytes {
-        /// How many.
+        /// Number of bytes.
         count: usize,
-        /// The read was not cut short by the socket.
+        /// The read filled its buffer.
         more: bool,
     },
-    /// Nothing now.
+    /// There are no bytes now.
     Nothing,
     /// The client has closed the connection, or it broke.
     Closed,
@@ -122,7 +122,7 @@ impl Input {
         received
     }
 
-    /// Reads more of a request that has outgrown the chunks.
+    /// Reads more bytes of a request that has outgrown the chunks.
     fn grow(&mut self, socket: &mut Link<'_>, reading: &mut Reading<'_>) -> Received {
         let start = self.kept.len();
         self.kept.resize(start + READ_BYTES_MAX, 0);
@@ -143,7 +143,7 @@ impl Input {
         received
     }
 
-    /// Reads more of a big argument, into its own buffer.
+    /// Reads more bytes of a big argument, into its own buffer.
     fn fill(&mut self, socket: &mut Link<'_>) -> Received {
         let Some(filling) = &mut self.filling else {
             return Received::Nothing;
@@ -158,8 +158,8 @@ impl Input {
         received
     }
 
-    /// Makes what is kept parseable where there is nothing to read first: before the first read of a turn, and after a
-    /// big argument is complete.
+    /// Moves kept bytes into a chunk if they can be parsed without reading first: before the first read of a turn,
+    /// and after a big argument is complete.
     pub(crate) fn expose(&mut self, chunks: &mut Vec<Chunk>) {
         if let Some(filling) = self
             .filling
@@ -185,7 +185,7 @@ impl Input {
         });
     }
 
-    /// Cuts what ends a big argument off the front of what was read. Returns how many bytes that was.
+    /// Removes the line end of a big argument from the front of the bytes read. Returns the number of bytes removed.
     fn skip_terminator(&mut self, read: &mut [u8]) -> usize {
         let skipped = usize::from(self.terminator).min(read.len());
         if skipped > 0 {
@@ -195,11 +195,11 @@ impl Input {
         skipped
     }
 
-    /// Takes the next complete requests, if there are any: they replace what is in `requests`. Only one comes at a time where
-    /// the one before it decides how it is to be parsed, as that of a client which is not `authenticated`.
+    /// Takes the next complete requests, if there are any, and replaces `requests` by them. It takes only one if that
+    /// one determines how the next is parsed, as for a client that is not `authenticated`.
     ///
     /// # Errors
-    /// When the bytes make no sense.
+    /// When the bytes violate the protocol.
     #[inline]
     pub(crate) fn next_requests(
         &mut self,
@@ -211,9 +211,10 @@ impl Input {
         let Some(mut fresh) = self.fresh else {
             return Ok(None);
         };
-        // Counted, because the second half of `get_mut` is dear: nobody holds weak references to chunks.
+        // The count is checked because the second half of `get_mut` is expensive, and there are no weak references to
+        // chunks.
         if Arc::strong_count(&chunks[usize::from(fresh.chunk)]) > 1 {
-            // Commands in it are under way on another shard; what is left moves to a place that may be written.
+            // Commands in the chunk are under way on another shard; the rest moves to a chunk that may be written.
             let rest = chunks[usize::from(fresh.chunk)][fresh.at..fresh.end].to_vec();
             fresh = Fresh {
                 chunk: chunks.len() as u16,
@@ -238,7 +239,7 @@ impl Input {
             }
             Err(error) if requests.is_empty() => return Err(error),
             Err(_) => {
-                // It comes up again once what was sent before has been taken.
+                // The faulty request is found again once the requests before it have been taken.
                 fresh.at = requests.end_of(requests.len() - 1);
                 Wants::Room
             }
@@ -258,14 +259,14 @@ impl Input {
         }))
     }
 
-    /// Puts back all requests that were parsed last but the first `taken`, of which there is one at least.
+    /// Puts back the requests parsed last, except the first `taken`, which are at least one.
     pub(crate) fn put_back(&mut self, parsed: Parsed, requests: &Requests, taken: usize) {
         if taken == requests.len() {
             return;
         }
         self.parser.forget();
         self.exhausted = false;
-        // What keeps a connection from going on mostly comes again, and nothing is to be parsed many times.
+        // The cause that stops a connection mostly recurs, and no request should be parsed many times.
         self.one_by_one = true;
         self.fresh = Some(Fresh {
             chunk: parsed.chunk,
@@ -274,7 +275,7 @@ impl Input {
         });
     }
 
-    /// Gives a big argument a buffer of its own, and what has arrived of it.
+    /// Allocates a buffer for a big argument, and moves the part that has arrived into it.
     fn begin_filling(&mut self, chunk: &[u8], fresh: &mut Fresh) {
         let Some(bulk) = self.parser.detach_bulk() else {
             return;
@@ -284,7 +285,7 @@ impl Input {
         let payload = &arrived[..arrived.len().min(bulk.len)];
         let mut buffer = Buffer::with_capacity(bulk.len);
         buffer.extend(payload);
-        // The two bytes behind the payload; one may be there already.
+        // The two bytes after the payload; one of them may have arrived.
         self.terminator = 2 - (arrived.len() - payload.len()).min(2) as u8;
         self.filling = Some(Box::new(Filling {
             buffer,
@@ -299,7 +300,7 @@ impl Input {
         std::mem::take(&mut self.detached)
     }
 
-    /// Keeps what was not parsed: chunks go with the turn. `chunks` are those of the turn.
+    /// Moves the unparsed bytes out of the turn's chunks, which are reused.
     pub(crate) fn keep(&mut self, chunks: &mut [Chunk]) {
         let Some(fresh) = self.fresh.take() else { return };
         let chunk = &mut chunks[usize::from(fresh.chunk)];
@@ -315,12 +316,12 @@ impl Input {
         }
     }
 
-    /// Whether requests may be found without reading.
+    /// Whether there are bytes that may contain a complete request.
     pub(crate) fn has_unparsed(&self) -> bool {
         !self.exhausted && (self.fresh.is_some() || !self.kept.is_empty()) || self.is_filled()
     }
 
-    /// Whether a big argument is complete and waits to be parsed with.
+    /// Whether a big argument is complete and its request can be parsed further.
     pub(crate) fn is_filled(&self) -> bool {
         self.filling
             .as_ref()
@@ -334,7 +335,7 @@ impl Input {
         self.kept.len() + fresh + filling + self.detached.iter().map(|buffer| buffer.len()).sum::<usize>()
     }
 
-    /// Bytes that arguments of an incomplete request take in buffers of their own.
+    /// Bytes of an incomplete request's arguments in buffers of their own.
     pub(crate) fn argument_bytes(&self) -> usize {
         let filling = self
             .filling
@@ -343,23 +344,23 @@ impl Input {
         filling + self.detached.iter().map(Buffer::capacity).sum::<usize>()
     }
 
-    /// Room for further bytes of an incomplete request.
+    /// Allocated bytes that an incomplete request does not use yet.
     pub(crate) fn spare(&self) -> usize {
         self.kept.capacity() - self.kept.len()
     }
 
-    /// Whether something of a request has come, and the rest has not.
+    /// Whether a part of a request has come, and the rest has not.
     #[inline]
     pub(crate) fn holds_memory(&self) -> bool {
         self.kept.capacity() > 0 || self.filling.is_some() || !self.detached.is_empty()
     }
 
-    /// Gives back room that an incomplete request does not use.
+    /// Frees memory that an incomplete request does not use.
     pub(crate) fn release(&mut self) {
         self.kept.shrink_to_fit();
     }
 
-    /// Memory it holds.
+    /// Bytes allocated for the input.
     pub(crate) fn memory(&self) -> usize {
         let filling = self
             .filling
@@ -370,7 +371,7 @@ impl Input {
     }
 }
 
-/// A place in a chunk for what is kept and a decent read behind it.
+/// A position in a chunk with room for the kept bytes and a read of useful size.
 fn place(reading: &mut Reading<'_>, kept: usize) -> (u16, usize) {
     if let Some((number, filled)) = *reading.filled
         && CHUNK_BYTES - filled >= kept + READ_BYTES_MIN

@@ -1,4 +1,4 @@
-//! Listening sockets: all loops accept from them, and deal the connections to all.
+//! Listening sockets: all loops accept connections from them, and deal the connections to all loops.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,76 +12,76 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type
 use crate::exec::Peer;
 use crate::shard::poll::{Listener, Socket};
 
-/// The listening sockets of a node. They may be exchanged while it runs: each loop waits for those that it finds here.
+/// The listening sockets of a node. They may be exchanged at run time: each loop follows the list in here.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    current: ArcSwap<Vec<Door>>,
+    current: ArcSwap<Vec<NumberedListener>>,
     unix_path: Arc<str>,
 }
 
-/// A listening socket under the number that loops know it by.
+/// A listening socket and its number.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
-    /// Its number: its own as long as any loop may wait for it.
+pub(crate) struct NumberedListener {
+    /// Its number, which is not reused as long as a loop may wait for the socket.
     pub(crate) number: usize,
-    /// The socket. It is closed when the last loop has let go of it.
+    /// The socket. It is closed when the last loop has dropped it.
     pub(crate) listener: Arc<Listener>,
 }
 
 impl Listeners {
-    /// These sockets; a Unix socket among them is bound to `unix_path`.
+    /// A list of these sockets; a Unix socket among them is bound to `unix_path`.
     pub(crate) fn new(listeners: impl IntoIterator<Item = Arc<Listener>>, unix_path: &str) -> Self {
-        let doors = listeners.into_iter().enumerate();
-        let doors = doors.map(|(number, listener)| Door { number, listener });
+        let numbered = listeners.into_iter().enumerate();
+        let numbered = numbered.map(|(number, listener)| NumberedListener { number, listener });
         Self {
-            current: ArcSwap::from_pointee(doors.collect()),
+            current: ArcSwap::from_pointee(numbered.collect()),
             unix_path: unix_path.into(),
         }
     }
 
-    /// Exchanges the TCP sockets. One that was there before keeps its number; no other one gets a number that a loop may
+    /// Exchanges the TCP sockets. A socket that stays keeps its number; a new one gets a number that no loop may
     /// still know an old one by.
     pub(crate) fn exchange(&self, tcp: impl IntoIterator<Item = Arc<Listener>>) {
         let old = self.current.load();
-        let mut taken: Vec<usize> = old.iter().map(|door| door.number).collect();
-        let is_unix = |door: &&Door| matches!(*door.listener, Listener::Unix(_));
-        let mut doors: Vec<Door> = old.iter().filter(is_unix).cloned().collect();
+        let mut taken: Vec<usize> = old.iter().map(|known| known.number).collect();
+        let is_unix = |known: &&NumberedListener| matches!(*known.listener, Listener::Unix(_));
+        let mut numbered: Vec<NumberedListener> = old.iter().filter(is_unix).cloned().collect();
         for listener in tcp {
-            let kept = old.iter().find(|door| Arc::ptr_eq(&door.listener, &listener));
-            doors.push(kept.cloned().unwrap_or_else(|| {
+            let kept = old.iter().find(|known| Arc::ptr_eq(&known.listener, &listener));
+            numbered.push(kept.cloned().unwrap_or_else(|| {
                 let free = (0..).find(|number| !taken.contains(number));
                 let number = free.expect("few numbers are taken");
                 taken.push(number);
-                Door { number, listener }
+                NumberedListener { number, listener }
             }));
         }
-        self.current.store(Arc::new(doors));
+        self.current.store(Arc::new(numbered));
     }
 
-    /// Those to wait for now.
-    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<Door>>> {
+    /// The sockets to wait for now.
+    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<NumberedListener>>> {
         self.current.load()
     }
 
-    /// Takes the next connection from one of them.
+    /// Accepts the next connection from one of the sockets.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` when there is none.
-    pub(crate) fn accept(&self, door: &Door, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
-        accept(&door.listener, &self.unix_path, keepalive_s)
+    /// The error of the system call, `WouldBlock` when no connection waits.
+    pub(crate) fn accept(&self, from: &NumberedListener, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+        accept(&from.listener, &self.unix_path, keepalive_s)
     }
 }
 
 /// Binds a TCP listener.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, SocketAddr)> {
     let address = SocketAddr::new(ip, port);
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // The IPv4 wildcard is bound by itself.
+        // The IPv4 wildcard is bound separately.
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
@@ -92,10 +92,10 @@ pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Liste
     Ok((Listener::Tcp(listener), address))
 }
 
-/// Binds a Unix socket, removing what an earlier run left at its path.
+/// Binds a Unix socket, after removing the file that an earlier run left at its path.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
     let _ = std::fs::remove_file(path);
     let listener = mio::net::UnixListener::bind(path)?;
@@ -105,16 +105,16 @@ pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
     Ok(Listener::Unix(listener))
 }
 
-/// Takes the next connection.
+/// Accepts the next connection.
 ///
 /// # Errors
-/// What the system says, `WouldBlock` when there is none.
+/// The error of the system call, `WouldBlock` when no connection waits.
 fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, remote) = listener.accept()?;
             let local = stream.local_addr()?;
-            // Replies are written once per turn: waiting for more to send would only delay them.
+            // Replies are written once per turn: a delay by the kernel to collect more would be useless.
             let _ = stream.set_nodelay(true);
             if keepalive_s > 0 {
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive(keepalive_s));
@@ -128,7 +128,7 @@ fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Re
     }
 }
 
-/// First probe after the whole interval, further ones after a third of it, given up after three.
+/// Keepalive with the first probe after the whole interval, and three further ones at a third of it.
 fn keepalive(interval_s: u32) -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(interval_s.into()))

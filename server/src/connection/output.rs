@@ -1,14 +1,16 @@
-//! What a client is to get: replies in the order of its commands, and the bytes not yet written.
+//! The output of a connection: replies in the order of its commands, and the bytes not written yet.
 //!
-//! Commands of one connection may finish in any order over the shards. The reply that is next in order is encoded straight
-//! into the output; one that comes early is parked until those before it are there.
+//! Commands of one connection may finish in any order over the shards. The reply that is next in order is encoded
+//! directly into the output; one that comes early is parked until those before it are complete.
 
 use std::io;
 
 use shardis_protocol::Resp;
 
 use super::parked::Parked;
-use crate::limits::{IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_TURN_BYTES, WRITE_BYTES_MAX};
+use crate::limits::{
+    IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_TURN_BYTES, SENT_AT_ONCE_BYTES, WRITE_BYTES_MAX,
+};
 use crate::shard::outgoing::Outgoing;
 use crate::shard::poll::Link;
 
@@ -17,31 +19,31 @@ use crate::shard::poll::Link;
 pub(crate) struct Output {
     /// Replies in order.
     unsent: Outgoing,
-    /// How many bytes were left unsent by the last write.
+    /// Bytes left unsent by the last write.
     left: usize,
-    /// Commands so far. The low bits are the number of the next one.
+    /// Number of commands so far. The low bits are the sequence number of the next one.
     commands: u64,
-    /// Number of the command whose reply comes next.
+    /// Sequence number of the command whose reply comes next.
     next_reply: u32,
     /// Replies that came early.
     parked: Option<Box<Parked>>,
-    /// The most bytes that waited at the end of a turn, lately.
+    /// The most bytes that waited at the end of a turn since the peak was reset.
     peak: usize,
 }
 
-/// What a write has left to do.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Nothing.
+    /// Everything was written.
     All,
-    /// The socket takes no more now.
+    /// The socket accepts no more now.
     Blocked,
-    /// The socket would take more, but others are to have their turn.
+    /// The socket may accept more, but other connections have their turn first.
     More,
 }
 
 impl Output {
-    /// Gives the next command its place in the order.
+    /// Takes the next sequence number for a command.
     #[inline]
     pub(crate) fn issue(&mut self) -> u32 {
         let sequence = self.commands as u32;
@@ -49,13 +51,13 @@ impl Output {
         sequence
     }
 
-    /// Commands that have not been answered.
+    /// Number of commands that have not been answered.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         (self.commands as u32).wrapping_sub(self.next_reply)
     }
 
-    /// Commands that have been answered.
+    /// Number of commands that have been answered.
     pub(crate) fn answered(&self) -> u64 {
         if self.parked.as_ref().is_some_and(|parked| parked.is_refused()) {
             return self.commands;
@@ -63,15 +65,15 @@ impl Output {
         self.commands - u64::from(self.in_flight())
     }
 
-    /// Whether further commands may be taken in before the next write. What could not be sent keeps no command waiting:
-    /// many clients send all of a pipeline before they read, and would wait for a server that waits for them. How much may
-    /// pile up is for `client-output-buffer-limit` to say.
+    /// Whether further commands may be taken before the next write. Unsent output keeps no command waiting: many
+    /// clients send all of a pipeline before they read, so that both sides would wait. `client-output-buffer-limit`
+    /// bounds the output.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.in_flight() < IN_FLIGHT_MAX && self.unsent.len() < self.left + OUTPUT_TURN_BYTES
     }
 
-    /// Where the reply of a command is to be encoded, behind what is there.
+    /// The buffer that the reply of a command is appended to.
     #[inline]
     pub(crate) fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
         if sequence == self.next_reply {
@@ -81,15 +83,15 @@ impl Output {
         }
     }
 
-    /// As [`begin`](Self::begin), and where in that buffer the reply starts.
+    /// The buffer of [`begin`](Self::begin), and the offset at which the reply starts.
     pub(crate) fn begin_at(&mut self, sequence: u32) -> (&mut Vec<u8>, usize) {
         let out = self.begin(sequence);
         let start = out.len();
         (out, start)
     }
 
-    /// The reply of a command is complete; it starts at `start` of the buffer that `begin` gave. True when so much has piled
-    /// up that the limits on it should be looked at.
+    /// Completes the reply of a command, which starts at `start` of the buffer from `begin`. True when the output has
+    /// grown so much that its limits must be checked.
     #[inline]
     pub(crate) fn end(&mut self, sequence: u32, start: usize) -> bool {
         if sequence != self.next_reply {
@@ -103,7 +105,7 @@ impl Output {
         is_large
     }
 
-    /// Delivers a reply that was encoded elsewhere. As for [`end`](Self::end), true when much has piled up.
+    /// Appends a reply that was encoded elsewhere. True under the same condition as for [`end`](Self::end).
     pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) -> bool {
         if sequence != self.next_reply {
             self.parked.get_or_insert_default().make_room(reply.len());
@@ -114,18 +116,18 @@ impl Output {
         self.end(sequence, start)
     }
 
-    /// Drops all replies, and those still to come: the connection is about to be closed, and is sent nothing more.
+    /// Drops all replies, present and future: the connection is about to be closed, and nothing more is sent.
     pub(crate) fn refuse(&mut self) {
         self.unsent = Outgoing::default();
         self.left = 0;
         self.parked = Some(Box::new(Parked::refused()));
-        // No command has this number: whatever is answered from now on comes early, and never in its turn.
+        // No command has this number, so that all further replies come early and are dropped.
         self.next_reply = (self.commands as u32).wrapping_add(1 << 31);
     }
 
-    /// Appends a message that no command asked for, encoded for RESP2. It goes out ahead of all replies that have not come
-    /// yet, and never within one: the output ends with a whole reply whenever no command is running for it. As for
-    /// [`end`](Self::end), true when much has piled up.
+    /// Appends a message that no command asked for, encoded for RESP2. It precedes all replies that have not come
+    /// yet, and never splits one: the output ends with a complete reply whenever no command is encoding into it. True
+    /// under the same condition as for [`end`](Self::end).
     #[inline]
     pub(crate) fn push(&mut self, message: &[u8], resp: Resp) -> bool {
         let tail = self.unsent.tail();
@@ -155,15 +157,34 @@ impl Output {
         self.unsent.len() >= LARGE_OUTPUT_BYTES
     }
 
-    /// Writes as much as the socket takes, within the bound of a turn. Adds to `written` how much that was.
+    /// Writes as much as the socket accepts, within the bound of a turn. Adds the number of bytes to `written`.
     ///
     /// # Errors
-    /// What the socket says, except that it would block.
+    /// The error of the socket, except that it would block.
     pub(crate) fn write(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<Written> {
         self.peak = self.peak.max(self.unsent.len());
         let outcome = self.write_unsent(socket, written);
         self.left = self.unsent.len();
         outcome
+    }
+
+    /// Whether what waits is enough for a system call of its own.
+    #[inline]
+    pub(crate) fn is_worth_sending(&self) -> bool {
+        self.unsent.tail_len() >= SENT_AT_ONCE_BYTES
+    }
+
+    /// Writes once, ahead of the end of the turn, and returns how many bytes the socket accepted. Its errors come up again
+    /// at the next write.
+    pub(crate) fn send_now(&mut self, socket: &mut Link<'_>) -> u64 {
+        let before = self.unsent.len();
+        if socket.write_now(&mut self.unsent).is_err() {
+            return 0;
+        }
+        let sent = before - self.unsent.len();
+        self.unsent.release();
+        self.left = self.left.min(self.unsent.len());
+        sent as u64
     }
 
     fn write_unsent(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<Written> {
@@ -187,19 +208,19 @@ impl Output {
         Ok(Written::All)
     }
 
-    /// Whether there is something to write.
+    /// Whether there are bytes to write.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Bytes that wait to be written, parked ones included.
+    /// Bytes that wait to be written, including those of parked replies.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.unsent.len() + self.parked.as_ref().map_or(0, |parked| parked.bytes())
     }
 
-    /// The chunks of what waits to be written.
+    /// The chunks that wait to be written.
     pub(crate) fn unsent(&self) -> &Outgoing {
         &self.unsent
     }
@@ -209,23 +230,23 @@ impl Output {
         self.peak
     }
 
-    /// Begins to look for the peak anew.
+    /// Resets the peak.
     pub(crate) fn forget_peak(&mut self) {
         self.peak = self.unsent.len();
     }
 
-    /// Memory that replies take which came early.
+    /// Bytes allocated for parked replies.
     pub(crate) fn parked_memory(&self) -> usize {
         self.parked.as_ref().map_or(0, |parked| parked.memory())
     }
 
-    /// Memory it holds.
+    /// Bytes allocated for the output.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
         self.unsent.memory() + self.parked_memory()
     }
 
-    /// Gives memory back while the connection is idle.
+    /// Frees memory while the connection is idle.
     pub(crate) fn release(&mut self) {
         if !self.is_pending() && self.in_flight() == 0 {
             self.unsent.release();
@@ -250,7 +271,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the order in which replies come, they go out in the order of their commands.
+        /// In whatever order replies come, they are sent in the order of their commands.
         #[test]
         fn replies_leave_in_command_order(order in Just((0..40_u32).collect::<Vec<_>>()).prop_shuffle(), waves in 1..5_u32) {
             let mut output = Output::default();

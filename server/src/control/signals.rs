@@ -1,15 +1,15 @@
-//! The signals that the program takes.
+//! The signals that the program handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
+/// Request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// SIGINT: an end, by somebody at a terminal.
+    /// SIGINT: stop, sent from a terminal.
     Interrupt,
-    /// SIGTERM: an end.
+    /// SIGTERM: stop.
     Terminate,
 }
 
@@ -23,20 +23,20 @@ impl Order {
     }
 }
 
-/// The process's signals.
+/// Receiver of the process's signals.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// Taken and ignored: the end of a terminal is not the end of a server.
+    /// SIGHUP is received and ignored: the server outlives its terminal.
     _hangup: Signal,
 }
 
 impl Signals {
-    /// Takes the signals from now on. To be called within a runtime.
+    /// Starts to receive the signals. Must be called within a runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,

@@ -1,25 +1,26 @@
-//! The process in the background (`daemonize`), and without huge pages (`disable-thp`).
+//! Moves the process to the background (`daemonize`), and disables huge pages for it (`disable-thp`).
 //!
-//! Why the unsafe code here is sound: a fork duplicates the calling thread alone, so it is made only if there is no other one;
-//! then the child may do whatever the parent may. The other calls take no memory of ours.
+//! Soundness of the unsafe code: a fork duplicates only the calling thread, so it is done only if there are no
+//! others; then the child may do whatever the parent may. The other calls access no memory of this program.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// The processes that come out of a fork.
+/// The two processes after a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Branch {
-    /// The one that was started, and has nothing left to do.
+    /// The process that was started, which has nothing left to do.
     Parent,
-    /// The one in the background.
+    /// The process in the background.
     Child,
 }
 
-/// Goes on in a process of its own, away from the terminal and its session, with nothing to read and no output.
+/// Continues in a new process without terminal and session, whose standard input is empty and whose output is
+/// discarded.
 ///
 /// # Errors
-/// What the system says, or that the process has other threads already; there is no other process then.
+/// The error of the system call, or that the process already has other threads; then there is no new process.
 pub(crate) fn fork_to_background() -> io::Result<Branch> {
     if !is_single_threaded() {
         return Err(io::Error::other("there are other threads"));
@@ -44,15 +45,15 @@ pub(crate) fn fork_to_background() -> io::Result<Branch> {
     Ok(Branch::Child)
 }
 
-/// Whether the calling thread is the only one; also false where the system does not say.
+/// Whether the calling thread is the only one; also false where the system does not tell.
 pub(super) fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
-/// Has the kernel give this process no huge pages unasked.
+/// Tells the kernel not to give this process transparent huge pages.
 ///
 /// # Errors
-/// What the system says, or that it has no such setting.
+/// The error of the system call, or that the system has no such setting.
 #[cfg(target_os = "linux")]
 pub(crate) fn forbid_huge_pages() -> io::Result<()> {
     // SAFETY: it takes numbers only.
@@ -62,10 +63,10 @@ pub(crate) fn forbid_huge_pages() -> io::Result<()> {
     }
 }
 
-/// Has the kernel give this process no huge pages unasked.
+/// Tells the kernel not to give this process transparent huge pages.
 ///
 /// # Errors
-/// That the system has no such setting.
+/// Always: the system has no such setting.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn forbid_huge_pages() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -1,11 +1,12 @@
-//! The report that a fatal signal leaves in the log (`crash-log-enabled`), before the process dies of that signal.
+//! Crash reports: a fatal signal leaves a report in the log (`crash-log-enabled`) before the process dies of it.
 //!
-//! The handler writes to the log's file directly, first what is known without further work, then the stack. To find the
-//! names of a stack takes memory and locks, which the code that crashed may hold; so an alarm ends the process should that
-//! never end. The handler runs on a stack of its own, large enough for that: [`guard_thread`] gives one to a thread.
+//! The handler writes directly to the log file, first the facts that need no further work, then the stack. Resolving
+//! the names of a stack takes memory and locks, which the crashed code may hold; an alarm ends the process if that
+//! never finishes. The handler runs on a stack of its own, large enough for this: [`guard_thread`] gives one to a
+//! thread.
 //!
-//! Why the unsafe code here is sound: the handler gets valid pointers from the kernel, reads plain numbers through them, and
-//! shares nothing with other code but atomics and a value that is set once. The stack of a handler is never freed.
+//! Soundness of the unsafe code: the handler gets valid pointers from the kernel, reads plain numbers through them,
+//! and shares with other code only atomics and a value that is set once. The stack of a handler is never freed.
 
 use std::backtrace::Backtrace;
 use std::fs::{File, OpenOptions};
@@ -17,7 +18,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The signals that mean a fault of this program.
+/// The signals that indicate a fault of this program.
 const FATAL: [i32; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -26,23 +27,23 @@ const FATAL: [i32; 5] = [
     libc::SIGABRT,
 ];
 
-/// Bytes of stack for a handler: the names of functions are found with many small buffers.
+/// Size of a handler's stack, bytes: resolving the names of functions takes many small buffers.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Seconds after which a report that does not end is given up.
+/// Seconds after which an unfinished report is abandoned.
 const REPORT_SECONDS_MAX: u32 = 10;
 
-/// Whether a report is wanted.
+/// Whether crashes are reported.
 static WANTED: AtomicBool = AtomicBool::new(true);
-/// Whether a report is being written. A crash within it ends the process at once.
+/// Whether a report is being written. A crash during a report ends the process at once.
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
-/// The log's file; none for standard output.
+/// The log file; none for standard output.
 static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
-/// Has crashes reported from now on, to this file or to standard output.
+/// Installs the handler, which reports to this file or to standard output.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub(crate) fn report_crashes(file: Option<PathBuf>) -> io::Result<()> {
     let _ = FILE.set(file);
     guard_thread();
@@ -60,13 +61,13 @@ pub(crate) fn report_crashes(file: Option<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Says whether reports are wanted (`crash-log-enabled`).
+/// Sets whether crashes are reported (`crash-log-enabled`).
 pub(crate) fn set_reporting(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
 }
 
-/// Gives the calling thread a stack on which a crash can be reported, also the crash of a stack that is full. It is never
-/// taken back: threads of the program live about as long as the process.
+/// Gives the calling thread a stack for crash reports, which also works when the thread's own stack is full. It is
+/// never freed: threads of the program live about as long as the process.
 pub(crate) fn guard_thread() {
     let memory = Box::leak(Box::<[u8; STACK_BYTES]>::new_uninit());
     let stack = libc::stack_t {
@@ -74,17 +75,17 @@ pub(crate) fn guard_thread() {
         ss_flags: 0,
         ss_size: STACK_BYTES,
     };
-    // SAFETY: the memory is never freed and used for nothing else. Should the system refuse it, a handler runs on the
-    // stack that the thread has already.
+    // SAFETY: the memory is never freed, and used for nothing else. If the system refuses it, handlers run on the
+    // thread's own stack.
     unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
 }
 
-/// Reports a signal and lets the process die of it: its action is the default one by now.
+/// Handles a signal: reports it, then lets the process die of it, as its action is the default one again.
 extern "C" fn handle(signal: i32, info: *const libc::siginfo_t, _: *const libc::c_void) {
     if WANTED.load(Ordering::Relaxed) && !UNDER_WAY.swap(true, Ordering::AcqRel) {
         // SAFETY: it takes a number.
         unsafe { libc::alarm(REPORT_SECONDS_MAX) };
-        // A report that cannot be written is lost: there is nowhere to say so.
+        // A report that cannot be written is lost.
         let _ = report(signal, info);
     }
     // SAFETY: it takes a number. The signal is held back until this handler has returned.
@@ -113,7 +114,7 @@ fn report(signal: i32, info: *const libc::siginfo_t) -> io::Result<()> {
     )
 }
 
-/// Writes what can be said without memory of its own.
+/// Writes the part of a report that needs no allocation.
 fn begin(out: &mut impl Write, signal: i32, info: *const libc::siginfo_t) -> io::Result<()> {
     // SAFETY: the kernel hands over a valid description of the signal.
     let info = unsafe { &*info };

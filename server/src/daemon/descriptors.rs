@@ -1,20 +1,21 @@
-//! File descriptors of the process: as many as clients may be connected, and those that the server needs for itself.
+//! File descriptors of the process: for as many clients as configured, and for the server itself.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::{DESCRIPTORS_PER_LOOP, DESCRIPTORS_RESERVED};
 use crate::log::Log;
 
-/// Allows the process a descriptor for each of `clients`, beside what it needs itself with so many loops.
+/// Raises the limit of the process to a descriptor for each of `clients`, plus those of the server with so many
+/// loops.
 ///
 /// # Errors
-/// When the system does not allow so many: then as many as it allows are allowed, and the error is for how many clients that
-/// is enough.
+/// When the system does not allow so many: then the limit is as high as allowed, and the error is the number of
+/// clients that it suffices for.
 pub(crate) fn allow(clients: u32, loops: usize, log: &Log) -> Result<(), u32> {
     let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_LOOP * loops as u64;
     let wanted = u64::from(clients) + reserved;
     let before = getrlimit(Resource::Nofile);
-    // None is no limit.
+    // `None` means unlimited.
     let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
     if is_enough(before.current) {
         return Ok(());
@@ -44,7 +45,7 @@ pub(crate) fn allow(clients: u32, loops: usize, log: &Log) -> Result<(), u32> {
     log.warning(format_args!(
         "Server can't set maximum open files to {wanted} because of OS error: {error}."
     ));
-    // What the process may do by itself.
+    // The highest limit that the process may set itself.
     let best = Rlimit {
         current: before.maximum,
         ..before
@@ -53,7 +54,7 @@ pub(crate) fn allow(clients: u32, loops: usize, log: &Log) -> Result<(), u32> {
         Ok(()) => before.maximum,
         Err(_) => before.current,
     };
-    // A limit that is not enough is there, and leaves less than was asked for.
+    // A limit that does not suffice is lower than what was wanted.
     let possible = allowed.map_or(0, |allowed| allowed - allowed.min(reserved));
     Err(u32::try_from(possible).map_or(clients, |possible| possible.min(clients)))
 }

@@ -1,4 +1,4 @@
-//! The score by which Linux chooses a process to kill when memory runs out (`oom-score-adj`).
+//! The out-of-memory score, by which Linux chooses a process to kill when memory runs out (`oom-score-adj`).
 
 use std::fs;
 use std::io;
@@ -6,24 +6,24 @@ use std::io;
 use crate::config::{OomScoreAdj, Settings};
 use crate::log::Log;
 
-/// Where a process reads and writes its own score.
+/// File of a process's own score.
 const FILE: &str = "/proc/self/oom_score_adj";
 
-/// The scores that the kernel knows.
+/// The scores that the kernel accepts.
 const RANGE: std::ops::RangeInclusive<i32> = -1000..=1000;
 
-/// The score of this process, and what it was before it was first changed.
+/// The score of this process, and its value before the first change.
 #[derive(Debug, Default)]
 pub(crate) struct OomScore {
-    /// The score to go back to; none while it was never changed.
+    /// The score before the first change; none if it was never changed.
     base: Option<i32>,
 }
 
 impl OomScore {
-    /// Sets the score that the settings ask for, or the one from before when they ask for none.
+    /// Sets the score that the settings ask for, or restores the first one if they ask for none.
     ///
     /// # Errors
-    /// What the system says; it is logged, too.
+    /// The error of the system call, which is also logged.
     pub(crate) fn follow(&mut self, settings: &Settings, log: &Log) -> io::Result<()> {
         let outcome = self.set(settings.oom_score_adj, settings.oom_score_adj_values.0[0]);
         if let Err(error) = &outcome {

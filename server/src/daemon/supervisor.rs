@@ -1,4 +1,4 @@
-//! The service manager that started the program and is told how it is (`supervised`).
+//! The service manager that started the program, and is told its state (`supervised`).
 
 use std::env;
 
@@ -12,7 +12,7 @@ use crate::log::Log;
 /// A service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Supervisor {
-    /// None.
+    /// There is none.
     Nobody,
     /// upstart, which waits until the process stops itself.
     Upstart,
@@ -21,7 +21,7 @@ pub(crate) enum Supervisor {
 }
 
 impl Supervisor {
-    /// Whether a manager is to be told: the configuration says so, or the environment.
+    /// Whether a manager is to be told, according to the configuration or the environment.
     pub(crate) fn is_expected(configured: Supervision) -> bool {
         match configured {
             Supervision::No => false,
@@ -30,7 +30,7 @@ impl Supervisor {
         }
     }
 
-    /// The manager that the configuration names, if the environment shows that it is there.
+    /// The configured manager, if the environment shows that it is there.
     pub(crate) fn find(configured: Supervision, log: &Log) -> Self {
         let found = match configured {
             Supervision::No => return Self::Nobody,
@@ -64,11 +64,11 @@ impl Supervisor {
         }
     }
 
-    /// Tells it that the node has begun to start.
+    /// Reports that the node has begun to start.
     pub(crate) fn tell_starting(self, log: &Log) {
         match self {
             Self::Nobody => {}
-            // The manager sends SIGCONT as soon as it has seen that.
+            // The manager sends SIGCONT as soon as it has noticed the stop.
             Self::Upstart => {
                 if let Err(error) = raise(SIGSTOP) {
                     log.warning(format_args!("upstart could not be told of the start: {error}"));
@@ -78,17 +78,17 @@ impl Supervisor {
         }
     }
 
-    /// Tells it that the node serves, and where.
+    /// Reports that the node serves, and its status text.
     pub(crate) fn tell_ready(self, status: &str, log: &Log) {
         if self == Self::Systemd {
             tell(&[NotifyState::Status(status), NotifyState::Ready], log);
         }
     }
 
-    /// Tells it that the node changes what it was started with. [`Supervisor::tell_ready`] ends that.
+    /// Reports that the node changes its configuration. [`Supervisor::tell_ready`] ends that state.
     pub(crate) fn tell_reloading(self, log: &Log) {
         if self == Self::Systemd {
-            // The manager takes the message for another reload's without the time.
+            // Without the time, the manager would attribute the message to another reload.
             match NotifyState::monotonic_usec_now() {
                 Ok(now) => tell(&[NotifyState::Reloading, now], log),
                 Err(error) => log.warning(format_args!("systemd was not told of a change: {error}")),
@@ -96,7 +96,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells it that the node is about to end.
+    /// Reports that the node is about to stop.
     pub(crate) fn tell_stopping(self, log: &Log) {
         if self == Self::Systemd {
             tell(

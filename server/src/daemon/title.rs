@@ -1,14 +1,16 @@
-//! The title of the process, as `ps` shows it: over the arguments that the program was started with, so that passwords among
-//! them are not left for everybody to see.
+//! The title of the process in `ps`: it overwrites the arguments of the program, so that passwords among them are not
+//! visible to everybody.
 //!
-//! Linux shows as a process's command line what stands in a part of its own memory: the arguments, directly followed by the
-//! environment. A title longer than the arguments may go on into the environment's part if the last byte of the arguments is
-//! not zero. So the variables are first set anew, which moves them elsewhere, and then both parts are one area.
+//! Linux shows a part of the process's own memory as its command line: the arguments, directly followed by the
+//! environment. A title longer than the arguments may extend into the environment's part if the last byte of the
+//! arguments is not zero. So the variables are first set anew, which moves them elsewhere, and then both parts are
+//! one area.
 //!
-//! Why the unsafe code here is sound: the kernel itself says where the two parts are, and that memory is there and writable as
-//! long as the process lives. [`Title::claim`] does nothing unless there is one thread, so nobody reads a variable that moves.
-//! From then on nothing of this program reads the area: `main` has copied the arguments, and the environment is elsewhere.
-//! Whoever did read the arguments would still find texts that end with a zero inside the area, as its last byte stays zero.
+//! Soundness of the unsafe code: the kernel tells the addresses of the two parts, and that memory exists and is
+//! writable as long as the process lives. [`Title::claim`] does nothing unless there is only one thread, so that no
+//! thread reads a variable that moves. From then on, this program does not read the area: `main` has copied the
+//! arguments, and the environment is elsewhere. Other readers of the arguments would still find texts that end with a
+//! zero inside the area, as its last byte stays zero.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +29,9 @@ pub(crate) struct Title {
 unsafe impl Send for Title {}
 
 impl Title {
-    /// Makes the place of the arguments and the environment one for the title. `None` where the system does not say where
-    /// they are, once the process has other threads, and when it was done before. The arguments must not be needed any more.
+    /// Joins the memory of the arguments and the environment into one area for the title. `None` where the system
+    /// does not tell the addresses, once the process has other threads, and on a second call. The arguments must not
+    /// be needed any more.
     pub(crate) fn claim() -> Option<Self> {
         static IS_CLAIMED: AtomicBool = AtomicBool::new(false);
         if !is_single_threaded() || IS_CLAIMED.swap(true, Ordering::Relaxed) {
@@ -42,9 +45,10 @@ impl Title {
         Some(Self { start, len })
     }
 
-    /// Shows this title. What does not fit is cut off.
+    /// Shows this title, cut off at the size of the area.
     pub(crate) fn set(&mut self, text: &str) {
-        // SAFETY: the area is there and writable as long as the process lives, and nobody else has a reference into it.
+        // SAFETY: the area exists and is writable as long as the process lives, and there is no other reference into
+        // it.
         let area = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) };
         let shown = text.len().min(self.len - 1);
         area[..shown].copy_from_slice(&text.as_bytes()[..shown]);
@@ -52,9 +56,10 @@ impl Title {
     }
 }
 
-/// Where arguments and environment are: from the line of `/proc/self/stat`, whose fields 48 to 51 are begin and end of both.
+/// The area of arguments and environment, from the line of `/proc/self/stat`, whose fields 48 to 51 are begin and end
+/// of both.
 fn area(stat: &str) -> Option<(NonNull<u8>, usize)> {
-    // The second field, the program's name, may hold spaces; it ends with the last parenthesis.
+    // The second field, the program's name, may contain spaces; it ends with the last parenthesis.
     let fields = stat.rsplit(')').next()?;
     let places: Vec<usize> = fields
         .split_whitespace()
@@ -71,12 +76,12 @@ fn area(stat: &str) -> Option<(NonNull<u8>, usize)> {
     is_one_area.then_some((start, environment_end - arguments))
 }
 
-/// What `proc-title-template` may name beside the settings.
+/// Values that `proc-title-template` may use besides the settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TitleWords<'a> {
-    /// The name the program was started under.
+    /// Name of the program.
     pub(crate) name: &'a str,
-    /// The path of the configuration file; empty without one.
+    /// Path of the configuration file; empty without one.
     pub(crate) config_file: &'a str,
 }
 

@@ -16,15 +16,14 @@ use super::transaction;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::arguments::decode_cursor;
 use crate::exec::effect::Outcome;
-use crate::exec::hashing::Hashing;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
-    ShardHandler, Stamp, View,
+    ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
 };
+use crate::hashing::Hashing;
 use crate::journal::Journal;
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
@@ -35,7 +34,7 @@ use crate::state::Node;
 /// Data shared by the commands of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Environment<'a> {
-    /// How keys are hashed.
+    /// The hashing of keys.
     pub(crate) hashing: Hashing,
     /// Time and rules of access.
     pub(crate) stamp: Stamp,
@@ -215,9 +214,8 @@ impl<'a> Execution<'a> {
                 Access::Partitions(held),
                 _,
             ) => self.run_on_keys(handler, held, environment),
-            (Runs::OnCursorShard(handler), Access::Partitions(held), _) => {
-                let held = narrowed_to_cursor(held, args)?;
-                self.run_on_keys(handler, held, environment)
+            (Runs::OnCursorShards(handler, reply), access, _) => {
+                self.answer_walk(handler, reply, access, environment)
             }
             (Runs::OnSession(handler), _, Some(caller)) => {
                 handler(&mut caller.session(args, self.encoder(environment)))
@@ -271,6 +269,51 @@ impl<'a> Execution<'a> {
             }
         }
         Ok(parts)
+    }
+
+    /// Replies with what a walk has found, or finds now.
+    fn answer_walk(
+        &mut self,
+        handler: WalkHandler,
+        reply: WalkReply,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) -> CommandResult {
+        match access {
+            Access::Parts(parts) => {
+                let parts = parts.as_ref().map_err(Clone::clone)?;
+                parts
+                    .iter()
+                    .for_each(|found| reply(&mut self.encoder(environment), found));
+            }
+            Access::Partitions(held) => {
+                let found = self.walk(handler, held, environment)?;
+                reply(&mut self.encoder(environment), &found);
+            }
+            Access::Nothing => unreachable!("a walk is run with partitions, or has been"),
+        }
+        Ok(())
+    }
+
+    /// Runs one call of a walk with all shards that it may reach.
+    fn walk(
+        &self,
+        handler: WalkHandler,
+        mut held: Held<'_>,
+        environment: &Environment<'_>,
+    ) -> Result<Part, ReplyError> {
+        let mut walk = Walk::at(self.call.args.at(1), environment.shards)?;
+        loop {
+            let partition = match &mut held {
+                Held::Many(partitions) => partitions.turn_to(walk.shard),
+                held => held.first(),
+            };
+            let partition = partition.expect("the shards from the cursor's on are at hand");
+            step_of_walk(handler, partition, &mut walk, &self.call, environment)?;
+            if !walk.advance(environment.shards) {
+                return Ok(walk.end(environment.shards));
+            }
+        }
     }
 
     /// Runs a handler on the partitions, and hands its effects to the journal, if there is one.
@@ -355,18 +398,6 @@ pub(crate) fn fail(
     Encoder::new(out, resp).error(error.line());
 }
 
-/// The partition that the cursor of a request names, if several are held.
-fn narrowed_to_cursor<'h>(held: Held<'h>, args: Arguments<'_>) -> Result<Held<'h>, ReplyError> {
-    let Held::Many(partitions) = held else {
-        return Ok(held);
-    };
-    let (shard, _) = decode_cursor(args.at(1), partitions.len())?;
-    match partitions.turn_to(shard) {
-        Some(partition) => Ok(Held::One(partition)),
-        None => unreachable!("the shard of a cursor is among those of its transaction"),
-    }
-}
-
 /// The resources for one shard's or loop's part of a command.
 pub(crate) enum PartAccess<'a> {
     /// The partition of the shard.
@@ -395,18 +426,69 @@ pub(crate) fn run_part(
     outcome.unwrap_or(Err(ReplyError::Internal))
 }
 
+/// Does what one call of a walk has to do on the shard that it has come to. One that panics has failed with
+/// [`ReplyError::Internal`].
+///
+/// # Errors
+/// The error of the handler.
+pub(crate) fn run_walk(
+    call: &Call<'_>,
+    partition: &mut Partition,
+    walk: &mut Walk,
+    environment: &Environment<'_>,
+) -> CommandResult {
+    let outcome = catch_unwind(AssertUnwindSafe(|| match call.command.row.runs {
+        Runs::OnCursorShards(handler, _) => step_of_walk(handler, partition, walk, call, environment),
+        _ => unreachable!("only a walk goes from shard to shard"),
+    }));
+    outcome.unwrap_or(Err(ReplyError::Internal))
+}
+
+fn step_of_walk(
+    handler: WalkHandler,
+    partition: &mut Partition,
+    walk: &mut Walk,
+    call: &Call<'_>,
+    environment: &Environment<'_>,
+) -> CommandResult {
+    partition.figures.commands += 1;
+    let mut bytes = std::mem::take(&mut walk.found.bytes);
+    on_shard(partition, call, &mut bytes, environment, |ctx| handler(ctx, walk))?;
+    walk.found.is_cut = bytes.len() >= environment.reply_bytes_max;
+    walk.found.bytes = bytes;
+    Ok(())
+}
+
 fn part_of_shard(
     each: ShardHandler,
     partition: &mut Partition,
     call: &Call<'_>,
     environment: &Environment<'_>,
 ) -> Result<Part, ReplyError> {
+    let mut bytes = Vec::new();
+    let count = on_shard(partition, call, &mut bytes, environment, each)?;
+    let is_cut = bytes.len() >= environment.reply_bytes_max;
+    Ok(Part {
+        count,
+        bytes,
+        is_cut,
+        ..Part::default()
+    })
+}
+
+/// Runs a part of a command on one partition; what it encodes goes behind what is in `bytes`.
+fn on_shard<T>(
+    partition: &mut Partition,
+    call: &Call<'_>,
+    bytes: &mut Vec<u8>,
+    environment: &Environment<'_>,
+    run: impl FnOnce(&mut Context<'_>) -> Result<T, ReplyError>,
+) -> Result<T, ReplyError> {
     let mut held = Held::One(partition);
     let mut recording = Recording::begin(&mut held, call.db, call.args);
-    let mut bytes = Vec::new();
-    let count = each(&mut Context {
+    let result = run(&mut Context {
         args: call.args,
-        reply: Encoder::new(&mut bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
+        reply: Encoder::new(bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
         keyspace: View::new(held.reborrow(), environment.hashing, &environment.stamp, call.db),
         effects: &mut recording.effects,
         settings: environment.settings,
@@ -416,8 +498,7 @@ fn part_of_shard(
         waiting: Waiting::Denied,
     })?;
     recording.end(held);
-    let is_cut = bytes.len() >= environment.reply_bytes_max;
-    Ok(Part { count, bytes, is_cut })
+    Ok(result)
 }
 
 /// Counts a command on the shards of its keys: of the partitions lent for a transaction, a command may touch only

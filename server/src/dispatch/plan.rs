@@ -7,7 +7,7 @@ use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
-use crate::exec::hashing::Hashing;
+use crate::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
 use crate::spec::{KeyShape, Registered, Runs};
 
@@ -33,6 +33,8 @@ pub(crate) enum Place {
     EveryShard,
     /// Every loop, which each run a part.
     EveryLoop,
+    /// On this shard and those that follow it, one after the other.
+    From(usize),
 }
 
 /// The key that routed a command, with its hash, so that it is hashed only once.
@@ -83,11 +85,12 @@ pub(crate) fn place(
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
         Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, hashing))),
-        Runs::OnCursorShard(_) => {
+        Runs::OnCursorShards(..) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
-            Ok(Place::Shard {
-                shard,
-                key: Routed::default(),
+            let key = Routed::default();
+            Ok(match shards {
+                1 => Place::Shard { shard, key },
+                _ => Place::From(shard),
             })
         }
         Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, hashing))),
@@ -171,6 +174,11 @@ pub(crate) fn shards_of(command: &Registered, args: Arguments<'_>, hashing: Hash
         }
         Ok(Place::Lend(set) | Place::LendToSession(set)) => set,
         Ok(Place::EveryShard) => ShardSet::all(shards),
+        Ok(Place::From(first)) => {
+            let mut set = ShardSet::none(shards);
+            (first..shards).for_each(|shard| set.insert(shard));
+            set
+        }
         Ok(Place::Session | Place::EveryLoop | Place::Exec) | Err(_) => ShardSet::none(shards),
     }
 }

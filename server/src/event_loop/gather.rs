@@ -11,7 +11,7 @@ use super::reach::Work;
 use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
-use crate::dispatch::execution::{Call, PartAccess, run_part};
+use crate::dispatch::execution::{Call, PartAccess, run_part, run_walk};
 use crate::dispatch::plan::Routed;
 use crate::dispatch::serve::serve_ready;
 use crate::dispatch::transaction::has_changed;
@@ -19,8 +19,8 @@ use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
-use crate::exec::{Carried, OwnedRequest, Part, Roster};
-use crate::shard::inbox::{Gather, Message};
+use crate::exec::{Carried, OwnedRequest, Part, Roster, Walk};
+use crate::shard::inbox::{Gather, Message, Walking};
 use crate::spec::Registered;
 
 /// A command whose parts are being gathered.
@@ -114,6 +114,55 @@ impl EventLoop {
         });
     }
 
+    /// Begins one call of a walk over the shards, at the one in its cursor.
+    pub(super) fn begin_walk(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
+        let request = OwnedRequest::copy(args);
+        let walk = Walk::at(args.at(1), self.reach.mesh.len()).expect("its place was told from its cursor");
+        let reply = |gather: &Arc<Gather>, sequence: &mut dyn FnMut() -> u32| Purpose::Reply {
+            gather: Arc::clone(gather),
+            sequence: sequence(),
+        };
+        let gather = self.prepare(number, command, request, 1, reply);
+        let nanos = 0;
+        self.send_walk(Box::new(Walking { gather, walk, nanos }));
+    }
+
+    /// Sends a walk to the shard that it has reached.
+    fn send_walk(&mut self, walking: Box<Walking>) {
+        match walking.walk.shard {
+            shard if shard == self.index => self.work(Work::Walk(walking)),
+            shard => self.reach.send(shard, Message::Walk(walking)),
+        }
+    }
+
+    /// Runs the part of a walk on this shard, and sends the walk on: to the next shard, or back when the call is
+    /// finished. Returns it when the partition is lent.
+    pub(super) fn walk_on(&mut self, mut walking: Box<Walking>) -> Option<Box<Walking>> {
+        let mut environment = self.environment();
+        let Some(mut held) = environment.mesh.cell(self.index).own() else {
+            return Some(walking);
+        };
+        let begin_ns = environment.clock.elapsed_ns();
+        environment.look(begin_ns);
+        let result = count_memory(held.get(), &self.node, |partition| {
+            let call = walking.gather.call();
+            let result = run_walk(&call, partition, &mut walking.walk, &environment);
+            serve_ready(Held::One(partition), &environment);
+            result
+        });
+        drop(held);
+        walking.nanos += self.node.clock.elapsed_ns() - begin_ns;
+        if result.is_ok() && walking.walk.advance(self.reach.mesh.len()) {
+            self.send_walk(walking);
+            return None;
+        }
+        let Walking { gather, walk, nanos } = *walking;
+        let part = result.map(|()| walk.end(self.reach.mesh.len()));
+        self.report_failed_part(&gather, &part);
+        self.send_part(gather.origin, gather.gathering, part, nanos);
+        None
+    }
+
     fn gather(
         &mut self,
         number: usize,
@@ -121,6 +170,22 @@ impl EventLoop {
         request: OwnedRequest,
         purpose: impl FnOnce(&Arc<Gather>, &mut dyn FnMut() -> u32) -> Purpose,
     ) {
+        let gather = self.prepare(number, command, request, self.reach.mesh.len(), purpose);
+        for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != self.index) {
+            self.reach.send(shard, Message::Gather(Arc::clone(&gather)));
+        }
+        self.take_part(gather);
+    }
+
+    /// Notes that so many parts of a command are awaited.
+    fn prepare(
+        &mut self,
+        number: usize,
+        command: &'static Registered,
+        request: OwnedRequest,
+        missing: usize,
+        purpose: impl FnOnce(&Arc<Gather>, &mut dyn FnMut() -> u32) -> Purpose,
+    ) -> Arc<Gather> {
         let connection = &mut self.clients[number];
         connection.gate = Gate::UnderWay;
         let gather = Arc::new(Gather {
@@ -133,20 +198,17 @@ impl EventLoop {
             client: connection.client.id,
         });
         let purpose = purpose(&gather, &mut || connection.output.issue());
-        self.begin(number, purpose);
-        for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != self.index) {
-            self.reach.send(shard, Message::Gather(Arc::clone(&gather)));
-        }
-        self.take_part(gather);
+        self.begin(number, purpose, missing);
+        gather
     }
 
-    fn begin(&mut self, connection: usize, purpose: Purpose) -> usize {
+    fn begin(&mut self, connection: usize, purpose: Purpose, missing: usize) -> usize {
         let shards = self.reach.mesh.len();
         self.reach.gatherings.insert(Gathering {
             connection,
             purpose,
             parts: (0..shards).map(|_| None).collect(),
-            missing: shards,
+            missing,
             longest_ns: 0,
         })
     }
@@ -155,7 +217,7 @@ impl EventLoop {
     /// the command's change already, and admit nothing more that it forbids.
     pub(super) fn begin_fence(&mut self, number: usize, sequence: u32, reply: Vec<u8>) {
         self.clients[number].gate = Gate::UnderWay;
-        let gathering = self.begin(number, Purpose::Fence { reply, sequence });
+        let gathering = self.begin(number, Purpose::Fence { reply, sequence }, self.reach.mesh.len());
         let origin = self.index;
         self.reach.fences.push((origin, gathering));
         for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != origin) {
@@ -224,11 +286,15 @@ impl EventLoop {
 
     /// Sends a part to the loop that gathers; the part began at `begin_ns`.
     fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, begin_ns: u64) {
+        self.report_failed_part(gather, &part);
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
+        self.send_part(gather.origin, gather.gathering, part, nanos);
+    }
+
+    fn report_failed_part(&self, gather: &Gather, part: &Result<Part, ReplyError>) {
         if matches!(part, Err(ReplyError::Internal)) {
             self.report_panic(gather.command);
         }
-        let nanos = self.node.clock.elapsed_ns() - begin_ns;
-        self.send_part(gather.origin, gather.gathering, part, nanos);
     }
 
     fn send_part(&mut self, origin: usize, gathering: usize, part: Result<Part, ReplyError>, nanos: u64) {

@@ -62,6 +62,7 @@ impl EventLoop {
         }
         match place {
             Place::EveryShard | Place::EveryLoop => self.begin_gathering(number, command, args),
+            Place::From(_) => self.begin_walk(number, command, args),
             Place::Lend(shards) | Place::LendToSession(shards) => {
                 self.begin_operation(number, command, args, &shards);
             }

@@ -16,7 +16,7 @@ use crate::dispatch::execution::Environment;
 use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::shard::Mesh;
-use crate::shard::inbox::{Batch, Gather, Message};
+use crate::shard::inbox::{Batch, Gather, Message, Walking};
 use crate::state::Node;
 
 /// One loop's access to the shards of the node, and its work under way there.
@@ -49,6 +49,7 @@ pub(super) enum Work {
     Run(Box<Batch>),
     Lend { borrower: usize, operation: usize },
     Gather(Arc<Gather>),
+    Walk(Box<Walking>),
     Withdraw(Arc<Ticket>),
     Serve(Retry),
 }
@@ -177,6 +178,11 @@ impl EventLoop {
             Work::Serve(retry) => {
                 if !self.serve_stuck(retry) {
                     return Err(Work::Serve(retry));
+                }
+            }
+            Work::Walk(walking) => {
+                if let Some(walking) = self.walk_on(walking) {
+                    return Err(Work::Walk(walking));
                 }
             }
             Work::Gather(gather) => {

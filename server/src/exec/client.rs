@@ -51,15 +51,15 @@ pub(crate) struct Client {
     pub(crate) can_redirect: bool,
     /// Set by MONITOR: the client gets a line for every command.
     pub(crate) monitor: bool,
-    /// Its commands must not wait, because its transaction is running.
-    pub(crate) denies_blocking: bool,
+    /// Unix time in microseconds of its transaction while that runs: all commands of a transaction have the same time.
+    pub(crate) transaction_us: Option<i64>,
     /// Ticket of its command, if that waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
     /// Its command is held back by CLIENT PAUSE.
     pub(crate) is_paused: bool,
     /// The reason for which its wait was ended; the client has not been told yet.
     pub(crate) unblocked: Option<Unblocked>,
-    /// When the connection is to be closed.
+    /// Request to close the connection.
     pub(crate) closing: Closing,
     /// Commands queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
@@ -188,10 +188,10 @@ pub(crate) enum Unblocked {
     WithError,
 }
 
-/// When a connection is to be closed.
+/// Request to close a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// It stays open.
+    /// None: it stays open.
     #[default]
     No,
     /// After the pending replies have been written.
@@ -338,7 +338,7 @@ impl Client {
             no_touch: false,
             can_redirect: false,
             monitor: false,
-            denies_blocking: false,
+            transaction_us: None,
             waits: None,
             is_paused: false,
             unblocked: None,
@@ -377,6 +377,11 @@ impl Client {
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
+    }
+
+    /// Whether it must be answered at once, because its transaction is running.
+    pub(crate) fn denies_blocking(&self) -> bool {
+        self.transaction_us.is_some()
     }
 
     /// Whether the client has subscriptions.
@@ -427,6 +432,7 @@ impl Client {
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                 .unwrap_or_default()
         };
+        // The machine's clock may have been set back since.
         let seconds = |since: i64| (now_ms - since).max(0) / 1000;
         let queued = self.transaction.as_ref();
         // Writing to a String cannot fail.

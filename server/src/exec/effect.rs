@@ -22,7 +22,7 @@ enum Form {
     Replaced(SmallVec<[Vec<Vec<u8>>; 1]>),
 }
 
-/// What the journal has to record when a command is done.
+/// Effects of a finished command, for the journal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing: nothing changed, or nothing is to be repeated.

@@ -20,9 +20,9 @@ use tracing_subscriber::registry::Registry;
 use super::{Syslog, TARGET};
 use crate::clock::Clock;
 
-/// Where lines go.
+/// Destination of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub(crate) enum LogOutput {
     /// Standard output.
     Stdout,
     /// This file, appended to.
@@ -32,17 +32,17 @@ pub(crate) enum Output {
 /// The subscriber.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    output: Output,
+    output: LogOutput,
     syslog: Option<Syslog>,
-    /// Tells the time of each line.
+    /// Clock for the time of each line.
     clock: Arc<Clock>,
-    /// Held while a line is written, so that lines do not mix.
+    /// Locked while a line is written, so that lines do not mix.
     turn: Mutex<()>,
 }
 
 impl Lines {
-    /// A subscriber that writes to these places.
-    pub(crate) fn new(output: Output, syslog: Option<Syslog>, clock: Arc<Clock>) -> Self {
+    /// A subscriber that writes to these destinations.
+    pub(crate) fn new(output: LogOutput, syslog: Option<Syslog>, clock: Arc<Clock>) -> Self {
         Self {
             output,
             syslog,
@@ -51,12 +51,12 @@ impl Lines {
         }
     }
 
-    /// The same, in the form in which `tracing` takes it.
+    /// The subscriber in the form that `tracing` takes.
     pub(crate) fn into_dispatch(self) -> Dispatch {
         Dispatch::new(Registry::default().with(self))
     }
 
-    /// Writes one line. One that cannot be written is lost: there is nowhere to say so.
+    /// Writes one line. A line that cannot be written is lost, as there is nowhere to report it.
     fn write(&self, level: Level, line: &Line) {
         let now = Timestamp::from_microsecond(self.clock.now_us()).unwrap_or_default();
         let time = now.to_zoned(TimeZone::system());
@@ -70,8 +70,8 @@ impl Lines {
         );
         let _turn = self.turn.lock();
         let _ = match &self.output {
-            Output::Stdout => std::io::stdout().write_all(text.as_bytes()),
-            Output::File(path) => OpenOptions::new()
+            LogOutput::Stdout => std::io::stdout().write_all(text.as_bytes()),
+            LogOutput::File(path) => OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(path)
@@ -103,7 +103,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// The mark of a level in a line.
+/// The character for a level in a line.
 fn mark(level: Level) -> char {
     match level {
         Level::TRACE => '.',
@@ -113,7 +113,7 @@ fn mark(level: Level) -> char {
     }
 }
 
-/// The parts of a line that its event's fields hold.
+/// The parts of a line from the fields of its event.
 #[derive(Debug)]
 struct Line {
     role: char,

@@ -1,7 +1,8 @@
-//! Lines for the system's log, by the protocol of RFC 3164 over its Unix socket.
+//! Sends lines to the system's log, by the protocol of RFC 3164 over its Unix socket.
 //!
-//! The packages for this look up the host's name and time zone by themselves and block while the daemon is slow; here that
-//! would hold up a loop. The socket does not block: what the daemon does not take at once is lost, as over a network.
+//! Existing packages look up the host's name and time zone by themselves, and block while the daemon is slow, which
+//! would hold up a loop. This socket does not block: a line that the daemon does not accept at once is lost, as over
+//! a network.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -12,22 +13,22 @@ use tracing::Level;
 
 use crate::config::SyslogFacility;
 
-/// The sockets at which a daemon may listen, by system.
+/// The sockets that a daemon may listen at, by system.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
-/// The way to the system's log.
+/// Connection to the system's log.
 #[derive(Debug)]
 pub(crate) struct Syslog {
     ident: String,
     facility: u8,
     /// None while no daemon listens.
     socket: Mutex<Option<UnixDatagram>>,
-    /// Where it may listen.
+    /// Paths of the sockets to try.
     places: &'static [&'static str],
 }
 
 impl Syslog {
-    /// The system's log under a name and a facility. A daemon that is not there may come later.
+    /// A connection with a name and a facility. The daemon may be started later.
     pub(crate) fn new(ident: &str, facility: SyslogFacility) -> Self {
         Self {
             ident: ident.to_owned(),
@@ -37,7 +38,7 @@ impl Syslog {
         }
     }
 
-    /// Sends a line. A daemon that was restarted is connected to anew, once per line.
+    /// Sends a line. If the daemon was restarted, connects again, once per line.
     pub(super) fn send(&self, level: Level, time: &Zoned, text: &str) {
         let priority = self.facility * 8 + severity(level);
         let message = format!(
@@ -90,7 +91,7 @@ mod tests {
         let time: Zoned = "2026-11-08T03:04:05+00:00[UTC]".parse().unwrap();
         syslog.send(Level::WARN, &time, "nobody listens yet");
         for round in 0..2 {
-            // The second round is a daemon that was restarted.
+            // The second round simulates a restarted daemon.
             let _ = std::fs::remove_file(&path);
             let daemon = UnixDatagram::bind(&path).unwrap();
             daemon

@@ -1,26 +1,26 @@
-//! How often each error was answered, by the code that its line begins with.
+//! Counts of error replies by their code, the first word of their line.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// The most codes that are told apart; what else comes is counted as [`OTHERS`].
+/// The most codes that are distinguished; further ones are counted as [`OTHERS`].
 const CODES_MAX: usize = 128;
 
-/// The longest code that is taken for one.
+/// Length of the longest word that counts as a code, bytes.
 const CODE_BYTES_MAX: usize = 64;
 
-/// Stands for the codes beyond [`CODES_MAX`].
+/// Name for the codes beyond [`CODES_MAX`].
 const OTHERS: &[u8] = b"ERRORSTATS_OVERFLOW";
 
-/// The errors of one loop. Its lock is taken for each error: by its loop, and rarely by somebody who reads.
+/// Error counts of one loop. The lock is taken for each error by the loop, and rarely by a reader.
 #[derive(Debug, Default)]
 pub(crate) struct ErrorCounts {
     by_code: Mutex<BTreeMap<Box<[u8]>, u64>>,
 }
 
 impl ErrorCounts {
-    /// Counts an error, given its line without the leading `-`.
+    /// Counts an error by its line without the leading `-`.
     pub(crate) fn add(&self, line: &[u8]) {
         let code = line.split(|&byte| byte == b' ').next().unwrap_or_default();
         let code = &code[..code.len().min(CODE_BYTES_MAX)];
@@ -33,12 +33,12 @@ impl ErrorCounts {
         *by_code.entry(code.into()).or_default() += 1;
     }
 
-    /// Starts anew.
+    /// Resets the counts.
     pub(crate) fn reset(&self) {
         self.by_code.lock().clear();
     }
 
-    /// Adds what was counted to a sum over several loops.
+    /// Adds the counts to sums over several loops.
     pub(crate) fn add_to(&self, sum: &mut BTreeMap<Box<[u8]>, u64>) {
         for (code, count) in &*self.by_code.lock() {
             *sum.entry(code.clone()).or_default() += count;

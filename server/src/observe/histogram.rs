@@ -1,4 +1,4 @@
-//! How long a command takes, as a distribution: one writer counts, anybody reads.
+//! Distribution of a command's durations: one thread counts, others read.
 //!
 //! The buckets are those of an HdrHistogram of two significant digits over one nanosecond to one second, so that
 //! percentiles and LATENCY HISTOGRAM print the numbers that people know from Redis. In octave 0 each of 256 values has a
@@ -11,12 +11,12 @@
 //! rows       0 and 1          2                3                  (a row is 128 buckets)
 //! ```
 //!
-//! A row takes memory only once something falls into it: most commands know a handful of them.
+//! A row takes memory only once a duration falls into it: most commands use a handful of rows.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The longest time that is told apart, in nanoseconds; longer ones count as this.
+/// The longest duration that is distinguished, nanoseconds; longer ones count as this.
 const NANOS_MAX: u64 = 1_000_000_000;
 
 /// Buckets of a row.
@@ -29,7 +29,7 @@ const ROWS: usize = row_of(NANOS_MAX) + 1;
 /// Counts by bucket. A row is made when something falls into it.
 type Rows<T> = [OnceLock<Box<[T; ROW]>>; ROWS];
 
-/// A distribution of times. What is counted has one writer, the owning loop; what was counted at a reset is set by whoever
+/// A distribution of durations. The counts have one writer, the owning loop; the counts at a reset are written by whoever
 /// resets. So no cell has two writers.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
@@ -46,33 +46,33 @@ fn row_in<T: Default>(rows: &Rows<T>, row: usize) -> &[T; ROW] {
     rows[row].get_or_init(|| Box::new(std::array::from_fn(|_| T::default())))
 }
 
-/// The row of a time.
+/// The row of a duration.
 const fn row_of(nanos: u64) -> usize {
-    // The first two rows hold one value a bucket; from there each row holds one octave.
+    // The first two rows have one value per bucket; from there on, each row is one octave.
     let bits = (nanos | (ROW as u64 - 1)).ilog2();
     (bits + 1 - ROW_BITS) as usize
 }
 
-/// By how many bits the times of a row are cut.
+/// Number of low bits that the buckets of a row ignore: none in the first two rows.
 const fn shift_of(row: usize) -> u32 {
     (row as u32).saturating_sub(1)
 }
 
-/// The bucket of a time: row, and place in it.
+/// The bucket of a duration: row, and index in it.
 const fn place_of(nanos: u64) -> (usize, usize) {
     let row = row_of(nanos);
     (row, (nanos >> shift_of(row)) as usize % ROW)
 }
 
-/// The longest time that falls into a bucket, nanoseconds.
+/// The longest duration that falls into a bucket, nanoseconds.
 const fn highest_of(row: usize, index: usize) -> u64 {
-    // Octaves begin with the bit above the places of a row set; the first row is the only one without it.
+    // Values of an octave have the bit above the index set; only the first row does not.
     let base = if row == 0 { index } else { ROW + index } as u64;
     ((base + 1) << shift_of(row)) - 1
 }
 
 impl Histogram {
-    /// Counts so many commands that took so long each. Only the owning loop may.
+    /// Counts `count` commands that took `nanos` each. Only the owning loop may call it.
     #[inline]
     pub(crate) fn add(&self, nanos: u64, count: u64) {
         let (row, index) = place_of(nanos.clamp(1, NANOS_MAX));
@@ -113,7 +113,7 @@ impl Histogram {
         Some(std::array::from_fn(|index| counts[index] - before[index]))
     }
 
-    /// Starts anew.
+    /// Resets the counts.
     pub(crate) fn reset(&self) {
         for row in 0..ROWS {
             if let Some(counted) = self.counts(row) {
@@ -126,12 +126,12 @@ impl Histogram {
     }
 }
 
-/// The distributions of one command on all loops, added up.
+/// The sum of one command's histograms over all loops.
 #[derive(Debug, Default)]
 pub(crate) struct Distribution {
-    /// Longest time of each bucket that is not empty, ascending, and how many fell into it.
+    /// Longest duration of each bucket that is not empty, ascending, with its count.
     buckets: Vec<(u64, u64)>,
-    /// How many in all.
+    /// Number of all durations.
     total: u64,
 }
 
@@ -155,12 +155,13 @@ impl Distribution {
         sum
     }
 
-    /// How many times were counted.
+    /// Number of counted durations.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
-    /// The time within which so many percent stayed, nanoseconds, as the end of its bucket; 0 when nothing was counted.
+    /// The duration that `percent` of all did not exceed, nanoseconds, rounded up to the end of its bucket; 0 without
+    /// any.
     pub(crate) fn percentile(&self, percent: f64) -> u64 {
         let wanted = (percent / 100.0 * self.total as f64 + 0.5) as u64;
         let mut seen = 0;
@@ -173,8 +174,8 @@ impl Distribution {
         self.buckets.last().map_or(0, |&(highest, _)| highest)
     }
 
-    /// How many stayed within each power of two of microseconds (1.024, 2.048, …), where that is more than within the one
-    /// before: (microseconds, so many).
+    /// Cumulative counts at the powers of two of microseconds (1.024, 2.048, …), as (microseconds, count), where the
+    /// count is larger than at the power before.
     pub(crate) fn by_powers_of_two(&self) -> Vec<(u64, u64)> {
         let (mut steps, mut seen, mut limit) = (Vec::new(), 0, 1024);
         let mut buckets = self.buckets.iter().peekable();
@@ -218,7 +219,7 @@ mod tests {
             prop_assert_eq!(place_of(highest), (row, index));
         }
 
-        /// Percentiles are those of the sorted times, as far as buckets can tell.
+        /// Percentiles are those of the sorted durations, as far as buckets can tell.
         #[test]
         fn percentiles_follow_the_order(mut times in prop::collection::vec(1..2_000_000_u64, 1..200), percent in 0.0..=100.0) {
             let got = distribution(&times).percentile(percent);
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_redis() {
-        // Taken from a server: 19 microseconds read as 19.071, 10 as 10.047.
+        // Values reported by a real server: 19 microseconds read as 19.071, 10 as 10.047.
         assert_eq!(distribution(&[19_000]).percentile(50.0), 19_071);
         assert_eq!(distribution(&[10_000]).percentile(99.9), 10_047);
         let steps = distribution(&[900, 1_000, 8_200, 15_000, 2_000_000, 5_000_000_000]).by_powers_of_two();

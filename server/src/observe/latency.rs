@@ -1,7 +1,7 @@
-//! Latency spikes: events that held a loop up for at least `latency-monitor-threshold` milliseconds, each with its last
-//! samples, one a second.
+//! Latency spikes: events that delayed a loop by at least `latency-monitor-threshold` milliseconds, each with its
+//! last samples, one per second.
 //!
-//! One monitor for the node, behind a lock: what is entered took a millisecond or more, so that nobody waits for it.
+//! The node has one monitor, behind a lock: every entry took a millisecond or more, so that the lock does not matter.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use super::sparkline;
 
 /// A command that is not flagged as fast.
 pub(crate) const COMMAND: &str = "command";
-/// A command that is.
+/// A command that is flagged as fast.
 pub(crate) const FAST_COMMAND: &str = "fast-command";
 /// A slice of the cycle that removes expired keys.
 pub(crate) const EXPIRE_CYCLE: &str = "expire-cycle";
@@ -18,21 +18,21 @@ pub(crate) const EXPIRE_CYCLE: &str = "expire-cycle";
 pub(crate) const EVICTION_CYCLE: &str = "eviction-cycle";
 /// The removal of one key that was evicted.
 pub(crate) const EVICTION_DEL: &str = "eviction-del";
-/// A slice of freeing what was flushed or unlinked.
+/// A slice of freeing flushed or unlinked values.
 pub(crate) const LAZY_FREE: &str = "lazyfree-cycle";
 
-/// Samples kept of an event.
+/// The most samples kept of an event.
 const SAMPLES_MAX: usize = 160;
 
-/// Samples beside each other in a graph.
+/// Number of columns of a graph.
 const GRAPH_COLUMNS: usize = 80;
 
-/// One sample: the worst of a second.
+/// One sample: the longest delay of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// Unix seconds.
+    /// Time, Unix seconds.
     pub(crate) time_s: i64,
-    /// Milliseconds.
+    /// Duration, milliseconds.
     pub(crate) ms: u64,
 }
 
@@ -68,15 +68,15 @@ impl Series {
         self.samples.back().copied()
     }
 
-    /// The worst there ever was, milliseconds.
+    /// The longest delay ever, milliseconds.
     pub(crate) fn worst_ms(&self) -> u64 {
         self.worst_ms
     }
 
-    /// What LATENCY GRAPH shows: the range, and a curve with the age of each sample.
+    /// Text of LATENCY GRAPH: the range, and a curve labelled with the age of each sample.
     pub(crate) fn graph(&self, event: &str, now_s: i64) -> String {
         let values = || self.samples.iter().map(|sample| sample.ms);
-        let (lowest, highest) = (values().min().unwrap_or(0), values().max().unwrap_or(0));
+        let (lowest, highest) = values().fold((u64::MAX, 0), |(low, high), ms| (low.min(ms), high.max(ms)));
         let mut text = format!(
             "{event} - high {highest} ms, low {lowest} ms (all time high {} ms)\n{}\n",
             self.worst_ms,
@@ -92,7 +92,8 @@ impl Series {
     }
 
     fn summary(&self) -> Summary {
-        let count = self.samples.len().max(1) as u64;
+        debug_assert!(!self.samples.is_empty(), "a series has samples");
+        let count = self.samples.len() as u64;
         let mean_ms = self.samples.iter().map(|sample| sample.ms).sum::<u64>() / count;
         let deviation_ms = self
             .samples
@@ -101,6 +102,7 @@ impl Series {
             .sum::<u64>()
             / count;
         let span_s = match (self.samples.front(), self.samples.back()) {
+            // The machine's clock may have been set back between them.
             (Some(first), Some(last)) => (last.time_s - first.time_s).max(0),
             _ => 0,
         };
@@ -113,7 +115,7 @@ impl Series {
     }
 }
 
-/// What a series comes to.
+/// Statistics of a series.
 struct Summary {
     count: u64,
     mean_ms: u64,
@@ -121,7 +123,7 @@ struct Summary {
     period_s: f64,
 }
 
-/// An age as short as a label must be.
+/// An age in the short form of labels. It is negative, and shown as 0, when the machine's clock was set back.
 fn age(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ ..60 => format!("{seconds}s"),
@@ -138,7 +140,7 @@ pub(crate) struct LatencyMonitor {
 }
 
 impl LatencyMonitor {
-    /// Enters something that took so long, in milliseconds.
+    /// Enters an event with its duration in milliseconds.
     pub(crate) fn add(&mut self, event: &'static str, time_s: i64, ms: u64) {
         self.events.entry(event).or_default().add(Sample { time_s, ms });
     }
@@ -148,20 +150,20 @@ impl LatencyMonitor {
         self.events.iter().map(|(&event, series)| (event, series))
     }
 
-    /// The samples of an event, named in any case.
+    /// The samples of an event; its name ignores case.
     pub(crate) fn event(&self, name: &[u8]) -> Option<(&'static str, &Series)> {
         self.events()
             .find(|(event, _)| event.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// Forgets the samples of the events that `chosen` says. Returns how many had some.
+    /// Drops the samples of the events that `chosen` selects. Returns the number of events that had some.
     pub(crate) fn reset(&mut self, mut chosen: impl FnMut(&str) -> bool) -> usize {
         let before = self.events.len();
         self.events.retain(|event, _| !chosen(event));
         before - self.events.len()
     }
 
-    /// What LATENCY DOCTOR says: what was seen, and what might help. `threshold_ms` is that of the monitor, 0 when it is off.
+    /// Text of LATENCY DOCTOR: the events seen, and advice. `threshold_ms` is that of the monitor, 0 when it is off.
     pub(crate) fn diagnosis(&self, threshold_ms: u64) -> String {
         if self.events.is_empty() {
             return if threshold_ms == 0 {
@@ -200,7 +202,7 @@ impl LatencyMonitor {
     }
 }
 
-/// What to do about which events.
+/// Advice, and the events that it applies to.
 const ADVICE: &[(&[&str], &str)] = &[
     (
         &[COMMAND, FAST_COMMAND],

@@ -1,20 +1,20 @@
-//! MONITOR: what commands look like in the stream, and which loops carry connections that watch it.
+//! MONITOR: the lines about commands, and the loops that carry monitors.
 //!
-//! Each loop writes its own commands into a buffer of the turn, and at the end of the turn hands that to all loops that
-//! carry monitors. While there is no monitor, a command costs one look at [`Monitors::are_there`].
+//! Each loop writes lines about its own commands into a buffer of the turn, and sends the buffer at the end of the
+//! turn to all loops that carry monitors. Without monitors, a command costs one check of [`Monitors::are_there`].
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use shardis_protocol::Arguments;
 
-/// What stands for a secret.
+/// Replacement of a secret.
 const CONCEALED: &[u8] = b"(redacted)";
 
-/// Where a command comes from, as its line shows it.
+/// Origin of a command, as its line shows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
-    /// Unix microseconds.
+    /// Time, Unix microseconds.
     pub(crate) now_us: i64,
     /// The client's database.
     pub(crate) db: u16,
@@ -44,7 +44,7 @@ pub(crate) fn append_line(
     lines.extend_from_slice(b"\r\n");
 }
 
-/// Appends bytes between quotes, what is not printable as escapes.
+/// Appends bytes in quotes, with escapes for those that are not printable.
 fn append_quoted(line: &mut Vec<u8>, word: &[u8]) {
     line.push(b'"');
     for &byte in word {
@@ -64,7 +64,7 @@ fn append_quoted(line: &mut Vec<u8>, word: &[u8]) {
     line.push(b'"');
 }
 
-/// Where there are monitors.
+/// The loops that carry monitors.
 #[derive(Debug)]
 pub(crate) struct Monitors {
     all: AtomicU32,
@@ -74,14 +74,14 @@ pub(crate) struct Monitors {
 #[derive(Debug, Default)]
 struct OnLoop {
     monitors: AtomicU32,
-    /// Bytes of lines that are on their way to the loop.
+    /// Bytes of lines on their way to the loop.
     under_way: AtomicUsize,
-    /// Lines were not sent because too many were.
+    /// Lines for the loop were dropped because too many bytes were under way.
     has_gap: AtomicBool,
 }
 
 impl Monitors {
-    /// No monitors on so many loops.
+    /// A table for so many loops, without monitors.
     pub(crate) fn new(loops: usize) -> Self {
         Self {
             all: AtomicU32::new(0),
@@ -89,19 +89,19 @@ impl Monitors {
         }
     }
 
-    /// Whether there are any: all that a command needs to know.
+    /// Whether there are monitors: commands need to know no more.
     #[inline]
     pub(crate) fn are_there(&self) -> bool {
         self.all.load(Ordering::Relaxed) > 0
     }
 
-    /// A connection of a loop becomes a monitor.
+    /// Notes that a connection of a loop has become a monitor.
     pub(crate) fn join(&self, index: usize) {
         self.by_loop[index].monitors.fetch_add(1, Ordering::AcqRel);
         self.all.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A connection of a loop is no monitor any more.
+    /// Notes that a connection of a loop is no monitor any more.
     pub(crate) fn leave(&self, index: usize) {
         self.all.fetch_sub(1, Ordering::AcqRel);
         self.by_loop[index].monitors.fetch_sub(1, Ordering::AcqRel);
@@ -116,8 +116,8 @@ impl Monitors {
             .map(|(index, _)| index)
     }
 
-    /// Notes that so many bytes are sent to a loop. False when it has more than `limit` to take in already: then they are
-    /// not to be sent, and the loop learns of that with what arrives next.
+    /// Notes that bytes are about to be sent to a loop. False when more than `limit` are under way already: then they
+    /// must not be sent, and the loop learns of the gap with its next lines.
     pub(crate) fn send(&self, index: usize, bytes: usize, limit: usize) -> bool {
         let under_way = &self.by_loop[index].under_way;
         if under_way.load(Ordering::Relaxed) > limit {
@@ -128,7 +128,7 @@ impl Monitors {
         true
     }
 
-    /// Notes that so many bytes have arrived at a loop. True when others did not.
+    /// Notes that bytes have arrived at a loop. True when lines before them were dropped.
     pub(crate) fn arrived(&self, index: usize, bytes: usize) -> bool {
         let there = &self.by_loop[index];
         there.under_way.fetch_sub(bytes, Ordering::Relaxed);

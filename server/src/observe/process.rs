@@ -1,8 +1,8 @@
-//! What the operating system knows about this process.
+//! Figures of the operating system about this process.
 
 use std::fs;
 
-/// Bytes of this process in memory; 0 where the system does not say.
+/// Resident memory of this process, bytes; 0 where the system does not tell.
 pub(crate) fn resident_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
         text.split_whitespace()

@@ -1,51 +1,52 @@
-//! The slow log: the last commands that took longer than `slowlog-log-slower-than`, with the beginning of what they said.
+//! The slow log: the last commands that took longer than `slowlog-log-slower-than`, with the beginning of their
+//! requests.
 //!
-//! One log for the node, behind a lock: it is taken for slow commands only, so that nobody waits for it. That is what
-//! makes numbers rise in the order of entry over all loops, and `slowlog-max-len` a bound on the whole.
+//! The node has one log, behind a lock that only slow commands take. Therefore ids rise in the order of entry over
+//! all loops, and `slowlog-max-len` bounds the whole.
 
 use std::collections::VecDeque;
 
 use shardis_protocol::Arguments;
 
-/// The most words of a request that are kept; the last of them then tells how many are missing.
+/// The most words kept of a request; the last one then tells the number of missing ones.
 const WORDS_MAX: usize = 32;
 
-/// The most bytes of a word that are kept, before the text that tells how many are missing.
+/// The most bytes kept of a word, before the text that tells the number of missing ones.
 const WORD_BYTES_MAX: usize = 128;
 
-/// What stands for a secret.
+/// Replacement of a secret.
 const CONCEALED: &[u8] = b"(redacted)";
 
-/// The words of a request as the log keeps them.
+/// The words of a request in the form of the log.
 pub(crate) type Words = Vec<Box<[u8]>>;
 
-/// A command that was slow in the eyes of the slow log or of the latency monitor, before it is known who sent it.
+/// A slow command, for the slow log or the latency monitor, whose client has not been determined yet.
 #[derive(Debug)]
 pub(crate) struct Slow {
-    /// How long it ran, nanoseconds.
+    /// Duration, nanoseconds.
     pub(crate) nanos: u64,
-    /// What it said.
+    /// Words of its request.
     pub(crate) words: Words,
-    /// The event that it is to the latency monitor.
+    /// Its event for the latency monitor.
     pub(crate) event: &'static str,
-    /// Whether the slow log may have it.
+    /// Whether the slow log may contain the command.
     pub(crate) is_logged: bool,
 }
 
 /// A slow command in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its number: rises, and is never used again.
+    /// Id of the entry: ascending, and never reused.
     pub(crate) id: u64,
-    /// When it was done, Unix seconds.
+    /// Time of the end, Unix seconds.
     pub(crate) time_s: i64,
-    /// How long it ran, microseconds.
+    /// Duration, microseconds.
     pub(crate) duration_us: u64,
-    /// What it said.
+    /// Words of its request.
     pub(crate) words: Words,
-    /// Where its client comes from.
+    /// Address of its client.
     pub(crate) address: String,
-    /// What its client is called.
+    /// Name of its client.
     pub(crate) name: Box<[u8]>,
 }
 
@@ -57,8 +58,8 @@ pub(crate) struct SlowLog {
 }
 
 impl SlowLog {
-    /// Adds a command, and drops what is beyond `len_max`. The number in the entry is set here. With a `len_max` of 0 nothing
-    /// is added, and what was there stays.
+    /// Adds a command, and drops entries beyond `len_max`. The entry's id is set here. With a `len_max` of 0 nothing
+    /// is added or dropped.
     pub(crate) fn add(&mut self, mut entry: Entry, len_max: u64) {
         if len_max == 0 {
             return;
@@ -75,19 +76,19 @@ impl SlowLog {
         self.entries.iter()
     }
 
-    /// How many there are.
+    /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Drops all of them. Numbers go on.
+    /// Drops all entries. Ids go on.
     pub(crate) fn clear(&mut self) {
         self.entries = VecDeque::new();
     }
 }
 
-/// The words of a request as the log keeps them: at most [`WORDS_MAX`], each cut to [`WORD_BYTES_MAX`] bytes, secrets
-/// left out. `is_secret` says which argument is one.
+/// The words of a request in the form of the log: at most [`WORDS_MAX`], each cut to [`WORD_BYTES_MAX`] bytes,
+/// without secrets. `is_secret` tells which arguments are secrets.
 pub(crate) fn words(args: Arguments<'_>, is_secret: impl Fn(usize) -> bool) -> Words {
     let cut = args.len() > WORDS_MAX;
     let shown = if cut { WORDS_MAX - 1 } else { args.len() };
@@ -167,7 +168,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(5, 9)]
         );
-        // A log of no length keeps what it has and takes in nothing.
+        // A log with length 0 keeps its entries and accepts no new ones.
         log.add(entry(9), 0);
         assert_eq!(log.len(), 1);
     }

@@ -1,7 +1,8 @@
-//! A curve drawn with characters, as LATENCY GRAPH shows it.
+//! A curve drawn with characters, for LATENCY GRAPH.
 //!
-//! Each sample is a column. Its height is its share of the range of values, in steps of a third of a line: `_`, `o`, `#`,
-//! and bars below. Under the curve, behind a blank line, the label of each sample runs downwards.
+//! Each sample is a column. Its height is proportional to its position in the range of values, in steps of a third of
+//! a line: `_`, `o`, `#`, and bars below. Under the curve, after a blank line, the label of each sample runs
+//! downwards.
 
 /// Lines of the curve.
 const LINES: usize = 4;
@@ -12,11 +13,12 @@ const STEPS: [u8; 3] = *b"_o#";
 /// Fills the lines below the top of a column.
 const BELOW: u8 = b'|';
 
-/// Draws samples, a value and its label each, `columns` of them beside each other. Complexity: O(samples).
+/// Draws samples, each a value and its label, in rows of `columns`. Complexity: O(samples).
 pub(crate) fn draw(samples: &[(u64, String)], columns: usize) -> String {
     let (lowest, highest) = samples.iter().fold((u64::MAX, 0), |(low, high), &(value, _)| {
         (low.min(value), high.max(value))
     });
+    // Without samples nothing is drawn; equal values are all at the bottom.
     let range = highest.saturating_sub(lowest).max(1);
     let all = LINES * STEPS.len();
     let height = |value: u64| {

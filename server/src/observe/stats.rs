@@ -1,4 +1,4 @@
-//! Counters of one loop. Each has one writer, its loop; anybody reads, and anybody may start them anew.
+//! Counters of one loop. Each has one writer, the loop; any thread may read or reset them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +11,12 @@ use crate::limits::SIZE_CLASSES;
 #[derive(Debug, Default)]
 pub(crate) struct Counter {
     counted: AtomicU64,
-    /// What it had counted when it was started anew. A word of its own, so that `counted` keeps to one writer.
+    /// Value at the last reset. A separate word, so that `counted` has only one writer.
     before: AtomicU64,
 }
 
 impl Counter {
-    /// A counter of nothing yet.
+    /// A counter at zero.
     pub(crate) const fn new() -> Self {
         Self {
             counted: AtomicU64::new(0),
@@ -24,7 +24,7 @@ impl Counter {
         }
     }
 
-    /// Adds to it. Only the owning loop may: load and store are cheaper than an atomic addition.
+    /// Adds to the counter. Only the owning loop may: a load and a store are cheaper than an atomic addition.
     #[inline]
     pub(crate) fn add(&self, count: u64) {
         self.counted.store(
@@ -33,34 +33,34 @@ impl Counter {
         );
     }
 
-    /// Its value.
+    /// Value since the last reset.
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.ever().wrapping_sub(self.before.load(Ordering::Relaxed))
     }
 
-    /// What it has counted since the start, whatever was reset.
+    /// Value since the start, regardless of resets.
     #[inline]
     pub(crate) fn ever(&self) -> u64 {
         self.counted.load(Ordering::Relaxed)
     }
 
-    /// Sets it, where it tells a state rather than counts. Only the owning loop may.
+    /// Sets a counter that is a state rather than a count. Only the owning loop may.
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         self.counted.store(value, Ordering::Relaxed);
     }
 
-    /// Starts it anew. What its loop adds at the same moment may count as before.
+    /// Resets the counter. An addition by the loop at the same moment may still count as before.
     pub(crate) fn reset(&self) {
         self.before.store(self.ever(), Ordering::Relaxed);
     }
 }
 
-/// Declares what a loop counts, and which of it CONFIG RESETSTAT starts anew.
+/// Declares the counters of a loop, and which of them CONFIG RESETSTAT resets.
 macro_rules! loop_stats {
     (counts { $($(#[$doc:meta])+ $count:ident,)+ } states { $($(#[$state_doc:meta])+ $state:ident,)+ }) => {
-        /// What one loop counts. On cache lines of its own, so that loops do not slow each other down.
+        /// Counters of one loop, on cache lines of their own, so that loops do not slow each other down.
         #[derive(Debug)]
         #[repr(align(128))]
         pub(crate) struct LoopStats {
@@ -70,7 +70,7 @@ macro_rules! loop_stats {
             pub(crate) size_classes: [Counter; SIZE_CLASSES],
             /// Error replies, by code.
             pub(crate) error_codes: ErrorCounts,
-            /// What each command did, by the number of its row.
+            /// Counters of each command, by the number of its row.
             pub(crate) by_command: Vec<CommandStats>,
         }
 
@@ -85,7 +85,7 @@ macro_rules! loop_stats {
                 }
             }
 
-            /// Starts what CONFIG RESETSTAT resets anew.
+            /// Resets the counters that CONFIG RESETSTAT resets.
             pub(crate) fn reset(&self) {
                 $(self.$count.reset();)+
                 self.error_codes.reset();
@@ -97,7 +97,7 @@ macro_rules! loop_stats {
 
 loop_stats! {
     counts {
-        /// Commands that this loop executed, on whatever shard.
+        /// Commands executed by this loop, on any shard.
         commands,
         /// Connections accepted.
         connections,
@@ -107,7 +107,7 @@ loop_stats! {
         bytes_in,
         /// Bytes written to clients.
         bytes_out,
-        /// Reads from sockets that brought something, or their end.
+        /// Reads from sockets that returned bytes, or the end of the connection.
         reads,
         /// Writes to sockets.
         writes,
@@ -133,13 +133,13 @@ loop_stats! {
         query_limit_closes,
         /// Connections closed because all of them together took more than `maxmemory-clients`.
         evicted_clients,
-        /// Output buffers that were given back because their connections were idle.
+        /// Output buffers freed because their connections were idle.
         buffer_shrinks,
-        /// Output buffers that connections got which had none.
+        /// Output buffers allocated for connections that had none.
         buffer_expands,
         /// Nanoseconds spent on removing expired keys.
         expire_ns,
-        /// Microseconds for which memory was over `maxmemory`, up to the last time it was not.
+        /// Microseconds for which memory exceeded `maxmemory`, in periods that have ended.
         over_memory_us,
     }
     states {
@@ -153,43 +153,43 @@ loop_stats! {
         turns_per_second,
         /// Average length of a turn of the last second, microseconds.
         turn_average_us,
-        /// What a short command took when last some ran without a long one among them, nanoseconds.
+        /// Average time of a short command, as of the last lap without a long one, nanoseconds.
         usual_ns,
         /// Connections that wait for a key.
         blocked,
-        /// Those of them that do so for a limited time.
+        /// Connections that wait for a key with a timeout.
         blocked_in_time,
-        /// Messages that waited in the inbox when the loop last looked, but for those of commands on every shard or loop.
+        /// Messages waiting in the inbox when the loop last looked, without those of commands on every shard or loop.
         inbox,
-        /// Bytes that its connections take.
+        /// Memory of its connections, bytes.
         client_bytes,
         /// Connections that are subscribed to something.
         pubsub_clients,
         /// Connections that watch keys, none of which is known to have changed.
         watching_clients,
-        /// The largest input buffer that one of its connections had in the last seconds.
+        /// Size of the largest input buffer of its connections in the last seconds, bytes.
         input_max,
-        /// The largest output buffer that one of its connections had in the last seconds.
+        /// Size of the largest output buffer of its connections in the last seconds, bytes.
         output_max,
-        /// Since when memory is over `maxmemory`, Unix microseconds; 0 when it is not.
+        /// Time since which memory exceeds `maxmemory`, Unix microseconds; 0 while it does not.
         over_memory_since_us,
         /// The number by which the system knows the loop's thread; 0 when it is not known.
         thread,
     }
 }
 
-/// What one command did on one loop.
+/// Counters of one command on one loop.
 #[derive(Debug, Default)]
 pub(crate) struct CommandStats {
-    /// How often it ran.
+    /// Number of executions.
     pub(crate) calls: Counter,
-    /// How long it ran in all, nanoseconds. Short commands of one batch share its time evenly.
+    /// Sum of the durations, nanoseconds. Short commands of one batch share its time evenly.
     pub(crate) nanos: Counter,
-    /// How often it was refused before it ran.
+    /// Number of refusals before execution.
     pub(crate) rejected: Counter,
-    /// How often it ran and failed.
+    /// Number of executions that failed.
     pub(crate) failed: Counter,
-    /// How long it ran each time; made when it first ran while `latency-tracking` was on.
+    /// Distribution of the durations; created at the first execution while `latency-tracking` was on.
     pub(crate) histogram: OnceLock<Box<Histogram>>,
 }
 
@@ -205,12 +205,13 @@ impl CommandStats {
 }
 
 impl LoopStats {
-    /// Counters of a loop that knows so many commands.
+    /// Counters of a loop, for so many commands.
     pub(crate) fn new(commands: usize) -> Self {
         Self::with((0..commands).map(|_| CommandStats::default()).collect())
     }
 
-    /// Counts a command that ran so often, so many nanoseconds each time. `tracked` has it enter the command's histogram.
+    /// Counts `count` executions of a command that took `nanos` each. If `tracked`, they enter the command's
+    /// histogram.
     #[inline]
     pub(crate) fn ran(&self, command: u16, count: u64, nanos: u64, tracked: bool) {
         self.commands.add(count);
@@ -234,7 +235,7 @@ impl LoopStats {
         }
     }
 
-    /// Counts a command that was refused with this error before it ran. `None` where no command could be told.
+    /// Counts a command that was refused with this error. `None` if the command is unknown.
     #[cold]
     pub(crate) fn refused(&self, command: Option<u16>, line: &[u8]) {
         self.answered_error(line);

@@ -1,14 +1,14 @@
-//! Settings of the system that harm a server, as far as it can see and change them.
+//! Checks of system settings that harm a server.
 
 use std::fs;
 
 use crate::config::Settings;
 use crate::daemon::forbid_huge_pages;
 
-/// What is to be said about one setting; nothing when it is as it should be.
+/// A setting, and the problem with it; none if it is fine.
 pub(super) type Finding = (&'static str, Option<String>);
 
-/// Looks at all of them, and has the kernel give this process no huge pages if `disable-thp` asks for that.
+/// Checks all settings. Disables huge pages for this process if `disable-thp` says so.
 pub(super) fn check(settings: &Settings) -> [Finding; 3] {
     [
         ("overcommit", overcommit(&read("/proc/sys/vm/overcommit_memory"))),
@@ -26,12 +26,13 @@ pub(super) fn check(settings: &Settings) -> [Finding; 3] {
     ]
 }
 
-/// A setting; empty where the system has none.
+/// The text of a setting; empty where the system has none.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-/// Nothing is forked here, so the kernel may count as it does by default. Only what it refuses to promise at all is missing.
+/// The problem with `vm.overcommit_memory`. Nothing is forked here, so that only the strict mode, which refuses
+/// allocations, is one.
 fn overcommit(setting: &str) -> Option<String> {
     (setting == "2").then(|| {
         "WARNING Memory overcommit is off (vm.overcommit_memory = 2): memory may be refused although some is free. To fix \

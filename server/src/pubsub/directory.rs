@@ -1,5 +1,5 @@
-//! Channels by name. They are spread over stripes, each behind a lock of its own, so that loops which publish on different
-//! channels do not meet.
+//! [`Directory`]: channels by name, spread over stripes with a lock each, so that loops which publish on different
+//! channels do not contend.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -14,7 +14,7 @@ use super::{Audience, Name, Seat};
 /// Number of stripes; a power of two.
 const STRIPES: usize = 64;
 
-/// Names with those who listen to them. A name is in it only with listeners.
+/// Names and their subscribers. A name is listed only if it has subscribers.
 pub(super) type Names = HashMap<Name, Audience, FixedState>;
 
 /// All channels of one kind.
@@ -27,13 +27,13 @@ pub(super) struct Directory {
     count: AtomicUsize,
 }
 
-/// On cache lines of its own.
+/// A part of the names, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Stripe(Mutex<Names>);
 
 impl Directory {
-    /// One without names. The seed makes it unknown to clients where a name goes.
+    /// An empty directory. Because of the seed, clients cannot predict the stripe of a name.
     pub(super) fn new(seed: u64) -> Self {
         Self {
             hasher: FixedState::with_seed(seed),
@@ -42,9 +42,9 @@ impl Directory {
         }
     }
 
-    /// The names among which this one is, or would be, for as long as the guard lives.
+    /// Locks the stripe of a name.
     pub(super) fn lock(&self, name: &[u8]) -> MutexGuard<'_, Names> {
-        // Other bits than those by which the map of a stripe places the name.
+        // The map of a stripe uses other bits of the hash.
         let bits = (self.hasher.hash_one(name) >> 48) as usize;
         self.stripes[bits % STRIPES].0.lock()
     }
@@ -70,7 +70,7 @@ impl Directory {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Shows every name, a stripe at a time.
+    /// Calls `show` with every name, one stripe at a time.
     pub(super) fn each(&self, mut show: impl FnMut(&Name)) {
         for stripe in &self.stripes {
             stripe.0.lock().keys().for_each(&mut show);
@@ -78,12 +78,12 @@ impl Directory {
     }
 }
 
-/// No names, of which many can come.
+/// An empty map of names that can grow.
 pub(super) fn no_names(seed: u64) -> Names {
     Names::with_hasher(FixedState::with_seed(seed))
 }
 
-/// Adds one who does not listen to the name yet. Returns the shared name.
+/// Adds a subscriber of a name, which must not be one yet. Returns the shared name.
 pub(super) fn join(names: &mut Names, name: &[u8], seat: Seat) -> Name {
     let shared = match names.get_key_value(name) {
         Some((shared, _)) => Arc::clone(shared),
@@ -93,7 +93,7 @@ pub(super) fn join(names: &mut Names, name: &[u8], seat: Seat) -> Name {
     shared
 }
 
-/// Removes one who listens to the name, and the name with the last one.
+/// Removes a subscriber of a name, and the name with its last one.
 pub(super) fn leave(names: &mut Names, name: &[u8], seat: Seat) {
     let Some(audience) = names.get_mut(name) else {
         return;
@@ -101,7 +101,7 @@ pub(super) fn leave(names: &mut Names, name: &[u8], seat: Seat) {
     audience.remove(seat);
     if audience.is_empty() {
         names.remove(name);
-        // Memory is given back when many names have gone.
+        // Memory is freed when many names have been removed.
         if names.len() * 4 < names.capacity() {
             names.shrink_to(names.len() * 2);
         }

@@ -1,18 +1,18 @@
 //! The cell that holds a shard's data: owned, borrowed, or lent.
 //!
-//! - The *owner*, the shard's loop, holds it while it executes and lets go before it sleeps. It may wait for it, because
-//!   nobody else holds it for longer than a batch of short commands takes.
-//! - A *borrower*, another loop, takes it if it is free, or becomes free within a brief spin, and runs a batch of short
-//!   commands in place. It never waits: whoever holds one cell and waited for another could deadlock.
-//! - *Lending* takes the data out, by value: the cell is then empty, for as long as a command over several shards needs
-//!   it, and everybody finds it so. The owner lends on request; who holds the data may take it away as well. Whoever has it
-//!   puts it back, and learns whether the owner has work that waits for it.
+//! - The *owner*, the shard's loop, holds it while it executes, and releases it before it sleeps. It may wait for it,
+//!   because no borrower holds it for longer than a batch of short commands takes.
+//! - A *borrower*, another loop, takes it if it is free, or becomes free within a brief spin, and runs a batch of
+//!   short commands in place. It never waits: a thread that holds one cell and waits for another could deadlock.
+//! - *Lending* takes the data out by value: the cell is then empty, for as long as a command over several shards
+//!   needs the data. The owner lends on request; a thread that holds the cell may take the data out as well. The
+//!   borrower of the data puts it back, and learns whether the owner has work that waits for it.
 
 use std::time::Duration;
 
 use super::sync::{Mutex, MutexGuard, spin_loop};
 
-/// How often an owner tries before it waits.
+/// Number of attempts of an owner before it waits.
 const OWNER_TRIES: u32 = if cfg!(shardis_loom) { 1 } else { 100 };
 
 /// A place for the data of one shard.
@@ -25,8 +25,8 @@ pub(crate) struct Cell<T> {
 struct Content<T> {
     /// The data; none while it is lent.
     data: Option<Box<T>>,
-    /// The owner has looked for the data and found it lent. When it is back the owner gets it first, or those who borrow
-    /// could keep it from the owner's work for ever.
+    /// The owner has found the data lent. When the data is back, the owner gets it first: otherwise borrowers could
+    /// keep it from the owner for ever.
     awaited: bool,
 }
 
@@ -47,10 +47,10 @@ impl<T> Cell<T> {
         }
     }
 
-    /// For the owner: holds the data, waiting for a borrower to finish. `None` while it is lent.
+    /// Holds the data for the owner, waiting for a borrower to finish. `None` while it is lent.
     #[inline]
     pub(crate) fn own(&self) -> Option<Guard<'_, T>> {
-        // A borrower is done sooner than this thread could be put to sleep and woken again.
+        // A borrower finishes sooner than this thread could be put to sleep and woken again.
         for _ in 0..OWNER_TRIES {
             if let Some(content) = self.content.try_lock() {
                 return Guard::of_owner(content);
@@ -60,7 +60,7 @@ impl<T> Cell<T> {
         Guard::of_owner(self.content.lock())
     }
 
-    /// For others: holds the data if that is possible within `tries` attempts. `None` when it is taken or lent.
+    /// Holds the data for a borrower, if that succeeds within `tries` attempts. `None` when it is taken or lent.
     #[inline]
     pub(crate) fn borrow(&self, tries: u32) -> Option<Guard<'_, T>> {
         for _ in 0..tries {
@@ -72,22 +72,22 @@ impl<T> Cell<T> {
         None
     }
 
-    /// For a command over several shards: holds the data if that is possible within `limit`. It may hold other cells
-    /// meanwhile, if it takes them in ascending order; the limit keeps it from waiting for a long command. `None` when it
-    /// is taken for longer, or lent.
+    /// Holds the data for a command over several shards, if that succeeds within `limit`. The caller may hold other
+    /// cells meanwhile, if it takes them in ascending order; the limit keeps it from waiting for a long command.
+    /// `None` when the data stays taken, or is lent.
     pub(crate) fn borrow_within(&self, limit: Duration) -> Option<Guard<'_, T>> {
         self.content.try_lock_for(limit).and_then(Guard::of)
     }
 
-    /// For the owner: takes the data out, to lend it. `None` when it is lent already.
+    /// Takes the data out for the owner, to lend it. `None` when it is lent already.
     pub(crate) fn take(&self) -> Option<Box<T>> {
         let mut content = self.content.lock();
         content.awaited = content.data.is_none();
         content.data.take()
     }
 
-    /// Puts back what was lent. True when the owner has found it lent meanwhile: it is to be told that it is back, and nobody
-    /// else gets it before.
+    /// Puts lent data back. True when the owner has found it lent meanwhile: the caller must tell the owner, and
+    /// nobody else gets the data before.
     #[must_use]
     pub(crate) fn put_back(&self, data: Box<T>) -> bool {
         let mut content = self.content.lock();
@@ -134,8 +134,8 @@ impl<'a, T> Guard<'a, T> {
         self.content.data = Some(data);
     }
 
-    /// Takes the data away, for longer than the cell is held: everybody finds it lent until it is
-    /// [put back](Cell::put_back).
+    /// Takes the data away for longer than the cell is held: others find it lent until it is [put
+    /// back](Cell::put_back).
     pub(crate) fn take_away(mut self) -> Box<T> {
         self.take()
     }
@@ -234,7 +234,7 @@ mod loom_tests {
             assert_eq!(*cell.own().unwrap().get(), 10 + borrowed);
         });
     }
-    /// The owner finds the data in its cell, or is told when it is back: work never waits for what is there.
+    /// The owner finds the data in its cell, or is told when it is back: its work never waits for data that is there.
     #[test]
     fn an_owner_that_finds_it_taken_away_is_told() {
         loom::model(|| {

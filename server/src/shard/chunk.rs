@@ -1,12 +1,12 @@
 //! Read chunks: the memory that the connections of a turn are read into, one after another.
 //!
-//! A chunk is shared while commands that lie in it are under way on another shard; a loop then goes on with another one.
+//! A chunk is shared while commands in it are under way on another shard; the loop then continues with another chunk.
 
 use std::sync::Arc;
 
 use crate::limits::CHUNK_BYTES;
 
-/// Bytes that were read from clients, shared by the commands that lie in them.
+/// Bytes read from clients, shared by the commands in them.
 pub(crate) type Chunk = Arc<Vec<u8>>;
 
 /// The chunks of one loop.
@@ -15,11 +15,11 @@ pub(crate) struct ChunkPool {
     spare: Vec<Chunk>,
 }
 
-/// Chunks kept for reuse: more are freed.
+/// The most chunks kept for reuse.
 const SPARES_MAX: usize = 8;
 
 impl ChunkPool {
-    /// A chunk of [`CHUNK_BYTES`] that nobody else holds.
+    /// A chunk of [`CHUNK_BYTES`] with no other holder.
     pub(crate) fn take(&mut self) -> Chunk {
         match self
             .spare
@@ -31,8 +31,8 @@ impl ChunkPool {
         }
     }
 
-    /// Takes a chunk back, for when whoever shares it is done. Those who shared it may all bring it back: it is kept once,
-    /// or it would be shared for ever.
+    /// Takes a chunk back, to be reused once no other holder is left. Several holders may bring the same one back: it is kept
+    /// once, or it would be shared for ever.
     pub(crate) fn put(&mut self, chunk: Chunk) {
         let is_kept = self.spare.iter().any(|spare| Arc::ptr_eq(spare, &chunk));
         if !is_kept && chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {

@@ -1,17 +1,17 @@
-//! The doorbell of a loop: wakes it if it sleeps, and costs no system call if it does not.
+//! [`Doorbell`]: wakes a loop if it sleeps, without a system call if it does not.
 //!
-//! The sleeper says that it is about to sleep and *then* looks into its inbox a last time; who sends puts the message into
-//! the inbox and *then* rings. Whatever the order of the two, one of them sees the other.
+//! The sleeper declares that it is about to sleep and *then* checks its inbox a last time; a sender puts its message
+//! into the inbox and *then* rings. In any order of the two, one of them notices the other.
 
 use super::sync::{AtomicBool, Ordering};
 
 /// Ends a loop's wait.
 pub(crate) trait Wake {
-    /// Makes the wait that is going on, or else the next one, return.
+    /// Makes the current wait return, or else the next one.
     fn wake(&self);
 }
 
-/// A doorbell in front of something that can be woken.
+/// Doorbell in front of a waker.
 #[derive(Debug)]
 pub(crate) struct Doorbell<W> {
     asleep: AtomicBool,
@@ -27,10 +27,10 @@ impl<W: Wake> Doorbell<W> {
         }
     }
 
-    /// To be called after the message is in the inbox: wakes the loop if it sleeps or is about to.
+    /// Wakes the loop if it sleeps or is about to. Must be called after the message is in the inbox.
     #[inline]
     pub(crate) fn ring(&self) {
-        // Loom knows the total order of fences, and not that of other operations that are sequentially consistent.
+        // Loom models the total order of fences, but not that of other sequentially consistent operations.
         #[cfg(shardis_loom)]
         loom::sync::atomic::fence(Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
@@ -38,8 +38,8 @@ impl<W: Wake> Doorbell<W> {
         }
     }
 
-    /// Says that the loop is about to sleep, unless `is_idle` finds that there is something to do after all. True when
-    /// it may sleep; it then calls [`awake`](Self::awake) when its wait is over.
+    /// Declares that the loop is about to sleep, unless `is_idle` finds work. True when it may sleep; it must call
+    /// [`awake`](Self::awake) after its wait.
     #[inline]
     pub(crate) fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
@@ -52,7 +52,7 @@ impl<W: Wake> Doorbell<W> {
         idle
     }
 
-    /// Says that the loop is awake.
+    /// Declares that the loop is awake.
     #[inline]
     pub(crate) fn awake(&self) {
         self.asleep.store(false, Ordering::SeqCst);

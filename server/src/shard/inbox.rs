@@ -1,4 +1,4 @@
-//! What loops send each other: the whole vocabulary, one closed enum.
+//! The messages between loops, in one closed enum, and the batches and requests in them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::waiter::{Retry, Served, Ticket};
-use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer};
+use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer, Walk};
 use crate::limits::{BATCH_KEPT_BYTES, CHUNK_BYTES, CHUNKS_PER_TURN_MAX};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
@@ -17,69 +17,71 @@ use crate::spec::Registered;
 /// A message to a loop.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Run these commands on your partition and send them back.
+    /// Asks the loop to run these commands on its partition, and to send them back.
     Run(Box<Batch>),
-    /// Your commands have run: here are the replies.
+    /// Returns commands that have run, with their replies.
     Done(Box<Batch>),
-    /// Lend your partition to this loop's operation.
+    /// Asks the loop to lend its partition to an operation.
     Lend {
-        /// The loop that asks.
+        /// Index of the loop that asks.
         borrower: usize,
-        /// Its operation.
+        /// Number of its operation.
         operation: usize,
     },
-    /// The partition that your operation asked for.
+    /// Brings the partition that an operation has asked for.
     Lent {
-        /// The operation.
+        /// Number of the operation.
         operation: usize,
         /// The partition.
         partition: Box<Partition>,
     },
-    /// The partition of your shard, which you found lent, is back in its cell.
+    /// Tells the loop that its shard's partition, which it found lent, is back in its cell.
     Returned,
-    /// Do your part of a command over all shards or loops.
+    /// Asks the loop for its part of a command over all shards or loops.
     Gather(Arc<Gather>),
-    /// A part of a command that you gather.
+    /// Asks the loop to continue a walk over the shards, which has reached its shard.
+    Walk(Box<Walking>),
+    /// Brings a part of a command that the loop gathers.
     Gathered {
-        /// The gathering loop's number for it.
+        /// The gathering loop's number for the command.
         gathering: usize,
-        /// Which shard or loop did it.
+        /// Index of the shard or loop that ran the part.
         from: usize,
-        /// What came of it.
+        /// Result of the part.
         part: Result<Part, ReplyError>,
-        /// How long it took, nanoseconds.
+        /// Duration of the part, nanoseconds.
         nanos: u64,
     },
-    /// A command that waited has run here: answer it.
+    /// Tells the loop that a command that waited has run, and is to be answered.
     Served(Box<Served>),
-    /// Nobody is to be served from your queues by this ticket any more.
+    /// Asks the loop to remove this ticket from its queues.
     Withdraw(Arc<Ticket>),
-    /// Keys of one of these two shards, of which yours is one, are ready and need the other: serve them when yours is at hand.
+    /// Asks the loop, whose shard is one of the two, to serve the ready keys of one that need the other.
     Serve(Retry),
-    /// Say when all commands that you have admitted so far have run, as your part of a gathering.
+    /// Asks the loop to report, as its part of a gathering, when all commands that it has admitted so far have run.
     Fence {
-        /// The loop that asks.
+        /// Index of the loop that asks.
         origin: usize,
-        /// Its number for it.
+        /// The asking loop's number for the gathering.
         gathering: usize,
     },
-    /// Lines for the monitors among your connections.
+    /// Brings lines for the monitors on the loop.
     Monitor(Arc<[u8]>),
-    /// A new connection for you.
+    /// Brings a new connection for the loop.
     Connect {
         /// Its socket.
         socket: Socket,
-        /// Where it comes from.
+        /// Address of the client.
         peer: Peer,
     },
 }
 
-/// A command over all shards or loops, as each of them gets it.
+/// A command over all shards or loops, as each of them receives it.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    /// The loop that asks and merges.
+    /// Index of the loop that asks and merges.
     pub(crate) origin: usize,
-    /// Its number for it.
+    /// Number of the gathering on that loop.
     pub(crate) gathering: usize,
     /// The command.
     pub(crate) command: &'static Registered,
@@ -87,10 +89,21 @@ pub(crate) struct Gather {
     pub(crate) request: OwnedRequest,
     /// The client's database.
     pub(crate) db: u16,
-    /// What it must know of the client.
+    /// Modes of the client.
     pub(crate) modes: Modes,
     /// The client's id.
     pub(crate) client: u64,
+}
+
+/// A call of a walk over the shards, on its way from shard to shard and back to the loop that began it.
+#[derive(Debug)]
+pub(crate) struct Walking {
+    /// The command.
+    pub(crate) gather: Arc<Gather>,
+    /// State of the walk.
+    pub(crate) walk: Walk,
+    /// Time taken so far, nanoseconds.
+    pub(crate) nanos: u64,
 }
 
 /// A command on its way to a shard and back.
@@ -100,32 +113,32 @@ pub(crate) struct Task {
     pub(crate) command: &'static Registered,
     /// Hash of the key that routed it.
     pub(crate) hash: u64,
-    /// The connection on the loop it came from.
+    /// Number of the connection on its loop.
     pub(crate) connection: u32,
-    /// Low bits of the client's id: tells a reused connection number.
+    /// Low bits of the client's id: detects a reused connection number.
     pub(crate) client: u32,
-    /// Its place in the order of the connection's replies.
+    /// Sequence number of its reply on the connection.
     pub(crate) sequence: u32,
-    /// Its first span.
+    /// Index of its first span.
     pub(crate) first_span: u32,
-    /// How many spans.
+    /// Number of its spans.
     pub(crate) spans: u32,
-    /// Its detached buffers, counted from 1; 0 when it has none.
+    /// Index of its detached buffers, counted from 1; 0 when it has none.
     pub(crate) detached: u32,
-    /// Which chunk its spans are over.
+    /// Index of the chunk that its spans refer to.
     pub(crate) chunk: u16,
     /// Slot of the key that routed it.
     pub(crate) slot: u16,
     /// The client's database.
     pub(crate) db: u16,
-    /// Argument that is the key that routed it.
+    /// Index of the argument that routed it.
     pub(crate) key: u8,
-    /// What else there is to know of the client.
+    /// Modes of the client.
     pub(crate) modes: Modes,
 }
 
 impl Task {
-    /// Where its request lies.
+    /// Position of its request.
     #[inline]
     pub(crate) fn location(&self) -> Location {
         Location {
@@ -137,20 +150,20 @@ impl Task {
     }
 }
 
-/// Where a request lies in a [`Source`].
+/// Position of a request in a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
-    /// Which chunk its spans are over.
+    /// Index of the chunk that its spans refer to.
     pub(crate) chunk: u16,
-    /// Its first span.
+    /// Index of its first span.
     pub(crate) first_span: u32,
-    /// How many spans.
+    /// Number of its spans.
     pub(crate) spans: u32,
-    /// Its detached buffers, counted from 1; 0 when it has none.
+    /// Index of its detached buffers, counted from 1; 0 when it has none.
     pub(crate) detached: u32,
 }
 
-/// Commands and the bytes they lie in.
+/// The memory that the requests of commands are in.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     /// Read chunks.
@@ -159,18 +172,18 @@ pub(crate) struct Source {
     pub(crate) spans: Vec<Span>,
     /// Big arguments in buffers of their own, by request.
     pub(crate) detached: Vec<Vec<Buffer>>,
-    /// The chunk that requests are copied to which lie elsewhere.
+    /// Index of the chunk that other requests are copied to.
     copies: Option<u16>,
 }
 
 impl Source {
-    /// The arguments of a task, given its big ones.
+    /// The arguments of a task; `buffers` are its big ones.
     #[inline]
     pub(crate) fn arguments<'a>(&'a self, task: &Task, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
         self.arguments_at(task.location(), buffers)
     }
 
-    /// Takes in requests that lie in one of the chunks. Returns where their spans begin.
+    /// Adds requests in one of the chunks. Returns the index of their first span.
     #[inline]
     pub(crate) fn add(&mut self, requests: &Requests) -> u32 {
         let first_span = self.spans.len() as u32;
@@ -178,14 +191,14 @@ impl Source {
         first_span
     }
 
-    /// Takes in the big arguments of a request; returns their number, counted from 1.
+    /// Adds the big arguments of a request; returns their index, counted from 1.
     #[cold]
     pub(crate) fn add_buffers(&mut self, buffers: Vec<Buffer>) -> u32 {
         self.detached.push(buffers);
         self.detached.len() as u32
     }
 
-    /// Takes in a request that lies elsewhere. Copies share chunks: there may be more requests than numbers for chunks.
+    /// Copies a request from elsewhere. Copies share chunks: there may be more requests than indexes for chunks.
     pub(crate) fn copy(&mut self, args: Arguments<'_>) -> Location {
         let number = self.chunk_of_copies();
         let Some(chunk) = Arc::get_mut(&mut self.chunks[usize::from(number)]) else {
@@ -221,13 +234,13 @@ impl Source {
         number
     }
 
-    /// Whether a turn has used up its chunks: what is still to be read waits for the next one.
+    /// Whether the turn has used up its chunks: further reads wait for the next turn.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.chunks.len() >= CHUNKS_PER_TURN_MAX
     }
 
-    /// Drops the big arguments that were taken in last.
+    /// Removes the big arguments that were added last.
     #[cold]
     pub(crate) fn drop_buffers(&mut self) {
         self.detached.pop();
@@ -243,7 +256,7 @@ impl Source {
             .map(|buffer| &**buffer)
     }
 
-    /// The arguments of a request, given its big ones.
+    /// The arguments of a request; `buffers` are its big ones.
     #[inline]
     pub(crate) fn arguments_at<'a>(&'a self, location: Location, buffers: &'a [&'a [u8]]) -> Arguments<'a> {
         let first = location.first_span as usize;
@@ -251,7 +264,7 @@ impl Source {
         Arguments::new(&self.chunks[usize::from(location.chunk)], spans, buffers)
     }
 
-    /// Forgets everything but keeps the memory. Chunks are handed to `free`.
+    /// Removes everything but keeps the memory. Chunks are handed to `free`.
     pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.chunks.drain(..).for_each(free);
         self.copies = None;
@@ -260,31 +273,31 @@ impl Source {
     }
 }
 
-/// Commands for one shard from one loop, and on the way back their replies.
+/// Commands from one loop for one shard, and on the way back their replies.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// The loop that sent it.
+    /// Index of the loop that sent it.
     pub(crate) origin: usize,
-    /// The shard that is to run it.
+    /// Index of the shard that runs it.
     pub(crate) target: usize,
     /// The commands.
     pub(crate) tasks: Vec<Task>,
-    /// Where their arguments lie.
+    /// Memory of their requests.
     pub(crate) source: Source,
     /// Their replies, one after another.
     pub(crate) replies: Vec<u8>,
-    /// Where the reply of each task ends.
+    /// End of each task's reply in `replies`.
     pub(crate) ends: Vec<usize>,
-    /// Those of the commands that were slow.
+    /// The slow ones of the commands.
     pub(crate) slow: Vec<(Task, Slow)>,
-    /// A reply of so many bytes got too long to be sent, and is not whole.
+    /// Size from which a reply is too long to be sent, and incomplete, bytes.
     pub(crate) reply_bytes_max: usize,
     /// The rest of the batch is still to run, and comes back as a batch of its own.
     pub(crate) goes_on: bool,
 }
 
 impl Batch {
-    /// Takes over commands of a turn, with the bytes they lie in.
+    /// Takes over commands of a turn, with the memory of their requests.
     pub(crate) fn pack(&mut self, origin: usize, target: usize, tasks: &mut Vec<Task>, source: &mut Source) {
         self.origin = origin;
         self.target = target;
@@ -315,7 +328,7 @@ impl Batch {
         })
     }
 
-    /// Forgets everything but keeps the memory. Chunks are handed to `free`.
+    /// Removes everything but keeps the memory. Chunks are handed to `free`.
     pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
         self.goes_on = false;
         self.tasks.clear();

@@ -1,7 +1,8 @@
-//! Bytes on their way to a socket: a queue of chunks, of which the last one grows.
+//! [`Outgoing`]: bytes on their way to a socket, as a queue of chunks, of which the last one grows.
 //!
-//! Whoever reads slowly lets replies pile up. In one growing buffer they would be copied each time it doubles, and what was
-//! sent would have to be moved out at its front. A chunk is closed when it is full, and goes as a whole once it is sent.
+//! The replies to a slow reader pile up. In one growing buffer they would be copied each time it doubles, and sent
+//! bytes would have to be moved out at its front. A chunk is closed when it is full, and freed as a whole once it is
+//! sent.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -11,7 +12,7 @@ use crate::limits::{LARGE_OUTPUT_BYTES, OUTPUT_CHUNK_BYTES, OUTPUT_KEPT_BYTES};
 /// Unsent bytes of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    /// Closed chunks, ahead of `tail`; none while everything fits the tail. Boxed: few connections have any.
+    /// Closed chunks, ahead of `tail`; none while everything fits the tail. Boxed, because few connections have any.
     closed: Option<Box<Closed>>,
     /// The chunk that replies are appended to.
     tail: Vec<u8>,
@@ -21,7 +22,7 @@ pub(crate) struct Outgoing {
 
 #[derive(Debug, Default)]
 struct Closed {
-    /// None of them empty.
+    /// The chunks, none of them empty.
     chunks: VecDeque<Vec<u8>>,
     /// The sum of their lengths.
     bytes: usize,
@@ -29,31 +30,37 @@ struct Closed {
     capacity: usize,
 }
 
-/// Chunks that one system call sends at most.
+/// The most chunks in one system call.
 const SLICES_MAX: usize = 16;
 
-/// What one system call sends.
+/// The bytes for one system call.
 pub(crate) type Slices<'a> = smallvec::SmallVec<[IoSlice<'a>; SLICES_MAX]>;
 
 impl Outgoing {
-    /// The chunk to append to. What is in it already stays as it is.
+    /// The chunk to append to. Bytes that are in it must stay.
     #[inline]
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.tail
     }
 
-    /// Bytes of the chunk that is appended to.
+    /// Bytes in the tail.
     #[inline]
     pub(crate) fn tail_len(&self) -> usize {
         self.tail.len()
     }
 
-    /// Those of them that are not sent.
+    /// Unsent bytes in the tail.
     pub(crate) fn unsent_tail_len(&self) -> usize {
         self.tail.len() - if self.has_closed() { 0 } else { self.sent }
     }
 
-    /// Bytes that are not sent.
+    /// The unsent bytes, when there are no closed chunks.
+    pub(crate) fn unsent_tail(&self) -> &[u8] {
+        debug_assert!(!self.has_closed(), "closed chunks come first");
+        &self.tail[self.sent..]
+    }
+
+    /// Number of unsent bytes.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.closed.as_ref().map_or(0, |closed| closed.bytes) + self.tail.len() - self.sent
@@ -65,8 +72,8 @@ impl Outgoing {
         self.sent == self.tail.len() && self.closed.is_none()
     }
 
-    /// Closes the tail when it is full, or when another piece as long as the last one, of `appended` bytes, would have it
-    /// reallocated. True when it is large.
+    /// Closes the tail when it is full, or when another `appended` bytes would make it reallocate. True when the tail
+    /// is large.
     #[inline]
     pub(crate) fn close_if_full(&mut self, appended: usize) -> bool {
         let is_large = self.tail.len() >= LARGE_OUTPUT_BYTES;
@@ -83,7 +90,7 @@ impl Outgoing {
             return;
         }
         let closed = self.closed.get_or_insert_default();
-        // Whoever has filled a chunk is likely to fill the next one.
+        // A connection that has filled a chunk is likely to fill the next one.
         let full = std::mem::replace(&mut self.tail, Vec::with_capacity(OUTPUT_CHUNK_BYTES));
         closed.push(full);
     }
@@ -97,7 +104,7 @@ impl Outgoing {
         closed.push(chunk);
     }
 
-    /// The unsent bytes at the front, as many chunks as one system call takes.
+    /// The unsent bytes at the front, as many chunks as one system call accepts.
     pub(crate) fn slices(&self) -> Slices<'_> {
         let closed = self.closed.iter().flat_map(|closed| &closed.chunks);
         let mut slices: Slices<'_> = closed
@@ -112,7 +119,7 @@ impl Outgoing {
         slices
     }
 
-    /// Drops `count` bytes at the front, which have been sent.
+    /// Removes `count` sent bytes at the front.
     pub(crate) fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "more was sent than there is");
         self.sent += count;
@@ -131,7 +138,7 @@ impl Outgoing {
         }
     }
 
-    /// The tail is sent: its memory is used again unless it is more than a connection keeps.
+    /// Empties the sent tail; its memory is reused unless it is more than a connection keeps.
     fn start_anew(&mut self) {
         self.sent = 0;
         if self.tail.capacity() > OUTPUT_KEPT_BYTES {
@@ -141,8 +148,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes the first chunk, for whoever sends chunks as they are, and says how much of it has been sent. `spare` is an
-    /// empty buffer that may take the place of the tail.
+    /// Takes the first chunk, to be sent as it is, and the number of its bytes that have been sent. `spare` is an
+    /// empty buffer that may replace the tail.
     #[cfg_attr(
         not(target_os = "linux"),
         expect(dead_code, reason = "a ring takes chunks whole")
@@ -159,32 +166,32 @@ impl Outgoing {
         (first, sent)
     }
 
-    /// Whether there is more than the chunk that is appended to.
+    /// Whether there are closed chunks.
     #[inline]
     pub(crate) fn has_closed(&self) -> bool {
         self.closed.is_some()
     }
 
-    /// Bytes of the closed chunks, and how many chunks these are.
+    /// Bytes of the closed chunks, and their number.
     pub(crate) fn closed(&self) -> (usize, usize) {
         self.closed
             .as_ref()
             .map_or((0, 0), |closed| (closed.capacity, closed.chunks.len()))
     }
 
-    /// Room of the chunk that is appended to.
+    /// Capacity of the tail.
     pub(crate) fn tail_capacity(&self) -> usize {
         self.tail.capacity()
     }
 
-    /// Memory it holds.
+    /// Bytes allocated for the queue.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
         let closed = self.closed.as_ref();
         self.tail.capacity() + closed.map_or(0, |closed| closed.capacity + size_of::<Closed>())
     }
 
-    /// Gives back the memory of what is sent.
+    /// Frees the memory of sent bytes.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
             *self = Self::default();
@@ -200,7 +207,10 @@ impl Closed {
     }
 
     fn forget_first(&mut self) -> Vec<u8> {
-        let first = self.chunks.pop_front().unwrap_or_default();
+        let first = self
+            .chunks
+            .pop_front()
+            .expect("there are closed chunks only while some are queued");
         self.bytes -= first.len();
         self.capacity -= first.capacity();
         first
@@ -213,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// All that is unsent.
+    /// All unsent bytes.
     fn contents(outgoing: &Outgoing) -> Vec<u8> {
         let mut copy = Vec::new();
         if let Some(closed) = &outgoing.closed {
@@ -227,7 +237,8 @@ mod tests {
     }
 
     proptest! {
-        /// Pieces of any size leave in order, whatever is sent at once, and nothing but whole chunks is held beside them.
+        /// Pieces of any size are sent in order, whatever is sent at once, and only whole chunks are held beside
+        /// them.
         #[test]
         fn what_goes_in_comes_out(steps in prop::collection::vec((any::<bool>(), 0..100_000_usize), 1..40)) {
             let (mut outgoing, mut model) = (Outgoing::default(), VecDeque::new());
@@ -252,7 +263,7 @@ mod tests {
             }
         }
 
-        /// Taken chunk by chunk, it is the same.
+        /// The same holds when chunks are taken whole.
         #[test]
         fn chunks_are_taken_in_order(sizes in prop::collection::vec(1..100_000_usize, 1..20)) {
             let (mut outgoing, mut expected, mut taken) = (Outgoing::default(), Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! The only place that waits: sockets, listeners and the doorbell of one loop behind one face.
+//! [`Poll`]: waits for the sockets, listeners and the doorbell of one loop; no other module waits.
 //!
-//! Two ways to wait stand behind it: readiness (`poll/epoll.rs`, everywhere) and completion (`poll/ring.rs`: Linux's io_uring,
-//! which hands over many reads and writes in one system call). What the loop relies on is the same: after an event a
-//! socket is read until a read comes back short, and written until it would block.
+//! It has two backends: readiness (`poll/epoll.rs`, everywhere) and completion (`poll/ring.rs`: Linux's io_uring,
+//! which submits many reads and writes in one system call). Loops can rely on the same rule with both: after an event
+//! a socket is read until a read comes back short, and written until it would block.
 
 mod epoll;
 #[cfg(not(target_os = "linux"))]
@@ -41,11 +41,11 @@ pub(crate) enum Event {
     Socket {
         /// The connection's number.
         connection: usize,
-        /// It may be read: data, or its end.
+        /// The socket may be read: bytes, or its end.
         readable: bool,
-        /// It may be written.
+        /// The socket may be written.
         writable: bool,
-        /// The client has sent all it will: behind the data, if any, is the end.
+        /// The client has closed its side: after the remaining bytes, if any, comes the end.
         ended: bool,
     },
 }
@@ -53,13 +53,13 @@ pub(crate) enum Event {
 /// Bytes of a connection that a [`Poll`] holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holds {
-    /// Received, and not read yet.
+    /// Bytes received and not read yet.
     pub(crate) received: usize,
-    /// Taken by [`Link::write`], and still to be sent.
+    /// Bytes taken by [`Link::write`] and not sent yet.
     pub(crate) unsent: usize,
-    /// Allocated for what is being sent, or was sent last.
+    /// Bytes allocated for the send under way, or for the last one.
     pub(crate) sending: usize,
-    /// Allocated for it in all; receive buffers, which all connections share, are not.
+    /// Bytes allocated for the connection in all, without the receive buffers that all connections share.
     pub(crate) memory: usize,
 }
 
@@ -68,15 +68,15 @@ pub(crate) struct Holds {
 pub(crate) struct Poll {
     /// Listeners and the doorbell; clients too, unless there is a ring.
     epoll: Epoll,
-    /// Clients' sockets, where the system has rings.
+    /// Clients' sockets, where the system supports io_uring.
     ring: Option<Box<Ring>>,
 }
 
 impl Poll {
-    /// A poll that waits for nothing yet, and what wakes it.
+    /// A poll without sockets, and its waker.
     ///
     /// # Errors
-    /// When the system has no file descriptors left, or lacks what `backend` insists on.
+    /// When the system is out of file descriptors, or lacks the `backend` that was demanded.
     pub(crate) fn new(backend: IoBackend) -> io::Result<(Self, Waker)> {
         let (epoll, waker) = Epoll::new()?;
         let ring = match backend {
@@ -87,7 +87,7 @@ impl Poll {
         Ok((Self { epoll, ring }, waker))
     }
 
-    /// The way it waits, as INFO names it.
+    /// Name of the backend, as INFO shows it.
     pub(crate) fn backend(&self) -> &'static str {
         if self.ring.is_some() { "io_uring" } else { "epoll" }
     }
@@ -95,7 +95,7 @@ impl Poll {
     /// Waits for events, at most `timeout`, and reports them to `on_event`.
     ///
     /// # Errors
-    /// What the system says; an interruption by a signal is not an error.
+    /// The error of the system call; an interruption by a signal is not an error.
     pub(crate) fn wait(&mut self, timeout: Duration, mut on_event: impl FnMut(Event)) -> io::Result<()> {
         let Some(ring) = &mut self.ring else {
             return self.epoll.wait(timeout, on_event);
@@ -106,10 +106,10 @@ impl Poll {
         Ok(())
     }
 
-    /// Begins to wait for a connection's socket.
+    /// Adds a connection's socket.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(crate) fn add(&mut self, socket: &mut Socket, connection: usize) -> io::Result<()> {
         match &mut self.ring {
             None => self.epoll.add(socket, connection),
@@ -120,7 +120,7 @@ impl Poll {
         }
     }
 
-    /// Ends waiting for a connection's socket, which is about to be dropped.
+    /// Removes a connection's socket, which is about to be dropped.
     pub(crate) fn remove(&mut self, socket: &Socket, connection: usize) {
         if let Some(ring) = &mut self.ring {
             socket.shut_down();
@@ -128,12 +128,12 @@ impl Poll {
         }
     }
 
-    /// Whether bytes that [`Link::write`] took are still to be sent. When they are sent, the socket is reported writable.
+    /// Whether bytes that [`Link::write`] took are not sent yet. When they are, the socket is reported as writable.
     pub(crate) fn is_sending(&mut self, connection: usize) -> bool {
         self.ring.as_mut().is_some_and(|ring| ring.is_sending(connection))
     }
 
-    /// Bytes of a connection that are held beside its own buffers.
+    /// Bytes held for a connection outside its own buffers.
     #[inline]
     pub(crate) fn holds(&self, connection: usize) -> Holds {
         self.ring
@@ -141,34 +141,34 @@ impl Poll {
             .map_or_else(Holds::default, |ring| ring.holds(connection))
     }
 
-    /// Memory that is allocated for a connection: [`Holds::memory`].
+    /// Bytes allocated for a connection: [`Holds::memory`].
     #[inline]
     pub(crate) fn memory(&self, connection: usize) -> usize {
         self.ring.as_ref().map_or(0, |ring| ring.memory(connection))
     }
 
-    /// Gives memory back that a connection has not used for a while.
+    /// Frees memory that a connection has not used for a while.
     pub(crate) fn release(&mut self, connection: usize) {
         if let Some(ring) = &mut self.ring {
             ring.release(connection);
         }
     }
 
-    /// Begins to wait for a listener. Several polls may wait for the same one: each has its event when there is somebody to
-    /// accept, and one of them gets it.
+    /// Adds a listener. Several polls may wait for the same one: each gets an event for a new connection, and one of
+    /// them accepts it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(crate) fn add_listener(&self, listener: &Listener, number: usize) -> io::Result<()> {
         self.epoll.add_listener(listener.fd(), number)
     }
 
-    /// Ends waiting for a listener.
+    /// Removes a listener.
     pub(crate) fn remove_listener(&self, listener: &Listener) {
         self.epoll.remove_listener(listener.fd());
     }
 
-    /// The way to read and write one connection's socket.
+    /// Access to one connection's socket.
     #[inline]
     pub(crate) fn link<'a>(&'a mut self, socket: &'a mut Socket, connection: usize) -> Link<'a> {
         Link {
@@ -188,10 +188,10 @@ pub(crate) struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// Reads what is there into `buffer`; 0 bytes are the end of the connection.
+    /// Reads available bytes into `buffer`; 0 bytes mean the end of the connection.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` included.
+    /// The error of the system call, `WouldBlock` included.
     #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match (&mut self.ring, &mut *self.socket) {
@@ -201,16 +201,17 @@ impl Link<'_> {
         }
     }
 
-    /// Writes as much of what is to be sent as is taken at once, at least a byte; what is taken leaves `outgoing`, and will be
-    /// sent unless the connection breaks.
+    /// Writes as many of the outgoing bytes as are accepted at once, at least one; accepted bytes leave `outgoing`,
+    /// and are sent unless the connection breaks.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` included.
+    /// The error of the system call, `WouldBlock` included.
     #[inline]
     pub(crate) fn write(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
         match (&mut self.ring, &mut *self.socket) {
             (Some(ring), socket) => {
-                // The ring sends a chunk at a time. Of many chunks the socket first gets all it takes.
+                // The ring sends one chunk at a time. If there are several, the socket first gets as many as it
+                // accepts.
                 if outgoing.has_closed()
                     && !ring.is_sending(self.connection)
                     && write_now(socket, outgoing).is_ok()
@@ -224,8 +225,30 @@ impl Link<'_> {
     }
 }
 
+impl Link<'_> {
+    /// As [`write`](Self::write), and nothing is left on its way: what is accepted is in the socket's own buffer.
+    ///
+    /// # Errors
+    /// The error of the system call. It would block as well where something that was accepted before is still on its way.
+    pub(crate) fn write_now(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
+        if self
+            .ring
+            .as_mut()
+            .is_some_and(|ring| ring.is_sending(self.connection))
+        {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        write_now(self.socket, outgoing)
+    }
+}
+
 fn write_now(socket: &mut Socket, outgoing: &mut Outgoing) -> io::Result<()> {
-    let written = socket.write_vectored(&outgoing.slices())?;
+    let written = if outgoing.has_closed() {
+        socket.write_vectored(&outgoing.slices())?
+    } else {
+        // The usual case; the kernel has less to do for one chunk.
+        socket.write(outgoing.unsent_tail())?
+    };
     match written {
         0 => Err(io::ErrorKind::WriteZero.into()),
         count => {
@@ -263,10 +286,10 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Writes at once what the socket takes: for a last word to a client that is not let in.
+    /// Writes what the socket accepts at once: an error for a client that is not admitted.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
@@ -290,7 +313,7 @@ impl Socket {
     }
 
     fn shut_down(&self) {
-        // A connection that is broken already says so; it goes all the same.
+        // Fails for a connection that is broken already, which does not matter.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),

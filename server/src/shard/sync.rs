@@ -1,4 +1,4 @@
-//! The primitives that `cell` and `doorbell` are built on, replaced by loom's when they are model-checked.
+//! The primitives under `cell` and `doorbell`, replaced by those of loom for model checking.
 
 #[cfg(not(shardis_loom))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
@@ -14,7 +14,7 @@ pub(crate) use loom::sync::MutexGuard;
 #[cfg(shardis_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
 
-/// Loom's mutex with the face of `parking_lot`'s.
+/// Loom's mutex with the interface of `parking_lot`'s.
 #[cfg(shardis_loom)]
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -29,7 +29,7 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Time does not pass in a model: the limit is over at once.
+    /// Tries once, since time does not pass in a model: the limit is over at once.
     pub(crate) fn try_lock_for(&self, _: std::time::Duration) -> Option<MutexGuard<'_, T>> {
         self.try_lock()
     }

@@ -1,6 +1,6 @@
-//! Documentation of a command as data: what COMMAND DOCS shows, argument trees included.
+//! Documentation of commands as data: the content of COMMAND DOCS, argument trees included.
 
-/// What COMMAND DOCS says about a command.
+/// Documentation of a command in COMMAND DOCS.
 #[derive(Debug)]
 pub(crate) struct Doc {
     /// The Redis version that brought the command.
@@ -13,9 +13,9 @@ pub(crate) struct Doc {
     pub(crate) summary: &'static str,
     /// For tests and for the server itself, not for applications.
     pub(crate) system: bool,
-    /// Since when it is deprecated and what replaces it.
+    /// The version that deprecated the command, and its replacement.
     pub(crate) deprecated: Option<Deprecated>,
-    /// What changed in which version.
+    /// Changes by version.
     pub(crate) history: &'static [(&'static str, &'static str)],
     /// Its arguments.
     pub(crate) args: &'static [Arg],
@@ -26,12 +26,12 @@ pub(crate) struct Doc {
 pub(crate) struct Deprecated {
     /// The version that deprecated it.
     pub(crate) since: &'static str,
-    /// What to use instead.
+    /// The replacement.
     pub(crate) replaced_by: &'static str,
 }
 
 impl Doc {
-    /// What a row's documentation starts from.
+    /// Starting point of a row's documentation.
     pub(crate) const BLANK: Doc = Doc {
         since: "",
         group: Group::Generic,
@@ -110,25 +110,25 @@ impl Group {
 pub(crate) struct Arg {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What it holds.
+    /// Kind of its value.
     pub(crate) kind: ArgKind,
-    /// The word that introduces it.
+    /// The word that precedes it.
     pub(crate) token: Option<&'static str>,
-    /// The version that brought it, where younger than the command.
+    /// The version that added it, if later than the command.
     pub(crate) since: Option<&'static str>,
     /// The version that deprecated it.
     pub(crate) deprecated_since: Option<&'static str>,
-    /// May be left out.
+    /// The argument may be omitted.
     pub(crate) optional: bool,
-    /// May be repeated.
+    /// The argument may be repeated.
     pub(crate) multiple: bool,
-    /// Each repetition has its token again.
+    /// Each repetition is preceded by its token.
     pub(crate) multiple_token: bool,
-    /// What a syntax line shows instead of the name.
+    /// Text of a syntax line in place of the name.
     pub(crate) display: Option<&'static str>,
 }
 
-/// What an argument holds.
+/// Kind of an argument's value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ArgKind {
     /// Any text.
@@ -141,15 +141,15 @@ pub(crate) enum ArgKind {
     Key(u8),
     /// A glob pattern.
     Pattern,
-    /// A pattern that names keys, which the key specification of that index stands for.
+    /// A pattern that names keys, for the key specification of that index.
     KeyPattern(u8),
     /// A point in time.
     UnixTime,
-    /// Only its token.
+    /// Nothing but its token.
     PureToken,
-    /// One of these.
+    /// One of these arguments.
     OneOf(&'static [Arg]),
-    /// All of these, in order.
+    /// All of these arguments, in order.
     Block(&'static [Arg]),
 }
 
@@ -193,7 +193,7 @@ impl Arg {
         Self::of(name, ArgKind::Pattern)
     }
 
-    /// A pattern that names keys, which the key specification number `spec` stands for.
+    /// A pattern that names keys, for the key specification of index `spec`.
     pub(crate) const fn key_pattern(name: &'static str, spec: u8) -> Self {
         Self::of(name, ArgKind::KeyPattern(spec))
     }
@@ -203,59 +203,59 @@ impl Arg {
         Self::of(name, ArgKind::UnixTime)
     }
 
-    /// A word that stands for itself.
+    /// A token alone.
     pub(crate) const fn flag(name: &'static str, token: &'static str) -> Self {
         Self::of(name, ArgKind::PureToken).token(token)
     }
 
-    /// One of several.
+    /// One of several arguments.
     pub(crate) const fn one_of(name: &'static str, choices: &'static [Arg]) -> Self {
         Self::of(name, ArgKind::OneOf(choices))
     }
 
-    /// Several in order.
+    /// Several arguments in order.
     pub(crate) const fn block(name: &'static str, parts: &'static [Arg]) -> Self {
         Self::of(name, ArgKind::Block(parts))
     }
 
-    /// Introduced by a word.
+    /// Sets the word that precedes the argument.
     pub(crate) const fn token(mut self, token: &'static str) -> Self {
         self.token = Some(token);
         self
     }
 
-    /// Younger than its command.
+    /// Sets the version that added the argument.
     pub(crate) const fn since(mut self, version: &'static str) -> Self {
         self.since = Some(version);
         self
     }
 
-    /// Deprecated by a version.
+    /// Sets the version that deprecated the argument.
     pub(crate) const fn deprecated(mut self, version: &'static str) -> Self {
         self.deprecated_since = Some(version);
         self
     }
 
-    /// May be left out.
+    /// Marks the argument as optional.
     pub(crate) const fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
-    /// May be repeated.
+    /// Marks the argument as repeatable.
     pub(crate) const fn multiple(mut self) -> Self {
         self.multiple = true;
         self
     }
 
-    /// May be repeated, each time with its token.
+    /// Marks the argument as repeatable, each time with its token.
     pub(crate) const fn multiple_token(mut self) -> Self {
         self.multiple = true;
         self.multiple_token = true;
         self
     }
 
-    /// Shown under another name in a syntax line.
+    /// Sets the text of a syntax line in place of the name.
     pub(crate) const fn display(mut self, text: &'static str) -> Self {
         self.display = Some(text);
         self

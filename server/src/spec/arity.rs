@@ -1,16 +1,16 @@
-//! How many words a request may have.
+//! Number of words of a command's requests.
 
 /// The number of words of a request, the command's own name included (a subcommand counts the container's name too).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arity {
     /// Exactly so many words.
     Exactly(u8),
-    /// So many words or more.
+    /// At least so many words.
     AtLeast(u8),
 }
 
 impl Arity {
-    /// Whether a request of `words` words may be this command.
+    /// Whether a request of `words` words can be one of the command.
     #[inline]
     pub(crate) const fn accepts(self, words: usize) -> bool {
         match self {
@@ -19,7 +19,7 @@ impl Arity {
         }
     }
 
-    /// As COMMAND INFO writes it: negative for "at least".
+    /// The number in COMMAND INFO: negative for "at least".
     pub(crate) const fn to_wire(self) -> i64 {
         match self {
             Self::Exactly(count) => count as i64,
@@ -27,7 +27,7 @@ impl Arity {
         }
     }
 
-    /// The fewest words that are accepted.
+    /// The least number of words.
     pub(crate) const fn minimum(self) -> usize {
         match self {
             Self::Exactly(count) | Self::AtLeast(count) => count as usize,

@@ -52,7 +52,7 @@ bitflags::bitflags! {
 }
 
 impl Category {
-    /// What the flags of a command say about its categories.
+    /// The categories that a command's flags imply.
     pub(crate) fn implied_by(flags: Flags) -> Self {
         let mut implied = if flags.contains(Flags::FAST) {
             Self::FAST
@@ -69,7 +69,7 @@ impl Category {
                 implied |= categories;
             }
         }
-        // A read of the keyspace; scripts carry `@scripting` and are not counted as reads by their flag alone.
+        // The flag means reads of the keyspace; scripts have the category `@scripting` instead.
         if flags.contains(Flags::READONLY) {
             implied |= Self::READ;
         }
@@ -84,7 +84,7 @@ impl Category {
             .map(|(_, name)| *name)
     }
 
-    /// The category of a name without its `@`, in any case.
+    /// The category of a name without its `@`, ignoring case.
     pub(crate) fn by_name(name: &[u8]) -> Option<Self> {
         NAMES
             .iter()

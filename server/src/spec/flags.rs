@@ -1,4 +1,4 @@
-//! Command flags: what a command does and when it may run, with the names that COMMAND INFO shows.
+//! Command flags: properties of commands and conditions on running them, with the names in COMMAND INFO.
 
 bitflags::bitflags! {
     /// The flags of a command row.
@@ -50,16 +50,16 @@ bitflags::bitflags! {
         const PROTECTED = 1 << 21;
         /// A RESP2 client that has subscribed may send it. Not shown to clients.
         const WHILE_SUBSCRIBED = 1 << 22;
-        /// Its reply is a message like those published, which CLIENT REPLY does not hold back. Not shown to clients.
+        /// Its reply is a message like a published one, which CLIENT REPLY does not suppress. Not shown to clients.
         const PUSHES = 1 << 23;
-        /// Ends subscriptions: nothing that was published before may come after its reply. Not shown to clients.
+        /// Ends subscriptions: no message that was published before may follow its reply. Not shown to clients.
         const LEAVES = 1 << 24;
-        /// Others see what it does to the node, so that it must not overtake what its client sent before: it runs when that
-        /// has been answered. Not shown to clients.
+        /// Changes the node in a way that others see, so that it must not overtake earlier commands of its client: it
+        /// runs when those have been answered. Not shown to clients.
         const ORDERED = 1 << 25;
         /// Refused unless `enable-module-command` allows it. Not shown to clients.
         const MODULES = 1 << 26;
-        /// Answered when all commands that were admitted before have run, on every loop. Not shown to clients.
+        /// Answered when all commands that were admitted before it have run, on every loop. Not shown to clients.
         const FENCES = 1 << 27;
     }
 }

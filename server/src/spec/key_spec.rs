@@ -1,17 +1,17 @@
-//! Where the keys of a request are: key specifications, and the one iterator over (position, flags) that routing, ACL
+//! Key specifications: the positions of keys in a request, with one iterator over (position, flags) that routing, ACL
 //! checks and COMMAND GETKEYS share.
 
 use shardis_protocol::Arguments;
 
 bitflags::bitflags! {
-    /// What a command does with the keys of a specification.
+    /// Use of the keys that a specification finds.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct KeyFlags: u16 {
         /// Reads and changes the value.
         const RW = 1 << 0;
         /// Only reads.
         const RO = 1 << 1;
-        /// Overwrites whatever is there.
+        /// Overwrites any value.
         const OW = 1 << 2;
         /// Removes.
         const RM = 1 << 3;
@@ -19,15 +19,15 @@ bitflags::bitflags! {
         const ACCESS = 1 << 4;
         /// Changes user data in a way that depends on it.
         const UPDATE = 1 << 5;
-        /// Adds user data, and does not look at what is there.
+        /// Adds user data, regardless of the present value.
         const INSERT = 1 << 6;
-        /// Takes user data away.
+        /// Removes user data.
         const DELETE = 1 << 7;
         /// Not a key, but routed like one.
         const NOT_KEY = 1 << 8;
-        /// The specification may miss keys.
+        /// The specification may not find all keys.
         const INCOMPLETE = 1 << 9;
-        /// What is done depends on the options given.
+        /// The use depends on the options of the request.
         const VARIABLE_FLAGS = 1 << 10;
     }
 }
@@ -54,31 +54,31 @@ impl KeyFlags {
     }
 }
 
-/// Where the search for keys starts.
+/// Start of the search for keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BeginSearch {
     /// At this argument.
     Index(u8),
     /// After this word, looked for from this argument on (backwards from the end when negative).
     Keyword(&'static str, i8),
-    /// COMMAND INFO has no words for it; how keys are found says it all.
+    /// Not described in COMMAND INFO; `find` alone determines the keys.
     Unknown,
 }
 
-/// How keys are found from where the search starts.
+/// Method of finding keys from the start of the search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FindKeys {
-    /// Every `step`-th argument up to `last`, which counts from the start when positive or zero and from the end of the
-    /// request when negative. With `limit` of 2 or more and `last` of -1, only the first 1/limit of what remains.
+    /// Every `step`-th argument up to `last`, which counts from the start when positive or zero and from the end of
+    /// the request when negative. With a `limit` of 2 or more and `last` of -1, only the first 1/limit of the rest.
     Range {
         /// Offset of the last key.
         last: i16,
         /// Distance between keys.
         step: u8,
-        /// Divisor of what remains.
+        /// Divisor of the rest.
         limit: u8,
     },
-    /// As many as an argument says.
+    /// As many keys as an argument says.
     Count {
         /// Offset of the argument that holds the number of keys.
         index: u8,
@@ -87,27 +87,27 @@ pub(crate) enum FindKeys {
         /// Distance between keys.
         step: u8,
     },
-    /// One at most, at the position that a look at the whole request tells.
+    /// At most one key, at the position that this function finds in the request.
     Told(fn(Arguments<'_>) -> Option<usize>),
-    /// None in the request: their names come out of values. Tells whether this request has such keys, which may belong to
-    /// any shard.
+    /// No key in the request: the names of keys are made from stored values. The function tells whether this request
+    /// has such keys, which may be on any shard.
     Derived(fn(Arguments<'_>) -> bool),
 }
 
 /// One key specification.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeySpec {
-    /// What is done with the keys.
+    /// Use of the keys.
     pub(crate) flags: KeyFlags,
-    /// Where to start.
+    /// Start of the search.
     pub(crate) begin: BeginSearch,
-    /// How to go on.
+    /// Method of the search.
     pub(crate) find: FindKeys,
-    /// A remark that COMMAND INFO shows.
+    /// A remark in COMMAND INFO.
     pub(crate) notes: Option<&'static str>,
-    /// Finds the key where the general rule would take another word for it; replaces `begin` and `find` then.
+    /// Finds the key where the general rule would mistake another word for it; then replaces `begin` and `find`.
     pub(crate) locate: Option<fn(Arguments<'_>) -> Option<usize>>,
-    /// What the keys are used for when it depends on the request; replaces `flags` then.
+    /// Determines the use of the keys if it depends on the request; then replaces `flags`.
     pub(crate) decide: Option<fn(Arguments<'_>) -> KeyFlags>,
 }
 
@@ -133,7 +133,7 @@ impl KeySpec {
         Self::at(index).range(-1, step, 0)
     }
 
-    /// As many keys as argument `index` says, right after it.
+    /// As many keys as argument `index` says, directly after it.
     pub(crate) const fn counted(index: u8) -> Self {
         let mut spec = Self::at(index);
         spec.find = FindKeys::Count {
@@ -144,7 +144,7 @@ impl KeySpec {
         spec
     }
 
-    /// Of those as many as an argument says, each so many words behind the last.
+    /// Sets the distance between counted keys, in words.
     pub(crate) const fn every(mut self, step: u8) -> Self {
         if let FindKeys::Count { index, first, .. } = self.find {
             self.find = FindKeys::Count { index, first, step };
@@ -159,12 +159,12 @@ impl KeySpec {
         spec
     }
 
-    /// At most one key, at the position that `find` tells.
+    /// At most one key, at the position that `find` returns.
     pub(crate) const fn told(find: fn(Arguments<'_>) -> Option<usize>) -> Self {
         Self::unknown(FindKeys::Told(find))
     }
 
-    /// Keys whose names come out of values, if `exist` says that the request has any.
+    /// Keys whose names are made from stored values, if `exist` says that the request has any.
     pub(crate) const fn derived(exist: fn(Arguments<'_>) -> bool) -> Self {
         Self::unknown(FindKeys::Derived(exist))
     }
@@ -176,7 +176,7 @@ impl KeySpec {
         spec
     }
 
-    /// An explicit range.
+    /// Sets an explicit range.
     pub(crate) const fn range(mut self, last: i16, step: u8, limit: u8) -> Self {
         self.find = FindKeys::Range { last, step, limit };
         self
@@ -237,25 +237,25 @@ impl KeySpec {
         self.with(KeyFlags::INCOMPLETE)
     }
 
-    /// Says how a request's own options decide what is done with its key.
+    /// Sets the function that determines the use of the keys from a request's options.
     pub(crate) const fn variable(mut self, decide: fn(Arguments<'_>) -> KeyFlags) -> Self {
         self.decide = Some(decide);
         self.with(KeyFlags::VARIABLE_FLAGS)
     }
 
-    /// Says where exactly the key of a request is, if it has one.
+    /// Sets the function that finds the exact position of the key, if there is one.
     pub(crate) const fn located(mut self, locate: fn(Arguments<'_>) -> Option<usize>) -> Self {
         self.locate = Some(locate);
         self
     }
 
-    /// With a remark.
+    /// Adds a remark.
     pub(crate) const fn notes(mut self, text: &'static str) -> Self {
         self.notes = Some(text);
         self
     }
 
-    /// First, last and step, for a specification that is a range from a fixed place.
+    /// First, last and step, if the specification is a range from a fixed position.
     fn legacy_range(&self) -> Option<LegacyRange> {
         match (self.begin, self.find) {
             (BeginSearch::Index(first), FindKeys::Range { last, step, .. }) => {
@@ -275,24 +275,24 @@ impl KeySpec {
         }
     }
 
-    /// Whether what it finds are not keys.
+    /// Whether the arguments found are not keys.
     pub(crate) fn is_not_key(&self) -> bool {
         self.flags.contains(KeyFlags::NOT_KEY)
     }
 
-    /// What this request does with the keys that the specification finds.
+    /// Use of the keys in this request.
     fn flags_in(&self, args: Arguments<'_>) -> KeyFlags {
         match self.decide {
-            // The fixed part of the declaration says only that it varies.
+            // The fixed part of the declaration only says that it varies.
             Some(decide) => decide(args),
             None => self.flags,
         }
     }
 
-    /// The positions it finds in a request. Complexity: O(1) for an index, O(words) for a keyword.
+    /// The positions of keys in a request. Complexity: O(1) for an index, O(words) for a keyword.
     ///
     /// # Errors
-    /// When a number of keys is missing, no integer, or larger than the request.
+    /// When the number of keys is missing, no integer, or larger than the request.
     pub(crate) fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
         if let Some(locate) = self.locate {
             return Ok(locate(args).map_or(Positions::NONE, Positions::one));
@@ -308,7 +308,7 @@ impl KeySpec {
         }
     }
 
-    /// Whether a request has keys that no look at it can tell.
+    /// Whether a request has keys that it does not contain.
     pub(crate) fn derives_keys(&self, args: Arguments<'_>) -> bool {
         match self.find {
             FindKeys::Derived(exist) => exist(args),
@@ -389,7 +389,7 @@ fn counted(
     }
 }
 
-/// First key, last key and step: all that COMMAND could say about keys before there were key specifications.
+/// First key, last key and step: the description of keys in COMMAND before there were key specifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LegacyRange {
     /// Position of the first key; 0 when there is none.
@@ -400,7 +400,7 @@ pub(crate) struct LegacyRange {
     pub(crate) step: i64,
 }
 
-/// The range that sums up the specifications of a command, and whether it leaves keys out (the flag `movablekeys`).
+/// The range that sums up the specifications of a command, and whether it omits keys (the flag `movablekeys`).
 pub(crate) fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
     let mut movable = specs.iter().any(|spec| spec.flags.contains(KeyFlags::INCOMPLETE));
     if let [spec] = specs
@@ -410,7 +410,7 @@ pub(crate) fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
     }
     let mut whole: Option<LegacyRange> = None;
     for spec in specs {
-        // Ranges of single steps that follow one another are one range; whatever else there is, it leaves out.
+        // Adjacent ranges with step 1 are joined into one range; all others are omitted.
         match spec.legacy_range().filter(|range| range.step == 1) {
             Some(range) if whole.is_none_or(|whole| whole.last == range.first - 1) => {
                 whole = Some(LegacyRange {
@@ -424,7 +424,7 @@ pub(crate) fn legacy_range(specs: &[KeySpec]) -> (LegacyRange, bool) {
     (whole.unwrap_or_default(), movable)
 }
 
-/// The number of keys in a request is missing or senseless.
+/// Error: the number of keys in a request is missing or invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadKeyCount;
 
@@ -466,10 +466,10 @@ impl Iterator for Positions {
     }
 }
 
-/// Every key of a request with what is done to it, in the order of the specifications.
+/// Every key of a request with its use, in the order of the specifications.
 ///
 /// # Errors
-/// When a number of keys is missing or senseless.
+/// When a number of keys is missing or invalid.
 pub(crate) fn keys_of(
     specs: &'static [KeySpec],
     args: Arguments<'_>,

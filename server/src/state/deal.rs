@@ -1,20 +1,20 @@
-//! Dealing new connections to loops, in turn; a loop that is held up is passed over.
+//! Dealing of new connections to loops in turn, without those that are held up.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use crate::limits::HELD_UP_US;
 
-/// The deal of a node: whoever accepts a connection deals it to a loop.
+/// Deals the new connections of a node to its loops.
 #[derive(Debug)]
 pub(crate) struct Deal {
-    /// When the turn of each loop began, Unix microseconds; 0 between two turns.
+    /// Start of each loop's turn, Unix microseconds; 0 between two turns.
     turns_from_us: Vec<AtomicI64>,
-    /// Connections dealt so far.
+    /// Number of connections dealt so far.
     dealt: AtomicUsize,
 }
 
 impl Deal {
-    /// The deal of so many loops.
+    /// A deal for so many loops.
     pub(crate) fn new(loops: usize) -> Self {
         Self {
             turns_from_us: (0..loops).map(|_| AtomicI64::new(0)).collect(),
@@ -34,7 +34,7 @@ impl Deal {
         self.turns_from_us[index].store(0, Ordering::Relaxed);
     }
 
-    /// The loop that is to carry the next connection.
+    /// The loop for the next connection.
     pub(crate) fn next(&self, now_us: i64) -> usize {
         let (first, loops) = (
             self.dealt.fetch_add(1, Ordering::Relaxed),

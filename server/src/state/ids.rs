@@ -1,13 +1,13 @@
-//! The names of a run and of the history of its data: forty hexadecimal digits each, which clients are told.
+//! The ids of a run and of the history of its data: forty hexadecimal digits each, which clients can read.
 //!
-//! They come from the same seed as the hashes of keys, by a generator that does not let anybody find its way back: who knew
-//! the seed could choose keys that collide.
+//! They come from the same seed as the hashes of keys, by a generator that cannot be inverted: with the seed, an
+//! attacker could choose keys that collide.
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The names of a node.
+/// The ids of a node.
 #[derive(Debug)]
 pub(crate) struct Ids {
     run: String,
@@ -21,7 +21,7 @@ struct Changing {
 }
 
 impl Ids {
-    /// New names, for a node that started at this time, Unix microseconds: with the same seed each run has its own.
+    /// New ids, for a node that starts at this time, Unix microseconds: runs with the same seed have different ids.
     pub(crate) fn new(seed: u64, started_us: i64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed ^ (started_us as u64).rotate_left(20));
         Self {
@@ -33,17 +33,17 @@ impl Ids {
         }
     }
 
-    /// The name of this run.
+    /// The id of this run.
     pub(crate) fn run(&self) -> &str {
         &self.run
     }
 
-    /// The name of the history of the data.
+    /// The id of the data's history.
     pub(crate) fn replication(&self) -> String {
         self.changing.lock().replication.clone()
     }
 
-    /// Gives that history another name.
+    /// Replaces the id of the data's history.
     pub(crate) fn change_replication(&self) {
         let mut changing = self.changing.lock();
         changing.replication = digits(&mut changing.chance);
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn names_do_not_tell_the_seed() {
-        // Were a name a product of the seed, that of twice the seed would be twice as much.
+        // If an id were a product of the seed, that of twice the seed would be twice as large.
         let number = |seed| u64::from_str_radix(&Ids::new(seed, 0).run()[..16], 16).unwrap();
         assert_ne!(number(2), number(1).wrapping_mul(2));
     }

@@ -1,24 +1,24 @@
-//! What `rename-command` did to the names of commands of one node.
+//! [`Renames`]: the names of one node's commands after its `rename-command` lines.
 
 use std::collections::{BTreeSet, HashMap};
 
 /// Names that `rename-command` gave and took away.
 #[derive(Debug, Default)]
 pub(crate) struct Renames {
-    /// Every name that a line was about, in lower case.
+    /// The meanings of all names in those lines, in lower case.
     meanings: HashMap<Vec<u8>, Meaning>,
-    /// Rows that have no name any more.
+    /// Rows without a name.
     disabled: BTreeSet<u16>,
 }
 
-/// What a name stands for that `rename-command` was about.
+/// Meaning of a name in `rename-command`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The row with this number.
     Row(u16),
     /// The command of a later version with this number.
     Later(u16),
-    /// Nothing: the name was taken away.
+    /// None: the name was taken away.
     Nothing,
 }
 
@@ -29,7 +29,7 @@ impl Renames {
         self.meanings.is_empty()
     }
 
-    /// What a name stands for, in any case; `None` when no line was about it.
+    /// The meaning of a name, ignoring case; `None` if it is in no line.
     pub(crate) fn meaning(&self, name: &[u8]) -> Option<Meaning> {
         if self.is_empty() {
             return None;
@@ -37,13 +37,13 @@ impl Renames {
         self.meanings.get(&name.to_ascii_lowercase()).copied()
     }
 
-    /// Whether a row has no name any more.
+    /// Whether a row has no name.
     #[inline]
     pub(crate) fn is_disabled(&self, id: u16) -> bool {
         self.disabled.contains(&id)
     }
 
-    /// Takes a name away from what it stands for, and gives that a new one; an empty one disables it.
+    /// Takes a name away from its command, and gives the command a new one; an empty one disables the command.
     pub(crate) fn rename(&mut self, old: &[u8], meaning: Meaning, new: &[u8]) {
         self.meanings.insert(old.to_ascii_lowercase(), Meaning::Nothing);
         if !new.is_empty() {

@@ -15,7 +15,7 @@ mod runs;
 
 use std::fmt;
 
-use self::blocks::{Block, Walk};
+use self::blocks::{Block, Fate, Walk};
 pub use self::blocks::{Fields, Item};
 pub use self::group::{Consumer, ConsumerId, Group, Pending};
 pub use self::id::{ID_TEXT_MAX, Sequence, StreamId};
@@ -26,10 +26,10 @@ pub use crate::encoding::order_tree::Order;
 use crate::memory::boxed::CountedBox;
 use crate::memory::compact_vec::CompactVec;
 
-/// A block is not made larger than this, whatever the configuration says, and no entry is larger. In bytes.
+/// Size limit of blocks and of entries, whatever the configuration says, bytes.
 pub const BLOCK_BYTES_MAX: usize = 1 << 30;
 
-/// When a block is full.
+/// Limits of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
     /// Bytes a block may have: `stream-node-max-bytes`. 0 for no limit but [`BLOCK_BYTES_MAX`].
@@ -38,12 +38,12 @@ pub struct StreamLimits {
     pub block_entries: u64,
 }
 
-/// Why an entry was not appended.
+/// Reason for which an entry was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {
-    /// Its id is not above the last one.
+    /// The id is not above the last one.
     IdNotAbove,
-    /// Its fields and values are more than [`BLOCK_BYTES_MAX`] bytes.
+    /// The fields and values exceed [`BLOCK_BYTES_MAX`] bytes.
     TooLarge,
 }
 
@@ -67,6 +67,27 @@ pub struct Trim {
     pub limit: u64,
 }
 
+/// Treatment of groups' references to an entry that is to be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// The references stay.
+    #[default]
+    Keep,
+    /// The references are removed, too.
+    Remove,
+    /// The entry stays as long as there are references.
+    Respect,
+}
+
+/// Result of trimming.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Number of removed entries.
+    pub count: u64,
+    /// The id of the last one.
+    pub last: StreamId,
+}
+
 /// The entries of a stream, and what is remembered of those that were.
 #[derive(Clone, Default)]
 pub struct Log {
@@ -80,11 +101,27 @@ pub struct Log {
     entries_added: u64,
 }
 
+/// The groups of a stream, in the order of their names.
+type Groups = CompactVec<CountedBox<Group>>;
+
 #[derive(Clone, Default)]
 struct State {
     log: Log,
-    /// In the order of their names.
-    groups: CompactVec<CountedBox<Group>>,
+    groups: Groups,
+}
+
+fn is_referenced(groups: &Groups, id: StreamId) -> bool {
+    groups
+        .iter()
+        .any(|group| group.last_id < id || group.pending(id).is_some())
+}
+
+fn forget(groups: &mut Groups, id: StreamId) -> bool {
+    let mut was_pending = false;
+    for group in groups.iter_mut() {
+        was_pending |= group.acknowledge(id);
+    }
+    was_pending
 }
 
 /// Entries with ids, and consumer groups.
@@ -179,22 +216,31 @@ impl Stream {
     /// Whether a group has still to read an entry or to acknowledge it. O(groups).
     #[must_use]
     pub fn is_referenced(&self, id: StreamId) -> bool {
-        self.groups()
-            .any(|group| group.last_id < id || group.pending(id).is_some())
+        is_referenced(&self.0.groups, id)
     }
 
     /// Has no group wait for an entry's acknowledgement any more; true if one did. O(groups).
     pub fn forget(&mut self, id: StreamId) -> bool {
-        let mut was_pending = false;
-        for group in self.0.groups.iter_mut() {
-            was_pending |= group.acknowledge(id);
+        forget(&mut self.0.groups, id)
+    }
+
+    /// Removes entries from the front, with a view to the groups that refer to them. O(removed), and O(groups) for each entry
+    /// unless references stay.
+    pub fn trim(&mut self, trim: Trim, references: References) -> Trimmed {
+        let State { log, groups } = &mut *self.0;
+        match references {
+            References::Keep => log.trim(trim, |_| true),
+            References::Remove => log.trim(trim, |id| {
+                forget(groups, id);
+                true
+            }),
+            References::Respect => log.trim(trim, |id| !is_referenced(groups, id)),
         }
-        was_pending
     }
 
     // ----- memory
 
-    /// Bytes allocated, what stands in the entry apart. O(blocks / 64 + consumers).
+    /// Bytes allocated, without those in the entry. O(blocks / 64 + consumers).
     #[must_use]
     pub fn memory(&self) -> usize {
         let groups = self.0.groups.iter();
@@ -206,7 +252,7 @@ impl Stream {
                 .sum::<usize>()
     }
 
-    /// About how many allocations there are to free.
+    /// Approximate number of allocations to free.
     #[must_use]
     pub fn free_cost(&self) -> usize {
         self.log().blocks.free_cost() + self.groups().map(Group::free_cost).sum::<usize>()
@@ -321,14 +367,14 @@ impl Log {
         self.range(StreamId::MIN, StreamId::MAX, Order::Descending).next()
     }
 
-    /// Whether entries between the first one and the last were deleted, `from` or behind it, so that positions cannot be
-    /// told from counts.
+    /// Whether entries between the first one and the last were deleted, at `from` or behind it, so that positions
+    /// cannot be computed from counts.
     #[must_use]
     pub fn has_holes_from(&self, from: StreamId) -> bool {
         self.len > 0 && self.first_id <= self.max_deleted_id && from <= self.max_deleted_id
     }
 
-    /// Number of entries from the first ever up to `id`; `None` where that cannot be told.
+    /// Number of entries from the first ever up to `id`; `None` if it is unknown.
     #[must_use]
     pub fn position_of(&self, id: StreamId) -> Option<u64> {
         if self.entries_added == 0 {
@@ -351,15 +397,14 @@ impl Log {
         Some(before_first + u64::from(id == self.first_id))
     }
 
-    /// Number of entries that a group which has read up to `last_id` has still to read; `None` where that cannot be
-    /// told.
+    /// Number of entries that a group which has read up to `last_id` has still to read; `None` if it is unknown.
     #[must_use]
     pub fn lag(&self, last_id: StreamId, entries_read: Option<u64>) -> Option<i64> {
         if self.entries_added == 0 || self.len == 0 {
             return Some(0);
         }
         if last_id < self.first_id && self.max_deleted_id < self.first_id {
-            // All that there is lies ahead, whatever was counted before.
+            // All entries are ahead, whatever was counted before.
             return Some(self.len as i64);
         }
         let read = match entries_read {
@@ -433,7 +478,7 @@ impl Log {
         true
     }
 
-    /// Has entries of a block deleted, which says how many these were. The block goes if none is left.
+    /// Deletes entries of a block by `delete`, which returns their number. The block is removed if none is left.
     fn change_block(&mut self, at: At, delete: impl FnOnce(&mut Block) -> u64) -> u64 {
         let block = self.blocks.at_mut(at);
         let before = block.memory();
@@ -453,46 +498,46 @@ impl Log {
         self.first_id = first.map_or(StreamId::MIN, |item| item.id);
     }
 
-    /// Removes entries from the front; returns how many.
-    pub fn trim(&mut self, trim: Trim) -> u64 {
-        let mut removed = 0;
-        while let Some(at) = self.blocks.front() {
+    /// Removes entries from the front, of those that must go the ones that may.
+    fn trim(&mut self, trim: Trim, mut may_go: impl FnMut(StreamId) -> bool) -> Trimmed {
+        let mut trimmed = Trimmed::default();
+        let mut next = self.blocks.front();
+        while let Some(at) = next {
             let block = self.blocks.at(at);
-            let (live, _) = block.counts();
-            let (done, whole) = match trim.to {
-                TrimTo::Length(len) => (self.len <= len, self.len - live >= len),
-                TrimTo::From(id) => (false, block.last_id() < id),
+            let ((live, _), base) = (block.counts(), block.id());
+            let (surplus, whole) = match trim.to {
+                TrimTo::Length(len) => (self.len.checked_sub(len), self.len - live >= len),
+                TrimTo::From(first) => (Some(u64::MAX), block.last_id() < first),
             };
-            if done || (trim.limit > 0 && removed + live > trim.limit) {
+            let Some(mut surplus @ 1..) = surplus else { break };
+            let is_over_limit = trim.limit > 0 && trimmed.count + live > trim.limit;
+            if is_over_limit || (trim.approximate && !whole) {
                 break;
             }
-            if whole {
-                removed += self.change_block(at, |block| block.delete_while(|_| true));
-                continue;
+            let mut is_end = false;
+            trimmed.count += self.change_block(at, |block| {
+                block.delete_from_front(|id| {
+                    is_end = surplus == 0 || matches!(trim.to, TrimTo::From(first) if id >= first);
+                    if is_end {
+                        return Fate::Ends;
+                    }
+                    if !may_go(id) {
+                        return Fate::Stays;
+                    }
+                    surplus -= 1;
+                    trimmed.last = id;
+                    Fate::Goes
+                })
+            });
+            if is_end {
+                break;
             }
-            if !trim.approximate {
-                let surplus = match trim.to {
-                    TrimTo::Length(len) => self.len - len,
-                    TrimTo::From(_) => u64::MAX,
-                };
-                let mut left = surplus;
-                removed += self.change_block(at, |block| {
-                    block.delete_while(|id| {
-                        let goes = match trim.to {
-                            TrimTo::Length(_) => left > 0,
-                            TrimTo::From(first) => id < first,
-                        };
-                        left -= u64::from(goes);
-                        goes
-                    })
-                });
-            }
-            break;
+            next = base.next().and_then(|from| self.blocks.ceil(from));
         }
-        if removed > 0 {
+        if trimmed.count > 0 {
             self.find_first();
         }
-        removed
+        trimmed
     }
 
     fn memory(&self) -> usize {
@@ -500,7 +545,7 @@ impl Log {
     }
 }
 
-/// Whether an entry of `bytes` bytes is to go to this block.
+/// Whether an entry of `bytes` bytes fits this block.
 #[inline]
 fn has_room(block: &Block, bytes: usize, limits: &StreamLimits) -> bool {
     let most = match limits.block_bytes {

@@ -29,11 +29,11 @@ dialogues! {
     sorted_sets hyperloglog geo streams stream_groups stream_blocking sort blocking collections_encoding wrongtype pubsub
     keyspace_events after_7_2
     option_pairs
-    watch_stale blocking_again
+    watch_stale blocking_again stream_references hash_field_options
     lone_node
 }
 
-/// Where the files are.
+/// Directory of the files.
 fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
 }

@@ -1,7 +1,7 @@
-//! Digests of data: equal for equal data, whatever the order it came in, the encodings, or the number of shards.
+//! Digests of data: equal for equal data, whatever its order of arrival, its encodings, or the number of shards.
 //!
-//! They are made as Redis makes them, so that two servers can be compared: what has an order is *mixed* in, what has none
-//! is *added*, and SHA-1 stands behind both.
+//! They are computed as in Redis, so that two servers can be compared: ordered data is *mixed* in, unordered data is
+//! *added*, both by means of SHA-1.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, Kind, StringRef};
 use crate::commands::sorted_sets::walk::precise;
 use crate::exec::View;
 
-/// Mixed in for a key that has a time to live.
+/// Mixed in for a key that has an expiry.
 const VOLATILE: &[u8] = b"!!expire!!";
 
-/// Added to a field of a hash that has a time to live.
+/// Added to a field of a hash that has an expiry.
 const VOLATILE_FIELD: &[u8] = b"!!hexpire!!";
 
-/// What stands for a type of values.
+/// Number that Redis uses for a type of values.
 fn number_of(kind: Kind) -> u32 {
     match kind {
         Kind::String => 0,
@@ -33,12 +33,12 @@ fn number_of(kind: Kind) -> u32 {
     }
 }
 
-/// A digest in the making.
+/// A digest under construction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Digest([u8; 20]);
 
 impl Digest {
-    /// Adds something that may come in any order. What is added twice is gone.
+    /// Adds unordered data. Adding the same bytes twice removes them again.
     fn add(&mut self, bytes: &[u8]) {
         let sum = Sha1::from(bytes).digest().bytes();
         for (byte, add) in self.0.iter_mut().zip(sum) {
@@ -46,7 +46,7 @@ impl Digest {
         }
     }
 
-    /// Mixes in something that comes after what was there.
+    /// Mixes in data that follows what was mixed in before.
     fn mix(&mut self, bytes: &[u8]) {
         self.add(bytes);
         self.0 = Sha1::from(self.0).digest().bytes();
@@ -56,7 +56,7 @@ impl Digest {
         self.mix(text.as_bytes(&mut [0; INT_TEXT_MAX]));
     }
 
-    /// Mixes in a value and whether it expires.
+    /// Mixes in a value, and whether it expires.
     fn mix_value(&mut self, entry: &Entry, now_ms: i64) {
         self.mix(&number_of(entry.kind()).to_be_bytes());
         if let Some(string) = entry.string() {
@@ -116,7 +116,7 @@ impl Digest {
         part
     }
 
-    /// Adds a digest that may come in any order.
+    /// Adds another digest, in any order.
     fn merge(&mut self, part: Self) {
         self.add(&part.0);
     }
@@ -135,7 +135,7 @@ pub(super) fn of_value(entry: &Entry, now_ms: i64) -> Digest {
     digest
 }
 
-/// The digest of so many databases. Complexity: O(bytes of all data).
+/// The digest of all databases. Complexity: O(bytes of all data).
 pub(super) fn of_all(keyspace: &mut View<'_>, databases: usize) -> Digest {
     let mut all = Digest::default();
     let now_ms = keyspace.stamp.now_ms;
@@ -170,7 +170,7 @@ mod tests {
         for shards in [1, 3] {
             let mut shell = Shell::over(shards);
             shell.check(&[("DEBUG DIGEST", &nothing), ("SET a b", "+OK")]);
-            // Taken from a server with the same data.
+            // A real server reports this digest for the same data.
             shell.check(&[("DEBUG DIGEST", "+479783d7290f02957dfbe3408a858ba13eea1709")]);
             shell.client.db = 3;
             shell.check(&[

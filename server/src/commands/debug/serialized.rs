@@ -1,7 +1,9 @@
-//! How many bytes a snapshot takes for a value, the key and its type apart: DEBUG OBJECT's `serializedlength`.
+//! The number of bytes that a snapshot takes for a value, without the key and its type: `serializedlength` of DEBUG
+//! OBJECT.
 //!
-//! Lengths take one, two, five or nine bytes; short texts that spell integers one to four behind a byte that says so; packs
-//! are texts. What is longer than [`COMPRESS_MIN`] is compressed where that makes it shorter.
+//! A length takes one, two, five or nine bytes; a short text that spells an integer takes one to four bytes after a
+//! byte that marks it; a pack is one text. A text longer than [`COMPRESS_MIN`] is compressed if that makes it
+//! shorter.
 
 use shardis_storage::algorithm::lzf;
 use shardis_storage::entry::Entry;
@@ -11,20 +13,20 @@ use shardis_storage::value::sorted_set::SortedSet;
 use shardis_storage::value::stream::{Group, Stream, StreamId};
 use shardis_storage::value::{CollectionRef, StringRef, format_int};
 
-/// Texts of up to this many bytes are written as integers where they spell one of 32 bits.
+/// Texts of up to this many bytes are written as integers if they spell a 32-bit one.
 const INT_TEXT_BYTES: usize = 11;
 /// Texts of up to this many bytes are not compressed.
 const COMPRESS_MIN: usize = 20;
-/// What compression must gain.
+/// The least number of bytes that compression must save.
 const COMPRESS_GAIN: usize = 4;
-/// A score.
+/// Bytes of a score.
 const SCORE_BYTES: usize = 8;
-/// An id of a stream, written as it is.
+/// Bytes of a stream id in plain form.
 const ID_BYTES: usize = 16;
-/// A point in time.
+/// Bytes of a point in time.
 const TIME_BYTES: usize = 8;
 
-/// The bytes of a value, with or without compression. Complexity: O(size).
+/// Bytes of a value, with or without compression. Complexity: O(size).
 pub(super) fn len(entry: &Entry, compresses: bool) -> usize {
     let mut sizer = Sizer {
         compresses,
@@ -36,7 +38,7 @@ pub(super) fn len(entry: &Entry, compresses: bool) -> usize {
     }
 }
 
-/// The bytes of a length.
+/// Bytes of a length.
 fn len_of_len(len: usize) -> usize {
     match len {
         0..64 => 1,
@@ -46,20 +48,20 @@ fn len_of_len(len: usize) -> usize {
     }
 }
 
-/// The bytes of a number that is written as a length is.
+/// Bytes of a number in the form of a length.
 fn len_of_number(number: u64) -> usize {
     usize::try_from(number).map_or(9, len_of_len)
 }
 
-/// The bytes of an id that is written as two numbers.
+/// Bytes of an id in the form of two numbers.
 fn len_of_id(id: StreamId) -> usize {
     len_of_number(id.ms) + len_of_number(id.seq)
 }
 
-/// Adds up what is written.
+/// Sums up the bytes of a value.
 struct Sizer {
     compresses: bool,
-    /// Where compression is tried.
+    /// Buffer for trial compression.
     room: Vec<u8>,
 }
 
@@ -103,7 +105,7 @@ impl Sizer {
             CollectionRef::List(list) => {
                 let mut sum = len_of_len(list.nodes());
                 list.visit_nodes(|contents| {
-                    // A byte says which of the two it is.
+                    // A byte tells packs from plain nodes.
                     sum += 1 + match contents {
                         Contents::Pack(pack) => self.bytes(&pack.to_bytes()),
                         Contents::Plain(element) => self.bytes(element),
@@ -130,7 +132,7 @@ impl Sizer {
         len_of_len(set.len()) + members.sum::<usize>()
     }
 
-    /// A hash with fields that expire is headed by the earliest time; others are told by their distance to that.
+    /// A hash with fields that expire starts with the earliest time; the other times are stored as distances from it.
     fn hash(&mut self, hash: &Hash) -> usize {
         let earliest = hash.next_expiry();
         let head = if earliest.is_some() { TIME_BYTES } else { 0 };
@@ -148,7 +150,8 @@ impl Sizer {
         head + len_of_len(hash.len()) + fields.sum::<usize>()
     }
 
-    /// The blocks as they are, what is known of the entries, then group by group what is pending and with whom.
+    /// The blocks in plain form, the figures about the entries, then for each group its pending entries and its
+    /// consumers.
     fn stream(&mut self, stream: &Stream) -> usize {
         let log = stream.log();
         let mut sum = len_of_len(log.blocks());
@@ -162,7 +165,7 @@ impl Sizer {
     }
 
     fn group(&mut self, group: &Group) -> usize {
-        // A number that is not known is written as -1.
+        // An unknown number is written as -1.
         let mut sum = self.bytes(group.name()) + len_of_id(group.last_id);
         sum += len_of_number(group.entries_read.unwrap_or(u64::MAX));
         sum += len_of_len(group.pending_len()) + len_of_len(group.consumers_len());

@@ -1,7 +1,7 @@
-//! Searching geographic indexes: GEOSEARCH and what came before it.
+//! Searches in geographic indexes: GEOSEARCH and the older GEORADIUS commands.
 //!
-//! All of these commands are one search whose area and options are said in different ways; see [`Form`]. Only the ranges
-//! of scores that cover the area are read. Rows first, then what arguments mean, then handlers.
+//! All of these commands are one search; they differ in how they name the area and the options, see [`Form`]. Only
+//! the ranges of scores that cover the area are read. Rows first, then the meaning of arguments, then handlers.
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::algorithm::geohash::{Area, Point, Polygon};
@@ -315,7 +315,7 @@ enum Form {
 }
 
 impl Form {
-    /// Position of the key that is searched.
+    /// Index of the argument that is the key to search.
     const fn source(self) -> usize {
         match self {
             Self::SearchStore => 2,
@@ -323,7 +323,7 @@ impl Form {
         }
     }
 
-    /// Position of the first option.
+    /// Index of the first option.
     const fn options(self) -> usize {
         match self {
             Self::Search => 2,
@@ -333,12 +333,12 @@ impl Form {
         }
     }
 
-    /// Whether the area is among the options.
+    /// Whether the area is given by options.
     const fn is_search(self) -> bool {
         matches!(self, Self::Search | Self::SearchStore)
     }
 
-    /// Whether STORE and STOREDIST name a key.
+    /// Whether the options STORE and STOREDIST exist, which name a key.
     const fn may_store(self) -> bool {
         matches!(
             self,
@@ -347,8 +347,8 @@ impl Form {
     }
 }
 
-/// Argument that names the key to store under after this word. As in the handler, the last one counts; the word may
-/// also be a name or a number that belongs to an option.
+/// Argument after this word, which names the key to store under. As in the handler, the last such word counts; the
+/// word may also be a name or number that belongs to another option.
 fn stored_at(args: Arguments<'_>, first: usize, word: &str) -> Option<usize> {
     let mut options = Options::new(args, first);
     let mut found = None;
@@ -366,7 +366,7 @@ fn stored_at(args: Arguments<'_>, first: usize, word: &str) -> Option<usize> {
     found
 }
 
-/// The shape of an area, in metres, without its place.
+/// Shape of an area, in metres, without its position.
 #[derive(Clone, Debug)]
 enum Shape {
     Circle { radius: f64 },
@@ -377,9 +377,9 @@ enum Shape {
 /// Destination of a search that stores its results.
 #[derive(Clone, Copy, Debug)]
 struct Store {
-    /// Position of the key to store under.
+    /// Index of the argument that is the key to store under.
     destination: usize,
-    /// As scores, distances rather than places.
+    /// The scores are distances; geohashes otherwise.
     distances: bool,
 }
 
@@ -387,12 +387,12 @@ struct Store {
 #[derive(Debug)]
 struct Query {
     form: Form,
-    /// The middle of a circle or rectangle; a member's place is known only where there is something to search.
+    /// Centre of a circle or rectangle; a member's point is known only if the key exists.
     center: Option<Point>,
     from_member: bool,
     from_point: bool,
     shape: Option<Shape>,
-    /// Metres in the unit of distances.
+    /// Length of the unit of distances, metres.
     unit: f64,
     with_distance: bool,
     with_hash: bool,
@@ -404,7 +404,7 @@ struct Query {
 }
 
 impl Query {
-    /// Reads a request; `set` is what is searched.
+    /// Reads a request; `set` is the sorted set to search.
     fn parse(args: Arguments<'_>, form: Form, set: Option<&SortedSet>) -> Result<Self, ReplyError> {
         let mut query = Self {
             form,
@@ -429,7 +429,7 @@ impl Query {
                 query.center = Some(point(args.at(2), args.at(3))?);
                 query.circle(args.at(4), args.at(5))?;
             }
-            // Without a set there is no member, and not even the distance is looked at.
+            // Without a set there is no such member, and Redis does not even read the distance.
             Form::ByMember { .. } if set.is_some() => {
                 query.center_on_member(set, args.at(2))?;
                 query.circle(args.at(3), args.at(4))?;
@@ -448,7 +448,7 @@ impl Query {
         Ok(query)
     }
 
-    /// Reads an option on what to do with what is found; false if the word is none.
+    /// Reads an option about the results; false if the word is none.
     fn output_option(&mut self, word: &[u8], options: &mut Options<'_>) -> Result<bool, ReplyError> {
         match word {
             word if is(word, "WITHDIST") => self.with_distance = true,
@@ -482,7 +482,7 @@ impl Query {
         Ok(true)
     }
 
-    /// Reads an option on what to search; false if the word is none, or contradicts one before it.
+    /// Reads an option about the area; false if the word is none, or contradicts an earlier one.
     fn area_option(
         &mut self,
         word: &[u8],
@@ -557,7 +557,7 @@ impl Query {
         Ok(())
     }
 
-    /// Refuses options that do not go together, or are missing.
+    /// Checks that no option is missing and that none contradict each other.
     fn check(&self, args: Arguments<'_>) -> CommandResult {
         if self.store.is_some() && (self.with_distance || self.with_hash || self.with_point) {
             return Err(ReplyError::Fixed(if self.form == Form::SearchStore {
@@ -586,7 +586,7 @@ impl Query {
         Ok(())
     }
 
-    /// Replies with members alone, or with each member and what was asked for along with it.
+    /// Replies with the members, and for each with the details that were asked for.
     fn reply(&self, reply: &mut Encoder<'_>, found: &[Found<'_>]) {
         let details = [self.with_distance, self.with_hash, self.with_point];
         let details = details.into_iter().filter(|&wanted| wanted).count();
@@ -608,7 +608,7 @@ impl Query {
         }
     }
 
-    /// The area, where it has both shape and place.
+    /// The area, if its shape and its position are known.
     fn area(&self) -> Option<Area> {
         Some(match self.shape.clone()? {
             Shape::Circle { radius } => Area::Circle {
@@ -624,7 +624,7 @@ impl Query {
         })
     }
 
-    /// Members in the area, in order and no more than asked for.
+    /// The members in the area, ordered and limited as requested.
     fn run<'s>(&self, set: &'s SortedSet) -> Vec<Found<'s>> {
         let Some(area) = self.area() else {
             return Vec::new();
@@ -634,7 +634,7 @@ impl Query {
             _ => usize::MAX,
         };
         let mut found = find(set, &area, enough);
-        // The first so many mean little without an order, unless any will do.
+        // A limit without an order implies ascending order, unless ANY was given.
         let order = match self.order {
             None if self.count.is_some() && !self.any => Some(Order::Ascending),
             order => order,
@@ -647,7 +647,7 @@ impl Query {
     }
 }
 
-/// A length as given, in whatever unit.
+/// Reads a length, in any unit.
 fn length(text: &[u8], otherwise: &'static str) -> Result<f64, ReplyError> {
     shardis_storage::number::parse_f64(text).ok_or(ReplyError::Fixed(otherwise))
 }
@@ -667,16 +667,16 @@ fn polygon(options: &mut Options<'_>) -> Result<Polygon, ReplyError> {
     Polygon::new(vertices).ok_or(TOO_FEW)
 }
 
-/// A member within the area.
+/// A member found in the area.
 #[derive(Clone, Copy, Debug)]
 struct Found<'s> {
     member: StringRef<'s>,
     score: f64,
-    /// From the middle of the area, in metres.
+    /// Distance from the centre of the area, metres.
     distance: f64,
 }
 
-/// The members of a set within an area, until there are enough.
+/// The members of a set in an area; stops when `enough` are found.
 fn find<'s>(set: &'s SortedSet, area: &Area, enough: usize) -> Vec<Found<'s>> {
     let mut found = Vec::new();
     for scores in area.ranges() {
@@ -695,7 +695,8 @@ fn find<'s>(set: &'s SortedSet, area: &Area, enough: usize) -> Vec<Found<'s>> {
     found
 }
 
-/// Brings the nearest to the front, or the farthest, at least as many as are asked for. Equally distant ones stay in order.
+/// Sorts the nearest members, or the farthest, to the front: at least `count` of them. Equally distant ones keep
+/// their order.
 fn sort(found: &mut Vec<Found<'_>>, order: Order, count: Option<usize>) {
     let compare = |one: &Found<'_>, other: &Found<'_>| match order {
         Order::Ascending => one.distance.total_cmp(&other.distance),
@@ -763,7 +764,7 @@ fn search(ctx: &mut Context<'_>, form: Form) -> CommandResult {
     Ok(())
 }
 
-/// Stores what was found, and replies with how much it is.
+/// Stores the members found, and replies with their number.
 fn store(ctx: &mut Context<'_>, form: Form, to: Store, result: SortedSet) {
     let (key, len) = (ctx.key(to.destination), result.len());
     let event = if form == Form::SearchStore {

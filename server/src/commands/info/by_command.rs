@@ -1,4 +1,4 @@
-//! The sections of INFO that go by commands and by errors: commandstats, errorstats, latencystats.
+//! The sections of INFO about single commands and errors: commandstats, errorstats, latencystats.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::exec::Session;
 use crate::observe::stats::{CommandStats, Counter};
 use crate::spec::Registered;
 
-/// All rows, subcommands behind their containers.
+/// All rows; subcommands follow their containers.
 fn rows() -> impl Iterator<Item = &'static Registered> {
     registry()
         .all()

@@ -1,9 +1,9 @@
-//! What shards tell about their data, gathered for INFO and MEMORY STATS.
+//! The figures of shards about their data, gathered for INFO and MEMORY STATS.
 
 use crate::error::ReplyError;
 use crate::exec::{Context, Part};
 
-/// What a shard says about itself, as numbers in this order; after them come those of each database.
+/// Figures of a shard, encoded as numbers in this order; the figures of each database follow.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) enum Figure {
     Commands,
@@ -24,13 +24,14 @@ pub(in crate::commands) enum Figure {
     WatchedKeys,
 }
 
-/// How many of them there are.
+/// Number of figures of a shard.
 const FIGURES: usize = Figure::WatchedKeys as usize + 1;
 
-/// Numbers of a database: keys, volatile keys, average time to live, bytes of its table, of that of its volatile keys.
+/// Number of figures of a database: keys, volatile keys, average time to live, table bytes, bytes of the table of
+/// volatile keys.
 const DATABASE_FIGURES: usize = 5;
 
-/// One shard's figures, encoded.
+/// Encodes the figures of one shard.
 pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64, ReplyError> {
     let mut numbers = Vec::new();
     let now_ms = ctx.now_ms();
@@ -59,7 +60,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
         numbers.extend(shard);
         for index in 0..keyspace.databases() {
             let database = keyspace.database(index);
-            // Databases without keys are not worth the walk over their tables.
+            // For an empty database the walk over its tables is skipped.
             let (table, volatile) = if database.is_empty() {
                 (0, 0)
             } else {
@@ -90,16 +91,16 @@ pub(in crate::commands) struct Gathered {
     shards: Vec<Vec<u64>>,
 }
 
-/// A database over all shards.
+/// Figures of a database, summed over all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::commands) struct DatabaseFigures {
-    /// Its number.
+    /// Number of the database.
     pub(in crate::commands) index: usize,
-    /// Its keys.
+    /// Number of keys.
     pub(in crate::commands) keys: u64,
-    /// Those with a time to live.
+    /// Number of keys with an expiry.
     pub(in crate::commands) volatile: u64,
-    /// What those have left on average, milliseconds.
+    /// Average time to live of the keys with an expiry, milliseconds.
     pub(in crate::commands) average_ttl_ms: u64,
     /// Bytes of its tables of keys.
     pub(in crate::commands) table_bytes: u64,
@@ -108,7 +109,7 @@ pub(in crate::commands) struct DatabaseFigures {
 }
 
 impl Gathered {
-    /// What shards have encoded.
+    /// Decodes the figures of all shards.
     pub(in crate::commands) fn decode(parts: &[Part]) -> Self {
         let number = |bytes: &[u8]| {
             bytes
@@ -128,7 +129,7 @@ impl Gathered {
         self.shards.iter().filter_map(|figures| figures.get(index)).sum()
     }
 
-    /// A figure of all shards together.
+    /// The sum of a figure over all shards.
     pub(in crate::commands) fn sum(&self, figure: Figure) -> u64 {
         self.sum_at(figure as usize)
     }
@@ -142,7 +143,7 @@ impl Gathered {
             .unwrap_or(0)
     }
 
-    /// How many of the keys with an expiry are over and still here, in percent.
+    /// Share of the keys with an expiry that have expired and are still stored, percent.
     pub(in crate::commands) fn stale_percent(&self) -> f64 {
         let volatile: u64 = self.databases().map(|database| database.volatile).sum();
         self.sum(Figure::Stale) as f64 * 100.0 / volatile.max(1) as f64

@@ -1,19 +1,20 @@
-//! What the sections of INFO say, but for those that go by commands and errors.
+//! The sections of INFO, without those about single commands and errors.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use shardis_storage::memory::{self, AllocatorStats};
+use shardis_storage::memory;
 
 use super::figures::{Figure, Gathered};
 use super::line;
 use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
+use crate::observe::threads::CpuTime;
 use crate::pubsub::Topic;
-use crate::state::{Node, PauseMode, REDIS_VERSION, SHARDIS_VERSION};
+use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
-/// A counter of all loops together.
+/// The sum of a counter over all loops.
 fn sum(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
     let counters = session.node.stats.iter().map(pick);
     counters.map(Counter::get).sum()
@@ -79,7 +80,7 @@ pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
     listeners(text, node);
 }
 
-/// Where clients can connect.
+/// Writes the addresses that the node listens on.
 fn listeners(text: &mut String, node: &Node) {
     let addresses = node.addresses.load();
     let mut number = 0;
@@ -139,7 +140,7 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
     pause(text, session);
 }
 
-/// CLIENT PAUSE.
+/// Writes the state of CLIENT PAUSE.
 fn pause(text: &mut String, session: &Session<'_>) {
     let (reason, actions, left_ms) = match session.node.pause.active(session.now_ms) {
         None => ("none", "none", 0),
@@ -151,38 +152,35 @@ fn pause(text: &mut String, session: &Session<'_>) {
     line!(text, "paused_timeout_milliseconds:{left_ms}");
 }
 
-/// What there is to say about memory, for INFO and MEMORY STATS alike.
+/// Figures about memory, for INFO and MEMORY STATS.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) struct MemoryFigures {
-    /// What the allocator says.
-    pub(in crate::commands) allocator: AllocatorStats,
+    /// Memory in use, and the memory of the process where that is the node's own.
+    pub(in crate::commands) usage: Usage,
     /// Bytes in use when the node began to serve.
     pub(in crate::commands) startup: u64,
-    /// Most bytes in use that were noticed.
+    /// The most bytes in use that were noticed.
     pub(in crate::commands) peak: u64,
-    /// Bytes of this process in memory.
-    pub(in crate::commands) rss: u64,
-    /// Bytes of keys, values and their tables.
+    /// Bytes allocated for keys, values and their tables.
     pub(in crate::commands) dataset: u64,
-    /// Bytes of the tables of keys among them.
+    /// Bytes allocated for the tables of keys, as part of those.
     pub(in crate::commands) tables: u64,
-    /// Bytes of clients' buffers.
+    /// Bytes allocated for clients' buffers.
     pub(in crate::commands) clients: u64,
 }
 
 impl MemoryFigures {
-    /// The figures of this moment.
+    /// The figures at this moment.
     pub(in crate::commands) fn now(session: &Session<'_>, gathered: &Gathered) -> Self {
-        let allocator = memory::jemalloc_stats();
+        let usage = session.node.measure_memory();
         let tables = gathered
             .databases()
             .map(|database| database.table_bytes + database.volatile_bytes)
             .sum();
         Self {
-            allocator,
+            usage,
             startup: session.node.started_bytes.load(Ordering::Relaxed),
-            peak: session.node.note_memory_peak(allocator.allocated as u64),
-            rss: process::resident_bytes(),
+            peak: session.node.memory_peak(),
             dataset: gathered.sum(Figure::Memory),
             tables,
             clients: sum(session, |stats| &stats.client_bytes),
@@ -191,20 +189,25 @@ impl MemoryFigures {
 
     /// Bytes in use.
     pub(in crate::commands) fn used(&self) -> u64 {
-        self.allocator.allocated as u64
+        self.usage.used
     }
 
-    /// Bytes in use for anything but data.
+    /// The memory of the process, if it is the node's own.
+    pub(in crate::commands) fn process(&self) -> Option<ProcessMemory> {
+        self.usage.process
+    }
+
+    /// Bytes in use for other things than data.
     pub(in crate::commands) fn overhead(&self) -> u64 {
         self.used().saturating_sub(self.dataset)
     }
 
-    /// How much of what was taken since the start is data, percent.
+    /// Share of the data in the memory allocated since the start, percent.
     pub(in crate::commands) fn dataset_percent(&self) -> f64 {
         percent(self.dataset, self.used().saturating_sub(self.startup))
     }
 
-    /// How much of the peak is in use, percent.
+    /// Memory in use relative to the peak, percent.
     pub(in crate::commands) fn peak_percent(&self) -> f64 {
         percent(self.used(), self.peak)
     }
@@ -214,7 +217,7 @@ fn percent(part: u64, whole: u64) -> f64 {
     (part as f64 * 100.0 / whole.max(1) as f64).min(100.0)
 }
 
-/// One figure over another: their ratio, and the bytes between them.
+/// Ratio and difference of two figures.
 pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
     (figure as f64 / over.max(1) as f64, figure as i64 - over as i64)
 }
@@ -222,11 +225,14 @@ pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
 pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let figures = MemoryFigures::now(session, gathered);
     let machine = process::machine_bytes();
+    // What is resident, and what the allocator says, are of the process: a node that is embedded does not tell them as its own.
+    let resident = figures.process().map(|process| process.resident);
     for (name, bytes) in [
-        ("used_memory", figures.used()),
-        ("used_memory_rss", figures.rss),
-        ("used_memory_peak", figures.peak),
+        ("used_memory", Some(figures.used())),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", Some(figures.peak)),
     ] {
+        let Some(bytes) = bytes else { continue };
         line!(text, "{name}:{bytes}");
         line!(text, "{name}_human:{}", human(bytes));
     }
@@ -235,9 +241,11 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     line!(text, "used_memory_startup:{}", figures.startup);
     line!(text, "used_memory_dataset:{}", figures.dataset);
     line!(text, "used_memory_dataset_perc:{:.2}%", figures.dataset_percent());
-    line!(text, "allocator_allocated:{}", figures.allocator.allocated);
-    line!(text, "allocator_active:{}", figures.allocator.active);
-    line!(text, "allocator_resident:{}", figures.allocator.resident);
+    if let Some(ProcessMemory { allocator, .. }) = figures.process() {
+        line!(text, "allocator_allocated:{}", allocator.allocated);
+        line!(text, "allocator_active:{}", allocator.active);
+        line!(text, "allocator_resident:{}", allocator.resident);
+    }
     line!(text, "total_system_memory:{machine}");
     line!(text, "total_system_memory_human:{}", human(machine));
     scripts_memory(text);
@@ -246,7 +254,7 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     line!(text, "lazyfreed_objects:{}", gathered.sum(Figure::Freed));
 }
 
-/// There are no scripts: nothing is kept for them.
+/// Writes the memory of scripts, which do not exist yet: zeros.
 fn scripts_memory(text: &mut String) {
     for name in ["lua", "vm_eval", "scripts_eval"] {
         line!(text, "used_memory_{name}:0");
@@ -262,28 +270,16 @@ fn scripts_memory(text: &mut String) {
     line!(text, "used_memory_scripts_human:0B");
 }
 
-/// Limits, how far memory is from what it could be, and what others take of it.
+/// Writes limits, fragmentation ratios, and the memory of other consumers.
 fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFigures) {
     let settings = session.node.settings.load();
     line!(text, "maxmemory:{}", settings.maxmemory);
     line!(text, "maxmemory_human:{}", human(settings.maxmemory));
     line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
-    let allocator = figures.allocator;
-    for (name, figure, over) in [
-        ("allocator_frag", allocator.active as u64, figures.used()),
-        (
-            "allocator_rss",
-            allocator.resident as u64,
-            allocator.active as u64,
-        ),
-        ("rss_overhead", figures.rss, allocator.resident as u64),
-        ("mem_fragmentation", figures.rss, figures.used()),
-    ] {
-        let (ratio, bytes) = excess(figure, over);
-        line!(text, "{name}_ratio:{ratio:.2}");
-        line!(text, "{name}_bytes:{bytes}");
+    if let Some(process) = figures.process() {
+        excesses(text, &process);
     }
-    // There are no buffers of replicas and of the append-only file, the only ones that are not counted.
+    // Only buffers of replicas and of the append-only file are not counted, and neither exist yet.
     line!(text, "mem_not_counted_for_evict:0");
     line!(text, "mem_replication_backlog:0");
     line!(text, "mem_total_replication_buffers:0");
@@ -294,13 +290,33 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
         line!(text, "mem_cluster_{name}:0");
     }
     line!(text, "mem_aof_buffer:0");
-    // A table grows bucket by bucket: there are never two of them.
+    // A table grows bucket by bucket, so that there are never two copies of it.
     line!(text, "mem_overhead_db_hashtable_rehashing:0");
     line!(text, "mem_allocator:{}", memory::allocator_name());
     line!(text, "active_defrag_running:0");
 }
 
-/// Bytes as people read them.
+/// Ratios of memory taken from the system to memory in use, step by step.
+fn excesses(text: &mut String, process: &ProcessMemory) {
+    let [allocated, active, resident] = [
+        process.allocator.allocated,
+        process.allocator.active,
+        process.allocator.resident,
+    ]
+    .map(|bytes| bytes as u64);
+    for (name, figure, over) in [
+        ("allocator_frag", active, allocated),
+        ("allocator_rss", resident, active),
+        ("rss_overhead", process.resident, resident),
+        ("mem_fragmentation", process.resident, allocated),
+    ] {
+        let (ratio, bytes) = excess(figure, over);
+        line!(text, "{name}_ratio:{ratio:.2}");
+        line!(text, "{name}_bytes:{bytes}");
+    }
+}
+
+/// A number of bytes for human readers.
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "K", "M", "G", "T", "P"];
     let unit = (bytes.max(1).ilog2() / 10).min(5) as usize;
@@ -314,7 +330,7 @@ fn human(bytes: u64) -> String {
     )
 }
 
-/// Nothing has been saved, and nothing was loaded: the data is as old as the process.
+/// Writes the state of persistence: nothing has been saved or loaded, and the data is as old as the process.
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     for name in [
         "loading",
@@ -371,7 +387,7 @@ pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathere
     ] {
         line!(text, "{name}:{}", session.node.pubsub.count(topic));
     }
-    // Features that have not been used, for they are not there.
+    // These features do not exist yet, and so have not been used.
     for name in [
         "latest_fork_usec",
         "total_forks",
@@ -399,7 +415,7 @@ pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathere
     work(text, session);
 }
 
-/// Connections, commands, bytes.
+/// Writes the numbers of connections, commands and bytes.
 fn traffic(text: &mut String, session: &Session<'_>) {
     let sum = |pick| sum(session, pick);
     let kbps = |bytes: u64| bytes as f64 / 1024.0;
@@ -438,7 +454,7 @@ fn traffic(text: &mut String, session: &Session<'_>) {
     line!(text, "sync_partial_err:0");
 }
 
-/// What became of keys.
+/// Writes the counters about keys.
 fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let over_us = largest(session, |stats| &stats.over_memory_us);
     let since_us = largest(session, |stats| &stats.over_memory_since_us);
@@ -478,13 +494,13 @@ fn keys(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     line!(text, "keyspace_misses:{}", gathered.sum(Figure::Misses));
 }
 
-/// What loops did.
+/// Writes the counters about the work of loops.
 fn work(text: &mut String, session: &Session<'_>) {
     let node = session.node;
     let sum = |pick| sum(session, pick);
     line!(text, "total_reads_processed:{}", sum(|stats| &stats.reads));
     line!(text, "total_writes_processed:{}", sum(|stats| &stats.writes));
-    // Loops do their own I/O: there are no threads for that alone.
+    // Loops do their own I/O; no other threads do.
     for name in [
         "reads_processed",
         "writes_processed",
@@ -563,19 +579,15 @@ pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered
 }
 
 pub(super) fn cpu(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    let (user_s, system_s) = process::cpu_seconds();
+    let CpuTime { user_s, system_s } = session.node.cpu_time();
     line!(text, "used_cpu_sys:{system_s:.6}");
     line!(text, "used_cpu_user:{user_s:.6}");
-    // No process is ever forked.
+    // The process never forks children.
     line!(text, "used_cpu_sys_children:0.000000");
     line!(text, "used_cpu_user_children:0.000000");
-    // The main thread of Redis runs commands and serves sockets: here the loops do.
+    // The main thread of Redis runs commands and serves sockets; the counterpart here are the loops.
     let loops = session.node.stats.iter();
-    let (user_s, system_s) = loops
-        .map(|stats| process::thread_cpu_seconds(stats.thread.get()))
-        .fold((0.0, 0.0), |(user, system), (more, more_system)| {
-            (user + more, system + more_system)
-        });
+    let CpuTime { user_s, system_s } = loops.map(|stats| CpuTime::of_thread(stats.thread.get())).sum();
     line!(text, "used_cpu_sys_main_thread:{system_s:.6}");
     line!(text, "used_cpu_user_main_thread:{user_s:.6}");
     let active_us = sum(session, |stats| &stats.turn_us);
@@ -603,7 +615,7 @@ pub(super) fn keyspace(text: &mut String, _: &Session<'_>, gathered: &Gathered) 
     }
 }
 
-/// What each shard has, and what its loop did.
+/// Writes a line for each shard about its data and its loop.
 pub(super) fn shards(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     for (shard, stats) in session.node.stats.iter().enumerate() {
         line!(

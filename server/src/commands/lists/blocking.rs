@@ -1,7 +1,7 @@
-//! Taking elements from lists, and waiting for some when there are none.
+//! Commands that take elements from lists, and wait for some when there are none.
 //!
-//! Rows first, then handlers in the order of the rows. Whoever waits is run again when a list comes to be (see
-//! [`crate::exec::waiter`]); in a transaction nobody waits. Each is repeated as the command that would have taken the same
+//! Rows first, then handlers in the order of the rows. A command that waits runs again when a list is created (see
+//! [`crate::exec::waiter`]); in a transaction no command waits. The effect of each is the command that takes the same
 //! elements without waiting.
 
 use std::ops::Range;
@@ -139,7 +139,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Waits for a list. False when that is not allowed.
+/// Waits for a list. False when the command must not wait.
 fn wait(ctx: &Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) -> bool {
     ctx.wait(Wish {
         keys,

@@ -1,6 +1,6 @@
-//! Commands over several sets: intersection, union, difference, to be returned, counted or stored.
+//! Commands over several sets: intersection, union and difference, whose result is returned, counted or stored.
 //!
-//! All sources are looked up, and refused if they are no sets, before anything is computed.
+//! All sources are looked up, and their types checked, before anything is computed.
 
 use std::ops::Range;
 
@@ -17,15 +17,15 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context, Options, View};
 
-/// Sources that are listed without an allocation.
+/// Number of sources that are listed without an allocation.
 const SOURCES_AT_ONCE: usize = 8;
 
 type Sets<'a> = SmallVec<[&'a Set; SOURCES_AT_ONCE]>;
 
-/// The keys that sets are computed from, looked up.
+/// The keys of the sets to combine, after their look-up.
 struct Sources<'a> {
     keys: SmallVec<[Key<'a>; SOURCES_AT_ONCE]>,
-    /// Whether there is a set under the key of that number.
+    /// Whether the key with that index holds a set.
     there: SmallVec<[bool; SOURCES_AT_ONCE]>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Sources<'a> {
         self.keys
             .iter()
             .zip(&self.there)
-            // A key past its time, which the look-up did not return, may still lie there on a replica.
+            // An expired key, which the look-up hid, may still be stored on a replica.
             .map(|(key, there)| {
                 if *there {
                     keyspace.found_as(key).ok()?
@@ -64,12 +64,12 @@ impl<'a> Sources<'a> {
         self.sets(keyspace).flatten().collect()
     }
 
-    /// All sets, or none at all if one of them does not exist, so that there is nothing in common.
+    /// All sets, or none if one of them does not exist: then the intersection is empty.
     fn all<'s>(&self, keyspace: &'s View<'_>) -> Sets<'s> {
         self.sets(keyspace).collect::<Option<_>>().unwrap_or_default()
     }
 
-    /// The set to subtract from, if it exists, and what there is to subtract.
+    /// The set to subtract from, if it exists, and the sets to subtract.
     fn first_and_others<'s>(&self, keyspace: &'s View<'_>) -> Option<(&'s Set, Sets<'s>)> {
         let mut sets = self.sets(keyspace);
         let first = sets.next()??;
@@ -103,8 +103,8 @@ pub(super) fn sintercard(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Reads the options of SINTERCARD and its kin from argument `first` on: up to which number to count, and whether an
-/// estimate will do, where that is an option.
+/// Reads the options of SINTERCARD and its kin from argument `first` on: the limit of the count, and whether an
+/// estimate suffices, where that is an option.
 fn count_options(ctx: &Context<'_>, first: usize, may_estimate: bool) -> Result<(usize, bool), ReplyError> {
     let mut options = Options::new(ctx.args, first);
     let (mut limit, mut estimate) = (usize::MAX, false);
@@ -135,7 +135,7 @@ pub(super) fn sunioncard(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// About how many members are in any of these sets; takes no memory for each of them.
+/// Estimates the number of members of a union, without allocating memory for each of them.
 fn estimate_union(sets: &[&Set]) -> u64 {
     let mut seen = Registers::new();
     for member in sets.iter().flat_map(|set| set.iter()) {
@@ -156,7 +156,7 @@ pub(super) fn sdiffcard(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Positions of the keys of SINTERCARD and its kin, whose number comes first.
+/// Indexes of the keys of SINTERCARD and its kin, whose number comes first.
 fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
     let count = int(ctx.args.at(1))
         .ok()
@@ -174,7 +174,7 @@ fn counted_keys(ctx: &Context<'_>) -> Result<Range<usize>, ReplyError> {
 pub(super) fn sunion(ctx: &mut Context<'_>) -> CommandResult {
     let (sources, limits) = (Sources::look_up(ctx, 1..ctx.args.len())?, limits(ctx));
     match sources.present(&ctx.keyspace)[..] {
-        // A set is its own union.
+        // A single set is its own union.
         [only] => reply_members(&mut ctx.reply, Some(only)),
         ref sets => {
             let union = algebra::union(sets.iter().copied(), &limits);
@@ -215,8 +215,8 @@ pub(super) fn sdiffstore(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Stores a result under the destination, argument 1, and replies with its size. `event` is the name under which the
-/// result becomes known.
+/// Stores a result under the destination, argument 1, and replies with its size. `event` is the keyspace event to
+/// raise.
 fn store(ctx: &mut Context<'_>, event: &'static str, result: Set) {
     let (key, len) = (ctx.key(1), result.len());
     ctx.store(&key, result, len, (KeyspaceEvents::SET, event));
@@ -267,7 +267,7 @@ mod tests {
         ] {
             assert_eq!(sorted(&mut shell, line), expected, "{line}");
         }
-        // Integers among themselves stay in order.
+        // A set of integers stays sorted.
         shell.check(&[
             ("SINTER i a", "[\"1\", \"2\", \"3\"]"),
             ("SUNION i i", "[\"1\", \"2\", \"3\"]"),
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(sorted(&mut shell, "SDIFF a b"), "1 2 3 x");
     }
 
-    /// As on a real server: what is stored over is removed, and not looked up first.
+    /// On a real server, too, the destination is removed without a look-up.
     #[test]
     fn a_result_of_nothing_removes_even_a_key_whose_time_is_over() {
         for line in [

@@ -1,6 +1,6 @@
-//! Members picked by chance: SPOP and SRANDMEMBER.
+//! Random members: SPOP and SRANDMEMBER.
 //!
-//! Popping is repeated as a removal, so that every replica removes the same members.
+//! The effect of SPOP is a removal by name, so that every replica removes the same members.
 
 use shardis_storage::value::set::Set;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
@@ -12,9 +12,9 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{int, int_within};
 use crate::exec::{CommandResult, Context};
 
-/// The most members one SREM removes where a pop is repeated.
+/// The most members of one SREM in the effects of SPOP.
 const REMOVED_AT_ONCE: usize = 1024;
-/// The most members, repetitions included, that one reply may have: what a request may make the server write is bounded.
+/// The most members, repetitions included, of one reply: it bounds the output that a short request can cause.
 const REPETITIONS_MAX: i64 = 1 << 24;
 
 pub(super) fn spop(ctx: &mut Context<'_>) -> CommandResult {

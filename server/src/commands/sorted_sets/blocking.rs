@@ -1,7 +1,7 @@
-//! Taking members from the ends of sorted sets, and waiting for some when there are none.
+//! Commands that take members from the ends of sorted sets, and wait for some when there are none.
 //!
-//! Rows first, then handlers in the order of the rows. Whoever waits is run again when a sorted set comes to be (see
-//! [`crate::exec::waiter`]); in a transaction nobody waits.
+//! Rows first, then handlers in the order of the rows. A command that waits runs again when a sorted set is created
+//! (see [`crate::exec::waiter`]); in a transaction no command waits.
 
 use std::ops::Range;
 
@@ -123,7 +123,7 @@ fn bzmpop(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Waits for a sorted set, or says that there is none where that is not allowed.
+/// Waits for a sorted set. Replies with null if the command must not wait.
 fn wait(ctx: &mut Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) {
     let may_wait = ctx.wait(Wish {
         keys,

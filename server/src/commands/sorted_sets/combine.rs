@@ -1,4 +1,4 @@
-//! Unions, intersections and differences of sorted sets, and of plain sets, whose members count with a score of 1.
+//! Unions, intersections and differences of sorted sets and of plain sets, whose members have a score of 1.
 //!
 //! Rows first, then the parts of a request, then handlers.
 
@@ -221,10 +221,10 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Sources that need no allocation to be listed.
+/// Number of sources that are listed without an allocation.
 const SOURCES_AT_ONCE: usize = 8;
 
-/// Rule that makes one score of those of a member that is in several sorted sets.
+/// Rule that combines the scores of a member that is in several sorted sets.
 #[derive(Clone, Copy, Debug, Default)]
 enum Aggregate {
     #[default]
@@ -241,7 +241,7 @@ impl Aggregate {
             .map(|(_, aggregate)| aggregate)
     }
 
-    /// Infinities of both signs add up to 0 rather than to no number.
+    /// Infinities of opposite signs add up to 0 rather than to NaN.
     fn merge(self, old: f64, new: f64) -> f64 {
         match self {
             Self::Sum => number_or_zero(old + new),
@@ -263,12 +263,12 @@ impl Aggregate {
     }
 }
 
-/// A score that came out of arithmetic: 0 in the place of what is no number (an infinite score of no weight, say).
+/// A computed score: 0 in place of NaN (an infinite score with weight 0, say).
 fn number_or_zero(score: f64) -> f64 {
     if score.is_nan() { 0.0 } else { score }
 }
 
-/// One of the sets that a command combines. The members of a plain set have a score of 1.
+/// One of the sets to combine. Members of a plain set have a score of 1.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Missing,
@@ -277,10 +277,10 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The members of an entry.
+    /// The set of an entry.
     ///
     /// # Errors
-    /// [`ReplyError::WrongType`] if that is no set of either kind.
+    /// [`ReplyError::WrongType`] if the entry is neither a set nor a sorted set.
     fn of(entry: Option<&'a Entry>) -> Result<Self, ReplyError> {
         let Some(entry) = entry else {
             return Ok(Self::Missing);
@@ -325,20 +325,20 @@ enum Operation {
     Difference,
 }
 
-/// Request to a command of this file.
+/// A request of a command in this file.
 struct Request {
-    /// Positions of the keys of the sources.
+    /// Indexes of the keys of the sources.
     keys: Range<usize>,
-    /// One for each source; empty if none were given.
+    /// Weights of the sources; empty if none were given.
     weights: SmallVec<[f64; SOURCES_AT_ONCE]>,
     aggregate: Aggregate,
     with_scores: bool,
 }
 
-/// The positions of the keys that argument `at` counts.
+/// Indexes of the keys whose number is argument `at`.
 ///
 /// # Errors
-/// When it is no number, below 1 (for `command`), or larger than what follows.
+/// When that is no number, below 1 (for `command`), or larger than the number of arguments that follow.
 fn key_positions(args: Arguments<'_>, at: usize, command: &'static str) -> Result<Range<usize>, ReplyError> {
     let count = int(args.at(at))?;
     let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else {
@@ -350,7 +350,7 @@ fn key_positions(args: Arguments<'_>, at: usize, command: &'static str) -> Resul
     Ok(at + 1..at + 1 + count)
 }
 
-/// Looks all sources up, before anything else is asked of the request, and refuses what is no set.
+/// Looks all sources up and checks their types, before the rest of the request is read.
 fn check_sources(ctx: &mut Context<'_>, keys: Range<usize>) -> CommandResult {
     for position in keys {
         let key = ctx.key(position);
@@ -360,7 +360,7 @@ fn check_sources(ctx: &mut Context<'_>, keys: Range<usize>) -> CommandResult {
 }
 
 impl Request {
-    /// Reads a request whose number of keys is argument `at`. One that stores has no scores to reply with.
+    /// Reads a request whose number of keys is argument `at`. Without WITHSCORES if it stores its result.
     fn parse(
         ctx: &mut Context<'_>,
         at: usize,
@@ -404,7 +404,7 @@ impl Request {
             .enumerate()
             .map(|(n, position)| {
                 let key = ctx.key(position);
-                // Their types were checked when they were looked up.
+                // The types were checked by the look-up.
                 let source = Source::of(ctx.keyspace.found(&key)).unwrap_or(Source::Missing);
                 (source, self.weights.get(n).copied().unwrap_or(1.0))
             })
@@ -417,7 +417,7 @@ impl Request {
         let mut sources = self.sources(ctx);
         let mut result = SortedSetBuilder::new(limits.hasher);
         if operation != Operation::Difference {
-            // Smallest first, which also decides the order in which scores are added.
+            // The smallest set comes first, which also determines the order in which scores are added.
             sources.sort_by_key(|(source, _)| source.len());
         }
         match operation {
@@ -462,15 +462,15 @@ fn intersect(sources: &[(Source<'_>, f64)], aggregate: Aggregate, result: &mut S
     }
 }
 
-/// Leaves of the first source what the others do not have: by asking them for each of its members, or by taking all of
-/// theirs away, whichever is less work.
+/// Removes from the first source the members of the others: either by looking each of its members up in the others,
+/// or by removing each of theirs, whichever is less work.
 fn subtract(sources: &[(Source<'_>, f64)], result: &mut SortedSetBuilder) {
     let Some(((first, _), others)) = sources.split_first() else {
         return;
     };
     let mut scratch = [0; INT_TEXT_MAX];
     let theirs: usize = others.iter().map(|(source, _)| source.len()).sum();
-    // Most members that are asked for are found in half of the sources asked.
+    // A member that is in another set is found, on average, in half of them.
     let asks = first.len().saturating_mul(others.len()) / 2 <= first.len() + theirs;
     for (member, score) in first.iter() {
         let member = member.as_bytes(&mut scratch);
@@ -485,7 +485,7 @@ fn subtract(sources: &[(Source<'_>, f64)], result: &mut SortedSetBuilder) {
     }
 }
 
-/// Replies with what is made of the sources.
+/// Replies with the combination of the sources.
 fn reply_result(ctx: &mut Context<'_>, operation: Operation, command: &'static str) -> CommandResult {
     let request = Request::parse(ctx, 1, operation, command, false)?;
     let result = request.result(ctx, operation);
@@ -505,7 +505,7 @@ fn zdiff(ctx: &mut Context<'_>) -> CommandResult {
     reply_result(ctx, Operation::Difference, "zdiff")
 }
 
-/// Stores what is made of the sources.
+/// Stores the combination of the sources.
 fn store_result(ctx: &mut Context<'_>, operation: Operation, command: &'static str) -> CommandResult {
     let request = Request::parse(ctx, 2, operation, command, true)?;
     let (destination, result) = (ctx.key(1), request.result(ctx, operation));

@@ -1,4 +1,4 @@
-//! Taking members from the ends of sorted sets.
+//! Commands that take members from the ends of sorted sets.
 //!
 //! Rows first, then handlers in the order of the rows.
 
@@ -97,13 +97,13 @@ fn pop_from(ctx: &mut Context<'_>, order: Order) -> CommandResult {
         .write_as::<SortedSet>(&key)?
         .map_or(0, |set| set.len());
     let popped = count.unwrap_or(1).min(len);
-    // Without a count, or in RESP2, member and score follow each other in one array.
+    // Without a count, or in RESP2, members and scores are in one flat array.
     let nested = count.is_some() && ctx.reply.resp() == Resp::V3;
     ctx.reply.array(if nested { popped } else { 2 * popped });
     pop(ctx, &key, popped, order, nested)
 }
 
-/// Pops so many members of those there are, and replies with them behind a header that is written already.
+/// Pops `count` members, and replies with them after a header that is already encoded.
 pub(super) fn pop(
     ctx: &mut Context<'_>,
     key: &Key<'_>,
@@ -186,7 +186,7 @@ pub(super) fn pop_reported(
     Ok(true)
 }
 
-/// Reports what was popped from the one key that had members.
+/// Reports the members popped from the one key that had some.
 fn report(ctx: &mut Context<'_>, key: &Key<'_>, count: usize, order: Order) {
     if !ctx.effects.is_recording() {
         return;

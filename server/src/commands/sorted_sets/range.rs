@@ -1,7 +1,7 @@
 //! Ranges of sorted sets, by rank, score or member: reading, storing, counting and removing them.
 //!
-//! Every kind of range comes down to a range of ranks; see [`Ends`]. Rows first, then what arguments mean, then
-//! handlers in the order of the rows.
+//! Every kind of range is converted to a range of ranks; see [`Ends`]. Rows first, then the meaning of arguments,
+//! then handlers in the order of the rows.
 
 use std::ops::Range;
 
@@ -316,7 +316,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Property of members that a range is over.
+/// Property of members that a range is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Rank,
@@ -324,17 +324,17 @@ enum By {
     Member,
 }
 
-/// Form of a command: the parts that its name has fixed; none where it leaves them to its options.
+/// Parts of a request that are fixed by the command's name; none where options determine them.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     by: Option<By>,
     order: Option<Order>,
-    /// It stores the result: there are no scores to reply with.
+    /// The command stores its result, and has no option WITHSCORES.
     stores: bool,
 }
 
 impl Form {
-    /// ZRANGE: everything is left to the options.
+    /// ZRANGE: options determine everything.
     const OPEN: Self = Self {
         by: None,
         order: None,
@@ -399,8 +399,8 @@ fn clamp(start: i64, stop: i64, len: usize) -> Range<usize> {
     start.min(end)..end
 }
 
-/// One end of a range of scores: a decimal number, after `(` if the number itself is outside. A number too large for a
-/// double is infinite here, and no text at all is 0, as clients have come to know.
+/// Reads an end of a range of scores: a decimal number, after `(` if the number itself is excluded. As in Redis, a
+/// number too large for a double is infinite here, and an empty text is 0.
 fn score_bound(text: &[u8]) -> Result<ScoreBound, ReplyError> {
     let (exclusive, number) = match text {
         [b'(', number @ ..] => (true, number),
@@ -414,7 +414,7 @@ fn score_bound(text: &[u8]) -> Result<ScoreBound, ReplyError> {
     Ok(ScoreBound { score, exclusive })
 }
 
-/// Reads a decimal number that [`parse_decimal_f64`] refuses for its size.
+/// Reads a decimal number that [`parse_decimal_f64`] refuses because of its size.
 fn parse_of_any_size(text: &[u8]) -> Option<f64> {
     let digits = text
         .strip_prefix(b"-")
@@ -424,7 +424,7 @@ fn parse_of_any_size(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// One end of a range of members: `-`, `+`, or a member after `[` or `(`.
+/// Reads an end of a range of members: `-`, `+`, or a member after `[` or `(`.
 fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, ReplyError> {
     match text {
         b"-" => Ok(LexBound::Lowest),
@@ -435,18 +435,19 @@ fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, ReplyError> {
     }
 }
 
-/// Query of a command of the ZRANGE kind.
+/// A query of the ZRANGE family.
 #[derive(Debug)]
 struct Query<'a> {
     ends: Ends<'a>,
     order: Order,
-    /// Number of elements to leave out, and most to return; negative: none at all, and all.
+    /// Number of elements to skip, which selects none if negative, and the most to return, which is unlimited if
+    /// negative.
     limit: (i64, i64),
     with_scores: bool,
 }
 
 impl<'a> Query<'a> {
-    /// Reads the ends from argument `first` on, and the options behind them.
+    /// Reads the ends from argument `first` on, and the options after them.
     fn parse(args: Arguments<'a>, first: usize, form: Form) -> Result<Self, ReplyError> {
         let Form {
             mut by,
@@ -491,7 +492,7 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The ranks of what is asked for.
+    /// The range of ranks that the query selects.
     fn ranks(&self, set: &SortedSet) -> Range<usize> {
         let ranks = self.ends.ranks(set, self.order);
         if matches!(self.ends, Ends::Ranks(..)) {
@@ -509,7 +510,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Replies with what a command asks for whose key is argument 1 and whose range begins at argument 2.
+/// Replies with a range of the key at argument 1; the ends are arguments 2 and 3.
 fn reply_range(ctx: &mut Context<'_>, form: Form) -> CommandResult {
     let query = Query::parse(ctx.args, 2, form)?;
     let key = ctx.key(1);
@@ -558,7 +559,7 @@ fn zrangestore(ctx: &mut Context<'_>) -> CommandResult {
         None => SortedSet::default(),
         Some(set) => {
             let mut scratch = [0; INT_TEXT_MAX];
-            // Lowest score first, whatever the order of the query: then every member goes to the end.
+            // Elements are stored in ascending order whatever the query's, so that each is appended at the end.
             let ranks = query.ranks(set);
             let mut result = SortedSet::for_members(0, ranks.len(), &limits);
             for (member, score) in set.range(ranks, Order::Ascending) {
@@ -589,7 +590,7 @@ fn zlexcount(ctx: &mut Context<'_>) -> CommandResult {
     count(ctx, By::Member)
 }
 
-/// Removes the members between two ends, which becomes known as `event`.
+/// Removes the members between two ends, and raises this event.
 fn remove(ctx: &mut Context<'_>, by: By, event: &'static str) -> CommandResult {
     let ends = Ends::parse(by, ctx.args.at(2), ctx.args.at(3))?;
     let key = ctx.key(1);

@@ -1,4 +1,4 @@
-//! Members of sorted sets by chance and by cursor.
+//! Random members of sorted sets, and walks with a cursor.
 //!
 //! Rows first, then handlers in the order of the rows.
 
@@ -114,14 +114,14 @@ fn random_members(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// So many different members, fewer than there are, every choice being as likely as any other.
+/// So many distinct members, fewer than there are; every choice has the same probability.
 fn distinct<'s>(
     set: &'s SortedSet,
     count: usize,
     rng: &mut SmallRng,
 ) -> impl Iterator<Item = (StringRef<'s>, f64)> {
     let mut ranks = index::sample(rng, set.len(), count).into_vec();
-    // A pack is gone through once; in a tree every rank is found fast.
+    // A pack is walked through once; a tree finds each rank fast.
     let mut walk = set.as_listpack().map(|_| set.iter());
     if walk.is_some() {
         ranks.sort_unstable();
@@ -170,11 +170,11 @@ fn zscan(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The most digits a score of a large sorted set has in ZSCAN.
+/// The most digits of a score of a large sorted set in ZSCAN.
 const PRECISE_DIGITS: usize = 17;
 
-/// A score in up to 17 digits, as C's `%.17g` writes it: so ZSCAN shows the scores of a large sorted set, and so they go
-/// into digests.
+/// A score in up to 17 digits, as C's `%.17g` writes it: the form that ZSCAN shows for large sorted sets, and that
+/// digests use.
 pub(crate) fn precise(score: f64) -> String {
     if !score.is_finite() {
         return DoubleText::new(score).as_str().to_owned();

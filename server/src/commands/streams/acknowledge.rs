@@ -1,29 +1,20 @@
-//! Being done with entries: XACK, and XDELEX and XACKDEL, which delete with a view to the groups that still refer to what
-//! they delete.
+//! Acknowledgement of entries: XACK, and XDELEX and XACKDEL, which delete entries with regard to the groups that
+//! refer to them.
 
 use std::ops::Range;
 
 use shardis_protocol::Arguments;
 use shardis_storage::key::Key;
-use shardis_storage::value::stream::{Stream, StreamId};
+use shardis_storage::value::stream::{References, Stream, StreamId};
 use smallvec::SmallVec;
 
-use super::ids;
+use super::{REFERENCES, ids, references_of};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-const REFERENCES: Arg = Arg::one_of(
-    "condition",
-    &[
-        Arg::flag("keepref", "KEEPREF"),
-        Arg::flag("delref", "DELREF"),
-        Arg::flag("acked", "ACKED"),
-    ],
-)
-.optional();
 const IDS: Arg = Arg::block("ids", &[Arg::integer("numids"), Arg::string("id").multiple()]).token("IDS");
 
 /// The commands of this file.
@@ -85,30 +76,18 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// There is no such entry, or it is not pending.
+/// Outcome for an entry that does not exist or is not pending.
 const UNKNOWN: i64 = -1;
-/// The entry was deleted.
+/// Outcome for a deleted entry.
 const DELETED: i64 = 1;
-/// A group still refers to the entry, which has therefore stayed.
+/// Outcome for an entry that was kept because a group still refers to it.
 const REFERRED_TO: i64 = 2;
 
-/// Treatment of the references of groups to an entry that is to be deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum References {
-    /// They stay.
-    #[default]
-    Keep,
-    /// They go as well.
-    Remove,
-    /// As long as there are some, the entry stays.
-    Respect,
-}
-
-/// Request of XDELEX and XACKDEL.
+/// A request of XDELEX or XACKDEL.
 #[derive(Debug)]
 struct DeleteRequest {
     references: References,
-    /// The arguments that are ids.
+    /// Indexes of the arguments that are ids.
     ids: Range<usize>,
 }
 
@@ -117,20 +96,14 @@ impl DeleteRequest {
         let (mut references, mut ids, mut at) = (None, None, first);
         while let Some(word) = args.get(at) {
             at += 1;
-            let policy = match word {
-                word if is(word, "KEEPREF") => References::Keep,
-                word if is(word, "DELREF") => References::Remove,
-                word if is(word, "ACKED") => References::Respect,
-                word if is(word, "IDS") && ids.is_none() => {
+            match references_of(word) {
+                Some(policy) if references.is_none() => references = Some(policy),
+                None if is(word, "IDS") && ids.is_none() => {
                     let range = counted(args, at)?;
                     at = range.end;
                     ids = Some(range);
-                    continue;
                 }
                 _ => return Err(ReplyError::Syntax),
-            };
-            if references.replace(policy).is_some() {
-                return Err(ReplyError::Syntax);
             }
         }
         Ok(Self {
@@ -140,7 +113,7 @@ impl DeleteRequest {
     }
 }
 
-/// The arguments that are ids, of which there are as many as the argument before them says.
+/// Indexes of the arguments that are ids, whose number is the argument before them.
 fn counted(args: Arguments<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
     let count = int(args.get(at).ok_or(ReplyError::Syntax)?)
         .ok()
@@ -193,7 +166,7 @@ fn xackdel(ctx: &mut Context<'_>) -> CommandResult {
         if request.references == References::Remove {
             stream.forget(id);
         }
-        // It is done with, be it that somebody has deleted it before.
+        // The entry is acknowledged, even if it was deleted before.
         (if outcome == UNKNOWN { DELETED } else { outcome }, true)
     })
 }
@@ -210,8 +183,8 @@ fn remove(stream: &mut Stream, id: StreamId, references: References) -> i64 {
     }
 }
 
-/// Does something to each entry of a request, which says what came of it and whether that was a change; replies with the
-/// outcomes.
+/// Calls `act` on each entry of a request, which returns its outcome and whether it changed something; replies with
+/// the outcomes.
 fn delete(
     ctx: &mut Context<'_>,
     request: &DeleteRequest,
@@ -239,7 +212,7 @@ fn delete(
 
 fn note(ctx: &mut Context<'_>, key: &Key<'_>, deleted: bool, changes: u64) {
     if !deleted {
-        // A change to groups alone is counted, but is nothing to those who watch the key.
+        // A change of groups alone counts, but does not concern watchers of the key.
         ctx.effects.changed(changes);
         return;
     }

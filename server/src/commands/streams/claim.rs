@@ -1,8 +1,7 @@
-//! Entries pending with the consumers of a group: XPENDING, and XCLAIM and XAUTOCLAIM, by which a consumer takes over
-//! what another one was given.
+//! Pending entries: XPENDING lists them, XCLAIM and XAUTOCLAIM transfer them to another consumer.
 //!
-//! A change of the consumer is repeated as an XCLAIM that says everything, and so is that an entry is pending no more
-//! because somebody has deleted it.
+//! The effect of a transfer is an XCLAIM with all its options given; so is the effect when an entry is no longer
+//! pending because it was deleted.
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::value::stream::{ConsumerId, Group as ConsumerGroup, Log, Pending, Stream, StreamId};
@@ -118,11 +117,11 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// XAUTOCLAIM takes so many entries unless told otherwise.
+/// Default number of entries that XAUTOCLAIM transfers.
 const COUNT_DEFAULT: i64 = 100;
-/// It looks at so many for each that it may take.
+/// Number of pending entries that XAUTOCLAIM visits for each entry it may transfer.
 const ATTEMPTS_FACTOR: usize = 10;
-/// It can be told to take so many.
+/// The largest number of entries that XAUTOCLAIM accepts.
 const COUNT_MAX: i64 = i64::MAX / 16;
 
 /// Age of a delivery at `now_ms`, in milliseconds.
@@ -132,7 +131,7 @@ fn idle_ms(pending: &Pending, now_ms: i64) -> i64 {
 
 // ----- XPENDING
 
-/// Which pending entries are asked for.
+/// Filter of the pending entries to list.
 #[derive(Debug)]
 struct Filter<'a> {
     from: StreamId,
@@ -143,7 +142,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// Reads a filter; none where the request ends with the group.
+    /// Reads a filter; none if the request ends with the group.
     fn parse(args: Arguments<'a>) -> Result<Option<Self>, ReplyError> {
         if args.len() == 3 {
             return Ok(None);
@@ -233,22 +232,22 @@ fn reply_summary(reply: &mut Encoder<'_>, group: &ConsumerGroup) {
     for consumer in busy() {
         reply.array(2);
         reply.bulk(consumer.name());
-        // As text, which is how it has always been.
+        // A bulk string, for historical reasons.
         reply.bulk_integer(consumer.pending_len() as i64);
     }
 }
 
 // ----- XCLAIM
 
-/// Request of XCLAIM.
+/// A request of XCLAIM.
 #[derive(Debug)]
 struct ClaimRequest {
     min_idle_ms: i64,
     ids: Ids,
-    /// When they count as delivered.
+    /// Time of the delivery to note, Unix milliseconds.
     delivered_ms: i64,
     retry_count: Option<u64>,
-    /// Even where they are not pending.
+    /// Entries that are not pending are claimed, too.
     force: bool,
     just_id: bool,
     last_id: StreamId,
@@ -281,7 +280,7 @@ impl ClaimRequest {
 
     fn option(&mut self, word: &[u8], options: &mut Options<'_>, now_ms: i64) -> CommandResult {
         let unknown = || ReplyError::Bytes([b"ERR Unrecognized XCLAIM option '", shown(word), b"'"].concat());
-        // A time that makes no sense is taken to be now: clients compute it by clocks of their own.
+        // A time out of range counts as now: clients compute it with clocks of their own.
         let sane = |ms: i64| if (0..=now_ms).contains(&ms) { ms } else { now_ms };
         match word {
             word if is(word, "FORCE") => self.force = true,
@@ -307,12 +306,12 @@ impl ClaimRequest {
         Ok(())
     }
 
-    /// State of an entry once it is claimed; `None` when it is not to be.
+    /// New state of an entry that is claimed; `None` when it is not to be claimed.
     fn claim(&self, old: Option<Pending>, new: Pending, now_ms: i64) -> Option<Pending> {
         if old.is_none() && !self.force {
             return None;
         }
-        // An entry that is not pending yet has been delivered once, by being forced upon the consumer.
+        // An entry that was not pending counts as delivered once, because it is forced upon the consumer.
         let (idle_ms, deliveries) = old.map_or((i64::MAX, 1), |old| {
             (now_ms.saturating_sub(old.delivered_ms), old.deliveries)
         });
@@ -371,7 +370,7 @@ fn xclaim(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Entries that a consumer takes over.
+/// A transfer of entries to a consumer.
 struct Claims<'c> {
     effects: &'c mut Effects,
     log: &'c Log,
@@ -380,13 +379,13 @@ struct Claims<'c> {
     /// The name of the consumer.
     by: &'c [u8],
     consumer: ConsumerId,
-    /// The consumer is new.
+    /// The consumer was created by this command.
     made: bool,
     now_ms: i64,
 }
 
 impl<'c> Claims<'c> {
-    /// Begins with the consumer, which is made if need be.
+    /// Begins a transfer; creates the consumer if it does not exist.
     fn begin(
         effects: &'c mut Effects,
         log: &'c Log,
@@ -414,7 +413,7 @@ impl<'c> Claims<'c> {
         }
     }
 
-    /// An entry as it would be pending if it was delivered now for the first time.
+    /// State of an entry if it was delivered for the first time now.
     fn new_pending(&self, id: StreamId) -> Pending {
         Pending {
             id,
@@ -424,14 +423,14 @@ impl<'c> Claims<'c> {
         }
     }
 
-    /// Has an entry pending no more that was deleted.
+    /// Removes a deleted entry from the pending ones.
     fn forget(&mut self, old: Pending) {
         self.group.acknowledge(old.id);
         self.effects.changed(1);
         report_pending(self.effects, self.key, self.group, self.by, &old);
     }
 
-    /// Takes an entry over, and replies with it.
+    /// Transfers an entry, and replies with it.
     fn take(&mut self, reply: &mut Encoder<'_>, new: Pending, just_id: bool) {
         self.group.assign(new);
         if let Some(known) = self.group.consumer_mut(self.consumer) {
@@ -485,20 +484,20 @@ fn xautoclaim(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// One step through what is pending.
+/// One step of a walk through the pending entries.
 #[derive(Debug)]
 struct Scan {
     min_idle_ms: i64,
     just_id: bool,
-    /// Entries to reply with, at most.
+    /// The most entries to reply with.
     count: usize,
 }
 
 impl Scan {
-    /// Takes over what has been pending for long enough from `start` on. Replies with where to go on, with what was taken
-    /// over, and with what is pending no more because it was deleted.
+    /// Transfers entries that have been idle long enough, from `start` on. Replies with the id to continue from, the
+    /// transferred entries, and the deleted entries that are no longer pending.
     fn run(&self, reply: &mut Encoder<'_>, claims: &mut Claims<'_>, start: StreamId) {
-        // The place to go on at is known at the end only, and comes first.
+        // The id to continue from comes first in the reply, but is known only at the end.
         let mut taken: SmallVec<[Pending; 8]> = SmallVec::new();
         let mut deleted: SmallVec<[Pending; 8]> = SmallVec::new();
         let mut attempts = self.count.saturating_mul(ATTEMPTS_FACTOR);

@@ -1,4 +1,4 @@
-//! XGROUP: consumer groups and their consumers, by hand.
+//! XGROUP: creation, change and removal of consumer groups and consumers.
 
 use shardis_storage::value::stream::{Group as ConsumerGroup, ID_TEXT_MAX, Stream, StreamId};
 
@@ -156,13 +156,13 @@ pub(super) fn no_such_group(key: &[u8], group: &[u8]) -> ReplyError {
     ReplyError::Bytes(parts.concat())
 }
 
-/// Reports that a consumer came to be.
+/// Reports that a consumer was created.
 pub(super) fn report_consumer(effects: &mut Effects, key: &[u8], group: &[u8], consumer: &[u8]) {
     effects.changed(1);
     effects.replace(&[b"XGROUP", b"CREATECONSUMER", key, group, consumer]);
 }
 
-/// Reports where a group stands.
+/// Reports the last id of a group.
 pub(super) fn report_last_id(effects: &mut Effects, key: &[u8], group: &ConsumerGroup) {
     effects.changed(1);
     if !effects.is_recording() {
@@ -182,12 +182,12 @@ pub(super) fn report_last_id(effects: &mut Effects, key: &[u8], group: &Consumer
     ]);
 }
 
-/// XGROUP CREATE with all its options. Given twice they are too many.
+/// The most words of XGROUP CREATE. A repeated option exceeds them.
 const CREATE_WORDS_MAX: usize = 8;
-/// XGROUP SETID with its option.
+/// The most words of XGROUP SETID.
 const SETID_WORDS_MAX: usize = 7;
 
-/// Options behind the id of CREATE and SETID.
+/// Options after the id of CREATE and SETID.
 #[derive(Debug, Default)]
 struct CreateOptions {
     make_stream: bool,
@@ -219,7 +219,7 @@ impl CreateOptions {
     }
 }
 
-/// Position of a group: an id, or the last one of its stream.
+/// Reads the position of a group: an id, or `$` for the last id of its stream.
 fn position(text: &[u8], stream: Option<&Stream>) -> Result<StreamId, ReplyError> {
     if text == b"$" {
         return Ok(stream.map_or(StreamId::MIN, |stream| stream.log().last_id()));
@@ -279,7 +279,7 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
     let removed = stream.remove_group(name);
     if removed {
         ctx.effects.changed(1);
-        // A reader that waits for it is told so.
+        // Readers that wait for the group are to fail.
         ctx.keyspace.pass(&key, Cause::Group);
         ctx.notify(KeyspaceEvents::STREAM, "xgroup-destroy", &key);
     }

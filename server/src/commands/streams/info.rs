@@ -1,4 +1,4 @@
-//! XINFO: what a stream, its groups and their consumers are like.
+//! XINFO: information about a stream, its groups and their consumers.
 
 use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::value::stream::{Consumer, Group as ConsumerGroup, Item, Log, Order, Stream, StreamId};
@@ -114,7 +114,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     ..Command::BLANK
 }];
 
-/// Entries that FULL shows unless told otherwise.
+/// Default number of entries of FULL.
 const COUNT_DEFAULT: usize = 10;
 
 fn stream(ctx: &mut Context<'_>) -> CommandResult {
@@ -157,7 +157,7 @@ fn stream(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Number of entries that FULL is to show; `None` without it.
+/// Number of entries that FULL shows; `None` without FULL.
 fn full_count(args: Arguments<'_>) -> Result<Option<usize>, ReplyError> {
     let is_full = args.get(3).is_some_and(|word| is(word, "FULL"));
     let count = match (args.len(), args.get(4), args.get(5)) {
@@ -188,7 +188,7 @@ fn field_text(reply: &mut Encoder<'_>, name: &str, value: &[u8]) {
     reply.bulk(value);
 }
 
-/// A number, or nothing where it is not known.
+/// Replies with a number, or with null if it is unknown.
 fn field_known(reply: &mut Encoder<'_>, name: &str, value: Option<i64>) {
     reply.bulk(name.as_bytes());
     match value {
@@ -197,7 +197,8 @@ fn field_known(reply: &mut Encoder<'_>, name: &str, value: Option<i64>) {
     }
 }
 
-/// The seven fields that are about entries. Blocks are what people know as the keys of a radix tree.
+/// Replies with the seven fields about entries. Blocks are counted under the name that clients know: keys of a radix
+/// tree.
 fn reply_log(reply: &mut Encoder<'_>, log: &Log) {
     field_integer(reply, "length", log.len() as i64);
     field_integer(reply, "radix-tree-keys", log.blocks() as i64);
@@ -208,13 +209,13 @@ fn reply_log(reply: &mut Encoder<'_>, log: &Log) {
     field_id(reply, "recorded-first-entry-id", log.first_id());
 }
 
-/// The two fields on how far a group has read.
+/// Replies with the two fields about the progress of a group.
 fn reply_progress(reply: &mut Encoder<'_>, log: &Log, group: &ConsumerGroup) {
     field_known(reply, "entries-read", group.entries_read.map(u64::cast_signed));
     field_known(reply, "lag", log.lag(group.last_id, group.entries_read));
 }
 
-/// A group with what is pending, so much of it.
+/// Replies with a group and at most `count` of its pending entries.
 fn reply_whole_group(reply: &mut Encoder<'_>, log: &Log, group: &ConsumerGroup, count: usize) {
     reply.map(7);
     field_text(reply, "name", group.name());

@@ -1,7 +1,7 @@
-//! XREAD and XREADGROUP: what is new in several streams, for anybody or for a consumer of a group.
+//! XREAD and XREADGROUP: new entries of several streams, for anybody or for a consumer of a group.
 //!
-//! Reading on behalf of a group changes the group. What is delivered is repeated entry by entry as XCLAIM, and where the
-//! group stands as XGROUP SETID. Everything that can fail is looked at before anything changes.
+//! Reading for a group changes the group. The effect of a delivery is an XCLAIM for each entry and an XGROUP SETID
+//! for the group's last id. Everything that can fail is checked before anything changes.
 
 use std::ops::Range;
 
@@ -77,20 +77,20 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// Request of XREAD and XREADGROUP.
+/// A request of XREAD or XREADGROUP.
 #[derive(Debug)]
 struct ReadRequest<'a> {
-    /// Entries of each stream, at most.
+    /// The most entries of each stream.
     count: usize,
-    /// Longest wait, in milliseconds; 0 for ever.
+    /// Timeout of the wait, milliseconds; 0 for no timeout, `None` for no wait.
     block_ms: Option<i64>,
-    /// The group and the consumer in it.
+    /// The group, and the consumer in it.
     group: Option<(&'a [u8], &'a [u8])>,
-    /// Delivered entries need not be acknowledged.
+    /// Delivered entries need no acknowledgement.
     no_ack: bool,
-    /// Pending entries that were last delivered so many milliseconds ago or longer are delivered first.
+    /// Pending entries whose last delivery is at least so many milliseconds ago are delivered first.
     claim_idle_ms: Option<i64>,
-    /// The arguments that are keys. As many ids follow.
+    /// Indexes of the arguments that are keys. As many ids follow.
     keys: Range<usize>,
 }
 
@@ -115,7 +115,7 @@ impl<'a> ReadRequest<'a> {
         Ok(request)
     }
 
-    /// Reads the option at an argument; returns how many arguments it takes.
+    /// Reads the option at an argument; returns the number of arguments it takes.
     fn option(
         &mut self,
         args: Arguments<'a>,
@@ -172,12 +172,12 @@ impl<'a> ReadRequest<'a> {
         Ok(2)
     }
 
-    /// The argument that is the id for the key at an argument.
+    /// Index of the id for the key at an argument.
     fn id_at(&self, key: usize) -> usize {
         key + self.keys.len()
     }
 
-    /// Waits for one of the streams. False when that is not asked for or not allowed.
+    /// Waits for one of the streams. False when the request does not ask for that or must not wait.
     fn wait(&self, ctx: &Context<'_>, request: Option<OwnedRequest>) -> bool {
         let Some(block_ms) = self.block_ms else {
             return false;
@@ -193,7 +193,7 @@ impl<'a> ReadRequest<'a> {
     }
 }
 
-/// Reads how many milliseconds to wait.
+/// Reads a timeout in milliseconds.
 fn timeout(text: &[u8]) -> Result<i64, ReplyError> {
     match int(text) {
         Err(_) => Err(ReplyError::Fixed("ERR timeout is not an integer or out of range")),
@@ -202,7 +202,7 @@ fn timeout(text: &[u8]) -> Result<i64, ReplyError> {
     }
 }
 
-/// A reply of streams with their entries, which is nothing as long as there are none.
+/// A reply made of streams with their entries; it is null if there are none.
 #[derive(Debug, Default)]
 struct Streams {
     deferred: Option<Deferred>,
@@ -210,7 +210,7 @@ struct Streams {
 }
 
 impl Streams {
-    /// Begins with a stream: its entries come next.
+    /// Begins a stream: its entries are encoded next.
     fn begin(&mut self, reply: &mut Encoder<'_>, key: &[u8], expected: usize) {
         let nested = reply.resp() == Resp::V2;
         if self.deferred.is_none() {
@@ -242,8 +242,8 @@ impl Streams {
 fn xread(ctx: &mut Context<'_>) -> CommandResult {
     let request = ReadRequest::parse(ctx.args, false)?;
     let mut streams = Streams::default();
-    // All that may be wrong is told before anything is read, as in Redis: each key is therefore looked up twice, and counted
-    // twice as found or missed.
+    // As in Redis, everything is checked before anything is read: each key is therefore looked up twice, and counts
+    // twice as a hit or miss.
     for index in request.keys.clone() {
         if !ctx.is_at_hand(index)? {
             continue;
@@ -290,7 +290,7 @@ fn xread(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Refuses an id that XREAD cannot read from.
+/// Checks that XREAD can read from an id.
 fn check_id(text: &[u8]) -> CommandResult {
     match text {
         b"$" | b"+" => Ok(()),
@@ -301,7 +301,7 @@ fn check_id(text: &[u8]) -> CommandResult {
     }
 }
 
-/// The first id that may be read if what `after` says is known already. `None` when there is no such id.
+/// The first id after the known id `after`. `None` when there is no later one.
 fn first_to_read(log: &Log, after: &[u8]) -> Result<Option<StreamId>, ReplyError> {
     Ok(match after {
         b"$" => log.last_id().next(),
@@ -310,7 +310,7 @@ fn first_to_read(log: &Log, after: &[u8]) -> Result<Option<StreamId>, ReplyError
     })
 }
 
-/// The request with the ids that `$` and `+` stand for now, which is what is to be run when there is something new.
+/// The request with `$` and `+` replaced by the ids that they mean now: the one to run when there are new entries.
 fn with_ids_resolved(
     ctx: &mut Context<'_>,
     request: &ReadRequest<'_>,
@@ -356,7 +356,7 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
             no_ack: request.no_ack,
             left: request.count,
         };
-        // A second look-up counts as one, as in Redis.
+        // As in Redis, a second look-up counts as one.
         ctx.keyspace.read(&key);
         let history = match ctx.args.at(request.id_at(index)) {
             b">" => None,
@@ -370,7 +370,7 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Refuses a key without the group, and an id that is none.
+/// Checks that the group exists and that the id is valid.
 fn check_group(
     ctx: &mut Context<'_>,
     request: &ReadRequest<'_>,
@@ -398,7 +398,7 @@ fn check_group(
     }
 }
 
-/// Reads one stream: its pending entries behind `history`, or else new ones.
+/// Reads one stream: the consumer's pending entries after `history`, or else new entries.
 fn read_for_group(
     ctx: &mut Context<'_>,
     key: &Key<'_>,
@@ -418,7 +418,7 @@ fn read_for_group(
     let has_new = log.last().is_some_and(|last| last.id > group.last_id);
     let has_idle = idle.is_some_and(|idle_ms| delivery.first_idle(group, StreamId::MIN, idle_ms).is_some());
     let serves = history.is_some() || has_new || has_idle;
-    // A reader that has waited for nothing waits on, and is noted as seen already.
+    // A reader that woke up for nothing goes on waiting, and counts as seen already.
     if ctx.waiting.is_served() && !(serves && ctx.waiting.claim()) {
         return Ok(());
     }
@@ -449,21 +449,21 @@ fn read_for_group(
     Ok(())
 }
 
-/// Entries of one stream on their way to a consumer.
+/// A delivery of entries of one stream to a consumer.
 #[derive(Debug)]
 struct Delivery<'a> {
     key: &'a [u8],
     group: &'a [u8],
     consumer: &'a [u8],
     now_ms: i64,
-    /// They need not be acknowledged.
+    /// The entries need no acknowledgement.
     no_ack: bool,
-    /// Number of further entries allowed.
+    /// Number of entries that may still be delivered.
     left: usize,
 }
 
 impl Delivery<'_> {
-    /// Replies with entries that nobody in the group has seen; returns how many there were.
+    /// Replies with entries that were never delivered to the group; returns their number.
     fn deliver_unseen(
         &mut self,
         reply: &mut Encoder<'_>,
@@ -506,7 +506,7 @@ impl Delivery<'_> {
         len
     }
 
-    /// Replies with entries that are pending with the consumer and come behind `after`, which counts as a delivery.
+    /// Replies with the consumer's pending entries after `after`, which counts as another delivery.
     fn deliver_again(
         &mut self,
         reply: &mut Encoder<'_>,
@@ -528,7 +528,7 @@ impl Delivery<'_> {
                 let deliveries = group.pending(id).map_or(0, |pending| pending.deliveries);
                 group.set_delivery(id, self.now_ms, deliveries.saturating_add(1));
             } else {
-                // It was deleted, and is still to be acknowledged.
+                // The entry was deleted, but still needs an acknowledgement.
                 reply.array(2);
                 reply_id(reply, id);
                 reply.null_array();
@@ -539,7 +539,7 @@ impl Delivery<'_> {
         reply.close(deferred, len);
     }
 
-    /// First entry pending from `from` on that was last delivered so long ago or longer.
+    /// The first pending entry from `from` on whose last delivery is at least `idle_ms` ago.
     fn first_idle(&self, group: &ConsumerGroup, from: StreamId, idle_ms: i64) -> Option<Pending> {
         group
             .pending_from(from)
@@ -547,8 +547,8 @@ impl Delivery<'_> {
             .copied()
     }
 
-    /// Replies with entries that were last delivered so long ago or longer, to whomever, and are the consumer's now; returns
-    /// how many there were.
+    /// Replies with pending entries of any consumer whose last delivery is at least `idle_ms` ago, and transfers them
+    /// to this consumer; returns their number.
     fn deliver_idle(
         &mut self,
         reply: &mut Encoder<'_>,
@@ -593,7 +593,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Replies with an entry, how long ago it was delivered before, and how often.
+/// Replies with an entry, the time since its previous delivery, and the number of deliveries.
 fn reply_delivery(reply: &mut Encoder<'_>, item: Item<'_>, idle_ms: i64, deliveries: u64) {
     reply.array(4);
     reply_id_and_fields(reply, item);
@@ -601,10 +601,11 @@ fn reply_delivery(reply: &mut Encoder<'_>, item: Item<'_>, idle_ms: i64, deliver
     reply.integer(deliveries.cast_signed());
 }
 
-/// Moves where a group stands to an entry behind.
+/// Advances the last id of a group to a later entry.
 fn advance(group: &mut ConsumerGroup, log: &Log, id: StreamId) {
     group.entries_read = match group.entries_read {
-        // The count is only right when the group did not begin before the first entry, and nothing behind it was deleted.
+        // The count of entries read stays exact only if the group began at the first entry, and none after its last
+        // id was deleted.
         Some(read) if group.last_id >= log.first_id() && !log.has_holes_from(group.last_id) => {
             Some(read.saturating_add(1))
         }
@@ -613,8 +614,8 @@ fn advance(group: &mut ConsumerGroup, log: &Log, id: StreamId) {
     group.last_id = id;
 }
 
-/// Reports who an entry is pending with, since when and for which time. Counting that as a change is the caller's: a stream read
-/// for a group counts once, however many entries are delivered.
+/// Reports the consumer, the time and the number of deliveries of a pending entry. The caller counts the change: a
+/// stream read for a group counts once, however many entries are delivered.
 pub(super) fn report_pending(
     effects: &mut Effects,
     key: &[u8],

@@ -1,18 +1,19 @@
 //! Trimming: XTRIM, and the options that it shares with XADD.
 //!
-//! An approximate trim depends on how entries are packed, so it is repeated as an exact trim to what was left.
+//! The result of an approximate trim depends on how entries are packed, so that its effect is an exact trim to the
+//! same result.
 
 use shardis_protocol::Arguments;
-use shardis_storage::value::stream::{Log, Stream, Trim, TrimTo};
+use shardis_storage::value::stream::{Log, References, Stream, StreamId, Trim, TrimTo, Trimmed};
 
-use super::id;
+use super::{REFERENCES, id, references_of};
 use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
-/// Arguments that say how a stream is to be trimmed.
+/// Arguments that describe a trim.
 pub(super) const ARGS: &[Arg] = &[
     Arg::one_of(
         "strategy",
@@ -44,43 +45,53 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         group: Group::Stream,
         complexity: "O(N) for N entries removed, which mostly go in whole blocks.",
         summary: "Removes entries from the beginning of a stream.",
-        history: &[("6.2.0", "Options `MINID` and `LIMIT`.")],
-        args: &[Arg::key("key", 0), Arg::block("trim", ARGS)],
+        history: &[
+            ("6.2.0", "Options `MINID` and `LIMIT`."),
+            ("8.2.0", "Options `KEEPREF`, `DELREF` and `ACKED`."),
+        ],
+        args: &[
+            Arg::key("key", 0),
+            Arg::block("trim", ARGS),
+            REFERENCES.since("8.2.0"),
+        ],
         ..Doc::BLANK
     },
     ..Command::BLANK
 }];
 
-/// An approximate trim without a limit of its own removes at most so many full blocks.
+/// The most full blocks that an approximate trim without a limit of its own removes.
 const BLOCKS_MAX: u64 = 100;
-/// The limit of an approximate trim where blocks have none.
+/// Limit of an approximate trim where the size of blocks is unlimited, entries.
 const LIMIT_WITHOUT_BLOCKS: u64 = 10_000;
-/// The highest limit that is not asked for.
+/// The highest default limit, entries.
 const LIMIT_MAX: u64 = 1_000_000;
 
 const LIMIT_OF_EXACT: ReplyError =
     ReplyError::Fixed("ERR syntax error, LIMIT cannot be used without the special ~ option");
 
-/// The options of a trim, read.
+/// The parsed options of a trim.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrimRequest {
     /// The trim to carry out.
     pub(super) trim: Trim,
-    /// The argument that is the threshold.
+    /// Treatment of groups' references to removed entries.
+    pub(super) references: References,
+    /// Index of the argument that is the threshold.
     threshold_at: usize,
-    /// The argument that is the word LIMIT.
+    /// Index of the argument that is the word LIMIT.
     limit_at: Option<usize>,
 }
 
-/// Goes through the options of a trim, which may come with others.
+/// Parser of the options of a trim among other options.
 #[derive(Debug)]
 pub(super) struct Parser<'a> {
     args: Arguments<'a>,
     next: usize,
-    /// Threshold, whether it is approximate, and the argument that says it.
+    /// The threshold, whether it is approximate, and its argument's index.
     to: Option<(TrimTo, bool, usize)>,
-    /// The limit, and the argument that is the word.
+    /// The limit, and the index of the word LIMIT.
     limit: Option<(u64, usize)>,
+    references: Option<References>,
 }
 
 impl<'a> Parser<'a> {
@@ -91,10 +102,11 @@ impl<'a> Parser<'a> {
             next: 2,
             to: None,
             limit: None,
+            references: None,
         }
     }
 
-    /// Reads options up to the first word that is none of a trim, which it returns without passing over it.
+    /// Reads options up to the first word that is not one of a trim, and returns that word without consuming it.
     pub(super) fn next_unknown(&mut self) -> Result<Option<&'a [u8]>, ReplyError> {
         while let Some(word) = self.args.get(self.next) {
             let has_value = self.next + 1 < self.args.len();
@@ -115,14 +127,17 @@ impl<'a> Parser<'a> {
                     self.limit = Some((limit, self.next));
                     self.next += 1;
                 }
-                word => return Ok(Some(word)),
+                word => match references_of(word) {
+                    Some(references) if self.references.is_none() => self.references = Some(references),
+                    _ => return Ok(Some(word)),
+                },
             }
             self.next += 1;
         }
         Ok(None)
     }
 
-    /// Moves from the word that names what is to be left to the threshold.
+    /// Reads from the word that names the strategy up to the threshold.
     fn threshold(&mut self) -> Result<(bool, &'a [u8]), ReplyError> {
         if self.to.is_some() {
             return Err(ReplyError::Fixed(
@@ -142,17 +157,17 @@ impl<'a> Parser<'a> {
         Ok((approximate, self.args.at(self.next)))
     }
 
-    /// Passes over a word that is none of a trim.
+    /// Consumes a word that is not an option of a trim.
     pub(super) fn skip(&mut self) {
         self.next += 1;
     }
 
-    /// Position of the word that comes next.
+    /// Index of the argument that is read next.
     pub(super) fn position(&self) -> usize {
         self.next
     }
 
-    /// The request that was read; nothing without a threshold.
+    /// The parsed request; none without a threshold.
     pub(super) fn finish(self, settings: &Settings) -> Result<Option<TrimRequest>, ReplyError> {
         let Some((to, approximate, threshold_at)) = self.to else {
             return match self.limit {
@@ -177,13 +192,14 @@ impl<'a> Parser<'a> {
                 approximate,
                 limit,
             },
+            references: self.references.unwrap_or_default(),
             threshold_at,
             limit_at: self.limit.map(|(_, at)| at),
         }))
     }
 }
 
-/// Most entries that an approximate trim removes, so that it is never long.
+/// Default limit of the entries that an approximate trim removes, so that it never takes long.
 fn default_limit(settings: &Settings) -> u64 {
     match settings.stream_node_max_entries.saturating_mul(BLOCKS_MAX) {
         0 => LIMIT_WITHOUT_BLOCKS,
@@ -191,19 +207,24 @@ fn default_limit(settings: &Settings) -> u64 {
     }
 }
 
-/// The words of a request before argument `end`, as they are repeated: an approximate trim, given with what it has left,
-/// has become an exact one to just that.
+/// The words of a request up to argument `end`, for its effect: an approximate trim is replaced by an exact one with
+/// the same result.
 pub(super) fn reported(
     args: Arguments<'_>,
-    trimmed: Option<(&TrimRequest, &Log)>,
+    trimmed: Option<((&TrimRequest, Trimmed), &Log)>,
     end: usize,
 ) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = args.iter().take(end).map(<[u8]>::to_vec).collect();
-    let Some((request, log)) = trimmed else {
+    let Some(((request, trimmed), log)) = trimmed else {
         return words;
     };
     words[request.threshold_at] = match request.trim.to {
         TrimTo::Length(_) => log.len().to_string().into_bytes(),
+        // Entries that groups refer to have stayed among those that have gone.
+        TrimTo::From(_) if request.references == References::Respect && trimmed.count > 0 => {
+            let next = trimmed.last.next().unwrap_or(StreamId::MAX);
+            next.to_string().into_bytes()
+        }
         TrimTo::From(_) => log.first_id().to_string().into_bytes(),
     };
     words[request.threshold_at - 1] = b"=".to_vec();
@@ -229,16 +250,20 @@ fn xtrim(ctx: &mut Context<'_>) -> CommandResult {
         ctx.reply.integer(0);
         return Ok(());
     };
-    let removed = stream.log_mut().trim(request.trim);
-    if removed > 0 {
+    let trimmed = stream.trim(request.trim, request.references);
+    if trimmed.count > 0 {
         if request.trim.approximate && ctx.effects.is_recording() {
-            let words = reported(ctx.args, Some((&request, stream.log())), ctx.args.len());
+            let words = reported(
+                ctx.args,
+                Some(((&request, trimmed), stream.log())),
+                ctx.args.len(),
+            );
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             ctx.effects.replace(&words);
         }
-        ctx.changed(&key, removed);
+        ctx.changed(&key, trimmed.count);
         ctx.notify(KeyspaceEvents::STREAM, "xtrim", &key);
     }
-    ctx.reply.integer(removed.cast_signed());
+    ctx.reply.integer(trimmed.count.cast_signed());
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Strings compared before they are stored or removed, and their digests: what came with Redis 8.4 and Valkey 9.0.
+//! Conditional changes of strings, and their digests: additions of Redis 8.4 and Valkey 9.0.
 //!
-//! A client that read a value and acts on it says what it has read: as a whole, or by its digest. The digest is that of
-//! XXH3 in 64 bits, as 16 hexadecimal digits. Rows first, then what a condition means, then handlers.
+//! A client that acts on a value it has read sends what it read: the whole string, or its digest. The digest is XXH3
+//! with 64 bits, as 16 hexadecimal digits. Rows first, then the meaning of conditions, then handlers.
 
 use shardis_storage::key::Key;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
@@ -71,23 +71,23 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
 ];
 
-/// `IFEQ value`
+/// Argument `IFEQ value`.
 pub(super) const IFEQ: Arg = Arg::string("ifeq-value").token("IFEQ");
-/// `IFNE value`
+/// Argument `IFNE value`.
 pub(super) const IFNE: Arg = Arg::string("ifne-value").token("IFNE");
-/// `IFDEQ digest`
+/// Argument `IFDEQ digest`.
 pub(super) const IFDEQ: Arg = Arg::string("ifdeq-digest").token("IFDEQ");
-/// `IFDNE digest`
+/// Argument `IFDNE digest`.
 pub(super) const IFDNE: Arg = Arg::string("ifdne-digest").token("IFDNE");
 
-/// Digits of a digest.
+/// Number of digits of a digest.
 const DIGEST_LEN: usize = 16;
 
 /// The other side of a comparison with a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum With<'a> {
     Value(&'a [u8]),
-    /// As given: digits may be capitals, and what is no digit agrees with no string.
+    /// A digest as the client sent it: digits may be capitals, and a text with other characters equals no string.
     Digest(&'a [u8]),
 }
 
@@ -95,22 +95,22 @@ enum With<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Comparison<'a> {
     with: With<'a>,
-    /// Whether it is to be equal.
+    /// Whether the string must equal the operand; it must differ otherwise.
     equal: bool,
 }
 
 impl<'a> Comparison<'a> {
-    /// Whether a word begins a condition.
+    /// Whether a word is the option of a condition.
     pub(super) fn is_named(word: &[u8]) -> bool {
         ["IFEQ", "IFNE", "IFDEQ", "IFDNE"]
             .iter()
             .any(|name| is(word, name))
     }
 
-    /// The condition that a word begins and an argument completes; `None` when the word begins none.
+    /// The condition of an option and its argument; `None` when the word is no such option.
     ///
     /// # Errors
-    /// When a digest has not as many digits as it must.
+    /// When a digest has the wrong number of digits.
     pub(super) fn parse(word: &[u8], argument: &'a [u8]) -> Result<Option<Self>, ReplyError> {
         let (with, equal) = match word {
             word if is(word, "IFEQ") => (With::Value(argument), true),
@@ -125,7 +125,7 @@ impl<'a> Comparison<'a> {
         Ok(Some(Self { with, equal }))
     }
 
-    /// Whether it holds; a key that is not there equals nothing. O(length of the string).
+    /// Whether the condition holds; a missing key equals nothing. Complexity: O(length of the string).
     pub(super) fn holds(self, value: Option<StringRef<'_>>) -> bool {
         let Some(value) = value else {
             return !self.equal;
@@ -181,7 +181,7 @@ fn delifeq(ctx: &mut Context<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Removes a key, if it is to go, and replies with how many went.
+/// Removes a key if `goes`, and replies with the number of removed keys.
 fn remove_if(ctx: &mut Context<'_>, key: &Key<'_>, goes: bool) {
     if goes {
         let lazily = ctx.keyspace.stamp.lazy_user_del;

@@ -1,4 +1,4 @@
-//! Waiting for readiness: edge-triggered epoll (or its kin on other systems), through mio.
+//! Readiness: edge-triggered epoll (or the counterpart of other systems), through mio.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,14 +11,14 @@ use super::{Event, Socket};
 use crate::shard::doorbell::Wake;
 
 const WAKE: Token = Token(usize::MAX);
-/// Listeners count down from here, connections up from zero.
+/// The largest token: listeners count down from here, connections up from zero.
 const LISTENERS: usize = usize::MAX - 1;
-/// Numbers that listeners can have.
+/// The most listeners.
 const LISTENERS_MAX: usize = 64;
 /// Events taken from the kernel in one wait.
 const EVENTS_PER_WAIT: usize = 1024;
 
-/// Sockets that are waited for until they are ready.
+/// The sockets of a poll that reports readiness.
 #[derive(Debug)]
 pub(super) struct Epoll {
     poll: mio::Poll,
@@ -31,7 +31,7 @@ pub(crate) struct Waker(mio::Waker);
 
 impl Wake for Waker {
     fn wake(&self) {
-        // The only error is that the counter is full: then it is readable, and the loop will wake.
+        // The only error is a full counter: then the descriptor is readable, and the loop wakes.
         let _ = self.0.wake();
     }
 }
@@ -49,7 +49,7 @@ impl Epoll {
         ))
     }
 
-    /// The descriptor that becomes readable when something waited for is ready.
+    /// The descriptor that becomes readable when a socket is ready.
     pub(super) fn fd(&self) -> RawFd {
         self.poll.as_raw_fd()
     }
@@ -94,7 +94,7 @@ impl Epoll {
     }
 
     pub(super) fn remove_listener(&self, listener: RawFd) {
-        // It fails only where it was not waited for.
+        // Fails only if the listener was not added.
         let _ = self.poll.registry().deregister(&mut SourceFd(&listener));
     }
 }

@@ -1,4 +1,4 @@
-//! The place of `ring.rs` on systems without io_uring: there is never a ring.
+//! Replacement of `ring.rs` on systems without io_uring: a ring can never be created.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::{Event, Holds};
 use crate::shard::outgoing::Outgoing;
 
-/// A ring that cannot be made.
+/// A ring, which cannot be created.
 #[derive(Debug)]
 pub(super) struct Ring(Infallible);
 
 impl Ring {
     /// # Errors
-    /// Always: the system has no rings.
+    /// Always: the system has no io_uring.
     pub(super) fn new(_epoll: RawFd) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -1,19 +1,20 @@
-//! UNSAFE. Waiting for completion: io_uring (Linux 6.1 and later).
+//! UNSAFE. Completion: io_uring (Linux 6.1 and later).
 //!
-//! Every socket has a standing order to receive, into buffers that the kernel picks from a ring of ours; writes of a turn
-//! are handed over together with the next wait, in one system call. A standing order is taken back from a connection that
-//! is not read, and what it has sent is moved out of the buffers when these run low, so that connections which wait for
-//! something cannot use up the buffers of all.
+//! Every socket has a multishot receive request, into buffers that the kernel picks from a buffer ring; the writes of
+//! a turn are submitted with the next wait, in one system call. The receive request of a connection that is not read
+//! is cancelled, and its received bytes are moved out of the buffers when these run low, so that waiting connections
+//! cannot use up all buffers.
 //!
-//! The doorbell and listeners stay with epoll: its own descriptor is waited for like a socket.
+//! The doorbell and the listeners stay with epoll, whose own descriptor is polled like a socket.
 //!
-//! The memory that the kernel is given, and for how long it stays as it is:
-//! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, ours until it
-//!   is published again; mapped as long as the ring;
-//! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; a connection that goes leaves
-//!   them in `Ring::orphans` until the completion has come.
+//! Memory that the kernel accesses, and the time for which it must stay in place:
+//! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, this
+//!   program's until it is published again; mapped as long as the ring exists;
+//! - *bytes to send* (`SocketState::sending`): not touched, moved or freed while `SocketState::in_flight`; when a connection is
+//!   closed, they stay in `Ring::orphans` until the completion.
 //!
-//! The ring is made where the node starts and used by one thread only, which enables it with its first wait.
+//! The ring is created on the thread that starts the node, and used by one other thread only, which enables it with
+//! its first wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,31 +31,31 @@ use super::{Event, Holds};
 use crate::limits::OUTPUT_KEPT_BYTES;
 use crate::shard::outgoing::Outgoing;
 
-/// Requests that fit the submission queue; more are handed over in between.
+/// Size of the submission queue; a full queue is submitted early.
 const SUBMISSIONS: u32 = 1024;
-/// Completions that the kernel can hold.
+/// Size of the completion queue.
 const COMPLETIONS: u32 = 8192;
-/// Receive buffers, a power of two.
+/// Number of receive buffers, a power of two.
 const BUFFERS: u16 = 128;
-/// Bytes of one receive buffer: a value of 16 KiB comes in one piece. Only what is used takes memory.
+/// Size of a receive buffer, bytes: a value of 16 KiB fits in one. Only used pages take memory.
 const BUFFER_BYTES: usize = 20 * 1024;
-/// The only group of buffers.
+/// The only buffer group.
 const GROUP: u16 = 0;
-/// Bytes of one send; what is left follows.
+/// The most bytes of one send; the rest follows.
 const SEND_BYTES_MAX: usize = 1 << 30;
-/// Buffers that wait to be read from one connection before its order to receive is taken back.
+/// Number of unread buffers of one connection from which its receive request is cancelled.
 const WAITING_MAX: usize = 8;
-/// With fewer free buffers than this, those of connections that are not read are emptied.
+/// Number of free buffers below which those of connections that are not read are emptied.
 const FREE_MIN: u16 = BUFFERS / 2;
 
-/// Sockets whose reads and writes complete.
+/// The sockets of a poll that reports completions.
 pub(super) struct Ring {
     ring: IoUring,
     buffers: Buffers,
-    links: Vec<Option<Box<Link>>>,
-    /// Bytes being sent for connections that are gone, by the token of the send.
+    sockets: Vec<Option<Box<SocketState>>>,
+    /// Bytes being sent for closed connections, by the token of the send.
     orphans: HashMap<u64, Vec<u8>>,
-    /// Links whose order to receive ended because no buffer was free.
+    /// Connections whose receive request ended because no buffer was free.
     starved: Vec<usize>,
     next_generation: u32,
     epoll: RawFd,
@@ -62,29 +63,29 @@ pub(super) struct Ring {
 }
 
 /// One connection's socket.
-struct Link {
+struct SocketState {
     fd: RawFd,
     generation: u32,
-    /// Bytes that have come and were not read: buffer, first unread byte, end.
+    /// Received and unread bytes: buffer, first unread byte, end.
     received: VecDeque<(u16, usize, usize)>,
-    /// Bytes that came before those and were moved here, and how far they were read.
+    /// Earlier received bytes that were moved here, and the number of them that were read.
     kept: Vec<u8>,
     kept_from: usize,
-    /// The connection has ended: with an error of the system, or in order (0).
+    /// The connection has ended, with this error code of the system, or in order (0).
     ended: Option<i32>,
-    /// The order to receive stands.
+    /// A receive request is under way.
     receiving: bool,
-    /// It is being taken back.
+    /// The receive request is being cancelled.
     cancelling: bool,
-    /// Bytes being sent, and how far.
+    /// Bytes being sent, and the number of them that were sent.
     sending: Vec<u8>,
     sent: usize,
     in_flight: bool,
-    /// A write was refused meanwhile: the end of the send is an event.
+    /// A write was refused meanwhile: the end of the send is reported as an event.
     wants_to_write: bool,
 }
 
-/// Subject of a completion, in its 64 bits of user data: kind, generation of the link, connection.
+/// Token of a completion, in its 64 bits of user data: kind, generation of the socket, connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     kind: Kind,
@@ -125,17 +126,17 @@ impl Token {
     }
 }
 
-impl Link {
+impl SocketState {
     fn memory(&self) -> usize {
         size_of::<Self>() + self.kept.capacity() + self.sending.capacity()
     }
 
-    /// Whether something has come that was not read.
+    /// Whether there are received and unread bytes.
     fn has_unread(&self) -> bool {
         !self.kept.is_empty() || !self.received.is_empty()
     }
 
-    /// Reads what was moved out of buffers; returns how many bytes.
+    /// Reads bytes that were moved out of buffers; returns their number.
     fn read_kept(&mut self, out: &mut [u8]) -> usize {
         let rest = &self.kept[self.kept_from..];
         let count = rest.len().min(out.len());
@@ -153,7 +154,7 @@ impl Ring {
     /// A ring that also watches an epoll descriptor.
     ///
     /// # Errors
-    /// When the system has no rings, or none of the kind that is used here.
+    /// When the system has no io_uring, or lacks a feature of it that is used here.
     pub(super) fn new(epoll: RawFd) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -163,8 +164,8 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::new()?;
-        // SAFETY: the entries are page-aligned, zeroed, as many as said, and outlive the ring: the fields of a struct are
-        // dropped in order, and `ring` is declared before `buffers`.
+        // SAFETY: the entries are page-aligned, zeroed, of the given number, and outlive the ring: the fields of a
+        // struct are dropped in order, and `ring` is declared before `buffers`.
         unsafe {
             ring.submitter()
                 .register_buf_ring_with_flags(buffers.address(), BUFFERS, GROUP, 0)?;
@@ -172,7 +173,7 @@ impl Ring {
         let mut made = Self {
             ring,
             buffers,
-            links: Vec::new(),
+            sockets: Vec::new(),
             orphans: HashMap::new(),
             starved: Vec::new(),
             next_generation: 0,
@@ -183,13 +184,13 @@ impl Ring {
         Ok(made)
     }
 
-    /// Begins to receive from a connection's socket.
+    /// Starts to receive from a connection's socket.
     pub(super) fn add(&mut self, fd: RawFd, connection: usize) {
-        if self.links.len() <= connection {
-            self.links.resize_with(connection + 1, || None);
+        if self.sockets.len() <= connection {
+            self.sockets.resize_with(connection + 1, || None);
         }
         self.next_generation = (self.next_generation + 1) & ((1 << GENERATION_BITS) - 1);
-        self.links[connection] = Some(Box::new(Link {
+        self.sockets[connection] = Some(Box::new(SocketState {
             fd,
             generation: self.next_generation,
             received: VecDeque::new(),
@@ -206,60 +207,60 @@ impl Ring {
         self.receive(connection);
     }
 
-    /// Forgets a connection. Its socket has been shut down, so what is under way completes soon.
+    /// Removes a connection. Its socket has been shut down, so that its requests complete soon.
     ///
-    /// Orders that are still in the queue name the socket by its descriptor, which another loop may get for a new connection as
-    /// soon as this one is closed: they are handed over before.
+    /// Queued requests name the socket by its descriptor, which another loop may get for a new connection as soon as
+    /// this one is closed: they are submitted before.
     pub(super) fn remove(&mut self, connection: usize) {
         self.hand_over();
-        let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else {
+        let Some(mut socket) = self.sockets.get_mut(connection).and_then(Option::take) else {
             return;
         };
-        for (buffer, ..) in link.received.drain(..) {
+        for (buffer, ..) in socket.received.drain(..) {
             self.buffers.give_back(buffer);
         }
-        if link.in_flight {
+        if socket.in_flight {
             let token = Token {
                 kind: Kind::Send,
-                generation: link.generation,
+                generation: socket.generation,
                 connection,
             };
-            self.orphans.insert(token.encode(), link.sending);
+            self.orphans.insert(token.encode(), socket.sending);
         }
     }
 
-    /// Gives the order to receive.
+    /// Queues a receive request.
     fn receive(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        if link.receiving || link.ended.is_some() {
+        if socket.receiving || socket.ended.is_some() {
             return;
         }
-        link.receiving = true;
+        socket.receiving = true;
         let token = Token {
             kind: Kind::Receive,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
-        let entry = opcode::RecvMulti::new(Fd(link.fd), GROUP)
+        let entry = opcode::RecvMulti::new(Fd(socket.fd), GROUP)
             .build()
             .user_data(token.encode());
         self.push(entry);
     }
 
-    /// Takes the order to receive back.
+    /// Cancels the receive request.
     fn stop_receiving(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        if !link.receiving || link.cancelling {
+        if !socket.receiving || socket.cancelling {
             return;
         }
-        link.cancelling = true;
+        socket.cancelling = true;
         let target = Token {
             kind: Kind::Receive,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
         let token = Token {
@@ -275,7 +276,7 @@ impl Ring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what entries point to lives until their completion, see the header.
+            // SAFETY: the memory that entries point to lives until their completion, see the header.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -283,24 +284,24 @@ impl Ring {
         }
     }
 
-    /// Hands the kernel all orders that are in the queue.
+    /// Submits all queued requests to the kernel.
     fn hand_over(&mut self) {
         while !self.ring.submission().is_empty() {
-            // An error leaves the queue as it is, for the kernel is short of something for a moment.
+            // An error leaves the queue as it is, as the kernel is only short of a resource for a moment.
             if self.ring.submit().is_err() {
                 std::thread::yield_now();
             }
         }
     }
 
-    /// Reads what has come.
+    /// Reads received bytes.
     pub(super) fn read(&mut self, connection: usize, out: &mut [u8]) -> io::Result<usize> {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Ok(0);
         };
-        let mut count = link.read_kept(out);
+        let mut count = socket.read_kept(out);
         while count < out.len()
-            && let Some((buffer, from, end)) = link.received.front_mut()
+            && let Some((buffer, from, end)) = socket.received.front_mut()
         {
             let bytes = &self.buffers.bytes(*buffer)[*from..*end];
             let taken = bytes.len().min(out.len() - count);
@@ -309,92 +310,94 @@ impl Ring {
             *from += taken;
             if *from == *end {
                 let buffer = *buffer;
-                link.received.pop_front();
+                socket.received.pop_front();
                 self.buffers.give_back(buffer);
             }
         }
-        if !link.has_unread() && !link.receiving {
+        if !socket.has_unread() && !socket.receiving {
             self.receive(connection);
         }
         if count > 0 {
             return Ok(count);
         }
-        match self.links[connection].as_ref().and_then(|link| link.ended) {
+        match self.sockets[connection].as_ref().and_then(|socket| socket.ended) {
             None => Err(io::ErrorKind::WouldBlock.into()),
             Some(0) => Ok(0),
             Some(error) => Err(io::Error::from_raw_os_error(error)),
         }
     }
 
-    /// Takes the first chunk to send it, unless a send is under way. The buffer that was sent before may come back in its
-    /// place.
+    /// Takes the first chunk to send it, unless a send is under way. The buffer of the previous send may replace the
+    /// chunk.
     pub(super) fn write(&mut self, connection: usize, outgoing: &mut Outgoing) -> io::Result<()> {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        match link.ended {
+        match socket.ended {
             Some(error) if error != 0 => return Err(io::Error::from_raw_os_error(error)),
             _ => {}
         }
-        if link.in_flight {
-            link.wants_to_write = true;
+        if socket.in_flight {
+            socket.wants_to_write = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut spare = std::mem::take(&mut link.sending);
+        let mut spare = std::mem::take(&mut socket.sending);
         spare.clear();
-        (link.sending, link.sent) = outgoing.take_first(spare);
+        (socket.sending, socket.sent) = outgoing.take_first(spare);
         self.send(connection);
         Ok(())
     }
 
-    /// What it holds of a connection.
+    /// Bytes that the ring holds for a connection.
     #[inline]
     pub(super) fn holds(&self, connection: usize) -> Holds {
-        let Some(link) = self.links.get(connection).and_then(Option::as_deref) else {
+        let Some(socket) = self.sockets.get(connection).and_then(Option::as_deref) else {
             return Holds::default();
         };
-        let waiting = link.received.iter().map(|(_, from, end)| end - from);
+        let waiting = socket.received.iter().map(|(_, from, end)| end - from);
         Holds {
-            received: link.kept.len() - link.kept_from + waiting.sum::<usize>(),
-            unsent: if link.in_flight {
-                link.sending.len() - link.sent
+            received: socket.kept.len() - socket.kept_from + waiting.sum::<usize>(),
+            unsent: if socket.in_flight {
+                socket.sending.len() - socket.sent
             } else {
                 0
             },
-            sending: link.sending.capacity(),
-            memory: link.memory(),
+            sending: socket.sending.capacity(),
+            memory: socket.memory(),
         }
     }
 
-    /// Memory that it holds for a connection.
+    /// Bytes that the ring has allocated for a connection.
     #[inline]
     pub(super) fn memory(&self, connection: usize) -> usize {
-        let link = self.links.get(connection).and_then(Option::as_deref);
-        link.map_or(0, Link::memory)
+        let socket = self.sockets.get(connection).and_then(Option::as_deref);
+        socket.map_or(0, SocketState::memory)
     }
 
-    /// Gives the memory of an idle connection back.
+    /// Frees the memory of an idle connection.
     pub(super) fn release(&mut self, connection: usize) {
-        if let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut)
-            && !link.in_flight
+        if let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut)
+            && !socket.in_flight
         {
-            link.sending = Vec::new();
+            socket.sending = Vec::new();
         }
     }
 
-    /// Moves what connections have sent and nobody reads out of the buffers, when few are free; what such a connection sends
-    /// beyond that waits in its socket. Complexity: O(connections), but for none that was seen to does it come again.
+    /// Moves received bytes that are not read out of the buffers when few are free; further bytes of such a
+    /// connection wait in its socket. Complexity: O(connections), but the work is not repeated for the same
+    /// connection.
     fn empty_buffers(&mut self) {
         if self.buffers.free >= FREE_MIN {
             return;
         }
         let mut unread = Vec::new();
-        for (connection, link) in self.links.iter_mut().enumerate() {
-            let Some(link) = link.as_deref_mut().filter(|link| !link.received.is_empty()) else {
+        for (connection, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket.as_deref_mut().filter(|socket| !socket.received.is_empty()) else {
                 continue;
             };
-            for (buffer, from, end) in link.received.drain(..) {
-                link.kept
+            for (buffer, from, end) in socket.received.drain(..) {
+                socket
+                    .kept
                     .extend_from_slice(&self.buffers.bytes(buffer)[from..end]);
                 self.buffers.give_back(buffer);
             }
@@ -405,26 +408,30 @@ impl Ring {
             .for_each(|connection| self.stop_receiving(connection));
     }
 
-    /// Hands over what is left to send.
+    /// Queues a send of the remaining bytes.
     fn send(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        link.in_flight = true;
-        let rest = &link.sending[link.sent..];
+        socket.in_flight = true;
+        let rest = &socket.sending[socket.sent..];
         let token = Token {
             kind: Kind::Send,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
-        let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
-            .flags(libc::MSG_NOSIGNAL)
-            .build()
-            .user_data(token.encode());
+        let entry = opcode::Send::new(
+            Fd(socket.fd),
+            rest.as_ptr(),
+            rest.len().min(SEND_BYTES_MAX) as u32,
+        )
+        .flags(libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(token.encode());
         self.push(entry);
     }
 
-    /// Hands over what is to be sent and waits for completions. True when the epoll descriptor became ready.
+    /// Submits all requests and waits for completions. True when the epoll descriptor became ready.
     pub(super) fn wait(&mut self, timeout: Duration, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
         if !self.enabled {
             self.ring.submitter().register_enable_rings()?;
@@ -463,7 +470,7 @@ impl Ring {
         self.push(entry.user_data(token.encode()));
     }
 
-    /// Takes in what has completed.
+    /// Handles completions.
     fn complete(&mut self, on_event: &mut impl FnMut(Event)) -> io::Result<bool> {
         let mut epoll_ready = false;
         while let Some(done) = { self.ring.completion().next() } {
@@ -485,44 +492,44 @@ impl Ring {
         Ok(epoll_ready)
     }
 
-    /// The link a completion is about, if it is still there.
-    fn link(&mut self, token: Token) -> Option<&mut Link> {
-        let link = self.links.get_mut(token.connection)?.as_deref_mut()?;
-        (link.generation == token.generation).then_some(link)
+    /// The socket of a completion, if it still exists.
+    fn socket(&mut self, token: Token) -> Option<&mut SocketState> {
+        let socket = self.sockets.get_mut(token.connection)?.as_deref_mut()?;
+        (socket.generation == token.generation).then_some(socket)
     }
 
     fn received(&mut self, token: Token, done: &cqueue::Entry, on_event: &mut impl FnMut(Event)) {
         let (result, flags) = (done.result(), done.flags());
         let buffer = cqueue::buffer_select(flags);
         self.buffers.free -= u16::from(buffer.is_some());
-        let Some(link) = self.link(token) else {
+        let Some(socket) = self.socket(token) else {
             if let Some(buffer) = buffer {
                 self.buffers.give_back(buffer);
             }
             return;
         };
         if !cqueue::more(flags) {
-            link.receiving = false;
-            link.cancelling = false;
+            socket.receiving = false;
+            socket.cancelling = false;
         }
         let (mut is_event, mut starved, mut unused) = (true, false, None);
         match (result, buffer) {
-            (1.., Some(buffer)) => link.received.push_back((buffer, 0, result as usize)),
+            (1.., Some(buffer)) => socket.received.push_back((buffer, 0, result as usize)),
             (0, buffer) => {
                 unused = buffer;
-                link.ended = Some(0);
+                socket.ended = Some(0);
             }
             (error, _) if error == -libc::ENOBUFS => {
                 is_event = false;
-                starved = !link.has_unread();
+                starved = !socket.has_unread();
             }
             (error, _) if error == -libc::ECANCELED => is_event = false,
-            (error, _) => link.ended = Some(-error),
+            (error, _) => socket.ended = Some(-error),
         }
-        let crowded = link.received.len() >= WAITING_MAX;
-        let ended = link.ended.is_some();
-        // A cancelled order whose link was emptied meanwhile is given again.
-        let idle = !link.receiving && !link.has_unread() && link.ended.is_none() && !starved;
+        let crowded = socket.received.len() >= WAITING_MAX;
+        let ended = socket.ended.is_some();
+        // A cancelled receive request is queued again if its socket was emptied meanwhile.
+        let idle = !socket.receiving && !socket.has_unread() && socket.ended.is_none() && !starved;
         if let Some(buffer) = unused {
             self.buffers.give_back(buffer);
         }
@@ -545,13 +552,13 @@ impl Ring {
     }
 
     fn sent(&mut self, token: Token, result: i32, on_event: &mut impl FnMut(Event)) {
-        let Some(link) = self.link(token) else {
+        let Some(socket) = self.socket(token) else {
             self.orphans.remove(&token.encode());
             return;
         };
-        link.in_flight = false;
+        socket.in_flight = false;
         if result < 0 {
-            link.ended = Some(-result);
+            socket.ended = Some(-result);
             return on_event(Event::Socket {
                 connection: token.connection,
                 readable: true,
@@ -559,14 +566,14 @@ impl Ring {
                 ended: true,
             });
         }
-        link.sent += result as usize;
-        if link.sent < link.sending.len() {
+        socket.sent += result as usize;
+        if socket.sent < socket.sending.len() {
             return self.send(token.connection);
         }
-        if link.sending.capacity() > OUTPUT_KEPT_BYTES {
-            link.sending = Vec::new();
+        if socket.sending.capacity() > OUTPUT_KEPT_BYTES {
+            socket.sending = Vec::new();
         }
-        if std::mem::take(&mut link.wants_to_write) {
+        if std::mem::take(&mut socket.wants_to_write) {
             on_event(Event::Socket {
                 connection: token.connection,
                 readable: false,
@@ -576,36 +583,36 @@ impl Ring {
         }
     }
 
-    /// Whether a connection has bytes that were taken and are not sent; if so, their end will be an event.
+    /// Whether bytes of a connection are accepted and not sent; if so, the end of the send is reported as an event.
     pub(super) fn is_sending(&mut self, connection: usize) -> bool {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return false;
         };
-        link.wants_to_write |= link.in_flight;
-        link.in_flight
+        socket.wants_to_write |= socket.in_flight;
+        socket.in_flight
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring")
-            .field("links", &self.links.len())
+            .field("sockets", &self.sockets.len())
             .finish_non_exhaustive()
     }
 }
 
-/// Receive buffers, and the ring of entries through which the kernel gets them. Mapped apart from what the allocator gives:
-/// most of it is never touched, and would be counted as memory in use without being there.
+/// Receive buffers, and the ring of entries through which the kernel gets them. They are mapped outside the
+/// allocator: most of the memory is never touched, and the allocator would count it as in use.
 struct Buffers {
     entries: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
-    /// Entries published so far; its low 16 bits are the ring's tail.
+    /// Entries published so far; the low 16 bits are the ring's tail.
     tail: u16,
     /// Buffers that the kernel may fill.
     free: u16,
 }
 
-// SAFETY: the memory is owned by this value alone, apart from the kernel.
+// SAFETY: apart from the kernel, the memory is owned by this value alone.
 unsafe impl Send for Buffers {}
 
 impl Buffers {
@@ -630,7 +637,8 @@ impl Buffers {
     /// The bytes of a buffer that a completion has named.
     fn bytes(&self, buffer: u16) -> &[u8] {
         let at = usize::from(buffer % BUFFERS) * BUFFER_BYTES;
-        // SAFETY: within the allocation, initialised, and not the kernel's until it is given back, which takes `&mut self`.
+        // SAFETY: within the allocation, initialised, and not the kernel's until it is given back, which takes `&mut
+        // self`.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(at), BUFFER_BYTES) }
     }
 
@@ -651,26 +659,26 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the tail is a 16-bit word of the first entry that the kernel only reads, and reads as an atomic.
         let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
-        // The entry is written before the tail says so.
+        // The entry must be written before the tail includes it.
         tail.store(self.tail, Ordering::Release);
     }
 }
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // The ring that knew them is gone.
+        // The kernel's ring that knew them is closed.
         unmap(self.entries.cast(), Self::ENTRY_BYTES);
         unmap(self.memory, Self::MEMORY_BYTES);
     }
 }
 
-/// Maps zeroed memory that begins at a page.
+/// Maps zeroed memory at the begin of a page.
 fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     let (protection, flags) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     );
-    // SAFETY: a new mapping at an address of the system's choice touches no memory that is in use.
+    // SAFETY: a new mapping at an address of the system's choice overlaps no memory in use.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -678,9 +686,9 @@ fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(address.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Ends a mapping that [`map`] has made.
+/// Ends a mapping of [`map`].
 fn unmap(memory: NonNull<u8>, bytes: usize) {
-    // SAFETY: the mapping is that long, and whoever owned it is done with it. Failing would leave it in place.
+    // SAFETY: the mapping has that length, and its owner has finished with it. A failure would leave it in place.
     unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
 }
 

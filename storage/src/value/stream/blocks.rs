@@ -9,7 +9,7 @@
 //! and sequences are differences to the id of the block, that of its first entry. The number at the end of an entry leads
 //! back to its beginning, and the 0 that ends the master tells that there is nothing before it.
 //!
-//! Deleting marks an entry. Blocks are small, and one without a live entry goes as a whole.
+//! Deleting marks an entry. Blocks are small, and one without a live entry is freed as a whole.
 
 use super::id::StreamId;
 use super::runs::HasId;
@@ -24,7 +24,18 @@ const SAME_FIELDS: i64 = 2;
 /// Elements of an entry before its values or fields: flags, ms and seq.
 const FIXED_ELEMENTS: usize = 3;
 
-/// Entries in one pack. There is always at least one, be it deleted.
+/// Fate of an entry when entries are removed from the front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The entry is removed.
+    Goes,
+    /// The entry stays, and the next one is looked at.
+    Stays,
+    /// The entry stays, and so do all behind it.
+    Ends,
+}
+
+/// Entries in one pack. There is always at least one, which may be deleted.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     /// The id of the first entry.
@@ -97,14 +108,14 @@ impl Block {
         (read(live), read(deleted))
     }
 
-    /// Changes the counts by so much.
+    /// Adds to the counts of live and deleted entries.
     fn count(&mut self, live: i64, deleted: i64) {
         let Some((at, _)) = self.counts_at() else { return };
         if live != 0 {
             let new = number(self.pack.at(at)) + live;
             self.pack.replace_int(at, new);
         }
-        // The second count stands where it stands only now that the first is written.
+        // The position of the second count is final only after the first is written.
         if deleted != 0
             && let Some(at) = self.pack.next(at)
         {
@@ -227,8 +238,8 @@ impl Block {
         self.backward().next().map_or(self.base, |entry| entry.item.id)
     }
 
-    /// Marks entries, from the first live one on, as deleted while `goes` says so of the id; returns how many.
-    pub(super) fn delete_while(&mut self, mut goes: impl FnMut(StreamId) -> bool) -> u64 {
+    /// Marks entries as deleted, from the first live one on, as `fate` decides by their ids; returns their number.
+    pub(super) fn delete_from_front(&mut self, mut fate: impl FnMut(StreamId) -> Fate) -> u64 {
         let master = self.master();
         let mut marked = 0;
         let mut next = self.forward().next;
@@ -241,8 +252,10 @@ impl Block {
             if flags & DELETED != 0 {
                 continue;
             }
-            if !goes(id) {
-                break;
+            match fate(id) {
+                Fate::Goes => {}
+                Fate::Stays => continue,
+                Fate::Ends => break,
             }
             // Flags take one byte whatever they are, so nothing moves.
             self.pack.replace_int(at, flags | DELETED);
@@ -283,7 +296,7 @@ struct Master {
     end: Position,
 }
 
-/// Goes through the entries of a block.
+/// A walk over the entries of a block.
 #[derive(Clone, Debug)]
 pub(super) struct Walk<'a> {
     block: &'a Block,
@@ -441,8 +454,8 @@ mod tests {
         text.iter().map(|word| word.as_bytes())
     }
 
-    /// As redis-server 7.0 dumped it after XADD s 5-1 name a n 1, XADD s 5-3 name b n 2000, XADD s 7-0 other c and
-    /// XDEL s 5-3.
+    /// Dump of redis-server 7.0 after XADD s 5-1 name a n 1, XADD s 5-3 name b n 2000, XADD s 7-0 other c and XDEL s
+    /// 5-3.
     const REFERENCE: &[u8] = b"\x48\0\0\0\x19\0\x02\x01\x01\x01\x02\x01\x84name\x05\x81n\x02\0\x01\x02\x01\0\x01\0\x01\x81a\x02\
         \x01\x01\x05\x01\x03\x01\0\x01\x02\x01\x81b\x02\xc7\xd0\x02\x05\x01\0\x01\x02\x01\xdf\xff\x02\x01\x01\x85other\x06\x81c\
         \x02\x06\x01\xff";
@@ -503,9 +516,10 @@ mod tests {
             block.push(StreamId::new(1, seq), words(&["a", "x"]));
         }
         assert_eq!(block.counts(), (300, 0));
-        let gone = block.delete_while(|id| id.seq < 200);
+        let early = |id: StreamId| if id.seq < 200 { Fate::Goes } else { Fate::Ends };
+        let gone = block.delete_from_front(early);
         assert_eq!((gone, block.counts()), (200, (100, 200)));
-        assert_eq!(block.delete_while(|id| id.seq < 200), 0);
+        assert_eq!(block.delete_from_front(early), 0);
         let live = block.forward().filter(|found| !found.is_deleted());
         assert_eq!(
             live.map(|found| found.item.id.seq).collect::<Vec<_>>(),

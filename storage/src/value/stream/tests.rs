@@ -81,10 +81,90 @@ fn an_approximate_trim_takes_whole_blocks_within_its_limit() {
         (trim(from(100), 25), 15),
     ] {
         let mut stream = numbered(35);
-        let removed = stream.log_mut().trim(how);
+        let removed = stream.trim(how, References::Keep).count;
         assert_eq!((removed, stream.len() as u64), (35 - left, left), "{how:?}");
         assert_eq!(ids(stream.log()), (36 - left..=35).collect::<Vec<_>>());
     }
+}
+
+/// A stream of 35 entries in blocks of ten, of which a group has read the first 25 and acknowledged those that are even.
+fn half_acknowledged() -> Stream {
+    let mut stream = numbered(35);
+    stream.add_group(b"group", StreamId::new(25, 0), None);
+    let (_, group) = stream.group_mut(b"group").unwrap();
+    let (consumer, _) = group.make_consumer(b"consumer", 0);
+    for ms in (1..=25).step_by(2) {
+        group.assign(Pending {
+            id: StreamId::new(ms, 0),
+            consumer,
+            delivered_ms: 0,
+            deliveries: 1,
+        });
+    }
+    stream
+}
+
+#[test]
+fn trimming_may_leave_what_groups_refer_to() {
+    let length = |len| TrimTo::Length(len);
+    let from = |ms| TrimTo::From(StreamId::new(ms, 0));
+    // What is to be left, whether about that, the limit, what has gone.
+    let rows: [(TrimTo, bool, u64, Vec<u64>); 8] = [
+        (length(33), false, 0, vec![2, 4]),
+        (length(25), false, 0, (2..=20).step_by(2).collect()),
+        (length(0), false, 0, (2..=24).step_by(2).collect()),
+        (from(12), false, 0, vec![2, 4, 6, 8, 10]),
+        (from(12), true, 0, vec![2, 4, 6, 8, 10]),
+        (length(0), true, 0, (2..=24).step_by(2).collect()),
+        (length(0), true, 10, vec![2, 4, 6, 8, 10]),
+        (length(0), true, 4, vec![]),
+    ];
+    for (to, approximate, limit, gone) in rows {
+        let mut stream = half_acknowledged();
+        let trim = Trim {
+            to,
+            approximate,
+            limit,
+        };
+        let trimmed = stream.trim(trim, References::Respect);
+        let left: Vec<u64> = (1..=35).filter(|ms| !gone.contains(ms)).collect();
+        assert_eq!(ids(stream.log()), left, "{trim:?}");
+        assert_eq!(trimmed.count, gone.len() as u64);
+        assert_eq!(trimmed.last.ms, gone.last().copied().unwrap_or(0));
+        assert_eq!(stream.group(b"group").unwrap().pending_len(), 13);
+    }
+}
+
+#[test]
+fn trimming_may_take_the_references_with_it() {
+    let mut stream = half_acknowledged();
+    let trim = Trim {
+        to: TrimTo::Length(20),
+        approximate: false,
+        limit: 0,
+    };
+    assert_eq!(stream.trim(trim, References::Remove).count, 15);
+    let pending = |stream: &Stream| {
+        let group = stream.group(b"group").unwrap();
+        group
+            .pending_from(StreamId::MIN)
+            .map(|pending| pending.id.ms)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pending(&stream), [17, 19, 21, 23, 25]);
+    assert_eq!(
+        stream
+            .trim(
+                Trim {
+                    to: TrimTo::Length(0),
+                    ..trim
+                },
+                References::Keep
+            )
+            .count,
+        20
+    );
+    assert_eq!(pending(&stream), [17, 19, 21, 23, 25]);
 }
 
 #[test]
@@ -135,11 +215,14 @@ fn the_lag_of_a_group_is_told_where_it_can_be() {
     assert!(log.delete(id(7)));
     assert_eq!(log.lag(id(5), Some(5)), None);
     assert_eq!(log.lag(id(8), Some(8)), Some(12));
-    log.trim(Trim {
-        to: TrimTo::Length(10),
-        approximate: false,
-        limit: 0,
-    });
+    log.trim(
+        Trim {
+            to: TrimTo::Length(10),
+            approximate: false,
+            limit: 0,
+        },
+        |_| true,
+    );
     assert_eq!((log.lag(id(3), None), log.lag(id(11), None)), (Some(10), Some(9)));
     assert_eq!(Stream::default().log().lag(id(9), None), Some(0));
 }
@@ -227,7 +310,7 @@ proptest! {
                         TrimTo::Length(len) => length.saturating_sub(len),
                         TrimTo::From(id) => model.range(..id).count() as u64,
                     };
-                    let removed = log.trim(trim);
+                    let removed = log.trim(trim, |_| true).count;
                     prop_assert!(removed <= allowed);
                     prop_assert!(approximate || removed == allowed);
                     for _ in 0..removed {

@@ -1,4 +1,4 @@
-//! How keys become hashes and slots.
+//! [`Hashing`]: computes the hashes, slots and shards of keys.
 
 use shardis_cluster::slot::{shard_of, slot_of};
 use shardis_storage::key::{Key, KeyHasher};
@@ -12,7 +12,7 @@ pub(crate) struct Hashing {
 }
 
 impl Hashing {
-    /// That of a node with so many shards, which keeps its keys by slot or not.
+    /// The hashing of a node with so many shards, which either keeps its keys by slot or not.
     pub(crate) fn new(hasher: KeyHasher, shards: usize, keeps_by_slot: bool) -> Self {
         Self {
             hasher,
@@ -21,7 +21,7 @@ impl Hashing {
         }
     }
 
-    /// The hash function itself.
+    /// The hash function.
     #[inline]
     pub(crate) fn hasher(self) -> KeyHasher {
         self.hasher
@@ -33,7 +33,7 @@ impl Hashing {
         self.shards
     }
 
-    /// A key with its hash and slot. The slot is 0 where nothing depends on it. O(length).
+    /// A key with its hash and slot. The slot is 0 where nothing depends on it. Complexity: O(length).
     #[inline]
     pub(crate) fn key(self, bytes: &[u8]) -> Key<'_> {
         Key {
@@ -43,7 +43,7 @@ impl Hashing {
         }
     }
 
-    /// The slot of a key, or 0 where nothing depends on it. O(length).
+    /// The slot of a key, or 0 where nothing depends on it. Complexity: O(length).
     #[inline]
     pub(crate) fn slot(self, bytes: &[u8]) -> u16 {
         if self.has_slots {
@@ -56,7 +56,7 @@ impl Hashing {
     /// The shard that holds a slot.
     #[inline]
     pub(crate) fn shard_of(self, slot: u16) -> usize {
-        // A division is dear, and nothing to be done where there is one shard.
+        // A division is expensive, and unnecessary with one shard.
         if self.shards == 1 {
             0
         } else {
