@@ -12,7 +12,7 @@ use crate::shard::outgoing::Outgoing;
 /// Early replies of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    /// Where the reply of command `next_reply + index` lies, if it has come.
+    /// Place of the reply of command `next_reply + index`, if it has come.
     places: VecDeque<Option<Place>>,
     /// The last one is open: replies are appended to it.
     chunks: VecDeque<Chunk>,
@@ -24,7 +24,7 @@ pub(super) struct Parked {
     refused: bool,
 }
 
-/// Where a reply lies.
+/// Place of a reply.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// Number of its chunk.

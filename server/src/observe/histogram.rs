@@ -35,9 +35,9 @@ type Rows<T> = [OnceLock<Box<[T; ROW]>>; ROWS];
 pub(crate) struct Histogram {
     /// Most counts are small, and there are many histograms: these cells are half as large as they might have to be.
     counted: Rows<AtomicU32>,
-    /// What no longer fits those, counted beside them.
+    /// Counts that no longer fit those, beside them.
     beyond: OnceLock<Box<Rows<AtomicU64>>>,
-    /// What was counted before the last reset.
+    /// Counts at the last reset.
     before: OnceLock<Box<Rows<AtomicU64>>>,
 }
 

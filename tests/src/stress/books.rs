@@ -15,7 +15,7 @@ pub(super) struct Books {
     at_start: Figures,
     used_bytes_max: u64,
     resident_bytes_max: u64,
-    /// What the allocator said when most was resident.
+    /// Figures of the allocator when most was resident.
     allocator_then: String,
     resident_bytes_end: u64,
 }
@@ -153,7 +153,7 @@ fn figures(client: &mut Client, pid: u32) -> Figures {
     }
 }
 
-/// What INFO tells of the allocator and of clients' buffers.
+/// Fields of INFO about the allocator and clients' buffers.
 fn allocator(client: &mut Client) -> String {
     let info = client.try_call(&["INFO", "memory"]).map(|reply| reply.text());
     let text = info.unwrap_or_default();

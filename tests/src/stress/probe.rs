@@ -21,7 +21,7 @@ const SEARCH_PINGS: usize = 200;
 /// A probe of one loop.
 pub(super) struct Probe {
     client: Client,
-    /// Where the kernel tells of the loop's thread.
+    /// File in which the kernel tells of the loop's thread.
     thread: String,
 }
 
@@ -53,7 +53,7 @@ struct Scheduled {
 }
 
 impl Scheduled {
-    /// What the kernel tells in the `schedstat` of a thread.
+    /// Reads the `schedstat` of a thread.
     fn of(path: &str) -> Self {
         let text = fs::read_to_string(path).unwrap_or_default();
         let mut nanos = text

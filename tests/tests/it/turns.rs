@@ -1,4 +1,4 @@
-//! What a loop does in one turn has a bound: the rest of a pipeline waits for the next one, and nothing gets out of order by
+//! Bounds on the work of one turn: the rest of a pipeline waits for the next turn, and nothing gets out of order by
 //! that.
 
 use shardis_tests::client::{Client, encode};
