@@ -43,4 +43,5 @@ mod it {
     mod streams;
     mod tidy;
     mod transaction_time;
+    mod waiting_limits;
 }
