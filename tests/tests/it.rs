@@ -44,4 +44,5 @@ mod it {
     mod tidy;
     mod transaction_time;
     mod turns;
+    mod waiting_limits;
 }

@@ -189,6 +189,11 @@ impl<'a> Execution<'a> {
         outcome.is_ok()
     }
 
+    /// Ends the command with an error instead of running it.
+    pub(crate) fn refuse(&mut self, error: &ReplyError, environment: &Environment<'_>) {
+        self.fail(error, environment);
+    }
+
     fn fail(&mut self, error: &ReplyError, environment: &Environment<'_>) {
         let (command, resp) = (self.call.command, self.call.modes.resp());
         fail(command, error, self.out, self.start, resp, environment);

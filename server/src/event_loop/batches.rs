@@ -218,13 +218,14 @@ impl EventLoop {
     #[cold]
     pub(super) fn report_panic(&self, command: &Registered) {
         self.node.log.warning(format_args!(
-            "a handler of '{}' panicked: the command was answered with an error, and what it had changed so far \
-             stays; please report this as a bug",
+            "A handler of '{}' panicked: its client got an error, and the changes that it had made stay. Please report \
+             this as a bug.",
             command.full_name
         ));
         if let Some(position) = self.journal.as_ref().and_then(Journal::broken_before) {
             self.node.log.warning(format_args!(
-                "What this server has told of its changes up to number {position} is no longer certain to be all of them"
+                "The stream of effects may lack changes before position {position}: its readers should start anew from a copy \
+                 of the data."
             ));
         }
     }

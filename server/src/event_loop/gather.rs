@@ -227,7 +227,7 @@ impl EventLoop {
 
     /// Reports to the waiting fences if everything has run that this loop had admitted before them.
     pub(super) fn pass_fences(&mut self) {
-        if self.reach.fences.is_empty() || !self.reach.is_quiet() {
+        if self.reach.fences.is_empty() || !self.reach.is_quiet() || self.has_stuck_keys() {
             return;
         }
         for (origin, gathering) in std::mem::take(&mut self.reach.fences) {
@@ -294,6 +294,15 @@ impl EventLoop {
     fn report_failed_part(&self, gather: &Gather, part: &Result<Part, ReplyError>) {
         if matches!(part, Err(ReplyError::Internal)) {
             self.report_panic(gather.command);
+        }
+    }
+
+    /// Whether a waiting command of this shard is still to be served with a shard that is taken. Unknown while the partition is
+    /// lent, which counts as yes.
+    fn has_stuck_keys(&self) -> bool {
+        match self.reach.mesh.cell(self.index).own() {
+            Some(mut held) => held.get().waiters.has_stuck(),
+            None => true,
         }
     }
 
