@@ -324,8 +324,8 @@ impl EventLoop {
         }
         if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
             self.node.log.warning(format_args!(
-                "Possible SECURITY ATTACK detected: the client at {} speaks HTTP (POST or Host:), as a browser does that a \
-                 hostile page has send commands; its connection was closed and nothing of it was run.",
+                "Possible SECURITY ATTACK detected: the client at {} sent HTTP (POST or Host:), probably a browser that \
+                 a hostile page makes send commands. Its connection was closed, and none of the commands was run.",
                 client.peer.remote()
             ));
             return self.clients.disconnect(number);
