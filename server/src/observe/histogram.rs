@@ -26,11 +26,11 @@ const ROW_BITS: u32 = ROW.ilog2();
 /// Rows up to the one that holds [`NANOS_MAX`].
 const ROWS: usize = row_of(NANOS_MAX) + 1;
 
-/// Counts by bucket. A row is made when something falls into it.
+/// Counts by bucket. A row is made when a duration falls into it.
 type Rows<T> = [OnceLock<Box<[T; ROW]>>; ROWS];
 
-/// A distribution of durations. The counts have one writer, the owning loop; the counts at a reset are written by whoever
-/// resets. So no cell has two writers.
+/// A distribution of durations. The owning loop counts, and a reset copies the counts to `before`: no cell has two
+/// writers.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
     /// Most counts are small, and there are many histograms: these cells are half as large as they might have to be.
