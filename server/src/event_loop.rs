@@ -32,6 +32,7 @@ mod write;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -193,8 +194,14 @@ impl EventLoop {
             self.node.pubsub.mailbox(self.index),
         );
         let (node, news) = (&self.node, self.news);
-        let is_idle =
-            || inbox.is_empty() && mailbox.is_empty() && node.news() == news && !node.shutdown.is_requested();
+        let due_sooner = &node.due_sooner[self.index];
+        let is_idle = || {
+            inbox.is_empty()
+                && mailbox.is_empty()
+                && !due_sooner.load(Ordering::SeqCst)
+                && node.news() == news
+                && !node.shutdown.is_requested()
+        };
         let may_sleep = timeout.is_zero() || bell.may_sleep(is_idle);
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {

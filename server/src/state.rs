@@ -76,6 +76,8 @@ pub(crate) struct Node {
     pub(crate) memory: Vec<Counter>,
     /// Number of objects of each shard that wait to be freed, as of the last commands on it.
     pub(crate) garbage: Vec<Counter>,
+    /// By shard: another loop has put something into it that expires before its loop would wake.
+    pub(crate) due_sooner: Vec<AtomicBool>,
     /// The most bytes in use that were noticed.
     memory_peak: AtomicU64,
     /// Number of connected clients.
@@ -193,6 +195,7 @@ impl Node {
             threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
+            due_sooner: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
             ids,

@@ -124,6 +124,12 @@ impl Keyspace {
         self.databases.iter().map(Database::len).sum()
     }
 
+    /// Time of the earliest work of active cycles over all databases, see [`Database::earliest_due`].
+    #[must_use]
+    pub fn earliest_due(&self) -> Option<i64> {
+        self.databases.iter().filter_map(Database::earliest_due).min()
+    }
+
     /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {

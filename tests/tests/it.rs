@@ -23,6 +23,7 @@ mod it {
     mod dialogues;
     mod differential;
     mod expiry;
+    mod expiry_shards;
     mod histories;
     mod info_fields;
     mod instruments;

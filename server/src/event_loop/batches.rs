@@ -5,6 +5,7 @@ use shardis_storage::memory;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::expire::tell_owner;
 use super::reach::Work;
 use super::turn::Turn;
 use super::{Clients, EventLoop};
@@ -130,6 +131,9 @@ impl EventLoop {
             run_batch(partition, tasks, source, &mut replies, &mut environment, slice)
         });
         let over = replies.over;
+        if shard != self.index {
+            tell_owner(held.get(), &self.node, shared.mesh);
+        }
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         Some((report, over))
     }

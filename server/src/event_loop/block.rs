@@ -6,6 +6,7 @@ use shardis_cluster::slot::shard_of_key;
 
 use super::EventLoop;
 use super::batches::{count_memory, publish_memory};
+use super::expire::tell_owner;
 use super::reach::Work;
 use super::run::Issued;
 use crate::commands::registry;
@@ -282,6 +283,7 @@ impl EventLoop {
         for partition in [own.get(), borrowed.get()] {
             partition.memory_bytes += account.take(partition.shard);
             publish_memory(partition, &self.node);
+            tell_owner(partition, &self.node, &mesh);
         }
         true
     }

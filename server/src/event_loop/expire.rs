@@ -13,6 +13,8 @@ use crate::config::KeyspaceEvents;
 use crate::exec::Partition;
 use crate::limits::EXPIRE_SLICE_NS;
 use crate::observe::latency;
+use crate::shard::Mesh;
+use crate::state::Node;
 
 /// Time of an expiry that is never due.
 const NEVER: i64 = i64::MAX;
@@ -74,12 +76,15 @@ impl EventLoop {
     /// this turn.
     pub(super) fn expire(&mut self, others_wait: bool) {
         let now_ms = self.now_ms();
+        self.node.due_sooner[self.index].store(false, Ordering::SeqCst);
         let expiry = &mut self.expiry;
         if expiry.looked_ms == now_ms && expiry.due_ms > now_ms {
             expiry.is_stale = true;
             return;
         }
         if others_wait && self.now_us < expiry.rests_until_us {
+            // What this turn has added is looked at when the rest is over.
+            expiry.is_stale = true;
             return;
         }
         let mesh = Arc::clone(&self.reach.mesh);
@@ -87,6 +92,7 @@ impl EventLoop {
             return self.expiry.note(now_ms, now_ms + LENT_RETRY_MS);
         };
         let mut due_ms = next_due(held.get(), now_ms);
+        held.get().known_due_ms = due_ms;
         if self.is_expiry_off() {
             // The turns that cron causes notice when expiry is on again.
             due_ms = NEVER;
@@ -95,6 +101,7 @@ impl EventLoop {
             let slice = self.expire_slice(held.get());
             self.account_slice(held.get(), &slice, others_wait);
             due_ms = next_due(held.get(), now_ms);
+            held.get().known_due_ms = due_ms;
         }
         self.expiry.note(now_ms, due_ms);
         // A removal may be what a command waits for.
@@ -156,6 +163,16 @@ impl EventLoop {
         self.node.stats[self.index].expire_ns.add(slice.elapsed_ns);
         self.node
             .note_latency(&self.settings, latency::EXPIRE_CYCLE, slice.elapsed_ns / 1000);
+    }
+}
+
+/// Wakes the loop of a partition that another loop has used, if something in it expires before that loop would look.
+pub(super) fn tell_owner(partition: &mut Partition, node: &Node, mesh: &Mesh) {
+    let due_ms = partition.keyspace.earliest_due();
+    if let Some(due_ms) = due_ms.filter(|&due_ms| due_ms < partition.known_due_ms) {
+        partition.known_due_ms = due_ms;
+        node.due_sooner[partition.shard].store(true, Ordering::SeqCst);
+        mesh.ring(partition.shard);
     }
 }
 

@@ -7,6 +7,7 @@ use shardis_protocol::Arguments;
 
 use super::EventLoop;
 use super::batches::publish_memory;
+use super::expire::tell_owner;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
@@ -84,8 +85,9 @@ impl EventLoop {
             }
         }
         partitions.settle();
-        for partition in partitions.iter().flatten() {
+        for partition in partitions.iter_mut().flatten() {
             publish_memory(partition, &self.node);
+            tell_owner(partition, &self.node, &self.reach.mesh);
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Partition {
     pub(crate) rng: SmallRng,
     /// Bytes allocated for its values, keys and tables, as the allocator rounds them.
     pub(crate) memory_bytes: i64,
+    /// Time of the next expiry that its loop knows of, Unix milliseconds.
+    pub(crate) known_due_ms: i64,
 }
 
 /// Counters of a partition since the last CONFIG RESETSTAT.
@@ -96,6 +98,7 @@ impl Partition {
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
+            known_due_ms: i64::MAX,
         }
     }
 

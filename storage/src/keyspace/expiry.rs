@@ -91,6 +91,14 @@ impl Database {
         }
     }
 
+    /// Time of an active cycle's next work as the calendar is arranged now; never later than [`Database::next_due`].
+    #[inline]
+    #[must_use]
+    pub fn earliest_due(&self) -> Option<i64> {
+        let (keys, hashes) = (self.store.volatile().next_due(), self.store.fields().next_due());
+        keys.into_iter().chain(hashes).min()
+    }
+
     /// About how many keys are over and still here. O(windows of time), a few hundred at most.
     #[must_use]
     pub fn stale_len(&self, now_ms: i64) -> usize {
