@@ -11,7 +11,7 @@ use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::Modes;
-use crate::exec::client::Queued;
+use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
@@ -22,7 +22,8 @@ use crate::spec::Flags;
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut Lent;
 
-/// Runs the queue and writes the reply of EXEC.
+/// Runs the queue and writes the reply of EXEC. A command that needs the parts of all loops, and has not got them, suspends the
+/// transaction: it is the client's again, and goes on when it is run for the next time.
 ///
 /// # Errors
 /// When there is no queue, or a command could not be queued.
@@ -33,41 +34,58 @@ pub(crate) fn exec(
     environment: &Environment<'_>,
 ) -> CommandResult {
     let resp = caller.client.resp;
-    let Some(transaction) = caller.client.transaction.take() else {
+    let Some(mut transaction) = caller.client.transaction.take() else {
         return Err(ReplyError::ExecWithoutMulti);
     };
-    let watching = caller.client.watching.take();
-    if transaction.failed {
-        return Err(ReplyError::ExecAborted);
-    }
-    if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
-        Encoder::new(out, resp).null_array();
-        return Ok(());
-    }
-    Encoder::new(out, resp).array(transaction.queue.len());
-    caller.client.transaction_us = Some(environment.clock.now_us());
-    as_one_unit(caller, partitions, |caller, partitions| {
-        run_queue(caller, &transaction.queue, partitions, out, environment);
+    let start = out.len();
+    let suspended = if let Some(suspended) = transaction.suspended.take() {
+        out.extend_from_slice(&suspended.replies);
+        suspended
+    } else {
+        let watching = caller.client.watching.take();
+        if transaction.failed {
+            return Err(ReplyError::ExecAborted);
+        }
+        if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
+            Encoder::new(out, resp).null_array();
+            return Ok(());
+        }
+        Encoder::new(out, resp).array(transaction.queue.len());
+        caller.client.transaction_us = Some(environment.clock.now_us());
+        Suspended::default()
+    };
+    let queue = transaction.queue.iter().enumerate().skip(suspended.next);
+    let (next, unit) = as_one_unit(caller, partitions, suspended.unit, |caller, partitions| {
+        run_queue(caller, queue, partitions, (out, start), environment)
     });
-    caller.client.transaction_us = None;
+    if let Some(next) = next {
+        let replies = out.split_off(start);
+        transaction.suspended = Some(Suspended { next, replies, unit });
+        caller.client.transaction = Some(transaction);
+    } else {
+        caller.client.transaction_us = None;
+    }
     Ok(())
 }
 
-/// Runs the commands of a queue in order.
-fn run_queue(
+/// Runs the commands of a queue in order, up to the first one that lacks the parts it needs, whose index is returned. The reply
+/// of EXEC begins at `start`.
+fn run_queue<'q>(
     caller: &mut Caller<'_>,
-    queue: &[Queued],
+    queue: impl Iterator<Item = (usize, &'q Queued)>,
     partitions: Partitions<'_>,
-    out: &mut Vec<u8>,
+    (out, start): (&mut Vec<u8>, usize),
     environment: &Environment<'_>,
-) {
-    let start = out.len();
+) -> Option<usize> {
     // The commands of a transaction have one time, as in Redis since 7.2. It is that of the transaction's begin.
     let now_us = caller.client.transaction_us;
     let now_ms = now_us.map_or(environment.stamp.now_ms, |now_us| now_us / 1000);
     let (mut changed, mut stamp) = (None, environment.stamp.at(now_ms, environment.settings));
     caller.now_ms = now_ms;
-    for queued in queue {
+    for (index, queued) in queue {
+        if queued.parts.is_none() && registry().row(queued.command.id).row.runs.is_on_every_loop() {
+            return Some(index);
+        }
         let begin_ns = environment.clock.elapsed_ns();
         let here = Environment {
             stamp,
@@ -85,6 +103,7 @@ fn run_queue(
         }
         account_for(caller, queued, nanos, &under(environment, &changed));
     }
+    None
 }
 
 /// The environment of a transaction, with settings that one of its commands has changed.
@@ -117,7 +136,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 }
 
 /// Whether a watched key has been changed, or has expired since.
-pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
+fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()
@@ -128,16 +147,18 @@ pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: 
         })
 }
 
-/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC.
+/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC. `unit` are the effects of a
+/// transaction that goes on. If it is suspended again, which `run` says by an index, its effects are returned.
 fn as_one_unit(
     caller: &mut Caller<'_>,
     partitions: Partitions<'_>,
-    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>),
-) {
+    unit: Option<Journal>,
+    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>) -> Option<usize>,
+) -> (Option<usize>, Option<Journal>) {
     let Some(journal) = caller.journal else {
-        return run(caller, partitions);
+        return (run(caller, partitions), None);
     };
-    let unit = Unit::begin(partitions, journal);
+    let mut unit = Unit::begin(partitions, journal, unit);
     let collector = unit.collector.clone();
     let mut collecting = Caller {
         client: caller.client,
@@ -146,7 +167,10 @@ fn as_one_unit(
         now_ms: caller.now_ms,
         lines: caller.lines.as_deref_mut(),
     };
-    run(&mut collecting, &mut *unit.partitions);
+    let next = run(&mut collecting, &mut *unit.partitions);
+    unit.is_suspended = next.is_some();
+    drop(unit);
+    (next, next.map(|_| collector))
 }
 
 /// Partitions whose effects are collected. Dropping it, also in a panic, gives them the journal back and appends the
@@ -155,12 +179,14 @@ struct Unit<'a> {
     partitions: Partitions<'a>,
     journal: &'a Journal,
     collector: Journal,
+    /// Its transaction will go on: the collected effects are kept for then.
+    is_suspended: bool,
 }
 
 impl<'a> Unit<'a> {
     /// Makes the partitions report to the collector instead of the journal.
-    fn begin(partitions: Partitions<'a>, journal: &'a Journal) -> Self {
-        let collector = journal.begin_unit();
+    fn begin(partitions: Partitions<'a>, journal: &'a Journal, collected: Option<Journal>) -> Self {
+        let collector = collected.unwrap_or_else(|| journal.begin_unit());
         for partition in partitions.iter_mut().flatten() {
             partition.journal = Some(collector.clone());
         }
@@ -168,6 +194,7 @@ impl<'a> Unit<'a> {
             partitions,
             journal,
             collector,
+            is_suspended: false,
         }
     }
 }
@@ -179,7 +206,9 @@ impl Drop for Unit<'_> {
             partition.journal_removals();
             partition.journal = Some(self.journal.clone());
         }
-        self.journal.end_unit(&self.collector);
+        if !self.is_suspended {
+            self.journal.end_unit(&self.collector);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Operation {
     missing: Vec<usize>,
     /// Partitions lent so far, by shard.
     pub(super) lent: Lent,
+    /// Time that the command has run so far, nanoseconds.
+    nanos: u64,
 }
 
 /// Cells that are held together, in ascending order of shards.
@@ -125,6 +127,7 @@ impl EventLoop {
             request: OwnedRequest::copy(args),
             missing,
             lent: Lent::new(mesh.len()),
+            nanos: 0,
         });
         self.ask_for_next(operation);
     }
@@ -135,7 +138,8 @@ impl EventLoop {
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
-        self.run_on_partitions(issued, &mut partitions);
+        let suspended = self.run_on_partitions(issued, &mut partitions, 0);
+        debug_assert!(suspended.is_none(), "what may be suspended is long");
         for (shard, held) in &mut cells {
             if let Some(partition) = partitions[*shard].take() {
                 held.put(partition);
@@ -149,24 +153,31 @@ impl EventLoop {
         for (shard, held) in cells {
             partitions[shard] = Some(held.take_away());
         }
-        if self.lacks_parts(issued.connection) {
-            self.clients[issued.connection].gate = Gate::UnderWay;
-            let operation = self.reach.operations.insert(Operation {
-                connection: issued.connection,
-                sequence: issued.sequence,
-                command: issued.command,
-                request: OwnedRequest::copy(issued.args),
-                missing: Vec::new(),
-                lent: partitions,
-            });
-            return self.ask_for_next(operation);
+        match self.run_on_partitions(issued, &mut partitions, 0) {
+            None => self.give_back(partitions),
+            Some(nanos) => {
+                self.clients[issued.connection].gate = Gate::UnderWay;
+                self.suspend(Operation {
+                    connection: issued.connection,
+                    sequence: issued.sequence,
+                    command: issued.command,
+                    request: OwnedRequest::copy(issued.args),
+                    missing: Vec::new(),
+                    lent: partitions,
+                    nanos,
+                });
+            }
         }
-        self.run_on_partitions(issued, &mut partitions);
-        self.give_back(partitions);
     }
 
-    /// Asks for the next partition that an operation lacks, or for parts of other loops; runs the operation when it
-    /// lacks nothing.
+    /// Keeps an operation whose transaction needs the parts of all loops for its next command, and asks for them.
+    fn suspend(&mut self, operation: Operation) {
+        let number = operation.connection;
+        let operation = self.reach.operations.insert(operation);
+        self.gather_for_exec(number, operation);
+    }
+
+    /// Asks for the next partition that an operation lacks; runs the operation when it lacks none.
     pub(super) fn ask_for_next(&mut self, number: usize) {
         let Some(operation) = self.reach.operations.get(number) else {
             return;
@@ -180,10 +191,8 @@ impl EventLoop {
                 },
             );
         }
-        if !self.gather_for_exec(number) {
-            let operation = self.reach.operations.remove(number);
-            self.run_operation(operation);
-        }
+        let operation = self.reach.operations.remove(number);
+        self.run_operation(operation);
     }
 
     /// Takes in a partition that was asked for.
@@ -198,14 +207,18 @@ impl EventLoop {
 
     fn run_operation(&mut self, mut operation: Operation) {
         let number = operation.connection;
-        self.clients[number].gate = Gate::Open;
         let issued = Issued {
             connection: number,
             sequence: operation.sequence,
             command: operation.command,
             args: operation.request.arguments(),
         };
-        self.run_on_partitions(issued, &mut operation.lent);
+        self.clients[number].gate = Gate::Open;
+        if let Some(nanos) = self.run_on_partitions(issued, &mut operation.lent, operation.nanos) {
+            self.clients[number].gate = Gate::UnderWay;
+            operation.nanos = nanos;
+            return self.suspend(operation);
+        }
         self.give_back(operation.lent);
         self.clients.wake_if_it_may_go_on(number);
     }
