@@ -44,5 +44,6 @@ mod it {
     mod streams;
     mod tidy;
     mod transaction_time;
+    mod turns;
     mod waiting_limits;
 }

@@ -14,6 +14,7 @@ use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest};
+use crate::limits::SERVE_NS;
 use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
@@ -31,6 +32,9 @@ impl EventLoop {
             }
             self.execute();
             self.keep_input(&queue);
+            if self.is_turn_over() {
+                break;
+            }
         }
         // These connections have been read in this turn already.
         again.into_iter().for_each(|number| self.clients.enqueue(number));
@@ -118,6 +122,7 @@ impl EventLoop {
 
     /// Takes complete requests from the input, as long as the connection may go on.
     fn take_requests(&mut self, number: usize) {
+        let until_ns = self.looked_ns + SERVE_NS;
         // The requests are moved out so that they can be read while other parts of the loop change.
         let mut requests = std::mem::take(&mut self.turn.requests);
         let mut source = std::mem::take(&mut self.turn.source);
@@ -135,9 +140,13 @@ impl EventLoop {
                 .next_requests(&mut source.chunks, &limits, &mut requests)
             {
                 Ok(Some(parsed)) => {
-                    let taken = self.take_parsed(number, parsed, &requests, &mut source);
+                    let taken = self.take_parsed((number, until_ns), parsed, &requests, &mut source);
                     if let Some(connection) = self.clients.get_mut(number) {
                         connection.input.put_back(parsed, &requests, taken);
+                    }
+                    if self.looked_ns >= until_ns {
+                        // Commands that run at once have taken the time of this connection.
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -154,11 +163,11 @@ impl EventLoop {
         self.turn.source = source;
     }
 
-    /// Takes requests that were parsed together, as long as the connection may go on. The caller has checked that for the
-    /// first one. Returns the number of requests taken.
+    /// Takes requests that were parsed together, as long as the connection may go on and has time. The caller has checked
+    /// that for the first one. Returns the number of requests taken.
     fn take_parsed(
         &mut self,
-        number: usize,
+        (number, until_ns): (usize, u64),
         parsed: Parsed,
         requests: &Requests,
         source: &mut Source,
@@ -171,8 +180,11 @@ impl EventLoop {
             source.add_buffers(buffers)
         };
         let mut is_unrestricted = None;
+        // Neighbours are mostly alike.
+        let mut may_be_plain = true;
         for index in 0..requests.len() {
-            if index > 0 && !self.clients.get(number).is_some_and(Connection::may_go_on) {
+            let may_go_on = || self.clients.get(number).is_some_and(Connection::may_go_on);
+            if index > 0 && (self.looked_ns >= until_ns || !may_go_on()) {
                 return index;
             }
             let (first, spans) = requests.spans_range(index);
@@ -190,10 +202,11 @@ impl EventLoop {
             }
             let args = source.arguments_at(location, &[]);
             // The client's state changes only with commands that run on no single shard.
-            let is_plain = *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
+            let is_plain = may_be_plain
+                && *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
                 && self.push_plain(number, args, location);
             if !is_plain {
-                self.request(number, args, Some(location));
+                may_be_plain = self.request(number, args, Some(location));
                 is_unrestricted = None;
             }
         }
@@ -324,8 +337,8 @@ impl EventLoop {
         }
         if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
             self.node.log.warning(format_args!(
-                "Possible SECURITY ATTACK detected: the client at {} speaks HTTP (POST or Host:), as a browser does that a \
-                 hostile page has send commands; its connection was closed and nothing of it was run.",
+                "Possible SECURITY ATTACK detected: the client at {} sent HTTP (POST or Host:), probably a browser that \
+                 a hostile page makes send commands. Its connection was closed, and none of the commands was run.",
                 client.peer.remote()
             ));
             return self.clients.disconnect(number);
