@@ -14,9 +14,9 @@ use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
 use super::serve::serve_ready;
 use crate::error::ReplyError;
-use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
+use crate::exec::{Origin, Partition};
 use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
 use crate::shard::inbox::{Source, Task};
@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) panicked: SmallVec<[Task; 0]>,
     /// Commands that were slow.
     pub(crate) slow: Vec<(Task, Slow)>,
+    /// Indexes of the commands that had effects.
+    pub(crate) wrote: Vec<usize>,
 }
 
 /// Runs a batch of commands on one partition, in order. Short commands share a look at the clock; a long one begins
@@ -49,6 +51,7 @@ pub(crate) fn run_batch(
 ) -> Report {
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
+    let mut recorded = environment.recorder.recorded();
     while done < tasks.len() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() {
@@ -64,6 +67,9 @@ pub(crate) fn run_batch(
                 for task in group {
                     let reply = (&mut *replies, &mut start);
                     let moved = run_task(partition, task, source, reply, environment, &mut watch.words);
+                    if environment.recorder.is_on() {
+                        note_effects(&mut report, done, &mut recorded, environment);
+                    }
                     done += 1;
                     if moved >= HEAVY_BYTES || environment.times_each() {
                         let lap = &tasks[timed..done];
@@ -88,6 +94,7 @@ pub(crate) fn run_batch(
             );
             replies.end(&task, start);
             report.panicked.push(task);
+            note_effects(&mut report, done, &mut recorded, environment);
             done += 1;
         }
     }
@@ -303,6 +310,14 @@ fn run_task_with_buffers<R: Replies>(
     words
 }
 
+/// Notes that a command had effects, if more was recorded than before.
+fn note_effects(report: &mut Report, index: usize, recorded: &mut u64, environment: &Environment<'_>) {
+    let now = environment.recorder.recorded();
+    if std::mem::replace(recorded, now) < now {
+        report.wrote.push(index);
+    }
+}
+
 /// Runs a command on the partition, then serves the tickets whose keys it made ready.
 #[inline]
 fn run_on(
@@ -323,6 +338,7 @@ fn run_on(
             hash: task.hash,
             slot: task.slot,
         },
+        origin: Origin::Client,
         waiting: Waiting::Denied,
     };
     let access = Access::Partitions(Held::One(partition));

@@ -8,10 +8,10 @@ use shardis_storage::key::Key;
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
-use crate::exec::Partition;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
+use crate::exec::{Origin, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
 
@@ -108,6 +108,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
             let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
             account.end_command();
+            environment.hand_over();
             // The user of the key's partition books the rest.
             let taken = account.take(shard);
             borrowed.get().memory_bytes += taken;
@@ -116,6 +117,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
         Held::Many(lent) => {
             let loan = Loan::begin(lent, shard, &mut borrowed);
             serve_ready(Held::Many(&mut *loan.lent), environment);
+            environment.hand_over();
         }
         Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
     }
@@ -191,6 +193,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         db: ticket.db,
         modes: ticket.modes,
         routed: Routed::default(),
+        origin: Origin::Waiter,
         waiting: Waiting::Served(&serving),
     };
     let access = Access::Partitions(held.reborrow());
@@ -208,6 +211,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         shard: shard_of(slot, environment.shards),
         reply,
         nanos: environment.clock.elapsed_ns() - begin_ns,
+        position: None,
     });
     Tried::Served
 }

@@ -10,13 +10,13 @@ use super::plan::Routed;
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::Modes;
 use crate::exec::client::Queued;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{CommandResult, Stamp};
-use crate::journal::Journal;
+use crate::exec::{Modes, Origin};
+use crate::journal::Unit;
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
@@ -46,9 +46,18 @@ pub(crate) fn exec(
     }
     Encoder::new(out, resp).array(transaction.queue.len());
     caller.client.denies_blocking = true;
-    as_one_unit(caller, partitions, |caller, partitions| {
-        run_queue(caller, &transaction.queue, partitions, out, environment);
-    });
+    let unit = OneUnit {
+        partitions,
+        unit: environment.recorder.unit(),
+    };
+    run_queue(
+        caller,
+        &transaction.queue,
+        &mut *unit.partitions,
+        out,
+        environment,
+    );
+    drop(unit);
     caller.client.denies_blocking = false;
     Ok(())
 }
@@ -129,58 +138,18 @@ pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: 
         })
 }
 
-/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC.
-fn as_one_unit(
-    caller: &mut Caller<'_>,
-    partitions: Partitions<'_>,
-    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>),
-) {
-    let Some(journal) = caller.journal else {
-        return run(caller, partitions);
-    };
-    let unit = Unit::begin(partitions, journal);
-    let collector = unit.collector.clone();
-    let mut collecting = Caller {
-        client: caller.client,
-        node: caller.node,
-        journal: Some(&collector),
-        now_ms: caller.now_ms,
-        lines: caller.lines.as_deref_mut(),
-    };
-    run(&mut collecting, &mut *unit.partitions);
-}
-
-/// Partitions whose effects are collected. Dropping it, also in a panic, gives them the journal back and appends the
-/// collected effects as one unit.
-struct Unit<'a> {
+/// The unit of a transaction. Dropping it, also in a panic, ends the unit, with the removals that a command found before it
+/// panicked.
+struct OneUnit<'a> {
     partitions: Partitions<'a>,
-    journal: &'a Journal,
-    collector: Journal,
+    unit: Unit<'a>,
 }
 
-impl<'a> Unit<'a> {
-    /// Makes the partitions report to the collector instead of the journal.
-    fn begin(partitions: Partitions<'a>, journal: &'a Journal) -> Self {
-        let collector = journal.begin_unit();
-        for partition in partitions.iter_mut().flatten() {
-            partition.journal = Some(collector.clone());
-        }
-        Self {
-            partitions,
-            journal,
-            collector,
-        }
-    }
-}
-
-impl Drop for Unit<'_> {
+impl Drop for OneUnit<'_> {
     fn drop(&mut self) {
         for partition in self.partitions.iter_mut().flatten() {
-            // Removals that a command reported before it panicked belong to this unit.
-            partition.journal_removals();
-            partition.journal = Some(self.journal.clone());
+            self.unit.add_all(partition.removals.drain(..));
         }
-        self.journal.end_unit(&self.collector);
     }
 }
 
@@ -200,6 +169,7 @@ fn run_queued(
         db: caller.client.db,
         modes,
         routed: Routed::default(),
+        origin: Origin::Client,
         waiting: Waiting::Denied,
     };
     let access = match &queued.parts {

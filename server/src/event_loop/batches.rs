@@ -12,7 +12,6 @@ use crate::connection::Connection;
 use crate::dispatch::batch::{Replies, Report, run_batch};
 use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
-use crate::journal::Journal;
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::Holds;
@@ -100,9 +99,14 @@ impl EventLoop {
             over: Over::new(),
         };
         let tasks = &tasks[shard];
-        let report = count_memory(held.get(), &self.node, |partition| {
+        let report = count_memory(held.get(), &shared, |partition| {
             run_batch(partition, tasks, source, &mut replies, &mut environment)
         });
+        for &index in &report.wrote {
+            if let Some(connection) = replies.connections.get_mut(tasks[index].connection as usize) {
+                connection.client.note_written(shared.recorder.position());
+            }
+        }
         Some((report, replies.over))
     }
 
@@ -118,15 +122,20 @@ impl EventLoop {
             replies,
             ends,
             slow,
+            wrote,
+            position,
             reply_bytes_max,
             ..
         } = batch;
         *reply_bytes_max = environment.reply_bytes_max;
         let mut sink = ToBatch { replies, ends };
-        let report = count_memory(held.get(), &self.node, |partition| {
+        let shared = environment;
+        let report = count_memory(held.get(), &shared, |partition| {
             run_batch(partition, tasks, source, &mut sink, &mut environment)
         });
         drop(held);
+        *wrote = report.wrote;
+        *position = shared.recorder.position();
         self.report_panics(&report.panicked);
         // The origin of the batch knows the clients of the slow commands.
         *slow = report.slow;
@@ -147,6 +156,14 @@ impl EventLoop {
         if batch.target != self.index {
             // From here on, the batch does not hold later batches back.
             self.reach.under_way[batch.target] -= 1;
+        }
+        for &index in &batch.wrote {
+            let task = &batch.tasks[index];
+            if let Some(connection) = self.clients.get_mut(task.connection as usize)
+                && connection.client.id as u32 == task.client
+            {
+                connection.client.note_written(batch.position);
+            }
         }
         let mut start = 0;
         for (task, &end) in batch.tasks.iter().zip(&batch.ends) {
@@ -190,24 +207,26 @@ impl EventLoop {
              stays; please report this as a bug",
             command.full_name
         ));
-        if let Some(position) = self.journal.as_ref().and_then(Journal::broken_before) {
+        let journal = self.reach.recorder.journal();
+        if let Some(position) = journal.and_then(|journal| journal.broken_from()) {
             self.node.log.warning(format_args!(
-                "What this server has told of its changes up to number {position} is no longer certain to be all of them"
+                "What this server tells of its changes is not all of them from position {position} on"
             ));
         }
     }
 }
 
-/// Calls `act` on a partition, and books to the partition what that allocates.
+/// Calls `act` on a partition, books to the partition what that allocates, and hands its effects to the journal.
 pub(super) fn count_memory<R>(
     partition: &mut Partition,
-    node: &Node,
-    run: impl FnOnce(&mut Partition) -> R,
+    environment: &Environment<'_>,
+    act: impl FnOnce(&mut Partition) -> R,
 ) -> R {
     let before = memory::thread_balance();
-    let result = run(partition);
+    let result = act(partition);
     partition.memory_bytes += memory::thread_balance() - before;
-    publish_memory(partition, node);
+    publish_memory(partition, environment.node);
+    environment.hand_over();
     result
 }
 

@@ -111,8 +111,12 @@ impl EventLoop {
             shard,
             reply,
             nanos,
+            position,
         } = served;
         if self.end_wait(&ticket, Some(shard)) {
+            if let Some(position) = position {
+                self.clients[ticket.connection].client.note_written(position);
+            }
             self.answer(&ticket, &reply, nanos);
         }
     }
@@ -279,6 +283,7 @@ impl EventLoop {
         let both = Held::Two([own.get(), borrowed.get()], &mut account);
         serve_ready(both, &environment);
         account.end_command();
+        environment.hand_over();
         for partition in [own.get(), borrowed.get()] {
             partition.memory_bytes += account.take(partition.shard);
             publish_memory(partition, &self.node);
@@ -292,7 +297,7 @@ impl EventLoop {
             return;
         }
         let environment = self.environment();
-        count_memory(partition, &self.node, |partition| {
+        count_memory(partition, &environment, |partition| {
             serve_ready(Held::One(partition), &environment);
         });
     }
