@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_account;
     mod blocking_random;
+    mod blocking_removed;
     mod blocking_shards;
     mod client_limits;
     mod commands;
@@ -35,10 +36,12 @@ mod it {
     mod redis_client;
     mod renamed_commands;
     mod reused_descriptors;
+    mod saturated_shards;
     mod scan;
     mod server_replies;
     mod stock_modes;
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod travelling_replies;
 }

@@ -129,6 +129,7 @@ fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment:
         environment.outbox.borrow_mut().stuck.push(Retry {
             shard: partition.shard,
             needs: shard,
+            since_ns: environment.clock.elapsed_ns(),
         });
     }
 }

@@ -124,11 +124,18 @@ impl EventLoop {
             slow,
             wrote,
             position,
+            over,
             reply_bytes_max,
             ..
         } = batch;
         *reply_bytes_max = environment.reply_bytes_max;
-        let mut sink = ToBatch { replies, ends };
+        let mut sink = ToBatch {
+            tasks: tasks.as_slice(),
+            replies,
+            ends,
+            over,
+            bytes_max: environment.reply_bytes_max,
+        };
         let shared = environment;
         let report = count_memory(held.get(), &shared, |partition| {
             run_batch(partition, tasks, source, &mut sink, &mut environment)
@@ -181,12 +188,11 @@ impl EventLoop {
             } else {
                 reply
             };
-            if connection.output.deliver(task.sequence, reply) {
-                if reply.len() >= batch.reply_bytes_max {
-                    self.close_for_output(number);
-                } else {
-                    self.enforce_output_limit(number);
-                }
+            let is_large = connection.output.deliver(task.sequence, reply);
+            if batch.over.contains(&task.connection) {
+                self.close_for_output(number);
+            } else if is_large {
+                self.enforce_output_limit(number);
             }
             self.clients.mark_dirty(number);
             self.clients.wake_if_it_may_go_on(number);
@@ -298,10 +304,40 @@ impl Replies for ToConnections<'_> {
     }
 }
 
-/// Destination of replies that travel back with their batch.
+/// Replies that are collected in a batch, for its way back.
 struct ToBatch<'a> {
+    tasks: &'a [Task],
     replies: &'a mut Vec<u8>,
     ends: &'a mut Vec<usize>,
+    /// Connections whose replies got too long to be sent.
+    over: &'a mut Vec<u32>,
+    /// What is too long for any client.
+    bytes_max: usize,
+}
+
+impl ToBatch<'_> {
+    /// Drops a reply if those of its connection in this batch are together too long to be sent: they are the output that the
+    /// connection is about to have, and under the same limits.
+    #[cold]
+    fn look_at_limits(&mut self, connection: u32, start: usize) {
+        if !self.over.contains(&connection) {
+            let mut begin = 0;
+            let lengths = self
+                .ends
+                .iter()
+                .map(|&end| end - std::mem::replace(&mut begin, end));
+            let of_connection = self.tasks.iter().zip(lengths);
+            let before: usize = of_connection
+                .filter(|(task, _)| task.connection == connection)
+                .map(|(_, length)| length)
+                .sum();
+            if before + self.replies.len() - start < self.bytes_max {
+                return;
+            }
+            self.over.push(connection);
+        }
+        self.replies.truncate(start);
+    }
 }
 
 impl Replies for ToBatch<'_> {
@@ -311,7 +347,11 @@ impl Replies for ToBatch<'_> {
     }
 
     #[inline]
-    fn end(&mut self, _: &Task, _: usize) {
+    fn end(&mut self, task: &Task, start: usize) {
+        // As long as all replies together are not too long, those of no connection are.
+        if self.replies.len() >= self.bytes_max || !self.over.is_empty() {
+            self.look_at_limits(task.connection, start);
+        }
         self.ends.push(self.replies.len());
     }
 }

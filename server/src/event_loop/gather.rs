@@ -73,10 +73,10 @@ impl EventLoop {
     /// none, or will not run because a watched key has changed, which is certain as the operation holds its
     /// partitions.
     pub(super) fn gather_for_exec(&mut self, operation: usize) -> bool {
-        let number = self.reach.operations[operation].connection;
-        if !self.lacks_parts(number) {
+        let connection = self.reach.operations[operation].connection();
+        let Some(number) = connection.filter(|&number| self.lacks_parts(number)) else {
             return false;
-        }
+        };
         let environment = self.environment();
         let watching = self.clients[number].client.watching.as_ref();
         let partitions = &self.reach.operations[operation].lent;

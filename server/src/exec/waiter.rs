@@ -287,6 +287,8 @@ pub(crate) struct Retry {
     pub(crate) shard: usize,
     /// Shard that their tickets need.
     pub(crate) needs: usize,
+    /// When it began, on the node's stopwatch.
+    pub(crate) since_ns: u64,
 }
 
 impl Retry {
@@ -365,7 +367,11 @@ mod tests {
 
     #[test]
     fn a_retry_goes_to_and_fro() {
-        let retry = Retry { shard: 3, needs: 1 };
+        let retry = Retry {
+            shard: 3,
+            needs: 1,
+            since_ns: 0,
+        };
         assert_eq!((retry.other(3), retry.other(1)), (1, 3));
     }
 }

@@ -295,6 +295,8 @@ pub(crate) struct Batch {
     pub(crate) wrote: Vec<usize>,
     /// The end of these effects in the journal.
     pub(crate) position: Position,
+    /// Connections whose replies got too long to be sent, and are incomplete.
+    pub(crate) over: Vec<u32>,
     /// Size from which a reply is too long to be sent, and incomplete, bytes.
     pub(crate) reply_bytes_max: usize,
 }
@@ -331,6 +333,7 @@ impl Batch {
         self.ends.clear();
         self.slow.clear();
         self.wrote.clear();
+        self.over.clear();
     }
 }
 

@@ -33,7 +33,8 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["log"],
     &["config"],
-    &["clock", "error", "feed", "limits"],
+    &["clock", "error", "feed"],
+    &["limits"],
 ];
 
 /// Words that the pure crates do not say: they do no I/O, read no clock, start no thread.
