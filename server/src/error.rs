@@ -128,6 +128,8 @@ pub(crate) enum ReplyError {
     MissingExpire,
     /// HSETEX with several kinds of expiry.
     SeveralExpiries,
+    /// HGETEX with several options about the expiry.
+    SeveralExpiriesOrPersist,
     /// HSETEX with several conditions.
     SeveralConditions,
     /// ZADD with contradictory options about existing and new members.
@@ -261,6 +263,9 @@ impl ReplyError {
             Self::MissingExpire => "ERR missing expire time",
             Self::SeveralExpiries => {
                 "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"
+            }
+            Self::SeveralExpiriesOrPersist => {
+                "ERR Only one of EX, PX, EXAT, PXAT or PERSIST arguments can be specified"
             }
             Self::SeveralConditions => "ERR Only one of FXX or FNX arguments can be specified",
             Self::NxAndXx => "ERR XX and NX options at the same time are not compatible",

@@ -34,6 +34,7 @@ mod it {
     mod protocol_abuse;
     mod pubsub;
     mod redis_client;
+    mod redis_py;
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;
@@ -43,5 +44,6 @@ mod it {
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod transaction_time;
     mod travelling_replies;
 }

@@ -312,17 +312,31 @@ fn time(way: Expiration, arg: &[u8], now_ms: i64, command: &'static str) -> Resu
 /// [`ReplyError::FieldsMissing`], `bad_count` when the number is not a positive one,
 /// [`ReplyError::FieldCountMismatch`].
 fn fields(args: Arguments<'_>, at: usize, bad_count: ReplyError) -> Result<Range<usize>, ReplyError> {
+    let (names, rest) = fields_and_rest(args, at, bad_count)?;
+    if rest == 0 {
+        Ok(names)
+    } else {
+        Err(ReplyError::FieldCountMismatch)
+    }
+}
+
+/// As [`fields`], for a request that may go on behind them: also returns how many arguments are left.
+fn fields_and_rest(
+    args: Arguments<'_>,
+    at: usize,
+    bad_count: ReplyError,
+) -> Result<(Range<usize>, usize), ReplyError> {
     if !args.get(at).is_some_and(|word| is(word, "FIELDS")) {
         return Err(ReplyError::FieldsMissing);
     }
     let count = args.get(at + 1).and_then(|count| int(count).ok());
     let count = count.filter(|&count| count > 0).ok_or(bad_count)?;
-    let names = at + 2..args.len();
-    if count as usize == names.len() {
-        Ok(names)
-    } else {
-        Err(ReplyError::FieldCountMismatch)
-    }
+    let first = at + 2;
+    let rest = usize::try_from(count)
+        .ok()
+        .and_then(|count| args.len().checked_sub(first)?.checked_sub(count));
+    let rest = rest.ok_or(ReplyError::FieldCountMismatch)?;
+    Ok((first..args.len() - rest, rest))
 }
 
 /// Condition under which HEXPIRE and its kin change a field's expiry.
@@ -351,6 +365,19 @@ impl Condition {
             .into_iter()
             .find(|(name, _)| is(word, name))
             .map(|(_, condition)| condition)
+    }
+
+    /// Reads the condition, which stands before the fields or, since Redis 8.6, behind them, and the indexes of the fields.
+    fn parse_with_fields(args: Arguments<'_>) -> Result<(Self, Range<usize>), ReplyError> {
+        let before = Self::read(args.at(3));
+        let fields_at = if before.is_some() { 4 } else { 3 };
+        let (names, rest) = fields_and_rest(args, fields_at, ReplyError::FieldCountNotPositive)?;
+        let condition = match (before, rest) {
+            (_, 0) => before.unwrap_or(Self::Always),
+            (None, 1) => Self::read(args.at(names.end)).ok_or(ReplyError::FieldCountMismatch)?,
+            _ => return Err(ReplyError::FieldCountMismatch),
+        };
+        Ok((condition, names))
     }
 
     fn allows(self, before: Option<i64>, at_ms: i64) -> bool {
@@ -385,10 +412,7 @@ fn expire(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> Comm
     let removes = removes(ctx);
     let hash = ctx.keyspace.write_as::<Hash>(&key)?;
     let at_ms = time(way, args.at(2), now_ms, command)?;
-    let condition = Condition::read(args.at(3));
-    let fields_at = if condition.is_some() { 4 } else { 3 };
-    let names = fields(args, fields_at, ReplyError::FieldCountNotPositive)?;
-    let condition = condition.unwrap_or(Condition::Always);
+    let (condition, names) = Condition::parse_with_fields(args)?;
 
     ctx.reply.array(names.len());
     let Some(hash) = hash else {
@@ -576,20 +600,58 @@ enum Then<'a> {
     Set(Times<'a>),
 }
 
+impl Then<'_> {
+    /// Reads the option, which stands before the fields or, since Redis 8.6, behind them, and the indexes of the fields.
+    fn parse_with_fields(
+        args: Arguments<'_>,
+        now_ms: i64,
+        removes: bool,
+    ) -> Result<(Self, Range<usize>), ReplyError> {
+        let (before, words) = Self::parse(args, 2, now_ms, removes)?;
+        let (names, rest) = fields_and_rest(args, 2 + words, ReplyError::FieldCount)?;
+        if rest == 0 {
+            return Ok((before, names));
+        }
+        let (behind, more) = Self::parse(args, names.end, now_ms, removes)?;
+        if more == 0 || more < rest && words == 0 && !is_field_option(args.at(names.end + more)) {
+            return Err(ReplyError::FieldCountMismatch);
+        }
+        if words > 0 || more < rest {
+            return Err(ReplyError::SeveralExpiriesOrPersist);
+        }
+        Ok((behind, names))
+    }
+
+    /// Reads the option at an argument, if there is one, and returns how many arguments it takes.
+    fn parse(
+        args: Arguments<'_>,
+        at: usize,
+        now_ms: i64,
+        removes: bool,
+    ) -> Result<(Self, usize), ReplyError> {
+        let word = args.at(at);
+        if is(word, "PERSIST") {
+            return Ok((Self::Lift, 1));
+        }
+        let Some(way) = Expiration::from_option(word) else {
+            return Ok((Self::Nothing, 0));
+        };
+        let text = args.get(at + 1).ok_or(ReplyError::MissingExpire)?;
+        let at_ms = time(way, text, now_ms, "hgetex")?;
+        Ok((Self::Set(Times::new(at_ms, removes && at_ms <= now_ms)), 2))
+    }
+}
+
+/// Whether a word is an option of HGETEX.
+fn is_field_option(word: &[u8]) -> bool {
+    is(word, "PERSIST") || Expiration::from_option(word).is_some()
+}
+
 fn hgetex(ctx: &mut Context<'_>) -> CommandResult {
     let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
     let removes = removes(ctx);
     let mut hash = ctx.keyspace.write_as::<Hash>(&key)?;
-    let word = args.at(2);
-    let (mut then, fields_at) = match Expiration::from_option(word) {
-        Some(way) => {
-            let at_ms = time(way, args.at(3), now_ms, "hgetex")?;
-            (Then::Set(Times::new(at_ms, removes && at_ms <= now_ms)), 4)
-        }
-        None if is(word, "PERSIST") => (Then::Lift, 3),
-        None => (Then::Nothing, 2),
-    };
-    let names = fields(args, fields_at, ReplyError::FieldCount)?;
+    let (mut then, names) = Then::parse_with_fields(args, now_ms, removes)?;
     ctx.reply.array(names.len());
     let mut lifted = Names::new();
     for name in names.map(|index| args.at(index)) {
@@ -627,21 +689,21 @@ enum If {
 struct SetOptions {
     condition: Option<If>,
     expiry: Option<FieldExpiry>,
-    /// Index of the first field; each field is followed by its value.
-    fields_at: usize,
+    /// Indexes of the fields and their values.
+    pairs: Range<usize>,
 }
 
 impl SetOptions {
     fn parse(args: Arguments<'_>, now_ms: i64) -> Result<Self, ReplyError> {
-        let (mut condition, mut expiry) = (None, None);
+        let (mut condition, mut expiry, mut pairs) = (None, None, None);
         let mut index = 2;
         while let Some(word) = args.get(index) {
-            if is(word, "FIELDS") {
-                return Ok(Self {
-                    condition,
-                    expiry,
-                    fields_at: Self::fields_at(args, index)?,
-                });
+            // Since Redis 8.6 the other options may also stand behind the fields.
+            if is(word, "FIELDS") && pairs.is_none() {
+                let found = Self::pairs(args, index)?;
+                index = found.end;
+                pairs = Some(found);
+                continue;
             } else if let Some(way) = Expiration::from_option(word) {
                 let arg = args.get(index + 1).filter(|_| expiry.is_none());
                 let arg = arg.ok_or(if expiry.is_some() {
@@ -664,21 +726,27 @@ impl SetOptions {
                 if condition.replace(wanted).is_some() {
                     return Err(ReplyError::SeveralConditions);
                 }
+            } else if pairs.is_some() {
+                return Err(ReplyError::arity("hsetex"));
             } else {
                 return Err(ReplyError::Bytes([b"ERR unknown argument: ", word].concat()));
             }
             index += 1;
         }
-        Err(ReplyError::FieldsMissing)
+        Ok(Self {
+            condition,
+            expiry,
+            pairs: pairs.ok_or(ReplyError::FieldsMissing)?,
+        })
     }
 
-    /// Index of the first field, if FIELDS is at `at` and its number of pairs matches.
-    fn fields_at(args: Arguments<'_>, at: usize) -> Result<usize, ReplyError> {
+    /// Indexes of the fields and values that follow the word FIELDS at `at` and their number.
+    fn pairs(args: Arguments<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
         let arity = || ReplyError::arity("hsetex");
-        let fields_at = at + 2;
+        let first = at + 2;
         let words = args
             .len()
-            .checked_sub(fields_at)
+            .checked_sub(first)
             .filter(|&words| words > 1)
             .ok_or_else(arity)?;
         let count = int(args.at(at + 1))
@@ -687,8 +755,9 @@ impl SetOptions {
         let count = count
             .filter(|&count| count > 0)
             .ok_or(ReplyError::BadFieldCount)?;
-        if words % 2 == 0 && words / 2 == count as usize {
-            Ok(fields_at)
+        let count = 2 * count as usize;
+        if count <= words {
+            Ok(first..first + count)
         } else {
             Err(arity())
         }
@@ -698,7 +767,7 @@ impl SetOptions {
 fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
     let (args, key, now_ms, limits) = (ctx.args, ctx.key(1), ctx.now_ms(), limits(ctx));
     let options = SetOptions::parse(args, now_ms)?;
-    let positions = (options.fields_at..args.len()).step_by(2);
+    let positions = options.pairs.clone().step_by(2);
     let mut names = positions.clone().map(|index| args.at(index));
     let hash = ctx.keyspace.write_as::<Hash>(&key)?;
     let has = |name| hash.as_ref().is_some_and(|hash| hash.get(name, now_ms).is_some());
@@ -738,7 +807,8 @@ fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
         ctx.notify(KeyspaceEvents::HASH, "hexpire", &key);
     }
     ctx.keyspace.settle(&key);
-    report_set(ctx.effects, key.bytes, args.iter().skip(options.fields_at));
+    let words = options.pairs.map(|index| args.at(index));
+    report_set(ctx.effects, key.bytes, words);
     for same in times.chunk_by(|one, other| one.0 == other.0) {
         let names: Names<'_> = same.iter().map(|(_, name)| *name).collect();
         report_expiry(ctx.effects, key.bytes, same[0].0, &names);

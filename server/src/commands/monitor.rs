@@ -22,7 +22,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
 }];
 
 fn monitor(session: &mut Session<'_>) -> CommandResult {
-    if session.client.denies_blocking {
+    if session.client.denies_blocking() {
         return Err(ReplyError::Fixed(
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn not_within_a_transaction() {
         let mut shell = Shell::new();
-        shell.client.denies_blocking = true;
+        shell.client.transaction_us = Some(0);
         shell.check(&[("MONITOR", "-ERR MONITOR isn't allowed for DENY BLOCKING client")]);
         assert!(!shell.client.monitor);
     }

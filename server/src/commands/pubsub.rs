@@ -255,7 +255,7 @@ fn psubscribe(session: &mut Session<'_>) -> CommandResult {
 
 fn ssubscribe(session: &mut Session<'_>) -> CommandResult {
     // The two older commands are allowed within MULTI, because clients have always been able to send them there.
-    if session.client.denies_blocking {
+    if session.client.denies_blocking() {
         return Err(ReplyError::Fixed(
             "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client",
         ));
@@ -554,7 +554,7 @@ mod tests {
     #[test]
     fn a_transaction_may_not_subscribe_to_shard_channels() {
         let mut shell = seated();
-        shell.client.denies_blocking = true;
+        shell.client.transaction_us = Some(0);
         shell.check(&[
             (
                 "SSUBSCRIBE a",

@@ -214,7 +214,8 @@ fn swapdb(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn time(session: &mut Session<'_>) -> CommandResult {
-    let now_us = session.node.clock.now_us();
+    let transaction_us = session.client.transaction_us;
+    let now_us = transaction_us.unwrap_or_else(|| session.node.clock.now_us());
     session.reply.array(2);
     session.reply.bulk_integer(now_us / 1_000_000);
     session.reply.bulk_integer(now_us % 1_000_000);

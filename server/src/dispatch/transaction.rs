@@ -45,7 +45,7 @@ pub(crate) fn exec(
         return Ok(());
     }
     Encoder::new(out, resp).array(transaction.queue.len());
-    caller.client.denies_blocking = true;
+    caller.client.transaction_us = Some(environment.clock.now_us());
     let unit = OneUnit {
         partitions,
         unit: environment.recorder.unit(),
@@ -58,7 +58,7 @@ pub(crate) fn exec(
         environment,
     );
     drop(unit);
-    caller.client.denies_blocking = false;
+    caller.client.transaction_us = None;
     Ok(())
 }
 
@@ -71,20 +71,19 @@ fn run_queue(
     environment: &Environment<'_>,
 ) {
     let start = out.len();
-    let (mut changed, mut stamp, mut looked_ns) = (None, environment.stamp, environment.looked_ns);
+    // The commands of a transaction have one time, as in Redis since 7.2. It is that of the transaction's begin.
+    let now_us = caller.client.transaction_us;
+    let now_ms = now_us.map_or(environment.stamp.now_ms, |now_us| now_us / 1000);
+    let (mut changed, mut stamp) = (None, environment.stamp.at(now_ms, environment.settings));
+    caller.now_ms = now_ms;
     for queued in queue {
         let begin_ns = environment.clock.elapsed_ns();
-        let mut here = Environment {
+        let here = Environment {
             stamp,
-            looked_ns,
             // The limit applies to the reply of EXEC, which all these replies are part of.
             reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
             ..under(environment, &changed)
         };
-        // No command may work with a time from before it began.
-        here.keep_fresh(begin_ns);
-        (stamp, looked_ns) = (here.stamp, here.looked_ns);
-        caller.now_ms = stamp.now_ms;
         run_queued(caller, queued, partitions, out, &here);
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {

@@ -14,7 +14,7 @@ use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::inbox::{Batch, Message, Task};
-use crate::shard::poll::Holds;
+use crate::shard::poll::{Holds, Poll};
 use crate::spec::Registered;
 use crate::state::Node;
 
@@ -95,6 +95,7 @@ impl EventLoop {
             connections,
             dirty,
             scratch,
+            poll: &mut self.poll,
             environment: &shared,
             over: Over::new(),
         };
@@ -250,12 +251,27 @@ struct ToConnections<'a> {
     connections: &'a mut Slab<Connection>,
     dirty: &'a mut Vec<usize>,
     scratch: &'a mut Vec<u8>,
+    poll: &'a mut Poll,
     environment: &'a Environment<'a>,
     /// Connections whose output exceeds their limits: their further replies are dropped.
     over: Over,
 }
 
 impl ToConnections<'_> {
+    /// Sends a large reply while the processor's caches hold it, if its socket takes it. Its buffer is given back, and will
+    /// be that of the next such reply.
+    #[cold]
+    fn send_now(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        let link = &mut self.poll.link(&mut connection.socket, number);
+        let sent = connection.output.send_now(link);
+        connection.bytes_out += sent;
+        self.environment.stats.bytes_out.add(sent);
+        self.environment.stats.writes.add(u64::from(sent > 0));
+    }
+
     /// Checks the limits of a connection whose output has become large.
     #[cold]
     fn look_at_limits(&mut self, number: usize) {
@@ -294,9 +310,13 @@ impl Replies for ToConnections<'_> {
             start
         };
         let is_large = connection.output.end(task.sequence, start);
+        let is_worth_sending = connection.output.is_worth_sending();
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(task.connection as usize);
+        }
+        if is_worth_sending {
+            self.send_now(task.connection as usize);
         }
         if is_large {
             self.look_at_limits(task.connection as usize);

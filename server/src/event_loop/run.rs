@@ -157,7 +157,7 @@ impl EventLoop {
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         if !went_well {
             // The transaction that may have been running is over.
-            connection.client.denies_blocking = false;
+            connection.client.transaction_us = None;
             self.report_panic(issued.command);
         }
         Ran {

@@ -52,8 +52,8 @@ pub(crate) struct Client {
     pub(crate) can_redirect: bool,
     /// Set by MONITOR: the client gets a line for every command.
     pub(crate) monitor: bool,
-    /// Its commands must not wait, because its transaction is running.
-    pub(crate) denies_blocking: bool,
+    /// Unix time in microseconds of its transaction while that runs: all commands of a transaction have the same time.
+    pub(crate) transaction_us: Option<i64>,
     /// Ticket of its command, if that waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
     /// Its command is held back by CLIENT PAUSE.
@@ -346,7 +346,7 @@ impl Client {
             no_touch: false,
             can_redirect: false,
             monitor: false,
-            denies_blocking: false,
+            transaction_us: None,
             waits: None,
             is_paused: false,
             unblocked: None,
@@ -386,6 +386,11 @@ impl Client {
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
+    }
+
+    /// Whether it must be answered at once, because its transaction is running.
+    pub(crate) fn denies_blocking(&self) -> bool {
+        self.transaction_us.is_some()
     }
 
     /// Whether the client has subscriptions.

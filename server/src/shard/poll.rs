@@ -226,6 +226,23 @@ impl Link<'_> {
     }
 }
 
+impl Link<'_> {
+    /// As [`write`](Self::write), and nothing is left on its way: what is accepted is in the socket's own buffer.
+    ///
+    /// # Errors
+    /// The error of the system call. It would block as well where something that was accepted before is still on its way.
+    pub(crate) fn write_now(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
+        if self
+            .ring
+            .as_mut()
+            .is_some_and(|ring| ring.is_sending(self.connection))
+        {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        write_now(self.socket, outgoing)
+    }
+}
+
 fn write_now(socket: &mut Socket, outgoing: &mut Outgoing) -> io::Result<()> {
     let written = if outgoing.has_closed() {
         socket.write_vectored(&outgoing.slices())?

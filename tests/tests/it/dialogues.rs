@@ -29,7 +29,7 @@ dialogues! {
     sorted_sets hyperloglog geo streams stream_groups stream_blocking sort blocking collections_encoding wrongtype pubsub
     keyspace_events after_7_2
     option_pairs
-    watch_stale blocking_again stream_references
+    watch_stale blocking_again stream_references hash_field_options
     lone_node
 }
 

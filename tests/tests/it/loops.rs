@@ -176,10 +176,6 @@ fn what_comes_behind_a_long_command_has_a_time_of_its_own() {
                 &["LCS {a}1 {a}2 LEN", "MSET x 1 y 2", "SET {a}q v PX 60000"],
                 "{a}q",
             ),
-            (
-                &["MULTI", "LCS {a}1 {a}2 LEN", "SET {a}r v PX 60000", "EXEC"],
-                "{a}r",
-            ),
         ] {
             let start = Instant::now();
             client.pipeline(&lines.iter().map(|line| words(line)).collect::<Vec<_>>());

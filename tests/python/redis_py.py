@@ -1,0 +1,171 @@
+"""What applications do with redis-py, against a running server: `redis_py.py TEST PORT SOCKET`.
+
+Each test is a function; it raises when a reply is wrong, or takes longer than the client waits.
+"""
+
+import sys
+import threading
+
+import redis
+
+PATIENCE_S = 60
+
+
+def big_pipelines(tcp, unix):
+    """A pipeline is written as a whole before any reply is read: neither side may wait for the other."""
+    unix.set("kilobyte", "k" * 1024)
+    pipeline = unix.pipeline(transaction=False)
+    for _ in range(10_000):
+        pipeline.get("kilobyte")
+    replies = pipeline.execute()
+    assert len(replies) == 10_000 and set(replies) == {b"k" * 1024}
+
+    tcp.set("hundred", "h" * 100)
+    pipeline = tcp.pipeline(transaction=False)
+    for _ in range(400_000):
+        pipeline.get("hundred")
+    replies = pipeline.execute()
+    assert len(replies) == 400_000 and set(replies) == {b"h" * 100}
+
+
+def pubsub(tcp, unix):
+    """Messages reach channels and patterns in order, over all shards, and a thread that handles them."""
+    listener = unix.pubsub()
+    listener.subscribe("news", "sport")
+    listener.psubscribe("w*")
+    kinds = [listener.get_message(timeout=PATIENCE_S)["type"] for _ in range(3)]
+    assert kinds == ["subscribe", "subscribe", "psubscribe"], kinds
+    for number in range(1000):
+        channel = ["news", "sport", "weather", "nobody"][number % 4]
+        assert tcp.publish(channel, number) == (0 if channel == "nobody" else 1)
+    got = [listener.get_message(timeout=PATIENCE_S) for _ in range(750)]
+    assert [int(message["data"]) for message in got] == [number for number in range(1000) if number % 4 != 3]
+    assert got[2]["pattern"] == b"w*" and got[2]["channel"] == b"weather"
+    listener.unsubscribe("news")
+    assert listener.get_message(timeout=PATIENCE_S)["type"] == "unsubscribe"
+    assert tcp.publish("news", "x") == 0
+    listener.close()
+
+    handled = []
+    threaded = tcp.pubsub()
+    threaded.subscribe(**{"jobs": lambda message: handled.append(message["data"])})
+    thread = threaded.run_in_thread(sleep_time=0.01)
+    while unix.publish("jobs", "one") == 0:
+        pass
+    while not handled:
+        thread.join(0.01)
+    thread.stop()
+    thread.join(PATIENCE_S)
+    assert b"one" in handled
+
+
+def transactions(tcp, unix):
+    """Threads raise a counter under WATCH: no increment is lost, and a change by somebody else is seen."""
+    tcp.set("counter", 0)
+
+    def raise_it(client):
+        def increment(pipeline):
+            value = int(pipeline.get("counter"))
+            pipeline.multi()
+            pipeline.set("counter", value + 1)
+            pipeline.rpush("log", value)
+
+        for _ in range(100):
+            client.transaction(increment, "counter")
+
+    threads = [threading.Thread(target=raise_it, args=(client,)) for client in (tcp, unix, tcp)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert int(tcp.get("counter")) == 300
+    assert tcp.lrange("log", 0, -1) == [b"%d" % value for value in range(300)]
+
+    with tcp.pipeline() as pipeline:
+        pipeline.watch("counter")
+        unix.incr("counter")
+        pipeline.multi()
+        pipeline.set("counter", 0)
+        try:
+            pipeline.execute()
+        except redis.WatchError:
+            pass
+        else:
+            raise AssertionError("what was watched has changed")
+    assert int(tcp.get("counter")) == 301
+    replies = tcp.pipeline().set("a", 1).incr("a").lpush("a", 1).execute(raise_on_error=False)
+    assert replies[:2] == [True, 2] and isinstance(replies[2], redis.ResponseError)
+
+
+def scans(tcp, unix):
+    """Iterators find everything once the walk is over, whatever they are told of its steps."""
+    pipeline = unix.pipeline(transaction=False)
+    for number in range(5000):
+        pipeline.set(f"key:{number}", number)
+    pipeline.sadd("members", *range(1000))
+    pipeline.hset("fields", mapping={str(number): number for number in range(1000)})
+    pipeline.zadd("scores", {str(number): number for number in range(1000)})
+    pipeline.execute()
+    for count in (None, 1, 100, 100_000):
+        assert len(set(tcp.scan_iter(count=count))) == 5003, count
+    assert len(set(tcp.scan_iter(match="key:1*", count=1000))) == 1111
+    assert set(tcp.scan_iter(_type="zset")) == {b"scores"}
+    cursor, keys = tcp.scan(count=100_000)
+    assert cursor == 0 and len(keys) == 5003
+    assert len(set(tcp.sscan_iter("members"))) == 1000
+    assert len(dict(tcp.hscan_iter("fields"))) == 1000
+    assert len(dict(tcp.zscan_iter("scores"))) == 1000
+
+
+def streams(tcp, unix):
+    """Consumers of a group share the work: each entry is handled once, and what one leaves behind another takes over."""
+    tcp.xgroup_create("work", "crew", id="$", mkstream=True)
+    handled = []
+
+    def consume(client, name):
+        while True:
+            found = client.xreadgroup("crew", name, {"work": ">"}, count=7, block=PATIENCE_S * 1000)
+            for entry, fields in found[0][1] if isinstance(found, list) else found[b"work"][0]:
+                if fields[b"job"] == b"stop":
+                    client.xack("work", "crew", entry)
+                    return
+                if int(fields[b"job"]) % 10:
+                    handled.append(int(fields[b"job"]))
+                    client.xack("work", "crew", entry)
+
+    threads = [
+        threading.Thread(target=consume, args=(client, f"worker{number}"))
+        for number, client in enumerate((tcp, unix, tcp))
+    ]
+    for thread in threads:
+        thread.start()
+    for number in range(1000):
+        unix.xadd("work", {"job": number})
+    # A worker that has stopped takes no more, so each of them gets one of these, though one may take several at once.
+    while any(thread.is_alive() for thread in threads):
+        unix.xadd("work", {"job": "stop"})
+        for thread in threads:
+            thread.join(0.02)
+    assert sorted(handled) == [number for number in range(1000) if number % 10]
+    left = tcp.xpending("work", "crew")["pending"]
+    assert left >= 100, left
+    start, taken = "0-0", []
+    while True:
+        start, entries, *_ = tcp.xautoclaim("work", "crew", "heir", min_idle_time=0, start_id=start, count=30)
+        taken += [fields[b"job"] for _, fields in entries if fields[b"job"] != b"stop"]
+        if start in ("0-0", b"0-0"):
+            break
+    assert sorted(map(int, taken)) == list(range(0, 1000, 10)), taken
+
+
+def main():
+    name, port, socket = sys.argv[1:]
+    options = {"socket_timeout": 2 * PATIENCE_S, "protocol": 3 if name == "pubsub" else 2}
+    tcp = redis.Redis(port=int(port), **options)
+    unix = redis.Redis(unix_socket_path=socket, **options)
+    globals()[name](tcp, unix)
+    assert tcp.ping() and unix.ping()
+    print("well")
+
+
+main()
