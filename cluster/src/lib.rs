@@ -2,10 +2,10 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`slot`] | which slot a key belongs to, which shard a slot belongs to, sets of slots |
-//! | [`redirect`] | whether a node serves a command, and what it tells the client if it does not |
+//! | [`slot`] | the slot of a key, the shard of a slot, sets of slots |
+//! | [`redirect`] | whether a node serves a command, and the redirect for the client if it does not |
 //!
-//! The crate does no I/O, reads no clock and starts no thread: what it knows it was told.
+//! The crate does no I/O, reads no clock and starts no thread: all its input is in arguments.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,12 @@
-//! Whether a node serves a command, decided by the slots of its keys; and what the client is told if it does not.
+//! Decides by the slots of its keys whether a node serves a command, and which redirect the client gets if it does
+//! not.
 //!
-//! The decision is a pure function of what the node believes ([`SlotView`]) and of who asks what ([`Asker`]). The
-//! texts of [`Redirect`] are part of the protocol: cluster clients act on them.
+//! The decision is a pure function of the node's view of the cluster ([`SlotView`]) and of the client's state
+//! ([`Asker`]). The texts of [`Redirect`] are part of the protocol: cluster clients act on them.
 //!
 //! While a slot moves it is open on both sides. Its owner still serves the keys that it has and sends clients to the
-//! new node for the others (`ASK`); the new node serves only those who say that they were sent (`ASKING`). Keys of one
-//! command that lie on both sides must wait (`TRYAGAIN`).
+//! new node for the others (`ASK`); the new node serves only clients that announce that they were sent (`ASKING`). A
+//! command whose keys are on both sides must wait (`TRYAGAIN`).
 
 use std::fmt;
 
@@ -43,7 +44,7 @@ pub enum Owner<'a> {
 /// Whether a slot is on the move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer<'a> {
-    /// It is not.
+    /// The slot is not being moved.
     Settled,
     /// From this node to another.
     Migrating(Endpoint<'a>),
@@ -101,7 +102,7 @@ pub struct KeysHere {
     pub several: bool,
 }
 
-/// Why a node does not serve a command. `Display` gives the line of the error, its code first.
+/// Reason for which a node does not serve a command. `Display` gives the line of the error, its code first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redirect<'a> {
     /// Another node owns the slot, now and later.
@@ -118,11 +119,11 @@ pub enum Redirect<'a> {
         /// The node it moves to.
         to: Endpoint<'a>,
     },
-    /// Some of the keys are on one side of a move, some on the other.
+    /// Some of the keys are on one side of a move, others on the other side.
     TryAgain,
     /// The keys are not all in one slot.
     CrossSlot,
-    /// Nobody owns the slot.
+    /// The slot has no owner.
     Unserved,
     /// The cluster cannot work.
     Down,
@@ -150,8 +151,8 @@ impl std::error::Error for Redirect<'_> {}
 /// always served. `keys_here` is called at most once, and only if the slot is open.
 ///
 /// # Errors
-/// What the client is told instead. Where several things are wrong the first of these counts: an unserved slot (of the
-/// first key), keys in several slots, a cluster that is down, the state of an open slot, the wrong node.
+/// The error for the client. If there are several, the first of these: an unserved slot (of the first key), keys in
+/// several slots, a cluster that is down, the state of an open slot, the wrong node.
 #[inline]
 pub fn decide<'a, V: SlotView>(
     slots: impl IntoIterator<Item = Slot>,
@@ -222,8 +223,8 @@ fn serve_migrating<'a>(
     }
 }
 
-/// The slot moves to this node: whoever was sent here is served. A single key may be created here; of several keys all
-/// must have arrived, for the missing ones may still be where they come from.
+/// Decides for a slot that moves to this node: clients that were sent here are served. A single key may be created
+/// here; several keys must all have arrived, as the missing ones may still be at the old owner.
 fn serve_importing<'a>(asker: Asker, keys_here: impl FnOnce() -> KeysHere) -> Result<(), Redirect<'a>> {
     if asker.shard_channels {
         return Ok(());

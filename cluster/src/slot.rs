@@ -57,8 +57,8 @@ impl fmt::Display for Slot {
     }
 }
 
-/// The part of `key` that is hashed: what stands between the first `{` and the first `}` after it, unless that is
-/// nothing; else the whole key. O(n).
+/// The part of `key` that is hashed: the text between the first `{` and the first `}` after it, unless it is empty;
+/// else the whole key. O(n).
 #[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
@@ -151,9 +151,9 @@ const fn tables() -> [[u16; 256]; 8] {
     tables
 }
 
-/// CRC16/XMODEM. A CRC is linear: eight bytes contribute independently of each other, so their table look-ups need not
-/// wait for one another as they do byte by byte. Only the two bytes that meet the CRC so far wait for it. The odd bytes
-/// come first, because there is no CRC yet that they would have to wait for.
+/// CRC16/XMODEM. A CRC is linear: eight bytes contribute independently of each other, so that their table look-ups
+/// can run in parallel, unlike byte by byte. Only the two bytes that meet the present CRC depend on it. The odd bytes
+/// come first, because the CRC is still zero there.
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
     let (odd, blocks) = bytes.as_rchunks::<8>();
@@ -202,7 +202,7 @@ impl SlotSet {
         }
     }
 
-    /// Adds `slot`; says whether it was missing. O(1).
+    /// Adds `slot`; returns whether it was missing. O(1).
     pub fn insert(&mut self, slot: Slot) -> bool {
         let (word, bit) = Self::place(slot);
         let was_missing = self.words[word] & bit == 0;
@@ -210,7 +210,7 @@ impl SlotSet {
         was_missing
     }
 
-    /// Removes `slot`; says whether it was there. O(1).
+    /// Removes `slot`; returns whether it was present. O(1).
     pub fn remove(&mut self, slot: Slot) -> bool {
         let (word, bit) = Self::place(slot);
         let was_there = self.words[word] & bit != 0;
@@ -316,7 +316,7 @@ impl FromIterator<Slot> for SlotSet {
     }
 }
 
-/// As `CLUSTER NODES` lists slots: `0-99 200`.
+/// The notation of slots in `CLUSTER NODES`: `0-99 200`.
 impl fmt::Display for SlotSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, range) in self.ranges().enumerate() {

@@ -49,14 +49,14 @@ impl Span {
         }
     }
 
-    /// Where it ends in the base. Meaningless for what is detached.
+    /// End of the span in the base. Meaningless for a detached span.
     #[inline]
     pub(crate) fn end(self) -> usize {
         debug_assert!(self.len != DETACHED, "what is detached is not in the base");
         self.start as usize + self.len as usize
     }
 
-    /// Which detached buffer this is, if it is one.
+    /// Index of the detached buffer, if the span is detached.
     #[inline]
     #[must_use]
     pub const fn detached_index(self) -> Option<usize> {
@@ -133,7 +133,7 @@ impl<'a> Arguments<'a> {
         self.spans.len()
     }
 
-    /// Whether there is none. A request as parsed has at least one.
+    /// Whether there are no arguments. A parsed request has at least one.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -175,8 +175,8 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// Which detached buffer holds the argument at `index`, if one does. Whoever owns that buffer may then take it
-    /// over instead of copying it.
+    /// Index of the detached buffer that holds the argument at `index`, if one does. The owner of that buffer may
+    /// keep it instead of copying it.
     #[inline]
     #[must_use]
     pub fn detached(&self, index: usize) -> Option<usize> {

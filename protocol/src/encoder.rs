@@ -1,8 +1,8 @@
-//! One way to write replies, RESP2 or RESP3 underneath.
+//! [`Encoder`]: encodes replies in RESP2 or RESP3.
 //!
-//! Handlers say what they mean (a map, a double, nothing); what the client negotiated decides how that looks. Promise:
-//! everything is appended to the output buffer it was given and to nothing else; no intermediate allocation, and what
-//! was appended before stays as it is.
+//! Handlers express the kind of a reply (a map, a double, null); the negotiated protocol determines the encoding.
+//! Promise: everything is appended to the given output buffer and to nothing else; there is no intermediate
+//! allocation, and earlier content of the buffer stays as it is.
 //!
 //! | reply | RESP3 | RESP2 |
 //! |---|---|---|
@@ -33,7 +33,7 @@ const COPY_BLOCK_BYTES: usize = 2048;
 /// From this size on, a value is large enough to be worth not copying again.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Room that is made behind such a value.
+/// Room that is reserved behind such a value.
 const BEHIND_LARGE_BYTES: usize = 16 << 10;
 
 /// Writes replies to the end of an output buffer.
@@ -45,13 +45,13 @@ pub struct Encoder<'a> {
     cut_at: usize,
 }
 
-/// An aggregate whose length is not known yet. It must be closed, or rolled back.
+/// An aggregate whose length is not known yet. The caller must close it or roll it back.
 #[must_use = "an aggregate without its length is no valid reply"]
 #[derive(Debug)]
 pub struct Deferred {
     /// Position of the digits of the length.
     digits_at: usize,
-    /// Number of digits there is room for.
+    /// Number of digits reserved.
     digits: usize,
     /// Elements on the wire for each element of the aggregate.
     width: usize,
@@ -119,8 +119,8 @@ impl<'a> Encoder<'a> {
         self.line(b'+', text.as_ref());
     }
 
-    /// An error: the whole line, its code first, without the `-`. Ends of lines around it are left out, ends of lines
-    /// in it are replaced by spaces.
+    /// An error: the whole line, its code first, without the `-`. Line ends around it are removed, those inside are
+    /// replaced by spaces.
     pub fn error(&mut self, line: impl AsRef<[u8]>) {
         let line = line.as_ref();
         let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
@@ -166,8 +166,8 @@ impl<'a> Encoder<'a> {
         self.bulk(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A string that somebody else appends: `len` bytes to [`Encoder::raw`], in pieces of any size, and
-    /// [`Encoder::bulk_end`] after them.
+    /// A string that the caller appends: `len` bytes through [`Encoder::raw`], in pieces of any size, then
+    /// [`Encoder::bulk_end`].
     pub fn bulk_start(&mut self, len: usize) {
         if self.is_cut() {
             return;
@@ -220,7 +220,7 @@ impl<'a> Encoder<'a> {
         self.header(self.kind(b'~'), len);
     }
 
-    /// The beginning of a message of `len` elements that nobody asked for.
+    /// The beginning of a push message of `len` elements.
     #[inline]
     pub fn push(&mut self, len: usize) {
         self.header(self.kind(b'>'), len);
@@ -249,7 +249,7 @@ impl<'a> Encoder<'a> {
         self.number(b'(', digits.as_bytes());
     }
 
-    /// A text to be shown as it is, with three letters that say of what kind it is (`txt`, `mkd`).
+    /// A text with three letters for its format (`txt`, `mkd`).
     pub fn verbatim(&mut self, format: [u8; 3], text: &[u8]) {
         if self.resp == Resp::V2 {
             return self.bulk(text);
@@ -281,15 +281,15 @@ impl<'a> Encoder<'a> {
         self.out.extend_from_slice(encoded);
     }
 
-    /// Begins an array whose length is told later, to [`Encoder::close`].
+    /// Begins an array whose length is passed later, to [`Encoder::close`].
     ///
-    /// `expected` is a guess at the length, or 0. If it has as many digits as the length turns out to have, then
-    /// nothing is moved when the array is closed; if not, what was written since moves by the difference.
+    /// `expected` is a guess at the length, or 0. If the final length has as many digits, nothing is moved when the
+    /// array is closed; otherwise its content moves by the difference.
     pub fn deferred_array(&mut self, expected: usize) -> Deferred {
         self.defer(b'*', 1, expected)
     }
 
-    /// Begins a map whose number of pairs is told later. See [`Encoder::deferred_array`].
+    /// Begins a map whose number of pairs is passed later. See [`Encoder::deferred_array`].
     pub fn deferred_map(&mut self, expected: usize) -> Deferred {
         match self.resp {
             Resp::V2 => self.defer(b'*', 2, expected),
@@ -297,17 +297,17 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Begins a set whose length is told later. See [`Encoder::deferred_array`].
+    /// Begins a set whose length is passed later. See [`Encoder::deferred_array`].
     pub fn deferred_set(&mut self, expected: usize) -> Deferred {
         self.defer(self.kind(b'~'), 1, expected)
     }
 
-    /// Begins a push message whose length is told later. See [`Encoder::deferred_array`].
+    /// Begins a push message whose length is passed later. See [`Encoder::deferred_array`].
     pub fn deferred_push(&mut self, expected: usize) -> Deferred {
         self.defer(self.kind(b'>'), 1, expected)
     }
 
-    /// Tells the length of an aggregate, in pairs for a map. Aggregates inside of it have been closed before.
+    /// Sets the length of an aggregate, in pairs for a map. Aggregates inside of it must have been closed before.
     pub fn close(&mut self, deferred: Deferred, len: usize) {
         let Deferred {
             digits_at,
@@ -319,7 +319,7 @@ impl<'a> Encoder<'a> {
         }
         let mut buffer = itoa::Buffer::new();
         let text = buffer.format(width * len).as_bytes();
-        // A splice of equal length overwrites; any other moves the rest once.
+        // A splice of equal length overwrites in place; any other moves the rest once.
         if text.len() == digits {
             self.out[digits_at..digits_at + digits].copy_from_slice(text);
         } else {
@@ -354,7 +354,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// A number that is a type of its own in RESP3.
+    /// A number that has a type of its own in RESP3.
     fn number(&mut self, kind: u8, text: &[u8]) {
         match self.resp {
             Resp::V2 => self.bulk(text),

@@ -1,9 +1,9 @@
-//! Faults in bytes from outside. [`ProtocolError`] is a client's fault: its text is sent, then the
-//! connection is closed. [`ValueError`] is a server's fault: there is nobody to tell, so its text is for the log.
+//! Errors in bytes from outside. [`ProtocolError`] is a client's fault: its text is sent, then the connection is
+//! closed. [`ValueError`] is a server's fault: its text is for the log.
 
 use std::fmt;
 
-/// Why a request cannot be understood. `Display` gives what follows `ERR Protocol error: ` in the last reply.
+/// Error in a request. `Display` gives the text after `ERR Protocol error: ` in the last reply.
 ///
 /// Clients and operators look for these texts: they are part of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum ProtocolError {
     UnauthenticatedLength,
     /// An inline request does not end within the limit.
     InlineTooLong,
-    /// A quote in an inline request is not closed, or something is glued to the closing one.
+    /// A quote in an inline request is not closed, or a closing quote is not followed by a space.
     UnbalancedQuotes,
     /// The arguments of one request, detached ones aside, lie further apart than a span can express.
     RequestTooLong,
@@ -69,18 +69,18 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// Why a reply cannot be understood.
+/// Error in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueError {
     /// The byte that begins a value names no type.
     UnknownType(u8),
-    /// A line does not end within the limit, or a carriage return stands alone in it.
+    /// A line does not end within the limit, or contains a carriage return without a line feed.
     InvalidLine,
     /// A bulk is not followed by the end of a line.
     UnterminatedBulk,
     /// A length is not a number, negative, or beyond the limit.
     InvalidLength,
-    /// An integer, a double, a big number or a boolean is written in no known way.
+    /// An integer, a double, a big number or a boolean has an unknown notation.
     InvalidScalar,
     /// Aggregates are nested too deeply.
     TooDeep,

@@ -1,6 +1,6 @@
 //! RESP2 and RESP3 on the wire: bytes in, requests out; replies in, bytes out.
 //!
-//! The crate does no I/O, reads no clock and starts no thread. It is handed bytes and says what they mean.
+//! The crate does no I/O, reads no clock and starts no thread: it parses and produces bytes.
 //!
 //! | module | subject |
 //! |---|---|
@@ -10,10 +10,10 @@
 //! | [`words`] | a line split into words, with quotes and escapes |
 //! | [`value`] | the client's side: an incremental parser of replies |
 //! | [`limits`] | every bound of the above, named |
-//! | [`error`] | what can be wrong with bytes from outside |
+//! | [`error`] | errors in bytes from outside |
 //!
-//! Nothing here panics because of what a peer sent, and nothing grows because of what a peer announced: memory is
-//! reserved for bytes that have arrived, never for a length that was only claimed.
+//! No input from a peer causes a panic, and no length that a peer announces allocates memory: memory is reserved for
+//! bytes that have arrived.
 
 #![forbid(unsafe_code)]
 

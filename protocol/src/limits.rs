@@ -1,5 +1,5 @@
-//! The bounds of one connection: how much a peer may announce, and how much it may send before it makes sense.
-//! Promise: each bound that the parsers enforce is named here, and nowhere else.
+//! The bounds of one connection: lengths that a peer may announce, and bytes that it may send in an incomplete
+//! request. Promise: each bound that the parsers enforce is named here, and nowhere else.
 
 /// A bulk of at least this many bytes is reported while it arrives ([`crate::Wants::Bulk`]), so that the caller can
 /// receive it into a buffer of its own instead of growing the shared one.

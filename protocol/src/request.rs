@@ -10,14 +10,14 @@
 //!
 //! Promises:
 //! - No argument is copied. A request is a run of [`Span`]s in a [`Requests`] list that is used turn after turn.
-//! - No byte is looked at twice, however small the pieces in which a request arrives. The parser keeps its place, as
-//!   offsets from the front of the unfinished request; while there is none it is one null pointer.
+//! - No byte is looked at twice, however small the pieces in which a request arrives. The parser keeps its position,
+//!   as offsets from the front of the unfinished request; without one, its state is one null pointer.
 //! - A big argument can leave the input: see [`RequestParser::detach_bulk`].
-//! - Where the input is cut into reads changes nothing: not the requests, not the error.
+//! - The boundaries of reads change nothing: neither the requests nor the error.
 //!
-//! Leniencies are those of the reference server: two bytes follow a payload and one a carriage return, whichever they
-//! are, and an empty request is skipped without a reply. So is its one oddity: a NUL byte hides whatever would end the
-//! line behind it, so such a line only ends by growing too long.
+//! Leniencies are those of the reference server: any two bytes may follow a payload, any byte a carriage return, and
+//! an empty request is skipped without a reply. So is its one oddity: a NUL byte hides the line end behind it, so
+//! that such a line only ends by growing too long.
 
 mod inline;
 
@@ -123,8 +123,8 @@ impl Requests {
         &self.spans
     }
 
-    /// Where in the base the request at `index` ends, which has others of the same call behind it: it is neither inline nor
-    /// has it detached arguments.
+    /// Position in the base where the request at `index` ends. The request must be followed by others of the same
+    /// call: it is then neither inline nor has it detached arguments.
     ///
     /// # Panics
     /// If there are not so many requests.
@@ -148,8 +148,8 @@ impl Requests {
         self.ends.clear();
     }
 
-    /// Gives memory back beyond what `spans` spans (and as many requests) need. To be called after an unusual burst:
-    /// a list once held a million arguments should not hold their place for ever.
+    /// Frees memory beyond that for `spans` spans (and as many requests). To be called after an unusual burst: a list
+    /// that once held a million arguments should not keep their memory for ever.
     pub fn shrink_to(&mut self, spans: usize) {
         self.spans.shrink_to(spans);
         self.ends.shrink_to(spans);
@@ -173,16 +173,17 @@ impl Requests {
 pub struct Progress {
     /// Number of bytes at the front of the input that belong to complete requests.
     pub consumed: usize,
-    /// Why the parser stopped there.
+    /// Reason for which the parser stopped there.
     pub wants: Wants,
 }
 
 /// Input that a parser needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
-    /// Nothing is left over: the input ended where a request did.
+    /// Nothing: the input ended at the end of a request.
     Nothing,
-    /// As many requests were delivered as were asked for, or an inline one, which comes alone. What is left may hold more.
+    /// Room in the list: as many requests were delivered as were asked for, or an inline one, which comes alone. The
+    /// rest of the input may hold more.
     Room,
     /// More bytes: a request has begun.
     More,
@@ -364,7 +365,7 @@ impl RequestParser {
         self.partial.is_some()
     }
 
-    /// Forgets the request that has begun. Its bytes, from the first on, are to be presented again.
+    /// Forgets the incomplete request. The caller must present its bytes again from the first one on.
     pub fn forget(&mut self) {
         self.partial = None;
     }
@@ -391,8 +392,8 @@ impl Partial {
     }
 }
 
-/// The usual case: a request that begins in this input. Its spans go where they belong; only if it turns out to be
-/// incomplete they are moved aside, and made to count from its first byte.
+/// The usual case: a request that begins in this input. Its spans are written to their final place; only if it turns
+/// out to be incomplete they are moved aside, and made relative to its first byte.
 #[inline]
 fn begin(
     rest: &mut [u8],
@@ -432,7 +433,7 @@ fn begin(
     }
 }
 
-/// A request of which the beginning is known.
+/// Continues a request whose beginning was parsed before.
 fn resume(
     mut partial: Box<Partial>,
     rest: &mut [u8],
@@ -532,7 +533,7 @@ fn arguments(
     Ok(Step::Complete(at))
 }
 
-/// Takes the payload at `at` in, if all of it and its terminator have come; says where the next line begins.
+/// Takes in the payload at `at`, if all of it and its terminator have come; returns the position of the next line.
 #[inline(always)]
 fn payload(rest: &[u8], at: usize, len: usize, origin: usize, spans: &mut Vec<Span>) -> Option<usize> {
     if (rest.len() - at).checked_sub(TERMINATOR_BYTES)? < len {
@@ -542,7 +543,7 @@ fn payload(rest: &[u8], at: usize, len: usize, origin: usize, spans: &mut Vec<Sp
     Some(at + len + TERMINATOR_BYTES)
 }
 
-/// A line with a number, as far as it has come.
+/// A line with a number, as far as it has arrived.
 enum Header {
     /// The number, and where the next line begins.
     Value { value: usize, end: usize },
@@ -609,7 +610,7 @@ fn length_line(line: &[u8], searched: usize, limits: &Limits) -> Result<Header, 
 }
 
 /// Reads a type byte and a number of at most nine digits, with its carriage return and one byte behind that: nearly
-/// every line there is. Says how many bytes that is. `None` stands for all else, be it wrong or merely unusual.
+/// every line. Returns the number of bytes. `None` for all other lines, wrong or merely unusual.
 #[inline(always)]
 fn short_header(line: &[u8]) -> Option<(u32, usize)> {
     match *line {
@@ -639,9 +640,9 @@ fn medium_header(line: &[u8]) -> Option<(u32, usize)> {
 
 /// End of a line.
 enum LineEnd {
-    /// Its last byte is there.
+    /// Position of its last byte.
     At(usize),
-    /// Not among the first `searched` bytes, and more may come.
+    /// The last byte is not among the first `searched` bytes, and more may come.
     Open { searched: usize },
     /// Nowhere within the limit.
     TooFar,
@@ -719,7 +720,7 @@ mod tests {
         /// Whether half of the requests of each call are put back.
         puts_back: bool,
         kept: Vec<u8>,
-        /// A bulk on its way, and how many bytes it has with its terminator.
+        /// A bulk being received, and the number of its bytes with the terminator.
         receiving: Option<(Vec<u8>, usize)>,
         detached: Vec<Vec<u8>>,
         requests: Vec<Words>,
@@ -762,7 +763,7 @@ mod tests {
             while self.error.is_none() && self.parse() {}
         }
 
-        /// Parses once; says whether there is reason to do it again.
+        /// Parses once; returns whether to parse again.
         fn parse(&mut self) -> bool {
             let mut buffer = vec![b'#'; self.base];
             buffer.append(&mut self.kept);

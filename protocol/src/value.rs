@@ -10,7 +10,7 @@ use crate::error::ValueError;
 use crate::integer;
 use crate::limits::ValueLimits;
 
-/// One reply. Strings are bytes: nothing says that they are text.
+/// One reply. Strings are bytes: they need not be text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `+`: a short word such as `OK`.
@@ -44,7 +44,7 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
     /// `~`
     Set(Vec<Value>),
-    /// `>`: a message that nobody asked for.
+    /// `>`: a push message.
     Push(Vec<Value>),
     /// `|`: keys and values about the value that follows.
     Attribute {
@@ -90,7 +90,7 @@ pub struct ReplyParser {
     open: Vec<Open>,
 }
 
-/// An aggregate of which elements are missing.
+/// An aggregate with missing elements.
 #[derive(Debug)]
 struct Open {
     kind: Kind,
@@ -126,8 +126,8 @@ impl ReplyParser {
         }
     }
 
-    /// Parses the reply at the front of `input`, and says how many bytes it takes. `None` if it is incomplete: then
-    /// all of `input` is to be presented again, followed by newer bytes.
+    /// Parses the reply at the front of `input`, and returns it with its number of bytes. `None` if it is incomplete:
+    /// then all of `input` must be presented again, followed by newer bytes.
     ///
     /// # Errors
     /// At the first byte that makes sense no more. The connection is of no further use.
@@ -170,7 +170,7 @@ impl ReplyParser {
         Some(value)
     }
 
-    /// Reads the item at the current place, and says where the next one begins.
+    /// Reads the item at the current position, and returns it with the position of the next one.
     fn item(&mut self, input: &[u8]) -> Result<Option<(Item, usize)>, ValueError> {
         let rest = input.get(self.at..).unwrap_or(&[]);
         let Some(cr) = self.line_end(rest)? else {

@@ -1,4 +1,4 @@
-//! Lines of words, as somebody types or writes them: inline requests, and the lines of a configuration file.
+//! Lines of words, as people type or write them: inline requests, and the lines of a configuration file.
 //!
 //! Words are separated by white space. A part in double quotes knows the escapes `\n \r \t \b \a \xHH` and takes any
 //! other escaped byte as it is; a part in single quotes knows `\'` only. A closing quote ends its word. Promise: words
@@ -25,7 +25,8 @@ pub fn split(line: &mut [u8], mut found: impl FnMut(usize, &[u8])) -> Result<(),
     }
 }
 
-/// Unescapes the word at `start` in place; says where the next one may begin and where the written bytes end.
+/// Unescapes the word at `start` in place; returns the position where the next one may begin and the end of the
+/// written bytes.
 fn word(line: &mut [u8], start: usize) -> Result<(usize, usize), ProtocolError> {
     let (mut read, mut write) = (start, start);
     while let Some(&byte) = line.get(read) {

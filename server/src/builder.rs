@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Source};
+use crate::config::{Config, ConfigError, ConfigSource};
 use crate::exec::{Effect, KeyspaceEvent};
 use crate::feed::SlowListener;
-use crate::log::{Lines, Log, Output};
+use crate::log::{Lines, Log, LogOutput};
 use crate::node::{Parts, Running, StartError};
 use crate::state::Seed;
 
@@ -151,7 +151,7 @@ impl Builder {
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
         let mut log = Log::new(config.settings().loglevel.into());
         if self.log {
-            log = log.to(Lines::new(Output::Stdout, None, Arc::clone(&clock)).into_dispatch());
+            log = log.to(Lines::new(LogOutput::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
         let names_port = |(name, _): &(String, _)| name.eq_ignore_ascii_case("port");
         let running = Running::start(Parts {
@@ -184,9 +184,9 @@ impl Builder {
             text.extend_from_slice(if value.is_empty() { b"\"\"" } else { value });
             text.push(b'\n');
         }
-        let source = Source {
+        let source = ConfigSource {
             stdin: true,
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let config = Config::load_with(&source, &mut text.as_slice())?;
         match config.of_process() {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The clock of one node. Times are Unix times in microseconds or milliseconds.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    source: Source,
+    source: TimeSource,
 }
 
 #[derive(Debug)]
-enum Source {
+enum TimeSource {
     Real { start: Instant },
     Manual { now_us: AtomicI64 },
 }
@@ -23,7 +23,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the place that asks")]
     pub(crate) fn real() -> Self {
         Self {
-            source: Source::Real {
+            source: TimeSource::Real {
                 start: Instant::now(),
             },
         }
@@ -32,7 +32,7 @@ impl Clock {
     /// A clock that stands at `start` after the Unix epoch until it is moved.
     pub(crate) fn manual(start: Duration) -> Self {
         Self {
-            source: Source::Manual {
+            source: TimeSource::Manual {
                 now_us: AtomicI64::new(micros(start)),
             },
         }
@@ -43,8 +43,8 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the place that asks")]
     pub(crate) fn now_us(&self) -> i64 {
         match &self.source {
-            Source::Real { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
-            Source::Manual { now_us } => now_us.load(Ordering::Acquire),
+            TimeSource::Real { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
+            TimeSource::Manual { now_us } => now_us.load(Ordering::Acquire),
         }
     }
 
@@ -52,16 +52,16 @@ impl Clock {
     #[inline]
     pub(crate) fn elapsed_ns(&self) -> u64 {
         match &self.source {
-            Source::Real { start } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            Source::Manual { now_us } => (now_us.load(Ordering::Acquire) as u64).wrapping_mul(1000),
+            TimeSource::Real { start } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            TimeSource::Manual { now_us } => (now_us.load(Ordering::Acquire) as u64).wrapping_mul(1000),
         }
     }
 
     /// Moves a manual clock forward; false when the clock is real and moves by itself.
     pub(crate) fn advance(&self, by: Duration) -> bool {
         match &self.source {
-            Source::Real { .. } => false,
-            Source::Manual { now_us } => {
+            TimeSource::Real { .. } => false,
+            TimeSource::Manual { now_us } => {
                 now_us.fetch_add(micros(by), Ordering::AcqRel);
                 true
             }
@@ -70,7 +70,7 @@ impl Clock {
 
     /// Whether the clock is the machine's, which moves by itself.
     pub(crate) fn is_real(&self) -> bool {
-        matches!(self.source, Source::Real { .. })
+        matches!(self.source, TimeSource::Real { .. })
     }
 }
 

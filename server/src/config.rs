@@ -22,15 +22,15 @@ pub use choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
     OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
 };
-pub use directives::{Check, DIRECTIVES, Directive, Effect, Flags, Row, Settings, find};
-pub use file::{ConfigError, Declaration, Place, Source};
+pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
+pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
 pub use rewrite::Scope;
 pub use special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimit, OutputLimits, Percentiles, Primary,
     ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
 };
 pub use units::{Form, format_memory, parse_memory};
-pub use value::{Assign, Directory, Emit, Reason, Secret, Value};
+pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};
 
 use shardis_storage::glob;
 use std::collections::HashSet;
@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 /// Properties of a client that determine what it may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
+pub struct Requester {
     /// The connection comes from this machine.
     pub local: bool,
     /// The node is loading its data.
@@ -136,7 +136,7 @@ impl Config {
     ///
     /// # Errors
     /// The first line that is wrong, or file that cannot be read.
-    pub fn load(source: &Source) -> Result<Self, ConfigError> {
+    pub fn load(source: &ConfigSource) -> Result<Self, ConfigError> {
         Self::load_with(source, &mut io::stdin())
     }
 
@@ -144,13 +144,13 @@ impl Config {
     ///
     /// # Errors
     /// The errors of [`Config::load`].
-    pub fn load_with(source: &Source, stdin: &mut dyn Read) -> Result<Self, ConfigError> {
+    pub fn load_with(source: &ConfigSource, stdin: &mut dyn Read) -> Result<Self, ConfigError> {
         // The path is made absolute first: `dir` may move the process.
         let path = source
             .path
             .as_ref()
             .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        let source = Source {
+        let source = ConfigSource {
             path,
             ..source.clone()
         };
@@ -192,7 +192,7 @@ impl Config {
             let wild = pattern.iter().any(|byte| b"*?[".contains(byte));
             for directive in DIRECTIVES
                 .iter()
-                .filter(|directive| !(wild && directive.is(Flags::HIDDEN)))
+                .filter(|directive| !(wild && directive.is(DirectiveFlags::HIDDEN)))
             {
                 for name in directive.names() {
                     let hit = if wild {
@@ -218,10 +218,14 @@ impl Config {
     ///
     /// # Errors
     /// The first directive that cannot be changed; then no setting has changed.
-    pub fn set(&mut self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<Vec<&'static str>, SetError> {
+    pub fn set(
+        &mut self,
+        pairs: &[(&[u8], &[u8])],
+        requester: Requester,
+    ) -> Result<Vec<&'static str>, SetError> {
         let mut chosen: Vec<(&'static Directive, &'static str, &[u8])> = Vec::with_capacity(pairs.len());
         for (given, value) in pairs {
-            let (directive, name) = self.changeable(given, caller)?;
+            let (directive, name) = self.changeable(given, requester)?;
             // The number of directives bounds this list, whatever a client sends.
             if chosen.iter().any(|(_, earlier, _)| *earlier == name) {
                 return Err(SetError::failed(
@@ -234,7 +238,9 @@ impl Config {
         let mut settings = Settings::clone(&self.settings);
         for (directive, name, value) in &chosen {
             set_text(directive, &mut settings, value).map_err(|reason| SetError::failed(*name, reason))?;
-            if directive.is(Flags::FIXED) && directive.show(&settings) != directive.show(&self.settings) {
+            if directive.is(DirectiveFlags::FIXED)
+                && directive.show(&settings) != directive.show(&self.settings)
+            {
                 return Err(SetError::failed(*name, CANNOT_CHANGE));
             }
         }
@@ -248,22 +254,22 @@ impl Config {
         Ok(changed)
     }
 
-    /// The directive of this name, and its name, if this caller may change it now.
+    /// The directive of this name, and its name, if the requester may change it now.
     fn changeable(
         &self,
         given: &[u8],
-        caller: Caller,
+        requester: Requester,
     ) -> Result<(&'static Directive, &'static str), SetError> {
         let text = || String::from_utf8_lossy(given).into_owned();
         let directive = find(given).ok_or_else(|| SetError::Unknown(text()))?;
-        if directive.is(Flags::IMMUTABLE) {
+        if directive.is(DirectiveFlags::IMMUTABLE) {
             return Err(SetError::failed(text(), CANNOT_CHANGE));
         }
-        let permitted = self.settings.enable_protected_configs.allows(caller.local);
-        if directive.is(Flags::PROTECTED) && !permitted {
+        let permitted = self.settings.enable_protected_configs.allows(requester.local);
+        if directive.is(DirectiveFlags::PROTECTED) && !permitted {
             return Err(SetError::failed(text(), "can't set protected config"));
         }
-        if directive.is(Flags::DENY_LOADING) && caller.loading {
+        if directive.is(DirectiveFlags::DENY_LOADING) && requester.loading {
             return Err(SetError::Loading);
         }
         let name = directive
@@ -312,7 +318,7 @@ impl Config {
     pub fn of_process(&self) -> Option<&'static str> {
         let defaults = Settings::default();
         let is_set = |directive: &&Directive| directive.show(&self.settings) != directive.show(&defaults);
-        let mut of_process = DIRECTIVES.iter().filter(|row| row.is(Flags::PROCESS));
+        let mut of_process = DIRECTIVES.iter().filter(|row| row.is(DirectiveFlags::PROCESS));
         of_process.find(is_set).map(|directive| directive.row.name)
     }
 
@@ -361,8 +367,8 @@ fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
 /// The log line for a directive that has no meaning here; `None` if the directive has one.
 pub fn notice(directive: &Directive) -> Option<String> {
     match directive.row.effect {
-        Effect::Applied => None,
-        Effect::Accepted(why) => Some(format!(
+        DirectiveEffect::Applied => None,
+        DirectiveEffect::Accepted(why) => Some(format!(
             "The directive '{}' is kept but changes nothing: {why}",
             directive.row.name
         )),
@@ -390,7 +396,7 @@ mod tests {
 
     fn set(config: &mut Config, texts: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
         config
-            .set(&pairs(texts), Caller::default())
+            .set(&pairs(texts), Requester::default())
             .map_err(|error| error.to_string())
     }
 
@@ -542,23 +548,23 @@ mod tests {
     }
 
     #[test]
-    fn callers_have_different_rights() {
+    fn requesters_have_different_rights() {
         let mut config = Config::default();
         let (local, remote) = (
-            Caller {
+            Requester {
                 local: true,
-                ..Caller::default()
+                ..Requester::default()
             },
-            Caller::default(),
+            Requester::default(),
         );
         let change = pairs(&[("dbfilename", "x.rdb")]);
         assert!(config.set(&change, local).is_err());
         config.assign("enable-protected-configs", b"local").unwrap();
         assert!(config.set(&change, remote).is_err());
         assert_eq!(config.set(&change, local), Ok(vec!["dbfilename"]));
-        let loading = Caller {
+        let loading = Requester {
             loading: true,
-            ..Caller::default()
+            ..Requester::default()
         };
         let error = config.set(&pairs(&[("appendonly", "yes")]), loading).unwrap_err();
         assert_eq!(
@@ -597,17 +603,17 @@ mod tests {
         let options = ["--bind", "127.0.0.1", "::1", "--notify-keyspace-events", "AKEnm"]
             .iter()
             .chain(&options);
-        let source = Source {
+        let source = ConfigSource {
             options: options.map(|word| (*word).to_owned()).collect(),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         for round in 0..2 {
             for (name, value) in config.get(&[b"*"]) {
                 let directive = find(name.as_bytes()).unwrap();
-                if directive.is(Flags::IMMUTABLE) || directive.is(Flags::PROTECTED) {
+                if directive.is(DirectiveFlags::IMMUTABLE) || directive.is(DirectiveFlags::PROTECTED) {
                     continue;
                 }
-                let changed = config.set(&[(name.as_bytes(), value.as_slice())], Caller::default());
+                let changed = config.set(&[(name.as_bytes(), value.as_slice())], Requester::default());
                 assert_eq!(changed, Ok(vec![]), "round {round}: {name}");
             }
             config = Config::load(&source).unwrap();
@@ -641,7 +647,7 @@ mod tests {
 
         fn load(&self, options: &[&str]) -> Config {
             let options = options.iter().map(|word| (*word).to_owned()).collect();
-            Config::load(&Source {
+            Config::load(&ConfigSource {
                 path: Some(self.0.clone()),
                 stdin: false,
                 options,

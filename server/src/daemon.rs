@@ -2,7 +2,7 @@
 //! report.
 //!
 //! Only the program has a [`Daemon`]. The process of an embedded node belongs to the embedding program, and
-//! directives that act on all of it are refused (`Flags::PROCESS` in the table of directives).
+//! directives that act on all of it are refused (`DirectiveFlags::PROCESS` in the table of directives).
 
 #[expect(
     unsafe_code,

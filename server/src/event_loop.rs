@@ -305,6 +305,8 @@ impl EventLoop {
     /// count itself.
     fn leave_out_of_depth(&self) {
         let depth = &self.node.stats[self.index].inbox;
-        depth.set(depth.get().saturating_sub(1));
+        let waiting = depth.get();
+        debug_assert!(waiting > 0, "the message that is handled was counted");
+        depth.set(waiting - 1);
     }
 }

@@ -9,7 +9,6 @@ pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod effect;
 pub(crate) mod event;
-pub(crate) mod hashing;
 pub(crate) mod held;
 pub(crate) mod origin;
 pub(crate) mod partition;
@@ -48,10 +47,10 @@ pub(crate) type Handler = fn(&mut Context<'_>) -> CommandResult;
 /// Runs one shard's part of a command over every shard. What it encodes and the number it returns form a [`Part`].
 pub(crate) type ShardHandler = fn(&mut Context<'_>) -> Result<u64, ReplyError>;
 
-/// Does what a call of a walk over all keys has to do on the shard that it has come to. It encodes the elements it finds.
+/// Runs one shard's part of a call of a walk over all keys, and encodes the elements found.
 pub(crate) type WalkHandler = fn(&mut Context<'_>, &mut Walk) -> CommandResult;
 
-/// Makes the reply of what a walk has found.
+/// Encodes the reply from the elements that a walk has found.
 pub(crate) type WalkReply = fn(&mut Encoder<'_>, &Part);
 
 /// Runs one loop's part of a command over all connections.
@@ -75,6 +74,6 @@ pub(crate) struct Part {
     pub(crate) bytes: Vec<u8>,
     /// The part grew beyond the longest reply that can be sent, and is incomplete.
     pub(crate) is_cut: bool,
-    /// Where the next call goes on, when the command is one call of a walk.
+    /// Cursor for the next call, when the command is one call of a walk.
     pub(crate) cursor: u64,
 }

@@ -7,7 +7,6 @@
 //! thread; `connection` holds a client's input and output; `dispatch` decides whether, where and how a command runs;
 //! `commands` are the commands; `shard` has the parts that loops are made of; `spec` declares commands, and `exec` is
 //! what their handlers get; the rest are leaves. Arrows between them point downwards in this order.
-//! handler gets; the rest are leaves. Arrows between them point downwards in this order.
 
 #![deny(unsafe_code)]
 
@@ -26,6 +25,7 @@ mod error;
 mod event_loop;
 mod exec;
 mod feed;
+mod hashing;
 mod journal;
 mod limits;
 mod log;

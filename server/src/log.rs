@@ -8,7 +8,7 @@
 mod lines;
 mod syslog;
 
-pub(crate) use lines::{Lines, Output};
+pub(crate) use lines::{Lines, LogOutput};
 pub(crate) use syslog::Syslog;
 
 use std::fmt::Arguments;
@@ -144,7 +144,7 @@ mod tests {
     fn written(name: &str, use_log: impl FnOnce(&Log)) -> Vec<String> {
         let path: PathBuf = std::env::temp_dir().join(format!("shardis-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let lines = Lines::new(Output::File(path.clone()), None, Arc::new(Clock::real()));
+        let lines = Lines::new(LogOutput::File(path.clone()), None, Arc::new(Clock::real()));
         let log = Log::new(Level::Notice).to(lines.into_dispatch());
         use_log(&log);
         let text = std::fs::read_to_string(&path).unwrap();

@@ -15,12 +15,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::arguments::Request;
+use self::arguments::Invocation;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Settings, Source};
+use crate::config::{Config, ConfigError, ConfigSource, Settings};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
 use crate::feed::SlowListener;
-use crate::log::{Lines, Log, Output, Syslog};
+use crate::log::{Lines, Log, LogOutput, Syslog};
 use crate::node::{Parts, Running, StartError};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
@@ -35,9 +35,9 @@ pub fn run(args: &[String]) -> u8 {
         [] => ("shardis-server", args),
     };
     match arguments::read(args) {
-        Request::Print(text) => say(&text),
-        Request::CheckSystem => check_system(),
-        Request::Serve(source) => match serve(name, &source) {
+        Invocation::Print(text) => say(&text),
+        Invocation::CheckSystem => check_system(),
+        Invocation::Serve(source) => match serve(name, &source) {
             Ok(()) => 0,
             Err(message) => {
                 // The log has the message, or could not be opened.
@@ -64,19 +64,19 @@ fn check_system() -> u8 {
     u8::from(findings.iter().any(|(_, finding)| finding.is_some()))
 }
 
-fn serve(name: &str, source: &Source) -> Result<(), String> {
+fn serve(name: &str, source: &ConfigSource) -> Result<(), String> {
     let mut config = Config::load(source).map_err(|error| error.to_string())?;
     let settings = config.settings();
     let log_file = log_file(&settings)?;
     std::env::set_current_dir(settings.dir.path())
         .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.path().display()))?;
     match go_to_background(&settings)? {
-        Place::Foreground => {}
-        Place::Left => return Ok(()),
-        Place::Background if settings.pidfile.is_empty() => config
+        ProcessPlace::Foreground => {}
+        ProcessPlace::Left => return Ok(()),
+        ProcessPlace::Background if settings.pidfile.is_empty() => config
             .assign("pidfile", PID_FILE.as_bytes())
             .map_err(|error| error.to_string())?,
-        Place::Background => {}
+        ProcessPlace::Background => {}
     }
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
@@ -114,7 +114,7 @@ fn log_file(settings: &Settings) -> Result<Option<PathBuf>, String> {
 }
 
 /// Location of a process after `daemonize`.
-enum Place {
+enum ProcessPlace {
     /// In the terminal that it was started from.
     Foreground,
     /// In the background.
@@ -124,20 +124,20 @@ enum Place {
 }
 
 /// Leaves the terminal if configured. A supervised process stays, because the supervisor waits for this very process.
-fn go_to_background(settings: &Settings) -> Result<Place, String> {
+fn go_to_background(settings: &Settings) -> Result<ProcessPlace, String> {
     if !settings.daemonize || Supervisor::is_expected(settings.supervised) {
-        return Ok(Place::Foreground);
+        return Ok(ProcessPlace::Foreground);
     }
     match daemon::fork_to_background() {
-        Ok(Branch::Child) => Ok(Place::Background),
-        Ok(Branch::Parent) => Ok(Place::Left),
+        Ok(Branch::Child) => Ok(ProcessPlace::Background),
+        Ok(Branch::Parent) => Ok(ProcessPlace::Left),
         Err(error) => Err(format!("Can't go to the background: {error}")),
     }
 }
 
 /// Opens the log for all events of this process, at the configured destination.
 fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Result<Log, String> {
-    let output = file.map_or(Output::Stdout, Output::File);
+    let output = file.map_or(LogOutput::Stdout, LogOutput::File);
     let syslog = settings
         .syslog_enabled
         .then(|| Syslog::new(&settings.syslog_ident, settings.syslog_facility));

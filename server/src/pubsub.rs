@@ -6,9 +6,9 @@
 //! for a socket.
 //!
 //! Promises:
-//! - while nobody listens to anything, publishing costs two loads; listeners of other channels add nothing to the
+//! - while nobody listens to anything, publishing costs two loads; subscribers of other channels add nothing to the
 //!   cost, except patterns, which are compared one by one;
-//! - the messages of one channel reach all its listeners in one order, and those of one publisher in the order in
+//! - the messages of one channel reach all its subscribers in one order, and those of one publisher in the order in
 //!   which it sent them, whatever their channels;
 //! - a client that has unsubscribed gets the messages addressed to it before that, and nothing after the confirmation
 //!   ([`Hub::hush`]);
@@ -33,7 +33,7 @@ use shardis_storage::glob;
 use smallvec::SmallVec;
 
 use crate::config::KeyspaceEvents;
-pub(crate) use audience::{Audience, Listener, Seat};
+pub(crate) use audience::{Audience, Seat, Subscriber};
 use directory::{Directory, Names};
 use mailbox::Mailbox;
 pub(crate) use mailbox::{Missed, Publication};
@@ -57,7 +57,7 @@ impl Topic {
     pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::ShardChannel];
 }
 
-/// The listeners of each name, and the messages on their way to them.
+/// The subscribers of each name, and the messages on their way to them.
 pub(crate) struct Hub {
     /// Locked for reading by publishers, and for writing by a loop that must be sure that no further message is sent
     /// to it.
@@ -96,7 +96,7 @@ impl Drop for Hush<'_> {
 }
 
 impl Hub {
-    /// A hub for so many loops, without listeners.
+    /// A hub for so many loops, without subscribers.
     pub(crate) fn new(loops: usize, seed: u64) -> Self {
         Self {
             publishing: RwLock::new(()),
@@ -122,7 +122,7 @@ impl Hub {
         self.event_channels.store(keyspace | keyevent, Ordering::Release);
     }
 
-    /// Adds a listener of a topic, which must not be one yet. Returns the shared name.
+    /// Adds a subscriber of a topic, which must not be one yet. Returns the shared name.
     pub(crate) fn join(&self, topic: Topic, name: &[u8], seat: Seat) -> Name {
         match topic {
             Topic::Channel => self.channels.join(name, seat),
@@ -136,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// Removes a listener. Messages published before are still on their way unless [`hush`](Self::hush) was called.
+    /// Removes a subscriber. Messages published before are still on their way unless [`hush`](Self::hush) was called.
     pub(crate) fn leave(&self, topic: Topic, name: &[u8], seat: Seat) {
         match topic {
             Topic::Channel => self.channels.leave(name, seat),
@@ -158,10 +158,10 @@ impl Hub {
         }
     }
 
-    /// Publishes on a channel: to its listeners, then to those of matching patterns. Returns the number of times that
-    /// the message was addressed. Complexity: O(listeners + patterns).
+    /// Publishes on a channel: to its subscribers, then to those of matching patterns. Returns the number of times that
+    /// the message was addressed. Complexity: O(subscribers + patterns).
     pub(crate) fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
-        if !self.has_listeners() {
+        if !self.has_subscribers() {
             return 0;
         }
         let _publishing = (!HUSHING.get()).then(|| self.publishing.read());
@@ -208,7 +208,7 @@ impl Hub {
     #[cold]
     pub(crate) fn publish_event(&self, db: u16, event: &str, key: &[u8]) {
         let chosen = self.event_channels.load(Ordering::Acquire);
-        if !self.has_listeners() {
+        if !self.has_subscribers() {
             return;
         }
         if chosen & KEYSPACE != 0 {
@@ -223,11 +223,11 @@ impl Hub {
     fn address(&self, audience: &Audience, message: Vec<u8>, rung: &mut Rung) -> usize {
         let message = Arc::new(message);
         let mut receivers = 0;
-        for (of_loop, listeners) in audience.by_loop() {
-            receivers += listeners.len();
+        for (of_loop, subscribers) in audience.by_loop() {
+            receivers += subscribers.len();
             self.mailboxes[usize::from(*of_loop)].put(Publication {
                 message: Arc::clone(&message),
-                listeners: Arc::clone(listeners),
+                subscribers: Arc::clone(subscribers),
             });
             if !rung.contains(of_loop) {
                 rung.push(*of_loop);
@@ -243,7 +243,7 @@ impl Hub {
     }
 
     #[inline]
-    fn has_listeners(&self) -> bool {
+    fn has_subscribers(&self) -> bool {
         self.channels.count() > 0 || self.pattern_count.load(Ordering::Acquire) > 0
     }
 
@@ -253,7 +253,7 @@ impl Hub {
         &self.mailboxes[of_loop]
     }
 
-    /// Number of names of a kind that have listeners.
+    /// Number of names of a kind that have subscribers.
     pub(crate) fn count(&self, topic: Topic) -> usize {
         match topic {
             Topic::Channel => self.channels.count(),
@@ -262,7 +262,7 @@ impl Hub {
         }
     }
 
-    /// The channels that have listeners and match a pattern; all if there is none. Complexity: O(channels).
+    /// The channels that have subscribers and match a pattern; all if there is none. Complexity: O(channels).
     pub(crate) fn names(&self, topic: Topic, pattern: Option<&[u8]>) -> Vec<Name> {
         let mut names = Vec::new();
         self.directory(topic).each(|name| {
@@ -273,8 +273,8 @@ impl Hub {
         names
     }
 
-    /// Number of listeners to a channel.
-    pub(crate) fn listeners(&self, topic: Topic, channel: &[u8]) -> usize {
+    /// Number of subscribers to a channel.
+    pub(crate) fn subscribers(&self, topic: Topic, channel: &[u8]) -> usize {
         let stripe = self.directory(topic).lock(channel);
         stripe.get(channel).map_or(0, Audience::len)
     }

@@ -20,10 +20,10 @@ use self::ids::Ids;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
-use crate::config::{Caller, Config, Flags, SetError, Settings, ShutdownOptions};
+use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
-use crate::exec::hashing::Hashing;
 use crate::feed::{Feed, FeedState, SlowListener};
+use crate::hashing::Hashing;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -218,10 +218,14 @@ impl Node {
     ///
     /// # Errors
     /// When one of them cannot be changed: then none is.
-    pub(crate) fn change_settings(&self, pairs: &[(&[u8], &[u8])], caller: Caller) -> Result<(), SetError> {
+    pub(crate) fn change_settings(
+        &self,
+        pairs: &[(&[u8], &[u8])],
+        requester: Requester,
+    ) -> Result<(), SetError> {
         let mut config = self.config.lock();
         let previous = config.settings();
-        let changed = config.set(pairs, caller)?;
+        let changed = config.set(pairs, requester)?;
         let settings = config.settings();
         if let Err(error) = self.apply_all(&settings, &previous, &changed) {
             config.revert(previous);
@@ -273,7 +277,8 @@ impl Node {
     }
 
     fn apply(&self, settings: &Settings, name: &'static str) -> Result<(), SetError> {
-        let is_of_process = crate::config::find(name.as_bytes()).is_some_and(|row| row.is(Flags::PROCESS));
+        let is_of_process =
+            crate::config::find(name.as_bytes()).is_some_and(|row| row.is(DirectiveFlags::PROCESS));
         match (&self.daemon, name) {
             (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),

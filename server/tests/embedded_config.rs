@@ -1,4 +1,4 @@
-//! What an embedding program says to a server before it starts, and where the server says it can be reached.
+//! Configuration of embedded servers, and the addresses and URLs that they report.
 
 use std::io::Write;
 use std::time::Duration;
@@ -138,7 +138,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
     writeln!(file, "daemonize yes").expect("it is written");
     let included = Server::builder().directive("include", file.path().display().to_string());
     assert!(refused(included).contains("daemonize"));
-    // What says no more than is so anyway is no reason.
+    // A directive that only confirms the default is no reason to refuse.
     let harmless = Server::builder()
         .directive("daemonize", "no")
         .directive("logfile", "");

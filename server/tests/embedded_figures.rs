@@ -1,4 +1,4 @@
-//! What INFO tells of a server inside another program is its own: not its host's, and not that of a server beside it.
+//! INFO of an embedded server has its own figures: not its host's, and not those of another server in the process.
 
 use redis::{Commands, Connection};
 use shardis::Server;

@@ -1,4 +1,4 @@
-//! Listeners that do not keep up, or have gone: a server goes on, and ends when it is to.
+//! Feeds whose readers are slow or gone: the server goes on, and stops when it is told to.
 
 use std::sync::mpsc;
 use std::thread;

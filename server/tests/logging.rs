@@ -1,4 +1,4 @@
-//! The log of an embedded server: events for whoever embeds it, and nothing printed.
+//! The log of an embedded server: events for the embedding program, and nothing printed.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};

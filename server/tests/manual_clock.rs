@@ -1,4 +1,4 @@
-//! A server whose clock its host moves.
+//! A server with a clock that its host moves.
 
 #![expect(clippy::disallowed_methods, reason = "the host's own time is real")]
 
@@ -46,8 +46,8 @@ impl Client {
     }
 }
 
-/// A loop that looked at the clock before it was moved, and then had something long to do, does not go to sleep with the old
-/// time: who waited is answered.
+/// A loop that read the clock before it was moved, and then ran something long, does not go to sleep with the old
+/// time: the waiting client is answered.
 #[test]
 fn no_loop_sleeps_over_the_move_of_its_clock() {
     let server = Server::builder()
@@ -84,8 +84,8 @@ fn no_loop_sleeps_over_the_move_of_its_clock() {
         assert!(server.advance(Duration::from_secs(1)));
         let answer = waiting.read_within(took * 4 + Duration::from_secs(1));
         if answer.is_none() {
-            // Either the loop sleeps, and a command of somebody else wakes it; or it was so slow that the wait began after the
-            // clock was moved.
+            // Either the loop sleeps, and a command of another client wakes it; or it was so slow that the wait began
+            // after the clock was moved.
             let mut other = Client::connect(&server);
             other.send("PING");
             assert_eq!(other.read(), "+PONG");

@@ -1,5 +1,6 @@
-//! Memory belongs to what moves: whatever commands over four shards do with keys and big arguments, a partition without
-//! keys takes as much as one that never had any, and all of them together what the allocator has counted.
+//! Memory is booked to the partition that stores the value: whatever commands over four shards do with keys and big
+//! arguments, a partition without keys has as much memory as one that never had any, and all of them together have
+//! the memory that the allocator has counted.
 #![cfg(debug_assertions)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,7 +156,7 @@ fn words(template: &str, rng: &mut SmallRng) -> Vec<Vec<u8>> {
     template.split(' ').map(word).collect()
 }
 
-/// Runs one command; what it says does not matter here.
+/// Runs one command; its reply does not matter here.
 fn run(connection: &mut Connection, words: &[Vec<u8>]) {
     let mut command = redis::Cmd::new();
     words.iter().for_each(|word| {
@@ -184,7 +185,7 @@ fn say(connection: &mut Connection, line: &str) {
     );
 }
 
-/// What each partition takes.
+/// Memory booked to each partition, bytes.
 fn booked(connection: &mut Connection) -> Vec<i64> {
     let text: String = redis::cmd("INFO")
         .arg("shards")
@@ -219,7 +220,7 @@ fn connect(server: &Server) -> Connection {
         .expect("the server answers as it does in other tests")
 }
 
-/// Waits until nothing waits to be freed, and the loops have made known what their partitions take.
+/// Waits until nothing waits to be freed, and the loops have published the memory of their partitions.
 fn come_to_rest(connection: &mut Connection) {
     while figure(connection, "lazyfree_pending_objects") > 0 {
         std::thread::sleep(Duration::from_millis(20));
@@ -227,7 +228,7 @@ fn come_to_rest(connection: &mut Connection) {
     std::thread::sleep(Duration::from_millis(400));
 }
 
-/// What is booked must be what the allocator has counted since.
+/// Compares the memory booked with the allocator's count since the start.
 fn compare(connection: &mut Connection, elsewhere: i64) -> Vec<i64> {
     come_to_rest(connection);
     let booked = booked(connection);

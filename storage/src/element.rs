@@ -12,12 +12,12 @@
 //! A member of 16 bytes takes 18, with a score 26; with a value of 16 bytes 35. jemalloc rounds that up to 8. Nothing
 //! but the allocation itself is aligned.
 //!
-//! Three faces: [`Element`], borrowed, what everybody sees; [`ElementBox`], which owns; [`ElementPtr`], a bare pointer,
-//! what tables and trees hold.
+//! It has three types: [`Element`] borrows it, [`ElementBox`] owns it, [`ElementPtr`] is a bare pointer for tables
+//! and trees.
 //!
-//! Invariants: the flags and lengths describe the bytes behind them; the allocation's size class is that of the size they
-//! tell; a heap value's parts belong to the element alone. Neither the member nor whether there is a word changes during
-//! an element's life: that takes another element.
+//! Invariants: the flags and lengths describe the bytes after them; the allocation has the size class of the size
+//! that they give; a heap value's parts belong to the element alone. The member of an element never changes, nor does
+//! the presence of the word: both take another element.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -52,7 +52,7 @@ impl Flags {
     const HEAP: u8 = 3;
     /// The member's length is eight bytes.
     const LONG: u8 = 1 << 2;
-    /// There is a score or an expiry.
+    /// The element has a score or an expiry.
     const WORD: u8 = 1 << 3;
 
     /// Start of the member, by flags.
@@ -136,12 +136,12 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A bare pointer to an element. Whoever made it from an [`ElementBox`] must make it one again.
+/// A bare pointer to an element, made from an [`ElementBox`]. Its holder must turn it into one again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub(crate) struct ElementPtr(NonNull<u8>);
 
-// SAFETY: a bare pointer gives no access: whoever follows it answers for that.
+// SAFETY: a bare pointer gives no access: code that dereferences it must justify that.
 unsafe impl Send for ElementPtr {}
 // SAFETY: as above.
 unsafe impl Sync for ElementPtr {}
@@ -170,7 +170,7 @@ unsafe impl Keyed for ElementPtr {
 
 impl ElementPtr {
     /// # Safety
-    /// Here and in all methods below: the element is alive, and nobody holds a reference that conflicts with the access.
+    /// Here and in all methods below: the element is alive, and there is no reference that conflicts with the access.
     #[inline]
     unsafe fn flags(self) -> Flags {
         // SAFETY: every element begins with its flags.
@@ -231,7 +231,7 @@ impl ElementPtr {
     /// Borrows the element.
     ///
     /// # Safety
-    /// See `flags`; `'a` must not outlive the element, nor the time nobody changes it.
+    /// See `flags`; for `'a` the element must stay alive and must not be changed.
     #[inline]
     pub(crate) unsafe fn as_ref<'a>(self) -> Element<'a> {
         Element {
@@ -240,7 +240,8 @@ impl ElementPtr {
         }
     }
 
-    /// Changes score or expiry of an element that has one, told as bits; does nothing to others.
+    /// Changes the score or expiry, given as bits, of an element that has one; otherwise does nothing and returns
+    /// false.
     ///
     /// # Safety
     /// See `flags`; nobody else uses the element.
@@ -257,7 +258,7 @@ impl ElementPtr {
         true
     }
 
-    /// Changes the score of an element that has one; says whether it has.
+    /// Changes the score of an element that has one; returns whether it has.
     ///
     /// # Safety
     /// The element is alive and nobody borrows it.
@@ -267,7 +268,7 @@ impl ElementPtr {
         unsafe { self.set_word(score.to_bits()) }
     }
 
-    /// Changes the expiry of an element that has one; says whether it has.
+    /// Changes the expiry of an element that has one; returns whether it has.
     ///
     /// # Safety
     /// The element is alive and nobody borrows it.
@@ -277,7 +278,8 @@ impl ElementPtr {
         unsafe { self.set_word(expiry_ms as u64) }
     }
 
-    /// Gives a field another value if it fits the allocation as it is, and tells how many bytes more the field takes then.
+    /// Gives a field another value if that fits the allocation, and returns the number of bytes by which the field
+    /// grows.
     ///
     /// # Safety
     /// The element is alive and nobody borrows it.
@@ -314,7 +316,7 @@ impl ElementPtr {
     /// The flags are the element's, or about to be, and the length fits what they tell.
     #[inline]
     unsafe fn write_value_len(self, flags: Flags, len: usize) {
-        // SAFETY: the flags tell where a length stands.
+        // SAFETY: the flags give the position of the length.
         unsafe {
             let at = self.0.add(flags.value_len_at());
             match flags.value() {
@@ -325,10 +327,10 @@ impl ElementPtr {
         }
     }
 
-    /// Puts another buffer in the place of a heap value's, which is returned.
+    /// Replaces the buffer of a heap value, and returns the old one.
     ///
     /// # Safety
-    /// See `flags`; the flags are the element's and say HEAP.
+    /// See `flags`; the flags are the element's and include HEAP.
     unsafe fn swap_heap(self, flags: Flags, buffer: Buffer) -> Buffer {
         // SAFETY: a buffer's parts are there; after this they are those of the other.
         unsafe {
@@ -353,10 +355,10 @@ unsafe fn write_buffer(at: NonNull<u8>, buffer: Buffer) {
     }
 }
 
-/// The buffer whose parts stand at `at`. They stay there: the caller decides which of the two goes on.
+/// The buffer whose parts are at `at`. The parts stay there: the caller decides which of the two is used further.
 ///
 /// # Safety
-/// [`write_buffer`] has written there.
+/// [`write_buffer`] has written at `at`.
 #[inline]
 unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
     // SAFETY: the parts are there, and only one of the copies is dropped, as the caller sees to.
@@ -402,7 +404,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The score of a sorted set's member; 0 if there is none.
+    /// The score of a sorted set's member; 0 if it has none.
     #[inline]
     #[must_use]
     pub fn score(self) -> f64 {
@@ -410,7 +412,7 @@ impl<'a> Element<'a> {
         f64::from_bits(unsafe { self.ptr.word() }.unwrap_or(0))
     }
 
-    /// When a hash's field expires, in milliseconds since 1970.
+    /// Expiry of a hash's field, milliseconds since 1970.
     #[inline]
     #[must_use]
     pub fn expiry(self) -> Option<i64> {
@@ -438,7 +440,7 @@ impl<'a> Element<'a> {
         self.ptr
     }
 
-    /// A copy of its own.
+    /// A copy of the element.
     pub(crate) fn duplicate(self) -> ElementBox {
         // SAFETY: the element is borrowed.
         let (flags, word) = unsafe { (self.ptr.flags(), self.ptr.word()) };
@@ -460,7 +462,7 @@ impl fmt::Debug for Element<'_> {
     }
 }
 
-/// An element and the right and duty to free it.
+/// An element with its ownership.
 pub(crate) struct ElementBox(ElementPtr);
 
 // SAFETY: an element is plain bytes and a buffer of its own; nothing ties it to a thread.
@@ -481,7 +483,7 @@ impl ElementBox {
         Self::new(member, Some(score.to_bits()), Value::None)
     }
 
-    /// A field of a hash, with the time it expires, in milliseconds since 1970.
+    /// A field of a hash, with its expiry, milliseconds since 1970.
     #[inline]
     pub(crate) fn field(field: &[u8], value: &[u8], expiry_ms: Option<i64>) -> Self {
         Self::new(field, expiry_ms.map(|at| at as u64), Value::of(value))

@@ -22,15 +22,13 @@
 //! ```
 //! A key of 16 bytes with a value of 32 takes 8 + 16 + 32 = 56 bytes. The total is rounded up to 8.
 //!
-//! The *form* says how the value is held, and with that its type. It takes four bits.
+//! The *form* says how the value is stored, and with that its type. It takes four bits.
 //!
-//! Three faces: [`Entry`], borrowed, what everybody sees; [`EntryBox`], which owns; [`EntryPtr`], a bare pointer, what
-//! tables hold.
+//! An entry has three types: [`Entry`] is borrowed, [`EntryBox`] owns, [`EntryPtr`] is a bare pointer for tables.
 //!
-//! Invariants: the header describes the bytes behind it; the allocation's size class is that of the size the header
-//! tells; a heap value's parts belong to the entry alone. A key never changes during the life of its entry, and whether
-//! it has an expiry does not either (a table that indexes volatile keys relies on it): both are changed by building
-//! another entry.
+//! Invariants: the header describes the bytes after it; the allocation has the size class of the size that the header
+//! gives; a heap value's parts belong to the entry alone. The key of an entry never changes, nor does the presence of
+//! an expiry (a table that indexes volatile keys relies on it): both take another entry.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -70,7 +68,7 @@ enum Form {
     Hash = 5,
     SortedSet = 6,
     Stream = 7,
-    /// A collection was here and has been moved out; the entry is good for dropping only.
+    /// A collection was moved out of here; the entry may only be dropped.
     Taken = 15,
 }
 
@@ -88,7 +86,7 @@ impl Form {
         }
     }
 
-    /// Whether the value stands at a multiple of 8.
+    /// Whether the value is at a multiple of 8.
     #[inline]
     const fn is_aligned(self) -> bool {
         self as u8 >= Self::List as u8
@@ -112,9 +110,9 @@ struct Header(u64);
 
 impl Header {
     const FORM_MASK: u64 = 0x0f;
-    /// There is an expiry.
+    /// The entry has an expiry.
     const EXPIRES: u64 = 1 << 4;
-    /// The key length does not fit 16 bits and stands in a word of its own.
+    /// The key length does not fit 16 bits and is in a word of its own.
     const LONG_KEY: u64 = 1 << 5;
     /// A short string that was changed in place, so that it is `raw` though it could be `embstr`.
     const RAW: u64 = 1 << 6;
@@ -194,7 +192,7 @@ impl Header {
     }
 }
 
-/// A value on its way into an entry.
+/// A value to be put into an entry.
 pub(crate) enum NewValue<'a> {
     /// An integer.
     Int(i64),
@@ -224,7 +222,7 @@ impl<'a> NewValue<'a> {
         }
     }
 
-    /// A string that stays as its bytes even where they spell an integer.
+    /// A string that stays in bytes even if these spell an integer.
     #[inline]
     pub(crate) fn text(bytes: &'a [u8]) -> Self {
         if Self::embeds(bytes) {
@@ -339,10 +337,10 @@ unsafe fn write_buffer(at: NonNull<u8>, buffer: Buffer) {
     }
 }
 
-/// The buffer whose parts stand at `at`. They stay there: the caller decides which of the two goes on.
+/// The buffer whose parts are at `at`. The parts stay there: the caller decides which of the two is used further.
 ///
 /// # Safety
-/// [`write_buffer`] has written there.
+/// [`write_buffer`] has written at `at`.
 #[inline]
 unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
     // SAFETY: the parts are there, and only one of the copies is dropped, as the caller sees to.
@@ -360,7 +358,7 @@ fn total(key_end: usize, form: Form, value_size: usize) -> usize {
     (form.value_at(key_end) + value_size + (ALIGN - 1)) & !(ALIGN - 1)
 }
 
-/// A bare pointer to an entry: what tables hold. Whoever made it from an [`EntryBox`] must make it one again.
+/// A bare pointer to an entry, for tables, made from an [`EntryBox`]. Its holder must turn it into one again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryPtr(NonNull<u8>);
 
@@ -388,7 +386,7 @@ unsafe impl Keyed for EntryPtr {
 
 impl EntryPtr {
     /// # Safety
-    /// Here and in all methods below: the entry is alive, and nobody holds a reference that conflicts with the access.
+    /// Here and in all methods below: the entry is alive, and there is no reference that conflicts with the access.
     #[inline]
     unsafe fn header(self) -> Header {
         // SAFETY: every entry begins with a header.
@@ -436,7 +434,7 @@ impl EntryPtr {
     /// Borrows the entry.
     ///
     /// # Safety
-    /// See [`EntryPtr::header`]; `'a` must not outlive the entry, nor the time nobody changes it.
+    /// See [`EntryPtr::header`]; for `'a` the entry must stay alive and must not be changed.
     #[inline]
     pub(crate) unsafe fn as_ref<'a>(self) -> &'a Entry {
         // SAFETY: the reference spans what the header describes: all of it is allocated and initialised.
@@ -446,7 +444,7 @@ impl EntryPtr {
     /// Borrows the entry to change it.
     ///
     /// # Safety
-    /// See [`EntryPtr::header`]; for `'a` nobody else uses the entry.
+    /// See [`EntryPtr::header`]; for `'a` nothing else uses the entry.
     #[inline]
     pub(crate) unsafe fn as_mut<'a>(self) -> &'a mut Entry {
         // SAFETY: as for `as_ref`, and alone.
@@ -463,9 +461,9 @@ impl EntryPtr {
         std::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), tail) as *mut Entry
     }
 
-    /// Gives the entry another value, and another expiry if it has one, if it is of the right size for that: the same
-    /// size class as before, and an expiry before if there is to be one after. Otherwise the value comes back.
-    /// Returns what stood outside of the entry and was replaced.
+    /// Gives the entry another value, and another expiry if it has one, if the size allows it: the size class must
+    /// stay the same, and an expiry must exist before if there is one after. Otherwise the value is returned. Returns
+    /// the part of the old value that is outside of the entry.
     ///
     /// # Safety
     /// See [`EntryPtr::as_mut`].
@@ -496,7 +494,7 @@ impl EntryPtr {
         }
     }
 
-    /// Takes out a value that stands outside of the entry and leaves nothing that needs to be dropped.
+    /// Takes out a value that is outside of the entry; the rest need not be dropped.
     ///
     /// # Safety
     /// See [`EntryPtr::as_mut`]; `header` is the entry's.
@@ -524,8 +522,8 @@ impl EntryPtr {
         }
     }
 
-    /// Builds the entry that is to replace this one, with another key, clock or expiry. The value moves if it is on the
-    /// heap, else it is copied; what remains is an entry with an unspecified value, good for dropping.
+    /// Builds the entry that replaces this one, with another key, clock or expiry. The value moves if it is on the
+    /// heap, else it is copied; the old entry then has an unspecified value and may only be dropped.
     ///
     /// # Safety
     /// See [`EntryPtr::as_mut`].
@@ -591,7 +589,7 @@ impl EntryPtr {
 #[repr(C)]
 pub struct Entry {
     header: Header,
-    /// All that follows the header.
+    /// The bytes after the header.
     tail: [u8],
 }
 
@@ -779,7 +777,7 @@ impl Entry {
         }
     }
 
-    /// When the key expires, in milliseconds since 1970.
+    /// Expiry of the key, milliseconds since 1970.
     #[inline]
     #[must_use]
     pub fn expiry(&self) -> Option<i64> {
@@ -798,7 +796,7 @@ impl Entry {
         self.expiry().is_some_and(|at| now_ms > at)
     }
 
-    /// Moves an expiry there is; false if there is none.
+    /// Changes an existing expiry; false if there is none.
     pub(crate) fn set_expiry_in_place(&mut self, at: i64) -> bool {
         let expires = self.header.has(Header::EXPIRES);
         if expires {
@@ -862,7 +860,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// An entry and the right and duty to free it.
+/// An entry with its ownership.
 pub(crate) struct EntryBox(EntryPtr);
 
 // SAFETY: an entry is plain bytes and a buffer of its own; nothing ties it to a thread.
@@ -929,7 +927,7 @@ impl EntryBox {
         unsafe { self.0.rebuild(Some(key), clock, self.expiry()) }
     }
 
-    /// Takes what stands outside of the entry, which then is good for dropping only.
+    /// Takes the part of the value that is outside of the entry, which may only be dropped after that.
     pub(crate) fn detach(self) -> Option<Detached> {
         // SAFETY: we own the entry, and the header is its own.
         unsafe { self.0.detach(self.0.header()) }
@@ -937,7 +935,7 @@ impl EntryBox {
 }
 
 impl Entry {
-    /// A copy of the entry and all it holds. O(size).
+    /// A copy of the entry with all its data. O(size).
     pub(crate) fn duplicate(&self) -> EntryBox {
         let value = match self.collection() {
             Some(value) => NewValue::Collection(value.duplicate()),
@@ -962,7 +960,7 @@ impl Entry {
 }
 
 impl NewValue<'_> {
-    /// A raw string of `len` bytes that begins with `bytes` and goes on with zeros.
+    /// A raw string of `len` bytes that begins with `bytes` and continues with zeros.
     pub(crate) fn raw(bytes: &[u8], len: usize) -> NewValue<'_> {
         if len <= EMBEDDED_MAX {
             return NewValue::Embedded {
@@ -972,7 +970,7 @@ impl NewValue<'_> {
             };
         }
         let mut buffer = Buffer::new();
-        // A value that outgrows the entry is likely to grow on: the buffer reserves ahead.
+        // A value that outgrows the entry is likely to grow further: the buffer reserves ahead.
         buffer.reserve(len);
         buffer.extend(bytes);
         buffer.resize(len);

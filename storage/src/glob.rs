@@ -7,11 +7,11 @@
 //! | `[ab]`, `[a-z]`, `[^a]` | one byte of the class, or one outside it |
 //! | `\x` | `x` itself |
 //!
-//! Bytes are compared, not characters. Every pattern means something, and what looks malformed means what it does in
-//! Redis: a class that is not closed ends with the pattern; a range may be reversed; `[]` matches nothing and `[^]` any
-//! byte; a single `\` at the end stands for itself. Two peculiarities are kept because clients can see them: a `*` does
-//! not match an empty text (commands treat the whole pattern `*` on their own), and ranges compare bytes as
-//! signed numbers, so that 0x80 to 0xff sort before 0x00.
+//! Bytes are compared, not characters. Every pattern is valid, and a malformed one has the meaning of Redis: a class
+//! that is not closed ends with the pattern; a range may be reversed; `[]` matches nothing and `[^]` any byte; a
+//! single `\` at the end is literal. Two peculiarities are kept because clients can see them: a `*` does not match an
+//! empty text (commands treat the whole pattern `*` separately), and ranges compare bytes as signed numbers, so that
+//! 0x80 to 0xff sort before 0x00.
 //!
 //! One thing differs: Redis gives up on a pattern with more than 1,000 stars to protect its stack. There is no recursion
 //! here, hence no limit.
@@ -77,9 +77,9 @@ pub fn matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     }
 }
 
-/// The bytes every match of `pattern` begins with: what stands before the first special character.
+/// The bytes that every match of `pattern` begins with: the part before the first special character.
 ///
-/// It is all of `pattern` exactly when the pattern is a plain name, which only itself matches.
+/// The prefix is the whole `pattern` exactly when the pattern is a plain name, which matches only itself.
 #[must_use]
 pub fn literal_prefix(pattern: &[u8]) -> &[u8] {
     let end = pattern

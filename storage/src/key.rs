@@ -1,11 +1,11 @@
-//! A key with what is computed from it once and carried all the way, and the hash function.
+//! A key with the hash and slot computed from it, and the hash function.
 
 use std::hash::Hasher;
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
-/// A key as commands pass it around: its bytes, its hash and its slot, so that neither is computed twice.
+/// A key in the form that commands pass around: its bytes, its hash and its slot, so that neither is computed twice.
 ///
 /// `hash` must come from the [`KeyHasher`] of the keyspace the key is used with. `slot` must be below
 /// [`SLOTS`] and always the same for the same bytes; a keyspace laid out as one table ignores it.
@@ -31,7 +31,7 @@ pub struct KeyHasher {
 }
 
 impl KeyHasher {
-    /// A hash function that depends on `seed`; two of the same seed agree.
+    /// A hash function that depends on `seed`; equal seeds give equal functions.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { seed }

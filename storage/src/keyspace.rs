@@ -1,10 +1,10 @@
 //! The keyspace: the databases of one owner, and the crate's front door.
 //!
-//! It is a value: to hand a shard's keys to another thread is to move it. It never frees much at a time: what
-//! FLUSHALL and UNLINK leave behind is garbage that [`Keyspace::release`] works off in slices.
+//! A keyspace is a value: a shard's keys are handed to another thread by moving it. It never frees much at a time:
+//! FLUSHALL and UNLINK leave garbage, which [`Keyspace::release`] frees in slices.
 //!
-//! Read on in [`database`](Database) for what can be done with keys, in [`eviction`] and
-//! [`expiry`](Database::expire_cycle) for what makes them go.
+//! Operations on keys are in [`database`](Database), their removal in [`eviction`] and
+//! [`expiry`](Database::expire_cycle).
 
 mod calendar;
 mod database;
@@ -24,12 +24,12 @@ pub use store::Layout;
 
 use crate::key::{Key, KeyHasher};
 
-/// What a keyspace is made with.
+/// Options of a keyspace.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyspaceOptions {
-    /// How many databases SELECT can choose from; at least one is made.
+    /// Number of databases that SELECT can choose from; at least one is created.
     pub databases: usize,
-    /// How each arranges its keys.
+    /// Arrangement of the keys of each database.
     pub layout: Layout,
     /// The hash function of all keys.
     pub hasher: KeyHasher,
@@ -145,7 +145,8 @@ impl Keyspace {
         self.pending_release()
     }
 
-    /// How many objects wait to be freed, by the count of Redis: as [`Keyspace::pending_release`], but for large strings.
+    /// Number of objects that wait to be freed, by the count of Redis: like [`Keyspace::pending_release`], without
+    /// large strings.
     #[must_use]
     pub fn pending_objects(&self) -> usize {
         self.databases
@@ -154,7 +155,7 @@ impl Keyspace {
             .sum()
     }
 
-    /// How many objects wait to be freed: entries of flushed databases and large values.
+    /// Number of objects that wait to be freed: entries of flushed databases and large values.
     #[inline]
     #[must_use]
     pub fn pending_release(&self) -> usize {

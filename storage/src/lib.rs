@@ -3,11 +3,10 @@
 //! A [`keyspace::Keyspace`] is the front door: the databases of one shard. It has one owner at a time, is
 //! [`Send`], and does no I/O, starts no thread and reads no clock: time and randomness are arguments.
 //!
-//! Everything it holds is allocated through [`memory`], which counts what each thread takes and gives back, so
-//! that a shard's memory is known and not estimated.
+//! All its memory is allocated through [`memory`], which counts the allocations of each thread, so that a shard's
+//! memory is known and not estimated.
 //!
-//! `unsafe` lives in these files and no others. Each states its invariants in its header and offers a safe face to the
-//! rest.
+//! `unsafe` code is in these files and no others. Each states its invariants in its header and has a safe interface.
 //!
 //! | file | why |
 //! |---|---|

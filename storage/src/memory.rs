@@ -4,8 +4,8 @@
 //! jemalloc is built with a quantum of 8 bytes (see `.cargo/config.toml`), so that an entry of 56 bytes costs 56
 //! and not 64. It is linked under a prefix and does not replace `malloc`.
 //!
-//! What is counted are *usable* bytes, those of the size class, in a counter of the thread. Whoever lends a keyspace
-//! to a thread reads [`thread_balance`] before and after: the difference is what that keyspace took or gave back.
+//! The counter of a thread counts *usable* bytes, those of the size class. The caller that lends a keyspace to a
+//! thread reads [`thread_balance`] before and after: the difference is the change of that keyspace's memory.
 //!
 //! Invariant: what was allocated with a size and an alignment is freed with the same alignment and a size of the
 //! same size class. Within that, memory may be freed by any thread.
@@ -83,7 +83,7 @@ fn usable_size_aligned(size: usize, align: usize) -> usize {
     usable_size((size + align - 1) & !(align - 1))
 }
 
-/// What all threads of the process have allocated through the crate and not freed.
+/// Bytes that all threads of the process have allocated through the crate and not freed.
 #[cfg(debug_assertions)]
 static TOTAL: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
 
@@ -107,8 +107,8 @@ fn count(bytes: usize, sign: i64) {
 /// Alignments up to this one come with every allocation.
 const NATURAL_ALIGN: usize = 8;
 
-/// Takes `size` bytes, at least one, aligned to `align` (a power of two, at most 64). The bytes are not initialised.
-/// Ends the process when there is no memory, as Rust's own collections do.
+/// Allocates `size` bytes, at least one, aligned to `align` (a power of two, at most 64). The bytes are not
+/// initialised. Aborts the process when there is no memory, like Rust's own collections.
 #[inline]
 pub(crate) fn alloc(size: usize, align: usize) -> NonNull<u8> {
     debug_assert!(size > 0 && align.is_power_of_two() && align <= 64);
@@ -190,7 +190,7 @@ mod system {
         unsafe { jemalloc::sdallocx(ptr.cast(), size, flags(align)) }
     }
 
-    /// The size class; 0 when there is none so large.
+    /// The size class; 0 when no class is so large.
     pub(super) fn usable_size(size: usize) -> usize {
         // SAFETY: the size is above zero.
         unsafe { jemalloc::nallocx(size, 0) }
@@ -218,7 +218,7 @@ mod system {
         if status == 0 { value } else { T::default() }
     }
 
-    /// The version of jemalloc, as it says it.
+    /// The version of jemalloc, in its own words.
     pub(super) fn version() -> String {
         let mut text: *const std::ffi::c_char = std::ptr::null();
         let mut size = size_of_val(&text);
@@ -288,7 +288,7 @@ mod system {
     }
 
     pub(super) fn keep_unused_for(ms: isize) {
-        // For arenas to come, and for those there are. One that was never used says no, and is one to come.
+        // For future arenas, and for the existing ones. An arena that was never used refuses, but is a future one.
         write(c"arenas.dirty_decay_ms", ms);
         for arena in 0..read::<std::ffi::c_uint>(c"arenas.narenas") {
             if let Ok(name) = std::ffi::CString::new(format!("arena.{arena}.dirty_decay_ms")) {
@@ -314,7 +314,7 @@ mod system {
         report
     }
 
-    /// Frees the end of a large allocation in place; says what size is left.
+    /// Frees the end of a large allocation in place; returns the remaining size.
     pub(super) unsafe fn trim(ptr: *mut u8, new_size: usize) -> usize {
         // SAFETY: the caller vouches for the pointer; the size is above zero.
         unsafe { jemalloc::xallocx(ptr.cast(), new_size, 0, 0) }
@@ -380,8 +380,8 @@ mod system {
     }
 }
 
-/// What jemalloc says of the whole process, in bytes. It sees this crate, and the rest of the process too where the
-/// binary has made it the global allocator.
+/// Statistics of jemalloc for the whole process, in bytes. They cover this crate, and the rest of the process too
+/// where the binary has made jemalloc the global allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllocatorStats {
     /// In use by the application.
@@ -394,7 +394,7 @@ pub struct AllocatorStats {
     pub mapped: usize,
 }
 
-/// The allocator's name and version, in the form in which Redis tells its own: `jemalloc-5.3.0`, or `libc` for that of the
+/// The allocator's name and version in the notation of Redis: `jemalloc-5.3.0`, or `libc` for the allocator of the
 /// system.
 #[must_use]
 pub fn allocator_name() -> String {
@@ -419,7 +419,7 @@ pub fn jemalloc_stats() -> AllocatorStats {
     }
 }
 
-/// What the allocator tells about itself, as text for people. Tens of kilobytes.
+/// The allocator's report about itself, as text for people. Tens of kilobytes.
 #[must_use]
 pub fn allocator_report() -> Vec<u8> {
     system::report()
@@ -430,7 +430,7 @@ pub fn purge() {
     system::purge();
 }
 
-/// Milliseconds after which pages that nothing uses any more have gone back to the operating system.
+/// Milliseconds after which unused pages have gone back to the operating system.
 const UNUSED_KEPT_MS: isize = 5000;
 
 /// Has jemalloc give pages that nothing uses any more back to the operating system, little by little, from threads of its
@@ -443,7 +443,7 @@ pub fn purge_in_background(on: bool) -> bool {
 /// Below this length a growing buffer doubles; above, it grows by this much.
 const GROWTH_STEP_MAX: usize = 1 << 20;
 
-/// An owned, growable run of bytes, allocated and counted here.
+/// A growable run of bytes, allocated and counted here.
 ///
 /// It dereferences to its bytes. Its capacity is always a whole size class. An empty one allocates nothing.
 pub struct Buffer {
@@ -488,7 +488,7 @@ impl Buffer {
         buffer
     }
 
-    /// How many bytes fit without allocating.
+    /// Number of bytes that fit without allocating.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -502,8 +502,8 @@ impl Buffer {
         }
     }
 
-    /// Makes room for at least `additional` bytes more, and for as much again (at most 1 MiB) if that means to
-    /// allocate, so that a buffer that grows by small pieces is copied a bounded number of times.
+    /// Makes room for at least `additional` more bytes. If that takes an allocation, makes room for as much again (at
+    /// most 1 MiB), so that a buffer that grows by small pieces is copied a bounded number of times.
     #[inline]
     pub fn reserve(&mut self, additional: usize) {
         let wanted = self.len.saturating_add(additional);
@@ -542,8 +542,8 @@ impl Buffer {
         self.len = self.len.min(len);
     }
 
-    /// The room behind the bytes, at most `limit` bytes of it, to be written to (by `read(2)`, say) and then claimed
-    /// with [`Buffer::advance`]. What was never written before is zeroed first, once.
+    /// The spare bytes, at most `limit` of them, to be written to (by `read(2)`, say) and then claimed with
+    /// [`Buffer::advance`]. Bytes that were never written are zeroed first, once.
     #[must_use]
     pub fn spare_mut(&mut self, limit: usize) -> &mut [u8] {
         let end = self.len + limit.min(self.capacity - self.len);
@@ -563,7 +563,7 @@ impl Buffer {
     /// Claims the first `count` bytes of the spare room as part of the buffer.
     ///
     /// # Panics
-    /// When that goes beyond what [`Buffer::spare_mut`] has handed out.
+    /// When that exceeds the bytes from [`Buffer::spare_mut`].
     pub fn advance(&mut self, count: usize) {
         assert!(
             count <= self.initialised - self.len,
@@ -602,7 +602,7 @@ impl Buffer {
 
     #[cold]
     fn set_capacity(&mut self, wanted: usize) {
-        // Where there is no class for it, let the allocator refuse the size itself.
+        // If no class is large enough, the allocator refuses the size itself.
         let capacity = usable_size(wanted).max(wanted);
         self.ptr = if self.capacity == 0 {
             alloc(capacity, 1)
@@ -614,13 +614,13 @@ impl Buffer {
         self.initialised = self.initialised.min(capacity);
     }
 
-    /// Takes the buffer apart: pointer, length, capacity. Whoever has them owns the memory.
+    /// Takes the buffer apart: pointer, length, capacity. The caller then owns the memory.
     pub(crate) fn into_parts(self) -> (NonNull<u8>, usize, usize) {
         let buffer = ManuallyDrop::new(self);
         (buffer.ptr, buffer.len, buffer.capacity)
     }
 
-    /// Puts a buffer together again.
+    /// Puts a buffer together again from its parts.
     ///
     /// # Safety
     /// The parts came from one [`Buffer::into_parts`], and no other buffer is made of them.
@@ -699,7 +699,7 @@ pub(crate) unsafe trait Zeroed {}
 // SAFETY: zero is an integer.
 unsafe impl Zeroed for u64 {}
 
-/// A fixed run of values that starts out as zero bytes, allocated and counted here.
+/// A fixed run of values that starts as zero bytes, allocated and counted here.
 pub(crate) struct Array<T: Zeroed> {
     ptr: NonNull<T>,
     len: usize,

@@ -55,7 +55,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Splits an optional sign off: true stands for `-`.
+/// Splits off an optional sign: true for `-`.
 fn split_sign(text: &[u8]) -> (bool, &[u8]) {
     match text {
         [b'-', rest @ ..] => (true, rest),

@@ -1,11 +1,11 @@
-//! Garbage: what no key leads to any more and is still to be freed, in slices.
+//! Garbage: data without a key that is still to be freed, in slices.
 //!
-//! Freeing a flushed database or a value of hundreds of megabytes at once would be a pause. It waits here instead, still
-//! counted as memory, and goes piece by piece whenever the owner calls [`Garbage::release`].
+//! Freeing a flushed database or a value of hundreds of megabytes at once would be a pause. It waits here instead,
+//! still counted as memory, and is freed piece by piece by the owner's calls of [`Garbage::release`].
 //!
-//! Bounds: a store comes here only when it holds more than [`STORE_MIN`] entries, a string only when it is larger than
-//! [`BUFFER_MIN`], a collection only when it is made of more than [`COLLECTION_MIN`] allocations; what is smaller is freed
-//! on the spot. So the queues are far smaller than what they refer to.
+//! Bounds: only stores with more than [`STORE_MIN`] entries, strings larger than [`BUFFER_MIN`] and collections with
+//! more than [`COLLECTION_MIN`] allocations become garbage; smaller ones are freed at once. So the queues are far
+//! smaller than the data they refer to.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(crate) const BUFFER_MIN: usize = 64 << 10;
 pub(crate) const COLLECTION_MIN: usize = 64;
 /// Stores of up to this many entries are freed on the spot.
 const STORE_MIN: usize = 1024;
-/// A large string is freed in slices of this size, in bytes.
+/// Size of the slices in which a large string is freed, bytes.
 const BUFFER_SLICE: usize = 1 << 20;
 /// Cost of such a slice in units of the budget, in which a small entry is one.
 const BUFFER_SLICE_COST: usize = 64;
@@ -44,7 +44,7 @@ impl Garbage {
         self.entries + self.values.len()
     }
 
-    /// How many of these are objects by the count of Redis, for which a string, being one allocation, is none.
+    /// Number of these that are objects by the count of Redis, which excludes strings, being one allocation.
     #[inline]
     pub(crate) fn objects(&self) -> usize {
         self.pending() - self.strings

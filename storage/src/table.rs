@@ -17,11 +17,11 @@ pub(crate) mod raw;
 
 use std::ptr::NonNull;
 
-/// A pointer to something that has a key: what a table can hold.
+/// A pointer to data with a key: the element of a table.
 ///
 /// # Safety
-/// [`Keyed::as_ptr`] tells addresses whose three low bits are zero, and two pointers are equal if their addresses are.
-/// That the key stays what it is as long as a table holds the pointer is promised by whoever inserts it.
+/// [`Keyed::as_ptr`] returns addresses whose three low bits are zero, and two pointers are equal if their addresses
+/// are. The code that inserts a pointer promises that its key does not change as long as a table holds the pointer.
 pub(crate) unsafe trait Keyed: Copy + PartialEq {
     /// The address as tables store it.
     fn as_ptr(self) -> NonNull<u8>;
@@ -35,7 +35,7 @@ pub(crate) unsafe trait Keyed: Copy + PartialEq {
     /// The key.
     ///
     /// # Safety
-    /// What the pointer leads to is alive; `'a` must not outlive it.
+    /// The pointer's target is alive; `'a` must not outlive it.
     unsafe fn key<'a>(self) -> &'a [u8];
 }
 

@@ -21,7 +21,7 @@ pub use collection::{Collection, CollectionRef, InPlace, MemberAhead};
 pub enum Kind {
     /// Bytes or an integer.
     String,
-    /// A sequence open at both ends.
+    /// A sequence with two ends.
     List,
     /// Distinct members.
     Set,
@@ -82,7 +82,7 @@ pub enum Encoding {
     Intset,
     /// A large set or hash.
     HashTable,
-    /// A large sorted set. It is a tree here, but this is the name that people know.
+    /// A large sorted set. It is a tree here, but clients know this name.
     SkipList,
     /// A stream.
     Stream,
@@ -120,7 +120,7 @@ pub fn format_int(int: i64, scratch: &mut [u8; INT_TEXT_MAX]) -> &[u8] {
     target
 }
 
-/// A string value, borrowed: bytes as they are, or an integer whose bytes are its decimal digits.
+/// A borrowed string value: bytes, or an integer that represents its decimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StringRef<'a> {
     /// Stored as an integer.
@@ -177,7 +177,7 @@ impl<'a> StringRef<'a> {
     }
 }
 
-/// A value with its expiry, detached from any key: what RENAME, COPY and MOVE carry, from shard to shard if need be.
+/// A value with its expiry, detached from any key: RENAME, COPY and MOVE carry it, also from shard to shard.
 pub struct Owned {
     /// The allocation it had under its old key; large values move with it by pointer.
     pub(crate) entry: EntryBox,
@@ -223,7 +223,7 @@ impl Owned {
         self.entry.kind()
     }
 
-    /// When it expires, in milliseconds since 1970.
+    /// Expiry, milliseconds since 1970.
     #[must_use]
     pub fn expiry(&self) -> Option<i64> {
         self.entry.expiry()

@@ -13,7 +13,7 @@ use crate::reply::Reply;
 /// Longest wait of a client for a reply, or for the server to take what it sends.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A SCAN of a test's few keys that takes longer goes round in circles.
+/// Number of calls from which a SCAN of a test's few keys counts as endless.
 const SCAN_STEPS_MAX: usize = 100_000;
 
 /// One connection.
@@ -62,7 +62,7 @@ impl Client {
     /// Connects over TCP.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
@@ -76,7 +76,7 @@ impl Client {
     /// Connects over a Unix domain socket.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn connect_unix(path: &Path) -> io::Result<Client> {
         let stream = UnixStream::connect(path)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -89,7 +89,7 @@ impl Client {
     /// Sends any bytes.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -97,7 +97,7 @@ impl Client {
     /// Sends one request as an array of bulk strings.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn send(&mut self, arguments: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let mut request = Vec::new();
         encode(&mut request, arguments);
@@ -107,7 +107,7 @@ impl Client {
     /// Reads the next reply, waiting at most [`PATIENCE`].
     ///
     /// # Errors
-    /// Those of the socket; `UnexpectedEof` when the server closed the connection, `InvalidData` when it sent
+    /// The errors of the socket; `UnexpectedEof` when the server closed the connection, `InvalidData` when it sent
     /// something other than RESP, `TimedOut` when nothing came.
     pub fn read(&mut self) -> io::Result<Reply> {
         self.read_within(PATIENCE)
@@ -223,7 +223,7 @@ impl Client {
         Err("SCAN does not come to an end".to_owned())
     }
 
-    /// All replies up to the end of the connection, and whether the end was seen within `patience`.
+    /// All replies up to the end of the connection, and whether the end was noticed within `patience`.
     pub fn rest(&mut self, patience: Duration) -> (Vec<Reply>, bool) {
         let deadline = Instant::now() + patience;
         let mut replies = Vec::new();
@@ -252,7 +252,7 @@ pub fn encode(request: &mut Vec<u8>, arguments: &[impl AsRef<[u8]>]) {
     }
 }
 
-/// A request as reports show it.
+/// A request, in the form of reports.
 #[must_use]
 pub fn shown(arguments: &[impl AsRef<[u8]>]) -> String {
     let argument = |argument: &[u8]| {

@@ -45,10 +45,10 @@ use crate::process::Process;
 use crate::redis::Reference;
 use crate::reply::Reply;
 
-/// How long a reply must stay away to count as held back.
+/// Time without a reply after which it counts as held back.
 const HELD_BACK: Duration = Duration::from_millis(60);
 
-/// How long a server may take to close a connection.
+/// Longest time that a server may take to close a connection.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// More differences than this in one file are not reported one by one.
@@ -57,7 +57,7 @@ const DIFFERENCES_MAX: usize = 12;
 /// The protocol a dialogue is held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resp {
-    /// What a connection speaks at first.
+    /// The protocol of a new connection.
     V2,
     /// After `HELLO 3`.
     V3,
@@ -88,28 +88,28 @@ fn reference_of(rule: &str) -> Option<Reference> {
 pub struct Dialogue {
     /// The text after `==`.
     pub title: String,
-    /// What is said, in order.
+    /// Lines of the dialogue, in order.
     pub steps: Vec<Step>,
     /// Held under this protocol only.
     pub only: Option<Resp>,
     /// Held with this reference only.
     pub only_with: Option<Reference>,
-    /// How replies relate where no rule says otherwise.
+    /// Rule for replies that have no other.
     pub usual: Rule,
 }
 
-/// One line that somebody says, with the rules under it.
+/// A line that a client sends, with the rules under it.
 #[derive(Debug)]
 pub struct Step {
-    /// Where it stands in the file, from 1.
+    /// Line number in the file, from 1.
     pub line: usize,
-    /// Who says it.
+    /// Client that sends it.
     pub client: char,
     /// What.
     pub action: Action,
-    /// How the replies relate.
+    /// Rule for comparing the replies.
     pub rule: Rule,
-    /// What becomes of the reply and the connection.
+    /// Expected outcome for the reply and the connection.
     pub outcome: Outcome,
     /// Said under this protocol only.
     pub only: Option<Resp>,
@@ -117,7 +117,7 @@ pub struct Step {
     pub counts: Option<Reference>,
 }
 
-/// What a step does.
+/// Action of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Sends these words, `${...}` in them still to be replaced.
@@ -130,14 +130,14 @@ pub enum Action {
     Sleep(u64),
 }
 
-/// What follows a step.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A reply.
     Reply,
     /// Nothing.
     Silence,
-    /// Nothing within [`HELD_BACK`], something later.
+    /// No reply within [`HELD_BACK`], and one later.
     Blocks,
     /// A reply, then the end of the connection.
     ReplyThenEnd,
@@ -151,7 +151,7 @@ pub enum Outcome {
 /// The number of the first line that does not follow the format, and why.
 pub fn parse(text: &str) -> Result<Vec<Dialogue>, String> {
     let mut dialogues: Vec<Dialogue> = Vec::new();
-    // How many steps the last command line stands for: its rules are for all of them.
+    // Number of steps from the last command line: its rules apply to all of them.
     let mut alike = 0;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
@@ -221,7 +221,7 @@ impl Dialogue {
     }
 }
 
-/// The lines that a line with choices stands for: the last choice varies fastest.
+/// The lines that a line with choices expands to: the last choice varies fastest.
 fn choices(line: &str) -> Vec<String> {
     for (open, _) in line.match_indices("${") {
         let Some(length) = line[open..].find('}') else {
@@ -237,7 +237,7 @@ fn choices(line: &str) -> Vec<String> {
     vec![line.to_owned()]
 }
 
-/// The step a command line stands for.
+/// The step of a command line.
 fn said(number: usize, line: &str, usual: &Rule) -> Result<Step, String> {
     let mut characters = line.chars();
     let (client, said) = match (characters.next(), characters.next(), characters.next()) {
@@ -429,7 +429,7 @@ pub fn hold(file: &str, dialogues: &[Dialogue], resp: Resp, servers: &Servers<'_
 
 /// The servers of a comparison.
 pub struct Servers<'a> {
-    /// What the subject really is.
+    /// Kind of the subject.
     pub kind: Subject,
     /// The server under test.
     pub subject: &'a Process,
@@ -516,7 +516,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// A step as reports show it.
+/// A step, in the form of reports.
 fn told(step: &Step) -> String {
     match &step.action {
         Action::Say(words) | Action::Scan(words) => format!("{}: {}", step.client, shown(words)),
@@ -530,7 +530,7 @@ struct Side<'a> {
     server: &'a Process,
     resp: Resp,
     clients: BTreeMap<char, Client>,
-    /// Variables asked for so far: a client that is blocked can no longer say who it is.
+    /// Values of variables asked for so far: a blocked client can no longer be asked.
     known: BTreeMap<String, Vec<u8>>,
 }
 
@@ -654,7 +654,7 @@ impl<'a> Side<'a> {
         Ok(expanded)
     }
 
-    /// The value of what stands between `${` and `}`.
+    /// The value of the variable `name` in `${name}`.
     fn variable(&mut self, name: &[u8]) -> Result<Vec<u8>, String> {
         let text = String::from_utf8_lossy(name).into_owned();
         if let Some((unit, count)) = text.rsplit_once('*') {

@@ -1,13 +1,12 @@
-//! When are two replies the same? Rules for comparing what two servers said to one command.
+//! Rules for comparing the replies of two servers to one command.
 //!
-//! Most replies must agree to the byte. Some cannot (what is random, what depends on the clock, what comes in no
-//! order), and a few must not, because the reference is 7.0 and shardis is a 7.2. Each has a rule, and the rule is
-//! always the strictest that holds.
+//! Most replies must agree to the byte. Some cannot (random choice, the clock, unordered elements), and a few must
+//! not, because the reference is 7.0 and shardis is a 7.2. Each has a rule, which is always the strictest that holds.
 
 use crate::reply::Reply;
 use crate::score;
 
-/// How the replies of the two servers to one command relate.
+/// Relation between the replies of the two servers to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Equal, byte by byte.
@@ -23,7 +22,7 @@ pub enum Rule {
     Scores,
     /// Equal but for integers, which may be this far apart.
     Near(i64),
-    /// Equal but for what stands behind one of these names.
+    /// Equal except for the values after one of these names.
     Without(&'static [&'static str]),
     /// The same types and lengths of aggregates; contents may differ.
     Shape,
@@ -35,7 +34,7 @@ pub enum Rule {
     Match(String),
 }
 
-/// Which of the two servers a reply is from.
+/// The server that a reply is compared for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The server under test: expectations are checked.
@@ -77,7 +76,7 @@ impl Rule {
         }
     }
 
-    /// What the rule wants to see, for reports.
+    /// The replies that the rule accepts, for reports.
     #[must_use]
     pub fn wanted(&self, oracle: &Reply) -> String {
         match self {
@@ -109,7 +108,7 @@ fn sorted(reply: &Reply) -> Reply {
     }
 }
 
-/// The reply with its flat list made into pairs in order; that list is all of the reply, or stands after a cursor.
+/// The reply with its flat list made into pairs in order; that list is the whole reply, or follows a cursor.
 fn in_pairs(reply: &Reply) -> Reply {
     match reply {
         Reply::Array(items) => match &items[..] {
@@ -172,7 +171,7 @@ fn alike(a: &Reply, b: &Reply, leaf: &impl Fn(&Reply, &Reply) -> bool) -> bool {
     }
 }
 
-/// Does `text` match `pattern`, where `*` stands for any text and everything else for itself?
+/// Whether `text` matches `pattern`, in which `*` means any text and everything else itself.
 #[must_use]
 pub fn wildcard(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');

@@ -1,9 +1,9 @@
 //! A duel: the same random commands for two servers, until one answers differently.
 //!
-//! Then the run is cut down to the few commands that still show the difference, and those are the report.
+//! Then the run is reduced to the few commands that still show the difference, and those are the report.
 //!
-//! Where a command chooses at random, two right answers differ. Both are then checked against what the key held, and
-//! after an SPOP the two sets are made equal again.
+//! Where a command chooses at random, two right replies differ. Both are then checked against the content of the key,
+//! and after an SPOP the two sets are made equal again.
 
 use std::fmt::Write as _;
 use std::thread::sleep;
@@ -20,7 +20,7 @@ use crate::reply::Reply;
 /// The whole keyspace is compared after so many commands, and the servers are emptied now and then.
 const INSPECT_EVERY: usize = 250;
 
-/// An emptied server every so many commands keeps the runs short that have to be cut down.
+/// Commands after which both servers are emptied, so that runs to be reduced are short.
 const EMPTY_EVERY: usize = 2000;
 
 /// The client that compares the keyspaces, after those that play.
@@ -35,7 +35,7 @@ const DATABASES: usize = 3;
 /// After so long a key has expired that was to live a millisecond.
 const MOMENT: Duration = Duration::from_millis(3);
 
-/// How long the cutting down may take.
+/// Longest time for reducing a run.
 const SHRINK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bounds so low that the few elements of a run reach every encoding. (7.0 does not know those of sets.)
@@ -77,11 +77,11 @@ pub fn fight(seed: u64, steps: usize, servers: Servers<'_>) -> Result<(), String
 /// The two servers of a duel.
 #[derive(Clone, Copy)]
 pub struct Servers<'a> {
-    /// What the subject really is.
+    /// Kind of the subject.
     pub kind: Subject,
     /// The server under test.
     pub subject: &'a Process,
-    /// What the oracle is.
+    /// Kind of the oracle.
     pub reference: Reference,
     /// The server that knows.
     pub oracle: &'a Process,
@@ -110,7 +110,7 @@ fn report(seed: u64, played: usize, run: &Run) -> String {
     text + &run.difference
 }
 
-/// Where and how a run showed a difference.
+/// Position and description of a difference in a run.
 struct Difference {
     /// Commands played up to and with the one that showed it.
     played: usize,
@@ -123,10 +123,10 @@ struct Duel {
     reference: Reference,
     subject: Vec<Client>,
     oracle: Vec<Client>,
-    /// Which clients are in a transaction. There a reply that may differ would come back in EXEC's, which may not:
-    /// a run that has been cut down must leave such commands out.
+    /// Clients in a transaction. There, a reply that may differ would be part of EXEC's, which may not: a reduced run
+    /// must leave such commands out.
     in_transaction: [bool; CLIENTS + 1],
-    /// Whose transactions let a key expire.
+    /// Clients in whose transaction a key may expire.
     lets_expire: [bool; CLIENTS + 1],
 }
 
@@ -224,8 +224,8 @@ impl Duel {
         Err(format!("{}\n{outcome}", shown(&command.words)))
     }
 
-    /// Plays a command that chooses at random: each server must choose rightly from what the key holds, and choose as
-    /// much as the other.
+    /// Plays a command that chooses at random: each server must choose from the content of the key, and as many
+    /// elements as the other.
     fn compare_draw(&mut self, command: &Command) -> Result<(), String> {
         let sides = [&mut self.oracle, &mut self.subject].map(|clients| {
             let client = &mut clients[command.client];
@@ -322,8 +322,8 @@ impl Duel {
     }
 }
 
-/// What a draw can choose from: the names at a key, and what belongs to each in a hash or sorted set. `None` when the
-/// key has another type.
+/// The elements that a draw can choose from: names, and their values in a hash or sorted set. `None` when the key has
+/// another type.
 fn held(client: &mut Client, words: &[Vec<u8>]) -> Option<Vec<Vec<Reply>>> {
     let key = &words.get(1)?[..];
     let is_of = |name: &[u8]| words[0].eq_ignore_ascii_case(name);
@@ -377,7 +377,7 @@ fn is_drawn_from(held: &[Vec<Reply>], words: &[Vec<u8>], drawn: &Reply) -> bool 
     }
 }
 
-/// One command to one server.
+/// Sends one command to one server.
 fn say(client: &mut Client, command: &Command) -> Result<Reply, String> {
     if command.is_scan() {
         return client.scan(command.words.clone());
@@ -385,8 +385,8 @@ fn say(client: &mut Client, command: &Command) -> Result<Reply, String> {
     client.try_call(&command.words).map_err(|error| error.to_string())
 }
 
-/// Leaves out commands as long as a difference remains, not always the same one: ever smaller pieces, as delta
-/// debugging does.
+/// Leaves out commands as long as a difference remains, not necessarily the same one: ever smaller pieces, as in
+/// delta debugging.
 fn shrink(found: Run, servers: Servers<'_>) -> Run {
     let deadline = Instant::now() + SHRINK_PATIENCE;
     let mut best = found;

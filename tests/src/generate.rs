@@ -1,4 +1,4 @@
-//! Random commands from a seed: plausible ones, hostile ones, and plausible ones gone wrong.
+//! Random commands from a seed: plausible ones, hostile ones, and damaged plausible ones.
 //!
 //! A command starts from a template, its blanks filled from small pools so that commands meet on the same keys;
 //! one in thirty is then damaged. Expiry times lie so far away, or so clearly in the past, that no key expires
@@ -23,11 +23,11 @@ mod strings;
 /// One command of a random run.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// Which of the clients says it.
+    /// Client that sends it.
     pub client: usize,
     /// Name and arguments.
     pub words: Vec<Vec<u8>>,
-    /// How the replies relate.
+    /// Rule for comparing the replies.
     pub rule: Rule,
 }
 
@@ -51,7 +51,7 @@ impl Command {
         }
     }
 
-    /// True when the reply tells how many keys there are, expired ones too.
+    /// True when the reply counts keys, expired ones included.
     #[must_use]
     pub fn counts_all(&self) -> bool {
         self.words[0].eq_ignore_ascii_case(b"dbsize")
@@ -71,7 +71,7 @@ impl Command {
     }
 }
 
-/// A command that looks at each key that a template may let expire, so that those that have expired are gone.
+/// Commands that look every key up that a template may let expire, so that the expired ones are removed.
 #[must_use]
 pub fn look_at_all() -> Vec<&'static str> {
     let mut words = vec!["EXISTS"];
@@ -79,19 +79,19 @@ pub fn look_at_all() -> Vec<&'static str> {
     words
 }
 
-/// How many clients a run has: a second one so that WATCH has something to see.
+/// Number of clients of a run: a second one gives WATCH something to notice.
 pub const CLIENTS: usize = 2;
 
-/// One command in so many is damaged.
+/// One command in this many is damaged.
 const DAMAGE_ONE_IN: u32 = 30;
 
-/// What relates the replies to a template, see [`Rule`].
+/// Rule for the replies to a template, see [`Rule`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reply {
     Same,
     /// The same, but doubles are printed as 7.2 does.
     Scores,
-    /// Likewise, and the command is never damaged: it could wait for ever.
+    /// The same, but the command is never damaged: it could wait for ever.
     Unharmed,
     /// The same, in no order and with such doubles.
     SortedScores,
@@ -109,10 +109,10 @@ enum Reply {
 
 use Reply::Same;
 
-/// Weight, reply, template. Words in capitals stand for themselves, words in small letters are blanks (see
+/// Weight, reply, template. Words in capitals are literal, words in small letters are blanks (see
 /// [`Generator::blank`]); `A|B` is a choice, an empty choice no word at all; `A~b` is two words; `b+` one to three. A
-/// place that begins with `*` stands for up to four of its choices, in any order and again and again.
-/// The word `~` is written `about`.
+/// place that begins with `*` is filled with up to four of its choices, in any order and with repetitions. The word
+/// `~` is written `about`.
 type Template = (u32, Reply, &'static str);
 
 /// The templates of all families.
@@ -153,14 +153,15 @@ const STREAMS: &[&str] = &["x1", "x2", "{a}x", "x4"];
 /// The keys that may be of any type.
 const POOLS: &[&[&str]] = &[KEYS, LISTS, HASHES, SETS, SORTED_SETS, STREAMS];
 
-/// Those are of no other type: damaged by commands on strings, PFADD would leave them half changed in Redis.
+/// HyperLogLogs never share keys with strings: damaged by commands on strings, PFADD would leave them half changed in
+/// Redis.
 const HYPERLOGLOGS: &[&str] = &["p1", "p2", "{a}p", "p4"];
 const GEOS: &[&str] = &["g1", "g2", "{a}g"];
 
 /// Sorted sets whose members all have the score 0.
 const EQUALS: &[&str] = &["e1", "e2"];
 
-/// What the options of commands are called, some of them.
+/// Some names of options.
 const WORDS: &[&str] = &[
     "NX",
     "XX",
@@ -211,10 +212,10 @@ const WORDS: &[&str] = &[
     "2",
 ];
 
-/// As many words has an SADD of as many members as the duel lets a set of integers have.
+/// Number of words of an SADD with as many members as the duel allows in a set of integers.
 const SADD_WORDS_MAX: usize = 10;
 
-/// One key in so many is of any type.
+/// One key in this many is of any type.
 const ANY_TYPE_ONE_IN: u32 = 14;
 
 /// Elements, fields and members: few, so that they meet. (Redis reads an option up to a zero byte only; shardis does
@@ -243,7 +244,7 @@ const MEMBERS: &[&str] = &[
     "-9223372036854775808",
 ];
 
-/// What blanks of a name may be filled with, where that is one of a few words.
+/// Values of blanks that are one of a few words.
 const CHOICES: &[(&str, &[&str])] = &[
     (
         "distance",
@@ -461,7 +462,7 @@ const CHOICES: &[(&str, &[&str])] = &[
 pub struct Generator {
     rng: StdRng,
     templates: Vec<Template>,
-    /// For each client: inside MULTI, as far as can be told from here.
+    /// Whether each client is inside MULTI, as far as the generator can know.
     in_transaction: [bool; CLIENTS],
     /// The time of the last id of a stream's entry.
     entry_ms: u64,
@@ -717,7 +718,7 @@ impl Generator {
         }
     }
 
-    /// An id that may be that of an entry: one of the last few hundred, with one of the sequences.
+    /// An id that may be an entry's: one of the last few hundred, with one of the sequences.
     fn entry(&mut self) -> String {
         let ms = self.entry_ms.saturating_sub(self.rng.random_range(0..200));
         match self.rng.random_range(0..6) {

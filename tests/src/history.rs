@@ -1,8 +1,8 @@
-//! Histories of concurrent clients, and whether one server doing one thing after another could have shown them.
+//! Histories of concurrent clients, and the check whether a single sequential server could have produced them.
 //!
-//! Every operation is recorded with the moments it was asked for and answered, taken from one counter. A history
-//! is linearizable if its operations can be put in an order that respects those moments and in which every answer
-//! is the one a single key would give. Since linearizability is local, each key is judged on its own.
+//! Every operation is recorded with the moments of its request and its reply, taken from one counter. A history is
+//! linearizable if its operations can be ordered such that the order respects those moments and every reply is the
+//! one that a single key would give. Since linearizability is local, each key is checked on its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,10 +36,10 @@ pub enum Operation {
     Take(Option<i64>),
 }
 
-/// An operation, who did it, and when.
+/// An operation with its client and its moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// The client: it does one thing at a time.
+    /// The client: it has one operation at a time.
     pub client: usize,
     /// Just before it was sent.
     pub asked: u64,

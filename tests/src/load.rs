@@ -1,10 +1,10 @@
 //! The load generator and the side-by-side runner behind `scripts/bench`.
 //!
-//! What is measured is the CPU time of the *server* process per operation, not throughput: a figure that a busy
-//! generator, a second server waiting beside it or a slow network cannot blur. Servers run on loopback only, on free
+//! The benchmark measures the CPU time of the *server* process per operation rather than throughput: a busy generator,
+//! a second server waiting beside it or a slow network do not affect it. Servers run on loopback only, on free
 //! ports, and live no longer than their [`server::Server`] value.
 //!
-//! Where to read next: `rows.rs` is the list of what is measured (a new row is one line there); `compare.rs` is one
+//! Read next: `rows.rs` is the list of measurements (a new row is one line there); `compare.rs` is one
 //! interleaved comparison; `generator.rs` is the event loop that produces the load.
 
 #[path = "load/bystanders.rs"]

@@ -15,7 +15,7 @@ use crate::process::{Launch, Process};
 /// The program under test.
 ///
 /// # Panics
-/// When there is none, saying how to build it.
+/// When there is none; the message says how to build it.
 #[must_use]
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! What the two references answer otherwise than shardis, rightly: the list of exceptions for random commands.
+//! Intended differences of the two references from shardis: the list of exceptions for random commands.
 //!
 //! shardis follows Redis 7.2 and what its successors, Redis 8 and Valkey 9, agree on. So 7.0 is older in some replies, and
 //! Valkey has some of its own. A command whose effect differs is not played beside that reference at all, since the two

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 
-/// How long a server may take until it accepts connections: a debug build on a busy machine needs some.
+/// Longest time until a server accepts connections: a debug build on a busy machine needs some.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The log line after which a server serves.
@@ -35,7 +35,7 @@ pub struct Launch {
     variables: Vec<(String, String)>,
 }
 
-/// What a program that ran to its end left behind.
+/// Result of a program that ran to its end.
 #[derive(Debug)]
 pub struct Finished {
     /// Exit code; `None` after a signal, or when the program had to be killed because it did not end.
@@ -185,7 +185,7 @@ impl Process {
     /// Waits for the line that says it serves.
     ///
     /// # Errors
-    /// Why it does not: it ended, or time is up.
+    /// The reason for which it does not: it ended, or time is up.
     pub fn wait_until_ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + START_PATIENCE;
         while !self.log().contains(READY) {
@@ -216,7 +216,7 @@ impl Process {
         states.all(|state| state == Some('T'))
     }
 
-    /// Where it listens.
+    /// Address of the server.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
@@ -240,7 +240,7 @@ impl Process {
         self.directory.path()
     }
 
-    /// What it wrote to standard output so far.
+    /// Standard output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log)
@@ -325,7 +325,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 /// Reads a file of the repository, by its path from the root.
 ///
 /// # Errors
-/// Those of the file system.
+/// The errors of the file system.
 pub fn repository_file(path: &str) -> io::Result<String> {
     fs::read_to_string(repository_root().join(path))
 }

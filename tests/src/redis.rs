@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::process::{Launch, Process, on_path, repository_root};
 
-/// A server that knows the right reply.
+/// Kind of a reference server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// redis-server 7.0.
@@ -27,7 +27,7 @@ impl Reference {
 /// The redis-server to compare with.
 ///
 /// # Panics
-/// When there is none: what cannot be compared is not skipped.
+/// When there is none: comparisons are not skipped.
 #[must_use]
 pub fn binary() -> PathBuf {
     tool("redis-server")
@@ -59,7 +59,7 @@ pub fn start() -> Process {
 /// The valkey-server to compare with: `SHARDIS_PEER` names it, `scripts/peer` puts it into `target/peer`, or it is installed.
 ///
 /// # Panics
-/// When there is none: what cannot be compared is not skipped.
+/// When there is none: comparisons are not skipped.
 #[must_use]
 pub fn peer_binary() -> PathBuf {
     if let Some(named) = std::env::var_os("SHARDIS_PEER") {

@@ -6,7 +6,7 @@
 //! of an idle server beside it, since both suffer alike when the machine is busy. No memory may stay behind: when all clients
 //! have gone and the data has been flushed, the shards hold what they held before, and so does the process.
 //!
-//! [`roles`] are the clients, [`probe`] measures deafness, [`books`] reads what the server says of its memory.
+//! [`roles`] are the clients, [`probe`] measures deafness, [`books`] reads the server's figures about memory.
 
 mod books;
 mod faults;

@@ -46,4 +46,5 @@ mod it {
     mod tidy;
     mod transaction_time;
     mod travelling_replies;
+    mod waiting_limits;
 }

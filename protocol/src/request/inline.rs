@@ -1,4 +1,4 @@
-//! Inline requests: one line of words, as somebody types them into a raw connection.
+//! Inline requests: one line of words, as people type them into a raw connection.
 //!
 //! Promise: a line is written to only once it is complete.
 

@@ -542,14 +542,14 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
 
 /// Types of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ClientType {
     Normal,
     Subscriber,
     /// Replicas and primaries, of which there are none yet.
     Node,
 }
 
-impl Kind {
+impl ClientType {
     fn of(client: &Client) -> Self {
         if client.is_subscriber() {
             Self::Subscriber
@@ -560,11 +560,11 @@ impl Kind {
 }
 
 /// Reads a type of connection.
-fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
+fn kind(word: &[u8]) -> Result<ClientType, ReplyError> {
     match word {
-        word if is(word, "NORMAL") => Ok(Kind::Normal),
-        word if is(word, "PUBSUB") => Ok(Kind::Subscriber),
-        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(Kind::Node),
+        word if is(word, "NORMAL") => Ok(ClientType::Normal),
+        word if is(word, "PUBSUB") => Ok(ClientType::Subscriber),
+        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(ClientType::Node),
         _ => Err(ReplyError::Text(format!(
             "ERR Unknown client type '{}'",
             String::from_utf8_lossy(word)
@@ -576,7 +576,7 @@ fn kind(word: &[u8]) -> Result<Kind, ReplyError> {
 enum Listed {
     All,
     /// Connections of this type.
-    Only(Kind),
+    Only(ClientType),
     /// Connections with these ids, in this order.
     Ids(Vec<i64>),
 }
@@ -597,7 +597,7 @@ impl Listed {
     fn includes(&self, client: &Client) -> bool {
         match self {
             Self::All => true,
-            Self::Only(kind) => Kind::of(client) == *kind,
+            Self::Only(kind) => ClientType::of(client) == *kind,
             Self::Ids(ids) => ids.contains(&(client.id as i64)),
         }
     }
@@ -657,7 +657,7 @@ struct Killed<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
-    kind: Option<Kind>,
+    kind: Option<ClientType>,
     /// The least age of a connection, seconds.
     age_s: Option<i64>,
     skip_me: bool,
@@ -721,7 +721,7 @@ impl<'a> Killed<'a> {
     }
 
     fn includes(&self, client: &Client, asker: u64, now_ms: i64) -> bool {
-        self.kind.is_none_or(|kind| Kind::of(client) == kind)
+        self.kind.is_none_or(|kind| ClientType::of(client) == kind)
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)

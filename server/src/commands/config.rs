@@ -2,7 +2,7 @@
 
 use shardis_protocol::Arguments;
 
-use crate::config::{Caller, Flags as Sensitivity, Scope, find};
+use crate::config::{DirectiveFlags, Requester, Scope, find};
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
@@ -130,13 +130,13 @@ fn set(session: &mut Session<'_>) -> CommandResult {
         return Err(ReplyError::Syntax);
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    let caller = Caller {
+    let requester = Requester {
         local: session.client.peer.is_local(),
         loading: false,
     };
     session
         .node
-        .change_settings(&pairs, caller)
+        .change_settings(&pairs, requester)
         .map_err(|error| ReplyError::Text(error.to_string()))?;
     session.reply.ok();
     Ok(())
@@ -148,7 +148,7 @@ fn is_secret(args: Arguments<'_>, index: usize) -> bool {
         .get(index.wrapping_sub(1))
         .filter(|_| index > 2 && index % 2 == 1);
     name.and_then(find)
-        .is_some_and(|directive| directive.is(Sensitivity::SENSITIVE))
+        .is_some_and(|directive| directive.is(DirectiveFlags::SENSITIVE))
 }
 
 fn rewrite(session: &mut Session<'_>) -> CommandResult {

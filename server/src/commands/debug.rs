@@ -16,7 +16,7 @@ use shardis_storage::table::TableStats;
 use shardis_storage::value::list::{Contents, List};
 use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, StringRef};
 
-use crate::config::{Caller, Scope};
+use crate::config::{Requester, Scope};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::context::NewString;
@@ -478,13 +478,13 @@ fn packed_threshold(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResul
         b"0" => b"1gb",
         size => size,
     };
-    let caller = Caller {
+    let requester = Requester {
         local: true,
         loading: false,
     };
     session
         .node
-        .change_settings(&[(b"list-packed-threshold", size)], caller)
+        .change_settings(&[(b"list-packed-threshold", size)], requester)
         .map_err(|_| {
             ReplyError::Fixed("ERR argument must be a memory value bigger than 1 and smaller than 4gb")
         })?;

@@ -2,7 +2,6 @@
 //!
 //! Modules are linked against the internals of Redis. Loading one is therefore refused like loading a file that is no
 //! module, with a line in the log that says why.
-//! no module, with a line in the log that says why.
 
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Session};

@@ -393,21 +393,21 @@ fn numpat(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn numsub(session: &mut Session<'_>) -> CommandResult {
-    count_listeners(session, Topic::Channel);
+    count_subscribers(session, Topic::Channel);
     Ok(())
 }
 
 fn shardnumsub(session: &mut Session<'_>) -> CommandResult {
-    count_listeners(session, Topic::ShardChannel);
+    count_subscribers(session, Topic::ShardChannel);
     Ok(())
 }
 
-fn count_listeners(session: &mut Session<'_>, topic: Topic) {
+fn count_subscribers(session: &mut Session<'_>, topic: Topic) {
     let names = session.args.tail(2);
     session.reply.array(2 * names.len());
     for name in names.iter() {
         session.reply.bulk(name);
-        let count = session.node.pubsub.listeners(topic, name);
+        let count = session.node.pubsub.subscribers(topic, name);
         session.reply.integer(count as i64);
     }
 }
@@ -450,9 +450,9 @@ mod tests {
             .map(|publication| {
                 assert!(
                     publication
-                        .listeners
+                        .subscribers
                         .iter()
-                        .all(|listener| listener.connection == 7)
+                        .all(|subscriber| subscriber.connection == 7)
                 );
                 let text = String::from_utf8(publication.message.to_vec()).unwrap();
                 text.split("\r\n")

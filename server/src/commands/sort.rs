@@ -181,7 +181,7 @@ impl<'a> Pattern<'a> {
 }
 
 /// A column of the reply.
-enum Output<'a> {
+enum Column<'a> {
     /// The element itself: `#`.
     Element,
     /// The value that a pattern leads to.
@@ -190,7 +190,7 @@ enum Output<'a> {
     Nothing,
 }
 
-impl<'a> Output<'a> {
+impl<'a> Column<'a> {
     fn parse(text: &'a [u8]) -> Self {
         if text == b"#" {
             Self::Element
@@ -214,7 +214,7 @@ struct Request<'a> {
     /// Number of elements to return; all if negative.
     count: i64,
     /// Columns of the reply; the elements themselves if empty.
-    outputs: Vec<Output<'a>>,
+    outputs: Vec<Column<'a>>,
     /// Index of the argument that is the key to store to.
     destination: Option<usize>,
 }
@@ -245,7 +245,7 @@ impl<'a> Request<'a> {
                     // later BY does not change that.
                     request.unsorted |= request.by.is_none();
                 }
-                word if is(word, "GET") => request.outputs.push(Output::parse(options.value()?)),
+                word if is(word, "GET") => request.outputs.push(Column::parse(options.value()?)),
                 _ => return Err(ReplyError::Syntax),
             }
         }
@@ -487,9 +487,9 @@ fn reply(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements) {
         }
         for output in &request.outputs {
             match output {
-                Output::Element => reply.bulk(element),
-                Output::Nothing => reply.null(),
-                Output::Value(pattern) => match pattern.value(element, keyspace, &mut name) {
+                Column::Element => reply.bulk(element),
+                Column::Nothing => reply.null(),
+                Column::Value(pattern) => match pattern.value(element, keyspace, &mut name) {
                     Some(value) => bulk(reply, value),
                     None => reply.null(),
                 },
@@ -509,9 +509,9 @@ fn result_list(ctx: &mut Context<'_>, request: &Request<'_>, elements: &Elements
         }
         for output in &request.outputs {
             let value = match output {
-                Output::Element => Some(StringRef::Bytes(element)),
-                Output::Nothing => None,
-                Output::Value(pattern) => pattern.value(element, &mut ctx.keyspace, &mut name),
+                Column::Element => Some(StringRef::Bytes(element)),
+                Column::Nothing => None,
+                Column::Value(pattern) => pattern.value(element, &mut ctx.keyspace, &mut name),
             };
             push(value.unwrap_or(StringRef::Bytes(b"")));
         }

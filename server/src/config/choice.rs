@@ -164,7 +164,7 @@ choices! {
         No = "no",
         /// All.
         Yes = "yes",
-        /// Those of clients, but not those of a primary or a file.
+        /// Values from clients, but not those from a primary or a file.
         Clients = "clients",
     }
     /// `enable-protected-configs`, `enable-debug-command`, `enable-module-command`: the clients that may.
@@ -173,7 +173,7 @@ choices! {
         No = "no",
         /// All.
         Yes = "yes",
-        /// Those of this machine.
+        /// Clients on this machine.
         Local = "local",
     }
     /// `cluster-preferred-endpoint-type`: the form in which a redirect names a node.

@@ -4,7 +4,6 @@
 //! parser, CONFIG GET, CONFIG SET and CONFIG REWRITE find them. A new directive is one new entry. Names, defaults and
 //! bounds are those of Redis 7.2; a directive that has no meaning here gives the reason (`accepted`), and is kept and
 //! shown all the same.
-//! (`accepted`), and is kept and shown all the same.
 
 use super::choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
@@ -15,7 +14,7 @@ use super::special::{
     ShutdownOptions,
 };
 use super::units::Form;
-use super::value::{Directory, Secret, Value};
+use super::value::{Secret, Value, WorkingDirectory};
 use std::path::PathBuf;
 
 /// The largest port.
@@ -43,9 +42,9 @@ const NOT_YET: &str = "what it belongs to is not in this version yet";
 
 /// Properties of a directive, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct DirectiveFlags(u8);
 
-impl Flags {
+impl DirectiveFlags {
     /// Can be changed at run time.
     pub const MODIFIABLE: Self = Self(0);
     /// Decided at the start.
@@ -78,7 +77,7 @@ impl Flags {
 
 /// Effect of a directive in shardis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum DirectiveEffect {
     /// The directive has the documented effect.
     Applied,
     /// The directive has no effect, for this reason: it is kept, shown and rewritten.
@@ -96,9 +95,9 @@ pub struct Row {
     /// An older name with the same meaning.
     pub alias: Option<&'static str>,
     /// Its properties.
-    pub flags: Flags,
+    pub flags: DirectiveFlags,
     /// Its effect.
-    pub effect: Effect,
+    pub effect: DirectiveEffect,
     /// Notation of an integer; nothing for other types.
     pub form: Form,
     /// The smallest integer allowed.
@@ -117,8 +116,8 @@ impl Row {
         Self {
             name,
             alias: None,
-            flags: Flags::MODIFIABLE,
-            effect: Effect::Applied,
+            flags: DirectiveFlags::MODIFIABLE,
+            effect: DirectiveEffect::Applied,
             form: Form::Plain,
             min: 0,
             max: INT,
@@ -175,7 +174,7 @@ impl Row {
     /// Declares that the directive has no effect here.
     const fn accepted(self, why: &'static str) -> Self {
         Self {
-            effect: Effect::Accepted(why),
+            effect: DirectiveEffect::Accepted(why),
             ..self
         }
     }
@@ -185,7 +184,7 @@ impl Row {
         self.hidden().accepted(why)
     }
 
-    const fn flag(self, flag: Flags) -> Self {
+    const fn flag(self, flag: DirectiveFlags) -> Self {
         Self {
             flags: self.flags.union(flag),
             ..self
@@ -193,27 +192,27 @@ impl Row {
     }
 
     const fn immutable(self) -> Self {
-        self.flag(Flags::IMMUTABLE)
+        self.flag(DirectiveFlags::IMMUTABLE)
     }
 
     const fn multi(self) -> Self {
-        self.flag(Flags::MULTI_ARG)
+        self.flag(DirectiveFlags::MULTI_ARG)
     }
 
     const fn hidden(self) -> Self {
-        self.flag(Flags::HIDDEN)
+        self.flag(DirectiveFlags::HIDDEN)
     }
 
     const fn fixed(self) -> Self {
-        self.flag(Flags::FIXED)
+        self.flag(DirectiveFlags::FIXED)
     }
 
     const fn of_process(self) -> Self {
-        self.flag(Flags::PROCESS)
+        self.flag(DirectiveFlags::PROCESS)
     }
 
     const fn sensitive(self) -> Self {
-        self.flag(Flags::SENSITIVE)
+        self.flag(DirectiveFlags::SENSITIVE)
     }
 }
 
@@ -244,14 +243,14 @@ impl Directive {
     }
 
     /// Whether the directive has this property.
-    pub const fn is(&self, flag: Flags) -> bool {
+    pub const fn is(&self, flag: DirectiveFlags) -> bool {
         self.row.flags.contains(flag)
     }
 
     /// The arguments in a value that is one text: split at spaces if the directive takes several.
     pub fn args<'a>(&self, text: &'a [u8]) -> Vec<&'a [u8]> {
         match text {
-            _ if !self.is(Flags::MULTI_ARG) => vec![text],
+            _ if !self.is(DirectiveFlags::MULTI_ARG) => vec![text],
             b"" => Vec::new(),
             _ => text.split(|byte| *byte == b' ').collect(),
         }
@@ -597,12 +596,12 @@ directives! {
     // Files.
 
     /// Directory of all files named by relative paths.
-    dir: Directory = Directory::current(), Row::new("dir").flag(Flags::PROTECTED).flag(Flags::DENY_LOADING);
+    dir: WorkingDirectory = WorkingDirectory::current(), Row::new("dir").flag(DirectiveFlags::PROTECTED).flag(DirectiveFlags::DENY_LOADING);
     /// Conditions for a snapshot.
     save: SavePoints = SavePoints::default(), Row::new("save").multi().accepted(NOT_YET);
     /// File name of the snapshot.
     dbfilename: String = text("dump.rdb"),
-        Row::new("dbfilename").flag(Flags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
+        Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
     /// Whether strings in a snapshot are compressed.
     rdbcompression: bool = true, Row::new("rdbcompression").accepted(NOT_YET);
     /// Whether a snapshot ends with a checksum.
@@ -627,7 +626,7 @@ directives! {
     sanitize_dump_payload: SanitizeDump = SanitizeDump::No,
         Row::new("sanitize-dump-payload").accepted("every payload is checked in full");
     /// Whether writes are logged to the append-only file.
-    appendonly: bool = false, Row::new("appendonly").flag(Flags::DENY_LOADING);
+    appendonly: bool = false, Row::new("appendonly").flag(DirectiveFlags::DENY_LOADING);
     /// Prefix of the append-only files' names.
     appendfilename: String = text("appendonly.aof"),
         Row::new("appendfilename").immutable().checked(check_append_filename).accepted(NOT_YET);
@@ -695,7 +694,7 @@ directives! {
     repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas").accepted(NOT_YET);
     /// Whether a replica loads a synchronisation without a file.
     repl_diskless_load: DisklessLoad = DisklessLoad::Disabled,
-        Row::new("repl-diskless-load").flag(Flags::DENY_LOADING).accepted(NOT_YET);
+        Row::new("repl-diskless-load").flag(DirectiveFlags::DENY_LOADING).accepted(NOT_YET);
     /// Whether the stream to replicas trades latency for fewer packets.
     repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay").accepted(NOT_YET);
     /// Bytes of the stream kept for replicas that return.
@@ -1030,8 +1029,8 @@ mod tests {
         let reasons = DIRECTIVES
             .iter()
             .filter_map(|directive| match directive.row.effect {
-                Effect::Accepted(why) => Some((directive.row.name, why)),
-                Effect::Applied => None,
+                DirectiveEffect::Accepted(why) => Some((directive.row.name, why)),
+                DirectiveEffect::Applied => None,
             });
         for (name, why) in reasons {
             assert!(why.len() > 10 && !why.ends_with('.'), "{name}: {why}");

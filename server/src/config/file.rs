@@ -4,7 +4,7 @@
 //! may appear several times. Any error stops the start, and names the file, the line and the reason. Size, depth and
 //! number of files are bounded.
 
-use super::directives::{Flags, Settings, find};
+use super::directives::{DirectiveFlags, Settings, find};
 use super::value::{Assign, Reason, describe};
 use shardis_protocol::words;
 use shardis_storage::glob;
@@ -33,7 +33,7 @@ const FILE_ONLY: [&str; 5] = ["include", "rename-command", "user", "loadmodule",
 
 /// Sources of a node's configuration; later ones override earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct ConfigSource {
     /// A file.
     pub path: Option<PathBuf>,
     /// Whether standard input is read after the file.
@@ -42,7 +42,7 @@ pub struct Source {
     pub options: Vec<String>,
 }
 
-impl Source {
+impl ConfigSource {
     /// Sorts the arguments of a command line, without the program's name: the first one may be a file; `-` as the
     /// first or the last argument means standard input; all others are options.
     pub fn from_args(args: &[String]) -> Self {
@@ -72,7 +72,7 @@ impl Source {
 
 /// Position of a line, for error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct LinePosition {
     /// Path of the file, or name of another source.
     pub origin: Arc<str>,
     /// Line number, from 1.
@@ -87,7 +87,7 @@ pub enum ConfigError {
     /// A line is wrong.
     Line {
         /// Position of the line.
-        place: Place,
+        place: LinePosition,
         /// The reason.
         reason: String,
     },
@@ -139,7 +139,7 @@ pub struct Declaration {
     /// The arguments after the directive's name.
     pub args: Vec<Vec<u8>>,
     /// Position of the line.
-    pub place: Place,
+    pub place: LinePosition,
 }
 
 impl Declaration {
@@ -169,7 +169,7 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// The first error found.
-pub(super) fn load(source: &Source, stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
+pub(super) fn load(source: &ConfigSource, stdin: &mut dyn Read) -> Result<Loaded, ConfigError> {
     let mut loaded = Loaded::default();
     if let Some(path) = &source.path {
         loaded.file(path, 0)?;
@@ -231,7 +231,7 @@ impl Loaded {
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            let place = || Place {
+            let place = || LinePosition {
                 origin: Arc::clone(origin),
                 line: index + 1,
                 text: String::from_utf8_lossy(line).into_owned(),
@@ -247,7 +247,7 @@ impl Loaded {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], place: &dyn Fn() -> Place, depth: usize) -> Result<(), Fault> {
+    fn line(&mut self, line: &[u8], place: &dyn Fn() -> LinePosition, depth: usize) -> Result<(), Fault> {
         let words = split_args(line).ok_or("Unbalanced quotes in configuration line")?;
         let Some((name, args)) = words.split_first() else {
             return Ok(());
@@ -283,7 +283,7 @@ impl Loaded {
     /// Sets a directive that has a value; `None` if there is none of that name.
     fn directive(&mut self, name: &[u8], args: &[Vec<u8>]) -> Option<Result<(), Reason>> {
         let directive = find(name)?;
-        if args.len() != 1 && !directive.is(Flags::MULTI_ARG) {
+        if args.len() != 1 && !directive.is(DirectiveFlags::MULTI_ARG) {
             return Some(Err("wrong number of arguments".into()));
         }
         // Several arguments may be in one pair of quotes.
@@ -493,18 +493,18 @@ mod tests {
 
     fn load_text(text: &str) -> Result<Loaded, ConfigError> {
         load(
-            &Source {
+            &ConfigSource {
                 stdin: true,
-                ..Source::default()
+                ..ConfigSource::default()
             },
             &mut text.as_bytes(),
         )
     }
 
     fn load_options(options: &[&str]) -> Result<Loaded, ConfigError> {
-        let source = Source {
+        let source = ConfigSource {
             options: strings(options),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         load(&source, &mut std::io::empty())
     }
@@ -605,9 +605,9 @@ mod tests {
     fn errors_read_as_operators_know_them() {
         let scratch = Scratch::new("error");
         let path = scratch.write("node.conf", "port 0\n\n  prot 1  \n");
-        let source = Source {
+        let source = ConfigSource {
             path: Some(path.clone()),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let text = load(&source, &mut std::io::empty()).unwrap_err().to_string();
         let wanted = format!(
@@ -618,9 +618,9 @@ mod tests {
             path.display()
         );
         assert_eq!(text, wanted);
-        let missing = Source {
+        let missing = ConfigSource {
             path: Some(PathBuf::from("/nonexistent.conf")),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         let text = load(&missing, &mut std::io::empty()).unwrap_err().to_string();
         assert_eq!(
@@ -716,12 +716,12 @@ mod tests {
     fn command_lines_are_sorted() {
         let check = |args: &[&str], path: &str, stdin: bool, options: &[&str]| {
             let path = (!path.is_empty()).then(|| PathBuf::from(path));
-            let wanted = Source {
+            let wanted = ConfigSource {
                 path,
                 stdin,
                 options: strings(options),
             };
-            assert_eq!(Source::from_args(&strings(args)), wanted, "{args:?}");
+            assert_eq!(ConfigSource::from_args(&strings(args)), wanted, "{args:?}");
         };
         check(&[], "", false, &[]);
         check(&["a.conf"], "a.conf", false, &[]);
@@ -737,7 +737,7 @@ mod tests {
     fn later_sources_win() {
         let scratch = Scratch::new("order");
         let path = scratch.write("node.conf", "hz 1\ntimeout 1\nport 1\nsave 900 1");
-        let source = Source {
+        let source = ConfigSource {
             path: Some(path),
             stdin: true,
             options: strings(&["--hz", "3", "--save", "5", "5"]),

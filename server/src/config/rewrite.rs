@@ -4,7 +4,6 @@
 //! place, the first by the first, and surplus ones are removed; a directive that the file does not have yet is
 //! appended if its value is not the default. As in Redis, an `include` below a directive overrides it when the file
 //! is read again. The file is replaced as a whole or not at all.
-//! decides when the file is read again. The file is replaced as a whole or not at all.
 
 use super::directives::{DIRECTIVES, Directive, Settings, find};
 use super::file::{is_file_only, split_args, trim};
@@ -23,7 +22,7 @@ const NEW_FILE_MODE: u32 = 0o600;
 /// Choice of the directives that a rewrite appends to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those whose value is not the default.
+    /// Directives whose value is not the default.
     Changed,
     /// All of them.
     Everything,

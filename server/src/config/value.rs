@@ -180,9 +180,9 @@ impl Value for Secret {
 
 /// The directory that relative paths of the configuration start from. It is absolute, and existed when it was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directory(String);
+pub struct WorkingDirectory(String);
 
-impl Directory {
+impl WorkingDirectory {
     /// The working directory of the process; `/` if it is unknown.
     pub(super) fn current() -> Self {
         let path = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -195,7 +195,7 @@ impl Directory {
     }
 }
 
-impl Value for Directory {
+impl Value for WorkingDirectory {
     fn assign(&mut self, _row: &Row, args: &[&[u8]], _how: Assign) -> Result<(), Reason> {
         let wanted = self.path().join(utf8(single(args)?)?);
         let found = wanted
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_directory_must_exist_and_becomes_absolute() {
         let row = Row::new("dir");
-        let mut dir = Directory::current();
+        let mut dir = WorkingDirectory::current();
         let before = dir.clone();
         let error = assign(&mut dir, &row, "/nonexistent-directory").unwrap_err();
         assert_eq!(error, "No such file or directory");

@@ -15,13 +15,13 @@ use crate::shard::poll::{Listener, Socket};
 /// The listening sockets of a node. They may be exchanged at run time: each loop follows the list in here.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    current: ArcSwap<Vec<Door>>,
+    current: ArcSwap<Vec<NumberedListener>>,
     unix_path: Arc<str>,
 }
 
 /// A listening socket and its number.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
+pub(crate) struct NumberedListener {
     /// Its number, which is not reused as long as a loop may wait for the socket.
     pub(crate) number: usize,
     /// The socket. It is closed when the last loop has dropped it.
@@ -31,10 +31,10 @@ pub(crate) struct Door {
 impl Listeners {
     /// A list of these sockets; a Unix socket among them is bound to `unix_path`.
     pub(crate) fn new(listeners: impl IntoIterator<Item = Arc<Listener>>, unix_path: &str) -> Self {
-        let doors = listeners.into_iter().enumerate();
-        let doors = doors.map(|(number, listener)| Door { number, listener });
+        let numbered = listeners.into_iter().enumerate();
+        let numbered = numbered.map(|(number, listener)| NumberedListener { number, listener });
         Self {
-            current: ArcSwap::from_pointee(doors.collect()),
+            current: ArcSwap::from_pointee(numbered.collect()),
             unix_path: unix_path.into(),
         }
     }
@@ -43,23 +43,23 @@ impl Listeners {
     /// still know an old one by.
     pub(crate) fn exchange(&self, tcp: impl IntoIterator<Item = Arc<Listener>>) {
         let old = self.current.load();
-        let mut taken: Vec<usize> = old.iter().map(|door| door.number).collect();
-        let is_unix = |door: &&Door| matches!(*door.listener, Listener::Unix(_));
-        let mut doors: Vec<Door> = old.iter().filter(is_unix).cloned().collect();
+        let mut taken: Vec<usize> = old.iter().map(|known| known.number).collect();
+        let is_unix = |known: &&NumberedListener| matches!(*known.listener, Listener::Unix(_));
+        let mut numbered: Vec<NumberedListener> = old.iter().filter(is_unix).cloned().collect();
         for listener in tcp {
-            let kept = old.iter().find(|door| Arc::ptr_eq(&door.listener, &listener));
-            doors.push(kept.cloned().unwrap_or_else(|| {
+            let kept = old.iter().find(|known| Arc::ptr_eq(&known.listener, &listener));
+            numbered.push(kept.cloned().unwrap_or_else(|| {
                 let free = (0..).find(|number| !taken.contains(number));
                 let number = free.expect("few numbers are taken");
                 taken.push(number);
-                Door { number, listener }
+                NumberedListener { number, listener }
             }));
         }
-        self.current.store(Arc::new(doors));
+        self.current.store(Arc::new(numbered));
     }
 
     /// The sockets to wait for now.
-    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<Door>>> {
+    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Vec<NumberedListener>>> {
         self.current.load()
     }
 
@@ -67,8 +67,8 @@ impl Listeners {
     ///
     /// # Errors
     /// The error of the system call, `WouldBlock` when no connection waits.
-    pub(crate) fn accept(&self, door: &Door, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
-        accept(&door.listener, &self.unix_path, keepalive_s)
+    pub(crate) fn accept(&self, from: &NumberedListener, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+        accept(&from.listener, &self.unix_path, keepalive_s)
     }
 }
 

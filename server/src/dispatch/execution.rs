@@ -17,13 +17,13 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::effect::Outcome;
-use crate::exec::hashing::Hashing;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effects, Handler, Modes, Origin, Part, Partition, Roster, Session,
     ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
 };
+use crate::hashing::Hashing;
 use crate::journal::{Recorder, Unit};
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
@@ -203,6 +203,11 @@ impl<'a> Execution<'a> {
             self.fail(&ReplyError::Internal, environment);
         }
         outcome.is_ok()
+    }
+
+    /// Ends the command with an error instead of running it.
+    pub(crate) fn refuse(&mut self, error: &ReplyError, environment: &Environment<'_>) {
+        self.fail(error, environment);
     }
 
     fn fail(&mut self, error: &ReplyError, environment: &Environment<'_>) {
@@ -446,7 +451,7 @@ pub(crate) fn run_part(
 /// [`ReplyError::Internal`].
 ///
 /// # Errors
-/// What the handler says.
+/// The error of the handler.
 pub(crate) fn run_walk(
     call: &Call<'_>,
     partition: &mut Partition,

@@ -7,7 +7,7 @@ use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
-use crate::exec::hashing::Hashing;
+use crate::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
 use crate::spec::{KeyShape, Registered, Runs};
 

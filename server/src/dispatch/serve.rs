@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
+use shardis_storage::keyspace::eviction::Policy;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
+use crate::error::ReplyError;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
 use crate::exec::{Origin, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
+use crate::spec::Flags;
 
 /// Result of an attempt to serve a ticket.
 enum Tried {
@@ -183,6 +186,15 @@ fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environm
     })
 }
 
+/// Whether a command must not be served because it may take memory while the node has none to give, as Redis 7.2 and later
+/// check it. Where keys may be evicted, the loop makes room at the end of its turn.
+fn lacks_memory(ticket: &Ticket, environment: &Environment<'_>) -> bool {
+    let command = registry().row(ticket.command.id);
+    command.row.flags.contains(Flags::DENYOOM)
+        && environment.node.excess_bytes() > 0
+        && environment.settings.maxmemory_policy.policy() == Policy::NoEviction
+}
+
 /// Runs the command of a ticket over those of its keys whose partitions are held.
 fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &Environment<'_>) -> Tried {
     let serving = Serving::new(ticket);
@@ -198,7 +210,12 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         waiting: Waiting::Served(&serving),
     };
     let access = Access::Partitions(held.reborrow());
-    Execution::begin(call, None, &mut reply).run_guarded(None, access, environment);
+    let mut execution = Execution::begin(call, None, &mut reply);
+    if lacks_memory(ticket, environment) {
+        execution.refuse(&ReplyError::OutOfMemory, environment);
+    } else {
+        execution.run_guarded(None, access, environment);
+    }
     if !reply.is_empty() {
         // A command that fails has not claimed its ticket yet; its error is the reply.
         serving.claim();

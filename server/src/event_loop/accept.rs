@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::EventLoop;
 use crate::connection::Connection;
-use crate::connection::listener::{Door, Listeners};
+use crate::connection::listener::{Listeners, NumberedListener};
 use crate::exec::{Client, Peer};
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::pubsub::Seat;
@@ -19,7 +19,7 @@ use crate::shard::poll::{Poll, Socket};
 pub(crate) struct Acceptor {
     listeners: Arc<Listeners>,
     /// Listeners that the loop's poll waits for.
-    followed: Arc<Vec<Door>>,
+    followed: Arc<Vec<NumberedListener>>,
     /// Numbers of the listeners that may have connections to accept.
     ready: Vec<usize>,
     /// The turn accepted as many connections as it may; there may be more.
@@ -33,8 +33,8 @@ impl Acceptor {
     /// The error of the system call.
     pub(crate) fn new(listeners: Arc<Listeners>, poll: &Poll) -> io::Result<Self> {
         let followed = Arc::clone(&listeners.current());
-        for door in followed.iter() {
-            poll.add_listener(&door.listener, door.number)?;
+        for known in followed.iter() {
+            poll.add_listener(&known.listener, known.number)?;
         }
         Ok(Self {
             listeners,
@@ -50,16 +50,15 @@ impl Acceptor {
         if Arc::ptr_eq(&current, &self.followed) {
             return;
         }
-        let is_among = |doors: &[Door], door: &Door| {
-            doors
-                .iter()
-                .any(|other| Arc::ptr_eq(&other.listener, &door.listener))
+        let is_among = |all: &[NumberedListener], one: &NumberedListener| {
+            all.iter()
+                .any(|other| Arc::ptr_eq(&other.listener, &one.listener))
         };
-        for gone in self.followed.iter().filter(|door| !is_among(&current, door)) {
+        for gone in self.followed.iter().filter(|one| !is_among(&current, one)) {
             poll.remove_listener(&gone.listener);
             self.ready.retain(|&number| number != gone.number);
         }
-        for new in current.iter().filter(|door| !is_among(&self.followed, door)) {
+        for new in current.iter().filter(|one| !is_among(&self.followed, one)) {
             // Fails only when the system is out of memory; other loops accept from this listener then.
             let _ = poll.add_listener(&new.listener, new.number);
         }
@@ -80,8 +79,8 @@ impl Acceptor {
 
     fn next(&mut self, keepalive_s: u32) -> Option<(Socket, Peer)> {
         while let Some(&number) = self.ready.first() {
-            let door = self.followed.iter().find(|door| door.number == number);
-            match door.map(|door| self.listeners.accept(door, keepalive_s)) {
+            let ready = self.followed.iter().find(|one| one.number == number);
+            match ready.map(|ready| self.listeners.accept(ready, keepalive_s)) {
                 Some(Ok(accepted)) => return Some(accepted),
                 Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // The process is out of descriptors: the loop tries again in a later turn, when some may be free.

@@ -36,15 +36,15 @@ impl EventLoop {
         let shards = partitions.len();
         let mut other_shard = None;
         let mut waits_in = ShardSet::none(shards);
-        keys_of(command.row.keys, args, |index, _| {
+        let found = keys_of(command.row.keys, args, |index, _| {
             let shard = shard_of_key(args.at(index), shards);
             if wish.keys.contains(&index) {
                 waits_in.insert(shard);
             } else {
                 other_shard = Some(shard);
             }
-        })
-        .unwrap_or_default();
+        });
+        debug_assert!(found.is_ok(), "the keys of a command that has run are known");
         if self.node.clock.is_real()
             && let Some(deadline_ms) = &mut wish.deadline_ms
         {

@@ -209,7 +209,8 @@ impl EventLoop {
         let last = std::mem::replace(&mut self.cron.last, now);
         let [commands, bytes_in, bytes_out, turns, turn_us] =
             std::array::from_fn(|index| now[index] - last[index]);
-        // A loop that was busy for long takes the figures late: they then cover more than a second.
+        // A loop that was busy for long takes the figures late: they then cover more than a second. After the machine's
+        // clock was set back the span wraps to an endless one, and the rates are 0 for once.
         let elapsed_us = (self.now_us - self.cron.counted_us) as u64;
         self.cron.counted_us = self.now_us;
         let per_second = |count: u64| (count * 1_000_000).checked_div(elapsed_us).unwrap_or_default();

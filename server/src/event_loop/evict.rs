@@ -123,6 +123,7 @@ impl EventLoop {
     fn share(&self, shard: usize, excess: u64) -> u64 {
         let held = |shard: usize| u128::from(self.node.memory[shard].get());
         let all: u128 = (0..self.node.shards).map(held).sum();
+        // Other loops change the figures between the two reads, so that a share may come out above the whole.
         let share = (u128::from(excess) * held(shard)).div_ceil(all.max(1));
         u64::try_from(share).unwrap_or(excess)
     }

@@ -115,7 +115,7 @@ impl EventLoop {
         });
     }
 
-    /// Begins one call of a walk over the shards, with the one that its cursor names.
+    /// Begins one call of a walk over the shards, at the one in its cursor.
     pub(super) fn begin_walk(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
         let request = OwnedRequest::copy(args);
         let walk = Walk::at(args.at(1), self.reach.mesh.len()).expect("its place was told from its cursor");
@@ -128,7 +128,7 @@ impl EventLoop {
         self.send_walk(Box::new(Walking { gather, walk, nanos }));
     }
 
-    /// Has a walk go on at the shard that it has come to.
+    /// Sends a walk to the shard that it has reached.
     fn send_walk(&mut self, walking: Box<Walking>) {
         match walking.walk.shard {
             shard if shard == self.index => self.work(Work::Walk(walking)),
@@ -136,8 +136,8 @@ impl EventLoop {
         }
     }
 
-    /// Does what a walk has to do on this shard, and sends it on: to the next shard, or back when it is over. It is given
-    /// back when the partition is lent.
+    /// Runs the part of a walk on this shard, and sends the walk on: to the next shard, or back when the call is
+    /// finished. Returns it when the partition is lent.
     pub(super) fn walk_on(&mut self, mut walking: Box<Walking>) -> Option<Box<Walking>> {
         let mut environment = self.environment();
         let Some(mut held) = environment.mesh.cell(self.index).own() else {
@@ -228,7 +228,7 @@ impl EventLoop {
 
     /// Reports to the waiting fences if everything has run that this loop had admitted before them.
     pub(super) fn pass_fences(&mut self) {
-        if self.reach.fences.is_empty() || !self.reach.is_quiet() {
+        if self.reach.fences.is_empty() || !self.reach.is_quiet() || self.has_stuck_keys() {
             return;
         }
         for (origin, gathering) in std::mem::take(&mut self.reach.fences) {
@@ -295,6 +295,15 @@ impl EventLoop {
     fn report_failed_part(&self, gather: &Gather, part: &Result<Part, ReplyError>) {
         if matches!(part, Err(ReplyError::Internal)) {
             self.report_panic(gather.command);
+        }
+    }
+
+    /// Whether a waiting command of this shard is still to be served with a shard that is taken. Unknown while the partition is
+    /// lent, which counts as yes.
+    fn has_stuck_keys(&self) -> bool {
+        match self.reach.mesh.cell(self.index).own() {
+            Some(mut held) => held.get().waiters.has_stuck(),
+            None => true,
         }
     }
 

@@ -6,7 +6,7 @@ use super::EventLoop;
 use crate::commands::registry;
 use crate::exec::Closing;
 use crate::limits::{PUBLISHED_TURN_BYTES, PUSHED_TURNS_MAX};
-use crate::pubsub::{Hush, Listener, Missed, Publication};
+use crate::pubsub::{Hush, Missed, Publication, Subscriber};
 use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
@@ -65,20 +65,20 @@ impl EventLoop {
 
     /// Appends a message to the outputs of all its receivers. Returns the number of bytes appended.
     fn push_to_all(&mut self, publication: &Publication) -> usize {
-        for &listener in publication.listeners.iter() {
-            self.push(listener, &publication.message);
+        for &subscriber in publication.subscribers.iter() {
+            self.push(subscriber, &publication.message);
         }
-        publication.message.len() * publication.listeners.len()
+        publication.message.len() * publication.subscribers.len()
     }
 
     #[inline]
-    fn push(&mut self, listener: Listener, message: &[u8]) {
-        let number = listener.connection as usize;
+    fn push(&mut self, subscriber: Subscriber, message: &[u8]) {
+        let number = subscriber.connection as usize;
         let Some(connection) = self.clients.connections.get_mut(number) else {
             return;
         };
         let client = &connection.client;
-        if client.id as u32 != listener.client || client.closing != Closing::No {
+        if client.id as u32 != subscriber.client || client.closing != Closing::No {
             return;
         }
         let is_large = connection.output.push(message, client.resp);
@@ -96,12 +96,12 @@ impl EventLoop {
     /// Closes connections that a message did not reach.
     #[cold]
     fn cut_off(&mut self, missed: &Missed) {
-        for listener in missed {
-            let number = listener.connection as usize;
+        for subscriber in missed {
+            let number = subscriber.connection as usize;
             let is_here = self
                 .clients
                 .get(number)
-                .is_some_and(|connection| connection.client.id as u32 == listener.client);
+                .is_some_and(|connection| connection.client.id as u32 == subscriber.client);
             if !is_here {
                 continue;
             }

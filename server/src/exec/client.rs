@@ -441,6 +441,7 @@ impl Client {
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
                 .unwrap_or_default()
         };
+        // The machine's clock may have been set back since.
         let seconds = |since: i64| (now_ms - since).max(0) / 1000;
         let queued = self.transaction.as_ref();
         // Writing to a String cannot fail.

@@ -13,12 +13,12 @@ use shardis_storage::value::{Owned, StringRef};
 use super::change::{Cause, Look};
 use super::context::NewString;
 use super::effect::Effects;
-use super::hashing::Hashing;
 pub(crate) use super::held::{Held, Lent};
 use super::partition::Partition;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
+use crate::hashing::Hashing;
 use crate::state::Node;
 
 /// The time and the rules of access that all commands of a turn share.

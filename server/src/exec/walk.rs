@@ -1,23 +1,23 @@
-//! [`Walk`]: one call of a walk over all keys, as it goes from shard to shard.
+//! [`Walk`]: the state of one call of a walk over all keys, which moves from shard to shard.
 
 use super::Part;
 use super::arguments::{decode_cursor, encode_cursor};
 use crate::error::ReplyError;
 
-/// One call of a walk over all keys: where it has come to, and what it has found so far.
+/// The state of one call of a walk over all keys: its position, and the elements found so far.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    /// The shard that it has come to.
+    /// Index of the shard that the walk has reached.
     pub(crate) shard: usize,
-    /// Where in that shard's database; 0 at its beginning, and again behind its end.
+    /// Cursor within that shard's database; 0 at its beginning, and again behind its end.
     pub(crate) inner: u64,
-    /// Keys it has looked at.
+    /// Number of keys visited.
     pub(crate) seen: u64,
-    /// Buckets of tables it has visited.
+    /// Number of buckets visited.
     pub(crate) buckets: u64,
-    /// It has looked at as much as it was to.
+    /// The call has visited as many keys as COUNT asks for.
     pub(crate) is_full: bool,
-    /// The elements that it has found.
+    /// The elements found.
     pub(crate) found: Part,
 }
 
@@ -38,14 +38,14 @@ impl Walk {
         })
     }
 
-    /// Goes on to the next shard; false when this call is over.
+    /// Moves to the next shard; false when this call is finished.
     pub(crate) fn advance(&mut self, shards: usize) -> bool {
         let goes_on = self.inner == 0 && !self.is_full && !self.found.is_cut && self.shard + 1 < shards;
         self.shard += usize::from(goes_on);
         goes_on
     }
 
-    /// What was found, and where the next call goes on.
+    /// The elements found, and the cursor for the next call.
     pub(crate) fn end(self, shards: usize) -> Part {
         let cursor = encode_cursor(self.shard, self.inner, shards);
         Part { cursor, ..self.found }

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 
 /// Destination of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub(crate) enum LogOutput {
     /// Standard output.
     Stdout,
     /// This file, appended to.
@@ -32,7 +32,7 @@ pub(crate) enum Output {
 /// The subscriber.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    output: Output,
+    output: LogOutput,
     syslog: Option<Syslog>,
     /// Clock for the time of each line.
     clock: Arc<Clock>,
@@ -42,7 +42,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// A subscriber that writes to these destinations.
-    pub(crate) fn new(output: Output, syslog: Option<Syslog>, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(output: LogOutput, syslog: Option<Syslog>, clock: Arc<Clock>) -> Self {
         Self {
             output,
             syslog,
@@ -70,8 +70,8 @@ impl Lines {
         );
         let _turn = self.turn.lock();
         let _ = match &self.output {
-            Output::Stdout => std::io::stdout().write_all(text.as_bytes()),
-            Output::File(path) => OpenOptions::new()
+            LogOutput::Stdout => std::io::stdout().write_all(text.as_bytes()),
+            LogOutput::File(path) => OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(path)

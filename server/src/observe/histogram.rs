@@ -74,7 +74,7 @@ const fn row_of(nanos: u64) -> usize {
     (bits + 1 - ROW_BITS) as usize
 }
 
-/// Number of low bits that the buckets of a row ignore.
+/// Number of low bits that the buckets of a row ignore: none in the first two rows.
 const fn shift_of(row: usize) -> u32 {
     (row as u32).saturating_sub(1)
 }

@@ -76,7 +76,7 @@ impl Series {
     /// Text of LATENCY GRAPH: the range, and a curve labelled with the age of each sample.
     pub(crate) fn graph(&self, event: &str, now_s: i64) -> String {
         let values = || self.samples.iter().map(|sample| sample.ms);
-        let (lowest, highest) = (values().min().unwrap_or(0), values().max().unwrap_or(0));
+        let (lowest, highest) = values().fold((u64::MAX, 0), |(low, high), ms| (low.min(ms), high.max(ms)));
         let mut text = format!(
             "{event} - high {highest} ms, low {lowest} ms (all time high {} ms)\n{}\n",
             self.worst_ms,
@@ -92,7 +92,8 @@ impl Series {
     }
 
     fn summary(&self) -> Summary {
-        let count = self.samples.len().max(1) as u64;
+        debug_assert!(!self.samples.is_empty(), "a series has samples");
+        let count = self.samples.len() as u64;
         let mean_ms = self.samples.iter().map(|sample| sample.ms).sum::<u64>() / count;
         let deviation_ms = self
             .samples
@@ -101,6 +102,7 @@ impl Series {
             .sum::<u64>()
             / count;
         let span_s = match (self.samples.front(), self.samples.back()) {
+            // The machine's clock may have been set back between them.
             (Some(first), Some(last)) => (last.time_s - first.time_s).max(0),
             _ => 0,
         };
@@ -121,7 +123,7 @@ struct Summary {
     period_s: f64,
 }
 
-/// An age in the short form of labels.
+/// An age in the short form of labels. It is negative, and shown as 0, when the machine's clock was set back.
 fn age(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ ..60 => format!("{seconds}s"),

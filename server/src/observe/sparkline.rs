@@ -18,6 +18,7 @@ pub(crate) fn draw(samples: &[(u64, String)], columns: usize) -> String {
     let (lowest, highest) = samples.iter().fold((u64::MAX, 0), |(low, high), &(value, _)| {
         (low.min(value), high.max(value))
     });
+    // Without samples nothing is drawn; equal values are all at the bottom.
     let range = highest.saturating_sub(lowest).max(1);
     let all = LINES * STEPS.len();
     let height = |value: u64| {

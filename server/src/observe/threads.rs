@@ -53,7 +53,7 @@ struct Known {
 }
 
 impl Threads {
-    /// Counts the calling thread among them until what this returns is dropped, at its end.
+    /// Counts the calling thread as one of the node's until the returned guard is dropped, at the thread's end.
     pub(crate) fn enter(&self) -> Entered<'_> {
         let thread = process::thread_number();
         self.known.lock().running.push(thread);
@@ -63,7 +63,7 @@ impl Threads {
         }
     }
 
-    /// The time of all of them, those included that have ended.
+    /// Processor time of all threads, including those that have ended.
     pub(crate) fn cpu_time(&self) -> CpuTime {
         let known = self.known.lock();
         let running = known.running.iter();
@@ -74,7 +74,7 @@ impl Threads {
     }
 }
 
-/// A thread that counts among those of its node.
+/// Guard of a thread that counts as one of its node's.
 #[derive(Debug)]
 pub(crate) struct Entered<'a> {
     threads: &'a Threads,

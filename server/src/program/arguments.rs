@@ -7,33 +7,33 @@
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use crate::config::{DIRECTIVES, Directive, Flags, Source};
+use crate::config::{ConfigSource, DIRECTIVES, Directive, DirectiveFlags};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
 /// Meaning of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Invocation {
     /// Print this text, and end.
     Print(String),
     /// Check the settings of the system, and end.
     CheckSystem,
     /// Run a server with this configuration.
-    Serve(Source),
+    Serve(ConfigSource),
 }
 
 /// Reads the arguments after the program's name.
-pub(super) fn read(args: &[String]) -> Request {
+pub(super) fn read(args: &[String]) -> Invocation {
     // Only the first argument can ask for something else; any other command line is a configuration.
     let first = args.first().map_or(&[][..], std::slice::from_ref);
     let Ok(found) = first_argument().try_get_matches_from(first) else {
-        return Request::Serve(Source::from_args(args));
+        return Invocation::Serve(ConfigSource::from_args(args));
     };
     match () {
-        () if found.get_flag("version") => Request::Print(version()),
-        () if found.get_flag("summary") => Request::Print(manual().render_help().to_string()),
-        () if found.get_flag("help") => Request::Print(manual().render_long_help().to_string()),
-        () if found.get_flag("check-system") => Request::CheckSystem,
-        () => Request::Serve(Source::from_args(args)),
+        () if found.get_flag("version") => Invocation::Print(version()),
+        () if found.get_flag("summary") => Invocation::Print(manual().render_help().to_string()),
+        () if found.get_flag("help") => Invocation::Print(manual().render_long_help().to_string()),
+        () if found.get_flag("check-system") => Invocation::CheckSystem,
+        () => Invocation::Serve(ConfigSource::from_args(args)),
     }
 }
 
@@ -68,7 +68,9 @@ fn flag(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
 
 /// Manual page: the command line with all directives as options.
 fn manual() -> Command {
-    let visible = DIRECTIVES.iter().filter(|directive| !directive.is(Flags::HIDDEN));
+    let visible = DIRECTIVES
+        .iter()
+        .filter(|directive| !directive.is(DirectiveFlags::HIDDEN));
     first_argument()
         .about(format!(
             "shardis {SHARDIS_VERSION}: an in-memory server that speaks the protocol of Redis {REDIS_VERSION}, on all cores."
@@ -92,7 +94,7 @@ fn manual() -> Command {
 
 /// The option of a directive.
 fn option(directive: &'static Directive) -> Arg {
-    let values = if directive.is(Flags::MULTI_ARG) {
+    let values = if directive.is(DirectiveFlags::MULTI_ARG) {
         0..=100
     } else {
         1..=1
@@ -120,7 +122,7 @@ fn version() -> String {
 mod tests {
     use super::*;
 
-    fn of(line: &str) -> Request {
+    fn of(line: &str) -> Invocation {
         read(
             &line
                 .split_ascii_whitespace()
@@ -133,11 +135,11 @@ mod tests {
     fn the_first_argument_decides() {
         for line in ["-v", "--version", "--version --port 1"] {
             assert!(
-                matches!(of(line), Request::Print(text) if text.contains(" v=7.2.4 ")),
+                matches!(of(line), Invocation::Print(text) if text.contains(" v=7.2.4 ")),
                 "{line}"
             );
         }
-        assert_eq!(of("--check-system"), Request::CheckSystem);
+        assert_eq!(of("--check-system"), Invocation::CheckSystem);
         for line in [
             "",
             "-",
@@ -148,7 +150,11 @@ mod tests {
             "--help=1",
         ] {
             let args: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
-            assert_eq!(of(line), Request::Serve(Source::from_args(&args)), "{line}");
+            assert_eq!(
+                of(line),
+                Invocation::Serve(ConfigSource::from_args(&args)),
+                "{line}"
+            );
         }
     }
 
@@ -156,10 +162,13 @@ mod tests {
     fn the_manual_is_well_formed_and_has_every_directive() {
         manual().debug_assert();
         let (short, long) = (of("-h"), of("--help"));
-        let Request::Print(long) = long else {
+        let Invocation::Print(long) = long else {
             panic!("{long:?}")
         };
-        for directive in DIRECTIVES.iter().filter(|directive| !directive.is(Flags::HIDDEN)) {
+        for directive in DIRECTIVES
+            .iter()
+            .filter(|directive| !directive.is(DirectiveFlags::HIDDEN))
+        {
             let option = format!("--{} ", directive.row.name);
             assert!(
                 long.contains(&option) && !directive.doc.trim().is_empty(),
@@ -167,7 +176,7 @@ mod tests {
             );
         }
         assert!(
-            matches!(short, Request::Print(text) if text.contains("Usage:") && !text.contains("--timeout"))
+            matches!(short, Invocation::Print(text) if text.contains("Usage:") && !text.contains("--timeout"))
         );
     }
 }

@@ -14,7 +14,7 @@ use super::{Audience, Name, Seat};
 /// Number of stripes; a power of two.
 const STRIPES: usize = 64;
 
-/// Names and their listeners. A name is listed only if it has listeners.
+/// Names and their subscribers. A name is listed only if it has subscribers.
 pub(super) type Names = HashMap<Name, Audience, FixedState>;
 
 /// All channels of one kind.
@@ -83,7 +83,7 @@ pub(super) fn no_names(seed: u64) -> Names {
     Names::with_hasher(FixedState::with_seed(seed))
 }
 
-/// Adds a listener of a name, which must not be one yet. Returns the shared name.
+/// Adds a subscriber of a name, which must not be one yet. Returns the shared name.
 pub(super) fn join(names: &mut Names, name: &[u8], seat: Seat) -> Name {
     let shared = match names.get_key_value(name) {
         Some((shared, _)) => Arc::clone(shared),
@@ -93,7 +93,7 @@ pub(super) fn join(names: &mut Names, name: &[u8], seat: Seat) -> Name {
     shared
 }
 
-/// Removes a listener of a name, and the name with its last one.
+/// Removes a subscriber of a name, and the name with its last one.
 pub(super) fn leave(names: &mut Names, name: &[u8], seat: Seat) {
     let Some(audience) = names.get_mut(name) else {
         return;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::audience::{Listener, Listeners};
+use super::audience::{Subscriber, Subscribers};
 use crate::limits::PUBLISHED_UNDER_WAY_BYTES;
 
 /// One message for some connections of a loop.
@@ -15,7 +15,7 @@ pub(crate) struct Publication {
     /// Encoded for RESP2, as an array. In RESP3 the first byte differs.
     pub(crate) message: Arc<Vec<u8>>,
     /// Its receivers.
-    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) subscribers: Arc<Subscribers>,
 }
 
 impl Publication {
@@ -26,7 +26,7 @@ impl Publication {
 }
 
 /// Connections that have missed a message, because too many bytes were under way.
-pub(crate) type Missed = HashSet<Listener>;
+pub(crate) type Missed = HashSet<Subscriber>;
 
 /// The mailbox of one loop, on cache lines of its own.
 #[derive(Debug, Default)]
@@ -44,11 +44,11 @@ struct Pending {
 }
 
 impl Mailbox {
-    /// Puts a message in. If too many bytes are under way, the message is dropped and its listeners are noted.
+    /// Puts a message in. If too many bytes are under way, the message is dropped and its subscribers are noted.
     pub(super) fn put(&self, publication: Publication) {
         let mut pending = self.pending.lock();
         if self.under_way.load(Ordering::Relaxed) > PUBLISHED_UNDER_WAY_BYTES {
-            pending.missed.extend(publication.listeners.iter());
+            pending.missed.extend(publication.subscribers.iter());
             return;
         }
         self.under_way.fetch_add(publication.bytes(), Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl Mailbox {
         pending.publications.is_empty() && pending.missed.is_empty()
     }
 
-    /// Appends all messages to `taken`. Returns the listeners that have missed a message after all of these.
+    /// Appends all messages to `taken`. Returns the subscribers that have missed a message after all of these.
     pub(crate) fn take(&self, taken: &mut VecDeque<Publication>) -> Missed {
         let mut pending = self.pending.lock();
         if taken.is_empty() {

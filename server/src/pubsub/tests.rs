@@ -11,7 +11,7 @@ fn seat(of_loop: u16, connection: u32) -> Seat {
     Seat::new(usize::from(of_loop), connection as usize, u64::from(connection))
 }
 
-/// Takes the messages that wait for a loop: payloads and numbers of listeners.
+/// Takes the messages that wait for a loop: payloads and numbers of subscribers.
 fn taken(hub: &Hub, of_loop: usize) -> Vec<(String, usize)> {
     let mut publications = VecDeque::new();
     hub.mailbox(of_loop).take(&mut publications);
@@ -21,7 +21,7 @@ fn taken(hub: &Hub, of_loop: usize) -> Vec<(String, usize)> {
             hub.mailbox(of_loop).delivered(publication);
             let text = String::from_utf8(publication.message.to_vec()).unwrap();
             let payload = text.trim_end().rsplit("\r\n").next().unwrap().to_owned();
-            (payload, publication.listeners.len())
+            (payload, publication.subscribers.len())
         })
         .collect()
 }
@@ -35,7 +35,7 @@ fn each_loop_gets_one_message_for_its_part_of_the_audience() {
     }
     hub.leave(Topic::Channel, b"c", seat(2, 3));
     assert_eq!(hub.publish(b"c", b"hello"), 9);
-    assert_eq!(hub.listeners(Topic::Channel, b"c"), 9);
+    assert_eq!(hub.subscribers(Topic::Channel, b"c"), 9);
     assert_eq!(taken(&hub, 0), [("hello".to_owned(), 5)]);
     assert!(hub.mailbox(1).is_empty());
     assert_eq!(taken(&hub, 2), [("hello".to_owned(), 4)]);
@@ -113,7 +113,7 @@ fn what_is_under_way_is_bounded_and_who_misses_something_is_known() {
     }
     let mut publications = VecDeque::new();
     let missed = hub.mailbox(0).take(&mut publications);
-    assert_eq!(missed.into_iter().collect::<Vec<_>>(), [seat(0, 1).listener]);
+    assert_eq!(missed.into_iter().collect::<Vec<_>>(), [seat(0, 1).subscriber]);
     assert_eq!(publications.len(), 4);
     for publication in &publications {
         hub.mailbox(0).delivered(publication);

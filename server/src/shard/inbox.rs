@@ -82,7 +82,7 @@ pub(crate) enum Message {
 pub(crate) struct Gather {
     /// Index of the loop that asks and merges.
     pub(crate) origin: usize,
-    /// That loop's number for the gathering.
+    /// Number of the gathering on that loop.
     pub(crate) gathering: usize,
     /// The command.
     pub(crate) command: &'static Registered,
@@ -96,14 +96,14 @@ pub(crate) struct Gather {
     pub(crate) client: u64,
 }
 
-/// A call of a walk over the shards, on its way from one to the next and back to the loop that began it.
+/// A call of a walk over the shards, on its way from shard to shard and back to the loop that began it.
 #[derive(Debug)]
 pub(crate) struct Walking {
     /// The command.
     pub(crate) gather: Arc<Gather>,
-    /// How far it has come.
+    /// State of the walk.
     pub(crate) walk: Walk,
-    /// How long it took so far, nanoseconds.
+    /// Time taken so far, nanoseconds.
     pub(crate) nanos: u64,
 }
 

@@ -194,7 +194,10 @@ impl Outgoing {
 
 impl Closed {
     fn forget_first(&mut self) -> Vec<u8> {
-        let first = self.chunks.pop_front().unwrap_or_default();
+        let first = self
+            .chunks
+            .pop_front()
+            .expect("there are closed chunks only while some are queued");
         self.bytes -= first.len();
         self.capacity -= first.capacity();
         first

@@ -3,7 +3,6 @@
 //! It has two backends: readiness (`poll/epoll.rs`, everywhere) and completion (`poll/ring.rs`: Linux's io_uring,
 //! which submits many reads and writes in one system call). Loops can rely on the same rule with both: after an event
 //! a socket is read until a read comes back short, and written until it would block.
-//! socket is read until a read comes back short, and written until it would block.
 
 mod epoll;
 #[cfg(not(target_os = "linux"))]

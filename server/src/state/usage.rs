@@ -1,5 +1,6 @@
-//! Memory and processor time of a node. Where the process is the node's own, the allocator and the system tell those of the
-//! process; an embedded node tells what it has counted itself, and nothing of its host's is put down to it.
+//! Memory and processor time of a node. Where the process is the node's own, the figures are those of the allocator
+//! and the system for the process; an embedded node reports what it has counted itself, without the share of its
+//! host.
 
 use std::sync::atomic::Ordering;
 
@@ -12,9 +13,9 @@ use crate::observe::threads::CpuTime;
 /// Memory in use.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Bytes in use: of the process where it is the node's own, else those that the node has counted.
+    /// Bytes in use: those of the process if it is the node's own, else those that the node has counted.
     pub(crate) used: u64,
-    /// The memory of the process; none where it is not the node's own.
+    /// The memory of the process; none if it is not the node's own.
     pub(crate) process: Option<ProcessMemory>,
 }
 
@@ -28,13 +29,13 @@ pub(crate) struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    /// The figures at this moment; `counted` bytes stand in for those in use where the allocator does not tell them.
+    /// The figures at this moment; `counted` replaces the bytes in use if the allocator does not report them.
     fn now(counted: u64) -> Self {
         let resident = process::resident_bytes();
         let mut allocator = memory::jemalloc_stats();
         if allocator.allocated == 0 {
-            // The system's allocator says nothing: what is counted is all that is known to be in use, and what is resident
-            // is all that can hold it.
+            // The system's allocator reports nothing: the counted bytes are the best lower bound of those in use, and
+            // the resident ones the best upper bound.
             allocator = AllocatorStats {
                 allocated: counted as usize,
                 active: resident as usize,
@@ -47,8 +48,8 @@ impl ProcessMemory {
 }
 
 impl Node {
-    /// Measures the memory in use, and keeps its peak. Where the process is the node's own, all of it counts against
-    /// `maxmemory`; of an embedding process much belongs to the host.
+    /// Measures the memory in use, and keeps its peak. If the process is the node's own, all of it counts against
+    /// `maxmemory`; in an embedding process much belongs to the host.
     pub(crate) fn measure_memory(&self) -> Usage {
         let known = self.known_bytes();
         let process = self
@@ -66,12 +67,12 @@ impl Node {
         Usage { used, process }
     }
 
-    /// The most bytes that were noticed to be in use.
+    /// The most bytes in use that were noticed.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory_peak.load(Ordering::Relaxed)
     }
 
-    /// The processor time that the node has taken: all of its process's, or its own threads'.
+    /// Processor time of the node: that of the process if it is the node's own, else that of its threads.
     pub(crate) fn cpu_time(&self) -> CpuTime {
         match &self.daemon {
             Some(_) => CpuTime::of_process(),

@@ -1,4 +1,4 @@
-//! Bitmaps: what SETBIT, GETBIT, BITCOUNT, BITPOS, BITOP and BITFIELD do with the bytes of a string.
+//! Bitmaps: the operations of SETBIT, GETBIT, BITCOUNT, BITPOS, BITOP and BITFIELD on the bytes of a string.
 //!
 //! Bit 0 is the most significant bit of byte 0, as in Redis:
 //!
@@ -8,7 +8,8 @@
 //! value 128 64 …      1   128 …
 //! ```
 //!
-//! Reading beyond the end of a string reads zeros. Writing there is the caller's to prepare: see [`bytes_for`].
+//! Reading beyond the end of a string reads zeros. Before a write there, the caller must extend the string: see
+//! [`bytes_for`].
 
 mod field;
 
@@ -73,14 +74,14 @@ pub fn count_bit_range(bytes: &[u8], bits: RangeInclusive<u64>) -> u64 {
     count(span.middle()) + u64::from(edges)
 }
 
-/// The first bit that has the given value, from the first to the last bit of `bits`, both included. What lies beyond the
-/// end of the string is not looked at.
+/// The first bit that has the given value, from the first to the last bit of `bits`, both included. Bits beyond the
+/// end of the string are ignored.
 ///
 /// O(bytes looked at), 32 at a time.
 #[must_use]
 pub fn position(bytes: &[u8], value: bool, bits: RangeInclusive<u64>) -> Option<u64> {
     let span = Span::new(bytes, bits)?;
-    // A byte of `skip` has no bit of the value that is looked for; flipped by it, such a bit is a one.
+    // A byte equal to `skip` has no bit of the wanted value; in `byte ^ skip`, the wanted bits are ones.
     let skip = if value { 0x00 } else { 0xff };
     let found_in = |byte: u8, mask: u8, index: usize| {
         let wanted = (byte ^ skip) & mask;

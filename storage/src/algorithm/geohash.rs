@@ -1,4 +1,5 @@
-//! Points on the earth as scores of a sorted set: interleaved bits that keep near points near, and what lies in an area.
+//! Points on the earth as scores of a sorted set (interleaved bits that keep near points near), and the search for
+//! points in an area.
 //!
 //! A point becomes a number of 52 bits, which a score holds exactly. Longitude and latitude are each cut into 2²⁶ steps;
 //! their bits take turns, the longitude's in the higher place of each pair:
@@ -7,9 +8,9 @@
 //! bit  51 50 49 48 ...  1  0
 //!      x  y  x  y  ...  x  y      x: longitude, from -180° to 180°;  y: latitude, from -85.05112878° to 85.05112878°
 //! ```
-//! So all points of a *cell* (a rectangle whose sides halve with each *step*) have scores in one range, and what lies in an
-//! area is found in the ranges of a few cells that cover it. Limits, radius of the earth and the choice of cells are those
-//! of Redis: equal points have equal scores there, and what is found comes in the same order.
+//! So all points of a *cell* (a rectangle whose sides halve with each *step*) have scores in one range, and the
+//! points of an area are found in the ranges of a few cells that cover it. Limits, radius of the earth and the choice
+//! of cells are those of Redis: equal points have equal scores there, and results have the same order.
 //!
 //! Distances are those on a sphere (haversine), in metres.
 
@@ -106,7 +107,7 @@ fn degrees(radians: f64) -> f64 {
     radians / (PI / 180.0)
 }
 
-/// The integer that stands for a score. Scores that ZADD has given may be anything, and still mean some point.
+/// The integer in a score. Scores set by ZADD may be any number, and still mean some point.
 fn score_bits(score: f64) -> u64 {
     /// 2⁶³
     const HIGH: f64 = 9_223_372_036_854_775_808.0;
@@ -115,12 +116,12 @@ fn score_bits(score: f64) -> u64 {
     } else if score < 2.0 * HIGH {
         score as u64
     } else {
-        // An ordinary processor makes 0 of a number that fits no integer.
+        // Common processors convert a number that fits no integer to 0.
         0
     }
 }
 
-/// Which of 2^step parts of the range from `-max` to `max` a coordinate is in.
+/// Index of the part that a coordinate is in, of 2^step parts of the range from `-max` to `max`.
 fn cut(coordinate: f64, max: f64, step: u32) -> u32 {
     let place = (coordinate + max) / (max + max);
     (place * (1_u64 << step) as f64) as u32
@@ -167,9 +168,9 @@ fn deinterleave(bits: u64) -> (u32, u32) {
 /// One of 2^step × 2^step rectangles of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
-    /// From west to east; 2^step for what lies on the last meridian.
+    /// Column, from west to east; 2^step for points on the last meridian.
     x: u32,
-    /// From south to north; 2^step for what lies on the last parallel.
+    /// Row, from south to north; 2^step for points on the last parallel.
     y: u32,
     step: u32,
 }
@@ -195,8 +196,8 @@ impl Cell {
         (bits << shift) as f64..((bits + 1) << shift) as f64
     }
 
-    /// The cell so many to the east and to the north; the map has no edges. What lies on the last meridian or parallel is
-    /// in cells beyond them, and only a step leads back.
+    /// The cell `east` columns and `north` rows away; the map has no edges. Points on the last meridian or parallel
+    /// are in cells beyond the map, which only a step can leave.
     fn neighbour(self, east: i32, north: i32) -> Self {
         let mask = (1_u32 << self.step) - 1;
         let step = |place: u32, by: i32| match by {
@@ -263,7 +264,7 @@ impl Bounds {
 /// Area to search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Area {
-    /// All within a distance.
+    /// All points within a distance.
     Circle {
         /// From this point.
         center: Point,
@@ -272,7 +273,7 @@ pub enum Area {
     },
     /// A rectangle whose sides run along the compass.
     Rectangle {
-        /// Its middle.
+        /// The centre.
         center: Point,
         /// From west to east, in metres; not negative.
         width: f64,
@@ -284,7 +285,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// Distance of a point from the middle of the area, in metres; `None` if it lies outside.
+    /// Distance of a point from the centre of the area, metres; `None` if it is outside.
     #[must_use]
     pub fn find(&self, point: Point) -> Option<f64> {
         match self {
@@ -325,7 +326,7 @@ impl Area {
     }
 }
 
-/// A cell and its neighbours; those that are not needed are left out.
+/// A cell and its neighbours, without those that are not needed.
 type Cells = [Option<Cell>; 9];
 
 /// Neighbours of a cell, to the east and to the north, in the order in which Redis looks at them.
@@ -411,8 +412,8 @@ pub struct Polygon {
 }
 
 impl Polygon {
-    /// A polygon of three vertices or more, none beyond the limits; `None` if there are fewer. Lines may cross: what an
-    /// odd number of lines surrounds is inside.
+    /// A polygon of three or more vertices, none beyond the limits; `None` if there are fewer. Lines may cross: a
+    /// point surrounded by an odd number of lines is inside.
     #[must_use]
     pub fn new(vertices: Vec<Point>) -> Option<Self> {
         if vertices.len() < 3 {
@@ -508,8 +509,8 @@ fn mean(points: &[Point]) -> Point {
 /// Room for any text of [`degrees_text`].
 pub const DEGREES_TEXT_MAX: usize = 24;
 
-/// A coordinate within the limits in at most 17 decimals, as GEOPOS shows it: the nearest such number, without zeros at
-/// its end.
+/// A coordinate within the limits in at most 17 decimals, as GEOPOS shows it: the nearest such number, without
+/// trailing zeros.
 pub fn degrees_text(degrees: f64, text: &mut [u8; DEGREES_TEXT_MAX]) -> &str {
     const DECIMALS: usize = 17;
     const ONE: u128 = 10_u128.pow(DECIMALS as u32);
@@ -666,7 +667,7 @@ mod tests {
             .prop_map(|points| points.into_iter().flatten().collect())
     }
 
-    /// Whether what is found by way of the ranges is what lies in the area.
+    /// Checks that the search by ranges finds exactly the points in the area.
     fn check(area: &Area, points: &[Point]) -> Result<(), TestCaseError> {
         let ranges: Vec<_> = area.ranges().collect();
         for &given in points {

@@ -40,7 +40,7 @@ const REGISTER_VALUES: usize = 64;
 const MAGIC: &[u8; 4] = b"HYLL";
 const HEADER: usize = 16;
 const ENCODING_AT: usize = 4;
-/// The last byte of the cardinality; its highest bit says that it is out of date.
+/// Position of the cardinality's last byte, whose highest bit marks the cardinality as outdated.
 const STALE_AT: usize = HEADER - 1;
 const STALE: u8 = 1 << 7;
 
@@ -61,7 +61,7 @@ const RUNS_JOINED: usize = 5;
 pub enum Encoding {
     /// 6 bits each.
     Dense,
-    /// As runs.
+    /// Registers as runs.
     Sparse,
 }
 
@@ -298,7 +298,7 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Result<Run, Corrupt>> {
     })
 }
 
-/// A place among the runs of a sparse value from which a look-up may start.
+/// A position among the runs of a sparse value from which a look-up may start.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// Start of the run.
@@ -313,9 +313,9 @@ impl Place {
 
 /// Result of raising a register of a sparse value. A look-up for a later register may start at the place.
 enum Raised {
-    /// It was as high already.
+    /// No: the register was as high already.
     No(Place),
-    /// It is set.
+    /// Yes: the register has been raised.
     Yes(Place),
     /// The sparse encoding cannot hold it, or would become too long.
     TooMuch,
@@ -343,7 +343,7 @@ impl Default for Sketch {
 }
 
 impl Sketch {
-    /// One that has seen nothing: sparse, in 18 bytes.
+    /// An empty HyperLogLog: sparse, in 18 bytes.
     #[must_use]
     pub fn new() -> Self {
         let mut bytes = vec![0; HEADER];
@@ -394,8 +394,8 @@ impl Sketch {
         self.raise(Observation::of(element), sparse_bytes_max, &mut place)
     }
 
-    /// Raises all registers to what was merged, which includes what they hold: what PFMERGE leaves. A value that is to
-    /// hold one that was dense becomes dense as well. O(registers).
+    /// Raises all registers to merged ones, which include their own values: the result of PFMERGE. The value becomes
+    /// dense if one of the merged ones was dense. O(registers).
     ///
     /// # Errors
     /// [`Corrupt`].
@@ -443,8 +443,8 @@ impl Sketch {
         Ok(raised)
     }
 
-    /// Which runs come of a change, and which neighbours are joined, is exactly as Redis does it: equal histories give
-    /// equal bytes.
+    /// The runs that a change produces, and the neighbours that are joined, are exactly those of Redis: equal
+    /// histories give equal bytes.
     fn raise_sparse(
         &mut self,
         Observation { index, value }: Observation,
@@ -727,7 +727,7 @@ fn tau(mut x: f64) -> f64 {
 /// six times the standard error, and both encodings agree. Takes a fraction of a second.
 ///
 /// # Errors
-/// What does not hold.
+/// The first property that does not hold.
 pub fn self_test(seed: u64) -> Result<(), String> {
     registers_keep_values(seed)?;
     estimates_are_close(seed)

@@ -1,12 +1,13 @@
-//! The longest common subsequence of two strings: what LCS computes.
+//! The longest common subsequence of two strings, for LCS.
 //!
 //! The textbook table holds the length for every pair of prefixes. Its rows only ever grow by 0 or 1 from one column to the
 //! next, so a row fits in one bit per column, and 64 columns are computed at once with an addition and three logical
 //! operations (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004). That takes a 32nd of the table's memory and
 //! about a 64th of its time.
 //!
-//! Of several longest subsequences, the one reported is the one Redis reports: read from the ends of both
-//! strings, a pair of equal bytes is always taken; otherwise the second string gives way unless that would lose length.
+//! Of several longest subsequences, the one that Redis reports is found: reading from the ends of both strings, a
+//! pair of equal bytes is always taken; otherwise the last byte of the second string is skipped unless that would
+//! lose length.
 
 /// Columns in a block: bits of a word.
 const BLOCK: usize = u64::BITS as usize;
@@ -98,7 +99,7 @@ impl Match {
     }
 }
 
-/// The longest common subsequence of two strings, with all that is needed to say where it lies.
+/// The longest common subsequence of two strings, with the data to locate it.
 #[derive(Debug, Clone)]
 pub struct Alignment<'s> {
     a: &'s [u8],

@@ -7,8 +7,8 @@
 //! nnnddddd dddddddd               n in 1..=6: copy n + 2 bytes from d + 1 bytes back
 //! 111ddddd nnnnnnnn dddddddd      copy n + 9 bytes from d + 1 bytes back
 //! ```
-//! A copy may overlap what it writes, so that a distance of 1 repeats a byte. Neither lengths nor a checksum are part of
-//! it: whoever keeps a compressed text keeps the length of the original beside it.
+//! A copy may overlap its own output, so that a distance of 1 repeats a byte. Neither lengths nor a checksum are part
+//! of the format: the owner of a compressed text stores the length of the original beside it.
 //!
 //! Both directions check every bound: corrupt input is refused, never followed.
 
@@ -23,7 +23,7 @@ const COPY_MAX: usize = 7 + 255 + 2;
 /// From this length on a copy takes three bytes.
 const COPY_LONG: usize = 7 + 2;
 
-/// Buckets of the table of places seen, one for each distance that can be told.
+/// log2 of the number of buckets in the table of recent positions, one for each distance that can be encoded.
 const TABLE_BITS: u32 = 13;
 
 /// Compresses `input` into `output` and returns how many bytes of it that took; `None` when it does not fit, or when the
@@ -151,7 +151,7 @@ pub fn decompress(input: &[u8], output: &mut [u8]) -> Option<()> {
     (at == output.len()).then_some(())
 }
 
-/// Fills `text` beyond its first `distance` bytes by repeating what stands `distance` bytes before each.
+/// Fills `text` beyond its first `distance` bytes by repeating the byte `distance` positions before each.
 #[inline]
 fn copy_back(text: &mut [u8], distance: usize) {
     // Every round doubles what can be copied at once.

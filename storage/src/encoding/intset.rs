@@ -4,8 +4,8 @@
 //! ```text
 //! width in bytes: u32 LE, 2, 4 or 8 │ elements: u32 LE │ the elements, ascending, `width` bytes LE each
 //! ```
-//! A set never becomes narrower again, as in Redis. Membership is a binary search; adding and removing move what lies
-//! behind.
+//! A set never becomes narrower again, as in Redis. Membership is a binary search; adding and removing move the
+//! elements behind.
 
 use std::fmt;
 

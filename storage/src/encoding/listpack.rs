@@ -5,11 +5,11 @@
 //! element  encoding and data (its span) │ length of the span, readable from its end
 //! end      0xff
 //! ```
-//! Header and end are put around the elements when a pack leaves the process ([`Listpack::to_bytes`]) and are checked when
-//! one comes in. In memory they would often make the difference between one size class and the next, and say nothing that
-//! is not known.
+//! Header and end are added when a pack leaves the process ([`Listpack::to_bytes`]) and checked when one comes in. In
+//! memory they would often push a pack into the next size class, and they contain nothing that is not known
+//! otherwise.
 //!
-//! The first byte of an element tells what it is (`x` are bits of the value or of the length):
+//! The first byte of an element gives its type (`x` are bits of the value or of the length):
 //! ```text
 //! 0xxxxxxx            integer 0..=127        0xf1 + 2 bytes LE   integer of 16 bits
 //! 10xxxxxx + string   length below 64        0xf2 + 3 bytes LE   integer of 24 bits
@@ -20,11 +20,11 @@
 //! The length behind a span is in groups of seven bits, the highest first; all but the first have the top bit set, so
 //! that it can be read backwards.
 //!
-//! A string that is the canonical spelling of an integer is stored as one. Everything but access through a [`Position`]
-//! is linear in the bytes: packs are kept small by whoever uses them.
+//! A string that is the canonical spelling of an integer is stored as one. Everything but access through a
+//! [`Position`] is linear in the bytes: users must keep packs small.
 //!
-//! All code here is safe: a position of another pack, or of this one before it was changed, gives wrong values or a
-//! panic, and no more.
+//! All code in this file is safe: a position of another pack, or of this one before a change, gives wrong values or a
+//! panic, but nothing worse.
 
 mod element;
 
@@ -51,7 +51,7 @@ pub struct Listpack {
 
 const _: () = assert!(size_of::<Listpack>() == 16);
 
-/// Position of an element in a pack: good until the pack changes, unless a method says otherwise.
+/// Position of an element in a pack: valid until the pack changes, unless a method says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(u32);
 
@@ -220,7 +220,7 @@ impl Listpack {
         position
     }
 
-    /// Which end to start from for `index`, and how many steps to make from there.
+    /// The end to start from for `index`, and the number of steps from there.
     fn route(&self, index: isize) -> Option<(bool, usize)> {
         let given = (
             index >= 0,
@@ -252,7 +252,7 @@ impl Listpack {
         decode(&self.elements, p.offset()).0
     }
 
-    /// The element at `p`, and where the one behind it stands.
+    /// The element at `p`, and the position of the next one.
     #[inline]
     #[must_use]
     pub fn at_with_next(&self, p: Position) -> (StringRef<'_>, Option<Position>) {
@@ -340,13 +340,13 @@ impl Listpack {
         self.splice(0, 0, 0, &Encoded::of_int(value));
     }
 
-    /// Puts an element before the one at `p`, and returns where it stands.
+    /// Inserts an element before the one at `p`, and returns its position.
     pub fn insert_before(&mut self, p: Position, value: &[u8]) -> Position {
         self.splice(p.offset(), 0, 0, &Encoded::of(value));
         p
     }
 
-    /// Puts an element behind the one at `p`, and returns where it stands.
+    /// Inserts an element after the one at `p`, and returns its position.
     pub fn insert_after(&mut self, p: Position, value: &[u8]) -> Position {
         let at = end_of_element(&self.elements, p.offset());
         self.splice(at, 0, 0, &Encoded::of(value));
@@ -365,7 +365,7 @@ impl Listpack {
         self.splice(p.offset(), old, 1, &Encoded::of_int(value));
     }
 
-    /// Removes the element at `p`; returns the one that followed, which stands at `p` now.
+    /// Removes the element at `p`; returns the position of the one that followed, which is `p` now.
     #[inline]
     pub fn remove(&mut self, p: Position) -> Option<Position> {
         self.remove_n(p, 1)
@@ -623,7 +623,7 @@ mod tests {
         ]
     }
 
-    /// As redis-server 7.0 dumped it after RPUSH key 1 -1 5000 hello 1000000 "" 1000.
+    /// Dump of redis-server 7.0 after RPUSH key 1 -1 5000 hello 1000000 "" 1000.
     const REFERENCE: &[u8] = &[
         33, 0, 0, 0, 7, 0, 1, 1, 0xdf, 0xff, 2, 0xf1, 0x88, 0x13, 3, 0x85, b'h', b'e', b'l', b'l', b'o', 6,
         0xf2, 0x40, 0x42, 0x0f, 4, 0x80, 1, 0xc3, 0xe8, 2, 0xff,

@@ -1,8 +1,7 @@
-//! A B+tree of (score, item) pairs that also counts: what a large sorted set finds places, ranks and ranges with.
+//! A B+tree of (score, item) pairs that also counts: a large sorted set uses it for positions, ranks and ranges.
 //!
-//! The tree knows no order of its own. Every search is told by a [`Cut`], a place between entries, and whoever inserts
-//! says in the same way where the new entry belongs. Scores stand in the nodes, so that a search looks at an item only
-//! where scores are equal.
+//! The tree does not define the order. Every search is given a [`Cut`], a place between entries, and so is every
+//! insertion. Scores are stored in the nodes, so that a search looks at an item only where scores are equal.
 //!
 //! ```text
 //!   inner   len | counts of entries below | first score | first item | child
@@ -29,7 +28,7 @@ use self::node::{Child, Inner, LEAF, Leaf, Move, Moved, Neighbours, Nodes, Remov
 pub(crate) use self::range::Range;
 use crate::memory::boxed::CountedBox;
 
-/// Which way a range runs.
+/// Direction of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// From low scores to high ones.
@@ -115,8 +114,8 @@ impl<T: Copy> OrderTree<T> {
         self.change(RemoveAt(rank)).inspect(|_| self.shrink())
     }
 
-    /// Gives the last entry before a cut another score and its place at `new_cut`, which is told among the others. One
-    /// descent if the entry stays in its leaf, as it does when a score changes little; else two. O(log n).
+    /// Changes the score of the last entry before a cut, and moves it to `new_cut`. One descent if the entry stays in
+    /// its leaf, as it does when a score changes little; else two. O(log n).
     pub(crate) fn reposition(&mut self, cut: impl Cut<T>, score: f64, new_cut: &impl Cut<T>) {
         let moved = self.change(Move { cut, score, new_cut });
         if let Some(Moved::Out(item)) = moved {
@@ -130,7 +129,7 @@ impl<T: Copy> OrderTree<T> {
         root.change(visit, Neighbours::default(), &mut self.nodes)
     }
 
-    /// After an entry has gone: takes away an empty root, and inner nodes that only stand above a single child.
+    /// Removes an empty root, and inner nodes with a single child, after an entry was removed.
     fn shrink(&mut self) {
         self.len -= 1;
         if self.len == 0 {

@@ -6,14 +6,14 @@
 //!         │      └─ Node: one large element
 //!         └─ … ──── Node: pack of 8 KiB
 //! ```
-//! How large a pack may become is told by `list-max-listpack-size` ([`NodeLimit`]); an element that is too large for any
-//! has a node to itself. The first node of several has its elements in the opposite order, once it is changed at the
-//! front: there, too, pushing and popping then happens at the end of a pack and moves nothing. With
-//! `list-compress-depth` all nodes but so many at each end are kept compressed, and are decompressed to be read. Both are
-//! taken from the configuration when the list is made and stay with it.
+//! `list-max-listpack-size` bounds the size of a pack ([`NodeLimit`]); an element that is too large for any pack has
+//! a node to itself. The first of several nodes stores its elements in reverse once it is changed at the front:
+//! pushing and popping there then happens at the end of a pack and moves nothing. With `list-compress-depth`, all
+//! nodes but so many at each end are compressed, and decompressed for reading. Both bounds are taken from the
+//! configuration when the list is created, and stay with it.
 //!
-//! An element in the middle is found in O(log nodes + one pack); see the tree. Elements are shown to a closure and
-//! not returned, since those of a compressed node exist only while they are read.
+//! An element in the middle is found in O(log nodes + one pack); see the tree. Elements are passed to a closure
+//! rather than returned, since those of a compressed node exist only while they are read.
 
 pub(crate) mod limit;
 pub(crate) mod node;
@@ -39,7 +39,7 @@ pub enum End {
     Back,
 }
 
-/// A way through a list.
+/// Direction of a walk through a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the first element to the last.
@@ -60,7 +60,7 @@ impl Direction {
     }
 }
 
-/// A list of any length. See the module for how it is kept.
+/// A list of any length. The module describes its layout.
 pub(crate) struct Quicklist {
     tree: Tree,
     /// Bytes allocated for the tree and all below it.
@@ -70,12 +70,12 @@ pub(crate) struct Quicklist {
     depth: usize,
 }
 
-/// An element that is on its way into a list.
+/// An element to be inserted into a list.
 #[derive(Clone, Copy)]
 struct Incoming<'a> {
     value: StringRef<'a>,
     len: usize,
-    /// It gets a node to itself.
+    /// The element gets a node to itself.
     large: bool,
 }
 
@@ -94,7 +94,7 @@ impl Incoming<'_> {
 }
 
 impl Quicklist {
-    /// An empty list that will keep to these limits.
+    /// An empty list with these limits.
     pub(crate) fn new(limit: NodeLimit, depth: usize) -> Self {
         Self {
             tree: Tree::default(),
@@ -123,7 +123,7 @@ impl Quicklist {
 
     // ----- reading
 
-    /// Shows the element at `index`; `None` when there is none.
+    /// Calls `read` with the element at `index`; `None` when there is none.
     pub(crate) fn get<R>(&self, index: usize, read: impl FnOnce(StringRef<'_>) -> R) -> Option<R> {
         if index >= self.len() {
             return None;
@@ -132,7 +132,7 @@ impl Quicklist {
         Some(node.read_at(offset, read))
     }
 
-    /// Shows the elements from the one at `start` on in one direction, until told to stop.
+    /// Calls `visit` with the elements from the one at `start` on in one direction, until it breaks.
     #[inline]
     pub(crate) fn visit<F>(&self, start: usize, direction: Direction, visit: &mut F) -> ControlFlow<()>
     where
@@ -151,7 +151,7 @@ impl Quicklist {
         self.depth > 0
     }
 
-    /// Bound that its nodes keep to, as `list-max-listpack-size` would say it.
+    /// Limit of its nodes, in the notation of `list-max-listpack-size`.
     pub(crate) fn node_limit(&self) -> i32 {
         self.limit.size()
     }
@@ -295,8 +295,8 @@ impl Quicklist {
         self.tree.take_only().map_or_else(Listpack::new, Node::into_pack)
     }
 
-    /// Frees the list from its end, up to about `budget` allocations; returns how many. It is empty when all are gone,
-    /// and may only be drained further or dropped before.
+    /// Frees the list from its end, up to about `budget` allocations; returns their number. The list is empty when
+    /// all are freed, and may only be drained further or dropped before.
     pub(crate) fn drain(&mut self, budget: usize) -> usize {
         let mut freed = 0;
         self.counted(|list| {
@@ -374,7 +374,7 @@ impl Quicklist {
 
     // ----- compression
 
-    /// Compresses the node with this number, if it exists, or decompresses it, according to where it stands.
+    /// Compresses or decompresses the node with this number, if it exists, depending on its position.
     fn settle(&mut self, number: usize) {
         let Some((node, _)) = self.tree.find(Target::Node(number)) else {
             return;
@@ -416,7 +416,7 @@ impl Quicklist {
 
 /// Up to so many nodes, from the one before the spot on, can be new or changed after an edit.
 const EDIT_REACH: usize = 4;
-/// A large element is freed in slices of this many bytes.
+/// Size of the slices in which a large element is freed, bytes.
 const DRAIN_SLICE: usize = 1 << 20;
 /// Cost of freeing a slice, compared with a small allocation.
 const DRAIN_SLICE_COST: usize = 64;
@@ -471,7 +471,7 @@ fn insert_between_halves(
     }
 }
 
-/// Merges a node with the one behind it, if there is one and the limit allows it.
+/// Merges a node with the next one, if there is one and the limit allows it.
 fn merge(nodes: &mut CompactVec<Node>, index: usize, limit: NodeLimit) {
     if index + 1 < nodes.len() && nodes[index].can_merge(&nodes[index + 1], limit) {
         let next = nodes.remove(index + 1);

@@ -2,8 +2,8 @@
 //!
 //! Table and tree share the elements: the table owns them, the tree holds their scores a second time and bare pointers.
 //!
-//! Invariant: every pointer in the tree is of an element that the table owns. Elements enter the table before the tree
-//! and leave the tree before the table, and when all is freed in slices the tree goes first.
+//! Invariant: the table owns the element of every pointer in the tree. Elements are added to the table before the
+//! tree and removed from the tree before the table; when everything is freed in slices, the tree is freed first.
 
 use std::ops::Range;
 
@@ -18,11 +18,11 @@ use crate::table::raw::prefetch;
 /// Distance, in members, at which a walk fetches ahead of the one just read.
 const PREFETCH_DISTANCE: usize = 8;
 
-/// A member as the tree holds it. Values of this type are only in the tree, or at hand while it is borrowed.
+/// A member as the tree stores it. Values of this type exist only in the tree, or while it is borrowed.
 #[derive(Clone, Copy)]
 struct Member(ElementPtr);
 
-// SAFETY: a pointer to plain memory; the tree it is in goes where the table that owns the element goes.
+// SAFETY: a pointer to plain memory; the tree moves together with the table that owns the element.
 unsafe impl Send for Member {}
 // SAFETY: nothing changes through a shared reference.
 unsafe impl Sync for Member {}
@@ -122,7 +122,7 @@ impl ScoredTable {
         self.members.find(member).map(Element::score)
     }
 
-    /// Gives a member the score that `decide` chooses, told the one it has. O(log n).
+    /// Gives a member the score that `decide` chooses, given its present one. O(log n).
     #[inline]
     pub(crate) fn update(
         &mut self,
@@ -226,7 +226,7 @@ impl ScoredTable {
         iter
     }
 
-    /// As [`MemberTable::scan`].
+    /// Scans like [`MemberTable::scan`].
     pub(crate) fn scan(&self, cursor: u64, buckets: usize, visit: impl FnMut(Element<'_>)) -> u64 {
         self.members.scan(cursor, buckets, visit)
     }

@@ -1,9 +1,9 @@
-//! UNSAFE: pointers to what expires, arranged by time.
+//! UNSAFE: pointers to entries that expire, arranged by time.
 //!
-//! Keys that are over must be found at the rate at which their time comes, however many others are still to live, and the
-//! time of the next one must be known without a search. So the pointers lie in *windows* of time, each a table of the kind
-//! that the keys themselves are in: a window knows nothing of the order inside it, so that entering, leaving and changing
-//! its time cost a key what they cost in one table of all.
+//! Expired keys must be found at the rate at which they expire, whatever the number of other keys, and the time of
+//! the next one must be known without a search. So the pointers are in *windows* of time, each a table like those of
+//! the keys themselves: a window has no order inside, so that adding, removing and changing its time cost a key what
+//! they would cost in one table for all.
 //!
 //! Windows are as wide as they are far away from `start`, a moment that follows the clock. A time is written in digits of
 //! six bits; the highest digit in which it differs from `start` is the *level* of its window, that digit the window's
@@ -16,16 +16,16 @@
 //!    2          4.1 s            .. to 12:04
 //!    3          4.4 min          .. to 17:00, and so on
 //! ```
-//! When `start` reaches a window of a higher level, what is in it is *dealt out* to the 64 windows of the level below, some
-//! pointers at a time; meanwhile it is in a table of its own, `dealing`. A key is dealt out once a level at most. What is in
-//! a window of level 0 that has begun and passed is over, without a look at it.
+//! When `start` reaches a window of a higher level, its pointers are *dealt out* to the 64 windows of the level
+//! below, some at a time; meanwhile they are in a table of their own, `dealing`. A key is dealt out at most once per
+//! level. The keys in a window of level 0 that has passed have expired, without a look at them.
 //!
 //! Invariants:
 //! - A pointer entered with a time is in the table that [`Calendar::place`] tells for that time and the present `start`, or
 //!   else in `dealing`. Only `start` moving may change what `place` tells: [`Calendar::move_start`] moves it no further than
 //!   to the begin of the first window that holds something, and what changes then is that one window, which is dealt out.
 //! - No window is empty: `windows` has a table for each bit of `occupied`.
-//! - Whoever enters a pointer keeps what it leads to alive, and its key as it is, until it has left.
+//! - The code that enters a pointer keeps its entry alive, and its key unchanged, until the pointer is removed.
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -44,12 +44,12 @@ pub(crate) struct Calendar<P: Keyed> {
     /// No window begins before it.
     start: i64,
     levels: CompactVec<Level<P>>,
-    /// What was entered with a time before `start`: nearly always because that was over already, and for the rest because
+    /// Pointers entered with a time before `start`: nearly always because they had expired already, otherwise because
     /// the clock was set back.
     past: RawTable<P>,
-    /// The bucket with which [`Calendar::over`] goes on, whatever table that is of.
+    /// The bucket with which [`Calendar::over`] continues, in whichever table.
     next: u32,
-    /// What is being dealt out: one window, or all of them when the clock was set back.
+    /// Pointers being dealt out: one window, or all of them after the clock was set back.
     dealing: CompactVec<RawTable<P>>,
     len: usize,
     /// The sum of all times.
@@ -58,13 +58,13 @@ pub(crate) struct Calendar<P: Keyed> {
 
 /// The windows of one level that hold something.
 struct Level<P: Keyed> {
-    /// A bit for each of them.
+    /// A bit for each window that is not empty.
     occupied: u64,
     /// Their tables, in order of time.
     windows: CompactVec<RawTable<P>>,
 }
 
-/// Where a time belongs.
+/// Position of a time in the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Past,
@@ -89,7 +89,7 @@ impl<P: Keyed> Level<P> {
         self.occupied >> digit & 1 == 1
     }
 
-    /// Where the table of a window is among `windows`, or would be.
+    /// Index of the table of a window in `windows`, existing or not.
     fn index(&self, digit: u32) -> usize {
         (self.occupied & ((1 << digit) - 1)).count_ones() as usize
     }
@@ -177,6 +177,7 @@ impl<P: Keyed> Calendar<P> {
         let shift = level as u32 * DIGIT;
         let above = (self.start as u64).checked_shr(shift + DIGIT);
         let above = above.and_then(|above| above.checked_shl(shift + DIGIT));
+        // A window of the highest level has no digits above it: the shift by 64 bits or more leaves none.
         (above.unwrap_or(0) | u64::from(digit) << shift) as i64
     }
 
@@ -278,8 +279,9 @@ impl<P: Keyed> Calendar<P> {
         unsafe { self.enter(hash, new, after, hasher) };
     }
 
-    /// Brings the calendar up to `now`: deals out windows that have begun, about `budget` pointers, whose times `time_of`
-    /// tells as they were entered. Stops where [`Calendar::over`] finds something. Returns how many pointers it moved.
+    /// Brings the calendar up to `now`: deals out windows that have begun, about `budget` pointers; `time_of` gives
+    /// the times with which they were entered. Stops where [`Calendar::over`] finds something. Returns the number of
+    /// pointers moved.
     pub(crate) fn move_on(
         &mut self,
         now: i64,
@@ -325,8 +327,8 @@ impl<P: Keyed> Calendar<P> {
         moved
     }
 
-    /// Moves `start` towards `now`, up to the first window that holds something. If that window has begun and is of a higher
-    /// level, it is to be dealt out: true.
+    /// Moves `start` towards `now`, up to the first window that is not empty. True if that window has begun and is of
+    /// a higher level: it is to be dealt out.
     fn move_start(&mut self, now: i64) -> bool {
         debug_assert!(self.dealing.is_empty());
         if self.is_set_back(now) {
@@ -346,7 +348,7 @@ impl<P: Keyed> Calendar<P> {
         true
     }
 
-    /// Whether the clock was set back by so much that what is entered now would be looked at too late.
+    /// Whether the clock was set back so far that new pointers would be looked at too late.
     fn is_set_back(&self, now: i64) -> bool {
         /// Milliseconds by which a clock may be set back without a new beginning.
         const SET_BACK_MAX: i64 = 1000;
@@ -369,8 +371,9 @@ impl<P: Keyed> Calendar<P> {
         self.start = now;
     }
 
-    /// Collects some of what is over at `now`, its last millisecond having passed, without taking it out; `time_of` tells
-    /// the times as they were entered. Finds nothing when nothing is over but what is still to be dealt out.
+    /// Collects some pointers that have expired at `now`, their last millisecond having passed, without removing
+    /// them; `time_of` gives the times with which they were entered. Finds none if only pointers that are to be dealt
+    /// out have expired.
     pub(crate) fn over(&mut self, now: i64, found: &mut SmallVec<[P; 64]>, time_of: impl Fn(P) -> i64) {
         /// So many are collected, or a bucket more: their entries are then waited for together.
         const AT_ONCE: usize = 48;
@@ -409,8 +412,8 @@ impl<P: Keyed> Calendar<P> {
         self.levels[0].window(first.digit)
     }
 
-    /// As [`Calendar::next_due`], after `start` has followed the clock as far as it can without dealing anything out. What is
-    /// entered from then on is near to its place.
+    /// Moves `start` along with the clock as far as possible without dealing anything out, then returns
+    /// [`Calendar::next_due`]. Pointers entered after this are near their final place.
     #[inline]
     pub(crate) fn follow_clock(&mut self, now: i64) -> Option<i64> {
         let due = self.next_due();
@@ -424,8 +427,8 @@ impl<P: Keyed> Calendar<P> {
         due
     }
 
-    /// When there is next something to do: to deal out, or to take out what is over. `None` when there is nothing at all.
-    /// In the past when it is due.
+    /// Time of the next work: dealing out, or removing expired pointers. In the past when it is due; `None` when the
+    /// calendar is empty.
     #[inline]
     pub(crate) fn next_due(&self) -> Option<i64> {
         if self.len == 0 {
@@ -483,7 +486,7 @@ impl<P: Keyed> Calendar<P> {
         None
     }
 
-    /// What the windows are made of. O(windows).
+    /// Statistics of the windows' tables. O(windows).
     pub(crate) fn stats(&self) -> TableStats {
         let mut stats = TableStats::default();
         self.tables().for_each(|table| stats.add(table.stats()));
@@ -502,7 +505,7 @@ impl<P: Keyed> Calendar<P> {
         self.tables().for_each(|table| table.for_each(&mut visit));
     }
 
-    /// Forgets some pointers, a bucket of them; false when there are none. In between, only this is to be called.
+    /// Forgets the pointers of one bucket; false when there are none. Between the calls, nothing else may be called.
     pub(crate) fn drain(&mut self) -> bool {
         if self.past.len() > 0 {
             self.past.drain_bucket(|_| self.len -= 1);
@@ -530,8 +533,8 @@ impl<P: Keyed> Calendar<P> {
     }
 }
 
-/// About how many of a table's pointers are over at `now`. A table is in the order of hashes, which say nothing of time, so
-/// that its first buckets are a fair sample.
+/// Estimates the number of a table's pointers that have expired at `now`. A table is in the order of hashes, which
+/// are independent of time, so that its first buckets are a fair sample.
 fn estimate_over<P: Keyed>(table: &RawTable<P>, now: i64, time_of: impl Fn(P) -> i64) -> usize {
     /// Tables up to about this size are counted through.
     const SAMPLE: usize = 1000;
@@ -545,6 +548,7 @@ fn estimate_over<P: Keyed>(table: &RawTable<P>, now: i64, time_of: impl Fn(P) ->
             break;
         }
     }
+    // Nothing was seen only if the table is empty.
     (table.len() * over).checked_div(seen).unwrap_or(0)
 }
 

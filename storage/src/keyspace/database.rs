@@ -15,25 +15,25 @@ use crate::release::Garbage;
 use crate::table::TableStats;
 use crate::value::{Collection, CollectionRef, InPlace, Owned};
 
-/// What a look-up found: an entry to read, or one to change.
+/// Result of a look-up: an entry to read, or one to change.
 #[derive(Debug)]
 pub enum Lookup<E> {
     /// No such key.
     Missing,
-    /// The key was there, but its time is over. [`OnExpired`] says whether it still is.
+    /// The key has expired. [`OnExpired`] says whether it still exists.
     Expired,
     /// The key is there.
     Live(E),
 }
 
-/// What becomes of an expired key that a look-up comes across.
+/// Treatment of an expired key that a look-up finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExpired {
-    /// It stays: on a replica, or while writes are paused.
+    /// The key stays: on a replica, or while writes are paused.
     Keep,
-    /// It is removed, and who repeats that is to free its value at once.
+    /// The key is removed, and replicas free its value at once.
     Remove,
-    /// It is removed, and who repeats that is to free a large value later.
+    /// The key is removed, and replicas free a large value later.
     Unlink,
 }
 
@@ -68,7 +68,7 @@ impl Database {
         self.len() == 0
     }
 
-    /// How many keys have an expiry.
+    /// Number of keys with an expiry.
     #[inline]
     #[must_use]
     pub fn volatile_len(&self) -> usize {
@@ -81,8 +81,8 @@ impl Database {
         self.store.hasher().key(bytes, (self.slot_of)(bytes))
     }
 
-    /// Looks a key up for reading. `touch` gets the access clock of a key that is there and gives the new one; `expire` gets
-    /// the entry of a key whose time is over, before it goes, and says what becomes of it. One probe.
+    /// Looks a key up for reading. `touch` gets the access clock of an existing key and returns the new one; `expire`
+    /// gets the entry of an expired key before it is removed, and returns how to treat it. One probe.
     #[inline]
     pub fn lookup(
         &mut self,
@@ -98,7 +98,7 @@ impl Database {
         }
     }
 
-    /// Looks a key up for changing its value where it stands; otherwise as [`Database::lookup`].
+    /// Looks a key up for changing its value in place; otherwise like [`Database::lookup`].
     #[inline]
     pub fn lookup_mut(
         &mut self,
@@ -113,7 +113,7 @@ impl Database {
         if found.entry().is_expired(now_ms) {
             match expire(found.entry()) {
                 OnExpired::Keep => {}
-                // Whoever happened to ask is not to wait until a large value is freed.
+                // The command that happened to find the key does not wait until a large value is freed.
                 OnExpired::Remove | OnExpired::Unlink => self.garbage.push_entry(found.remove()),
             }
             return Lookup::Expired;
@@ -140,13 +140,14 @@ impl Database {
         self.set(key, NewValue::string(bytes), expiry, clock)
     }
 
-    /// As [`Database::set_string`], but the bytes stay bytes even where they spell an integer: INCRBYFLOAT.
+    /// Sets a string like [`Database::set_string`], but its bytes stay bytes even if they spell an integer:
+    /// INCRBYFLOAT.
     pub fn set_text(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry, clock: u32) -> &mut Entry {
         self.set(key, NewValue::text(bytes), expiry, clock)
     }
 
-    /// As [`Database::set_text`], but short bytes are not called `embstr` either: they are what is left of a string that
-    /// was changed in place.
+    /// Sets a string like [`Database::set_text`], but short bytes are not `embstr` either, since they come from a
+    /// string that was changed in place.
     pub fn set_raw(&mut self, key: &Key<'_>, bytes: &[u8], expiry: Expiry, clock: u32) -> &mut Entry {
         self.set(key, NewValue::raw(bytes, bytes.len()), expiry, clock)
     }
@@ -190,7 +191,7 @@ impl Database {
                 EntryBox::new(key.bytes, clock, None, NewValue::raw(b"", len)),
             ),
         };
-        entry.bytes_mut().unwrap_or_default()
+        entry.bytes_mut().expect("the entry was made raw")
     }
 
     /// Sets a key to a collection, whatever it held. A key that existed keeps its access clock, a new one gets `clock`.
@@ -210,8 +211,8 @@ impl Database {
         self.store.find_mut(key).map(|found| found.into_mut())
     }
 
-    /// The entry of a key that is missing or holds a collection of type `T`; an empty one is made where it is missing.
-    /// What is still empty when the command ends must be removed: see [`Database::settle`].
+    /// The entry of a key that is missing or holds a collection of type `T`; an empty collection is created under a
+    /// missing key. If it is still empty when the command ends, it must be removed: see [`Database::settle`].
     #[inline]
     pub fn entry_or_empty<T: InPlace>(&mut self, key: &Key<'_>, clock: u32) -> &mut Entry {
         match self.store.find_or_vacant(key) {
@@ -223,8 +224,8 @@ impl Database {
         }
     }
 
-    /// To be called when a collection was changed: removes the key if nothing is left in it, and sees to it that a hash
-    /// with fields that expire is found by the active cycle. True if the key was removed.
+    /// Removes the key of a collection that was changed and is empty now, and makes the active cycle find a hash with
+    /// fields that expire. True if the key was removed. Must be called after every change of a collection.
     #[inline]
     pub fn settle(&mut self, key: &Key<'_>) -> bool {
         let Some(found) = self.store.find_mut(key) else {
@@ -245,7 +246,7 @@ impl Database {
         }
     }
 
-    /// How many hashes have fields that expire.
+    /// Number of hashes with fields that expire.
     #[inline]
     #[must_use]
     pub fn volatile_hashes(&self) -> usize {
@@ -287,7 +288,7 @@ impl Database {
         }
     }
 
-    /// A copy of what a key holds. O(size).
+    /// A copy of the value of a key. O(size).
     #[must_use]
     pub fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
         self.store.find(key).map(|entry| Owned {
@@ -295,7 +296,7 @@ impl Database {
         })
     }
 
-    /// Sets or clears when a key expires, in milliseconds since 1970; false if there is no such key.
+    /// Sets or clears the expiry of a key, milliseconds since 1970; false if there is no such key.
     pub fn set_expiry(&mut self, key: &Key<'_>, expiry: Option<i64>) -> bool {
         self.store
             .find_mut(key)
@@ -330,7 +331,7 @@ impl Database {
         self.store.for_each(visit);
     }
 
-    /// How many keys a slot has. O(1) in [`Layout::PerSlot`]; in [`Layout::Single`] all keys are looked at.
+    /// Number of keys in a slot. O(1) in [`Layout::PerSlot`]; [`Layout::Single`] looks at all keys.
     #[must_use]
     pub fn slot_len(&self, slot: u16) -> usize {
         self.store.slot_len(slot).unwrap_or_else(|| {
@@ -354,9 +355,9 @@ impl Database {
         });
     }
 
-    /// Removes all keys of a slot and returns how many there were; what they held becomes garbage as with
-    /// [`Database::flush`]. O(keys of the slot) in [`Layout::PerSlot`]; in [`Layout::Single`] nothing is removed: there the
-    /// keys are to be enumerated and removed one by one.
+    /// Removes all keys of a slot and returns their number; the values become garbage like with [`Database::flush`].
+    /// O(keys of the slot) in [`Layout::PerSlot`]; in [`Layout::Single`] nothing is removed: the caller must
+    /// enumerate the keys and remove each.
     pub fn flush_slot(&mut self, slot: u16) -> usize {
         let Some(store) = self.store.split_off_slot(slot) else {
             return 0;
@@ -389,13 +390,13 @@ impl Database {
         removed
     }
 
-    /// What the table of keys is made of. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].
+    /// Statistics of the table of keys. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].
     #[must_use]
     pub fn table_stats(&self) -> TableStats {
         self.store.stats()
     }
 
-    /// What the index of the keys that have an expiry is made of. O(windows of time), a few hundred at most.
+    /// Statistics of the index of the keys with an expiry. O(windows of time), a few hundred at most.
     #[must_use]
     pub fn volatile_table_stats(&self) -> TableStats {
         self.store.volatile().stats()
@@ -498,7 +499,7 @@ mod tests {
         ]
     }
 
-    /// What a database should hold: the obvious way.
+    /// Expected content of a database, in the simplest form.
     #[derive(Default)]
     struct Model {
         values: HashMap<Vec<u8>, Vec<u8>>,

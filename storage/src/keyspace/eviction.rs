@@ -1,9 +1,9 @@
-//! Eviction: which key goes when memory is short.
+//! Eviction: the choice of keys to remove when memory is short.
 //!
-//! Six of the eight policies rank keys by a score: how long unused ([`lru`]), how seldom used ([`lfu`]), how soon to
-//! expire ([`ttl`]). Exact order would cost every write; instead a few random keys are scored at a time and the worst seen
-//! so far are kept in a small pool, so that what is evicted comes close to the worst of all. The two random policies
-//! take a random key ([`random`]), `noeviction` none.
+//! Six of the eight policies rank keys by a score: time since the last use ([`lru`]), frequency of use ([`lfu`]),
+//! time to expiry ([`ttl`]). Exact order would cost every write; instead a few random keys are scored at a time and
+//! the worst seen so far are kept in a small pool, so that the evicted keys are close to the worst of all. The two
+//! random policies take a random key ([`random`]), `noeviction` takes none.
 //!
 //! The same 24 bits of each entry serve as LRU or LFU clock; the policy decides which, through [`Policy::new_clock`] and
 //! [`Policy::touch`].
@@ -21,10 +21,10 @@ use super::{Database, Keyspace};
 use crate::entry::Entry;
 use lfu::LfuOptions;
 
-/// What `maxmemory-policy` says.
+/// Policy of `maxmemory-policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// Nothing goes: writes are refused.
+    /// No key is evicted: writes are refused.
     #[default]
     NoEviction,
     /// The key longest unused.
@@ -43,7 +43,7 @@ pub enum Policy {
     VolatileTtl,
 }
 
-/// How keys are ranked.
+/// Ranking of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ranking {
     Lru,
@@ -143,14 +143,14 @@ impl fmt::Display for Policy {
     }
 }
 
-/// What a choice depends on beside the keys.
+/// Options of a choice.
 #[derive(Clone, Copy, Debug)]
 pub struct EvictionOptions {
-    /// Which keys may go, and which goes first.
+    /// Policy: the keys that may be evicted, and their order.
     pub policy: Policy,
     /// `maxmemory-samples`: keys scored in each database for one choice; at least one is.
     pub samples: usize,
-    /// How use counters decay.
+    /// Options of the counters of uses.
     pub lfu: LfuOptions,
 }
 
@@ -165,11 +165,11 @@ pub struct Victim<'a> {
 
 /// Candidates kept from one choice to the next.
 const POOL: usize = 16;
-/// A candidate's copy of its key gives back room beyond this, in bytes.
+/// Capacity from which a candidate's copy of its key is freed, bytes.
 const KEY_ROOM_MAX: usize = 1024;
 
 struct Candidate {
-    /// The higher, the sooner it goes.
+    /// Score: the higher, the sooner the key is evicted.
     score: u64,
     database: usize,
     key: Vec<u8>,
@@ -178,7 +178,7 @@ struct Candidate {
 /// Chooses keys to evict, and remembers the best candidates it has seen.
 #[derive(Default)]
 pub struct Evictor {
-    /// By ascending score; the candidate that goes is taken from the end.
+    /// Candidates by ascending score; the last one is evicted first.
     pool: Vec<Candidate>,
     /// The key chosen last.
     chosen: Vec<u8>,
@@ -187,7 +187,7 @@ pub struct Evictor {
 }
 
 impl Evictor {
-    /// An evictor that has seen nothing yet.
+    /// An evictor without candidates.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -215,7 +215,7 @@ impl Evictor {
             self.pool.clear();
             self.policy = options.policy;
         }
-        // Only candidates that are gone already make another round necessary.
+        // Another round is necessary only if a candidate does not exist any more.
         for _ in 0..=POOL {
             if !self.sample(keyspace, options, ranking, now_ms, rng) {
                 return None;
@@ -266,7 +266,7 @@ impl Evictor {
         any
     }
 
-    /// Takes a key into the pool if it is worse than one there, or if there is room.
+    /// Adds a key to the pool if it is worse than another one there, or if there is room.
     fn offer(&mut self, score: u64, database: usize, key: &[u8]) {
         let full = self.pool.len() == POOL;
         if full && self.pool.first().is_some_and(|lowest| lowest.score >= score) {
@@ -304,7 +304,7 @@ impl fmt::Debug for Evictor {
     }
 }
 
-/// A random key of those that may go.
+/// A random key among those that may be evicted.
 fn draw<'a>(database: &'a Database, volatile: bool, rng: &mut SmallRng) -> Option<&'a Entry> {
     if volatile {
         database.random_volatile(rng)

@@ -1,13 +1,13 @@
-//! Expiry: what a write does to it, and the active cycle that removes keys whose time is over.
+//! Expiry: its change by writes, and the active cycle that removes expired keys.
 //!
-//! Keys expire lazily, when somebody looks at them, and actively, by a cycle that takes them from an index ordered by time
-//! ([`calendar`](super::calendar)): it looks at no key that is still to live, knows when the next one is over, and goes on
-//! where it was when its budget ended.
+//! Keys expire lazily, when a look-up finds them, and actively, by a cycle that takes them from an index ordered by
+//! time ([`calendar`](super::calendar)): it visits no key that has not expired, knows the time of the next one, and
+//! continues where its budget ended.
 
 use super::Database;
 use crate::entry::Entry;
 
-/// What setting a value does to the key's expiry.
+/// Effect of setting a value on the key's expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// The key has none afterwards.
@@ -19,7 +19,7 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// What the expiry is afterwards if it was `before`.
+    /// The expiry after the effect, given the one `before`.
     #[inline]
     pub(crate) fn after(self, before: Option<i64>) -> Option<i64> {
         match self {
@@ -30,12 +30,12 @@ impl Expiry {
     }
 }
 
-/// What a cycle did.
+/// Statistics of a cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpireStats {
     /// Keys, or fields of hashes, removed.
     pub expired: usize,
-    /// What it did in units of the budget.
+    /// Work done, in units of the budget.
     pub work: usize,
     /// Whether the budget ended it before all was removed that is over.
     pub more: bool,
@@ -45,8 +45,8 @@ pub struct ExpireStats {
 const COPIED_MAX: usize = 64 << 10;
 
 impl Database {
-    /// Removes expired keys until all are gone, or the work is worth `budget` keys. `on_expired` sees each key before it
-    /// goes. Large values become garbage.
+    /// Removes expired keys until none are left, or the work exceeds `budget` keys. `on_expired` sees each key before
+    /// its removal. Large values become garbage.
     pub fn expire_cycle(
         &mut self,
         now_ms: i64,
@@ -56,6 +56,7 @@ impl Database {
         let mut stats = ExpireStats::default();
         let mut expired = Expired::default();
         loop {
+            // The work of a step may exceed the budget by a little: keys are found by the bucket.
             let left = budget.saturating_sub(stats.work);
             if left == 0 {
                 stats.more = self.store.volatile().next_due().is_some_and(|due| due <= now_ms);
@@ -78,9 +79,9 @@ impl Database {
         }
     }
 
-    /// When an active cycle has next something to do, for keys or for fields of hashes: in the past when it is due, `None`
-    /// when nothing here expires. Milliseconds since 1970. To be asked now and then: what expires is arranged by how far
-    /// away that is from `now_ms`.
+    /// Time of an active cycle's next work, for keys or for fields of hashes, milliseconds since 1970: in the past
+    /// when it is due, `None` when nothing here expires. Should be called regularly, because it rearranges the
+    /// calendar by the distance from `now_ms`.
     #[inline]
     pub fn next_due(&mut self, now_ms: i64) -> Option<i64> {
         let (keys, hashes) = self.store.follow_clock(now_ms);
@@ -96,7 +97,7 @@ impl Database {
         self.store.expired_len(now_ms)
     }
 
-    /// What keys with an expiry have left to live on average, in milliseconds; 0 when none has anything left.
+    /// Average time to live of the keys with an expiry, milliseconds; 0 when it is over on average, or there are none.
     #[must_use]
     pub fn average_ttl_ms(&self, now_ms: i64) -> i64 {
         let average = self.store.volatile().average();

@@ -8,18 +8,18 @@ use crate::value::hash::Hash;
 /// Fields removed from one hash before others have their turn.
 const FIELDS_AT_ONCE: usize = 256;
 
-/// What becomes of a hash by the removal of fields.
+/// Effect of the removal of expired fields on a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldEvent<'a> {
     /// This field was removed.
     Field(StringRef<'a>),
-    /// Its last field was, and with it the key.
+    /// The last field was removed, and the key with it.
     Key,
 }
 
 impl Database {
-    /// Removes expired fields until all are gone, or the work is worth `budget` fields. `on_expired` is told the key and what
-    /// became of it.
+    /// Removes expired fields until none are left, or the work exceeds `budget` fields. `on_expired` gets the key and
+    /// the event.
     pub fn expire_fields(
         &mut self,
         now_ms: i64,
@@ -29,6 +29,7 @@ impl Database {
         let mut stats = ExpireStats::default();
         let mut hashes = Expired::default();
         loop {
+            // The work of a step may exceed the budget by a little: hashes are found by the bucket.
             let left = budget.saturating_sub(stats.work);
             if left == 0 {
                 stats.more = self.store.fields().next_due().is_some_and(|due| due <= now_ms);

@@ -1,7 +1,7 @@
-//! Cursors of SCAN: stateless numbers, with what they mean in each layout.
+//! Cursors of SCAN: stateless numbers, and their meaning in each layout.
 //!
 //! A table's own cursor is a reverse-binary counter over the low bits of the hash and has at most 32 bits (see
-//! [`crate::table`]). With one table it is the cursor. With a table for each slot the slot stands in the low 14 bits and
+//! [`crate::table`]). With one table it is the cursor. With a table for each slot, the slot is in the low 14 bits and
 //! the table's cursor above: at most 46 bits. 0 is both the beginning and the end.
 
 use crate::key::SLOTS;
@@ -27,7 +27,7 @@ impl SlotCursor {
         }
     }
 
-    /// The number that stands for this place. The beginning of slot 0 is 0, as the end is.
+    /// The number for this place. It is 0 for the beginning of slot 0, and for the end.
     #[inline]
     pub(crate) fn pack(self) -> u64 {
         u64::from(self.inner) << SLOT_BITS | self.slot as u64

@@ -1,7 +1,7 @@
-//! One small table for each hash slot, and how many entries each has.
+//! One small table for each hash slot, and the number of entries in each.
 //!
-//! The counts stand in a Fenwick tree, so that the slot of the n-th entry, which a uniform random choice needs, is found
-//! in 14 steps, as many as an insertion or removal takes to keep it up.
+//! The counts are in a Fenwick tree, so that the slot of the n-th entry, which a uniform random choice needs, is
+//! found in 14 steps; an insertion or removal takes as many to update it.
 
 use crate::entry::EntryPtr;
 use crate::key::SLOTS;
@@ -38,7 +38,7 @@ impl SlotTables {
         &self.tables[slot]
     }
 
-    /// A slot's table, to be changed; whoever adds or takes away entries tells by [`SlotTables::added`] and
+    /// A slot's table, to be changed; the caller must report added and removed entries by [`SlotTables::added`] and
     /// [`SlotTables::removed`].
     #[inline]
     pub(crate) fn table_mut(&mut self, slot: usize) -> &mut RawTable<EntryPtr> {

@@ -28,18 +28,18 @@ use crate::table::{Keyed, TableStats};
 use crate::value::Detached;
 use crate::value::hash::Hash;
 
-/// How a database arranges its entries.
+/// Arrangement of a database's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// One table. Slots are not told apart: to count or enumerate one is to walk everything.
+    /// One table. Slots are not separated: counting or enumerating one visits all entries.
     Single,
-    /// One small table for each hash slot (cluster mode): to count, enumerate or flush a slot costs that slot.
+    /// One small table for each hash slot (cluster mode): counting, enumerating or flushing a slot costs that slot.
     PerSlot,
 }
 
 enum Tables {
     Single(RawTable<EntryPtr>),
-    /// The tables, once there is something to hold.
+    /// The tables, once there is an entry.
     PerSlot(Option<Box<SlotTables>>),
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Store {
     hasher: KeyHasher,
 }
 
-/// What was displaced by a change and is still to be dropped, at once or later.
+/// A part of an entry that a change has replaced, and that is to be dropped, at once or later.
 pub(crate) enum Displaced {
     Nothing,
     Value(Detached),
@@ -284,7 +284,7 @@ impl Store {
         }
     }
 
-    /// How many entries a slot has, if that can be told without a walk.
+    /// Number of entries in a slot, if it is known without a walk.
     pub(crate) fn slot_len(&self, slot: u16) -> Option<usize> {
         match &self.tables {
             Tables::Single(_) => None,
@@ -364,7 +364,7 @@ impl Store {
             Tables::Single(table) => table.sample_run(count, rng, each),
             Tables::PerSlot(None) => {}
             Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
-                // A slot's table may be too small to tell more than itself.
+                // A slot's table may be too small for a sample beyond itself.
                 for _ in 0..count {
                     let slot = slots.slot_of(rng.random_range(0..slots.len()));
                     slots.table(slot).sample(rng).into_iter().for_each(&mut each);
@@ -380,7 +380,7 @@ impl Store {
         self.volatile.sample(rng).map(|entry| unsafe { entry.as_ref() })
     }
 
-    /// How many hashes have fields that expire.
+    /// Number of hashes with fields that expire.
     #[inline]
     pub(crate) fn fields_len(&self) -> usize {
         self.fields.len()
@@ -399,13 +399,13 @@ impl Store {
         self.volatile.for_each(|entry| visit(unsafe { entry.as_ref() }));
     }
 
-    /// The hashes with fields that expire, by when they are to be looked at.
+    /// The hashes with fields that expire, by the time of the next look at them.
     #[inline]
     pub(crate) fn fields(&self) -> &Calendar<EntryPtr> {
         &self.fields
     }
 
-    /// Has the indexes follow the clock; when there is next something to do in each, the volatile index first.
+    /// Moves the indexes along with the clock; returns the time of the next work in each, the volatile index first.
     #[inline]
     pub(crate) fn follow_clock(&mut self, now_ms: i64) -> (Option<i64>, Option<i64>) {
         (
@@ -428,7 +428,7 @@ impl Store {
         )
     }
 
-    /// The same for the field index: notes keys of hashes that are to be looked at.
+    /// Notes keys of hashes that the field index has to look at.
     pub(crate) fn find_hashes(&mut self, now_ms: i64, budget: usize, expired: &mut Expired) -> usize {
         // SAFETY: entries in the index are entries of the main tables, alive.
         let time_of = |entry: EntryPtr| unsafe { entry.as_ref() }.get::<Hash>().map(Hash::listed_ms);
@@ -471,7 +471,7 @@ impl Store {
         &self.hasher
     }
 
-    /// Frees one bucket and what is in it; false when all is gone. In between, the store is not good for anything else.
+    /// Frees one bucket and its entries; false when all are freed. Between the calls, nothing else may be called.
     /// `each` gets the entries.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(EntryBox)) -> bool {
         // The indexes go first: at no time do they point at what is freed.
@@ -509,10 +509,10 @@ impl Drop for Store {
 /// Whether a hash of the field index moves in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relist {
-    /// When a field expires before the time at which the hash is to be looked at. Else it stays: fields whose time is
-    /// extended again and again then cost nothing here, but for a look that comes too early.
+    /// Only if a field expires before the time of the next look. Otherwise that time stays: repeatedly extending a
+    /// field then costs nothing here, except a look that comes too early.
     IfEarlier,
-    /// To the time of its first field.
+    /// To the expiry of its first field.
     Always,
 }
 
@@ -542,7 +542,7 @@ fn find_over(
 /// An entry in the store, found, with the means to change it.
 pub(crate) struct Occupied<'a> {
     store: &'a mut Store,
-    /// Where the main table has it.
+    /// Position in the main table.
     position: Position,
     entry: EntryPtr,
     hash: u64,
@@ -670,7 +670,7 @@ impl<'a> Occupied<'a> {
         // SAFETY: the old entry is alive until it is handed out, and the new one in the table.
         let (old, built) = unsafe { (self.entry.as_ref(), new.as_ref()) };
         if old.lists_fields() {
-            // What an entry held has moved to the one that was built of it.
+            // The value has moved to the entry that was built from this one.
             let fields = old.get::<Hash>().or_else(|| built.get::<Hash>());
             store.unlist_fields(self.hash, self.entry, fields);
         }

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use super::{alloc, dealloc, usable_size_aligned};
 
-/// A value that lives behind a pointer. For types that have a size and need an alignment of at most 64.
+/// A value behind a pointer. For types that have a size and an alignment of at most 64.
 pub(crate) struct CountedBox<T>(NonNull<T>);
 
 // SAFETY: the box owns its value as `Box` does.

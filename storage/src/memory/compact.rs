@@ -1,7 +1,7 @@
 //! UNSAFE. [`CompactBuffer`]: an owned run of bytes in 16 bytes of its own, for values that stand inline in an entry.
 //!
-//! [`Buffer`](super::Buffer) is for large things that grow fast. This one is for the packed encodings, of which there
-//! may be millions: it takes the size class that fits and no more, and gives memory back when less than half of it is
+//! [`Buffer`](super::Buffer) is for large data that grows fast. This one is for the packed encodings, of which there
+//! may be millions: it allocates exactly the size class that fits, and frees memory when less than half of it is
 //! used.
 //!
 //! Invariants, which every `unsafe` block here rests on:
@@ -9,8 +9,8 @@
 //! - all `capacity` bytes are initialised, so that room may be handed out before it is written;
 //! - `len <= capacity`.
 //!
-//! There are four capacities to each doubling, all of them size classes, so that one is told by a few bits:
-//! `(4 + fraction) << exponent`. What remains of the 32 bits is the tag, for whoever uses the buffer.
+//! There are four capacities to each doubling, all of them size classes, so that a few bits encode one: `(4 +
+//! fraction) << exponent`. The rest of the 32 bits is the tag, for the buffer's owner.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -88,7 +88,7 @@ impl CompactBuffer {
         }
     }
 
-    /// What was last set as the tag: 0 at first.
+    /// The tag that was set last: 0 at first.
     #[inline]
     pub(crate) fn tag(&self) -> u32 {
         self.room & TAG_MAX
@@ -185,7 +185,7 @@ impl CompactBuffer {
         }
     }
 
-    /// All that is allocated, beyond the length too.
+    /// All allocated bytes, including those beyond the length.
     #[inline]
     fn storage_mut(&mut self) -> &mut [u8] {
         // SAFETY: `capacity` bytes are allocated and initialised; with no allocation it is 0 bytes at a dangling pointer.

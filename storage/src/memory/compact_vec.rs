@@ -89,7 +89,7 @@ impl<T> CompactVec<T> {
         self.len += 1;
     }
 
-    /// Takes out the value at `at`. O(values behind).
+    /// Removes and returns the value at `at`. O(values behind).
     ///
     /// # Panics
     /// When there is none.
@@ -175,7 +175,7 @@ impl<T> CompactVec<T> {
         self.capacity = capacity as u32;
     }
 
-    /// Gives back the memory without dropping values. Whoever calls this replaces pointer and capacity, or is dropped.
+    /// Frees the memory without dropping values. The caller replaces pointer and capacity, or is dropped.
     #[inline]
     fn free(&mut self) {
         if self.capacity > 0 {

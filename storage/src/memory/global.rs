@@ -1,14 +1,14 @@
-//! UNSAFE. jemalloc as the allocator of a whole program, for the binary; whoever embeds the keyspace keeps their own.
+//! UNSAFE. jemalloc as the global allocator of a program, for the binary; an embedding program keeps its own.
 //!
-//! What goes through here is not counted as data. Written anew rather than taken from a crate because of the quantum: the
-//! usual one assumes that every allocation is aligned to 16 bytes, which is not so with a quantum of 8.
+//! Allocations through this type are not counted as data. It replaces the usual crate because of the quantum: that
+//! crate assumes that every allocation is aligned to 16 bytes, which does not hold with a quantum of 8.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_int;
 
 use tikv_jemalloc_sys as jemalloc;
 
-/// To be named as `#[global_allocator]`.
+/// The allocator, for `#[global_allocator]`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Jemalloc;
 

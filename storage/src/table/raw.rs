@@ -16,10 +16,10 @@
 //! - The chain of a bucket is filled from the front without gaps; every overflow bucket holds at least two entries.
 //! - An entry is in the chain of the bucket that `home` computes from its hash.
 //! - Buckets `0..buckets` are initialised, those up to `capacity` only allocated.
-//! - Every entry in the table is alive and its key does not change: whoever inserts promises that. So reading keys is
-//!   safe here, and the rest of the module is.
+//! - Every entry in the table is alive and its key does not change, as the code that inserts it promises. So reading
+//!   keys is safe here, and so is the rest of the module.
 //!
-//! The table never owns an entry. Dropped, it frees its buckets only.
+//! The table never owns an entry. Dropping the table frees only its buckets.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -209,7 +209,8 @@ pub(crate) struct RawTable<P: Keyed> {
     entries: PhantomData<P>,
 }
 
-// SAFETY: the table owns its buckets; the entries are plain memory, and whoever inserts them answers for them.
+// SAFETY: the table owns its buckets; the entries are plain memory, for which the code that inserts them is
+// responsible.
 unsafe impl<P: Keyed> Send for RawTable<P> {}
 // SAFETY: nothing changes through a shared reference.
 unsafe impl<P: Keyed> Sync for RawTable<P> {}
@@ -275,7 +276,7 @@ impl<P: Keyed> RawTable<P> {
         (hash >> TAG_SHIFT) as u16
     }
 
-    /// Finds the entry `wanted` tells among those whose hash agrees in its tag.
+    /// Finds the entry that `wanted` accepts among those with the same tag of the hash.
     #[inline]
     fn find_by(&self, hash: u64, wanted: impl Fn(P) -> bool) -> Option<(Position, P)> {
         if self.buckets == 0 {
@@ -603,15 +604,15 @@ impl<P: Keyed> RawTable<P> {
         }
     }
 
-    /// Frees all buckets of a table that has no entries, or whose entries are to be forgotten.
+    /// Frees all buckets of a table that is empty, or whose entries are to be forgotten.
     fn free_all(&mut self) {
         while self.buckets > 0 {
             self.drain_bucket(|_| {});
         }
     }
 
-    /// Empties the last bucket, frees it and hands its entries to `each`, which owns them from then on if the table's
-    /// keeper did. Until the table is empty only this is to be called: look-ups would miss entries.
+    /// Empties and frees the last bucket and hands its entries to `each`, which owns them from then on if the owner
+    /// of the table did. Until the table is empty, nothing else may be called: look-ups would miss entries.
     pub(crate) fn drain_bucket(&mut self, mut each: impl FnMut(P)) {
         let Some(index) = self.buckets.checked_sub(1) else {
             return;
@@ -714,7 +715,8 @@ impl<P: Keyed> RawTable<P> {
         const CHAIN_MAX: usize = 16;
         /// With 5.5 entries a bucket a third of the tries hits; no table that has shrunk as it should needs so many.
         const TRIES: usize = 100;
-        /// So many buckets are fetched from memory together, as the first is likely not to be the last.
+        /// Number of buckets that are fetched from memory together, as the first one often has no entry at the chosen
+        /// index.
         const TRIES_AT_ONCE: usize = 4;
 
         if self.len == 0 {
@@ -874,7 +876,7 @@ impl<'a, P: Keyed> Iter<'a, P> {
         let bucket = self.table.bucket(self.next);
         self.next += 1;
         if self.next < self.table.buckets {
-            // Its entries are waited for together, while those of this bucket are looked at.
+            // The next entries are prefetched together, while those of this bucket are visited.
             // SAFETY: buckets below `buckets` are initialised.
             for entry in unsafe { self.table.bucket(self.next).as_ref() }.entries::<P>() {
                 prefetch(entry.as_ptr().as_ptr());
@@ -932,8 +934,8 @@ fn capacity_above(capacity: u32) -> u32 {
     capacity + (1 << capacity.ilog2() >> 2).max(1)
 }
 
-/// The capacity to keep for `buckets`: what there is until half of the array, or a segment and a quarter, is unused;
-/// then less, but with a step in hand, so that it does not grow again at once.
+/// The capacity to keep for `buckets`: the present one until half of the array, or a segment and a quarter, is
+/// unused; then less, but with a spare step, so that the table does not grow again at once.
 fn capacity_below(capacity: u32, buckets: u32) -> u32 {
     if capacity > SEGMENT_BUCKETS {
         let unused = buckets + SEGMENT_BUCKETS + SEGMENT_BUCKETS / 4 <= capacity;

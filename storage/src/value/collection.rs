@@ -14,7 +14,7 @@ use crate::memory::Buffer;
 use crate::release::{BUFFER_MIN, COLLECTION_MIN};
 use crate::table::TableStats;
 
-/// A type of collection that stands in an entry as it is; see [`Entry::get`](crate::entry::Entry::get).
+/// A type of collection that is stored in its entry; see [`Entry::get`](crate::entry::Entry::get).
 ///
 /// Sealed: an entry tells the types apart by its header.
 pub trait InPlace: sealed::Sealed + Default + Into<Collection> {
@@ -79,7 +79,7 @@ pub enum CollectionRef<'a> {
     Stream(&'a Stream),
 }
 
-/// A value that stands outside of its entry, taken from it.
+/// A value that is outside of its entry, taken from it.
 pub(crate) enum Detached {
     Bytes(Buffer),
     Collection(Collection),
@@ -145,7 +145,7 @@ macro_rules! in_place {
                 }
             }
 
-            /// Bytes allocated for it, without what stands in the entry.
+            /// Bytes allocated for the collection, without those in the entry.
             #[must_use]
             pub fn memory(self) -> usize {
                 match self {
@@ -153,7 +153,7 @@ macro_rules! in_place {
                 }
             }
 
-            /// About how many allocations there are to free.
+            /// Approximate number of allocations to free.
             #[must_use]
             pub fn free_cost(self) -> usize {
                 match self {
@@ -175,7 +175,7 @@ macro_rules! in_place {
 in_place!(List, Set, Hash, SortedSet, Stream);
 
 impl<'a> CollectionRef<'a> {
-    /// Whether it has no elements. Under a key there is no such collection but a stream for longer than a command takes.
+    /// Whether there are no elements. Except for streams, such a collection stays under a key only during a command.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -209,7 +209,7 @@ impl<'a> CollectionRef<'a> {
         Some(MemberAhead { table, hash })
     }
 
-    /// Size of the hash table that it is stored in, if there is one.
+    /// Statistics of the hash table that stores the collection, if there is one.
     #[must_use]
     pub fn table_stats(self) -> Option<TableStats> {
         match self {

@@ -1,12 +1,12 @@
-//! [`Hash`]: fields with values, each of which may expire by itself; when it changes its encoding.
+//! [`Hash`]: fields with values, each with an optional expiry of its own; and the choice of the encoding.
 //!
 //! A small hash is a pack of fields and values ([`packed`]); once a field has an expiry, of fields, values and expiries,
 //! ordered by these (`listpackex`). A large one is a table of fields with an index of those that expire ([`table`]). It
 //! changes at the thresholds Redis has, and never back.
 //!
-//! A field whose time is over is *hidden*: everything that is told the time passes over it, though it counts in
-//! [`Hash::len`] until [`Hash::remove_expired`] or a write removes it. Whoever may not decide that a field has expired (a
-//! replica applying its primary's writes) tells [`i64::MIN`] as the time.
+//! An expired field is *hidden*: every function that gets the time skips it, though [`Hash::len`] counts it until
+//! [`Hash::remove_expired`] or a write removes it. A caller that may not decide that a field has expired (a replica
+//! applying its primary's writes) passes [`i64::MIN`] as the time.
 
 mod packed;
 mod table;
@@ -30,7 +30,7 @@ use crate::table::TableStats;
 /// A pack with its next field may not be longer than this, whatever the thresholds say.
 const PACK_BYTES_MAX: usize = 1 << 30;
 
-/// When a hash stops being packed, and the hash function it then uses.
+/// Thresholds of a packed hash, and the hash function of a larger one.
 #[derive(Clone, Copy, Debug)]
 pub struct HashLimits {
     /// Fields a pack may have: `hash-max-listpack-entries`.
@@ -71,14 +71,14 @@ impl FieldExpiry {
     }
 }
 
-/// A field with what belongs to it.
+/// A field with its value and expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
     /// Its name.
     pub name: StringRef<'a>,
     /// Its value.
     pub value: StringRef<'a>,
-    /// When it expires, in milliseconds since 1970.
+    /// Expiry, milliseconds since 1970.
     pub expiry: Option<i64>,
 }
 
@@ -234,7 +234,7 @@ impl Hash {
         }
     }
 
-    /// About how many allocations there are to free.
+    /// Approximate number of allocations to free.
     #[must_use]
     pub fn free_cost(&self) -> usize {
         match &self.0 {
@@ -396,7 +396,7 @@ impl Hash {
         }
     }
 
-    /// Sets a field's value; says whether there was no such field, or a hidden one. O(1) in a table, O(bytes) in a pack.
+    /// Sets a field's value; returns whether the field was missing or hidden. O(1) in a table, O(bytes) in a pack.
     #[inline]
     pub fn set(
         &mut self,
@@ -423,7 +423,7 @@ impl Hash {
         }
     }
 
-    /// Removes a field; says whether there was one that was not hidden. Hidden ones go as well.
+    /// Removes a field; returns whether it existed and was not hidden. Hidden ones are removed as well.
     #[inline]
     pub fn remove(&mut self, name: &[u8], now_ms: i64) -> bool {
         match &mut self.0 {
@@ -432,7 +432,7 @@ impl Hash {
         }
     }
 
-    /// Sets or clears the expiry of a field that is not hidden; says whether there is one.
+    /// Sets or clears the expiry of a field that is not hidden; returns whether there is one.
     pub fn set_expiry(&mut self, name: &[u8], expiry_ms: Option<i64>, now_ms: i64) -> bool {
         match &mut self.0 {
             Form::Packed(pack) => pack.set_expiry(name, expiry_ms, now_ms),
@@ -440,7 +440,7 @@ impl Hash {
         }
     }
 
-    /// When the next field expires, in milliseconds since 1970; past while there are hidden fields. O(1).
+    /// Expiry of the next field, milliseconds since 1970; in the past while there are hidden fields. O(1).
     #[inline]
     #[must_use]
     pub fn next_expiry(&self) -> Option<i64> {
@@ -450,7 +450,7 @@ impl Hash {
         }
     }
 
-    /// When the active cycle is to look at the hash: when its next field expires, as far as such a time can be noted.
+    /// Time of the active cycle's next look at the hash: the expiry of its next field, as far as it can be noted.
     #[inline]
     pub(crate) fn next_look(&self) -> Option<i64> {
         self.next_expiry().map(|at| at.clamp(0, packed::LISTED_MAX))
@@ -465,7 +465,7 @@ impl Hash {
         }
     }
 
-    /// Notes that time, one that [`Hash::next_look`] told.
+    /// Notes that time, a result of [`Hash::next_look`].
     #[inline]
     pub(crate) fn set_listed_ms(&mut self, at: i64) {
         match &mut self.0 {
@@ -474,8 +474,8 @@ impl Hash {
         }
     }
 
-    /// Removes hidden fields, at most `budget` of them, and tells their names; returns how many. O(log fields) each in a
-    /// table.
+    /// Removes hidden fields, at most `budget` of them, and calls `visit` with their names; returns their
+    /// number. O(log fields) each in a table.
     pub fn remove_expired(
         &mut self,
         now_ms: i64,

@@ -50,7 +50,7 @@ pub enum Side {
     After,
 }
 
-/// An element by itself, on its way from one place to another.
+/// A detached element, between two places.
 #[derive(Clone, Debug)]
 pub struct Element(Owned);
 
@@ -165,8 +165,8 @@ impl List {
         }
     }
 
-    /// Of a quicklist: what its nodes keep to, as `list-max-listpack-size` would say it, and whether inner ones are
-    /// compressed.
+    /// Rules of a quicklist's nodes: the limit in the notation of `list-max-listpack-size`, and whether inner nodes
+    /// are compressed.
     #[must_use]
     pub fn node_rules(&self) -> Option<(i32, bool)> {
         match &self.0 {
@@ -177,7 +177,7 @@ impl List {
 
     // ----- reading
 
-    /// Shows the element at `index`; `None` when there is none. O(log n + one pack).
+    /// Calls `read` with the element at `index`; `None` when there is none. O(log n + one pack).
     pub fn get<R>(&self, index: usize, read: impl FnOnce(StringRef<'_>) -> R) -> Option<R> {
         match &self.0 {
             Form::Pack(pack) => {
@@ -188,8 +188,8 @@ impl List {
         }
     }
 
-    /// Shows the elements from the one at `start` on in one direction, until told to stop; none when there is no such
-    /// element. O(log n + elements shown).
+    /// Calls `visit` with the elements from the one at `start` on in one direction, until it breaks; with none when
+    /// there is no such element. O(log n + elements visited).
     #[inline]
     pub fn visit<F>(&self, start: usize, direction: Direction, mut visit: F) -> ControlFlow<()>
     where
@@ -222,8 +222,8 @@ impl List {
         });
     }
 
-    /// Shows the indices of the elements equal to `needle`, the first in `direction` first, until told to stop. At most
-    /// `compared_max` elements are looked at.
+    /// Calls `visit` with the indices of the elements equal to `needle`, the first in `direction` first, until it
+    /// breaks. Compares at most `compared_max` elements.
     pub fn positions<F>(&self, needle: &[u8], direction: Direction, compared_max: usize, mut found: F)
     where
         F: FnMut(usize) -> ControlFlow<()>,
@@ -352,7 +352,7 @@ impl List {
         }
     }
 
-    /// Puts another element in the place of the one at `index`; false when there is none. O(log n + one pack).
+    /// Replaces the element at `index`; false when there is none. O(log n + one pack).
     pub fn set(&mut self, index: usize, value: &[u8], limits: &ListLimits) -> bool {
         self.make_room(std::iter::once(value), limits);
         if index >= self.len() {
@@ -470,8 +470,8 @@ impl List {
         self.nodes()
     }
 
-    /// Frees the list from its end, up to about `budget` small allocations; returns how many. It is empty when all are
-    /// gone, and may only be drained further or dropped before.
+    /// Frees the list from its end, up to about `budget` small allocations; returns their number. The list is empty
+    /// when all are freed, and may only be drained further or dropped before.
     pub fn drain(&mut self, budget: usize) -> usize {
         match &mut self.0 {
             Form::Pack(pack) => {

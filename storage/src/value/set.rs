@@ -19,12 +19,12 @@ use crate::memory::boxed::CountedBox;
 use crate::number::parse_i64;
 use crate::table::TableStats;
 
-/// An intset may not have more members than this, whatever the threshold says.
+/// The most members of an intset, whatever the threshold says.
 const INTSET_ENTRIES_MAX: usize = 1 << 30;
-/// A pack with its next member may not be longer than this, whatever the thresholds say.
+/// Length of a pack beyond which it gets no further member, whatever the thresholds say, bytes.
 const PACK_BYTES_MAX: usize = 1 << 30;
 
-/// When a set changes its encoding, and the hash function of the table it then is.
+/// Thresholds of a set's encodings, and the hash function of its table.
 #[derive(Clone, Copy, Debug)]
 pub struct SetLimits {
     /// Members an intset may have: `set-max-intset-entries`.
@@ -70,13 +70,13 @@ impl Default for Set {
 }
 
 impl Set {
-    /// An empty set: an intset, to become what its members need.
+    /// An empty set: an intset, until its members need another encoding.
     #[must_use]
     pub const fn new() -> Self {
         Self(Form::Intset(Intset::new()))
     }
 
-    /// An empty set as a command makes it that is about to add `first` and, in all, at most `members`.
+    /// An empty set in the encoding for adding `first` and, in all, at most `members`.
     #[must_use]
     pub fn for_members(first: &[u8], members: usize, limits: &SetLimits) -> Self {
         if parse_i64(first).is_some() && limits.allow_intset(members) {
@@ -412,7 +412,8 @@ impl Set {
         }
     }
 
-    /// Frees about `budget` members; returns how many, 0 when all are gone. Good for nothing else from then on.
+    /// Frees about `budget` members; returns their number, 0 when all are freed. Nothing else may be called from then
+    /// on.
     pub fn drain(&mut self, budget: usize) -> usize {
         if let Form::Table(table) = &mut self.0
             && !table.is_empty()

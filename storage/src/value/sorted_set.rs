@@ -28,10 +28,10 @@ use crate::memory::boxed::CountedBox;
 use crate::table::TableStats;
 use crate::value::INT_TEXT_MAX;
 
-/// A pack with its next member may not be longer than this, whatever the thresholds say.
+/// Length of a pack beyond which it gets no further member, whatever the thresholds say, bytes.
 const PACK_BYTES_MAX: usize = 1 << 30;
 
-/// When a sorted set stops being packed, and the hash function it then uses.
+/// Thresholds of a packed sorted set, and the hash function of a larger one.
 #[derive(Clone, Copy, Debug)]
 pub struct SortedSetLimits {
     /// Members a pack may have: `zset-max-listpack-entries`.
@@ -90,8 +90,7 @@ impl Default for Form {
 const _: () = assert!(size_of::<SortedSet>() <= 24);
 
 impl SortedSet {
-    /// An empty sorted set as a command makes it that is about to add, in all, at most `members`, the first of
-    /// `first_len` bytes.
+    /// An empty sorted set in the encoding for adding, in all, at most `members`, the first of `first_len` bytes.
     #[must_use]
     pub fn for_members(first_len: usize, members: usize, limits: &SortedSetLimits) -> Self {
         if limits.allow(members, first_len) {
@@ -338,8 +337,8 @@ impl SortedSet {
 
     // ----- changing
 
-    /// Gives a member the score that `decide` chooses, told the one it has; none leaves things as they are, and so does
-    /// NaN. O(log n).
+    /// Gives a member the score that `decide` chooses, given its present one; none, and NaN, leave it as it is. O(log
+    /// n).
     #[inline]
     pub fn update(
         &mut self,
@@ -450,7 +449,7 @@ impl SortedSet {
     }
 }
 
-/// The same number, but 0 for -0: both are equal, and so they are to look.
+/// The same number, but 0 for -0: both are equal, and must look equal.
 fn without_sign_of_zero(score: f64) -> f64 {
     score + 0.0
 }

@@ -26,10 +26,10 @@ pub use crate::encoding::order_tree::Order;
 use crate::memory::boxed::CountedBox;
 use crate::memory::compact_vec::CompactVec;
 
-/// A block is not made larger than this, whatever the configuration says, and no entry is larger. In bytes.
+/// Size limit of blocks and of entries, whatever the configuration says, bytes.
 pub const BLOCK_BYTES_MAX: usize = 1 << 30;
 
-/// When a block is full.
+/// Limits of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
     /// Bytes a block may have: `stream-node-max-bytes`. 0 for no limit but [`BLOCK_BYTES_MAX`].
@@ -38,12 +38,12 @@ pub struct StreamLimits {
     pub block_entries: u64,
 }
 
-/// Why an entry was not appended.
+/// Reason for which an entry was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {
-    /// Its id is not above the last one.
+    /// The id is not above the last one.
     IdNotAbove,
-    /// Its fields and values are more than [`BLOCK_BYTES_MAX`] bytes.
+    /// The fields and values exceed [`BLOCK_BYTES_MAX`] bytes.
     TooLarge,
 }
 
@@ -79,10 +79,10 @@ pub enum References {
     Respect,
 }
 
-/// What was removed by trimming.
+/// Result of trimming.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// How many entries.
+    /// Number of removed entries.
     pub count: u64,
     /// The id of the last one.
     pub last: StreamId,
@@ -240,7 +240,7 @@ impl Stream {
 
     // ----- memory
 
-    /// Bytes allocated, what stands in the entry apart. O(blocks / 64 + consumers).
+    /// Bytes allocated, without those in the entry. O(blocks / 64 + consumers).
     #[must_use]
     pub fn memory(&self) -> usize {
         let groups = self.0.groups.iter();
@@ -252,7 +252,7 @@ impl Stream {
                 .sum::<usize>()
     }
 
-    /// About how many allocations there are to free.
+    /// Approximate number of allocations to free.
     #[must_use]
     pub fn free_cost(&self) -> usize {
         self.log().blocks.free_cost() + self.groups().map(Group::free_cost).sum::<usize>()
@@ -367,14 +367,14 @@ impl Log {
         self.range(StreamId::MIN, StreamId::MAX, Order::Descending).next()
     }
 
-    /// Whether entries between the first one and the last were deleted, `from` or behind it, so that positions cannot be
-    /// told from counts.
+    /// Whether entries between the first one and the last were deleted, at `from` or behind it, so that positions
+    /// cannot be computed from counts.
     #[must_use]
     pub fn has_holes_from(&self, from: StreamId) -> bool {
         self.len > 0 && self.first_id <= self.max_deleted_id && from <= self.max_deleted_id
     }
 
-    /// Number of entries from the first ever up to `id`; `None` where that cannot be told.
+    /// Number of entries from the first ever up to `id`; `None` if it is unknown.
     #[must_use]
     pub fn position_of(&self, id: StreamId) -> Option<u64> {
         if self.entries_added == 0 {
@@ -397,15 +397,14 @@ impl Log {
         Some(before_first + u64::from(id == self.first_id))
     }
 
-    /// Number of entries that a group which has read up to `last_id` has still to read; `None` where that cannot be
-    /// told.
+    /// Number of entries that a group which has read up to `last_id` has still to read; `None` if it is unknown.
     #[must_use]
     pub fn lag(&self, last_id: StreamId, entries_read: Option<u64>) -> Option<i64> {
         if self.entries_added == 0 || self.len == 0 {
             return Some(0);
         }
         if last_id < self.first_id && self.max_deleted_id < self.first_id {
-            // All that there is lies ahead, whatever was counted before.
+            // All entries are ahead, whatever was counted before.
             return Some(self.len as i64);
         }
         let read = match entries_read {
@@ -479,7 +478,7 @@ impl Log {
         true
     }
 
-    /// Has entries of a block deleted, which says how many these were. The block goes if none is left.
+    /// Deletes entries of a block by `delete`, which returns their number. The block is removed if none is left.
     fn change_block(&mut self, at: At, delete: impl FnOnce(&mut Block) -> u64) -> u64 {
         let block = self.blocks.at_mut(at);
         let before = block.memory();
@@ -546,7 +545,7 @@ impl Log {
     }
 }
 
-/// Whether an entry of `bytes` bytes is to go to this block.
+/// Whether an entry of `bytes` bytes fits this block.
 #[inline]
 fn has_room(block: &Block, bytes: usize, limits: &StreamLimits) -> bool {
     let most = match limits.block_bytes {

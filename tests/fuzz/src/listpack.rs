@@ -50,7 +50,7 @@ fn text(element: StringRef<'_>) -> Vec<u8> {
     element.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec()
 }
 
-/// It reads the same in both directions and by position, and what it says it has is found in it.
+/// Checks that a pack reads the same in both directions and by position, and that its elements are found.
 fn check_pack(pack: &Listpack, bytes: &[u8]) {
     let written = pack.to_bytes();
     assert_eq!((written.len(), pack.byte_len()), (bytes.len(), bytes.len()));

@@ -101,7 +101,7 @@ fn contest(options: &Options, [redis, shardis]: &[Program; 2]) -> Result<Vec<Pro
     Ok(programs)
 }
 
-/// What the server says it is. This is also the first test that it starts at all.
+/// Version of a server. This is also the first test that it starts at all.
 fn version(program: &Program) -> Result<String> {
     let server = program.start(Placement::Free, &[])?;
     let fields = ["redis_version", "valkey_version", "shardis_version"]

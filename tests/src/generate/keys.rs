@@ -29,7 +29,7 @@ pub(super) const TEMPLATES: &[Template] = &[
     // Redis shares small integers: such keys count their sharing, and one key's use is that of all.
     (1, Random, "OBJECT REFCOUNT any"),
     (1, Random, "OBJECT IDLETIME any"),
-    // Not in transactions: what has expired is first looked for, see `generate::look_at_all`.
+    // Not in transactions: the duel first looks expired keys up, see `generate::look_at_all`.
     (3, Told, "DBSIZE"),
     (1, Same, "FLUSHDB |ASYNC|SYNC"),
     (3, Same, "SELECT database"),
@@ -54,7 +54,7 @@ pub(super) const TEMPLATES: &[Template] = &[
     (2, Same, "SWAPDB database database"),
     (1, Same, "OBJECT FREQ|ENCODING|REFCOUNT|freq none"),
     (1, Same, "OBJECT FREQ any"),
-    // What is malformed is not compared: Redis reads there what the command itself would refuse.
+    // Malformed requests are not compared: there Redis reports what the command itself would refuse.
     (
         3,
         Unharmed,

@@ -1,7 +1,7 @@
 //! Templates of random commands for streams.
 //!
-//! No id comes from a clock, for the clocks of two servers differ. Since 7.2 a consumer is known as soon as it asks for
-//! something, so what tells who is known is not compared.
+//! No id comes from a clock, because the clocks of two servers differ. Since 7.2 a consumer is created by its first
+//! request, so that replies with the list of consumers are not compared.
 
 use super::Reply::{Milliseconds, Random, Same, Told, Unharmed};
 use super::Template;

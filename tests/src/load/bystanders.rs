@@ -1,4 +1,4 @@
-//! How busy the rest of the machine was: figures taken beside a compiler are worth little, and should say so.
+//! Use of the machine by other programs: figures measured beside a compiler are worth little, and the report says so.
 
 use std::fs;
 use std::io::Result;

@@ -35,7 +35,7 @@ struct Side {
 struct Sample {
     /// CPU time of the server per operation, µs.
     server_us: f64,
-    /// What the server spent, by user and system.
+    /// CPU time that the server spent, user and system.
     ticks: Ticks,
     /// CPU time of the generator per operation, µs.
     load_us: f64,
@@ -146,7 +146,7 @@ fn compare_rows<W: Write>(
     Ok(())
 }
 
-/// What a server holds and who listens to it before a row is measured.
+/// Content of a server, and its subscribers, before a row is measured.
 type Prepared = (&'static [Fill], Option<Audience>);
 
 fn start_all(programs: &[Program], placement: Placement, (fills, audience): Prepared) -> Result<Vec<Side>> {
@@ -214,7 +214,7 @@ fn spread(other: &[Sample], ours: &[Sample]) -> (f64, f64) {
     })
 }
 
-/// What else there is to say about a row: rates, and nulls among the replies.
+/// Remarks on a row: rates, and nulls among the replies.
 fn remarks(samples: &[Vec<Sample>]) -> String {
     let each = |figure: fn(&Sample) -> f64, factor: f64| {
         let figures = samples

@@ -1,4 +1,4 @@
-//! What a SET costs when each makes another key go: under `allkeys-lru`, at the limit, with one shard and with two.
+//! Cost of a SET that makes another key go: under `allkeys-lru`, at the limit, with one shard and with two.
 //!
 //! The longest command is that of a client beside the load, so the turns of the loop are in it.
 

@@ -18,14 +18,14 @@ use super::server::{Program, Server};
 
 /// Keys written each millisecond: 100,000 a second.
 const KEYS_PER_MS: u64 = 100;
-/// How long each key lives.
+/// Time to live of each key.
 const TTL: Duration = Duration::from_secs(1);
 /// No more keys may be present than arrive in so long.
 const PRESENT_MAX: f64 = 1.3;
-/// Of the waits of the probe.
+/// Percentile of the probe's waits that is reported.
 const PERCENTILE: f64 = 0.99;
 
-/// What was seen while keys arrived.
+/// Result of a run.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     /// Seconds' worth of arrivals that were present at most.

@@ -20,9 +20,9 @@ use super::now;
 use super::skipper::Skipper;
 use super::template::Template;
 
-/// A server that says nothing for so long has failed.
+/// Silence after which a server has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What one read takes in at most: a pipeline of 100 replies of 16 KiB is read in a few calls.
+/// The most bytes of one read: a pipeline of 100 replies of 16 KiB is read in a few calls.
 const INPUT_BYTES: usize = 512 * 1024;
 const PROBE: Token = Token(usize::MAX - 1);
 /// The token of the first listener; connections are fewer.
@@ -38,7 +38,7 @@ pub(crate) struct Generator {
     input: Vec<u8>,
 }
 
-/// When a run ends: whichever comes first.
+/// End of a run: whichever limit is reached first.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit {
     /// Requests sent by the connections, not counting a probe's.
@@ -47,7 +47,7 @@ pub(crate) struct Limit {
     pub(crate) time: Duration,
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Run {
     /// Requests answered, a probe's not counted.
@@ -65,7 +65,7 @@ struct Connection {
     skipper: Skipper,
     /// Replies still to come.
     awaiting: usize,
-    /// What the socket would not take: at most one pipeline.
+    /// Bytes that the socket has not accepted: at most one pipeline.
     unsent: Vec<u8>,
 }
 
@@ -127,7 +127,7 @@ impl Generator {
     /// Opens further connections that send `command` now and are read for as long as runs go on.
     ///
     /// # Errors
-    /// Those of the sockets.
+    /// The errors of the sockets.
     pub(crate) fn add_listeners(
         &mut self,
         address: SocketAddr,
@@ -356,7 +356,7 @@ impl Connection {
     }
 }
 
-/// Writes until the socket is full; returns how much it took.
+/// Writes until the socket is full; returns the number of bytes written.
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {

@@ -1,4 +1,4 @@
-//! What keys, elements of collections and connections cost in resident memory, and what an idle server costs in CPU.
+//! Resident memory of keys, elements of collections and connections, and CPU use of an idle server.
 
 use std::io::{Error, ErrorKind, Result, Write};
 use std::thread::sleep;
@@ -19,7 +19,7 @@ const IDLE_CONNECTIONS: usize = 10_000;
 const MAXCLIENTS: &str = "10100";
 const FILL_PIPELINE: usize = 100;
 const IDLE_TIME: Duration = Duration::from_secs(5);
-/// How long memory may go on changing after the last request.
+/// Longest time that memory may go on changing after the last request.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The section: every row for redis and for shardis.
@@ -135,7 +135,7 @@ fn connection_rows(
     }
 }
 
-/// What each of `count` keys of 16 bytes with values of 32 adds to a new server.
+/// Memory that each of `count` keys of 16 bytes with values of 32 adds to a new server, bytes.
 fn bytes_per_key(program: &Program, placement: Placement, count: u64) -> Result<f64> {
     let server = program.start(placement, &[])?;
     let bytes = fill_and_weigh(&server, &format!("SET key:{{rand:{count}}} {{value:32}}"), count)?;
@@ -143,7 +143,7 @@ fn bytes_per_key(program: &Program, placement: Placement, count: u64) -> Result<
     Ok(bytes / count as f64)
 }
 
-/// What a fill adds to a new server, in bytes.
+/// Memory that a fill adds to a new server, bytes.
 fn bytes_of(program: &Program, placement: Placement, fill: Fill) -> Result<f64> {
     let server = program.start(placement, &[])?;
     fill_and_weigh(&server, fill.command, fill.count)
@@ -152,14 +152,14 @@ fn bytes_of(program: &Program, placement: Placement, fill: Fill) -> Result<f64> 
 /// Few connections, so that their buffers weigh little beside the data.
 const FILL_CLIENTS: usize = 4;
 
-/// What warms a server up: pipelines that fill its buffers to the last byte.
+/// Request that warms a server up: its pipelines fill the buffers to the last byte.
 const WARMING: &str = "ECHO {value:1000}";
 const WARMING_REQUESTS: u64 = 20_000;
 
 /// Sends `count` times `command` and returns the bytes of resident memory that this has added.
 ///
-/// What a server needs to serve at all (code it has not run yet, buffers of its sockets) is not what data takes: it
-/// first answers other requests, and a few of these that are taken back.
+/// Memory that any request needs (code that has not run yet, buffers of sockets) is not that of data: the server first
+/// answers other requests, and a few of these, whose keys are removed again.
 fn fill_and_weigh(server: &Server, command: &str, count: u64) -> Result<f64> {
     let mut generator = Generator::connect(server.address(), FILL_CLIENTS, None)?;
     let mut send = |command: &str, count: u64| {

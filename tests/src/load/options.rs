@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, Command};
 
-/// What `--help` prints below the options.
+/// Text that `--help` prints below the options.
 const NOTES: &str = "\
 CPU is printed as user + system time in microseconds per operation. The first target of a row is for all of it beside
 redis, the second for user time beside the peer: the kernel's part is the same for both.
@@ -24,7 +24,7 @@ pub(crate) enum Section {
     Waits,
 }
 
-/// What was asked for.
+/// The parsed options.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {
     pub(crate) sections: Vec<Section>,

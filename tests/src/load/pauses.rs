@@ -22,7 +22,7 @@ const FILL_PIPELINE: usize = 16;
 const PAUSE_MS_MAX: f64 = 5.0;
 const REPETITIONS: usize = 3;
 const IDLE_TIME: Duration = Duration::from_secs(3);
-/// How long the probe goes on without seeing memory fall, and in all.
+/// Steps in which the probe waits for memory to fall: without a change, and in all.
 const FREEING_STEP: Duration = Duration::from_millis(250);
 const FREEING_QUIET_STEPS: u32 = 8;
 const FREEING_TIME_MAX: Duration = Duration::from_secs(20);
@@ -35,11 +35,11 @@ struct Maxima {
     /// The longest command by the server's own account, if it keeps one.
     slowest_command: Option<Duration>,
     freeing: Duration,
-    /// As `freeing`, when what is freed has expired instead.
+    /// Like `freeing`, for data that has expired.
     expiring: Option<Duration>,
 }
 
-/// Which of the maxima a row shows.
+/// The maximum that a row shows.
 type Figure = fn(&Maxima) -> Option<Duration>;
 
 /// A row of the report: name, target, figure.

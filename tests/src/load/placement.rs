@@ -1,4 +1,4 @@
-//! Which cores the two sides run on.
+//! Cores of the server and of the load generator.
 //!
 //! One shard against one thread: the server gets a core of its own and the generator another, or the scheduler's
 //! choices would be measured too. Several shards: everybody may run anywhere. Done by the `taskset` and
@@ -10,7 +10,7 @@ use std::process::{self, Command};
 
 use super::procfs;
 
-/// Where a server and its load run.
+/// Cores of a server and its load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
     /// The server on the first core, the load on the second.
@@ -28,7 +28,7 @@ impl Cores {
         procfs::allowed_cores().map(Self)
     }
 
-    /// How many there are.
+    /// Number of cores.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }

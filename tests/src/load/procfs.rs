@@ -1,6 +1,6 @@
-//! What the kernel says about a process: CPU time of its threads, memory, the cores it may use.
+//! Figures of the kernel about a process: CPU time of its threads, memory, the cores it may use.
 //!
-//! How CPU time divides into user and system comes from `/proc/PID/stat`, in ticks of a hundredth of a second: over the rounds
+//! The division of CPU time into user and system time comes from `/proc/PID/stat`, in ticks of a hundredth of a second: over the rounds
 //! of a row that is a few hundred of them.
 //!
 //! CPU time comes from `/proc/PID/task/TID/schedstat` (Linux, Documentation/scheduler/sched-stats.rst): the first number

@@ -25,7 +25,7 @@ impl Cost {
     }
 }
 
-/// What a row must reach.
+/// Target of a row.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     /// The figure of the second column, at most so many times that of the first.
@@ -59,7 +59,7 @@ impl<W: Write> Report<W> {
         self.columns(&["row", first, second, "ratio", "target", "", ""])
     }
 
-    /// A row: the two figures, what is wanted, and whatever else there is to say.
+    /// A row: the two figures, the target, and remarks.
     pub(crate) fn line(
         &mut self,
         name: &str,
@@ -117,7 +117,7 @@ impl<W: Write> Report<W> {
         self.say(format!("{line} {note}").trim_end())
     }
 
-    /// Counts a target and says what became of it.
+    /// Counts a target, and returns the verdict.
     fn judge(&mut self, is_met: bool, target: &str) -> String {
         if is_met {
             self.met += 1;

@@ -1,14 +1,14 @@
-//! What is measured, and how much of the reference's cost it may need: a new row is one line here.
+//! The rows of the benchmark, and the share of the reference's cost that each may need: a new row is one line here.
 //!
 //! Commands are written as templates (`template.rs`). Rows that follow each other with the same fill share their
 //! servers, so keep them together.
 
-/// How many connections send the load.
+/// Number of connections that send the load.
 pub(crate) const CLIENTS: usize = 50;
 /// One key that every client asks for.
 const HOT: &str = "GET key:000000004711";
 
-/// What is in the keyspace before a row is measured: `count` times `command`, with its numbers counting from 0.
+/// Content of the keyspace before a row is measured: `count` times `command`, with its numbers counting from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fill {
     pub(crate) count: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Fill {
     pub(crate) in_order: bool,
 }
 
-/// What a row uses up, and is given back before each measurement.
+/// Data that a row uses up, and that is restored before each measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refill {
     pub(crate) fill: Fill,
@@ -29,7 +29,7 @@ pub(crate) struct Refill {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Audience {
     pub(crate) listeners: usize,
-    /// What each of them says at first.
+    /// First request of each.
     pub(crate) command: &'static str,
 }
 

@@ -15,14 +15,14 @@ use super::now;
 use super::placement::Placement;
 use super::procfs::{self, Thread, Ticks};
 
-/// A server that does not answer so long after its start has failed.
+/// Time without an answer after which a start has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// FLUSHALL or SLOWLOG of a large server may take a while; a test should see it, not give up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Another program may take the port between our choice and the server's bind.
 const START_ATTEMPTS: usize = 3;
 
-/// What to start.
+/// Program to start.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
     /// The reference.
@@ -126,7 +126,7 @@ impl Program {
 }
 
 impl Server {
-    /// Where it listens.
+    /// Address of the server.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -142,7 +142,7 @@ impl Server {
         procfs::cpu(self.child.id())
     }
 
-    /// How that divides into user and system time.
+    /// CPU time divided into user and system time.
     pub(crate) fn ticks(&self) -> Result<Ticks> {
         procfs::ticks(self.child.id())
     }

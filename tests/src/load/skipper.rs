@@ -9,7 +9,7 @@ use std::io::{Error, ErrorKind, Result};
 /// No header line and no error text is longer; what is longer is not a reply.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// Where one connection is in its stream of replies.
+/// Position of one connection in its stream of replies.
 #[derive(Debug)]
 pub(crate) struct Skipper {
     /// Payload bytes, with their CR LF, still to be stepped over.
@@ -21,9 +21,9 @@ pub(crate) struct Skipper {
     nulls: u64,
 }
 
-/// What a header line says about what follows.
+/// Content that a header line announces.
 enum Header {
-    /// Nothing follows.
+    /// None.
     Scalar,
     Null,
     /// So many payload bytes, CR LF included.
@@ -45,7 +45,7 @@ impl Skipper {
         }
     }
 
-    /// How many nulls have been passed so far: a benchmark of reads that find nothing measures little.
+    /// Number of nulls so far: a benchmark of reads that find nothing measures little.
     pub(crate) fn nulls(&self) -> u64 {
         self.nulls
     }

@@ -16,7 +16,7 @@
 use std::fmt;
 use std::iter::repeat_n;
 
-/// How many keys `{key}` chooses from.
+/// Number of keys that `{key}` chooses from.
 pub(crate) const KEYS: u64 = 1_000_000;
 /// Every number has as many digits.
 const DIGITS: usize = 12;
@@ -31,14 +31,14 @@ pub(crate) struct Template {
     numbers: Numbers,
 }
 
-/// Where a number stands, and what it may be.
+/// Position and range of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     offset: usize,
     below: u64,
 }
 
-/// Where the numbers of a template come from.
+/// Source of a template's numbers.
 enum Numbers {
     /// Uniform, from the state of a SplitMix64 generator (Steele, Lea, Flood 2014).
     Random(u64),
@@ -46,7 +46,7 @@ enum Numbers {
     Counting(u64),
 }
 
-/// Why a command could not be made into a template.
+/// Reason for which a command is no valid template.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadTemplate(String);
 

@@ -1,5 +1,5 @@
-//! What it costs to serve clients that wait: moves that wait for their element and find it in another shard's list, beside moves
-//! that find theirs at once.
+//! Cost of serving clients that wait: moves that wait for their element and find it in another shard's list, beside
+//! moves that find theirs at once.
 
 use std::io::{Error, Result, Write};
 use std::thread::sleep;
@@ -20,10 +20,10 @@ const MOVES: usize = 500;
 /// Rounds of which the median counts, each with so many moves.
 const ROUNDS: usize = 15;
 
-/// A move that waits may cost so many times what one costs that does not.
+/// Largest ratio between the costs of a move that waits and of one that does not.
 const TIMES_MAX: f64 = 3.0;
 
-/// A server does not say when it has taken in what was sent to it.
+/// Time for a server to take in what was sent to it, which it does not report.
 const TAKING_IN: Duration = Duration::from_millis(100);
 
 /// The section.
@@ -76,7 +76,7 @@ struct Movers {
     server: Server,
     pusher: Client,
     clients: Vec<Client>,
-    /// Where each client moves its element from, and where to.
+    /// Source and destination of each client's move.
     lists: Vec<(String, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The clients of a run, each in a role: what it says, and how it ends its connection.
+//! The clients of a run, each in a role: its commands, and the end of its connection.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Blocking commands where time, many clients or several shards matter; who is served with what is in
+//! Blocking commands where time, many clients or several shards matter. The order of service is tested in
 //! `cases/blocking.txt`.
 
 use std::fs;
@@ -371,7 +371,7 @@ fn blocked_clients_that_send_on_starve_nobody() {
     }
 }
 
-/// How many connections this process may open, some kept for other tests.
+/// Number of connections that this process may open, with some reserved for other tests.
 fn connections_allowed() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
@@ -402,7 +402,7 @@ fn ten_thousand_blocked_clients_cost_nothing() {
             client
                 .send(&["BLPOP", &format!("own:{i}"), "shared", timeout])
                 .expect("sent");
-            // Who comes first is known of the first two.
+            // The order of arrival is known for the first two.
             if i < 2 {
                 await_blocked(&server, i + 1);
             }
@@ -430,7 +430,7 @@ fn ten_thousand_blocked_clients_cost_nothing() {
     await_blocked(&server, 0);
 }
 
-/// A client that goes while its command is still on the way to wait does not wait for ever: its end is noticed once.
+/// A client that disconnects while its command is on the way to wait does not wait for ever: its end is noticed once.
 #[test]
 fn a_client_that_goes_before_its_command_waits_leaves_nothing_behind() {
     let server = node::start(SHARDS);

@@ -1,4 +1,4 @@
-//! What becomes known of commands that wait: monitors, slow log and counters know of each of them once.
+//! Accounting for commands that wait: monitors, slow log and counters show each of them once.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Random blocking commands of several clients: beside a real server, who is served with what and in which order; alone and
+//! Random blocking commands of several clients: beside a real server, the order in which they are served; alone and
 //! all at once, that every element is delivered once or remains.
 //!
 //! `SHARDIS_DIFF_STEPS` makes the runs longer, `SHARDIS_DIFF_SEED` repeats one.
@@ -23,7 +23,7 @@ use shardis_tests::{node, redis};
 /// Clients that may wait at a time.
 const CLIENTS: usize = 7;
 
-/// What the suite affords each time.
+/// Number of steps in an ordinary run.
 const STEPS: usize = 600;
 
 /// A number from the environment.
@@ -46,7 +46,7 @@ fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
-/// How many clients of a server wait.
+/// Number of a server's clients that wait.
 fn blocked(control: &mut Client) -> usize {
     let info = control.line("INFO clients").text();
     let count = info
@@ -113,7 +113,7 @@ struct Play {
     rng: StdRng,
     shardis: Side,
     oracle: Side,
-    /// Which clients wait.
+    /// Whether each client waits.
     waiting: [bool; CLIENTS],
     next: u64,
     said: Vec<String>,
@@ -300,7 +300,7 @@ impl Play {
         self.settle()
     }
 
-    /// A client that waits is told to stop, or goes.
+    /// Ends the wait of a client: it is unblocked, or disconnects.
     fn end_a_wait(&mut self) -> Result<(), String> {
         let waiting: Vec<usize> = (0..CLIENTS).filter(|&place| self.waiting[place]).collect();
         let Some(&place) = waiting.choose(&mut self.rng) else {
@@ -408,7 +408,7 @@ fn clients_are_served_as_by_the_real_server_with_four_shards() {
 struct Market<'a> {
     server: &'a Process,
     keys: &'a [String],
-    /// Where elements go that are moved.
+    /// Destinations of moved elements.
     done: &'a [String],
     is_over: AtomicBool,
     pushed: AtomicUsize,
@@ -484,7 +484,7 @@ impl Market<'_> {
         }
     }
 
-    /// Ends waits of whoever waits.
+    /// Ends waits of random clients.
     fn disturb(&self) {
         let mut client = self.server.connect();
         while !self.is_over.load(Ordering::Acquire) {
@@ -533,7 +533,7 @@ fn deal(shards: usize) {
         for producer in producers {
             producer.join().expect("a producer that ends well");
         }
-        // Nobody goes on waiting while there is something to take.
+        // No client goes on waiting while there is something to take.
         let mut client = server.connect();
         let deadline = Instant::now() + PATIENCE;
         while !left(&mut client, &keys).is_empty() {

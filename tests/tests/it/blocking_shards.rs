@@ -45,7 +45,7 @@ fn await_blocked(client: &mut Client, count: u64) {
     }
 }
 
-/// How many commands each loop has run.
+/// Number of commands that each loop has run.
 fn commands_by_loop(client: &mut Client) -> Vec<u64> {
     let text = client.line("INFO shards").text();
     let counts = text.lines().filter_map(|line| {
@@ -109,9 +109,9 @@ struct Scene {
     busy: Vec<Client>,
     /// `LCS` of two keys of shard 2, for a few hundred milliseconds.
     long: [String; 4],
-    /// How many turns the loops had taken before.
+    /// Number of turns of the loops before.
     turns: u64,
-    /// How much memory was in use before.
+    /// Memory in use before.
     resident: u64,
     /// Processor time that the loop of shard 1 had used before.
     cpu: Duration,
@@ -158,7 +158,7 @@ impl Scene {
         scene
     }
 
-    /// Makes the command long enough for what is to be seen, on this machine and with this build.
+    /// Makes the command long enough for the observation, on this machine and with this build.
     fn prepare(&mut self) {
         let mut len = 4096;
         loop {
@@ -208,7 +208,7 @@ impl Scene {
                 .retain_mut(|client| client.read_within(Duration::from_millis(1)).is_err());
         }
         assert!(pings >= 10, "only {pings} PINGs were answered meanwhile");
-        // Not how long a PING took: that is also a matter of what else this machine has to do.
+        // The duration of a PING would also depend on other load of this machine.
         let used = cpu_of_loop(self.server.pid(), 1) - self.cpu;
         let sensible =
             Duration::from_micros(300) * (pings + self.sources.len() as u32) + Duration::from_millis(30);

@@ -1,5 +1,5 @@
-//! The limits on what clients take: output buffers, query buffers, and all of them together; and the figures of CLIENT LIST that
-//! say how much it is.
+//! The limits on clients: output buffers, query buffers, and all of them together; and the figures of CLIENT LIST
+//! about them.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -68,14 +68,14 @@ fn named(server: &Process, name: &str) -> Client {
     client
 }
 
-/// A client that asks, and that may not be evicted.
+/// A client for questions, which may not be evicted.
 fn control(server: &Process) -> Client {
     let mut control = named(server, "control");
     control.line("CLIENT NO-EVICT on");
     control
 }
 
-/// What a client sends that begins a command with an argument of `length` bytes and leaves it open.
+/// The beginning of a command with an argument of `length` bytes, of which `sent` bytes are there.
 fn begun(length: usize, sent: usize) -> Vec<u8> {
     let mut bytes = format!("*2\r\n$4\r\nECHO\r\n${length}\r\n").into_bytes();
     bytes.resize(bytes.len() + sent, b'v');
@@ -146,7 +146,7 @@ fn what_is_not_read_is_told() {
     }
 }
 
-/// Whatever makes a client large, it is closed when all take too much, and the others stay.
+/// Whatever makes a client large, it is closed when all together exceed the limit, and the others stay.
 #[test]
 fn the_client_that_takes_too_much_is_evicted() {
     type Grow = fn(&mut Client, usize);
@@ -175,7 +175,7 @@ fn the_client_that_takes_too_much_is_evicted() {
         }),
         ("replies", |client, bytes| {
             let _ = client.send(&["SET", "value", &"v".repeat(bytes / 10)]);
-            // What sockets hold of it is not the server's.
+            // Bytes in the buffers of sockets do not count.
             (0..200).for_each(|_| drop(client.send(&["GET", "value"])));
         }),
     ];
@@ -276,7 +276,7 @@ fn the_limit_may_be_a_part_of_maxmemory() {
     }
 }
 
-/// A reply that is longer than the limit allows is not put together, whichever way it is made.
+/// A reply longer than the limit is not built, whichever command makes it.
 #[test]
 fn one_reply_over_the_limit_closes_the_client() {
     for server in servers(&[]) {
@@ -333,7 +333,7 @@ fn one_reply_over_the_limit_closes_the_client() {
             grown < 40 * MB as u64,
             "the largest of these replies has 200 MB: {grown}"
         );
-        // What stays below the limit comes whole.
+        // A reply below the limit arrives complete.
         let mut client = named(&server, "modest");
         assert_eq!(client.line("LRANGE list 0 1000").items().len(), 1001);
     }
@@ -419,7 +419,8 @@ fn the_soft_limit_gives_time() {
     }
 }
 
-/// Subscribers that stop reading are closed at the limit of their class; who publishes and who reads does not notice.
+/// Subscribers that stop reading are closed at the limit of their class, without an effect on publishers and other
+/// readers.
 #[test]
 fn stopped_subscribers_are_closed_at_their_limit() {
     for server in servers(&["--client-output-buffer-limit", "pubsub 1mb 0 0"]) {
@@ -447,7 +448,7 @@ fn stopped_subscribers_are_closed_at_their_limit() {
     }
 }
 
-/// A query buffer has a limit; what a transaction has queued counts.
+/// A query buffer has a limit; commands queued by a transaction count.
 #[test]
 fn too_long_queries_close_the_client() {
     for server in servers(&["--client-query-buffer-limit", "2mb"]) {

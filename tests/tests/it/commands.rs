@@ -1,4 +1,4 @@
-//! What the server says of its own commands, row by row beside what Redis says; and that each row is tested.
+//! The rows of the server's commands, compared with those of Redis; and a test that each row is tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,12 +9,12 @@ use shardis_tests::dialogue::{self, Action};
 use shardis_tests::reply::Reply;
 use shardis_tests::{node, redis};
 
-/// Where the documentation of 7.2 is other than that of the 7.0 that we compare with.
+/// Difference between the documentation of 7.2 and that of 7.0, the version compared with.
 struct Known {
     command: &'static str,
-    /// What 7.0 has and 7.2 has not.
+    /// Fields that 7.0 has and 7.2 has not.
     gone: &'static [&'static str],
-    /// What 7.2 has and 7.0 had not.
+    /// Fields that 7.2 has and 7.0 has not.
     came: &'static [&'static str],
 }
 
@@ -271,7 +271,7 @@ const COMMAND_AND_ARGUMENTS: &[&str] = &[
 /// Commands of Redis 8 that neither reference knows.
 const NEWER: &[&str] = &["delex", "digest", "sunioncard", "sdiffcard", "xackdel", "xdelex"];
 
-/// Fields of COMMAND INFO in which Valkey 9.1 went a way of its own: what Redis says counts. (Command, field, reason.)
+/// Fields of COMMAND INFO in which Valkey 9.1 differs on its own: Redis counts. (Command, field, reason.)
 const VALKEY_ONLY: &[(&str, &str, &str)] = &[
     ("client|reply", "flags", "refused in MULTI"),
     ("cluster|info", "flags", "allowed while loading"),
@@ -297,7 +297,7 @@ const VALKEY_ONLY: &[(&str, &str, &str)] = &[
     ("watch", "flags", "WATCH in MULTI fails the transaction"),
 ];
 
-/// What the documentation of 7.2 should have where that of 7.0 has `old`. Beside a second 7.0 that is `old` itself.
+/// Documentation expected of 7.2 where 7.0 has `old`. Beside a second 7.0 that is `old` itself.
 fn expected(command: &str, old: &BTreeSet<String>) -> BTreeSet<String> {
     let mut expected = old.clone();
     let known = KNOWN_DIFFERENCES.iter().filter(|known| known.command == command);
@@ -313,11 +313,11 @@ fn texts(list: &Reply) -> BTreeSet<String> {
     list.items().iter().map(Reply::text).collect()
 }
 
-/// What is written for people and therefore in our own words, or renamed throughout in 7.2: the names of
+/// Fields that are written for people, and therefore in other words, or renamed throughout in 7.2: the names of
 /// arguments.
 const WORDING: &[&str] = &["summary", "complexity", "name", "display_text", "notes"];
 
-/// A map without what is only wording.
+/// A map without the fields of wording.
 fn without_wording(item: &Reply) -> Reply {
     match item {
         Reply::Map(pairs) => Reply::Map(
@@ -331,14 +331,14 @@ fn without_wording(item: &Reply) -> Reply {
     }
 }
 
-/// A reply flattened to lines of `path = value`, without what is only wording.
+/// A reply flattened to lines of `path = value`, without the fields of wording.
 fn flatten(path: &str, reply: &Reply, lines: &mut BTreeSet<String>) {
     match reply {
         Reply::Map(pairs) => {
             for (key, value) in pairs {
                 match key.text().as_str() {
                     wording if WORDING.contains(&wording) => {}
-                    // Of the history only the versions count: the changes are told in our own words.
+                    // Of the history only the versions are compared: the changes are described in other words.
                     "history" => {
                         let versions = value.items().iter().filter_map(|change| change.items().first());
                         lines.extend(versions.map(|version| format!("{path}.history has {version}")));
@@ -432,14 +432,14 @@ fn names(subject: &mut Client) -> BTreeSet<String> {
     names
 }
 
-/// A report of what one set has and the other has not.
+/// A report of the elements that only one of two sets has.
 fn differences(wanted: &BTreeSet<String>, got: &BTreeSet<String>) -> String {
     let missing: Vec<_> = wanted.difference(got).collect();
     let extra: Vec<_> = got.difference(wanted).collect();
     format!("missing {missing:?}, too much {extra:?}")
 }
 
-/// Where the references agree, so does shardis. Where they do not, the younger one counts but for what it has for itself.
+/// Rows agree with those of the references. If these differ, the younger one counts, except for its own additions.
 #[test]
 fn rows_are_those_of_redis() {
     let [mut subject, mut oracle, mut peer] = clients();

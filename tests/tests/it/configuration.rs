@@ -102,7 +102,7 @@ fn every_value_survives_a_rewrite_and_a_restart() {
         assert_eq!(set(&mut client, name, value), "OK", "{name}");
     }
     let before = get(&server, "*");
-    // What was shown is set back, and changes nothing.
+    // The values shown are set back, and change nothing.
     for (name, value) in &before {
         let reply = set(&mut client, name, value);
         assert!(reply == "OK" || reply.contains("can't set"), "{name}: {reply}");

@@ -1,8 +1,9 @@
-//! What commands count and tell besides their reply: hits, misses, expired keys, errors, changes, calls, events.
+//! Figures and events of commands besides their reply: hits, misses, expired keys, errors, changes, calls, keyspace
+//! events.
 //!
-//! Every command of the table is played on a key that is there, is missing, has another type, or has expired without anybody
-//! having noticed. shardis and Valkey must come out with the same figures and the same events. (HGETEX,
-//! times that are over, and XREADGROUP of what is pending are left out: there Valkey differs from Redis 8, which shardis follows.)
+//! Every command of the table is played on a key that exists, is missing, has another type, or has expired unnoticed.
+//! shardis and Valkey must end with the same figures and the same events. (HGETEX, times that have passed, and
+//! XREADGROUP of pending entries are left out: there Valkey differs from Redis 8, which shardis follows.)
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -326,7 +327,7 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// What the key is before the command.
+/// State of the key before the command.
 #[derive(Clone, Copy, Debug)]
 enum State {
     There,
@@ -353,7 +354,7 @@ const OWN: &[&str] = &[
     "cmdstat_unwatch",
 ];
 
-/// One server with somebody who listens to its events.
+/// One server with a subscriber to its events.
 struct Side {
     speaker: Client,
     listener: Client,
@@ -369,7 +370,7 @@ impl Side {
         Side { speaker, listener }
     }
 
-    /// What a command on a key in that state counts and tells.
+    /// Figures and events of a command on a key in that state.
     fn play(&mut self, family: &Family, command: &str, state: State) -> BTreeMap<String, String> {
         let (before, _) = self.prepare(family, state);
         let after = if command.starts_with("WATCH") {

@@ -107,7 +107,7 @@ fn systemd_is_told_how_it_is() {
         let manager = Manager::new();
         let mut server = node::launch(2)
             .variable("NOTIFY_SOCKET", &manager.path)
-            // Whoever is supervised does not go to the background.
+            // A supervised process does not go to the background.
             .with(&["--supervised", option, "--daemonize", pid_stays])
             .serve();
         manager.expect("READY=1");
@@ -193,7 +193,7 @@ fn a_signal_ends_it_as_the_configuration_says() {
         .serve();
     server.signal(libc::SIGHUP);
     server.signal(libc::SIGTERM);
-    // A shardis cannot save yet; a Redis can.
+    // shardis cannot save yet; Redis can.
     if !node::is_redis() {
         eventually("it refuses", || {
             server.log().contains("Errors trying to shut down the server")

@@ -102,7 +102,7 @@ fn replies_are_those_of_redis() {
     ]);
 }
 
-/// A member that makes a table of what it is in.
+/// A member so long that its collection becomes a table.
 const LONG: &str = "1234567890123456789012345678901234567890123456789012345678901234567890";
 
 #[test]
@@ -152,7 +152,7 @@ fn collections_have_the_digests_of_redis() {
     ]);
 }
 
-/// What DEBUG OBJECT says behind a word.
+/// The text of DEBUG OBJECT after a word.
 fn told<'t>(text: &'t str, word: &str) -> Option<&'t str> {
     let behind = text.split(' ').find_map(|part| part.strip_prefix(word));
     behind.and_then(|rest| rest.strip_prefix(':'))
@@ -351,7 +351,7 @@ fn what_takes_time_is_left_out_of_a_fast_description() {
     );
 }
 
-/// Whoever asks for the end of the process gets it, and finds the reason in the log.
+/// A command that ends the process does so, and the log has the reason.
 #[test]
 fn it_ends_as_it_is_told_to() {
     for (word, signal) in [("PANIC", 6), ("ASSERT", 6), ("OOM", 6), ("SEGFAULT", 11)] {

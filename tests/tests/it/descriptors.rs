@@ -66,7 +66,7 @@ fn maxclients_is_lowered_to_what_the_limit_allows() {
     let why = "The operating system is not able to handle the specified number of clients, try with";
     assert!(refused.contains(&format!("{why} {allowed}")), "{refused}");
     assert_eq!(maxclients(&mut client), allowed);
-    // All of them can really be there; the next one is told, and counted.
+    // All of them can really connect; the next one is refused, and counted.
     let mut clients: Vec<Client> = (1..allowed).map(|_| server.connect()).collect();
     for client in &mut clients {
         assert_eq!(client.line("PING").text(), "PONG");

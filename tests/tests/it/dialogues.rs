@@ -33,7 +33,7 @@ dialogues! {
     lone_node
 }
 
-/// Where the files are.
+/// Directory of the files.
 fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
 }

@@ -9,7 +9,7 @@ use shardis_tests::duel::{self, Servers};
 use shardis_tests::node;
 use shardis_tests::redis::Reference;
 
-/// What the suite affords each time; a nightly run sets more.
+/// Number of steps in an ordinary run; a nightly run sets more.
 const STEPS: usize = 8_000;
 
 /// A number from the environment.

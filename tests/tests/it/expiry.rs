@@ -1,5 +1,5 @@
-//! Active expiry, seen from outside: what is over goes at the rate at which its time comes, nobody waits for it, and an idle
-//! server sleeps until then.
+//! Active expiry, seen from outside: expired keys are removed at the rate at which they expire, no command waits for
+//! it, and an idle server sleeps until the next one.
 
 use std::collections::VecDeque;
 use std::thread::sleep;
@@ -192,7 +192,7 @@ fn the_share_of_stale_keys_is_told() {
     }
 }
 
-/// What a server says was freed in the background, after each of some commands.
+/// Figures of a server about values freed in the background, after each of some commands.
 fn lazily_freed(client: &mut Client) -> Vec<(String, String)> {
     let members = |count: usize| (0..count).map(|n| format!(" m{n}")).collect::<String>();
     let steps = [

@@ -27,7 +27,7 @@ fn number(reply: &Reply) -> Option<i64> {
     reply.integer().or_else(|| reply.text().parse().ok())
 }
 
-/// Does one random operation on `key` and says what came of it.
+/// Does one random operation on `key` and returns its outcome.
 fn operate(client: &mut Client, rng: &mut StdRng, key: &str, value: i64) -> Operation {
     let text = value.to_string();
     match rng.random_range(0..10) {

@@ -47,7 +47,7 @@ fn fields(client: &mut Client, sections: &str) -> BTreeMap<String, BTreeSet<Stri
     fields
 }
 
-/// Everything that a reference says is said here, or is listed.
+/// Every field of a reference exists here, or is listed.
 #[test]
 fn info_has_the_fields_of_the_references() {
     for shards in [1, 2] {
@@ -118,7 +118,7 @@ fn memory_stats_has_the_figures_of_the_references() {
     }
 }
 
-/// Watched keys are counted until somebody changes one of them, and clients with them.
+/// Watched keys are counted until one of them is changed, and clients with them.
 #[test]
 fn watched_keys_are_counted() {
     for server in [node::start(1), node::start(4), redis::start_peer()] {
@@ -148,14 +148,14 @@ fn watched_keys_are_counted() {
         other.line("WATCH a x");
         wait_for(["2", "5"]);
         one.line("SET x 1");
-        // Whose EXEC will fail watches nothing any more.
+        // A client whose EXEC will fail watches nothing any more.
         wait_for(["1", "4"]);
         one.line("UNWATCH");
         wait_for(["0", "0"]);
     }
 }
 
-/// A paused node says so, and for how long.
+/// A paused node reports that, and the rest of the pause.
 #[test]
 fn a_pause_is_told() {
     let server = node::start(2);
@@ -185,7 +185,7 @@ fn a_pause_is_told() {
     assert_eq!(told(&mut client), idle);
 }
 
-/// A node that has just started does not look fragmented the wrong way round: more is resident than is in use.
+/// A new node has more resident memory than memory in use, so that its fragmentation ratio is not below 1.
 #[test]
 fn a_fresh_node_uses_no_more_than_it_has() {
     for shards in [1, 4] {
@@ -200,7 +200,7 @@ fn a_fresh_node_uses_no_more_than_it_has() {
             };
             let (used, rss) = (figure("used_memory"), figure("used_memory_rss"));
             assert!(used < rss, "{used} of {rss}: {text}");
-            // What the program itself takes beside its data is not much.
+            // The program itself takes little beside its data.
             assert!(used < (shards as u64 + 1) * (2 << 20), "{used}");
         }
     }

@@ -42,7 +42,7 @@ fn a_monitor_sees_every_loop() {
                 .collect();
             client.pipeline(&requests);
         }
-        // All are answered; what is shown of them arrives soon, from each loop in its own time.
+        // All are answered; the lines about them arrive soon, from each loop in its own time.
         let mut seen = vec![Vec::new(); clients.len()];
         while seen.iter().map(Vec::len).sum::<usize>() < 8 * 200 {
             let line = monitor.read().expect("a line").text();
@@ -93,7 +93,7 @@ fn slow_monitors_are_closed() {
     );
 }
 
-/// Leaving is to cost nothing any more: after RESET and QUIT there is nobody to show commands to.
+/// RESET and QUIT end monitoring, so that commands cost nothing for it any more.
 #[test]
 fn monitors_leave() {
     let server = node::start(4);
@@ -128,7 +128,7 @@ fn words(entry: &Reply) -> Vec<String> {
     entry.items()[3].items().iter().map(Reply::text).collect()
 }
 
-/// One log for all loops: numbers fall, everybody is there, with address and name.
+/// One log for all loops: ids descend, all commands are in it, with address and name.
 #[test]
 fn the_slow_log_is_that_of_the_node() {
     for shards in [1, 4] {
@@ -175,7 +175,7 @@ fn the_slow_log_is_that_of_the_node() {
     }
 }
 
-/// What a command took is its own time: one that is slow is entered, those beside it are not, however they came.
+/// The duration of a command is its own: a slow one is entered, those beside it are not, in whatever way they came.
 #[test]
 fn only_what_is_slow_is_entered() {
     for shards in [1, 4] {
@@ -299,7 +299,7 @@ fn big_arguments_are_cut_and_not_lost() {
     }
 }
 
-/// What is counted of commands and errors is what Redis counts.
+/// The counts of commands and errors are those of Redis.
 #[test]
 fn counts_are_those_of_redis() {
     let oracle = redis::start();
@@ -399,9 +399,9 @@ fn a_reset_counts_nothing_wrong() {
     }
 }
 
-/// What Redis 7.0 tells and shardis does not: figures that would be made up, and where from.
+/// Figures that Redis 7.0 has and shardis has not, because they would be made up.
 const UNTOLD: &[&str] = &[
-    // Of the program Redis: its compiler, its atomic operations, its event loop's choice of library.
+    // About the program Redis: its compiler, its atomic operations, its event loop's library.
     "gcc_version",
     "atomicvar_api",
     // There is no thread that runs all commands; INFO shards tells each.
@@ -412,7 +412,7 @@ const UNTOLD: &[&str] = &[
     "reply_buffer_expands",
 ];
 
-/// Every field that Redis tells, section by section; and those that 7.2 added.
+/// Every field of Redis exists, section by section, and so do those that 7.2 added.
 #[test]
 fn info_is_complete() {
     let oracle = redis::start();
@@ -477,7 +477,7 @@ fn sections(info: &str) -> BTreeMap<String, BTreeSet<String>> {
     sections
 }
 
-/// Which sections are shown for which words.
+/// Sections that are shown for certain words.
 #[test]
 fn info_shows_what_is_asked_for() {
     let server = node::start(2);
@@ -619,7 +619,7 @@ fn a_busy_shard_stands_out() {
     assert_eq!(figure_of_shards(client, "inbox"), [0; 4]);
 }
 
-/// What waits for a client that does not read is weighed, wherever it waits.
+/// Output that waits for a client that does not read counts as memory, wherever it waits.
 #[test]
 fn unread_replies_weigh() {
     let server = node::start(2);
@@ -627,7 +627,7 @@ fn unread_replies_weigh() {
     client.call(&["SET", "big", &"x".repeat(2_000_000)]);
     let mut deaf = server.connect();
     let id = deaf.line("CLIENT ID").integer().expect("an id");
-    // In one piece: a client that does not read gets no more done once this much waits for it.
+    // In one piece: a client that does not read gets nothing more done once this much waits for it.
     deaf.write(&b"GET big\r\n".repeat(16))
         .expect("an open connection");
     let mut unread = 0;

@@ -1,4 +1,4 @@
-//! Where a running server listens: CONFIG SET port and bind.
+//! Addresses of a running server: CONFIG SET port and bind.
 
 use std::net::{Ipv4Addr, TcpListener};
 

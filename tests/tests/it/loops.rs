@@ -1,5 +1,5 @@
-//! What loops do beside each other: long commands that leave other loops alone, connections that every loop accepts, pauses
-//! that hold back what is under way, time that is never older than the command.
+//! Several loops at once: long commands that leave other loops alone, connections that every loop accepts, pauses
+//! that hold back work under way, time that is never older than the command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use shardis_tests::slot::one_key_per_shard;
 
 const SHARDS: usize = 4;
 
-/// How long a command takes that is long beside everything else in these tests.
+/// Duration of a command that is long beside everything else in these tests.
 const LONG: Duration = Duration::from_millis(600);
 
 /// Commands that each loop has run so far.
@@ -30,7 +30,7 @@ fn loop_commands(control: &mut Client) -> Vec<u64> {
     info.lines().filter_map(figure).collect()
 }
 
-/// The loop that carries a client, told by what it runs.
+/// The loop that carries a client, found by the commands it runs.
 fn loop_of(client: &mut Client, control: &mut Client) -> usize {
     const PINGS: u64 = 100;
     let before = loop_commands(control);

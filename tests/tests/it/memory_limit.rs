@@ -1,4 +1,5 @@
-//! `maxmemory`: what it is compared with, when it holds, and who gives way.
+//! `maxmemory`: the memory that it is compared with, the time at which it takes effect, and the keys that are
+//! evicted.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ fn large(byte: u8, len: usize) -> String {
     char::from(byte).to_string().repeat(len)
 }
 
-/// Arguments that are large enough to arrive in memory of their own count like others, and no longer when they are gone.
+/// Arguments large enough to arrive in buffers of their own count like others, and no longer after they are freed.
 #[test]
 fn large_arguments_count() {
     for shards in [1, 4] {
@@ -80,7 +81,8 @@ fn large_arguments_count() {
     }
 }
 
-/// What moves from shard to shard, or is made of keys of several, takes memory where it is, and none when it is gone.
+/// Values moved between shards, or made of keys of several, are booked where they are stored, and no longer after
+/// they are removed.
 #[test]
 fn moves_leave_no_memory_behind() {
     let server = start(4, &["--maxmemory", "20mb"]);
@@ -114,7 +116,7 @@ fn moves_leave_no_memory_behind() {
     assert_eq!(figure(&mut client, "used_memory_dataset"), 0);
 }
 
-/// A node over its limit that can do nothing about it rests.
+/// A node over its limit that can evict nothing sleeps.
 #[test]
 fn an_idle_node_over_its_limit_sleeps() {
     for (shards, policy) in [(1, "noeviction"), (4, "noeviction"), (4, "volatile-lru")] {
@@ -136,7 +138,7 @@ fn an_idle_node_over_its_limit_sleeps() {
     }
 }
 
-/// What is to be evicted may be on any shard; only when there is nothing on any are writes refused.
+/// The keys to evict may be on any shard; writes are refused only when no shard has one.
 #[test]
 fn volatile_keys_of_any_shard_go() {
     for policy in ["volatile-lru", "volatile-ttl", "volatile-random", "volatile-lfu"] {
@@ -147,7 +149,7 @@ fn volatile_keys_of_any_shard_go() {
             let key = format!("{{v}}:{number}");
             client.call(&["SET", &key, &large(b'v', 1000), "EX", "1000"]);
         }
-        // What is neither data nor clients' is looked at once a second.
+        // Memory that is neither data nor clients' is read once a second.
         std::thread::sleep(Duration::from_millis(1200));
         let limit = figure(&mut client, "used_memory") + (100 << 10);
         client.line(&format!("CONFIG SET maxmemory {limit}"));
@@ -192,7 +194,7 @@ fn nothing_is_evicted_during_a_pause() {
     }
 }
 
-/// A limit that is set holds for the next command of whoever it is; with small keys memory in use stays near it.
+/// A new limit holds for the next command of any client; with small keys memory in use stays near it.
 #[test]
 fn the_limit_holds_at_once_and_use_stays_near_it() {
     for shards in [1, 4] {

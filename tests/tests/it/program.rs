@@ -1,4 +1,4 @@
-//! The server as a program: how it starts, what it says, how it ends, and what it refuses to be drawn into.
+//! The server as a program: start, messages, end, and requests that it refuses.
 
 use std::fs;
 use std::net::TcpListener;
@@ -462,7 +462,7 @@ fn a_slow_command_leaves_the_other_shards_alone() {
     );
 }
 
-/// A promise that cannot be kept is refused, not forgotten.
+/// A directive that cannot be honoured is refused, not ignored.
 #[test]
 fn what_cannot_be_honoured_stops_the_start() {
     if node::is_redis() {

@@ -7,10 +7,10 @@ use shardis_tests::process::Process;
 use shardis_tests::reply::Reply;
 use shardis_tests::{node, redis};
 
-/// How long a server may take to answer and, where it should, to close.
+/// Longest time for a server to answer and, where it should, to close.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// What a server made of some bytes.
+/// Outcome of sending some bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
     replies: Vec<Reply>,
@@ -20,7 +20,7 @@ struct Verdict {
 /// Sends bytes on a connection of their own, then waits for what comes.
 fn judge(server: &Process, bytes: &[u8]) -> Verdict {
     let mut client = server.connect();
-    // A server that has closed already may refuse the rest: that shows in what is read.
+    // A server that has closed already may refuse the rest: the read shows that.
     let _ = client.write(bytes);
     let (replies, is_closed) = client.rest(PATIENCE);
     Verdict { replies, is_closed }
@@ -226,8 +226,8 @@ fn requests_that_are_too_long() {
     );
 }
 
-/// A web page can make a browser send a form here; what its headers reveal ends the connection, so that nothing
-/// in the body is done.
+/// A web page can make a browser send a form here; its headers end the connection, so that nothing in the body is
+/// executed.
 #[test]
 fn a_browser_is_hung_up_on() {
     for server in [node::start(1), node::start(4)] {

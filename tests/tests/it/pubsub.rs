@@ -10,7 +10,7 @@ use shardis_tests::node;
 use shardis_tests::process::Process;
 use shardis_tests::reply::Reply;
 
-/// How long something may take that the server does soon.
+/// Longest time for what the server does soon.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A client that speaks RESP3.
@@ -307,7 +307,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits() {
             for number in 0..1000 {
                 let reply = publisher.call(&["PUBLISH", "flood", &format!("{number}:{payload}")]);
                 receivers.push(reply.integer().expect("a number of receivers"));
-                // As fast as the quick one reads: only who does not read at all falls behind by megabytes.
+                // As fast as the quick one reads: only a client that does not read at all falls behind by megabytes.
                 while number > read.load(Ordering::Relaxed) + 16 && !reader.is_finished() {
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -466,7 +466,7 @@ fn evicted_keys_are_told_of() {
     }
 }
 
-/// A client library's own idea of subscribing.
+/// Subscribing by a client library.
 #[test]
 fn the_redis_crate_subscribes() {
     let server = node::start(4);

@@ -1,7 +1,7 @@
 //! redis-py, the client library of most Python programs: big pipelines, publish and subscribe, transactions, iterators, streams.
 //!
-//! `scripts/redis-py` installs it, at the version that is written there; without it these tests fail. What is done with it is in
-//! `python/redis_py.py`.
+//! `scripts/redis-py` installs it, at the version written there; without it these tests fail. The tests themselves
+//! are in `python/redis_py.py`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use shardis_tests::node;
 use shardis_tests::process::repository_root;
 
-/// How long a test may take.
+/// Longest time for a test.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// The folder that the library is in.
+/// The folder of the library.
 fn library() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! `rename-command`: what a server says of commands under their old and their new names, beside both references.
+//! `rename-command`: the server's replies about commands under their old and their new names, beside both references.
 
 use std::fs;
 use std::path::Path;

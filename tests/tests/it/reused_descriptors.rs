@@ -11,8 +11,9 @@ use shardis_tests::process::Process;
 
 const SHARDS: usize = 4;
 
-/// Asks for more than it reads, and goes in the middle of it.
+/// Asks for more than it reads, and goes in the middle of it, or at once.
 fn leave_early(server: &Process, over: &AtomicBool) {
+    let mut count = 0;
     while !over.load(Ordering::Relaxed) {
         let mut client = server.connect();
         let mut requests = Vec::new();
@@ -20,6 +21,12 @@ fn leave_early(server: &Process, over: &AtomicBool) {
             encode(&mut requests, &["GET", &format!("key:{n}")]);
         }
         let _ = client.write(&requests);
+        count += 1;
+        if count % 2 == 0 {
+            // Once this one is served, so is the one before: the queue of new connections stays short, behind which the
+            // others wait.
+            let _ = client.read();
+        }
     }
 }
 

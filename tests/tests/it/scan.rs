@@ -1,4 +1,4 @@
-//! SCAN over several shards: to its user there is one keyspace, and COUNT is about all of it.
+//! SCAN over several shards: its user sees one keyspace, and COUNT applies to all of it.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn keys_of(reply: &Reply) -> (String, Vec<String>) {
     (cursor.text(), keys.items().iter().map(Reply::text).collect())
 }
 
-/// All calls of a walk with these options: what each of them found.
+/// All calls of a walk with these options: the keys that each of them found.
 fn walk(client: &mut Client, options: &str) -> Vec<Vec<String>> {
     let (mut cursor, mut calls) = ("0".to_owned(), Vec::new());
     loop {
@@ -79,7 +79,7 @@ fn each_call_looks_at_about_as_many_keys_as_it_is_told_to() {
         }
         let found: BTreeSet<&String> = calls.iter().flatten().collect();
         assert_eq!(found.len(), 3000);
-        // What the pattern leaves out has been looked at all the same.
+        // Keys that the pattern excludes have been visited all the same.
         let calls = walk(&mut client, "COUNT 700 MATCH key:5");
         assert_eq!((calls.len(), calls.concat()), (5, vec!["key:5".to_owned()]));
     }
@@ -142,7 +142,7 @@ fn in_a_transaction_and_behind_other_commands() {
         let replies = client.pipeline(&lines.map(words));
         let (cursor, keys) = keys_of(&replies[4].items()[1]);
         assert_eq!((cursor.as_str(), keys.len()), ("0", 51), "{shards} shards");
-        // Replies keep their order, and what a call finds is what was there when its turn came.
+        // Replies keep their order, and a call finds the keys that exist when its turn comes.
         let lines = [
             "SET last 1",
             "SCAN 0 COUNT 1000",
@@ -155,7 +155,7 @@ fn in_a_transaction_and_behind_other_commands() {
         assert_eq!(replies[2].integer(), Some(2));
         assert_eq!(keys_of(&replies[3]).1.len(), 50);
         assert_eq!(replies[4].text(), "PONG");
-        // A cursor that is none, and options that are wrong, wherever they are found.
+        // An invalid cursor, and wrong options, wherever they are noticed.
         assert_eq!(client.line("SCAN x").text(), "ERR invalid cursor");
         assert_eq!(client.line("SCAN 1 COUNT 0").text(), "ERR syntax error");
         assert_eq!(client.line("SCAN 0 FOO").text(), "ERR syntax error");

@@ -4,7 +4,7 @@ use shardis_tests::diff::Subject;
 use shardis_tests::reply::Reply;
 use shardis_tests::{node, redis};
 
-/// What the subject is.
+/// Kind of the subject.
 fn kind() -> Subject {
     if node::is_redis() {
         Subject::Redis

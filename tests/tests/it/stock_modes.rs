@@ -16,7 +16,7 @@ fn cli(server: &Process, options: &[&str]) -> Launch {
         .with(options)
 }
 
-/// What a run prints that ends by itself.
+/// Output of a run that ends by itself.
 fn printed(server: &Process, options: &[&str]) -> String {
     ended_well(cli(server, options).finish(PATIENCE), options)
 }

@@ -23,7 +23,7 @@ const GROUP: &str = "workers";
 const JOBS_COUNT: usize = 300;
 /// Every so many jobs there is one that nobody can do.
 const POISON_EVERY: usize = 100;
-/// What one worker takes before it dies.
+/// Number of jobs that a worker takes before it dies.
 const ABANDONED: usize = 25;
 /// After so many deliveries a job is given up.
 const DELIVERIES_MAX: usize = 3;
@@ -56,7 +56,7 @@ fn work(connection: &mut Connection, jobs: &[StreamId]) -> RedisResult<Vec<Strin
     let mut done = Vec::new();
     for job in jobs.iter().filter(|job| !is_poison(job)) {
         let acknowledged: usize = connection.xack(JOBS, GROUP, &[&job.id])?;
-        // Whoever was too slow and has lost the job to another did it for nothing.
+        // A worker that was too slow, and has lost the job to another one, did it in vain.
         if acknowledged == 1 {
             done.push(job.id.clone());
         }

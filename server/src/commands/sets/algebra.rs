@@ -217,7 +217,6 @@ pub(super) fn sdiffstore(ctx: &mut Context<'_>) -> CommandResult {
 
 /// Stores a result under the destination, argument 1, and replies with its size. `event` is the keyspace event to
 /// raise.
-/// result becomes known.
 fn store(ctx: &mut Context<'_>, event: &'static str, result: Set) {
     let (key, len) = (ctx.key(1), result.len());
     ctx.store(&key, result, len, (KeyspaceEvents::SET, event));

@@ -248,6 +248,11 @@ impl Waiters {
         None
     }
 
+    /// Whether keys are stuck on any shard.
+    pub(crate) fn has_stuck(&self) -> bool {
+        !self.stuck.is_empty()
+    }
+
     /// Whether keys are stuck on a shard.
     pub(crate) fn is_stuck_on(&self, shard: usize) -> bool {
         self.stuck.contains_key(&shard)

@@ -10,7 +10,7 @@
 //! Memory that the kernel accesses, and the time for which it must stay in place:
 //! - *receive buffers* (`buffers`): the kernel's from when an entry is published until a completion names it, this
 //!   program's until it is published again; mapped as long as the ring exists;
-//! - *bytes to send* (`Link::sending`): not touched, moved or freed while `Link::in_flight`; when a connection is
+//! - *bytes to send* (`SocketState::sending`): not touched, moved or freed while `SocketState::in_flight`; when a connection is
 //!   closed, they stay in `Ring::orphans` until the completion.
 //!
 //! The ring is created on the thread that starts the node, and used by one other thread only, which enables it with
@@ -52,7 +52,7 @@ const FREE_MIN: u16 = BUFFERS / 2;
 pub(super) struct Ring {
     ring: IoUring,
     buffers: Buffers,
-    links: Vec<Option<Box<Link>>>,
+    sockets: Vec<Option<Box<SocketState>>>,
     /// Bytes being sent for closed connections, by the token of the send.
     orphans: HashMap<u64, Vec<u8>>,
     /// Connections whose receive request ended because no buffer was free.
@@ -63,7 +63,7 @@ pub(super) struct Ring {
 }
 
 /// One connection's socket.
-struct Link {
+struct SocketState {
     fd: RawFd,
     generation: u32,
     /// Received and unread bytes: buffer, first unread byte, end.
@@ -85,7 +85,7 @@ struct Link {
     wants_to_write: bool,
 }
 
-/// Token of a completion, in its 64 bits of user data: kind, generation of the link, connection.
+/// Token of a completion, in its 64 bits of user data: kind, generation of the socket, connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     kind: Kind,
@@ -126,7 +126,7 @@ impl Token {
     }
 }
 
-impl Link {
+impl SocketState {
     fn memory(&self) -> usize {
         size_of::<Self>() + self.kept.capacity() + self.sending.capacity()
     }
@@ -173,7 +173,7 @@ impl Ring {
         let mut made = Self {
             ring,
             buffers,
-            links: Vec::new(),
+            sockets: Vec::new(),
             orphans: HashMap::new(),
             starved: Vec::new(),
             next_generation: 0,
@@ -186,11 +186,11 @@ impl Ring {
 
     /// Starts to receive from a connection's socket.
     pub(super) fn add(&mut self, fd: RawFd, connection: usize) {
-        if self.links.len() <= connection {
-            self.links.resize_with(connection + 1, || None);
+        if self.sockets.len() <= connection {
+            self.sockets.resize_with(connection + 1, || None);
         }
         self.next_generation = (self.next_generation + 1) & ((1 << GENERATION_BITS) - 1);
-        self.links[connection] = Some(Box::new(Link {
+        self.sockets[connection] = Some(Box::new(SocketState {
             fd,
             generation: self.next_generation,
             received: VecDeque::new(),
@@ -213,37 +213,37 @@ impl Ring {
     /// this one is closed: they are submitted before.
     pub(super) fn remove(&mut self, connection: usize) {
         self.hand_over();
-        let Some(mut link) = self.links.get_mut(connection).and_then(Option::take) else {
+        let Some(mut socket) = self.sockets.get_mut(connection).and_then(Option::take) else {
             return;
         };
-        for (buffer, ..) in link.received.drain(..) {
+        for (buffer, ..) in socket.received.drain(..) {
             self.buffers.give_back(buffer);
         }
-        if link.in_flight {
+        if socket.in_flight {
             let token = Token {
                 kind: Kind::Send,
-                generation: link.generation,
+                generation: socket.generation,
                 connection,
             };
-            self.orphans.insert(token.encode(), link.sending);
+            self.orphans.insert(token.encode(), socket.sending);
         }
     }
 
     /// Queues a receive request.
     fn receive(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        if link.receiving || link.ended.is_some() {
+        if socket.receiving || socket.ended.is_some() {
             return;
         }
-        link.receiving = true;
+        socket.receiving = true;
         let token = Token {
             kind: Kind::Receive,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
-        let entry = opcode::RecvMulti::new(Fd(link.fd), GROUP)
+        let entry = opcode::RecvMulti::new(Fd(socket.fd), GROUP)
             .build()
             .user_data(token.encode());
         self.push(entry);
@@ -251,16 +251,16 @@ impl Ring {
 
     /// Cancels the receive request.
     fn stop_receiving(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        if !link.receiving || link.cancelling {
+        if !socket.receiving || socket.cancelling {
             return;
         }
-        link.cancelling = true;
+        socket.cancelling = true;
         let target = Token {
             kind: Kind::Receive,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
         let token = Token {
@@ -296,12 +296,12 @@ impl Ring {
 
     /// Reads received bytes.
     pub(super) fn read(&mut self, connection: usize, out: &mut [u8]) -> io::Result<usize> {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Ok(0);
         };
-        let mut count = link.read_kept(out);
+        let mut count = socket.read_kept(out);
         while count < out.len()
-            && let Some((buffer, from, end)) = link.received.front_mut()
+            && let Some((buffer, from, end)) = socket.received.front_mut()
         {
             let bytes = &self.buffers.bytes(*buffer)[*from..*end];
             let taken = bytes.len().min(out.len() - count);
@@ -310,17 +310,17 @@ impl Ring {
             *from += taken;
             if *from == *end {
                 let buffer = *buffer;
-                link.received.pop_front();
+                socket.received.pop_front();
                 self.buffers.give_back(buffer);
             }
         }
-        if !link.has_unread() && !link.receiving {
+        if !socket.has_unread() && !socket.receiving {
             self.receive(connection);
         }
         if count > 0 {
             return Ok(count);
         }
-        match self.links[connection].as_ref().and_then(|link| link.ended) {
+        match self.sockets[connection].as_ref().and_then(|socket| socket.ended) {
             None => Err(io::ErrorKind::WouldBlock.into()),
             Some(0) => Ok(0),
             Some(error) => Err(io::Error::from_raw_os_error(error)),
@@ -330,20 +330,20 @@ impl Ring {
     /// Takes the first chunk to send it, unless a send is under way. The buffer of the previous send may replace the
     /// chunk.
     pub(super) fn write(&mut self, connection: usize, outgoing: &mut Outgoing) -> io::Result<()> {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        match link.ended {
+        match socket.ended {
             Some(error) if error != 0 => return Err(io::Error::from_raw_os_error(error)),
             _ => {}
         }
-        if link.in_flight {
-            link.wants_to_write = true;
+        if socket.in_flight {
+            socket.wants_to_write = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut spare = std::mem::take(&mut link.sending);
+        let mut spare = std::mem::take(&mut socket.sending);
         spare.clear();
-        (link.sending, link.sent) = outgoing.take_first(spare);
+        (socket.sending, socket.sent) = outgoing.take_first(spare);
         self.send(connection);
         Ok(())
     }
@@ -351,35 +351,35 @@ impl Ring {
     /// Bytes that the ring holds for a connection.
     #[inline]
     pub(super) fn holds(&self, connection: usize) -> Holds {
-        let Some(link) = self.links.get(connection).and_then(Option::as_deref) else {
+        let Some(socket) = self.sockets.get(connection).and_then(Option::as_deref) else {
             return Holds::default();
         };
-        let waiting = link.received.iter().map(|(_, from, end)| end - from);
+        let waiting = socket.received.iter().map(|(_, from, end)| end - from);
         Holds {
-            received: link.kept.len() - link.kept_from + waiting.sum::<usize>(),
-            unsent: if link.in_flight {
-                link.sending.len() - link.sent
+            received: socket.kept.len() - socket.kept_from + waiting.sum::<usize>(),
+            unsent: if socket.in_flight {
+                socket.sending.len() - socket.sent
             } else {
                 0
             },
-            sending: link.sending.capacity(),
-            memory: link.memory(),
+            sending: socket.sending.capacity(),
+            memory: socket.memory(),
         }
     }
 
     /// Bytes that the ring has allocated for a connection.
     #[inline]
     pub(super) fn memory(&self, connection: usize) -> usize {
-        let link = self.links.get(connection).and_then(Option::as_deref);
-        link.map_or(0, Link::memory)
+        let socket = self.sockets.get(connection).and_then(Option::as_deref);
+        socket.map_or(0, SocketState::memory)
     }
 
     /// Frees the memory of an idle connection.
     pub(super) fn release(&mut self, connection: usize) {
-        if let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut)
-            && !link.in_flight
+        if let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut)
+            && !socket.in_flight
         {
-            link.sending = Vec::new();
+            socket.sending = Vec::new();
         }
     }
 
@@ -391,12 +391,13 @@ impl Ring {
             return;
         }
         let mut unread = Vec::new();
-        for (connection, link) in self.links.iter_mut().enumerate() {
-            let Some(link) = link.as_deref_mut().filter(|link| !link.received.is_empty()) else {
+        for (connection, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket.as_deref_mut().filter(|socket| !socket.received.is_empty()) else {
                 continue;
             };
-            for (buffer, from, end) in link.received.drain(..) {
-                link.kept
+            for (buffer, from, end) in socket.received.drain(..) {
+                socket
+                    .kept
                     .extend_from_slice(&self.buffers.bytes(buffer)[from..end]);
                 self.buffers.give_back(buffer);
             }
@@ -409,20 +410,24 @@ impl Ring {
 
     /// Queues a send of the remaining bytes.
     fn send(&mut self, connection: usize) {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        link.in_flight = true;
-        let rest = &link.sending[link.sent..];
+        socket.in_flight = true;
+        let rest = &socket.sending[socket.sent..];
         let token = Token {
             kind: Kind::Send,
-            generation: link.generation,
+            generation: socket.generation,
             connection,
         };
-        let entry = opcode::Send::new(Fd(link.fd), rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32)
-            .flags(libc::MSG_NOSIGNAL)
-            .build()
-            .user_data(token.encode());
+        let entry = opcode::Send::new(
+            Fd(socket.fd),
+            rest.as_ptr(),
+            rest.len().min(SEND_BYTES_MAX) as u32,
+        )
+        .flags(libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(token.encode());
         self.push(entry);
     }
 
@@ -487,44 +492,44 @@ impl Ring {
         Ok(epoll_ready)
     }
 
-    /// The link of a completion, if it still exists.
-    fn link(&mut self, token: Token) -> Option<&mut Link> {
-        let link = self.links.get_mut(token.connection)?.as_deref_mut()?;
-        (link.generation == token.generation).then_some(link)
+    /// The socket of a completion, if it still exists.
+    fn socket(&mut self, token: Token) -> Option<&mut SocketState> {
+        let socket = self.sockets.get_mut(token.connection)?.as_deref_mut()?;
+        (socket.generation == token.generation).then_some(socket)
     }
 
     fn received(&mut self, token: Token, done: &cqueue::Entry, on_event: &mut impl FnMut(Event)) {
         let (result, flags) = (done.result(), done.flags());
         let buffer = cqueue::buffer_select(flags);
         self.buffers.free -= u16::from(buffer.is_some());
-        let Some(link) = self.link(token) else {
+        let Some(socket) = self.socket(token) else {
             if let Some(buffer) = buffer {
                 self.buffers.give_back(buffer);
             }
             return;
         };
         if !cqueue::more(flags) {
-            link.receiving = false;
-            link.cancelling = false;
+            socket.receiving = false;
+            socket.cancelling = false;
         }
         let (mut is_event, mut starved, mut unused) = (true, false, None);
         match (result, buffer) {
-            (1.., Some(buffer)) => link.received.push_back((buffer, 0, result as usize)),
+            (1.., Some(buffer)) => socket.received.push_back((buffer, 0, result as usize)),
             (0, buffer) => {
                 unused = buffer;
-                link.ended = Some(0);
+                socket.ended = Some(0);
             }
             (error, _) if error == -libc::ENOBUFS => {
                 is_event = false;
-                starved = !link.has_unread();
+                starved = !socket.has_unread();
             }
             (error, _) if error == -libc::ECANCELED => is_event = false,
-            (error, _) => link.ended = Some(-error),
+            (error, _) => socket.ended = Some(-error),
         }
-        let crowded = link.received.len() >= WAITING_MAX;
-        let ended = link.ended.is_some();
-        // A cancelled receive request is queued again if its link was emptied meanwhile.
-        let idle = !link.receiving && !link.has_unread() && link.ended.is_none() && !starved;
+        let crowded = socket.received.len() >= WAITING_MAX;
+        let ended = socket.ended.is_some();
+        // A cancelled receive request is queued again if its socket was emptied meanwhile.
+        let idle = !socket.receiving && !socket.has_unread() && socket.ended.is_none() && !starved;
         if let Some(buffer) = unused {
             self.buffers.give_back(buffer);
         }
@@ -547,13 +552,13 @@ impl Ring {
     }
 
     fn sent(&mut self, token: Token, result: i32, on_event: &mut impl FnMut(Event)) {
-        let Some(link) = self.link(token) else {
+        let Some(socket) = self.socket(token) else {
             self.orphans.remove(&token.encode());
             return;
         };
-        link.in_flight = false;
+        socket.in_flight = false;
         if result < 0 {
-            link.ended = Some(-result);
+            socket.ended = Some(-result);
             return on_event(Event::Socket {
                 connection: token.connection,
                 readable: true,
@@ -561,14 +566,14 @@ impl Ring {
                 ended: true,
             });
         }
-        link.sent += result as usize;
-        if link.sent < link.sending.len() {
+        socket.sent += result as usize;
+        if socket.sent < socket.sending.len() {
             return self.send(token.connection);
         }
-        if link.sending.capacity() > OUTPUT_KEPT_BYTES {
-            link.sending = Vec::new();
+        if socket.sending.capacity() > OUTPUT_KEPT_BYTES {
+            socket.sending = Vec::new();
         }
-        if std::mem::take(&mut link.wants_to_write) {
+        if std::mem::take(&mut socket.wants_to_write) {
             on_event(Event::Socket {
                 connection: token.connection,
                 readable: false,
@@ -580,18 +585,18 @@ impl Ring {
 
     /// Whether bytes of a connection are accepted and not sent; if so, the end of the send is reported as an event.
     pub(super) fn is_sending(&mut self, connection: usize) -> bool {
-        let Some(link) = self.links.get_mut(connection).and_then(Option::as_deref_mut) else {
+        let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return false;
         };
-        link.wants_to_write |= link.in_flight;
-        link.in_flight
+        socket.wants_to_write |= socket.in_flight;
+        socket.in_flight
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring")
-            .field("links", &self.links.len())
+            .field("sockets", &self.sockets.len())
             .finish_non_exhaustive()
     }
 }

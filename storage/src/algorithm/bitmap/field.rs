@@ -9,12 +9,12 @@ use crate::number;
 /// Treatment of a result that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It wraps around: only the lowest bits are kept.
+    /// The result wraps around: only its lowest bits are kept.
     #[default]
     Wrap,
-    /// It becomes the nearest value that fits.
+    /// The result is the nearest value that fits.
     Sat,
-    /// It is refused.
+    /// The operation is refused.
     Fail,
 }
 
@@ -80,7 +80,7 @@ impl Field {
         span.copy_from_slice(&word.to_be_bytes()[..end - start]);
     }
 
-    /// Adds, and says what is to be stored; None when the sum does not fit and that is refused.
+    /// Adds, and returns the value to store; `None` when the sum does not fit and `overflow` refuses it.
     ///
     /// With an increment of 0 any 64-bit number is fitted, as for SET; an unsigned field takes a negative number for a very
     /// large one.
@@ -324,7 +324,7 @@ mod tests {
             for overflow in [Overflow::Wrap, Overflow::Sat, Overflow::Fail] {
                 prop_assert!(fits(field.add(value, increment, overflow)));
             }
-            // A sum that fits is the sum, whatever is said of overflow.
+            // A sum that fits is stored unchanged, whatever the overflow behaviour.
             let start = field.add(value, 0, Overflow::Wrap).unwrap();
             let sum = i128::from(start) + i128::from(increment);
             let refused = field.add(start, increment, Overflow::Fail);

@@ -245,7 +245,7 @@ pub(super) fn checked_size(bytes: &[u8]) -> Option<usize> {
     (back == expected).then_some(size)
 }
 
-/// A string to be looked for, prepared once.
+/// A string to search for, prepared once.
 pub(super) struct Needle<'a> {
     text: &'a [u8],
     int: Option<i64>,

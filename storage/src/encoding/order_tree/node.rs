@@ -7,9 +7,9 @@ use crate::memory::boxed::CountedBox;
 pub(super) const LEAF: usize = 63;
 /// Children of an inner node.
 const FAN: usize = 63;
-/// A neighbour with less room than this is not worth sharing with: the next insertion would have to share again.
+/// Least room of a neighbour that a full node shares with: with less, the next insertion would have to share again.
 const SHARED_ROOM_MIN: usize = 8;
-/// A node with fewer slots than this looks for a neighbour to merge with.
+/// Number of slots below which a node tries to merge with a neighbour.
 const SPARSE: usize = LEAF / 2;
 /// Most entries of a merged node: room is left, or the next insertion would split it again.
 const MERGED_MAX: usize = LEAF / 4 * 3;
@@ -140,13 +140,13 @@ pub(super) enum Child<T> {
     Inner(CountedBox<Inner<T>>),
 }
 
-/// A change to one entry: the way to find it, and what to do there.
+/// A change of one entry: the way to find it, and the action there.
 pub(super) trait Visit<T> {
     /// Result of the change.
     type Outcome;
     /// The slot of the child to go on in.
     fn slot(&mut self, inner: &Inner<T>) -> usize;
-    /// Does it, in a leaf whose entries have these neighbours; nothing if there is no such entry.
+    /// Acts on the entry in a leaf, whose neighbours are given; `None` if there is no such entry.
     fn act(self, leaf: &mut Leaf<T>, neighbours: Neighbours) -> Option<Self::Outcome>;
 }
 
@@ -168,7 +168,7 @@ impl<T: Copy, C: Cut<T>> Visit<T> for RemoveBefore<C> {
     }
 }
 
-/// Removes the entry of a rank, counted within the node at hand.
+/// Removes the entry of a rank, counted within the visited node.
 pub(super) struct RemoveAt(pub(super) usize);
 
 impl<T: Copy> Visit<T> for RemoveAt {
@@ -197,9 +197,9 @@ pub(super) struct Move<'a, C, N> {
 
 /// Result of an attempt to move an entry.
 pub(super) enum Moved<T> {
-    /// It has its new score.
+    /// The entry has its new score.
     Within,
-    /// It was removed and is to be inserted elsewhere.
+    /// The entry was removed, and must be inserted elsewhere.
     Out(T),
 }
 
@@ -275,7 +275,7 @@ impl<T: Copy> Inner<T> {
         inner
     }
 
-    /// A node without slots; score and item are there to fill the arrays with something.
+    /// A node without slots; score and item only fill the arrays.
     fn empty(score: f64, item: T) -> Self {
         Self {
             len: 0,

@@ -11,7 +11,7 @@ pub(crate) struct Range<'a, T> {
     /// The way to the leaf: inner nodes, each with the slot taken.
     path: [Option<(&'a Inner<T>, usize)>; HEIGHT_MAX],
     height: usize,
-    /// None when there is nothing left.
+    /// The current leaf; none when the range is exhausted.
     leaf: Option<&'a Leaf<T>>,
     at: usize,
     left: usize,
@@ -36,7 +36,7 @@ impl<'a, T: Copy> Range<'a, T> {
         range
     }
 
-    /// Goes down from `node`, `height` steps below the root, to the entry of that rank in it.
+    /// Descends from `node`, `height` steps below the root, to the entry of that rank in it.
     #[inline]
     fn descend(&mut self, mut node: Option<&'a Child<T>>, mut rank: usize) {
         while let Some(Child::Inner(inner)) = node {
@@ -50,7 +50,7 @@ impl<'a, T: Copy> Range<'a, T> {
         }
     }
 
-    /// Goes to the next leaf in the order.
+    /// Moves to the next leaf in the order.
     fn turn(&mut self) {
         self.leaf = None;
         while let Some(height) = self.height.checked_sub(1)

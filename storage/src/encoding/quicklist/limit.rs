@@ -11,12 +11,12 @@ const ELEMENT_OVERHEAD: usize = 8;
 /// Bytes of a pack beside its elements.
 const PACK_OVERHEAD: usize = 7;
 
-/// A bound for nodes.
+/// A limit for nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NodeLimit {
-    /// So many bytes.
+    /// At most so many bytes.
     Bytes(u32),
-    /// So many elements, of at most 8 KiB.
+    /// At most so many elements, and 8 KiB.
     Elements(u16),
 }
 

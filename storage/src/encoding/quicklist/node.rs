@@ -22,15 +22,15 @@ const RAW_LEN_BYTES: usize = 4;
 /// Node of a list. It has at least one element.
 #[derive(Clone)]
 pub(super) enum Node {
-    /// A pack, and how many elements it has: asked far more often than the pack itself is looked at.
+    /// A pack, and its number of elements, which is needed far more often than the pack itself.
     Pack { count: u32, pack: Listpack },
-    /// A pack of the elements in the opposite order. It is the first node of several that is kept like this: what is
-    /// pushed to the front of the list or popped there then stands at the end of a pack, where nothing has to be moved
-    /// for it. It is put in order again as soon as it is changed in any other place.
+    /// A pack of the elements in reverse order. Only the first of several nodes is stored like this: elements that
+    /// are pushed or popped at the front of the list are then at the end of a pack, where nothing has to be moved.
+    /// The order is restored as soon as the node is changed in any other place.
     Reversed { count: u32, pack: Listpack },
     /// One element that is too large for a pack.
     Plain(CountedBox<Buffer>),
-    /// One of the others, compressed: the length of the original (u32 LE), then LZF.
+    /// Another kind of node, compressed: the length of the original (u32 LE), then LZF.
     Compressed {
         plain: bool,
         count: u32,
@@ -45,11 +45,11 @@ const _: () = assert!(size_of::<Node>() == 24);
 pub enum Contents<'a> {
     /// A pack of elements.
     Pack(&'a Listpack),
-    /// One element by itself.
+    /// A single element.
     Plain(&'a [u8]),
 }
 
-/// A text that elements are compared with.
+/// A text to compare elements with.
 #[derive(Clone, Copy)]
 pub(crate) struct Needle<'a> {
     text: &'a [u8],
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// Shows the element at `offset`.
+    /// Calls `read` with the element at `offset`.
     ///
     /// # Panics
     /// When there is none.
@@ -173,7 +173,7 @@ impl Node {
         })
     }
 
-    /// Shows the first or the last element.
+    /// Calls `read` with the first or the last element.
     ///
     /// # Panics
     /// When there is none.
@@ -192,7 +192,7 @@ impl Node {
         }
     }
 
-    /// Shows the elements from `offset` on in one direction, until told to stop.
+    /// Calls `visit` with the elements from `offset` on in one direction, until it breaks.
     pub(super) fn visit<F>(&self, offset: usize, direction: Direction, visit: &mut F) -> ControlFlow<()>
     where
         F: FnMut(StringRef<'_>) -> ControlFlow<()>,
@@ -327,8 +327,8 @@ impl Node {
         }
     }
 
-    /// Cuts the node before the element at `offset`, which is neither the first nor beyond the last: returns what stood
-    /// from there on.
+    /// Splits the node before the element at `offset`, which is neither the first nor beyond the last: returns the
+    /// part from there on.
     ///
     /// # Panics
     /// When there is no such element, or only one.
@@ -401,7 +401,7 @@ impl Node {
 
     // ----- compression
 
-    /// Compresses the node where that saves memory; whoever changes a compressed node finds it uncompressed afterwards.
+    /// Compresses the node if that saves memory. A change decompresses it.
     pub(super) fn compress(&mut self) {
         if self.is_compressed() {
             return;
@@ -427,8 +427,7 @@ impl Node {
         }
     }
 
-    /// Frees part of a large node; false when there is nothing to gain from another call. What is left may only be
-    /// dropped.
+    /// Frees part of a large node; false when another call would free nothing. The rest may only be dropped.
     pub(super) fn trim(&mut self, bytes: usize) -> bool {
         match self {
             Self::Plain(buffer) => buffer.capacity() > bytes && buffer.trim(bytes),
@@ -452,7 +451,7 @@ pub(crate) fn push(pack: &mut Listpack, end: End, value: StringRef<'_>) {
     }
 }
 
-/// Shows the element at one end of a pack, and removes it.
+/// Calls `read` with the element at one end of a pack, and removes it.
 ///
 /// # Panics
 /// When there is none.
@@ -468,7 +467,7 @@ pub(crate) fn pop<R>(pack: &mut Listpack, end: End, read: impl FnOnce(StringRef<
     result
 }
 
-/// Shows the elements of a pack from `offset` on in one direction, until told to stop.
+/// Calls `visit` with the elements of a pack from `offset` on in one direction, until it breaks.
 #[inline]
 pub(crate) fn visit_pack<F>(
     pack: &Listpack,
@@ -566,7 +565,7 @@ fn compressed(raw: &[u8]) -> Option<CompactBuffer> {
 /// The node that was compressed to `bytes`.
 ///
 /// # Panics
-/// When the bytes are not what [`compressed`] has made.
+/// When the bytes do not come from [`compressed`].
 fn decompressed(plain: bool, count: u32, bytes: &[u8]) -> Node {
     let (len, text) = bytes.split_at(RAW_LEN_BYTES);
     if plain {

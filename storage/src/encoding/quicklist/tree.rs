@@ -1,8 +1,8 @@
 //! The nodes of a quicklist in order, in a tree that counts.
 //!
-//! A leaf is a run of nodes, an inner branch a run of branches, at most [`FANOUT`] each; every branch knows how many
-//! nodes and how many elements are below it. So any node is found by its number or by one of its elements in
-//! O(log nodes), and nothing that grows is ever larger than one run: there is no pause at any size.
+//! A leaf is a run of nodes, an inner branch a run of branches, at most [`FANOUT`] each; every branch knows the
+//! number of nodes and of elements below it. So any node is found by its number or by one of its elements in O(log
+//! nodes), and nothing that grows is larger than one run: there is no pause at any size.
 //!
 //! All leaves are equally deep. A branch that gets too full is split, at its edge if the list grows there, so that lists
 //! which only grow are full throughout; one that gets too empty joins a neighbour where the two have room to spare.
@@ -50,7 +50,7 @@ struct Size {
     elements: usize,
 }
 
-/// Which node is meant.
+/// Description of the wanted node.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target {
     /// The one with this number.
@@ -154,7 +154,7 @@ impl Tree {
         }
     }
 
-    /// Shows the elements from the one at `start` on in one direction, until told to stop.
+    /// Calls `visit` with the elements from the one at `start` on in one direction, until it breaks.
     #[inline]
     pub(super) fn visit<F>(&self, start: usize, direction: Direction, visit: &mut F) -> ControlFlow<()>
     where
@@ -166,7 +166,7 @@ impl Tree {
         ControlFlow::Continue(())
     }
 
-    /// Lets every node be changed that the sweep comes to before it is told to stop; then those go that are empty.
+    /// Calls `change` with the nodes in one direction until it breaks; then removes the empty ones.
     pub(super) fn sweep<F>(&mut self, direction: Direction, change: &mut F)
     where
         F: FnMut(&mut Node) -> ControlFlow<()>,
@@ -208,7 +208,7 @@ impl Tree {
 }
 
 impl Target {
-    /// Whether it is among so much from the beginning.
+    /// Whether the target is within `size` from the beginning.
     #[inline]
     fn is_within(self, size: Size) -> bool {
         match self {
@@ -217,7 +217,7 @@ impl Target {
         }
     }
 
-    /// Whether the beginning is nearer than the end, of so much in all.
+    /// Whether the beginning is nearer than the end, of a `total` size.
     #[inline]
     fn is_early(self, total: Size) -> bool {
         match self {
@@ -226,7 +226,7 @@ impl Target {
         }
     }
 
-    /// The same, counted from behind so much.
+    /// The target relative to the end of a part of size `before`.
     #[inline]
     fn behind(self, before: Size) -> Self {
         match self {
@@ -463,7 +463,8 @@ fn total<P: Part>(parts: &[P]) -> Size {
         .fold(Size::default(), |sum, part| sum.plus(part.size()))
 }
 
-/// Which of the parts, of a `total` size, has the target, and how much comes before it. Walks from the nearer end.
+/// Index of the part that contains the target, and the size of the parts before it; the parts have a `total` size.
+/// Walks from the nearer end.
 #[inline]
 fn route<P: Part>(parts: &[P], total: Size, target: Target) -> (usize, Size) {
     if target.is_early(total) {
@@ -574,7 +575,7 @@ fn settle(branches: &mut CompactVec<Branch>, index: usize, growth: Option<End>) 
     }
 }
 
-/// Joins a branch with the one behind it, if there is one and the two have room to spare.
+/// Joins a branch with the next one, if there is one and the two have room to spare.
 fn join(branches: &mut CompactVec<Branch>, index: usize) -> bool {
     let fits = branches
         .get(index + 1)

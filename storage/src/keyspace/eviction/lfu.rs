@@ -12,7 +12,7 @@ use crate::entry::Entry;
 /// The count of a new key: enough not to go before it had a chance.
 const COUNT_NEW: u8 = 5;
 
-/// How counters rise and fall.
+/// Options of the counters' growth and decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LfuOptions {
     /// `lfu-log-factor`: the higher, the more uses it takes to raise a high counter.
@@ -54,11 +54,12 @@ pub fn with_frequency(count: u8, now_ms: i64) -> u32 {
     pack(minutes(now_ms), count)
 }
 
-/// The counter as it is at `now_ms`, as OBJECT FREQ tells.
+/// The counter at `now_ms`, for OBJECT FREQ.
 #[inline]
 #[must_use]
 pub fn frequency(clock: u32, now_ms: i64, options: LfuOptions) -> u8 {
     let idle = minutes(now_ms).wrapping_sub((clock >> 8) as u16);
+    // A period of 0 minutes means that counters do not decay. A decayed counter stops at 0.
     let periods = u32::from(idle).checked_div(options.decay_minutes).unwrap_or(0);
     (clock as u8).saturating_sub(u8::try_from(periods).unwrap_or(u8::MAX))
 }
@@ -68,13 +69,14 @@ pub fn frequency(clock: u32, now_ms: i64, options: LfuOptions) -> u8 {
 #[must_use]
 pub fn touch(clock: u32, now_ms: i64, options: LfuOptions, rng: &mut SmallRng) -> u32 {
     let count = frequency(clock, now_ms, options);
+    // Up to the count of a new key, every use counts.
     let above_new = u64::from(count.saturating_sub(COUNT_NEW));
     let one_in = above_new * u64::from(options.log_factor) + 1;
     let rises = count < u8::MAX && (one_in == 1 || rng.random_range(0..one_in) == 0);
     pack(minutes(now_ms), count + u8::from(rises))
 }
 
-/// The less used, the sooner it goes.
+/// Score for eviction: the fewer uses, the higher.
 pub(super) fn score(entry: &Entry, now_ms: i64, options: LfuOptions) -> u64 {
     u64::from(u8::MAX - frequency(entry.clock(), now_ms, options))
 }

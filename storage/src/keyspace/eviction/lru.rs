@@ -11,7 +11,7 @@ pub fn clock(now_ms: i64) -> u32 {
     now_ms.div_euclid(1000) as u32 & MASK
 }
 
-/// For how many seconds a key has not been used, as OBJECT IDLETIME tells. Beyond 194 days it begins anew.
+/// Seconds since the last use of a key, for OBJECT IDLETIME. Beyond 194 days the count restarts.
 #[inline]
 #[must_use]
 pub fn idle_seconds(clock: u32, now_ms: i64) -> u32 {
@@ -25,7 +25,7 @@ pub fn idle_since(seconds: u32, now_ms: i64) -> u32 {
     clock(now_ms).wrapping_sub(seconds.min(MASK)) & MASK
 }
 
-/// The longer unused, the sooner it goes.
+/// Score for eviction: the longer unused, the higher.
 pub(super) fn score(entry: &Entry, now_ms: i64) -> u64 {
     u64::from(idle_seconds(entry.clock(), now_ms))
 }

@@ -1,8 +1,8 @@
-//! The policy by expiry: what would go soon anyway goes first.
+//! The policy by expiry: keys that expire soonest are evicted first.
 
 use crate::entry::Entry;
 
-/// The sooner it expires, the sooner it goes.
+/// Score for eviction: the sooner the expiry, the higher.
 pub(super) fn score(entry: &Entry) -> u64 {
     // Flipping the sign bit makes the order of signed times that of unsigned numbers.
     let at = entry.expiry().unwrap_or(i64::MAX) as u64 ^ 1 << 63;

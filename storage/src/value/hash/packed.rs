@@ -16,7 +16,7 @@ pub(super) struct FieldPack {
     pack: Listpack,
     /// Whether an expiry follows each value.
     volatile: bool,
-    /// See [`Hash::listed_ms`](super::Hash::listed_ms), in the 48 bits that there is room for.
+    /// Value of [`Hash::listed_ms`](super::Hash::listed_ms), in 48 bits.
     listed_ms: [u8; 6],
 }
 
@@ -108,7 +108,7 @@ impl FieldPack {
         self.pack.find(self.pack.first()?, name, self.stride() - 1)
     }
 
-    /// The field whose name stands at a position.
+    /// The field whose name is at a position.
     #[inline]
     fn at(&self, position: Position) -> Option<Field<'_>> {
         self.iter_from(position).next()
@@ -213,7 +213,7 @@ impl FieldPack {
             self.pack.push_back(value);
             return;
         }
-        // A time before 1970 has passed just as one right after it has; 0 says never.
+        // A time before 1970 has passed, like one directly after it; 0 means never.
         let number = expiry.map_or(0, |at| at.max(1));
         let Some(position) = expiry.and_then(|at| self.place_of(at)) else {
             self.pack.push_back(name);

@@ -12,8 +12,9 @@ const BATCH: usize = 32;
 /// Cost of adding a member to a table, in look-ups.
 const INSERT_COST: usize = 4;
 
-/// Visits what all of `sets` have in common, but at most `limit` members, in the order of the smallest set; returns how
-/// many. Orders `sets` by size. O(smallest × sets). Without sets there is nothing in common.
+/// Calls `visit` with the members that all of `sets` have in common, but at most `limit`, in the order of the
+/// smallest set; returns their number. Sorts `sets` by size. O(smallest × sets). Without sets there is no such
+/// member.
 pub fn intersect(sets: &mut [&Set], limit: usize, mut visit: impl FnMut(StringRef<'_>)) -> usize {
     // Stable: among equals the first given decides the order of the reply.
     sets.sort_by_key(|set| set.len());
@@ -132,7 +133,7 @@ pub fn difference(first: &Set, others: &mut [&Set], limits: &SetLimits) -> Set {
     result
 }
 
-/// Some members, of which fewer and fewer are left.
+/// Some members, which are gradually eliminated.
 struct Batch<'a> {
     members: [StringRef<'a>; BATCH],
     /// A bit for each member that is left.

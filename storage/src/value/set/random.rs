@@ -12,7 +12,7 @@ use crate::value::StringRef;
 
 /// More than this share of a table is picked by walking all of it, less by trying at random until all are different.
 const WALK_SHARE: usize = 3;
-/// A pop that takes at least this many times what it leaves moves what it leaves.
+/// A pop of at least this many times the rest moves the rest instead.
 const MOVE_SHARE: usize = 5;
 
 impl Set {
@@ -59,8 +59,8 @@ impl Set {
         }
     }
 
-    /// Removes a random member, which is shown to `visit` before it goes; `None` when there is none. O(1), in a pack or
-    /// an intset O(n).
+    /// Removes a random member, after calling `visit` with it; `None` when there is none. O(1), in a pack or an
+    /// intset O(n).
     pub fn pop<R>(&mut self, rng: &mut SmallRng, visit: impl FnOnce(StringRef<'_>) -> R) -> Option<R> {
         if self.is_empty() {
             return None;
@@ -83,7 +83,7 @@ impl Set {
         }
     }
 
-    /// Removes `count` random members, or all if there are no more; each is shown to `visit` before it goes. O(n), or
+    /// Removes `count` random members, or all if there are no more, after calling `visit` with each. O(n), or
     /// O(count) in a table of which it is not most.
     pub fn pop_many(
         &mut self,

@@ -36,7 +36,7 @@ impl SortedSetBuilder {
         self.members.is_empty()
     }
 
-    /// The length of the longest member ever added, in bytes.
+    /// Length of the longest member ever added, bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.longest

@@ -11,7 +11,7 @@ use crate::encoding::listpack::{Listpack, Position};
 use crate::number::{DoubleText, parse_f64};
 use crate::value::{INT_TEXT_MAX, StringRef};
 
-/// A score as it was stored; none if it is no score at all.
+/// A stored score; none if it is not a number.
 fn parse_score(stored: StringRef<'_>) -> Option<f64> {
     match stored {
         StringRef::Int(int) => Some(int as f64),

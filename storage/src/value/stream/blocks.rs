@@ -9,7 +9,7 @@
 //! and sequences are differences to the id of the block, that of its first entry. The number at the end of an entry leads
 //! back to its beginning, and the 0 that ends the master tells that there is nothing before it.
 //!
-//! Deleting marks an entry. Blocks are small, and one without a live entry goes as a whole.
+//! Deleting marks an entry. Blocks are small, and one without a live entry is freed as a whole.
 
 use super::id::StreamId;
 use super::runs::HasId;
@@ -27,15 +27,15 @@ const FIXED_ELEMENTS: usize = 3;
 /// Fate of an entry when entries are removed from the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is removed.
+    /// The entry is removed.
     Goes,
-    /// It stays, and the next one is looked at.
+    /// The entry stays, and the next one is looked at.
     Stays,
-    /// It stays, and so do all behind it.
+    /// The entry stays, and so do all behind it.
     Ends,
 }
 
-/// Entries in one pack. There is always at least one, be it deleted.
+/// Entries in one pack. There is always at least one, which may be deleted.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     /// The id of the first entry.
@@ -108,14 +108,14 @@ impl Block {
         (read(live), read(deleted))
     }
 
-    /// Changes the counts by so much.
+    /// Adds to the counts of live and deleted entries.
     fn count(&mut self, live: i64, deleted: i64) {
         let Some((at, _)) = self.counts_at() else { return };
         if live != 0 {
             let new = number(self.pack.at(at)) + live;
             self.pack.replace_int(at, new);
         }
-        // The second count stands where it stands only now that the first is written.
+        // The position of the second count is final only after the first is written.
         if deleted != 0
             && let Some(at) = self.pack.next(at)
         {
@@ -238,7 +238,7 @@ impl Block {
         self.backward().next().map_or(self.base, |entry| entry.item.id)
     }
 
-    /// Marks entries as deleted, from the first live one on, as `fate` says of their ids; returns how many.
+    /// Marks entries as deleted, from the first live one on, as `fate` decides by their ids; returns their number.
     pub(super) fn delete_from_front(&mut self, mut fate: impl FnMut(StreamId) -> Fate) -> u64 {
         let master = self.master();
         let mut marked = 0;
@@ -296,7 +296,7 @@ struct Master {
     end: Position,
 }
 
-/// Goes through the entries of a block.
+/// A walk over the entries of a block.
 #[derive(Clone, Debug)]
 pub(super) struct Walk<'a> {
     block: &'a Block,
@@ -454,8 +454,8 @@ mod tests {
         text.iter().map(|word| word.as_bytes())
     }
 
-    /// As redis-server 7.0 dumped it after XADD s 5-1 name a n 1, XADD s 5-3 name b n 2000, XADD s 7-0 other c and
-    /// XDEL s 5-3.
+    /// Dump of redis-server 7.0 after XADD s 5-1 name a n 1, XADD s 5-3 name b n 2000, XADD s 7-0 other c and XDEL s
+    /// 5-3.
     const REFERENCE: &[u8] = b"\x48\0\0\0\x19\0\x02\x01\x01\x01\x02\x01\x84name\x05\x81n\x02\0\x01\x02\x01\0\x01\0\x01\x81a\x02\
         \x01\x01\x05\x01\x03\x01\0\x01\x02\x01\x81b\x02\xc7\xd0\x02\x05\x01\0\x01\x02\x01\xdf\xff\x02\x01\x01\x85other\x06\x81c\
         \x02\x06\x01\xff";

@@ -18,11 +18,11 @@ pub struct ConsumerId(u32);
 pub struct Pending {
     /// The entry, which may have been deleted meanwhile.
     pub id: StreamId,
-    /// When it was last delivered, Unix time in milliseconds.
+    /// Time of the last delivery, Unix milliseconds.
     pub delivered_ms: i64,
     /// Number of times it was delivered.
     pub deliveries: u64,
-    /// To whom.
+    /// Consumer of the last delivery.
     pub consumer: ConsumerId,
 }
 
@@ -35,13 +35,13 @@ impl HasId for Pending {
     }
 }
 
-/// Somebody who reads on behalf of a group.
+/// A reader on behalf of a group.
 #[derive(Clone, Debug)]
 pub struct Consumer {
     name: CompactBuffer,
-    /// When it last tried to read, claim or the like, Unix time in milliseconds.
+    /// Time of its last attempt to read, claim or the like, Unix milliseconds.
     pub seen_ms: i64,
-    /// When it last got something, if ever.
+    /// Time at which it last got an entry, if ever, Unix milliseconds.
     pub active_ms: Option<i64>,
     pending: Runs<StreamId>,
 }
@@ -71,7 +71,7 @@ pub struct Group {
     name: CompactBuffer,
     /// The last entry that was delivered.
     pub last_id: StreamId,
-    /// Number of entries of the stream, from the first that ever was, that were read; `None` when that is not known.
+    /// Number of entries that were read, counted from the stream's first entry ever; `None` if it is unknown.
     pub entries_read: Option<u64>,
     pending: Runs<Pending>,
     /// Consumers at the places that their [`ConsumerId`]s tell, with gaps where some were removed.
@@ -119,7 +119,7 @@ impl Group {
         self.consumers.get(id.0 as usize)?.as_deref()
     }
 
-    /// A consumer, to note when it was seen; unless it was removed.
+    /// A consumer, to note the time of its attempt; none if it was removed.
     pub fn consumer_mut(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
         self.consumers.get_mut(id.0 as usize)?.as_deref_mut()
     }
@@ -137,7 +137,7 @@ impl Group {
             .filter_map(|&id| Some((id, self.consumer(id)?)))
     }
 
-    /// The consumer of that name, made if there is none; the flag says whether it was made. O(consumers) if so.
+    /// The consumer of that name, created if there is none; the flag says whether it was created. O(consumers) if so.
     pub fn make_consumer(&mut self, name: &[u8], now_ms: i64) -> (ConsumerId, bool) {
         let at = match self.search(name) {
             Ok(at) => return (self.by_name[at], false),
@@ -169,7 +169,7 @@ impl Group {
         (id, true)
     }
 
-    /// Removes a consumer and what is pending with it; returns how much that was. `None` when there is no such consumer.
+    /// Removes a consumer and its pending entries; returns their number. `None` when there is no such consumer.
     pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let at = self.search(name).ok()?;
         let id = self.by_name.remove(at);

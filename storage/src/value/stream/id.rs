@@ -13,7 +13,7 @@ const ID_INPUT_MAX: usize = 127;
 pub struct StreamId {
     /// Unix time in milliseconds, or whatever a client chose instead.
     pub ms: u64,
-    /// Tells entries of one millisecond apart.
+    /// Distinguishes entries of one millisecond.
     pub seq: u64,
 }
 
@@ -24,7 +24,7 @@ pub enum Sequence {
     Given(u64),
     /// There is no dash.
     Missing,
-    /// A star: the next one that is free.
+    /// A star: the next free number.
     Next,
 }
 

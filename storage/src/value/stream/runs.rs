@@ -1,8 +1,8 @@
 //! [`Runs`]: values sorted by the id they carry, in short runs one after the other.
 //!
-//! Streams grow at the end and shrink at the front, and so does what is pending of them: appending fills the last run and
-//! opens another, so that runs are full; removing shortens one run. A look-up is two binary searches. What is moved about
-//! when a run comes or goes are 16 bytes for each run behind it, that is, a quarter of a byte for each value.
+//! Streams grow at the end and shrink at the front, and so do their pending entries: appending fills the last run and
+//! opens another, so that runs are full; removing shortens one run. A look-up is two binary searches. Adding or
+//! removing a run moves 16 bytes for each run behind it, that is, a quarter of a byte for each value.
 //!
 //! Invariant: no run is empty, and ids ascend strictly, within a run and from run to run.
 
@@ -30,7 +30,7 @@ impl HasId for StreamId {
     }
 }
 
-/// The place of a value: good until a value comes or goes.
+/// The place of a value: valid until a value is added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At {
     run: usize,

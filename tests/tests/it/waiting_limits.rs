@@ -1,0 +1,102 @@
+//! Waiting commands under what holds commands back: want of memory, and CLIENT PAUSE.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shardis_tests::client::Client;
+use shardis_tests::process::Process;
+use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::{node, redis};
+
+/// Has `waiting` wait, and makes its key ready in a transaction that leaves no memory; returns its reply.
+fn woken_without_memory(server: &Process, waiting: &str, make_ready: &str) -> String {
+    let (mut client, mut waiter) = (server.connect(), server.connect());
+    client.line("FLUSHALL");
+    client.line("RPUSH src a b");
+    client.line("ZADD scores 1 a");
+    let words: Vec<&str> = waiting.split(' ').collect();
+    waiter.send(&words).expect("a connection");
+    while !client.line("CLIENT LIST").text().contains("flags=b") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for line in ["MULTI", "CONFIG SET maxmemory 1", make_ready, "EXEC"] {
+        client.line(line);
+    }
+    let reply = waiter.read().expect("a reply").to_string();
+    client.line("CONFIG SET maxmemory 0");
+    let left = client.line("EXISTS destination").to_string();
+    format!("{reply} {left}")
+}
+
+#[test]
+fn what_may_take_memory_is_not_served_when_there_is_none() {
+    for (waiting, make_ready) in [
+        ("BLMOVE {k} {destination} LEFT RIGHT 0", "RENAME src {k}"),
+        ("BRPOPLPUSH {k} {destination} 0", "RENAME src {k}"),
+        ("BLPOP {k} 0", "RENAME src {k}"),
+        ("BLMPOP 0 1 {k} LEFT", "RENAME src {k}"),
+        ("BZPOPMIN {z} 0", "RENAME scores {z}"),
+    ] {
+        let valkey = redis::start_peer();
+        let expected = woken_without_memory(&valkey, waiting, make_ready);
+        for shards in [1, 4] {
+            let server = node::start(shards);
+            let reply = woken_without_memory(&server, waiting, make_ready);
+            assert_eq!(reply, expected, "{waiting}, {shards} shards");
+        }
+    }
+}
+
+/// Keeps the shard of a key busy with commands of some milliseconds until told to end.
+fn keep_busy(server: &Process, key: &str, is_over: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (mut client, is_over) = (server.connect(), Arc::clone(is_over));
+    let [one, two] = [1, 2].map(|number| format!("{{{key}}}{number}"));
+    client.call(&["SET", &one, &"ab".repeat(700)]);
+    client.call(&["SET", &two, &"bca".repeat(500)]);
+    std::thread::spawn(move || {
+        while !is_over.load(Ordering::Relaxed) {
+            client.call(&["LCS", &one, &two, "LEN"]);
+        }
+    })
+}
+
+#[test]
+fn nothing_is_moved_after_a_pause_has_begun() {
+    let server = node::start(4);
+    let keys = one_key_per_shard("k", 4);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let busy = [0, 1, 0, 1].map(|shard| keep_busy(&server, &keys[shard], &is_over));
+    let mut control = server.connect();
+    let lengths = |client: &mut Client| [0, 1].map(|shard| client.call(&["LLEN", &keys[shard]]).integer());
+    for round in 0..100 {
+        let (mut waiter, mut pusher) = (server.connect(), server.connect());
+        control.call(&["DEL", &keys[0], &keys[1]]);
+        waiter
+            .send(&["BLMOVE", &keys[0], &keys[1], "LEFT", "LEFT", "0"])
+            .expect("a connection");
+        while !control.line("CLIENT LIST").text().contains("flags=b") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The pause begins while the push is under way.
+        let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let requests = [
+            words(&["RPUSH", &keys[0], "v"]),
+            words(&["CLIENT", "PAUSE", "10000", "WRITE"]),
+        ];
+        let replies = pusher.pipeline(&requests);
+        assert_eq!(
+            (replies[0].integer(), replies[1].text()),
+            (Some(1), "OK".to_owned())
+        );
+        let first = lengths(&mut control);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(first, lengths(&mut control), "round {round}");
+        assert_eq!(control.line("CLIENT UNPAUSE").text(), "OK");
+        assert_eq!(waiter.read().expect("a reply").text(), "v");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    busy.into_iter()
+        .for_each(|thread| thread.join().expect("it ends"));
+}
