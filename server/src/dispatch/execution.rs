@@ -122,7 +122,7 @@ pub(crate) struct Caller<'a> {
     pub(crate) client: &'a mut Client,
     /// Its node.
     pub(crate) node: &'a Node,
-    /// Where effects are recorded.
+    /// The recorder of effects.
     pub(crate) recorder: &'a Recorder,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,

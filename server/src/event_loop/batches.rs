@@ -331,7 +331,7 @@ struct ToBatch<'a> {
     ends: &'a mut Vec<usize>,
     /// Connections whose replies got too long to be sent.
     over: &'a mut Vec<u32>,
-    /// What is too long for any client.
+    /// Size from which a reply is too long for any client, bytes.
     bytes_max: usize,
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Session<'a> {
     pub(crate) client: &'a mut Client,
     /// The state that all loops of the node share.
     pub(crate) node: &'a Node,
-    /// Where its effects are recorded.
+    /// The recorder of its effects.
     pub(crate) recorder: &'a Recorder,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
