@@ -407,7 +407,8 @@ impl<'a> Encoder<'a> {
         self.out.push(kind);
         let start = self.out.len();
         self.out.extend_from_slice(text);
-        if memchr::memchr2(b'\r', b'\n', text).is_some() {
+        // Lines are short: to look at each byte takes less than to prepare for looking at many.
+        if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
             for byte in &mut self.out[start..] {
                 if matches!(byte, b'\r' | b'\n') {
                     *byte = b' ';

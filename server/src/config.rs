@@ -337,7 +337,7 @@ impl Config {
 const CANNOT_CHANGE: &str = "can't set immutable config";
 
 const NO_USERS: &str =
-    "users and their rules come with a later version; a password for all is set by requirepass";
+    "users and their rules do not exist in this version yet; requirepass sets a password for everybody";
 
 fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
     let memory_only = "data lives in memory only in this version: nothing would be kept";
@@ -346,17 +346,17 @@ fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
         (
             settings.replicaof.0.is_some(),
             "replicaof",
-            "replication comes with a later version",
+            "replication does not exist in this version yet",
         ),
         (
             settings.cluster_enabled,
             "cluster-enabled",
-            "the cluster comes with a later version",
+            "the cluster does not exist in this version yet",
         ),
         (
             settings.tls_port != 0,
             "tls-port",
-            "TLS comes with a later version",
+            "TLS does not exist in this version yet",
         ),
         (!settings.aclfile.is_empty(), "aclfile", NO_USERS),
     ]

@@ -13,7 +13,7 @@ use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 use crate::limits::LISTENER_STEP;
 
-/// What happens when a listener does not keep up, so that its channel is full. A channel without a bound is never full: it
+/// Behaviour towards a listener that does not keep up, so that its channel is full. A channel without a bound is never full: it
 /// takes memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
@@ -72,7 +72,7 @@ impl FeedState {
         self.dropped.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// What happens when the listener does not keep up.
+    /// Behaviour towards a listener that does not keep up.
     pub(crate) fn slow(&self) -> SlowListener {
         self.slow
     }

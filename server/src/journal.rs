@@ -71,7 +71,7 @@ struct Stream {
     listener: Listener,
 }
 
-/// What encloses the effects of a unit.
+/// Bytes that enclose the effects of a unit.
 const MARKS_BYTES: usize = "*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n".len();
 
 impl Journal {

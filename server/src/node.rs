@@ -269,9 +269,9 @@ impl Running {
                 Ok(Err(error)) => self
                     .state
                     .log
-                    .warning(format_args!("a loop ended with an error: {error}")),
+                    .warning(format_args!("A loop ended, and with it the node: {error}")),
                 Err(_) => self.state.log.warning(format_args!(
-                    "a loop ended with a panic; please report this as a bug"
+                    "A loop panicked, which ended the node. Please report this as a bug."
                 )),
             }
         }
@@ -330,7 +330,7 @@ fn run_guarded(event_loop: EventLoop) -> io::Result<()> {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
     node.shutdown.request();
     node.ring_all();
-    outcome.unwrap_or_else(|_| Err(io::Error::other("it panicked; please report this as a bug")))
+    outcome.unwrap_or_else(|_| Err(io::Error::other("it panicked. Please report this as a bug.")))
 }
 
 /// The names of commands after all `rename-command` lines.

@@ -163,7 +163,7 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
     }
     if !settings.save.0.is_empty() {
         log.warning(format_args!(
-            "Data lives in memory only in this version: nothing is saved, whatever 'save' says ('--save \"\"' ends this line)"
+            "Data lives in memory only in this version: nothing is saved in spite of 'save' (set it to \"\" to avoid this message)"
         ));
     }
 }
@@ -195,7 +195,7 @@ fn prepare(name: &str, config: &Config, log: &Log, log_file: Option<PathBuf>) ->
     let supervisor = Supervisor::find(settings.supervised, log);
     supervisor.tell_starting(log);
     if let Err(error) = daemon::report_crashes(log_file) {
-        log.warning(format_args!("A crash will leave no report: {error}"));
+        log.warning(format_args!("Crashes cannot be reported: {error}"));
     }
     for text in checks::check(&settings).into_iter().filter_map(|(_, text)| text) {
         log.warning(format_args!("{text}"));

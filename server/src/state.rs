@@ -271,7 +271,7 @@ impl Node {
         let wanted = settings.jemalloc_bg_thread;
         if !shardis_storage::memory::purge_in_background(wanted) && wanted {
             self.log.warning(format_args!(
-                "The allocator cannot free memory from threads of its own"
+                "The allocator has no background thread: 'jemalloc-bg-thread' changes nothing"
             ));
         }
     }

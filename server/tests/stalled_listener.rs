@@ -14,7 +14,7 @@ const SHARDS: usize = 3;
 /// Far longer than anything here takes.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// What has not come to an end after so long hangs.
+/// Time after which something counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(bound: usize, slow: SlowListener) -> (Server, Receiver<Effect>) {

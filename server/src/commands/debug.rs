@@ -203,7 +203,7 @@ fn segfault(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 fn abort(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     let word = String::from_utf8_lossy(session.args.at(1)).to_ascii_uppercase();
     session.node.log.warning(format_args!(
-        "DEBUG {word}: the process ends as after a failed check"
+        "DEBUG {word}: the process aborts as after a failed assertion"
     ));
     signal_hook::low_level::raise(signal_hook::consts::SIGABRT)
         .map_err(|error| ReplyError::Text(format!("ERR {error}")))?;

@@ -115,7 +115,7 @@ fn list(session: &mut Session<'_>) -> CommandResult {
 fn load(session: &mut Session<'_>) -> CommandResult {
     let path = String::from_utf8_lossy(session.args.at(2));
     session.node.log.warning(format_args!(
-        "Module {path} failed to load: this server has no interface for modules of Redis"
+        "Module {path} failed to load: shardis cannot load modules of Redis"
     ));
     Err(ReplyError::Fixed(
         "ERR Error loading the extension. Please check the server logs.",

@@ -32,13 +32,14 @@ const SHARDS_MAX: i128 = 1024;
 
 const SHARD_IO: &str = "every shard does its own input and output (see 'shards')";
 const NO_DEFRAG: &str = "memory is not defragmented in place";
-const KERNEL_PLACES: &str = "threads are placed by the operating system";
-const NO_FORK: &str = "nothing is forked";
-const OWN_PACE: &str = "a loop takes what is there, within bounds of its own";
-const NO_RDMA: &str = "clients come over TCP and Unix sockets";
-const OLD_LINES: &str = "lines are those that tools for Redis read; who embeds a node may write its own";
-const ONE_LOG: &str = "only slow commands are noted";
-const NOT_YET: &str = "what it belongs to is not in this version yet";
+const KERNEL_PLACES: &str = "the operating system places threads";
+const NO_FORK: &str = "no process is forked";
+const OWN_PACE: &str = "loops have bounds of their own";
+const NO_RDMA: &str = "clients connect over TCP and Unix sockets only";
+const OLD_LINES: &str =
+    "lines have the format that tools for Redis read; an embedding program can format events itself";
+const ONE_LOG: &str = "only slow commands are logged";
+const NOT_YET: &str = "its feature does not exist in this version yet";
 
 /// Properties of a directive, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -619,7 +620,7 @@ directives! {
         Row::new("loading-process-events-interval-bytes")
             .range(1024, INT)
             .hidden()
-            .accepted("clients are answered by other threads than the one that loads");
+            .accepted("other threads than the loading one serve clients");
     /// Whether writes are refused while snapshots fail.
     stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error").accepted(NOT_YET);
     /// Whether serialised values are checked in depth.
@@ -813,10 +814,10 @@ directives! {
     log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").later(OLD_LINES);
     /// Whether users' data is kept out of the log.
     hide_user_data_from_log: bool = false,
-        Row::new("hide-user-data-from-log").later("no line of the log has data of users unasked");
+        Row::new("hide-user-data-from-log").later("log lines contain no data of users, except where DEBUG asks for it");
     /// Whether the server calls itself Redis.
     extended_redis_compatibility: bool = false,
-        Row::new("extended-redis-compatibility").later("it always calls itself what Redis does");
+        Row::new("extended-redis-compatibility").later("the server always uses the names of Redis");
     /// Availability zone of the server, for clients.
     availability_zone: String = none(), Row::new("availability-zone").later(NOT_YET);
     /// Seed of the hashes of keys.

@@ -164,7 +164,10 @@ impl Change<'_> {
         }
         for old in current {
             if let Err(error) = old.resume(backlog) {
-                log.warning(format_args!("{} is no longer listened on: {error}", old.address));
+                log.warning(format_args!(
+                    "The former address {} could not be listened on again: {error}",
+                    old.address
+                ));
             }
         }
     }

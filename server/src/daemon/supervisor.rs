@@ -91,7 +91,7 @@ impl Supervisor {
             // Without the time, the manager would attribute the message to another reload.
             match NotifyState::monotonic_usec_now() {
                 Ok(now) => tell(&[NotifyState::Reloading, now], log),
-                Err(error) => log.warning(format_args!("systemd was not told of a change: {error}")),
+                Err(error) => log.warning(format_args!("systemd could not be told of the reload: {error}")),
             }
         }
     }

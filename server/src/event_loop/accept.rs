@@ -137,7 +137,7 @@ impl EventLoop {
         let entry = self.clients.connections.vacant_entry();
         if let Err(error) = self.poll.add(&mut socket, entry.key()) {
             self.node.log.warning(format_args!(
-                "a connection was dropped, its socket cannot be waited for: {error}"
+                "A connection was dropped, because its socket could not be added to the loop: {error}"
             ));
             self.node.clients.fetch_sub(1, Ordering::Relaxed);
             return;

@@ -210,14 +210,15 @@ impl EventLoop {
     #[cold]
     pub(super) fn report_panic(&self, command: &Registered) {
         self.node.log.warning(format_args!(
-            "a handler of '{}' panicked: the command was answered with an error, and what it had changed so far \
-             stays; please report this as a bug",
+            "A handler of '{}' panicked: its client got an error, and the changes that it had made stay. Please report \
+             this as a bug.",
             command.full_name
         ));
         let journal = self.reach.recorder.journal();
         if let Some(position) = journal.and_then(|journal| journal.broken_from()) {
             self.node.log.warning(format_args!(
-                "What this server tells of its changes is not all of them from position {position} on"
+                "The stream of effects lacks changes from position {position} on: its readers should start anew from a copy \
+                 of the data."
             ));
         }
     }

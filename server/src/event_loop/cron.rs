@@ -184,7 +184,8 @@ impl EventLoop {
             let dropped = state.dropped();
             if dropped > *known {
                 node.log.warning(format_args!(
-                    "{} {name} were dropped: who listens to them is too slow, or has gone",
+                    "{} {name} were dropped, because their reader in this process is too slow or gone. Read their channel \
+                     faster, give it a larger bound, or choose another SlowListener.",
                     dropped - *known
                 ));
                 *known = dropped;

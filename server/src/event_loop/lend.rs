@@ -33,7 +33,7 @@ use crate::spec::Registered;
 /// loops.
 #[derive(Debug)]
 pub(super) struct Operation {
-    /// What is done when the partitions are here.
+    /// Use of the partitions once all are lent.
     purpose: LentFor,
     /// Shards that are still to be asked, the next one last.
     missing: Vec<usize>,

@@ -102,7 +102,7 @@ impl EventLoop {
             self.clients.monitors.push(number);
             self.node.stats[self.index].output_limit_closes.add(1);
             self.node.log.warning(format_args!(
-                "A monitor was closed: its loop did not keep up with the commands of the others."
+                "A monitor was closed, because its loop did not keep up with the commands of the other loops."
             ));
             self.clients.disconnect(number);
         }

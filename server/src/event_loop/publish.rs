@@ -107,7 +107,7 @@ impl EventLoop {
             }
             self.node.stats[self.index].output_limit_closes.add(1);
             self.node.log.warning(format_args!(
-                "A subscriber was closed: its loop did not keep up with what others published."
+                "A subscriber was closed, because its loop did not keep up with the messages that were published."
             ));
             self.clients.disconnect(number);
         }

@@ -171,6 +171,8 @@ impl EventLoop {
             source.add_buffers(buffers)
         };
         let mut is_unrestricted = None;
+        // Neighbours are mostly alike.
+        let mut may_be_plain = true;
         for index in 0..requests.len() {
             if index > 0 && !self.clients.get(number).is_some_and(Connection::may_go_on) {
                 return index;
@@ -190,10 +192,11 @@ impl EventLoop {
             }
             let args = source.arguments_at(location, &[]);
             // The client's state changes only with commands that run on no single shard.
-            let is_plain = *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
+            let is_plain = may_be_plain
+                && *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
                 && self.push_plain(number, args, location);
             if !is_plain {
-                self.request(number, args, Some(location));
+                may_be_plain = self.request(number, args, Some(location));
                 is_unrestricted = None;
             }
         }
@@ -324,8 +327,8 @@ impl EventLoop {
         }
         if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
             self.node.log.warning(format_args!(
-                "Possible SECURITY ATTACK detected: the client at {} speaks HTTP (POST or Host:), as a browser does that a \
-                 hostile page has send commands; its connection was closed and nothing of it was run.",
+                "Possible SECURITY ATTACK detected: the client at {} sent HTTP (POST or Host:), probably a browser that \
+                 a hostile page makes send commands. Its connection was closed, and none of the commands was run.",
                 client.peer.remote()
             ));
             return self.clients.disconnect(number);

@@ -1,6 +1,6 @@
 //! The partitions that a command holds, and the account that books memory to them.
 //!
-//! The allocator counts by thread. Whoever uses a single partition books to it all that the thread allocates. With
+//! The allocator counts by thread. The user of a single partition books to it all that the thread allocates. With
 //! several partitions an [`Account`] knows which of them is in use and since which balance of the thread, and books
 //! the difference when the command turns to another one. Memory that the command has *in hand* (a result that is not
 //! stored yet, a value being moved between keys) belongs to no partition until it is stored; a moved value carries

@@ -35,7 +35,7 @@ impl Encoded {
         self.ends.extend(commands.ends.iter().map(|end| begin + end));
     }
 
-    /// How many commands there are.
+    /// Number of commands.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

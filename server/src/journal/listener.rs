@@ -16,11 +16,11 @@ use crate::limits::LISTENER_QUEUE_BYTES;
 /// A unit on its way to the listener.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    /// What remains to be sent of it.
+    /// Effects that remain to be sent.
     pub(super) effects: VecDeque<Effect>,
     /// The length of the unit in the journal.
     pub(super) bytes: u64,
-    /// Where it ends.
+    /// The end of the unit in the journal.
     pub(super) end: Position,
     /// Some of it is in the channel.
     pub(super) is_begun: bool,
@@ -154,7 +154,7 @@ impl Listener {
         given_up.front().map(|first| first.end.before(first.bytes))
     }
 
-    /// How many effects were dropped.
+    /// Number of effects that were dropped.
     #[cfg(test)]
     pub(super) fn dropped(&self) -> u64 {
         self.state.dropped()

@@ -13,7 +13,7 @@ use crate::limits::RECORD_KEPT_BYTES;
 /// The effects that one loop has recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    /// Where they go; none when nobody listens.
+    /// The journal that they enter; none when nobody listens.
     journal: Option<Arc<Journal>>,
     record: RefCell<Record>,
     /// Units that were ever recorded.
@@ -29,13 +29,13 @@ pub(crate) struct Record {
     /// The database of each effect.
     databases: Vec<u16>,
     units: Vec<UnitEnd>,
-    /// How many units are open, one within the other.
+    /// Number of units that are open, one within the other.
     depth: u32,
     /// Something was changed within the open unit whose effect is not known.
     is_torn: bool,
 }
 
-/// Where a unit ends.
+/// The end of a unit.
 #[derive(Clone, Copy, Debug)]
 struct UnitEnd {
     /// Number of effects up to here.
@@ -78,7 +78,7 @@ impl Recorder {
         Unit(self)
     }
 
-    /// How many units were recorded so far: more than before if something had effects.
+    /// Number of units recorded so far: more than before if something had effects.
     #[inline]
     pub(crate) fn recorded(&self) -> u64 {
         self.recorded.get()

@@ -26,8 +26,7 @@ const ROW_BITS: u32 = ROW.ilog2();
 /// Rows up to the one that holds [`NANOS_MAX`].
 const ROWS: usize = row_of(NANOS_MAX) + 1;
 
-/// Counts by bucket. The buckets of one row are counted by the histogram's writer, and set to what they then are at a
-/// reset by whoever resets: no cell has two writers.
+/// Counts by bucket. The histogram's writer counts, and a reset copies the counts to `before`: no cell has two writers.
 #[derive(Debug)]
 struct Row {
     counted: [AtomicU64; ROW],
