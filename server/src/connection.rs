@@ -4,6 +4,7 @@ pub(crate) mod binding;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
+mod parked;
 
 use crate::config::{OutputLimit, OutputLimits};
 use crate::exec::Modes;

@@ -40,6 +40,7 @@ use crate::config::Settings;
 use crate::dispatch::execution::Environment;
 use crate::exec::{Closing, Stamp};
 use crate::journal::Recorder;
+use crate::limits::TURN_NS;
 use crate::observe::process;
 use crate::pubsub::Publication;
 use crate::shard::Mesh;
@@ -78,6 +79,8 @@ pub(crate) struct EventLoop {
     stamp: Stamp,
     /// Time of that look, on the node's stopwatch, nanoseconds.
     looked_ns: u64,
+    /// When this turn has no time left for further batches, on the node's stopwatch.
+    turn_until_ns: u64,
     now_us: i64,
     /// The node's count of news when this turn began.
     news: u64,
@@ -114,6 +117,7 @@ impl EventLoop {
             settings,
             stamp,
             looked_ns: 0,
+            turn_until_ns: 0,
             now_us,
             news: 0,
             evicting: Evicting::default(),
@@ -136,6 +140,7 @@ impl EventLoop {
             self.wait()?;
             self.begin_turn();
             let has_mail = !self.inbox.is_empty();
+            self.go_on();
             self.take_in_messages();
             self.release_held();
             self.accept();
@@ -174,6 +179,7 @@ impl EventLoop {
             || !self.clients.busy.is_empty()
             || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
+            || self.reach.goes_on
             || self.has_published()
             || self.has_garbage();
         let timeout = self.time_to_sleep(busy);
@@ -231,6 +237,7 @@ impl EventLoop {
         self.news = self.node.news();
         self.now_us = self.node.clock.now_us();
         self.looked_ns = self.node.clock.elapsed_ns();
+        self.turn_until_ns = self.looked_ns + TURN_NS;
         self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
         self.evicting.begin_turn();
@@ -254,6 +261,12 @@ impl EventLoop {
         self.stamp = Stamp::on(&self.node, &self.settings, self.now_ms());
     }
 
+    /// Whether this turn has no time left for further batches, as of the last look at the clock.
+    #[inline]
+    fn is_turn_over(&self) -> bool {
+        self.looked_ns >= self.turn_until_ns
+    }
+
     fn now_ms(&self) -> i64 {
         self.now_us / 1000
     }
@@ -270,6 +283,10 @@ impl EventLoop {
         let waiting = self.inbox.len();
         self.node.stats[self.index].inbox.set(waiting as u64);
         for _ in 0..waiting {
+            if self.is_turn_over() {
+                // Messages bring long replies, too. The rest is handled in the next turn, for which the loop does not sleep.
+                return;
+            }
             let Ok(message) = self.inbox.try_recv() else { break };
             match message {
                 Message::Run(batch) => self.work(Work::Run(batch)),

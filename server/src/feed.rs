@@ -17,12 +17,12 @@ use crate::limits::LISTENER_STEP;
 /// takes memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
-    /// Commands wait until there is room, for as long as the listener takes something at least this often; then what waits is
+    /// Has commands wait until there is room, for as long as the listener takes something at least this often; then what waits is
     /// dropped, and what follows does not wait again until there has been room. A command with *effects* is done when it
     /// waits: only the connection that sent it does, for its reply. One that raises *keyspace events* waits with all other
     /// commands of its shard, and of its loop.
     Wait(Duration),
-    /// It is dropped at once.
+    /// Drops at once what finds no room.
     Drop,
 }
 

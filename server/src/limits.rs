@@ -36,6 +36,16 @@ pub(crate) const HELD_UP_US: i64 = 5_000;
 /// Commands of one connection that may be under way; a connection with so many is not read.
 pub(crate) const IN_FLIGHT_MAX: u32 = 1024;
 
+/// Nanoseconds of a turn after which its batches stop behind the command that is running, and no connection is served a
+/// second time. The rest waits for the next turn.
+pub(crate) const TURN_NS: u64 = 4_000_000;
+
+/// Nanoseconds after which the further requests of a connection wait for the next turn.
+pub(crate) const SERVE_NS: u64 = 500_000;
+
+/// Bytes moved by the commands of a batch after which the rest of the batch waits for the next turn.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+
 /// Commands whose entries are prefetched together.
 pub(crate) const PREFETCH_BATCH: usize = 64;
 
@@ -139,8 +149,8 @@ pub(crate) const RECORD_KEPT_BYTES: usize = 256 * 1024;
 /// Bytes of effects that may wait for a listener; units beyond are dropped.
 pub(crate) const LISTENER_QUEUE_BYTES: u64 = 256 << 20;
 
-/// How long a full channel of a listener is waited for between two looks at whether the node is to end.
+/// Time for which a full channel of a listener is waited for between two looks at whether the node is to end.
 pub(crate) const LISTENER_STEP: Duration = Duration::from_millis(5);
 
-/// How long a listener that reads nothing is waited for at the end of the node, with half a unit in its channel.
+/// Time for which a listener that reads nothing is waited for at the end of the node, with half a unit in its channel.
 pub(crate) const LISTENER_FAREWELL: Duration = Duration::from_millis(200);

@@ -2,8 +2,8 @@
 //! paused and cut off, values that fill the memory, keys and fields that expire.
 //!
 //! Three things are watched. No reply may be missing or out of place: every pipeline ends with a token that must come back
-//! last. No loop may be deaf: a probe on each loop sends PINGs, and its longest wait is held against that of a probe
-//! of an idle server beside it, since both suffer alike when the machine is busy. No memory may stay behind: when all clients
+//! last. No loop may be deaf: a probe on each loop sends PINGs, and the longest time for which it was not answered is held
+//! against that of an idle server beside it, without the time for which the machine gave the threads no processor. No memory may stay behind: when all clients
 //! have gone and the data has been flushed, the shards hold what they held before, and so does the process.
 //!
 //! [`roles`] are the clients, [`probe`] measures deafness, [`books`] reads the server's figures about memory.
@@ -23,6 +23,7 @@ use crate::process::Process;
 use books::Books;
 use faults::Faults;
 use probe::Probe;
+pub use probe::Wait;
 
 /// Memory limit of the server, small enough to be reached all the time.
 const MAXMEMORY: u64 = 48 << 20;
@@ -48,7 +49,7 @@ pub struct Plan {
     pub time: Duration,
     /// Seed of all clients.
     pub seed: u64,
-    /// Longest wait of a probe beyond that of the idle server's.
+    /// Longest time for which a loop may be deaf, beyond that of the idle server's.
     pub deaf_max: Duration,
 }
 
@@ -59,8 +60,8 @@ pub struct Outcome {
     pub pipelines: u64,
     /// Connections that the server or the run itself ended.
     pub ended: u64,
-    /// Longest wait of a probe, and that of the idle server's.
-    pub longest_wait: (Duration, Duration),
+    /// The wait in which a loop was deaf for longest, and that of the idle server's.
+    pub longest_wait: (Wait, Wait),
     /// Most memory that the server said to use.
     pub used_bytes_max: u64,
     /// Resident memory at the start, at its highest, and at the end.
@@ -121,12 +122,13 @@ pub fn run(plan: Plan) -> Result<Outcome, String> {
     for client in clients {
         client.join().expect("a client thread does not panic");
     }
-    let mut waits: Vec<Duration> = probing
+    let mut waits: Vec<Wait> = probing
         .into_iter()
         .map(|probe| probe.join().expect("a probe does not panic"))
         .collect();
     let idle_wait = waits.pop().unwrap_or_default();
-    let longest_wait = (waits.into_iter().max().unwrap_or_default(), idle_wait);
+    let longest = waits.into_iter().max_by_key(Wait::deaf).unwrap_or_default();
+    let longest_wait = (longest, idle_wait);
     judge(plan, &shared, &mut books, longest_wait)
 }
 
@@ -153,13 +155,15 @@ fn judge(
     plan: Plan,
     shared: &Shared,
     books: &mut Books,
-    longest_wait: (Duration, Duration),
+    longest_wait: (Wait, Wait),
 ) -> Result<Outcome, String> {
     let mut faults = shared.faults.take();
     let (wait, idle_wait) = longest_wait;
-    if wait > idle_wait + plan.deaf_max {
+    if wait.deaf() > idle_wait.deaf() + plan.deaf_max {
         faults.push(format!(
-            "a loop was deaf for {wait:?}; the probe of the idle server waited {idle_wait:?} at most; slow commands: {}",
+            "a loop was deaf for {:?} ({wait:?}); that of the idle server for {:?} ({idle_wait:?}) at most; slow commands: {}",
+            wait.deaf(),
+            idle_wait.deaf(),
             books.slow_commands()
         ));
     }

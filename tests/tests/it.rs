@@ -46,5 +46,6 @@ mod it {
     mod tidy;
     mod transaction_time;
     mod travelling_replies;
+    mod turns;
     mod waiting_limits;
 }

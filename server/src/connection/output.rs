@@ -3,14 +3,13 @@
 //! Commands of one connection may finish in any order over the shards. The reply that is next in order is encoded
 //! directly into the output; one that comes early is parked until those before it are complete.
 
-use std::collections::VecDeque;
 use std::io;
 
 use shardis_protocol::Resp;
 
+use super::parked::Parked;
 use crate::limits::{
-    IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_KEPT_BYTES, OUTPUT_TURN_BYTES, SENT_AT_ONCE_BYTES,
-    WRITE_BYTES_MAX,
+    IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_TURN_BYTES, SENT_AT_ONCE_BYTES, WRITE_BYTES_MAX,
 };
 use crate::shard::outgoing::Outgoing;
 use crate::shard::poll::Link;
@@ -43,15 +42,6 @@ pub(crate) enum Written {
     More,
 }
 
-#[derive(Debug, Default)]
-struct Parked {
-    /// Position in `bytes` of the reply of command `next_reply + index`, if it has come.
-    places: VecDeque<Option<(usize, usize)>>,
-    bytes: Vec<u8>,
-    /// Replies are dropped instead of parked.
-    refused: bool,
-}
-
 impl Output {
     /// Takes the next sequence number for a command.
     #[inline]
@@ -69,7 +59,7 @@ impl Output {
 
     /// Number of commands that have been answered.
     pub(crate) fn answered(&self) -> u64 {
-        if self.parked.as_ref().is_some_and(|parked| parked.refused) {
+        if self.parked.as_ref().is_some_and(|parked| parked.is_refused()) {
             return self.commands;
         }
         self.commands - u64::from(self.in_flight())
@@ -89,7 +79,7 @@ impl Output {
         if sequence == self.next_reply {
             self.unsent.tail()
         } else {
-            &mut self.parked.get_or_insert_default().bytes
+            self.parked.get_or_insert_default().tail()
         }
     }
 
@@ -117,6 +107,9 @@ impl Output {
 
     /// Appends a reply that was encoded elsewhere. True under the same condition as for [`end`](Self::end).
     pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) -> bool {
+        if sequence != self.next_reply {
+            self.parked.get_or_insert_default().make_room(reply.len());
+        }
         let place = self.begin(sequence);
         let start = place.len();
         place.extend_from_slice(reply);
@@ -127,10 +120,7 @@ impl Output {
     pub(crate) fn refuse(&mut self) {
         self.unsent = Outgoing::default();
         self.left = 0;
-        self.parked = Some(Box::new(Parked {
-            refused: true,
-            ..Parked::default()
-        }));
+        self.parked = Some(Box::new(Parked::refused()));
         // No command has this number, so that all further replies come early and are dropped.
         self.next_reply = (self.commands as u32).wrapping_add(1 << 31);
     }
@@ -151,16 +141,7 @@ impl Output {
 
     fn park(&mut self, sequence: u32, start: usize) -> bool {
         let index = sequence.wrapping_sub(self.next_reply) as usize;
-        let parked = self.parked.get_or_insert_default();
-        if parked.refused {
-            parked.bytes = Vec::new();
-            return false;
-        }
-        if parked.places.len() <= index {
-            parked.places.resize(index + 1, None);
-        }
-        parked.places[index] = Some((start, parked.bytes.len()));
-        parked.bytes.len() >= LARGE_OUTPUT_BYTES
+        self.parked.get_or_insert_default().park(index, start)
     }
 
     /// Moves parked replies whose turn has come to the output.
@@ -168,19 +149,10 @@ impl Output {
         let Some(parked) = &mut self.parked else {
             return false;
         };
-        // The entry of the reply that was just completed.
-        parked.places.pop_front();
-        while let Some(&Some((start, end))) = parked.places.front() {
-            self.unsent.tail().extend_from_slice(&parked.bytes[start..end]);
-            self.unsent.close_if_full(end - start);
-            parked.places.pop_front();
-            self.next_reply = self.next_reply.wrapping_add(1);
-        }
-        if parked.places.is_empty() {
-            parked.bytes.clear();
-            if parked.bytes.capacity() > OUTPUT_KEPT_BYTES {
-                self.parked = None;
-            }
+        let moved = parked.unpark(&mut self.unsent);
+        self.next_reply = self.next_reply.wrapping_add(moved);
+        if parked.is_empty() && parked.is_large() {
+            self.parked = None;
         }
         self.unsent.len() >= LARGE_OUTPUT_BYTES
     }
@@ -245,7 +217,7 @@ impl Output {
     /// Bytes that wait to be written, including those of parked replies.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.unsent.len() + self.parked.as_ref().map_or(0, |parked| parked.bytes.len())
+        self.unsent.len() + self.parked.as_ref().map_or(0, |parked| parked.bytes())
     }
 
     /// The chunks that wait to be written.
@@ -265,9 +237,7 @@ impl Output {
 
     /// Bytes allocated for parked replies.
     pub(crate) fn parked_memory(&self) -> usize {
-        self.parked
-            .as_ref()
-            .map_or(0, |parked| size_of::<Parked>() + parked.bytes.capacity())
+        self.parked.as_ref().map_or(0, |parked| parked.memory())
     }
 
     /// Bytes allocated for the output.
@@ -316,6 +286,67 @@ mod tests {
                 (0..waves).flat_map(|wave| (0..40).map(move |index| format!("{wave}-{index};"))).collect();
             prop_assert_eq!(output.text(), expected);
         }
+    }
+
+    /// All that is unsent, as if it were sent.
+    fn drained(output: &mut Output) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while output.is_pending() {
+            let before = bytes.len();
+            output
+                .unsent
+                .slices()
+                .iter()
+                .for_each(|slice| bytes.extend_from_slice(slice));
+            output.unsent.advance(bytes.len() - before);
+        }
+        bytes
+    }
+
+    proptest! {
+        /// Replies of any size, too; and when all have left, nothing of them stays.
+        #[test]
+        fn long_replies_leave_in_command_order(
+            sizes in prop::collection::vec(prop_oneof![0..100_usize, 0..200_000_usize], 1..40),
+            seed in any::<u64>(),
+        ) {
+            let mut output = Output::default();
+            let mut order: Vec<(u32, u8, usize)> = (0_u8..)
+                .zip(&sizes)
+                .map(|(number, &size)| (output.issue(), number, size))
+                .collect();
+            let expected: Vec<u8> = order
+                .iter()
+                .flat_map(|&(_, number, size)| std::iter::repeat_n(number, size))
+                .collect();
+            order.sort_by_key(|&(_, number, _)| u64::from(number).wrapping_mul(seed | 1));
+            let mut sent = Vec::new();
+            for (turn, &(sequence, number, size)) in order.iter().enumerate() {
+                let _ = output.deliver(sequence, &vec![number; size]);
+                if turn % 3 == 0 {
+                    sent.extend(drained(&mut output));
+                }
+            }
+            sent.extend(drained(&mut output));
+            prop_assert!(sent == expected);
+            prop_assert_eq!(output.bytes(), 0);
+            prop_assert!(output.parked_memory() <= 2 * LARGE_OUTPUT_BYTES + 1024);
+        }
+    }
+
+    #[test]
+    fn early_replies_take_their_own_size_once() {
+        const SIZE: usize = 100_000;
+        let mut output = Output::default();
+        let sequences: Vec<u32> = (0..200).map(|_| output.issue()).collect();
+        for &sequence in &sequences[1..] {
+            let _ = output.deliver(sequence, &[b'x'; SIZE]);
+        }
+        let most = 200 * SIZE + 200 * 1024;
+        assert!(output.memory() <= most, "{}", output.memory());
+        let _ = output.deliver(sequences[0], &[b'x'; SIZE]);
+        assert!(output.memory() <= most + 2 * SIZE, "{}", output.memory());
+        assert_eq!(drained(&mut output).len(), 200 * SIZE);
     }
 
     #[test]

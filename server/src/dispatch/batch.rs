@@ -17,7 +17,7 @@ use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::{Origin, Partition};
-use crate::limits::{HEAVY_BYTES, PREFETCH_BATCH};
+use crate::limits::{BATCH_BYTES, HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
 use crate::shard::inbox::{Source, Task};
 
@@ -38,23 +38,55 @@ pub(crate) struct Report {
     pub(crate) slow: Vec<(Task, Slow)>,
     /// Indexes of the commands that had effects.
     pub(crate) wrote: Vec<usize>,
+    /// Number of commands that have run; the rest of the batch is to run later.
+    pub(crate) done: usize,
+}
+
+/// Bound on the part of a batch that runs at once, so that no pipeline makes a turn long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    /// Time on the node's stopwatch after which no further command begins.
+    until_ns: u64,
+    /// Bytes moved by the large commands that have run.
+    moved: usize,
+    /// The bound is reached.
+    is_over: bool,
+}
+
+impl Slice {
+    /// A slice that ends at a time, but not before some commands have run.
+    pub(crate) fn until(until_ns: u64) -> Self {
+        Self {
+            until_ns,
+            moved: 0,
+            is_over: false,
+        }
+    }
+
+    /// Notes that commands have run.
+    #[inline]
+    fn note(&mut self, now_ns: u64, moved: usize) {
+        self.moved += moved;
+        self.is_over = now_ns >= self.until_ns || self.moved >= BATCH_BYTES;
+    }
 }
 
 /// Runs a batch of commands on one partition, in order. Short commands share a look at the clock; a long one begins
-/// with a look of its own, and so does the command after it.
+/// with a look of its own, and so does the command after it. Stops when the slice is over.
 pub(crate) fn run_batch(
     partition: &mut Partition,
     tasks: &[Task],
     source: &mut Source,
     replies: &mut impl Replies,
     environment: &mut Environment<'_>,
+    mut slice: Slice,
 ) -> Report {
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
     let mut recorded = environment.recorder.recorded();
-    while done < tasks.len() {
+    while done < tasks.len() && !slice.is_over {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            while done < tasks.len() {
+            while done < tasks.len() && !slice.is_over {
                 let group = next_group(&tasks[done..]);
                 let mut watch = Stopwatch::start(environment.clock.elapsed_ns());
                 if done == 0 || group[0].command.row.runs.is_long() {
@@ -76,9 +108,14 @@ pub(crate) fn run_batch(
                         watch.lap(lap, moved >= HEAVY_BYTES, source, &mut report, environment);
                         environment.keep_fresh(watch.since_ns);
                         timed = done;
+                        slice.note(watch.since_ns, if moved >= HEAVY_BYTES { moved } else { 0 });
+                        if slice.is_over {
+                            break;
+                        }
                     }
                 }
                 watch.lap(&tasks[timed..done], false, source, &mut report, environment);
+                slice.note(watch.since_ns, 0);
             }
         }));
         if outcome.is_err() {
@@ -98,6 +135,7 @@ pub(crate) fn run_batch(
             done += 1;
         }
     }
+    report.done = done;
     report
 }
 
@@ -255,7 +293,8 @@ fn run_task<R: Replies>(
 ) -> usize {
     if task.detached > 0 {
         *words = run_task_with_buffers(partition, task, source, (replies, start), environment);
-        return usize::MAX;
+        // However much of them is stored.
+        return HEAVY_BYTES;
     }
     let balance = memory::thread_balance();
     let out = replies.begin(task);

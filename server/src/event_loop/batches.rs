@@ -9,10 +9,10 @@ use super::reach::Work;
 use super::turn::Turn;
 use super::{Clients, EventLoop};
 use crate::connection::Connection;
-use crate::dispatch::batch::{Replies, Report, run_batch};
+use crate::dispatch::batch::{Replies, Report, Slice, run_batch};
 use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
-use crate::limits::BORROW_TRIES;
+use crate::limits::{BORROW_TRIES, HEAVY_BYTES};
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::{Holds, Poll};
 use crate::spec::Registered;
@@ -39,6 +39,11 @@ impl EventLoop {
         if self.reach.waiting.is_empty() && self.run_in_place(own) {
             return;
         }
+        self.keep_tasks(own);
+    }
+
+    /// Keeps the commands that are left for this loop's shard until they can go on.
+    fn keep_tasks(&mut self, own: usize) {
         let batch = self.turn.pack(own, own);
         self.reach.waiting.push_back(Work::Run(batch));
     }
@@ -51,6 +56,11 @@ impl EventLoop {
             self.node.stats[self.index].batches_borrowed.add(1);
             return;
         }
+        self.send_tasks(shard);
+    }
+
+    /// Sends another shard the commands that are left for it.
+    fn send_tasks(&mut self, shard: usize) {
         let batch = self.turn.pack(self.index, shard);
         self.reach.under_way[shard] += 1;
         self.node.stats[self.index].batches_sent.add(1);
@@ -62,18 +72,33 @@ impl EventLoop {
         let Some((report, over)) = self.run_batch_in_place(shard) else {
             return false;
         };
-        self.turn.tasks[shard].clear();
+        self.turn.tasks[shard].drain(..report.done);
         self.report_panics(&report.panicked);
         self.enter_slow(report.slow);
         for (number, line) in over {
             self.close_refused(number, &line);
         }
+        if !self.turn.tasks[shard].is_empty() {
+            self.leave_for_later(shard);
+        }
         true
+    }
+
+    /// Puts commands off that this turn has no time for. Later ones for the shard queue up behind them.
+    #[cold]
+    fn leave_for_later(&mut self, shard: usize) {
+        if shard == self.index {
+            self.keep_tasks(shard);
+            self.reach.goes_on = true;
+        } else {
+            self.send_tasks(shard);
+        }
     }
 
     /// Runs the batch. Returns its report, and the connections whose output exceeds their limits.
     fn run_batch_in_place(&mut self, shard: usize) -> Option<(Report, Over)> {
         let looked = (self.stamp, self.looked_ns);
+        let slice = Slice::until(self.turn_until_ns);
         let mut environment = self.reach.environment(&self.node, &self.settings, looked);
         let shared = environment;
         let cell = shared.mesh.cell(shard);
@@ -101,22 +126,24 @@ impl EventLoop {
         };
         let tasks = &tasks[shard];
         let report = count_memory(held.get(), &shared, |partition| {
-            run_batch(partition, tasks, source, &mut replies, &mut environment)
+            run_batch(partition, tasks, source, &mut replies, &mut environment, slice)
         });
         for &index in &report.wrote {
             if let Some(connection) = replies.connections.get_mut(tasks[index].connection as usize) {
                 connection.client.note_written(shared.recorder.position());
             }
         }
-        Some((report, replies.over))
+        let over = replies.over;
+        (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
+        Some((report, over))
     }
 
-    /// Runs a batch from another loop on this shard's partition. False when the partition is lent: the batch waits.
-    pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> bool {
+    /// Runs a batch from another loop on this shard's partition. Returns the number of commands that have run; none when
+    /// the partition is lent: the batch waits.
+    pub(super) fn run_arrived(&mut self, batch: &mut Batch) -> Option<usize> {
         let mut environment = self.environment();
-        let Some(mut held) = environment.mesh.cell(self.index).own() else {
-            return false;
-        };
+        let mut held = environment.mesh.cell(self.index).own()?;
+        let slice = Slice::until(self.turn_until_ns);
         let Batch {
             tasks,
             source,
@@ -139,15 +166,16 @@ impl EventLoop {
         };
         let shared = environment;
         let report = count_memory(held.get(), &shared, |partition| {
-            run_batch(partition, tasks, source, &mut sink, &mut environment)
+            run_batch(partition, tasks, source, &mut sink, &mut environment, slice)
         });
         drop(held);
         *wrote = report.wrote;
         *position = shared.recorder.position();
+        (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         self.report_panics(&report.panicked);
         // The origin of the batch knows the clients of the slow commands.
         *slow = report.slow;
-        true
+        Some(report.done)
     }
 
     /// Sends a batch that has run back to its origin.
@@ -161,7 +189,7 @@ impl EventLoop {
 
     /// Delivers the replies of a batch that has run.
     pub(super) fn deliver(&mut self, mut batch: Box<Batch>) {
-        if batch.target != self.index {
+        if batch.target != self.index && !batch.goes_on {
             // From here on, the batch does not hold later batches back.
             self.reach.under_way[batch.target] -= 1;
         }
@@ -199,6 +227,9 @@ impl EventLoop {
             self.clients.wake_if_it_may_go_on(number);
         }
         self.enter_slow(batch.slow.drain(..));
+        if batch.replies.len() >= HEAVY_BYTES {
+            self.look_at_clock();
+        }
         self.turn.recycle(batch);
     }
 

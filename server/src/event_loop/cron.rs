@@ -21,6 +21,8 @@ pub(super) struct Cron {
     /// Time at which the figures of the last second were taken.
     counted_us: i64,
     sweep: Sweep,
+    /// No command ran in the last second.
+    was_idle: bool,
 }
 
 /// A round over all connections, done in shares.
@@ -42,6 +44,7 @@ impl Cron {
             dropped: Vec::new(),
             counted_us: now_us,
             sweep: Sweep::default(),
+            was_idle: true,
         }
     }
 }
@@ -220,9 +223,20 @@ impl EventLoop {
         stats.bytes_out_per_second.set(per_second(bytes_out));
         stats.turns_per_second.set(per_second(turns));
         stats.turn_average_us.set(turn_us / turns.max(1));
+        self.turn.release_half();
+        self.flush_when_idle(commands);
         let mesh = std::sync::Arc::clone(&self.reach.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {
             held.get().watches.prune();
         }
+    }
+
+    /// Gives back what the allocator keeps for this thread, once, when a second has passed without commands.
+    fn flush_when_idle(&mut self, commands: u64) {
+        let is_idle = commands == 0;
+        if is_idle && !self.cron.was_idle {
+            shardis_storage::memory::flush_thread_cache();
+        }
+        self.cron.was_idle = is_idle;
     }
 }

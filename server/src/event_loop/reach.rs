@@ -29,6 +29,8 @@ pub(super) struct Reach {
     pub(super) mesh: Arc<Mesh>,
     /// Work for this shard that waits until its partition is back.
     pub(super) waiting: VecDeque<Work>,
+    /// The work that waits can go on: a turn had no time for it, and the partition is here unless it was lent since.
+    pub(super) goes_on: bool,
     /// Commands over several shards that connections of this loop wait for.
     pub(super) operations: Slab<Operation>,
     /// Commands over all shards or loops that connections of this loop wait for.
@@ -61,6 +63,7 @@ impl Reach {
         Self {
             own,
             waiting: VecDeque::new(),
+            goes_on: false,
             operations: Slab::new(),
             gatherings: Slab::new(),
             under_way: vec![0; mesh.len()],
@@ -111,9 +114,13 @@ impl Reach {
 }
 
 impl EventLoop {
-    /// Does work that needs this shard's partition, or queues it until the partition is back.
+    /// Does work that needs this shard's partition, or queues it until the partition is back or there is time for it.
     pub(super) fn work(&mut self, work: Work) {
         if !self.reach.waiting.is_empty() {
+            return self.reach.waiting.push_back(work);
+        }
+        if matches!(work, Work::Run(_)) && self.is_turn_over() {
+            self.reach.goes_on = true;
             return self.reach.waiting.push_back(work);
         }
         if let Err(work) = self.try_work(work) {
@@ -125,9 +132,26 @@ impl EventLoop {
     pub(super) fn returned(&mut self) {
         // The owner must look for its partition once, before other loops may borrow it again.
         drop(self.reach.mesh.cell(self.index).own());
+        self.do_waiting();
+    }
+
+    /// Does queued work that an earlier turn had no time for.
+    pub(super) fn go_on(&mut self) {
+        if self.reach.goes_on {
+            self.do_waiting();
+        }
+    }
+
+    /// Does queued work as long as the partition is here and the turn has time.
+    fn do_waiting(&mut self) {
+        self.reach.goes_on = false;
         while let Some(work) = self.reach.waiting.pop_front() {
             if let Err(work) = self.try_work(work) {
                 return self.reach.waiting.push_front(work);
+            }
+            if self.reach.goes_on || self.is_turn_over() {
+                self.reach.goes_on = !self.reach.waiting.is_empty();
+                return;
             }
         }
     }
@@ -136,10 +160,16 @@ impl EventLoop {
     fn try_work(&mut self, work: Work) -> Result<(), Work> {
         match work {
             Work::Run(mut batch) => {
-                if !self.run_arrived(&mut batch) {
+                let Some(done) = self.run_arrived(&mut batch) else {
                     return Err(Work::Run(batch));
-                }
+                };
+                let rest = batch.split_off(done);
                 self.send_back(batch);
+                if let Some(rest) = rest {
+                    // Ahead of everything else: it came first.
+                    self.reach.waiting.push_front(Work::Run(rest));
+                    self.reach.goes_on = true;
+                }
             }
             Work::Lend { borrower, operation } => match self.reach.mesh.cell(self.index).take() {
                 Some(partition) => self.reach.send(borrower, Message::Lent { operation, partition }),

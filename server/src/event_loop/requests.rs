@@ -14,6 +14,7 @@ use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
 use crate::exec::{Closing, OwnedRequest};
+use crate::limits::SERVE_NS;
 use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
 
@@ -31,6 +32,9 @@ impl EventLoop {
             }
             self.execute();
             self.keep_input(&queue);
+            if self.is_turn_over() {
+                break;
+            }
         }
         // These connections have been read in this turn already.
         again.into_iter().for_each(|number| self.clients.enqueue(number));
@@ -118,6 +122,7 @@ impl EventLoop {
 
     /// Takes complete requests from the input, as long as the connection may go on.
     fn take_requests(&mut self, number: usize) {
+        let until_ns = self.looked_ns + SERVE_NS;
         // The requests are moved out so that they can be read while other parts of the loop change.
         let mut requests = std::mem::take(&mut self.turn.requests);
         let mut source = std::mem::take(&mut self.turn.source);
@@ -135,9 +140,13 @@ impl EventLoop {
                 .next_requests(&mut source.chunks, &limits, &mut requests)
             {
                 Ok(Some(parsed)) => {
-                    let taken = self.take_parsed(number, parsed, &requests, &mut source);
+                    let taken = self.take_parsed((number, until_ns), parsed, &requests, &mut source);
                     if let Some(connection) = self.clients.get_mut(number) {
                         connection.input.put_back(parsed, &requests, taken);
+                    }
+                    if self.looked_ns >= until_ns {
+                        // Commands that run at once have taken the time of this connection.
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -154,11 +163,11 @@ impl EventLoop {
         self.turn.source = source;
     }
 
-    /// Takes requests that were parsed together, as long as the connection may go on. The caller has checked that for the
-    /// first one. Returns the number of requests taken.
+    /// Takes requests that were parsed together, as long as the connection may go on and has time. The caller has checked
+    /// that for the first one. Returns the number of requests taken.
     fn take_parsed(
         &mut self,
-        number: usize,
+        (number, until_ns): (usize, u64),
         parsed: Parsed,
         requests: &Requests,
         source: &mut Source,
@@ -174,7 +183,8 @@ impl EventLoop {
         // Neighbours are mostly alike.
         let mut may_be_plain = true;
         for index in 0..requests.len() {
-            if index > 0 && !self.clients.get(number).is_some_and(Connection::may_go_on) {
+            let may_go_on = || self.clients.get(number).is_some_and(Connection::may_go_on);
+            if index > 0 && (self.looked_ns >= until_ns || !may_go_on()) {
                 return index;
             }
             let (first, spans) = requests.spans_range(index);

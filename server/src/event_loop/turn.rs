@@ -5,6 +5,7 @@ use shardis_protocol::{Arguments, Requests};
 
 use crate::connection::Connection;
 use crate::dispatch::plan::Routed;
+use crate::limits::OUTPUT_KEPT_BYTES;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Location, Source, Task};
 use crate::spec::Registered;
@@ -34,6 +35,9 @@ pub(super) struct Turn {
 
 /// Number of empty batches that are kept for reuse.
 const BATCHES_KEPT: usize = 32;
+
+/// Tasks of a shard, and spans, that there is always room for.
+const KEPT_COUNT: usize = 1024;
 
 impl Turn {
     /// An empty turn, for a node of so many shards.
@@ -99,6 +103,18 @@ impl Turn {
         if self.batches.len() < BATCHES_KEPT {
             self.batches.push(batch);
         }
+    }
+
+    /// Gives back half of the memory that is kept for later turns, and what a large turn has left: called once a second.
+    pub(super) fn release_half(&mut self) {
+        self.pool.release_half();
+        self.batches.truncate(self.batches.len() / 2);
+        self.tasks
+            .iter_mut()
+            .for_each(|tasks| tasks.shrink_to(KEPT_COUNT));
+        self.source.spans.shrink_to(KEPT_COUNT);
+        self.scratch.shrink_to(OUTPUT_KEPT_BYTES);
+        self.lines.shrink_to(OUTPUT_KEPT_BYTES);
     }
 
     /// Releases the chunks that were read into.

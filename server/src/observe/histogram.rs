@@ -14,7 +14,7 @@
 //! A row takes memory only once a duration falls into it: most commands use a handful of rows.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The longest duration that is distinguished, nanoseconds; longer ones count as this.
 const NANOS_MAX: u64 = 1_000_000_000;
@@ -26,44 +26,24 @@ const ROW_BITS: u32 = ROW.ilog2();
 /// Rows up to the one that holds [`NANOS_MAX`].
 const ROWS: usize = row_of(NANOS_MAX) + 1;
 
-/// Counts by bucket. The histogram's writer counts, and a reset copies the counts to `before`: no cell has two writers.
-#[derive(Debug)]
-struct Row {
-    counted: [AtomicU64; ROW],
-    /// Counts before the last reset.
-    before: OnceLock<Box<[AtomicU64; ROW]>>,
-}
+/// Counts by bucket. A row is made when a duration falls into it.
+type Rows<T> = [OnceLock<Box<[T; ROW]>>; ROWS];
 
-impl Row {
-    fn new() -> Box<Self> {
-        Box::new(Self {
-            counted: [const { AtomicU64::new(0) }; ROW],
-            before: OnceLock::new(),
-        })
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        let before = self
-            .before
-            .get()
-            .map_or(0, |before| before[index].load(Ordering::Relaxed));
-        self.counted[index].load(Ordering::Relaxed).wrapping_sub(before)
-    }
-
-    fn reset(&self) {
-        let before = self
-            .before
-            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; ROW]));
-        for (before, counted) in before.iter().zip(&self.counted) {
-            before.store(counted.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-}
-
-/// A distribution of durations.
+/// A distribution of durations. The owning loop counts, and a reset copies the counts to `before`: no cell has two
+/// writers.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    rows: [OnceLock<Box<Row>>; ROWS],
+    /// Most counts are small, and there are many histograms: these cells are half as large as they might have to be.
+    counted: Rows<AtomicU32>,
+    /// Counts that no longer fit those, beside them.
+    beyond: OnceLock<Box<Rows<AtomicU64>>>,
+    /// Counts at the last reset.
+    before: OnceLock<Box<Rows<AtomicU64>>>,
+}
+
+/// A row of a histogram, made if there is none yet.
+fn row_in<T: Default>(rows: &Rows<T>, row: usize) -> &[T; ROW] {
+    rows[row].get_or_init(|| Box::new(std::array::from_fn(|_| T::default())))
 }
 
 /// The row of a duration.
@@ -96,17 +76,52 @@ impl Histogram {
     #[inline]
     pub(crate) fn add(&self, nanos: u64, count: u64) {
         let (row, index) = place_of(nanos.clamp(1, NANOS_MAX));
-        let cell = &self.rows[row].get_or_init(Row::new).counted[index];
-        cell.store(
-            cell.load(Ordering::Relaxed).wrapping_add(count),
-            Ordering::Relaxed,
-        );
+        let cell = &row_in(&self.counted, row)[index];
+        let sum = u64::from(cell.load(Ordering::Relaxed)) + count;
+        match u32::try_from(sum) {
+            Ok(sum) => cell.store(sum, Ordering::Relaxed),
+            Err(_) => self.add_beyond((row, index), count),
+        }
+    }
+
+    #[cold]
+    fn add_beyond(&self, (row, index): (usize, usize), count: u64) {
+        let cell = &row_in(self.beyond.get_or_init(Box::default), row)[index];
+        cell.store(cell.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    /// Counts of a row since the start; none when nothing has fallen into it.
+    fn counts(&self, row: usize) -> Option<[u64; ROW]> {
+        let counted = self.counted[row].get()?;
+        let mut counts = std::array::from_fn(|index| u64::from(counted[index].load(Ordering::Relaxed)));
+        if let Some(beyond) = self.beyond.get().and_then(|rows| rows[row].get()) {
+            for (sum, count) in counts.iter_mut().zip(&**beyond) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+        }
+        Some(counts)
+    }
+
+    /// Counts of a row since the last reset.
+    fn fresh_counts(&self, row: usize) -> Option<[u64; ROW]> {
+        let Some(before) = self.before.get().and_then(|rows| rows[row].get()) else {
+            return self.counts(row);
+        };
+        // Looked at first, so that a reset at this moment does not take away more than was counted.
+        let before: [u64; ROW] = std::array::from_fn(|index| before[index].load(Ordering::Acquire));
+        let counts = self.counts(row)?;
+        Some(std::array::from_fn(|index| counts[index] - before[index]))
     }
 
     /// Resets the counts.
     pub(crate) fn reset(&self) {
-        for row in self.rows.iter().filter_map(OnceLock::get) {
-            row.reset();
+        for row in 0..ROWS {
+            if let Some(counted) = self.counts(row) {
+                let before = row_in(self.before.get_or_init(Box::default), row);
+                for (before, counted) in before.iter().zip(counted) {
+                    before.store(counted, Ordering::Release);
+                }
+            }
         }
     }
 }
@@ -125,11 +140,12 @@ impl Distribution {
     pub(crate) fn of<'a>(histograms: impl Iterator<Item = &'a Histogram> + Clone) -> Self {
         let mut sum = Self::default();
         for row in 0..ROWS {
-            for index in 0..ROW {
-                let parts = histograms
-                    .clone()
-                    .filter_map(|histogram| histogram.rows[row].get());
-                let count: u64 = parts.map(|row| row.get(index)).sum();
+            let parts = histograms
+                .clone()
+                .filter_map(|histogram| histogram.fresh_counts(row));
+            let counts =
+                parts.reduce(|sums, counts| std::array::from_fn(|index| sums[index] + counts[index]));
+            for (index, count) in counts.into_iter().flatten().enumerate() {
                 if count > 0 {
                     sum.buckets.push((highest_of(row, index), count));
                     sum.total += count;
@@ -221,6 +237,26 @@ mod tests {
         assert_eq!(distribution(&[10_000]).percentile(99.9), 10_047);
         let steps = distribution(&[900, 1_000, 8_200, 15_000, 2_000_000, 5_000_000_000]).by_powers_of_two();
         assert_eq!(steps, [(1, 2), (8, 3), (16, 4), (2113, 5), (1_082_130, 6)]);
+    }
+
+    #[test]
+    fn counts_may_be_larger_than_a_small_cell() {
+        let histogram = Histogram::default();
+        let total = || Distribution::of(std::iter::once(&histogram)).total();
+        let large = u64::from(u32::MAX) - 1;
+        for (count, sum) in [
+            (large, large),
+            (1, large + 1),
+            (5, large + 6),
+            (large, 2 * large + 6),
+        ] {
+            histogram.add(7, count);
+            assert_eq!(total(), sum);
+        }
+        histogram.reset();
+        assert_eq!(total(), 0);
+        histogram.add(7, 3);
+        assert_eq!(total(), 3);
     }
 
     #[test]

@@ -31,11 +31,18 @@ impl ChunkPool {
         }
     }
 
-    /// Takes a chunk back, to be reused once no other holder is left.
+    /// Takes a chunk back, to be reused once no other holder is left. Several holders may bring the same one back: it is kept
+    /// once, or it would be shared for ever.
     pub(crate) fn put(&mut self, chunk: Chunk) {
-        if chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {
+        let is_kept = self.spare.iter().any(|spare| Arc::ptr_eq(spare, &chunk));
+        if !is_kept && chunk.len() == CHUNK_BYTES && self.spare.len() < SPARES_MAX {
             self.spare.push(chunk);
         }
+    }
+
+    /// Frees half of the spare chunks: called now and then, so that a loop that does not use them keeps none.
+    pub(crate) fn release_half(&mut self) {
+        self.spare.truncate(self.spare.len() / 2);
     }
 }
 
@@ -55,5 +62,27 @@ mod tests {
         pool.put(second);
         assert_eq!(pool.spare.len(), 2);
         assert_eq!(Arc::strong_count(&pool.take()), 1);
+    }
+
+    #[test]
+    fn a_chunk_that_comes_back_twice_is_used_again() {
+        let mut pool = ChunkPool::default();
+        let first = pool.take();
+        let address = Arc::as_ptr(&first);
+        pool.put(Arc::clone(&first));
+        pool.put(first);
+        assert_eq!(Arc::as_ptr(&pool.take()), address);
+        assert!(pool.spare.is_empty());
+    }
+
+    #[test]
+    fn chunks_that_are_not_used_are_freed() {
+        let mut pool = ChunkPool::default();
+        let chunks: Vec<Chunk> = (0..5).map(|_| pool.take()).collect();
+        chunks.into_iter().for_each(|chunk| pool.put(chunk));
+        for left in [2, 1, 0] {
+            pool.release_half();
+            assert_eq!(pool.spare.len(), left);
+        }
     }
 }

@@ -299,6 +299,8 @@ pub(crate) struct Batch {
     pub(crate) over: Vec<u32>,
     /// Size from which a reply is too long to be sent, and incomplete, bytes.
     pub(crate) reply_bytes_max: usize,
+    /// The rest of the batch is still to run, and comes back as a batch of its own.
+    pub(crate) goes_on: bool,
 }
 
 impl Batch {
@@ -322,8 +324,20 @@ impl Batch {
         }
     }
 
+    /// Cuts off the commands that have not run, as a batch of their own; none when all have.
+    pub(crate) fn split_off(&mut self, done: usize) -> Option<Box<Self>> {
+        let mut rest = self.tasks.split_off(done);
+        self.goes_on = !rest.is_empty();
+        self.goes_on.then(|| {
+            let mut batch = Box::<Self>::default();
+            batch.pack(self.origin, self.target, &mut rest, &mut self.source);
+            batch
+        })
+    }
+
     /// Removes everything but keeps the memory. Chunks are handed to `free`.
     pub(crate) fn clear(&mut self, free: impl FnMut(Chunk)) {
+        self.goes_on = false;
         self.tasks.clear();
         self.source.clear(free);
         if self.replies.capacity() > BATCH_KEPT_BYTES {

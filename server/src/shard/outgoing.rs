@@ -92,9 +92,16 @@ impl Outgoing {
         let closed = self.closed.get_or_insert_default();
         // A connection that has filled a chunk is likely to fill the next one.
         let full = std::mem::replace(&mut self.tail, Vec::with_capacity(OUTPUT_CHUNK_BYTES));
-        closed.bytes += full.len();
-        closed.capacity += full.capacity();
-        closed.chunks.push_back(full);
+        closed.push(full);
+    }
+
+    /// Appends a chunk as it is.
+    pub(crate) fn push_chunk(&mut self, chunk: Vec<u8>) {
+        let closed = self.closed.get_or_insert_default();
+        if !self.tail.is_empty() {
+            closed.push(std::mem::take(&mut self.tail));
+        }
+        closed.push(chunk);
     }
 
     /// The unsent bytes at the front, as many chunks as one system call accepts.
@@ -193,6 +200,12 @@ impl Outgoing {
 }
 
 impl Closed {
+    fn push(&mut self, chunk: Vec<u8>) {
+        self.bytes += chunk.len();
+        self.capacity += chunk.capacity();
+        self.chunks.push_back(chunk);
+    }
+
     fn forget_first(&mut self) -> Vec<u8> {
         let first = self
             .chunks
@@ -231,8 +244,12 @@ mod tests {
             let (mut outgoing, mut model) = (Outgoing::default(), VecDeque::new());
             for (number, (append, size)) in (0_u8..).zip(steps) {
                 if append {
-                    outgoing.tail().extend(std::iter::repeat_n(number, size));
-                    outgoing.close_if_full(size);
+                    if size >= 2 * LARGE_OUTPUT_BYTES {
+                        outgoing.push_chunk(vec![number; size]);
+                    } else {
+                        outgoing.tail().extend(std::iter::repeat_n(number, size));
+                        outgoing.close_if_full(size);
+                    }
                     model.extend(std::iter::repeat_n(number, size));
                 } else {
                     let count = size.min(outgoing.slices().iter().map(|slice| slice.len()).sum());

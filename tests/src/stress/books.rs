@@ -15,6 +15,8 @@ pub(super) struct Books {
     at_start: Figures,
     used_bytes_max: u64,
     resident_bytes_max: u64,
+    /// Figures of the allocator when most was resident.
+    allocator_then: String,
     resident_bytes_end: u64,
 }
 
@@ -39,6 +41,7 @@ impl Books {
             pid: server.pid(),
             used_bytes_max: at_start.used,
             resident_bytes_max: at_start.resident,
+            allocator_then: String::new(),
             resident_bytes_end: at_start.resident,
             at_start,
         }
@@ -48,7 +51,10 @@ impl Books {
     pub(super) fn note_peaks(&mut self) {
         let now = figures(&mut self.client, self.pid);
         self.used_bytes_max = self.used_bytes_max.max(now.used);
-        self.resident_bytes_max = self.resident_bytes_max.max(now.resident);
+        if now.resident > self.resident_bytes_max {
+            self.resident_bytes_max = now.resident;
+            self.allocator_then = allocator(&mut self.client);
+        }
     }
 
     /// Most memory that the server said to use.
@@ -125,8 +131,8 @@ impl Books {
         let resident_max = self.at_start.resident + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100;
         if self.resident_bytes_max > resident_max {
             faults.push(format!(
-                "resident memory rose to {} under a limit of {MAXMEMORY}",
-                self.resident_bytes_max
+                "resident memory rose to {} under a limit of {MAXMEMORY}, when the allocator said {}",
+                self.resident_bytes_max, self.allocator_then
             ));
         }
         for field in ["blocked_clients", "lazyfree_pending_objects", "tracking_clients"] {
@@ -145,6 +151,24 @@ fn figures(client: &mut Client, pid: u32) -> Figures {
         shards: shard_bytes(client),
         resident: resident_bytes(pid),
     }
+}
+
+/// Fields of INFO about the allocator and clients' buffers.
+fn allocator(client: &mut Client) -> String {
+    let info = client.try_call(&["INFO", "memory"]).map(|reply| reply.text());
+    let text = info.unwrap_or_default();
+    let told = text.lines().filter(|line| {
+        let (name, _) = line.split_once(':').unwrap_or_default();
+        matches!(
+            name,
+            "allocator_allocated"
+                | "allocator_active"
+                | "allocator_resident"
+                | "used_memory_dataset"
+                | "mem_clients_normal"
+        )
+    });
+    told.collect::<Vec<_>>().join(" ")
 }
 
 /// The number in a field of INFO.

@@ -1,0 +1,168 @@
+//! Replies that came before those of earlier commands, until it is their turn.
+//!
+//! They lie one behind the other in chunks, so that a small one costs no allocation. A chunk goes when the last of its replies
+//! has left; a large reply has one of its own, and leaves as a whole. In one growing buffer they would be copied each
+//! time it doubles, and what has left would stay until all has.
+
+use std::collections::VecDeque;
+
+use crate::limits::{LARGE_OUTPUT_BYTES, OUTPUT_CHUNK_BYTES, OUTPUT_KEPT_BYTES};
+use crate::shard::outgoing::Outgoing;
+
+/// Early replies of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    /// Place of the reply of command `next_reply + index`, if it has come.
+    places: VecDeque<Option<Place>>,
+    /// The last one is open: replies are appended to it.
+    chunks: VecDeque<Chunk>,
+    /// Number of the first chunk.
+    first: usize,
+    /// Bytes of the replies that have not left.
+    bytes: usize,
+    /// Replies are dropped instead.
+    refused: bool,
+}
+
+/// Place of a reply.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Number of its chunk.
+    chunk: usize,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    /// Replies in it that have not left.
+    replies: usize,
+}
+
+impl Parked {
+    /// A place for replies that are dropped.
+    pub(super) fn refused() -> Self {
+        Self {
+            refused: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether replies are dropped.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The buffer that the next reply is appended to.
+    #[inline]
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.chunks.is_empty() {
+            self.chunks.push_back(Chunk::default());
+        }
+        let last = self.chunks.len() - 1;
+        &mut self.chunks[last].bytes
+    }
+
+    /// Begins a chunk for a reply of this length, if it is large.
+    pub(super) fn make_room(&mut self, len: usize) {
+        let is_used = self.chunks.back().is_some_and(|chunk| !chunk.bytes.is_empty());
+        if len >= LARGE_OUTPUT_BYTES && is_used {
+            self.chunks.push_back(Chunk::default());
+        }
+    }
+
+    /// Parks the reply of the command `index` places behind the next one; it lies in the tail from `start` on. Returns whether
+    /// much is parked.
+    pub(super) fn park(&mut self, index: usize, start: usize) -> bool {
+        if self.refused {
+            self.chunks.clear();
+            return false;
+        }
+        if self.places.len() <= index {
+            self.places.resize(index + 1, None);
+        }
+        let number = self.first + self.chunks.len() - 1;
+        let Some(last) = self.chunks.back_mut() else {
+            return false;
+        };
+        let end = last.bytes.len();
+        last.replies += 1;
+        self.places[index] = Some(Place {
+            chunk: number,
+            start,
+            end,
+        });
+        self.bytes += end - start;
+        if end >= OUTPUT_CHUNK_BYTES {
+            self.chunks.push_back(Chunk::default());
+        }
+        self.bytes >= LARGE_OUTPUT_BYTES
+    }
+
+    /// The next command has been answered: moves the replies behind it to the output, up to one that has not come. Returns
+    /// the number of replies moved.
+    pub(super) fn unpark(&mut self, output: &mut Outgoing) -> u32 {
+        // The place of the reply that was just completed.
+        self.places.pop_front();
+        let mut count = 0;
+        while let Some(&Some(place)) = self.places.front() {
+            self.places.pop_front();
+            self.move_reply(place, output);
+            count += 1;
+        }
+        count
+    }
+
+    fn move_reply(&mut self, place: Place, output: &mut Outgoing) {
+        let is_open = place.chunk == self.first + self.chunks.len() - 1;
+        let chunk = &mut self.chunks[place.chunk - self.first];
+        chunk.replies -= 1;
+        let (len, is_alone) = (
+            place.end - place.start,
+            place.start == 0 && place.end == chunk.bytes.len(),
+        );
+        self.bytes -= len;
+        if is_alone && len >= LARGE_OUTPUT_BYTES {
+            output.push_chunk(std::mem::take(&mut chunk.bytes));
+        } else {
+            output
+                .tail()
+                .extend_from_slice(&chunk.bytes[place.start..place.end]);
+            output.close_if_full(len);
+        }
+        if chunk.replies == 0 {
+            if is_open && chunk.bytes.capacity() <= OUTPUT_KEPT_BYTES {
+                chunk.bytes.clear();
+            } else {
+                chunk.bytes = Vec::new();
+            }
+        }
+        while self.chunks.len() > 1 && self.chunks[0].replies == 0 {
+            self.chunks.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Whether no reply is parked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether it holds more memory than an idle connection keeps.
+    pub(super) fn is_large(&self) -> bool {
+        self.memory() > OUTPUT_KEPT_BYTES
+    }
+
+    /// Bytes of parked replies.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory it holds.
+    pub(super) fn memory(&self) -> usize {
+        let chunks = self.chunks.iter().map(|chunk| chunk.bytes.capacity());
+        size_of::<Self>() + chunks.sum::<usize>()
+    }
+}
