@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_account;
     mod blocking_random;
+    mod blocking_removed;
     mod blocking_shards;
     mod client_limits;
     mod commands;
@@ -37,6 +38,7 @@ mod it {
     mod redis_py;
     mod renamed_commands;
     mod reused_descriptors;
+    mod saturated_shards;
     mod scan;
     mod server_replies;
     mod stock_modes;
@@ -44,6 +46,7 @@ mod it {
     mod streams;
     mod tidy;
     mod transaction_time;
+    mod travelling_replies;
     mod turns;
     mod waiting_limits;
 }

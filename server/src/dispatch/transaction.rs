@@ -10,13 +10,13 @@ use super::plan::Routed;
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::Modes;
 use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{CommandResult, Stamp};
-use crate::journal::Journal;
+use crate::exec::{Modes, Origin};
+use crate::journal::{Record, Unit};
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
@@ -55,11 +55,13 @@ pub(crate) fn exec(
         Suspended::default()
     };
     let queue = transaction.queue.iter().enumerate().skip(suspended.next);
-    let (next, unit) = as_one_unit(caller, partitions, suspended.unit, |caller, partitions| {
-        run_queue(caller, queue, partitions, (out, start), environment)
-    });
+    let unit = OneUnit {
+        partitions,
+        unit: Some(environment.recorder.resume(suspended.unit)),
+    };
+    let next = run_queue(caller, queue, &mut *unit.partitions, (out, start), environment);
     if let Some(next) = next {
-        let replies = out.split_off(start);
+        let (replies, unit) = (out.split_off(start), unit.suspend());
         transaction.suspended = Some(Suspended { next, replies, unit });
         caller.client.transaction = Some(transaction);
     } else {
@@ -147,68 +149,32 @@ fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environmen
         })
 }
 
-/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC. `unit` are the effects of a
-/// transaction that goes on. If it is suspended again, which `run` says by an index, its effects are returned.
-fn as_one_unit(
-    caller: &mut Caller<'_>,
-    partitions: Partitions<'_>,
-    unit: Option<Journal>,
-    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>) -> Option<usize>,
-) -> (Option<usize>, Option<Journal>) {
-    let Some(journal) = caller.journal else {
-        return (run(caller, partitions), None);
-    };
-    let mut unit = Unit::begin(partitions, journal, unit);
-    let collector = unit.collector.clone();
-    let mut collecting = Caller {
-        client: caller.client,
-        node: caller.node,
-        journal: Some(&collector),
-        now_ms: caller.now_ms,
-        lines: caller.lines.as_deref_mut(),
-    };
-    let next = run(&mut collecting, &mut *unit.partitions);
-    unit.is_suspended = next.is_some();
-    drop(unit);
-    (next, next.map(|_| collector))
-}
-
-/// Partitions whose effects are collected. Dropping it, also in a panic, gives them the journal back and appends the
-/// collected effects as one unit.
-struct Unit<'a> {
+/// The unit of a transaction. Dropping it, also in a panic, ends the unit, with the removals that a command found before it
+/// panicked.
+struct OneUnit<'a> {
     partitions: Partitions<'a>,
-    journal: &'a Journal,
-    collector: Journal,
-    /// Its transaction will go on: the collected effects are kept for then.
-    is_suspended: bool,
+    /// None when its effects have been set aside.
+    unit: Option<Unit<'a>>,
 }
 
-impl<'a> Unit<'a> {
-    /// Makes the partitions report to the collector instead of the journal.
-    fn begin(partitions: Partitions<'a>, journal: &'a Journal, collected: Option<Journal>) -> Self {
-        let collector = collected.unwrap_or_else(|| journal.begin_unit());
-        for partition in partitions.iter_mut().flatten() {
-            partition.journal = Some(collector.clone());
-        }
-        Self {
-            partitions,
-            journal,
-            collector,
-            is_suspended: false,
+impl OneUnit<'_> {
+    /// Sets the effects so far aside, until the transaction goes on.
+    fn suspend(mut self) -> Record {
+        self.take_removals();
+        self.unit.take().map(Unit::suspend).unwrap_or_default()
+    }
+
+    fn take_removals(&mut self) {
+        let Some(unit) = &self.unit else { return };
+        for partition in self.partitions.iter_mut().flatten() {
+            unit.add_all(partition.removals.drain(..));
         }
     }
 }
 
-impl Drop for Unit<'_> {
+impl Drop for OneUnit<'_> {
     fn drop(&mut self) {
-        for partition in self.partitions.iter_mut().flatten() {
-            // Removals that a command reported before it panicked belong to this unit.
-            partition.journal_removals();
-            partition.journal = Some(self.journal.clone());
-        }
-        if !self.is_suspended {
-            self.journal.end_unit(&self.collector);
-        }
+        self.take_removals();
     }
 }
 
@@ -228,6 +194,7 @@ fn run_queued(
         db: caller.client.db,
         modes,
         routed: Routed::default(),
+        origin: Origin::Client,
         waiting: Waiting::Denied,
     };
     let access = match &queued.parts {

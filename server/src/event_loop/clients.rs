@@ -23,6 +23,8 @@ pub(super) struct Clients {
     pub(super) busy: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
+    /// Connections whose output waits for the journal.
+    pub(super) held: Vec<usize>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
     /// Connections of monitors, which see all commands.
@@ -74,6 +76,20 @@ impl Clients {
         {
             connection.is_queued = true;
             self.queue.push(number);
+        }
+    }
+
+    /// Has the output of a connection wait for the journal.
+    #[cold]
+    pub(super) fn hold(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        if connection.client.closing == Closing::Now {
+            self.closing.push(number);
+        }
+        if !std::mem::replace(&mut connection.is_held, true) {
+            self.held.push(number);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
-use crate::exec::{Carried, OwnedRequest, Part, Roster, Walk};
+use crate::exec::{Carried, Origin, OwnedRequest, Part, Roster, Walk};
 use crate::shard::inbox::{Gather, Message, Walking};
 use crate::spec::Registered;
 
@@ -54,6 +54,7 @@ impl Gather {
             db: self.db,
             modes: self.modes,
             routed: Routed::default(),
+            origin: Origin::Client,
             waiting: Waiting::Denied,
         }
     }
@@ -119,7 +120,7 @@ impl EventLoop {
         };
         let begin_ns = environment.clock.elapsed_ns();
         environment.look(begin_ns);
-        let result = count_memory(held.get(), &self.node, |partition| {
+        let result = count_memory(held.get(), &environment, |partition| {
             let call = walking.gather.call();
             let result = run_walk(&call, partition, &mut walking.walk, &environment);
             serve_ready(Held::One(partition), &environment);
@@ -249,7 +250,7 @@ impl EventLoop {
         };
         let begin_ns = environment.clock.elapsed_ns();
         environment.look(begin_ns);
-        let part = count_memory(held.get(), &self.node, |partition| {
+        let part = count_memory(held.get(), &environment, |partition| {
             let part = run_part(&gather.call(), PartAccess::Partition(partition), &environment);
             serve_ready(Held::One(partition), &environment);
             part

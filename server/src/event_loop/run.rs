@@ -15,7 +15,7 @@ use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{OwnedRequest, Part};
+use crate::exec::{Origin, OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
 
 /// A command of a connection that has a place in the order of replies.
@@ -95,6 +95,7 @@ impl EventLoop {
             }
         }
         partitions.settle();
+        self.environment().hand_over();
         for partition in partitions.iter().flatten() {
             publish_memory(partition, &self.node);
         }
@@ -145,18 +146,24 @@ impl EventLoop {
             db: connection.client.db,
             modes: connection.modes(),
             routed: Routed::default(),
+            origin: Origin::Client,
             waiting: Waiting::Allowed(&wish),
         };
         let mut caller = Caller {
             client: &mut connection.client,
             node: &self.node,
-            journal: self.journal.as_ref(),
+            recorder: &self.reach.recorder,
             now_ms: environment.stamp.now_ms,
             lines: self.node.monitors.are_there().then_some(&mut self.turn.lines),
         };
+        let recorded = environment.recorder.recorded();
         let (out, start) = connection.output.begin_at(issued.sequence);
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
+        environment.hand_over();
+        if environment.recorder.recorded() > recorded {
+            connection.client.note_written(environment.recorder.position());
+        }
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         let length = connection.output.begin(issued.sequence).len() - start;
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);

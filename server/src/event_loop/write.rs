@@ -1,5 +1,6 @@
 //! Step 4 of a turn: writes replies, and closes connections.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ impl EventLoop {
                 continue;
             };
             connection.is_dirty = false;
+            if !self.reach.recorder.has_reached(connection.client.wrote_to) {
+                self.clients.hold(number);
+                continue;
+            }
             writes += 1;
             let had_room = connection.output.has_room();
             let stats = &self.node.stats[self.index];
@@ -59,6 +64,37 @@ impl EventLoop {
             let stats = &self.node.stats[self.index];
             stats.bytes_out.add(written);
             stats.writes.add(writes);
+        }
+    }
+
+    /// Has connections go on for which the journal has reached what they wrote.
+    pub(super) fn release_held(&mut self) {
+        let Some(journal) = self
+            .reach
+            .recorder
+            .journal()
+            .filter(|_| !self.clients.held.is_empty())
+        else {
+            return;
+        };
+        // In this order, or it might be reached unnoticed.
+        journal.await_more();
+        let journal = Arc::clone(journal);
+        for number in std::mem::take(&mut self.clients.held) {
+            let Some(connection) = self
+                .clients
+                .get_mut(number)
+                .filter(|connection| connection.is_held)
+            else {
+                continue;
+            };
+            if journal.has_reached(connection.client.wrote_to) {
+                connection.is_held = false;
+                self.clients.mark_dirty(number);
+                self.clients.enqueue(number);
+            } else {
+                self.clients.held.push(number);
+            }
         }
     }
 
