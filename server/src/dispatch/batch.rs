@@ -120,16 +120,7 @@ pub(crate) fn run_batch(
         }));
         if outcome.is_err() {
             let Some(&task) = tasks.get(done) else { break };
-            // The part of the reply that the handler had written is dropped.
-            fail(
-                task.command,
-                &ReplyError::Internal,
-                replies.begin(&task),
-                start,
-                task.modes.resp(),
-                environment,
-            );
-            replies.end(&task, start);
+            end_panicked(&task, (&mut *replies, start), environment);
             report.panicked.push(task);
             note_effects(&mut report, done, &mut recorded, environment);
             done += 1;
@@ -347,6 +338,21 @@ fn run_task_with_buffers<R: Replies>(
     );
     replies.end(task, *start);
     words
+}
+
+/// Ends the reply of a command that has panicked, which starts at `start`, with an error. The part that the handler had
+/// written is dropped.
+fn end_panicked<R: Replies>(task: &Task, (replies, start): (&mut R, usize), environment: &Environment<'_>) {
+    let out = replies.begin(task);
+    fail(
+        task.command,
+        &ReplyError::Internal,
+        out,
+        start,
+        task.modes.resp(),
+        environment,
+    );
+    replies.end(task, start);
 }
 
 /// Notes that a command had effects, if more was recorded than before.
