@@ -181,6 +181,7 @@ impl EventLoop {
             || !self.reach.outbox.borrow().is_empty()
             || self.reach.goes_on
             || self.has_published()
+            || self.has_released()
             || self.has_garbage();
         let timeout = self.time_to_sleep(busy);
         let Self {

@@ -21,6 +21,8 @@ fn start(bound: usize, slow: SlowListener) -> (Server, Receiver<Effect>) {
     let (sender, effects) = crossbeam_channel::bounded(bound);
     let builder = Server::builder()
         .shards(SHARDS)
+        // With a clock that stands still a loop sleeps until it is rung.
+        .manual_clock(Duration::from_secs(1_700_000_000))
         .effects(sender)
         .slow_listener(slow);
     (builder.start().expect("it starts"), effects)

@@ -294,6 +294,10 @@ impl ToConnections<'_> {
     /// be that of the next such reply.
     #[cold]
     fn send_now(&mut self, number: usize) {
+        if self.environment.recorder.is_on() {
+            // The reply may have to wait until the journal has reached what this batch has written.
+            return;
+        }
         let Some(connection) = self.connections.get_mut(number) else {
             return;
         };

@@ -8,6 +8,7 @@ use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
+use crate::journal::Journal;
 
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
@@ -67,19 +68,31 @@ impl EventLoop {
         }
     }
 
-    /// Has connections go on for which the journal has reached what they wrote.
-    pub(super) fn release_held(&mut self) {
-        let Some(journal) = self
-            .reach
-            .recorder
-            .journal()
-            .filter(|_| !self.clients.held.is_empty())
-        else {
-            return;
+    /// The journal, if connections wait for it.
+    fn awaited_journal(&self) -> Option<&Arc<Journal>> {
+        let journal = self.reach.recorder.journal();
+        journal.filter(|_| !self.clients.held.is_empty())
+    }
+
+    /// Whether connections may go on that wait for the journal. If not, the loop is rung when the journal reaches more.
+    pub(super) fn has_released(&self) -> bool {
+        let Some(journal) = self.awaited_journal() else {
+            return false;
         };
         // In this order, or it might be reached unnoticed.
         journal.await_more();
-        let journal = Arc::clone(journal);
+        let may_go_on = |&number: &usize| {
+            let connection = self.clients.get(number);
+            connection.is_none_or(|connection| journal.has_reached(connection.client.wrote_to))
+        };
+        self.clients.held.iter().any(may_go_on)
+    }
+
+    /// Has connections go on for which the journal has reached what they wrote.
+    pub(super) fn release_held(&mut self) {
+        let Some(journal) = self.awaited_journal().map(Arc::clone) else {
+            return;
+        };
         for number in std::mem::take(&mut self.clients.held) {
             let Some(connection) = self
                 .clients
