@@ -114,19 +114,20 @@ impl Builder {
         self
     }
 
-    /// Chooses what happens when the reader of [`Builder::effects`] or [`Builder::keyspace_events`] is slow and its
-    /// channel is full. The log reports how many elements were dropped, be it for that reason or because there is no
-    /// reader any more.
+    /// Chooses what happens when the reader of the channel of [`Builder::effects`] or [`Builder::keyspace_events`] does not
+    /// keep up, so that it is full. What is dropped, then or because nobody reads any more, is counted in the log.
     #[must_use]
     pub fn slow_listener(mut self, slow_listener: SlowListener) -> Self {
         self.slow_listener = slow_listener;
         self
     }
 
-    /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat
-    /// them. With several shards, the effects of one key are in order. PUBLISH and SPUBLISH are among them: they are
-    /// for replicas, not for the append-only file. A channel without a bound takes memory for elements that are not
-    /// read; one with a bound delays commands or loses effects, as [`Builder::slow_listener`] chooses.
+    /// Sends the effects of all writes to a channel, in the form in which replicas and the append-only file repeat them. With
+    /// several shards, the effects of one key are in order. What belongs together, the effects of one command or transaction,
+    /// stands between MULTI and EXEC, and is sent whole or not at all. PUBLISH and SPUBLISH are among them: replicas repeat
+    /// those, the append-only file does not. When a client gets its reply, the effects are in the channel. One without a bound
+    /// takes memory for what is not read; one with a bound has writers wait or loses effects, as [`Builder::slow_listener`]
+    /// says.
     #[must_use]
     pub fn effects(mut self, sender: Sender<Effect>) -> Self {
         self.effects = Some(sender);

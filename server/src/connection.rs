@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) is_queued: bool,
     /// The connection is in the loop's list of those to write.
     pub(crate) is_dirty: bool,
+    /// Its output waits until the journal has reached what the client wrote, and no further command runs before.
+    pub(crate) is_held: bool,
     /// The connection is in the loop's list of those that have got messages and are written soon.
     pub(crate) is_pushed_to: bool,
     /// Time since which its output has exceeded the soft limit, Unix milliseconds; `i64::MAX` while it does not.
@@ -94,6 +96,7 @@ impl Connection {
             ends: false,
             is_queued: false,
             is_dirty: false,
+            is_held: false,
             is_pushed_to: false,
             over_soft_limit_since_ms: i64::MAX,
             bytes_in: 0,
@@ -120,7 +123,10 @@ impl Connection {
     /// Whether a further command may be taken from the input now.
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
-        self.client.closing == Closing::No && matches!(self.gate, Gate::Open) && self.output.has_room()
+        self.client.closing == Closing::No
+            && matches!(self.gate, Gate::Open)
+            && self.output.has_room()
+            && !self.is_held
     }
 
     /// Sizes for CLIENT LIST; `held` are the bytes that the loop's poll holds for the connection.

@@ -40,7 +40,7 @@ use crossbeam_channel::Receiver;
 use crate::config::Settings;
 use crate::dispatch::execution::Environment;
 use crate::exec::{Closing, Stamp};
-use crate::journal::Journal;
+use crate::journal::Recorder;
 use crate::limits::TURN_NS;
 use crate::observe::process;
 use crate::pubsub::Publication;
@@ -66,8 +66,6 @@ pub(crate) struct EventLoop {
     poll: Poll,
     /// One loop's view of the node's listeners.
     acceptor: Acceptor,
-    /// Journal for effects of commands that work on no partition; none when nobody reads it.
-    journal: Option<Journal>,
     clients: Clients,
     /// Memory of the connections.
     ledger: Ledger,
@@ -99,7 +97,7 @@ impl EventLoop {
         inbox: Receiver<Message>,
         poll: Poll,
         acceptor: Acceptor,
-        journal: Option<Journal>,
+        recorder: Recorder,
     ) -> Self {
         let shards = mesh.len();
         let settings = node.settings.load_full();
@@ -110,10 +108,9 @@ impl EventLoop {
             inbox,
             poll,
             acceptor,
-            journal,
             clients: Clients::default(),
             ledger: Ledger::default(),
-            reach: Reach::new(index, mesh),
+            reach: Reach::new(index, mesh, recorder),
             turn: Turn::new(shards),
             published: VecDeque::new(),
             cron: Cron::new(now_us),
@@ -146,6 +143,7 @@ impl EventLoop {
             let has_mail = !self.inbox.is_empty();
             self.go_on();
             self.take_in_messages();
+            self.release_held();
             self.accept();
             self.retry_busy();
             self.resume_paused();
@@ -172,6 +170,10 @@ impl EventLoop {
 
     /// Step 1: waits for events, unless there is work to do at once.
     fn wait(&mut self) -> io::Result<()> {
+        debug_assert!(
+            self.reach.recorder.is_empty(),
+            "a partition was let go of before its effects were handed over"
+        );
         let busy = !self.clients.queue.is_empty()
             || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
@@ -180,6 +182,7 @@ impl EventLoop {
             || !self.reach.outbox.borrow().is_empty()
             || self.reach.goes_on
             || self.has_published()
+            || self.has_released()
             || self.has_garbage();
         let timeout = self.time_to_sleep(busy);
         let Self {

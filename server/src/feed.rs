@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
-/// Choice for a reader that is slow, so that its channel is full. A channel without a bound is never full: it takes
-/// memory instead.
+use crate::limits::LISTENER_STEP;
+
+/// Behaviour towards a listener that does not keep up, so that its channel is full. A channel without a bound is never full: it
+/// takes memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
-    /// The command waits for room, and with it all other commands of its shards, but no longer than this. Then the
-    /// element is dropped, and further ones do not wait again until there has been room.
+    /// Has commands wait until there is room, for as long as the listener takes something at least this often; then what waits is
+    /// dropped, and what follows does not wait again until there has been room. A command with *effects* is done when it
+    /// waits: only the connection that sent it does, for its reply. One that raises *keyspace events* waits with all other
+    /// commands of its shard, and of its loop.
     Wait(Duration),
-    /// The element is dropped at once.
+    /// Drops at once what finds no room.
     Drop,
 }
 
@@ -28,9 +32,6 @@ impl Default for SlowListener {
         Self::Wait(Duration::from_secs(1))
     }
 }
-
-/// Interval at which a sender waiting for room checks whether the node is stopping.
-const WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// The sending end of a reader's channel.
 pub(crate) struct Feed<T> {
@@ -51,34 +52,51 @@ pub(crate) struct FeedState {
 }
 
 impl FeedState {
+    /// The state of a channel; `has_ended` is set when the node stops.
+    pub(crate) fn new(slow: SlowListener, has_ended: Arc<AtomicBool>) -> Self {
+        Self {
+            slow,
+            dropped: AtomicU64::new(0),
+            is_stuck: AtomicBool::new(false),
+            has_ended,
+        }
+    }
+
     /// Number of dropped elements.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+
+    /// Counts what was dropped.
+    pub(crate) fn count_dropped(&self, count: usize) {
+        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Behaviour towards a listener that does not keep up.
+    pub(crate) fn slow(&self) -> SlowListener {
+        self.slow
+    }
+
+    /// Does what the end of the node does.
+    #[cfg(test)]
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    /// Whether the node is to end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
 }
 
 impl<T> Feed<T> {
-    /// A feed for a channel; `has_ended` is set when the node stops.
-    pub(crate) fn new(sender: Sender<T>, slow: SlowListener, has_ended: Arc<AtomicBool>) -> Self {
-        Self {
-            sender,
-            state: Arc::new(FeedState {
-                slow,
-                dropped: AtomicU64::new(0),
-                is_stuck: AtomicBool::new(false),
-                has_ended,
-            }),
-        }
-    }
-
-    /// A feed for a channel without a bound, and its other end.
-    #[cfg(test)]
-    pub(crate) fn unbounded() -> (Self, crossbeam_channel::Receiver<T>) {
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self::new(sender, SlowListener::Drop, Arc::default()), receiver)
+    /// A feed for a channel.
+    pub(crate) fn new(sender: Sender<T>, state: Arc<FeedState>) -> Self {
+        Self { sender, state }
     }
 
     /// State shared by all senders of the channel.
+    #[cfg(test)]
     pub(crate) fn state(&self) -> Arc<FeedState> {
         Arc::clone(&self.state)
     }
@@ -103,7 +121,7 @@ impl<T> Feed<T> {
         }
         let (mut item, mut waited) = (item, Duration::ZERO);
         while waited < limit && !self.state.has_ended.load(Ordering::Acquire) {
-            let step = WAIT_STEP.min(limit - waited);
+            let step = LISTENER_STEP.min(limit - waited);
             match self.sender.send_timeout(item, step) {
                 Ok(()) => return self.state.is_stuck.store(false, Ordering::Relaxed),
                 Err(SendTimeoutError::Timeout(back)) => item = back,
@@ -142,11 +160,8 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_dropped_after_the_wait_and_then_at_once() {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        let feed = Feed::new(
-            sender,
-            SlowListener::Wait(Duration::from_millis(20)),
-            Arc::default(),
-        );
+        let state = FeedState::new(SlowListener::Wait(Duration::from_millis(20)), Arc::default());
+        let feed = Feed::new(sender, Arc::new(state));
         for number in 0..1000 {
             feed.send(number);
         }
@@ -162,7 +177,7 @@ mod tests {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let has_ended = Arc::new(AtomicBool::new(false));
         let limit = SlowListener::Wait(Duration::from_secs(3600));
-        let feed = Feed::new(sender, limit, Arc::clone(&has_ended));
+        let feed = Feed::new(sender, Arc::new(FeedState::new(limit, Arc::clone(&has_ended))));
         feed.send(1);
         has_ended.store(true, Ordering::Release);
         feed.send(2);

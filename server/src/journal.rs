@@ -1,29 +1,47 @@
-//! The journal: the one ordered stream of changes of a node.
+//! The journal: the one ordered stream of what changed on a node.
 //!
-//! Effects are appended while the partitions that they changed are still held, so that replaying them in order gives
-//! the same data. All effects of one command or transaction are one unit: they are appended in one piece, without
-//! effects of others in between, and between MULTI and EXEC if there is more than one. So far the only reader is the
-//! listener of an embedding program; without one there is no journal, and an effect costs a branch.
+//! A loop records the effects of commands while it holds partitions ([`Recorder`]), and hands them to the journal before it lets
+//! go of them, with one lock for all commands of a batch: so whoever sees a value finds its effect in the journal, in an
+//! order that replays. What belongs together, all effects of one command or of a transaction, is one unit: it enters in one piece,
+//! between MULTI and EXEC where it is more than one effect. The journal then ends at a [`Position`], which goes with the reply
+//! of the command: its connection gets nothing before [`Journal::has_reached`] that position.
+//!
+//! So far the only reader is the listener of an embedding host; without one there is no journal, and an effect costs a branch.
+
+pub(crate) mod encoded;
+mod listener;
+pub(crate) mod recorder;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use crossbeam_channel::{SendTimeoutError, Sender};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::feed::Feed;
+use self::listener::{Listener, Parcel};
+pub(crate) use self::recorder::{Record, Recorder, Unit};
+use crate::feed::{FeedState, SlowListener};
+use crate::limits::{LISTENER_FAREWELL, LISTENER_STEP};
 
 /// One effect: a command to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
     /// The database it applies to.
     pub db: u16,
-    /// Words of the command.
+    /// Its words.
     pub words: Vec<Vec<u8>>,
 }
 
-/// A position in the journal: the number of effects before it.
+/// A place in the journal: how many bytes of effects stand before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position(u64);
+
+impl Position {
+    fn before(self, bytes: u64) -> Self {
+        Self(self.0 - bytes)
+    }
+}
 
 impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,95 +49,242 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// A handle to a node's journal, or to a unit that is being collected.
-#[derive(Clone, Debug)]
+/// A node's journal.
+#[derive(Debug)]
 pub(crate) struct Journal {
-    stream: Arc<Mutex<Stream>>,
-    /// A change was made whose effect is not known: readers that repeat the effects no longer have the same data.
-    is_broken: Arc<AtomicBool>,
+    stream: Mutex<Stream>,
+    /// Tells the thread that empties the listener's queue that there is something in it.
+    work: Condvar,
+    sender: Sender<Effect>,
+    /// The [`Position`] up to which no reply waits any more.
+    reached: AtomicU64,
+    /// A loop waits for more to be reached.
+    is_awaited: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Stream {
-    sink: Sink,
     end: Position,
+    /// From where on effects are missing: who repeats them no longer has the same data.
+    broken_from: Option<Position>,
+    listener: Listener,
 }
 
-/// Destination of effects.
-#[derive(Debug)]
-enum Sink {
-    Listener(Feed<Effect>),
-    /// A unit that is not complete yet.
-    Unit(Vec<Effect>),
-}
+/// Bytes that enclose the effects of a unit.
+const MARKS_BYTES: usize = "*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n".len();
 
 impl Journal {
     /// An empty journal that is read by a listener.
-    pub(crate) fn new(listener: Feed<Effect>) -> Self {
+    pub(crate) fn new(sender: Sender<Effect>, state: Arc<FeedState>) -> Self {
         Self {
-            stream: Stream::into(Sink::Listener(listener)),
-            is_broken: Arc::default(),
+            stream: Mutex::new(Stream {
+                end: Position::default(),
+                broken_from: None,
+                listener: Listener::new(sender.clone(), state),
+            }),
+            work: Condvar::new(),
+            sender,
+            reached: AtomicU64::new(0),
+            is_awaited: AtomicBool::new(false),
         }
     }
 
-    /// Begins a unit of several commands. [`Journal::end_unit`] appends it to this journal.
-    pub(crate) fn begin_unit(&self) -> Self {
-        Self {
-            stream: Stream::into(Sink::Unit(Vec::new())),
-            is_broken: Arc::clone(&self.is_broken),
-        }
+    /// A journal whose listener's channel has no bound, and the other end of that.
+    #[cfg(test)]
+    pub(crate) fn unbounded() -> (Self, crossbeam_channel::Receiver<Effect>) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let state = FeedState::new(SlowListener::Drop, Arc::default());
+        (Self::new(sender, Arc::new(state)), receiver)
     }
 
-    /// Appends a completed unit.
-    pub(crate) fn end_unit(&self, unit: &Self) -> Position {
-        let effects = match &mut unit.stream.lock().sink {
-            Sink::Unit(effects) => std::mem::take(effects),
-            Sink::Listener(_) => Vec::new(),
-        };
-        self.append(effects)
-    }
-
-    /// Appends the effects of one unit in one piece. Returns the position after them.
-    pub(crate) fn append(&self, unit: Vec<Effect>) -> Position {
+    /// Appends recorded units, in order and with nobody else's between them. Returns the end of the journal behind them.
+    fn append(&self, record: &Record) -> Position {
+        // What takes time is done before the lock is taken.
+        let units: Vec<_> = record
+            .units()
+            .map(|(effects, is_torn)| (bytes_of(&effects), decoded(&effects), is_torn))
+            .collect();
         let mut stream = self.stream.lock();
-        let enclosed = match (&stream.sink, unit.as_slice()) {
-            (Sink::Listener(_), [first, .., last]) => Some((mark("MULTI", first.db), mark("EXEC", last.db))),
-            _ => None,
-        };
-        match enclosed {
-            None => unit.into_iter().for_each(|effect| stream.push(effect)),
-            Some((begin, end)) => {
-                let whole = std::iter::once(begin).chain(unit).chain([end]);
-                whole.for_each(|effect| stream.push(effect));
-            }
+        for (bytes, effects, is_torn) in units {
+            stream.append(bytes, effects, is_torn);
+        }
+        if stream.listener.has_waiting() {
+            self.work.notify_one();
+        }
+        if !(stream.listener.has_waiting() && stream.listener.waits()) {
+            self.reached.store(stream.end.0, Ordering::SeqCst);
         }
         stream.end
     }
 
-    /// Notes that a change was made whose effect is not known.
-    pub(crate) fn break_history(&self) {
-        self.is_broken.store(true, Ordering::Relaxed);
+    /// From where on the journal does not have all effects; none while it has.
+    pub(crate) fn broken_from(&self) -> Option<Position> {
+        self.stream.lock().broken_from
     }
 
-    /// Position of the end of the journal, if a change before it is not known.
-    pub(crate) fn broken_before(&self) -> Option<Position> {
-        let is_broken = self.is_broken.load(Ordering::Relaxed);
-        is_broken.then(|| self.stream.lock().end)
+    /// Whether a reply may leave that tells of what stands before this position.
+    #[inline]
+    pub(crate) fn has_reached(&self, position: Position) -> bool {
+        self.reached.load(Ordering::SeqCst) >= position.0
+    }
+
+    /// Has the loops rung when more is reached. To be followed by a look at what is.
+    pub(crate) fn await_more(&self) {
+        self.is_awaited.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the listener's channel has a bound, so that [`serve_listener`](Self::serve_listener) is needed.
+    pub(crate) fn has_bound(&self) -> bool {
+        self.sender.capacity().is_some()
+    }
+
+    /// Sends what waits for the listener, until the node ends. `ring` has the loops look at what is reached.
+    pub(crate) fn serve_listener(&self, ring: impl Fn()) {
+        let mut idle = Duration::ZERO;
+        while let Some(effect) = self.next_waiting() {
+            match self.sender.send_timeout(effect, LISTENER_STEP) {
+                Ok(()) => {
+                    idle = Duration::ZERO;
+                    self.note_sent(&ring);
+                }
+                Err(SendTimeoutError::Timeout(effect)) => {
+                    idle += LISTENER_STEP;
+                    let mut stream = self.stream.lock();
+                    stream.listener.put_back(effect);
+                    let is_over = match stream.listener.state.slow() {
+                        SlowListener::Wait(limit) => idle >= limit,
+                        SlowListener::Drop => false,
+                    };
+                    if is_over {
+                        idle = Duration::ZERO;
+                        self.give_up(stream, false, &ring);
+                    }
+                }
+                Err(SendTimeoutError::Disconnected(effect)) => {
+                    let mut stream = self.stream.lock();
+                    stream.listener.put_back(effect);
+                    self.give_up(stream, true, &ring);
+                }
+            }
+        }
+        self.finish_begun();
+        self.give_up(self.stream.lock(), true, &ring);
+    }
+
+    /// Sends the rest of a unit that was begun, if the listener still reads. It may be the one who ends the node: it is not
+    /// waited for long.
+    fn finish_begun(&self) {
+        let next = || {
+            let mut stream = self.stream.lock();
+            stream.listener.next_of_begun()
+        };
+        while let Some(effect) = next() {
+            if let Err(error) = self.sender.send_timeout(effect, LISTENER_FAREWELL) {
+                return self.stream.lock().listener.put_back(error.into_inner());
+            }
+            self.stream.lock().listener.sent();
+        }
+    }
+
+    /// The next effect that waits for the listener, as soon as there is one; none when the node ends.
+    fn next_waiting(&self) -> Option<Effect> {
+        let mut stream = self.stream.lock();
+        loop {
+            if stream.listener.state.has_ended() {
+                return None;
+            }
+            if let Some(effect) = stream.listener.next() {
+                return Some(effect);
+            }
+            self.work.wait(&mut stream);
+        }
+    }
+
+    /// The node has been told to end: nobody waits for the listener any more.
+    pub(crate) fn end(&self) {
+        // With the lock, or it might come between a look at the end and the wait for work.
+        let _stream = self.stream.lock();
+        self.work.notify_all();
+    }
+
+    fn note_sent(&self, ring: &impl Fn()) {
+        let mut stream = self.stream.lock();
+        let Some(end) = stream.listener.sent() else {
+            return;
+        };
+        let end = if stream.listener.has_waiting() {
+            end
+        } else {
+            stream.end
+        };
+        drop(stream);
+        self.reach(end, ring);
+    }
+
+    /// Gives up what waits for the listener, as [`Listener::give_up`].
+    fn give_up(&self, mut stream: MutexGuard<'_, Stream>, all: bool, ring: &impl Fn()) {
+        if let Some(begin) = stream.listener.give_up(all) {
+            stream.breaks_at(begin);
+        }
+        let end = stream.end;
+        drop(stream);
+        self.reach(end, ring);
+    }
+
+    fn reach(&self, position: Position, ring: &impl Fn()) {
+        self.reached.fetch_max(position.0, Ordering::SeqCst);
+        if self.is_awaited.swap(false, Ordering::SeqCst) {
+            ring();
+        }
     }
 }
 
 impl Stream {
-    fn into(sink: Sink) -> Arc<Mutex<Self>> {
-        let end = Position::default();
-        Arc::new(Mutex::new(Self { sink, end }))
+    fn append(&mut self, bytes: u64, effects: Vec<Effect>, is_torn: bool) {
+        let begin = self.end;
+        self.end.0 += bytes;
+        if is_torn {
+            self.breaks_at(begin);
+        }
+        if effects.is_empty() {
+            return;
+        }
+        let is_taken = self.listener.take(Parcel {
+            effects: effects.into(),
+            bytes,
+            end: self.end,
+            is_begun: false,
+        });
+        if !is_taken {
+            self.breaks_at(begin);
+        }
     }
 
-    fn push(&mut self, effect: Effect) {
-        self.end.0 += 1;
-        match &mut self.sink {
-            Sink::Unit(effects) => effects.push(effect),
-            Sink::Listener(listener) => listener.send(effect),
+    fn breaks_at(&mut self, position: Position) {
+        self.broken_from.get_or_insert(position);
+    }
+}
+
+/// The length of a unit, with what encloses it.
+fn bytes_of(effects: &[(u16, &[u8])]) -> u64 {
+    let bytes: usize = effects.iter().map(|(_, effect)| effect.len()).sum();
+    let marks = if effects.len() > 1 { MARKS_BYTES } else { 0 };
+    (bytes + marks) as u64
+}
+
+/// The effects of a unit as the listener gets them.
+fn decoded(effects: &[(u16, &[u8])]) -> Vec<Effect> {
+    let decode = |&(db, effect): &(u16, &[u8])| Effect {
+        db,
+        words: encoded::words(effect),
+    };
+    match effects {
+        [first, .., last] => {
+            let (begin, end) = (mark("MULTI", first.0), mark("EXEC", last.0));
+            let all = std::iter::once(begin).chain(effects.iter().map(decode));
+            all.chain([end]).collect()
         }
+        _ => effects.iter().map(decode).collect(),
     }
 }
 
@@ -131,34 +296,4 @@ fn mark(word: &str, db: u16) -> Effect {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn effects(words: &[&str]) -> Vec<Effect> {
-        words.iter().map(|word| mark(word, 0)).collect()
-    }
-
-    #[test]
-    fn units_are_whole_whoever_appends_meanwhile() {
-        let (sender, receiver) = Feed::unbounded();
-        let journal = Journal::new(sender);
-        let unit = journal.begin_unit();
-        unit.append(effects(&["a"]));
-        assert_eq!(journal.append(effects(&["x"])), Position(1));
-        unit.append(effects(&["b", "c"]));
-        assert_eq!(journal.end_unit(&unit), Position(6));
-        journal.end_unit(&journal.begin_unit());
-        let seen: Vec<Effect> = receiver.try_iter().collect();
-        assert_eq!(seen, effects(&["x", "MULTI", "a", "b", "c", "EXEC"]));
-    }
-
-    #[test]
-    fn a_break_within_a_unit_is_one_of_the_journal() {
-        let journal = Journal::new(Feed::unbounded().0);
-        assert_eq!(journal.broken_before(), None);
-        let unit = journal.begin_unit();
-        unit.break_history();
-        journal.append(effects(&["x"]));
-        assert_eq!(journal.broken_before(), Some(Position(1)));
-    }
-}
+mod tests;

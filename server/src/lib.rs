@@ -39,3 +39,8 @@ pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
 pub use feed::SlowListener;
 pub use node::StartError;
+
+/// The examples of the README, which are run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -142,3 +142,15 @@ pub(crate) const SHOWN_BYTES_MAX: usize = 128;
 
 /// Elements that may be drawn with repetition if nothing but the request bounds them.
 pub(crate) const RANDOM_ELEMENTS_MAX: i64 = 1 << 24;
+
+/// Bytes that a loop keeps for recording effects from one batch to the next.
+pub(crate) const RECORD_KEPT_BYTES: usize = 256 * 1024;
+
+/// Bytes of effects that may wait for a listener; units beyond are dropped.
+pub(crate) const LISTENER_QUEUE_BYTES: u64 = 256 << 20;
+
+/// Time for which a full channel of a listener is waited for between two looks at whether the node is to end.
+pub(crate) const LISTENER_STEP: Duration = Duration::from_millis(5);
+
+/// Time for which a listener that reads nothing is waited for at the end of the node, with half a unit in its channel.
+pub(crate) const LISTENER_FAREWELL: Duration = Duration::from_millis(200);

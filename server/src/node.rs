@@ -28,7 +28,7 @@ use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::SlowListener;
-use crate::journal::Journal;
+use crate::journal::{Journal, Recorder};
 use crate::log::Log;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
@@ -115,7 +115,32 @@ pub(crate) struct Running {
     pub(crate) state: Arc<Node>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     control: Option<Control>,
+    listening: Option<Listening>,
     unix_path: Option<PathBuf>,
+}
+
+/// The thread that sends effects to a listener that does not keep up.
+#[derive(Debug)]
+struct Listening {
+    journal: Arc<Journal>,
+    thread: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Starts the thread.
+    fn start(journal: &Arc<Journal>, node: &Arc<Node>) -> io::Result<Self> {
+        let (served, node) = (Arc::clone(journal), Arc::clone(node));
+        let thread = std::thread::Builder::new()
+            .name("effects".to_owned())
+            .spawn(move || {
+                let _entered = node.threads.enter();
+                served.serve_listener(|| node.ring_all());
+            })?;
+        Ok(Self {
+            journal: Arc::clone(journal),
+            thread,
+        })
+    }
 }
 
 impl Running {
@@ -148,7 +173,8 @@ impl Running {
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
         state.daemon = daemon;
-        let journal = effects.map(|sender| Journal::new(state.feed("effects", sender, slow_listener)));
+        let journal =
+            effects.map(|sender| Arc::new(Journal::new(sender, state.feed_state("effects", slow_listener))));
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         let listeners = watch_over(&state, &settings, tcp, unix);
@@ -159,7 +185,7 @@ impl Running {
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition =
-                Partition::new(shard, keyspace(&settings, &state), seed.number, journal.clone());
+                Partition::new(shard, keyspace(&settings, &state), seed.number, journal.is_some());
             partition.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -174,8 +200,12 @@ impl Running {
             state,
             threads: Vec::new(),
             control: Some(control),
+            listening: None,
             unix_path: unix_path.map(PathBuf::from),
         };
+        if let Some(journal) = journal.as_ref().filter(|journal| journal.has_bound()) {
+            running.listening = Some(Listening::start(journal, &running.state)?);
+        }
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
@@ -185,7 +215,7 @@ impl Running {
                 inbox,
                 poll,
                 acceptor,
-                journal.clone(),
+                Recorder::new(journal.clone()),
             );
             running.spawn(shard, event_loop)?;
         }
@@ -250,6 +280,11 @@ impl Running {
                 .log
                 .notice(format_args!("Removing the unix socket file."));
             let _ = std::fs::remove_file(path);
+        }
+        if let Some(Listening { journal, thread }) = self.listening.take() {
+            journal.end();
+            // It has nothing left to do, and nothing is lost by its panic but what was reported then.
+            let _ = thread.join();
         }
         drop(self.control.take());
     }

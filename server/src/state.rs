@@ -375,9 +375,15 @@ impl Node {
 
     /// A feed for a channel that a reader in this process has.
     pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
-        let feed = Feed::new(sender, slow, self.shutdown.flag());
-        self.feeds.push((name, feed.state()));
-        feed
+        let state = self.feed_state(name, slow);
+        Feed::new(sender, state)
+    }
+
+    /// The state of a channel that a reader in this process has.
+    pub(crate) fn feed_state(&mut self, name: &'static str, slow: SlowListener) -> Arc<FeedState> {
+        let state = Arc::new(FeedState::new(slow, self.shutdown.flag()));
+        self.feeds.push((name, Arc::clone(&state)));
+        state
     }
 
     /// A client id that was never used before.

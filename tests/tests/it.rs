@@ -12,6 +12,7 @@ mod it {
     mod blocking;
     mod blocking_account;
     mod blocking_random;
+    mod blocking_removed;
     mod blocking_shards;
     mod client_limits;
     mod commands;
@@ -22,6 +23,7 @@ mod it {
     mod descriptors;
     mod dialogues;
     mod differential;
+    mod exec_in_place;
     mod expiry;
     mod expiry_shards;
     mod histories;
@@ -37,6 +39,7 @@ mod it {
     mod redis_py;
     mod renamed_commands;
     mod reused_descriptors;
+    mod saturated_shards;
     mod scan;
     mod server_replies;
     mod stock_modes;
@@ -44,6 +47,7 @@ mod it {
     mod streams;
     mod tidy;
     mod transaction_time;
+    mod travelling_replies;
     mod turns;
     mod waiting_limits;
 }

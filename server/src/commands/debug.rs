@@ -20,7 +20,7 @@ use crate::config::{Requester, Scope};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::context::NewString;
-use crate::exec::{CommandResult, Effect, Session, View};
+use crate::exec::{CommandResult, Session, View};
 use crate::log::Log;
 use crate::spec::{Arity, Command, Doc, Flags, Group, Runs};
 
@@ -235,17 +235,10 @@ fn rewrite(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 }
 
 /// DEBUG REPLICATE word [word ...]: reports the words as an effect, without running them.
-fn replicate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
-    let effect = Effect {
-        db: session.client.db,
-        words: session.args.tail(2).iter().map(<[u8]>::to_vec).collect(),
-    };
-    if let Some(journal) = keyspace
-        .held()
-        .first()
-        .and_then(|partition| partition.journal.clone())
-    {
-        journal.append(vec![effect]);
+fn replicate(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    if session.recorder.is_on() {
+        let words = session.args.tail(2);
+        session.recorder.unit().add(session.client.db, words.iter());
     }
     session.reply.ok();
     Ok(())
@@ -645,7 +638,9 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
 mod tests {
     use super::*;
     use crate::commands::testing::Shell;
-    use crate::journal::Journal;
+    use std::sync::Arc;
+
+    use crate::journal::{Journal, Recorder};
 
     #[test]
     fn every_type_of_reply_under_both_protocols() {
@@ -779,10 +774,11 @@ mod tests {
 
     #[test]
     fn what_is_replicated_goes_to_listeners() {
-        let (sender, receiver) = crate::feed::Feed::unbounded();
+        let (journal, receiver) = Journal::unbounded();
         let mut shell = Shell::new();
-        shell.partition(0).journal = Some(Journal::new(sender));
+        shell.recorder = Recorder::new(Some(Arc::new(journal)));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
+        assert!(shell.recorder.hand_over());
         assert_eq!(
             receiver.try_recv().unwrap().words,
             [b"DEL".to_vec(), b"k".to_vec()]

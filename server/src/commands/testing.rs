@@ -34,7 +34,7 @@ use crate::exec::watch::WatchToken;
 use crate::exec::{
     Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session, Walk, WalkHandler,
 };
-use crate::journal::Journal;
+use crate::journal::{Recorder, encoded};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -111,6 +111,8 @@ pub(crate) struct Shell {
     pub(crate) settings: Settings,
     /// Time and rules of access; move the time with [`Shell::advance`].
     pub(crate) stamp: Stamp,
+    /// Records what commands on the client and the node report.
+    pub(crate) recorder: Recorder,
     partitions: Lent,
 }
 
@@ -153,8 +155,7 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            let journal = Journal::new(crate::feed::Feed::unbounded().0);
-            Some(Box::new(Partition::new(shard, options, SEED, Some(journal))))
+            Some(Box::new(Partition::new(shard, options, SEED, true)))
         };
         let mut partitions = Lent::new(shards);
         for (shard, place) in partitions.iter_mut().enumerate() {
@@ -169,6 +170,7 @@ impl Shell {
             others: Vec::new(),
             settings: settings.clone(),
             stamp: Stamp::new(&settings, START_MS, false),
+            recorder: Recorder::default(),
             partitions,
             node,
         }
@@ -274,7 +276,7 @@ impl Shell {
         let repeated = match effects.take() {
             Outcome::Nothing => Vec::new(),
             Outcome::Verbatim => vec![words.iter().map(|word| word.to_vec()).collect()],
-            Outcome::Commands(commands) => commands,
+            Outcome::Commands(commands) => commands.iter().map(encoded::words).collect(),
         };
         Answer {
             reply: show_all(&raw),
@@ -343,7 +345,7 @@ impl Shell {
                     reply: Encoder::new(out, self.client.resp),
                     client: &mut self.client,
                     node: &self.node,
-                    journal: None,
+                    recorder: &self.recorder,
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -383,7 +385,7 @@ impl Shell {
             reply: Encoder::new(out, self.client.resp),
             client: &mut self.client,
             node: &self.node,
-            journal: None,
+            recorder: &self.recorder,
             now_ms: self.stamp.now_ms,
         }
     }

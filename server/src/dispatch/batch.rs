@@ -14,9 +14,9 @@ use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
 use super::serve::serve_ready;
 use crate::error::ReplyError;
-use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
+use crate::exec::{Origin, Partition};
 use crate::limits::{BATCH_BYTES, HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
 use crate::shard::inbox::{Source, Task};
@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) panicked: SmallVec<[Task; 0]>,
     /// Commands that were slow.
     pub(crate) slow: Vec<(Task, Slow)>,
+    /// Indexes of the commands that had effects.
+    pub(crate) wrote: Vec<usize>,
     /// Number of commands that have run; the rest of the batch is to run later.
     pub(crate) done: usize,
 }
@@ -81,6 +83,7 @@ pub(crate) fn run_batch(
 ) -> Report {
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
+    let mut recorded = environment.recorder.recorded();
     while done < tasks.len() && !slice.is_over {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() && !slice.is_over {
@@ -96,6 +99,9 @@ pub(crate) fn run_batch(
                 for task in group {
                     let reply = (&mut *replies, &mut start);
                     let moved = run_task(partition, task, source, reply, environment, &mut watch.words);
+                    if environment.recorder.is_on() {
+                        note_effects(&mut report, done, &mut recorded, environment);
+                    }
                     done += 1;
                     if moved >= HEAVY_BYTES || environment.times_each() {
                         let lap = &tasks[timed..done];
@@ -114,17 +120,9 @@ pub(crate) fn run_batch(
         }));
         if outcome.is_err() {
             let Some(&task) = tasks.get(done) else { break };
-            // The part of the reply that the handler had written is dropped.
-            fail(
-                task.command,
-                &ReplyError::Internal,
-                replies.begin(&task),
-                start,
-                task.modes.resp(),
-                environment,
-            );
-            replies.end(&task, start);
+            end_panicked(&task, (&mut *replies, start), environment);
             report.panicked.push(task);
+            note_effects(&mut report, done, &mut recorded, environment);
             done += 1;
         }
     }
@@ -342,6 +340,29 @@ fn run_task_with_buffers<R: Replies>(
     words
 }
 
+/// Ends the reply of a command that has panicked, which starts at `start`, with an error. The part that the handler had
+/// written is dropped.
+fn end_panicked<R: Replies>(task: &Task, (replies, start): (&mut R, usize), environment: &Environment<'_>) {
+    let out = replies.begin(task);
+    fail(
+        task.command,
+        &ReplyError::Internal,
+        out,
+        start,
+        task.modes.resp(),
+        environment,
+    );
+    replies.end(task, start);
+}
+
+/// Notes that a command had effects, if more was recorded than before.
+fn note_effects(report: &mut Report, index: usize, recorded: &mut u64, environment: &Environment<'_>) {
+    let now = environment.recorder.recorded();
+    if std::mem::replace(recorded, now) < now {
+        report.wrote.push(index);
+    }
+}
+
 /// Runs a command on the partition, then serves the tickets whose keys it made ready.
 #[inline]
 fn run_on(
@@ -362,6 +383,7 @@ fn run_on(
             hash: task.hash,
             slot: task.slot,
         },
+        origin: Origin::Client,
         waiting: Waiting::Denied,
     };
     let access = Access::Partitions(Held::One(partition));

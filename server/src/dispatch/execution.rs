@@ -20,11 +20,11 @@ use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
-    Client, CommandResult, Context, Effect, Effects, Handler, Modes, Part, Partition, Roster, Session,
+    Client, CommandResult, Context, Effects, Handler, Modes, Origin, Part, Partition, Roster, Session,
     ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
 };
 use crate::hashing::Hashing;
-use crate::journal::Journal;
+use crate::journal::{Recorder, Unit};
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
@@ -56,6 +56,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) mesh: &'a Mesh,
     /// Collects the results of serving tickets.
     pub(crate) outbox: &'a RefCell<Outbox>,
+    /// Records effects.
+    pub(crate) recorder: &'a Recorder,
     /// Size from which a reply is too long for any client, bytes.
     pub(crate) reply_bytes_max: usize,
 }
@@ -65,6 +67,18 @@ impl Environment<'_> {
     /// would not do.
     pub(crate) fn times_each(&self) -> bool {
         self.slow_from_ns < TIMED_EACH_BELOW_NS
+    }
+
+    /// Hands the recorded effects to the journal. To be called before a partition that they changed is let go of.
+    #[inline]
+    pub(crate) fn hand_over(&self) {
+        if self.recorder.hand_over() {
+            let position = self.recorder.position();
+            // A client that was served has its part in what was handed over first after that.
+            for served in &mut self.outbox.borrow_mut().served {
+                served.position.get_or_insert(position);
+            }
+        }
     }
 
     /// Takes over a look at the clock: the next command begins at `now_ns` on the node's stopwatch.
@@ -95,6 +109,8 @@ pub(crate) struct Call<'a> {
     pub(crate) modes: Modes,
     /// The key that routed the command.
     pub(crate) routed: Routed,
+    /// On whose behalf it runs.
+    pub(crate) origin: Origin,
     /// Permission of the command to wait.
     pub(crate) waiting: Waiting<'a>,
 }
@@ -106,8 +122,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) client: &'a mut Client,
     /// Its node.
     pub(crate) node: &'a Node,
-    /// Journal that effects are appended to; none when nobody reads it.
-    pub(crate) journal: Option<&'a Journal>,
+    /// The recorder of effects.
+    pub(crate) recorder: &'a Recorder,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
     /// Lines for the monitors about the commands of a transaction; none when there are no monitors.
@@ -122,7 +138,7 @@ impl Caller<'_> {
             reply,
             client: self.client,
             node: self.node,
-            journal: self.journal,
+            recorder: self.recorder,
             now_ms: self.now_ms,
         }
     }
@@ -230,7 +246,7 @@ impl<'a> Execution<'a> {
                 Access::Partitions(mut held),
                 Some(caller),
             ) => {
-                let recording = Recording::begin(&mut held, db, args);
+                let recording = Recording::begin(environment.recorder, db, args);
                 let mut view = View::new(held.reborrow(), environment.hashing, &environment.stamp, db);
                 let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
                 recording.end(held);
@@ -331,7 +347,7 @@ impl<'a> Execution<'a> {
     ) -> CommandResult {
         count_on_shards(&mut held, &self.call, environment);
         match held {
-            Held::One(partition) if partition.journal.is_none() => {
+            Held::One(partition) if !environment.recorder.is_on() => {
                 let mut effects = Effects::new(false);
                 let held = Held::One(&mut *partition);
                 let result = self.call_handler(handler, held, &mut effects, environment);
@@ -348,7 +364,7 @@ impl<'a> Execution<'a> {
         mut held: Held<'_>,
         environment: &Environment<'_>,
     ) -> CommandResult {
-        let mut recording = Recording::begin(&mut held, self.call.db, self.call.args);
+        let mut recording = Recording::begin(environment.recorder, self.call.db, self.call.args);
         let result = self.call_handler(handler, held.reborrow(), &mut recording.effects, environment);
         held.end_command();
         recording.end(held);
@@ -490,7 +506,7 @@ fn on_shard<T>(
     run: impl FnOnce(&mut Context<'_>) -> Result<T, ReplyError>,
 ) -> Result<T, ReplyError> {
     let mut held = Held::One(partition);
-    let mut recording = Recording::begin(&mut held, call.db, call.args);
+    let mut recording = Recording::begin(environment.recorder, call.db, call.args);
     let result = run(&mut Context {
         args: call.args,
         reply: Encoder::new(bytes, call.modes.resp()).cut_at(environment.reply_bytes_max),
@@ -501,16 +517,16 @@ fn on_shard<T>(
         routed: None,
         adopted: None,
         waiting: Waiting::Denied,
-    })?;
+    });
     recording.end(held);
-    Ok(result)
+    result
 }
 
 /// Counts a command on the shards of its keys: of the partitions lent for a transaction, a command may touch only
 /// some. A command that is served after it waited was counted when it arrived.
 #[inline]
 fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
-    if matches!(call.waiting, Waiting::Served(_)) {
+    if !call.origin.counts_on_shards() {
         return;
     }
     match held {
@@ -533,65 +549,51 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
 /// the journal, and the history is marked as broken: other changes of the command are not known.
 struct Recording<'a> {
     effects: Effects,
-    journal: Option<Journal>,
+    /// The unit of the command; none when nothing is recorded.
+    unit: Option<Unit<'a>>,
     db: u16,
     args: Arguments<'a>,
 }
 
 impl<'a> Recording<'a> {
     #[inline]
-    fn begin(held: &mut Held<'_>, db: u16, args: Arguments<'a>) -> Self {
-        let journal = held.first().and_then(|partition| partition.journal.clone());
+    fn begin(recorder: &'a Recorder, db: u16, args: Arguments<'a>) -> Self {
         Self {
-            effects: Effects::new(journal.is_some()),
-            journal,
+            effects: Effects::new(recorder.is_on()),
+            unit: recorder.is_on().then(|| recorder.unit()),
             db,
             args,
         }
     }
 
-    /// Hands the effects to the journal as one unit, after the removals of expired keys that the command found.
+    /// Records the effects as one unit, after the removals of expired keys that the command found.
     #[inline]
     fn end(mut self, mut held: Held<'_>) {
-        let changes = self.effects.changes();
-        let mut unit = Vec::new();
-        held.each(|partition| {
-            if !partition.removals.is_empty() {
-                unit.append(&mut partition.removals);
-            }
-        });
         if let Some(partition) = held.first() {
-            partition.figures.changes += changes;
+            partition.figures.changes += self.effects.changes();
         }
-        if let Some(journal) = self.journal.take() {
-            self.reported(&mut unit);
-            if !unit.is_empty() {
-                journal.append(unit);
-            }
+        if let Some(unit) = self.unit.take() {
+            held.each(|partition| unit.add_all(partition.removals.drain(..)));
+            self.record(&unit);
         }
     }
 
-    fn reported(&mut self, unit: &mut Vec<Effect>) {
-        let commands = match self.effects.take() {
-            Outcome::Nothing => return,
-            Outcome::Verbatim => vec![self.args.iter().map(<[u8]>::to_vec).collect()],
-            Outcome::Commands(commands) => commands,
-        };
-        let db = self.db;
-        unit.extend(commands.into_iter().map(|words| Effect { db, words }));
+    fn record(&mut self, unit: &Unit<'_>) {
+        match self.effects.take() {
+            Outcome::Nothing => {}
+            Outcome::Verbatim => unit.add(self.db, self.args.iter()),
+            Outcome::Commands(commands) => unit.append(self.db, &commands),
+        }
     }
 }
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        let Some(journal) = self.journal.take() else {
-            return;
-        };
-        if std::thread::panicking() {
-            let mut unit = Vec::new();
-            self.reported(&mut unit);
-            journal.append(unit);
-            journal.break_history();
+        if let Some(unit) = self.unit.take()
+            && std::thread::panicking()
+        {
+            self.record(&unit);
+            unit.tear();
         }
     }
 }

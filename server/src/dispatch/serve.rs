@@ -10,10 +10,10 @@ use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
 use crate::commands::registry;
 use crate::error::ReplyError;
-use crate::exec::Partition;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
+use crate::exec::{Origin, Partition};
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
 use crate::spec::Flags;
@@ -111,6 +111,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
             let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
             account.end_command();
+            environment.hand_over();
             // The user of the key's partition books the rest.
             let taken = account.take(shard);
             borrowed.get().memory_bytes += taken;
@@ -119,6 +120,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
         Held::Many(lent) => {
             let loan = Loan::begin(lent, shard, &mut borrowed);
             serve_ready(Held::Many(&mut *loan.lent), environment);
+            environment.hand_over();
         }
         Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
     }
@@ -130,6 +132,7 @@ fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment:
         environment.outbox.borrow_mut().stuck.push(Retry {
             shard: partition.shard,
             needs: shard,
+            since_ns: environment.clock.elapsed_ns(),
         });
     }
 }
@@ -203,6 +206,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         db: ticket.db,
         modes: ticket.modes,
         routed: Routed::default(),
+        origin: Origin::Waiter,
         waiting: Waiting::Served(&serving),
     };
     let access = Access::Partitions(held.reborrow());
@@ -225,6 +229,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         shard: shard_of(slot, environment.shards),
         reply,
         nanos: environment.clock.elapsed_ns() - begin_ns,
+        position: None,
     });
     Tried::Served
 }

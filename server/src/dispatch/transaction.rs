@@ -10,19 +10,20 @@ use super::plan::Routed;
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::Modes;
-use crate::exec::client::Queued;
+use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{CommandResult, Stamp};
-use crate::journal::Journal;
+use crate::exec::{Modes, Origin};
+use crate::journal::{Record, Unit};
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut Lent;
 
-/// Runs the queue and writes the reply of EXEC.
+/// Runs the queue and writes the reply of EXEC. A command that needs the parts of all loops, and has not got them, suspends the
+/// transaction: it is the client's again, and goes on when it is run for the next time.
 ///
 /// # Errors
 /// When there is no queue, or a command could not be queued.
@@ -33,41 +34,60 @@ pub(crate) fn exec(
     environment: &Environment<'_>,
 ) -> CommandResult {
     let resp = caller.client.resp;
-    let Some(transaction) = caller.client.transaction.take() else {
+    let Some(mut transaction) = caller.client.transaction.take() else {
         return Err(ReplyError::ExecWithoutMulti);
     };
-    let watching = caller.client.watching.take();
-    if transaction.failed {
-        return Err(ReplyError::ExecAborted);
+    let start = out.len();
+    let suspended = if let Some(suspended) = transaction.suspended.take() {
+        out.extend_from_slice(&suspended.replies);
+        suspended
+    } else {
+        let watching = caller.client.watching.take();
+        if transaction.failed {
+            return Err(ReplyError::ExecAborted);
+        }
+        if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
+            Encoder::new(out, resp).null_array();
+            return Ok(());
+        }
+        Encoder::new(out, resp).array(transaction.queue.len());
+        caller.client.transaction_us = Some(environment.clock.now_us());
+        Suspended::default()
+    };
+    let queue = transaction.queue.iter().enumerate().skip(suspended.next);
+    let unit = OneUnit {
+        partitions,
+        unit: Some(environment.recorder.resume(suspended.unit)),
+    };
+    let next = run_queue(caller, queue, &mut *unit.partitions, (out, start), environment);
+    if let Some(next) = next {
+        let (replies, unit) = (out.split_off(start), unit.suspend());
+        transaction.suspended = Some(Suspended { next, replies, unit });
+        caller.client.transaction = Some(transaction);
+    } else {
+        caller.client.transaction_us = None;
     }
-    if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
-        Encoder::new(out, resp).null_array();
-        return Ok(());
-    }
-    Encoder::new(out, resp).array(transaction.queue.len());
-    caller.client.transaction_us = Some(environment.clock.now_us());
-    as_one_unit(caller, partitions, |caller, partitions| {
-        run_queue(caller, &transaction.queue, partitions, out, environment);
-    });
-    caller.client.transaction_us = None;
     Ok(())
 }
 
-/// Runs the commands of a queue in order.
-fn run_queue(
+/// Runs the commands of a queue in order, up to the first one that lacks the parts it needs, whose index is returned. The reply
+/// of EXEC begins at `start`.
+fn run_queue<'q>(
     caller: &mut Caller<'_>,
-    queue: &[Queued],
+    queue: impl Iterator<Item = (usize, &'q Queued)>,
     partitions: Partitions<'_>,
-    out: &mut Vec<u8>,
+    (out, start): (&mut Vec<u8>, usize),
     environment: &Environment<'_>,
-) {
-    let start = out.len();
+) -> Option<usize> {
     // The commands of a transaction have one time, as in Redis since 7.2. It is that of the transaction's begin.
     let now_us = caller.client.transaction_us;
     let now_ms = now_us.map_or(environment.stamp.now_ms, |now_us| now_us / 1000);
     let (mut changed, mut stamp) = (None, environment.stamp.at(now_ms, environment.settings));
     caller.now_ms = now_ms;
-    for queued in queue {
+    for (index, queued) in queue {
+        if queued.parts.is_none() && registry().row(queued.command.id).row.runs.is_on_every_loop() {
+            return Some(index);
+        }
         let begin_ns = environment.clock.elapsed_ns();
         let here = Environment {
             stamp,
@@ -85,6 +105,7 @@ fn run_queue(
         }
         account_for(caller, queued, nanos, &under(environment, &changed));
     }
+    None
 }
 
 /// The environment of a transaction, with settings that one of its commands has changed.
@@ -117,7 +138,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 }
 
 /// Whether a watched key has been changed, or has expired since.
-pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
+fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()
@@ -128,58 +149,32 @@ pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: 
         })
 }
 
-/// Makes the effects of all commands enter the journal as one unit, between MULTI and EXEC.
-fn as_one_unit(
-    caller: &mut Caller<'_>,
-    partitions: Partitions<'_>,
-    run: impl FnOnce(&mut Caller<'_>, Partitions<'_>),
-) {
-    let Some(journal) = caller.journal else {
-        return run(caller, partitions);
-    };
-    let unit = Unit::begin(partitions, journal);
-    let collector = unit.collector.clone();
-    let mut collecting = Caller {
-        client: caller.client,
-        node: caller.node,
-        journal: Some(&collector),
-        now_ms: caller.now_ms,
-        lines: caller.lines.as_deref_mut(),
-    };
-    run(&mut collecting, &mut *unit.partitions);
-}
-
-/// Partitions whose effects are collected. Dropping it, also in a panic, gives them the journal back and appends the
-/// collected effects as one unit.
-struct Unit<'a> {
+/// The unit of a transaction. Dropping it, also in a panic, ends the unit, with the removals that a command found before it
+/// panicked.
+struct OneUnit<'a> {
     partitions: Partitions<'a>,
-    journal: &'a Journal,
-    collector: Journal,
+    /// None when its effects have been set aside.
+    unit: Option<Unit<'a>>,
 }
 
-impl<'a> Unit<'a> {
-    /// Makes the partitions report to the collector instead of the journal.
-    fn begin(partitions: Partitions<'a>, journal: &'a Journal) -> Self {
-        let collector = journal.begin_unit();
-        for partition in partitions.iter_mut().flatten() {
-            partition.journal = Some(collector.clone());
-        }
-        Self {
-            partitions,
-            journal,
-            collector,
+impl OneUnit<'_> {
+    /// Sets the effects so far aside, until the transaction goes on.
+    fn suspend(mut self) -> Record {
+        self.take_removals();
+        self.unit.take().map(Unit::suspend).unwrap_or_default()
+    }
+
+    fn take_removals(&mut self) {
+        let Some(unit) = &self.unit else { return };
+        for partition in self.partitions.iter_mut().flatten() {
+            unit.add_all(partition.removals.drain(..));
         }
     }
 }
 
-impl Drop for Unit<'_> {
+impl Drop for OneUnit<'_> {
     fn drop(&mut self) {
-        for partition in self.partitions.iter_mut().flatten() {
-            // Removals that a command reported before it panicked belong to this unit.
-            partition.journal_removals();
-            partition.journal = Some(self.journal.clone());
-        }
-        self.journal.end_unit(&self.collector);
+        self.take_removals();
     }
 }
 
@@ -199,6 +194,7 @@ fn run_queued(
         db: caller.client.db,
         modes,
         routed: Routed::default(),
+        origin: Origin::Client,
         waiting: Waiting::Denied,
     };
     let access = match &queued.parts {

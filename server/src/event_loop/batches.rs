@@ -13,7 +13,6 @@ use crate::connection::Connection;
 use crate::dispatch::batch::{Replies, Report, Slice, run_batch};
 use crate::dispatch::execution::Environment;
 use crate::exec::{Modes, Partition};
-use crate::journal::Journal;
 use crate::limits::{BORROW_TRIES, HEAVY_BYTES};
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::{Holds, Poll};
@@ -127,9 +126,14 @@ impl EventLoop {
             over: Over::new(),
         };
         let tasks = &tasks[shard];
-        let report = count_memory(held.get(), &self.node, |partition| {
+        let report = count_memory(held.get(), &shared, |partition| {
             run_batch(partition, tasks, source, &mut replies, &mut environment, slice)
         });
+        for &index in &report.wrote {
+            if let Some(connection) = replies.connections.get_mut(tasks[index].connection as usize) {
+                connection.client.note_written(shared.recorder.position());
+            }
+        }
         let over = replies.over;
         if shard != self.index {
             tell_owner(held.get(), &self.node, shared.mesh);
@@ -150,15 +154,27 @@ impl EventLoop {
             replies,
             ends,
             slow,
+            wrote,
+            position,
+            over,
             reply_bytes_max,
             ..
         } = batch;
         *reply_bytes_max = environment.reply_bytes_max;
-        let mut sink = ToBatch { replies, ends };
-        let report = count_memory(held.get(), &self.node, |partition| {
+        let mut sink = ToBatch {
+            tasks: tasks.as_slice(),
+            replies,
+            ends,
+            over,
+            bytes_max: environment.reply_bytes_max,
+        };
+        let shared = environment;
+        let report = count_memory(held.get(), &shared, |partition| {
             run_batch(partition, tasks, source, &mut sink, &mut environment, slice)
         });
         drop(held);
+        *wrote = report.wrote;
+        *position = shared.recorder.position();
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         self.report_panics(&report.panicked);
         // The origin of the batch knows the clients of the slow commands.
@@ -181,6 +197,14 @@ impl EventLoop {
             // From here on, the batch does not hold later batches back.
             self.reach.under_way[batch.target] -= 1;
         }
+        for &index in &batch.wrote {
+            let task = &batch.tasks[index];
+            if let Some(connection) = self.clients.get_mut(task.connection as usize)
+                && connection.client.id as u32 == task.client
+            {
+                connection.client.note_written(batch.position);
+            }
+        }
         let mut start = 0;
         for (task, &end) in batch.tasks.iter().zip(&batch.ends) {
             let reply = &batch.replies[start..end];
@@ -197,12 +221,11 @@ impl EventLoop {
             } else {
                 reply
             };
-            if connection.output.deliver(task.sequence, reply) {
-                if reply.len() >= batch.reply_bytes_max {
-                    self.close_for_output(number);
-                } else {
-                    self.enforce_output_limit(number);
-                }
+            let is_large = connection.output.deliver(task.sequence, reply);
+            if batch.over.contains(&task.connection) {
+                self.close_for_output(number);
+            } else if is_large {
+                self.enforce_output_limit(number);
             }
             self.clients.mark_dirty(number);
             self.clients.wake_if_it_may_go_on(number);
@@ -226,25 +249,27 @@ impl EventLoop {
              this as a bug.",
             command.full_name
         ));
-        if let Some(position) = self.journal.as_ref().and_then(Journal::broken_before) {
+        let journal = self.reach.recorder.journal();
+        if let Some(position) = journal.and_then(|journal| journal.broken_from()) {
             self.node.log.warning(format_args!(
-                "The stream of effects may lack changes before position {position}: its readers should start anew from a copy \
+                "The stream of effects lacks changes from position {position} on: its readers should start anew from a copy \
                  of the data."
             ));
         }
     }
 }
 
-/// Calls `act` on a partition, and books to the partition what that allocates.
+/// Calls `act` on a partition, books to the partition what that allocates, and hands its effects to the journal.
 pub(super) fn count_memory<R>(
     partition: &mut Partition,
-    node: &Node,
-    run: impl FnOnce(&mut Partition) -> R,
+    environment: &Environment<'_>,
+    act: impl FnOnce(&mut Partition) -> R,
 ) -> R {
     let before = memory::thread_balance();
-    let result = run(partition);
+    let result = act(partition);
     partition.memory_bytes += memory::thread_balance() - before;
-    publish_memory(partition, node);
+    publish_memory(partition, environment.node);
+    environment.hand_over();
     result
 }
 
@@ -273,6 +298,10 @@ impl ToConnections<'_> {
     /// be that of the next such reply.
     #[cold]
     fn send_now(&mut self, number: usize) {
+        if self.environment.recorder.is_on() {
+            // The reply may have to wait until the journal has reached what this batch has written.
+            return;
+        }
         let Some(connection) = self.connections.get_mut(number) else {
             return;
         };
@@ -335,10 +364,40 @@ impl Replies for ToConnections<'_> {
     }
 }
 
-/// Destination of replies that travel back with their batch.
+/// Replies that are collected in a batch, for its way back.
 struct ToBatch<'a> {
+    tasks: &'a [Task],
     replies: &'a mut Vec<u8>,
     ends: &'a mut Vec<usize>,
+    /// Connections whose replies got too long to be sent.
+    over: &'a mut Vec<u32>,
+    /// Size from which a reply is too long for any client, bytes.
+    bytes_max: usize,
+}
+
+impl ToBatch<'_> {
+    /// Drops a reply if those of its connection in this batch are together too long to be sent: they are the output that the
+    /// connection is about to have, and under the same limits.
+    #[cold]
+    fn look_at_limits(&mut self, connection: u32, start: usize) {
+        if !self.over.contains(&connection) {
+            let mut begin = 0;
+            let lengths = self
+                .ends
+                .iter()
+                .map(|&end| end - std::mem::replace(&mut begin, end));
+            let of_connection = self.tasks.iter().zip(lengths);
+            let before: usize = of_connection
+                .filter(|(task, _)| task.connection == connection)
+                .map(|(_, length)| length)
+                .sum();
+            if before + self.replies.len() - start < self.bytes_max {
+                return;
+            }
+            self.over.push(connection);
+        }
+        self.replies.truncate(start);
+    }
 }
 
 impl Replies for ToBatch<'_> {
@@ -348,7 +407,11 @@ impl Replies for ToBatch<'_> {
     }
 
     #[inline]
-    fn end(&mut self, _: &Task, _: usize) {
+    fn end(&mut self, task: &Task, start: usize) {
+        // As long as all replies together are not too long, those of no connection are.
+        if self.replies.len() >= self.bytes_max || !self.over.is_empty() {
+            self.look_at_limits(task.connection, start);
+        }
         self.ends.push(self.replies.len());
     }
 }

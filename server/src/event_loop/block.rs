@@ -19,7 +19,7 @@ use crate::exec::client::Unblocked;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Retry, Served, Ticket, Wish};
-use crate::limits::BORROW_TRIES;
+use crate::limits::{BORROW_PATIENCE, BORROW_TRIES};
 use crate::shard::inbox::Message;
 use crate::spec::key_spec::keys_of;
 
@@ -112,8 +112,12 @@ impl EventLoop {
             shard,
             reply,
             nanos,
+            position,
         } = served;
         if self.end_wait(&ticket, Some(shard)) {
+            if let Some(position) = position {
+                self.clients[ticket.connection].client.note_written(position);
+            }
             self.answer(&ticket, &reply, nanos);
         }
     }
@@ -266,7 +270,11 @@ impl EventLoop {
         let other = retry.other(self.index);
         let Some(mut borrowed) = mesh.cell(other).borrow(BORROW_TRIES) else {
             drop(own);
-            mesh.send(other, Message::Serve(retry));
+            if self.node.clock.elapsed_ns() - retry.since_ns >= BORROW_PATIENCE.as_nanos() as u64 {
+                self.lend_to_retry(retry);
+            } else {
+                mesh.send(other, Message::Serve(retry));
+            }
             return true;
         };
         let stuck = if retry.shard == self.index {
@@ -280,6 +288,7 @@ impl EventLoop {
         let both = Held::Two([own.get(), borrowed.get()], &mut account);
         serve_ready(both, &environment);
         account.end_command();
+        environment.hand_over();
         for partition in [own.get(), borrowed.get()] {
             partition.memory_bytes += account.take(partition.shard);
             publish_memory(partition, &self.node);
@@ -288,13 +297,28 @@ impl EventLoop {
         true
     }
 
+    /// Serves the stuck keys of a shard with the partitions of both shards of the retry, which were lent for it.
+    pub(super) fn serve_lent(&self, retry: Retry, lent: &mut Lent) {
+        if let Some(stuck) = lent[retry.shard].as_deref_mut() {
+            stuck.waiters.retry(retry.needs);
+        }
+        let environment = self.environment();
+        lent.begin();
+        serve_ready(Held::Many(lent), &environment);
+        lent.settle();
+        environment.hand_over();
+        for partition in lent.iter().flatten() {
+            publish_memory(partition, &self.node);
+        }
+    }
+
     /// Serves the tickets of the ready keys of this shard.
     pub(super) fn serve_own(&self, partition: &mut Partition) {
         if !partition.waiters.has_ready() {
             return;
         }
         let environment = self.environment();
-        count_memory(partition, &self.node, |partition| {
+        count_memory(partition, &environment, |partition| {
             serve_ready(Held::One(partition), &environment);
         });
     }

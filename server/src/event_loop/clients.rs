@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Gate};
 use crate::exec::{Closing, ReplyMode};
+use crate::pubsub::Hub;
 
 /// The connections that a loop carries, by number.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Clients {
     pub(super) busy: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
+    /// Connections whose output waits for the journal.
+    pub(super) held: Vec<usize>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
     /// Connections of monitors, which see all commands.
@@ -76,6 +79,20 @@ impl Clients {
         }
     }
 
+    /// Has the output of a connection wait for the journal.
+    #[cold]
+    pub(super) fn hold(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        if connection.client.closing == Closing::Now {
+            self.closing.push(number);
+        }
+        if !std::mem::replace(&mut connection.is_held, true) {
+            self.held.push(number);
+        }
+    }
+
     /// Puts a connection on the list of those to write.
     #[inline]
     pub(super) fn mark_dirty(&mut self, number: usize) {
@@ -95,13 +112,14 @@ impl Clients {
         }
     }
 
-    /// Puts the connections that a command has marked on the list of those to close.
-    pub(super) fn disconnect_marked(&mut self) {
-        let marked = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.client.closing == Closing::Now);
-        self.closing.extend(marked.map(|(number, _)| number));
+    /// Puts the connections that a command has marked on the list of those to close. Messages are no longer counted for them.
+    pub(super) fn disconnect_marked(&mut self, hub: &Hub) {
+        for (number, connection) in &mut self.connections {
+            if connection.client.closing == Closing::Now {
+                connection.client.leave_all(hub);
+                self.closing.push(number);
+            }
+        }
     }
 
     /// Serves a connection again if it has a pending request that may run now.

@@ -103,7 +103,7 @@ impl EventLoop {
             return;
         };
         let begin_ns = self.node.clock.elapsed_ns();
-        count_memory(held.get(), &self.node, |partition| {
+        count_memory(held.get(), &self.environment(), |partition| {
             partition.release(RELEASE_SLICE)
         });
         let us = (self.node.clock.elapsed_ns() - begin_ns) / 1000;

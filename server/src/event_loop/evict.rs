@@ -143,7 +143,7 @@ impl EventLoop {
         let target = held.get().memory_bytes - wanted.cast_signed();
         let mut deleted_us = begin_us;
         while held.get().memory_bytes > target {
-            let found = count_memory(held.get(), &self.node, |partition| {
+            let found = count_memory(held.get(), &environment, |partition| {
                 let found = self.give_up(partition);
                 if partition.waiters.has_ready() {
                     serve_ready(Held::One(partition), &environment);
@@ -181,7 +181,7 @@ impl EventLoop {
         };
         let lazily = self.settings.lazyfree_lazy_eviction;
         let found = partition.evict(options, self.now_ms(), lazily, self.stamp.events);
-        partition.journal_removals();
+        partition.record_removals(&self.reach.recorder);
         found
     }
 

@@ -11,6 +11,7 @@ use super::EventLoop;
 use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::Partition;
+use crate::journal::Recorder;
 use crate::limits::EXPIRE_SLICE_NS;
 use crate::observe::latency;
 use crate::shard::Mesh;
@@ -127,12 +128,20 @@ impl EventLoop {
         let elapsed_ns = || clock.elapsed_ns() - begin_ns;
         let databases = partition.keyspace.databases();
         let mut next = self.expiry.next_database;
-        let more = count_memory(partition, &self.node, |partition| {
+        let environment = self.environment();
+        let more = count_memory(partition, &environment, |partition| {
             loop {
                 let mut more = false;
                 for _ in 0..databases {
                     next = (next + 1) % databases;
-                    more |= expire_some(partition, next as u16, now_ms, lazily, chosen);
+                    more |= expire_some(
+                        partition,
+                        next as u16,
+                        now_ms,
+                        lazily,
+                        chosen,
+                        environment.recorder,
+                    );
                     if more && elapsed_ns() >= EXPIRE_SLICE_NS {
                         return true;
                     }
@@ -198,6 +207,7 @@ fn expire_some(
     now_ms: i64,
     lazily: bool,
     chosen: KeyspaceEvents,
+    recorder: &Recorder,
 ) -> bool {
     let due = partition.next_due(db, now_ms);
     if due.is_none_or(|due_ms| due_ms > now_ms) {
@@ -205,6 +215,6 @@ fn expire_some(
     }
     let fields = partition.expire_fields(db, EXPIRED_AT_ONCE, now_ms, chosen);
     let keys = partition.expire_keys(db, EXPIRED_AT_ONCE, now_ms, lazily, chosen);
-    partition.journal_removals();
+    partition.record_removals(recorder);
     fields.more || keys.more
 }

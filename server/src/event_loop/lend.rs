@@ -21,6 +21,7 @@ use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
 use crate::exec::view::Lent;
+use crate::exec::waiter::Retry;
 use crate::exec::{Client, OwnedRequest, Partition};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE, SHORT_QUEUE_MAX};
 use crate::shard::Mesh;
@@ -28,18 +29,42 @@ use crate::shard::cell::Guard;
 use crate::shard::inbox::Message;
 use crate::spec::Registered;
 
-/// A command over several shards that is under way: it waits for partitions, or holds them and waits for parts of
-/// other loops.
+/// Something over several shards that is under way: it waits for partitions, or holds them and waits for parts of other
+/// loops.
 #[derive(Debug)]
 pub(super) struct Operation {
-    pub(super) connection: usize,
-    sequence: u32,
-    command: &'static Registered,
-    request: OwnedRequest,
+    /// Use of the partitions once all are lent.
+    purpose: LentFor,
     /// Shards that are still to be asked, the next one last.
     missing: Vec<usize>,
     /// Partitions lent so far, by shard.
     pub(super) lent: Lent,
+}
+
+/// Use of the partitions that are lent to an operation.
+#[derive(Debug)]
+enum LentFor {
+    /// A command of a connection.
+    Command {
+        connection: usize,
+        sequence: u32,
+        command: &'static Registered,
+        request: OwnedRequest,
+        /// Time that the command has run so far, nanoseconds.
+        nanos: u64,
+    },
+    /// A retry that has found one of its two shards taken for too long.
+    Retry(Retry),
+}
+
+impl Operation {
+    /// The connection whose command it is; none of a retry.
+    pub(super) fn connection(&self) -> Option<usize> {
+        match self.purpose {
+            LentFor::Command { connection, .. } => Some(connection),
+            LentFor::Retry(_) => None,
+        }
+    }
 }
 
 /// Cells that are held together, in ascending order of shards.
@@ -119,10 +144,13 @@ impl EventLoop {
         let mut missing: Vec<usize> = shards.iter().collect();
         missing.reverse();
         let operation = self.reach.operations.insert(Operation {
-            connection: number,
-            sequence: connection.output.issue(),
-            command,
-            request: OwnedRequest::copy(args),
+            purpose: LentFor::Command {
+                connection: number,
+                sequence: connection.output.issue(),
+                command,
+                request: OwnedRequest::copy(args),
+                nanos: 0,
+            },
             missing,
             lent: Lent::new(mesh.len()),
         });
@@ -135,7 +163,8 @@ impl EventLoop {
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
-        self.run_on_partitions(issued, &mut partitions);
+        let suspended = self.run_on_partitions(issued, &mut partitions, 0);
+        debug_assert!(suspended.is_none(), "what may be suspended is long");
         for (shard, held) in &mut cells {
             if let Some(partition) = partitions[*shard].take() {
                 held.put(partition);
@@ -149,24 +178,32 @@ impl EventLoop {
         for (shard, held) in cells {
             partitions[shard] = Some(held.take_away());
         }
-        if self.lacks_parts(issued.connection) {
-            self.clients[issued.connection].gate = Gate::UnderWay;
-            let operation = self.reach.operations.insert(Operation {
-                connection: issued.connection,
-                sequence: issued.sequence,
-                command: issued.command,
-                request: OwnedRequest::copy(issued.args),
-                missing: Vec::new(),
-                lent: partitions,
-            });
-            return self.ask_for_next(operation);
+        match self.run_on_partitions(issued, &mut partitions, 0) {
+            None => self.give_back(partitions),
+            Some(nanos) => {
+                self.suspend(Operation {
+                    purpose: LentFor::Command {
+                        connection: issued.connection,
+                        sequence: issued.sequence,
+                        command: issued.command,
+                        request: OwnedRequest::copy(issued.args),
+                        nanos,
+                    },
+                    missing: Vec::new(),
+                    lent: partitions,
+                });
+            }
         }
-        self.run_on_partitions(issued, &mut partitions);
-        self.give_back(partitions);
     }
 
-    /// Asks for the next partition that an operation lacks, or for parts of other loops; runs the operation when it
-    /// lacks nothing.
+    /// Keeps an operation whose transaction needs the parts of all loops for its next command, and asks for them.
+    fn suspend(&mut self, operation: Operation) {
+        let number = operation.connection().expect("a retry is no transaction");
+        let operation = self.reach.operations.insert(operation);
+        self.gather_for_exec(number, operation);
+    }
+
+    /// Asks for the next partition that an operation lacks; runs the operation when it lacks none.
     pub(super) fn ask_for_next(&mut self, number: usize) {
         let Some(operation) = self.reach.operations.get(number) else {
             return;
@@ -180,10 +217,8 @@ impl EventLoop {
                 },
             );
         }
-        if !self.gather_for_exec(number) {
-            let operation = self.reach.operations.remove(number);
-            self.run_operation(operation);
-        }
+        let operation = self.reach.operations.remove(number);
+        self.run_operation(operation);
     }
 
     /// Takes in a partition that was asked for.
@@ -196,18 +231,60 @@ impl EventLoop {
         self.ask_for_next(number);
     }
 
-    fn run_operation(&mut self, mut operation: Operation) {
-        let number = operation.connection;
-        self.clients[number].gate = Gate::Open;
-        let issued = Issued {
-            connection: number,
-            sequence: operation.sequence,
-            command: operation.command,
-            args: operation.request.arguments(),
-        };
-        self.run_on_partitions(issued, &mut operation.lent);
-        self.give_back(operation.lent);
-        self.clients.wake_if_it_may_go_on(number);
+    fn run_operation(&mut self, operation: Operation) {
+        let Operation {
+            purpose, mut lent, ..
+        } = operation;
+        match purpose {
+            LentFor::Command {
+                connection,
+                sequence,
+                command,
+                request,
+                nanos,
+            } => {
+                self.clients[connection].gate = Gate::Open;
+                let issued = Issued {
+                    connection,
+                    sequence,
+                    command,
+                    args: request.arguments(),
+                };
+                if let Some(nanos) = self.run_on_partitions(issued, &mut lent, nanos) {
+                    return self.suspend(Operation {
+                        purpose: LentFor::Command {
+                            connection,
+                            sequence,
+                            command,
+                            request,
+                            nanos,
+                        },
+                        missing: Vec::new(),
+                        lent,
+                    });
+                }
+                self.give_back(lent);
+                self.clients.wake_if_it_may_go_on(connection);
+            }
+            LentFor::Retry(retry) => {
+                self.serve_lent(retry, &mut lent);
+                self.give_back(lent);
+            }
+        }
+    }
+
+    /// Asks for the two shards of a retry, in ascending order as for every operation: then their own work cannot keep it from
+    /// being done.
+    pub(super) fn lend_to_retry(&mut self, retry: Retry) {
+        self.node.stats[self.index].lends.add(1);
+        let mut missing = vec![retry.shard, retry.needs];
+        missing.sort_unstable_by(|one, other| other.cmp(one));
+        let operation = self.reach.operations.insert(Operation {
+            purpose: LentFor::Retry(retry),
+            missing,
+            lent: Lent::new(self.reach.mesh.len()),
+        });
+        self.ask_for_next(operation);
     }
 
     /// Puts partitions back into their cells. Owners that have looked for them meanwhile are told.

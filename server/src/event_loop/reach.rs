@@ -15,6 +15,7 @@ use crate::dispatch::account;
 use crate::dispatch::execution::Environment;
 use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
+use crate::journal::Recorder;
 use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message, Walking};
 use crate::state::Node;
@@ -39,6 +40,8 @@ pub(super) struct Reach {
     pub(super) under_way: Vec<u32>,
     /// Results of serving tickets that have not been handled yet.
     pub(super) outbox: RefCell<Outbox>,
+    /// Records the effects of what this loop runs.
+    pub(super) recorder: Recorder,
     /// Fences that wait until everything admitted before them has run, by loop and gathering.
     pub(super) fences: Vec<(usize, usize)>,
 }
@@ -56,7 +59,7 @@ pub(super) enum Work {
 
 impl Reach {
     /// The reach of the loop of shard `own`, with no work under way.
-    pub(super) fn new(own: usize, mesh: Arc<Mesh>) -> Self {
+    pub(super) fn new(own: usize, mesh: Arc<Mesh>, recorder: Recorder) -> Self {
         Self {
             own,
             waiting: VecDeque::new(),
@@ -65,6 +68,7 @@ impl Reach {
             gatherings: Slab::new(),
             under_way: vec![0; mesh.len()],
             outbox: RefCell::default(),
+            recorder,
             fences: Vec::new(),
             mesh,
         }
@@ -103,6 +107,7 @@ impl Reach {
             slow_from_ns: account::slow_from_ns(settings),
             mesh: &self.mesh,
             outbox: &self.outbox,
+            recorder: &self.recorder,
             reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),
         }
     }

@@ -16,7 +16,7 @@ use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{OwnedRequest, Part};
+use crate::exec::{Origin, OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
 
 /// A command of a connection that has a place in the order of replies.
@@ -73,10 +73,21 @@ impl EventLoop {
     }
 
     /// Runs a command on the partitions that it needs.
-    pub(super) fn run_on_partitions(&mut self, issued: Issued<'_>, partitions: &mut Lent) {
+    ///
+    /// Returns the time that it has run so far, `before` included, if it is a transaction that is suspended.
+    pub(super) fn run_on_partitions(
+        &mut self,
+        issued: Issued<'_>,
+        partitions: &mut Lent,
+        before: u64,
+    ) -> Option<u64> {
         partitions.begin();
-        let ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
+        let mut ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
+        ran.nanos += before;
+        let transaction = self.clients[issued.connection].client.transaction.as_ref();
+        let is_suspended = transaction.is_some_and(|transaction| transaction.suspended.is_some());
         match ran.wish {
+            _ if is_suspended => {}
             Some(wish) => self.block(issued, wish, ran.nanos, partitions),
             None => {
                 // Commands that are served next already run under settings that this command changed.
@@ -85,10 +96,12 @@ impl EventLoop {
             }
         }
         partitions.settle();
+        self.environment().hand_over();
         for partition in partitions.iter_mut().flatten() {
             publish_memory(partition, &self.node);
             tell_owner(partition, &self.node, &self.reach.mesh);
         }
+        is_suspended.then_some(ran.nanos)
     }
 
     /// Merges the parts of a command into one reply. The parts took `longest_ns`.
@@ -135,18 +148,24 @@ impl EventLoop {
             db: connection.client.db,
             modes: connection.modes(),
             routed: Routed::default(),
+            origin: Origin::Client,
             waiting: Waiting::Allowed(&wish),
         };
         let mut caller = Caller {
             client: &mut connection.client,
             node: &self.node,
-            journal: self.journal.as_ref(),
+            recorder: &self.reach.recorder,
             now_ms: environment.stamp.now_ms,
             lines: self.node.monitors.are_there().then_some(&mut self.turn.lines),
         };
+        let recorded = environment.recorder.recorded();
         let (out, start) = connection.output.begin_at(issued.sequence);
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
+        environment.hand_over();
+        if environment.recorder.recorded() > recorded {
+            connection.client.note_written(environment.recorder.position());
+        }
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         let length = connection.output.begin(issued.sequence).len() - start;
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);

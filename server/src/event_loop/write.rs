@@ -1,5 +1,6 @@
 //! Step 4 of a turn: writes replies, and closes connections.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
+use crate::journal::Journal;
 
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
@@ -17,6 +19,10 @@ impl EventLoop {
                 continue;
             };
             connection.is_dirty = false;
+            if !self.reach.recorder.has_reached(connection.client.wrote_to) {
+                self.clients.hold(number);
+                continue;
+            }
             writes += 1;
             let had_room = connection.output.has_room();
             let stats = &self.node.stats[self.index];
@@ -59,6 +65,49 @@ impl EventLoop {
             let stats = &self.node.stats[self.index];
             stats.bytes_out.add(written);
             stats.writes.add(writes);
+        }
+    }
+
+    /// The journal, if connections wait for it.
+    fn awaited_journal(&self) -> Option<&Arc<Journal>> {
+        let journal = self.reach.recorder.journal();
+        journal.filter(|_| !self.clients.held.is_empty())
+    }
+
+    /// Whether connections may go on that wait for the journal. If not, the loop is rung when the journal reaches more.
+    pub(super) fn has_released(&self) -> bool {
+        let Some(journal) = self.awaited_journal() else {
+            return false;
+        };
+        // In this order, or it might be reached unnoticed.
+        journal.await_more();
+        let may_go_on = |&number: &usize| {
+            let connection = self.clients.get(number);
+            connection.is_none_or(|connection| journal.has_reached(connection.client.wrote_to))
+        };
+        self.clients.held.iter().any(may_go_on)
+    }
+
+    /// Has connections go on for which the journal has reached what they wrote.
+    pub(super) fn release_held(&mut self) {
+        let Some(journal) = self.awaited_journal().map(Arc::clone) else {
+            return;
+        };
+        for number in std::mem::take(&mut self.clients.held) {
+            let Some(connection) = self
+                .clients
+                .get_mut(number)
+                .filter(|connection| connection.is_held)
+            else {
+                continue;
+            };
+            if journal.has_reached(connection.client.wrote_to) {
+                connection.is_held = false;
+                self.clients.mark_dirty(number);
+                self.clients.enqueue(number);
+            } else {
+                self.clients.held.push(number);
+            }
         }
     }
 

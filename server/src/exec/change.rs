@@ -18,6 +18,7 @@ use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::effect::Effect;
 use super::event::{EventSink, tell};
+use super::origin::Origin;
 use super::partition::{Figures, Partition};
 use super::view::Stamp;
 use super::waiter::Waiters;
@@ -85,6 +86,18 @@ pub(super) struct Door<'a> {
     chosen: KeyspaceEvents,
 }
 
+impl Cause<'_> {
+    /// On whose behalf the key changes.
+    fn origin(self) -> Origin {
+        match self {
+            Self::Command | Self::Group => Origin::Client,
+            Self::Expired { .. } | Self::FieldExpired(_) | Self::LastFieldExpired | Self::Evicted { .. } => {
+                Origin::Node
+            }
+        }
+    }
+}
+
 impl Door<'_> {
     /// Announces that a key changes. The caller changes the value just before or just after.
     fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
@@ -94,6 +107,9 @@ impl Door<'_> {
             _ => self.watches.touch(db, key),
         }
         self.waiters.mark(db, key);
+        if cause.origin().reports_effects() {
+            return;
+        }
         match cause {
             Cause::Command | Cause::Group => {}
             Cause::Expired { lazily } => {
@@ -159,7 +175,7 @@ macro_rules! open {
             waiters,
             figures,
             removals,
-            journal,
+            is_recorded,
             events,
             ..
         } = $partition;
@@ -167,7 +183,7 @@ macro_rules! open {
             watches,
             waiters,
             figures,
-            removals: journal.is_some().then_some(removals),
+            removals: is_recorded.then_some(removals),
             events: events.as_ref(),
             chosen: $chosen,
         };
@@ -185,7 +201,7 @@ macro_rules! look_up {
             waiters,
             figures,
             removals,
-            journal,
+            is_recorded,
             events,
             rng,
             ..
@@ -202,7 +218,7 @@ macro_rules! look_up {
                 watches,
                 waiters,
                 figures,
-                removals: journal.is_some().then_some(removals),
+                removals: is_recorded.then_some(removals),
                 events: events.as_ref(),
                 chosen: $stamp.events,
             };

@@ -12,6 +12,7 @@ use super::request::OwnedRequest;
 use super::waiter::Ticket;
 use super::watch::WatchList;
 use crate::error::ReplyError;
+use crate::journal::{Position, Record};
 use crate::pubsub::{Hub, Name, Seat, Topic};
 
 /// The state of one client.
@@ -59,6 +60,8 @@ pub(crate) struct Client {
     pub(crate) is_paused: bool,
     /// The reason for which its wait was ended; the client has not been told yet.
     pub(crate) unblocked: Option<Unblocked>,
+    /// The end of the effects of its commands in the journal.
+    pub(crate) wrote_to: Position,
     /// Request to close the connection.
     pub(crate) closing: Closing,
     /// Commands queued since MULTI.
@@ -209,6 +212,19 @@ pub(crate) struct Transaction {
     pub(crate) failed: bool,
     /// Bytes that the queued requests hold.
     pub(crate) bytes: usize,
+    /// State of its run while it waits for the parts of a command.
+    pub(crate) suspended: Option<Suspended>,
+}
+
+/// State of a transaction that has run in part: its next command needs the parts of all loops.
+#[derive(Debug, Default)]
+pub(crate) struct Suspended {
+    /// Index of the next command.
+    pub(crate) next: usize,
+    /// The reply so far.
+    pub(crate) replies: Vec<u8>,
+    /// The effects so far.
+    pub(crate) unit: Record,
 }
 
 impl Transaction {
@@ -318,6 +334,11 @@ pub(crate) struct Queued {
 }
 
 impl Client {
+    /// Notes where in the journal the effects of a command end.
+    pub(crate) fn note_written(&mut self, end: Position) {
+        self.wrote_to = self.wrote_to.max(end);
+    }
+
     /// A client that has just connected.
     pub(crate) fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, authenticated: bool) -> Self {
         Self {
@@ -342,6 +363,7 @@ impl Client {
             waits: None,
             is_paused: false,
             unblocked: None,
+            wrote_to: Position::default(),
             closing: Closing::No,
             transaction: None,
             watching: None,

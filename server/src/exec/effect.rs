@@ -3,9 +3,8 @@
 //! The default is the request itself, if it is a write and changed something. A handler reports another form where
 //! repeating the request would not give the same result (relative expiry, random choice, conditions).
 
-use smallvec::SmallVec;
-
 pub use crate::journal::Effect;
+use crate::journal::encoded::Encoded;
 
 /// Collector of the effects of one command.
 #[derive(Debug, Default)]
@@ -19,18 +18,18 @@ pub(crate) struct Effects {
 enum Form {
     #[default]
     Verbatim,
-    Replaced(SmallVec<[Vec<Vec<u8>>; 1]>),
+    Replaced(Encoded),
 }
 
 /// Effects of a finished command, for the journal.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Outcome {
     /// Nothing: nothing changed, or nothing is to be repeated.
     Nothing,
     /// The request as the client sent it.
     Verbatim,
     /// These commands instead of the request, in order.
-    Commands(Vec<Vec<Vec<u8>>>),
+    Commands(Encoded),
 }
 
 impl Effects {
@@ -65,10 +64,11 @@ impl Effects {
         if !self.recording {
             return;
         }
-        let command = words.iter().map(|word| word.to_vec()).collect();
-        match &mut self.form {
-            Form::Replaced(commands) => commands.push(command),
-            form => *form = Form::Replaced(SmallVec::from_buf([command])),
+        if let Form::Verbatim = self.form {
+            self.form = Form::Replaced(Encoded::default());
+        }
+        if let Form::Replaced(commands) = &mut self.form {
+            commands.push(words.iter().copied());
         }
     }
 
@@ -77,7 +77,7 @@ impl Effects {
         let form = std::mem::take(&mut self.form);
         let changed = std::mem::take(&mut self.changes) > 0;
         match form {
-            Form::Replaced(commands) => Outcome::Commands(commands.into_vec()),
+            Form::Replaced(commands) => Outcome::Commands(commands),
             Form::Verbatim if changed => Outcome::Verbatim,
             Form::Verbatim => Outcome::Nothing,
         }
@@ -91,15 +91,15 @@ mod tests {
     #[test]
     fn a_change_is_repeated_verbatim_unless_reported_otherwise() {
         let mut effects = Effects::new(true);
-        assert_eq!(effects.take(), Outcome::Nothing);
+        assert!(matches!(effects.take(), Outcome::Nothing));
         effects.changed(1);
-        assert_eq!(effects.take(), Outcome::Verbatim);
+        assert!(matches!(effects.take(), Outcome::Verbatim));
         effects.changed(1);
         effects.replace(&[b"DEL", b"k"]);
-        assert_eq!(
-            effects.take(),
-            Outcome::Commands(vec![vec![b"DEL".to_vec(), b"k".to_vec()]])
-        );
-        assert_eq!(effects.take(), Outcome::Nothing);
+        let Outcome::Commands(commands) = effects.take() else {
+            panic!("it was reported in another form");
+        };
+        assert!(commands.iter().eq([b"*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n"]));
+        assert!(matches!(effects.take(), Outcome::Nothing));
     }
 }

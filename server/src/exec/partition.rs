@@ -14,7 +14,7 @@ use super::effect::Effect;
 use super::event::{EventSink, tell};
 use super::waiter::Waiters;
 use super::watch::{WatchToken, WatchedKey, Watches};
-use crate::journal::Journal;
+use crate::journal::Recorder;
 
 /// The data of one shard.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Partition {
     pub(crate) figures: Figures,
     /// Effects of expiry and eviction that are not in the journal yet.
     pub(crate) removals: Vec<Effect>,
-    /// Journal that effects are appended to; none when nobody reads it.
-    pub(crate) journal: Option<Journal>,
+    /// Effects are recorded: somebody reads the journal.
+    pub(crate) is_recorded: bool,
     /// Receiver of keyspace events; none when nobody listens.
     pub(crate) events: Option<EventSink>,
     /// Chooses the keys to evict.
@@ -83,7 +83,7 @@ const EMPTY_BYTES_MAX: i64 = 16 << 10;
 
 impl Partition {
     /// An empty partition.
-    pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, journal: Option<Journal>) -> Self {
+    pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, is_recorded: bool) -> Self {
         let before = memory::thread_balance();
         let keyspace = Guarded::new(options);
         Self {
@@ -93,7 +93,7 @@ impl Partition {
             waiters: Waiters::default(),
             figures: Figures::default(),
             removals: Vec::new(),
-            journal,
+            is_recorded,
             events: None,
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
@@ -127,12 +127,10 @@ impl Partition {
         tell(self.events.as_ref(), db, name, key);
     }
 
-    /// Appends the effects of expiry and eviction to the journal, each as a unit of its own.
-    pub(crate) fn journal_removals(&mut self) {
+    /// Records the removals of expiry and eviction, each as a unit of its own.
+    pub(crate) fn record_removals(&mut self, recorder: &Recorder) {
         for removal in self.removals.drain(..) {
-            if let Some(journal) = &self.journal {
-                journal.append(vec![removal]);
-            }
+            recorder.unit().add_all(std::iter::once(removal));
         }
     }
 }

@@ -4,8 +4,7 @@ use shardis_protocol::{Arguments, Encoder};
 
 use super::CommandResult;
 use super::client::{BufferSizes, Client};
-use super::effect::Effect;
-use crate::journal::Journal;
+use crate::journal::Recorder;
 use crate::state::Node;
 
 /// One client with its request, and the node it is connected to.
@@ -18,8 +17,8 @@ pub(crate) struct Session<'a> {
     pub(crate) client: &'a mut Client,
     /// The state that all loops of the node share.
     pub(crate) node: &'a Node,
-    /// Journal that its effects are appended to; none when nobody reads it.
-    pub(crate) journal: Option<&'a Journal>,
+    /// The recorder of its effects.
+    pub(crate) recorder: &'a Recorder,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
 }
@@ -27,11 +26,8 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Reports the request itself as the effect of the command.
     pub(crate) fn repeat(&self) {
-        if let Some(journal) = self.journal {
-            journal.append(vec![Effect {
-                db: self.client.db,
-                words: self.args.iter().map(<[u8]>::to_vec).collect(),
-            }]);
+        if self.recorder.is_on() {
+            self.recorder.unit().add(self.client.db, self.args.iter());
         }
     }
 

@@ -24,6 +24,7 @@ use shardis_storage::value::Kind;
 
 use super::client::{CommandTag, Modes};
 use super::request::OwnedRequest;
+use crate::journal::Position;
 pub(crate) use queues::{Found, Ready, Waiters};
 
 /// Permission of a command to wait, and the place for its wish.
@@ -264,6 +265,8 @@ pub(crate) struct Served {
     pub(crate) reply: Vec<u8>,
     /// Time that the command ran, nanoseconds.
     pub(crate) nanos: u64,
+    /// The end of its effects in the journal; none when there are none.
+    pub(crate) position: Option<Position>,
 }
 
 /// Results of serving tickets, which the loop handles once it holds no partition any more.
@@ -284,6 +287,8 @@ pub(crate) struct Retry {
     pub(crate) shard: usize,
     /// Shard that their tickets need.
     pub(crate) needs: usize,
+    /// When it began, on the node's stopwatch.
+    pub(crate) since_ns: u64,
 }
 
 impl Retry {
@@ -362,7 +367,11 @@ mod tests {
 
     #[test]
     fn a_retry_goes_to_and_fro() {
-        let retry = Retry { shard: 3, needs: 1 };
+        let retry = Retry {
+            shard: 3,
+            needs: 1,
+            since_ns: 0,
+        };
         assert_eq!((retry.other(3), retry.other(1)), (1, 3));
     }
 }

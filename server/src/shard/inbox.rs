@@ -10,6 +10,7 @@ use super::poll::Socket;
 use crate::error::ReplyError;
 use crate::exec::waiter::{Retry, Served, Ticket};
 use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer, Walk};
+use crate::journal::Position;
 use crate::limits::{BATCH_KEPT_BYTES, CHUNK_BYTES, CHUNKS_PER_TURN_MAX};
 use crate::observe::slowlog::Slow;
 use crate::spec::Registered;
@@ -290,6 +291,12 @@ pub(crate) struct Batch {
     pub(crate) ends: Vec<usize>,
     /// The slow ones of the commands.
     pub(crate) slow: Vec<(Task, Slow)>,
+    /// Indexes of those that had effects.
+    pub(crate) wrote: Vec<usize>,
+    /// The end of these effects in the journal.
+    pub(crate) position: Position,
+    /// Connections whose replies got too long to be sent, and are incomplete.
+    pub(crate) over: Vec<u32>,
     /// Size from which a reply is too long to be sent, and incomplete, bytes.
     pub(crate) reply_bytes_max: usize,
     /// The rest of the batch is still to run, and comes back as a batch of its own.
@@ -339,6 +346,8 @@ impl Batch {
         self.replies.clear();
         self.ends.clear();
         self.slow.clear();
+        self.wrote.clear();
+        self.over.clear();
     }
 }
 

@@ -33,7 +33,8 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["log"],
     &["config"],
-    &["clock", "error", "feed", "hashing", "limits"],
+    &["clock", "error", "feed", "hashing"],
+    &["limits"],
 ];
 
 /// Words that the pure crates do not contain: they do no I/O, read no clock, start no thread.

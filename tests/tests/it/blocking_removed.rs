@@ -1,0 +1,103 @@
+//! Clients that wait for a key which the node itself removes: they are told at once, not with the next command.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shardis_tests::client::{Client, PATIENCE};
+use shardis_tests::node;
+use shardis_tests::process::Process;
+
+const CONSUMERS: usize = 6;
+
+fn await_blocked(client: &mut Client, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    let wanted = format!("blocked_clients:{count}");
+    while !client
+        .line("INFO clients")
+        .text()
+        .lines()
+        .any(|line| line == wanted)
+    {
+        assert!(Instant::now() < deadline, "{count} clients should be blocked");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Consumers of groups that wait for entries, each of a stream of its own on one of the shards.
+fn consumers(server: &Process, client: &mut Client) -> Vec<Client> {
+    let waiting = (0..CONSUMERS)
+        .map(|number| {
+            let stream = format!("stream{number}");
+            client.line(&format!("XGROUP CREATE {stream} group $ MKSTREAM"));
+            let mut consumer = server.connect();
+            consumer
+                .send(&[
+                    "XREADGROUP",
+                    "GROUP",
+                    "group",
+                    "me",
+                    "BLOCK",
+                    "0",
+                    "STREAMS",
+                    &stream,
+                    ">",
+                ])
+                .expect("sent");
+            consumer
+        })
+        .collect();
+    await_blocked(client, CONSUMERS);
+    waiting
+}
+
+fn expect_all_told(waiting: Vec<Client>, what: &str) {
+    for mut consumer in waiting {
+        let reply = consumer.read_within(PATIENCE).expect(what);
+        assert!(reply.text().starts_with("NOGROUP"), "{what}: {reply:?}");
+    }
+}
+
+#[test]
+fn evicted_streams_end_the_waits_for_them() {
+    for shards in [1, 4] {
+        let server = node::launch(shards)
+            .with(&["--maxmemory-policy", "allkeys-random"])
+            .serve();
+        let mut client = server.connect();
+        let waiting = consumers(&server, &mut client);
+        // Nobody sends anything any more.
+        client.line("CONFIG SET maxmemory 1");
+        expect_all_told(waiting, "eviction");
+    }
+}
+
+#[test]
+fn expired_streams_end_the_waits_for_them() {
+    for shards in [1, 4] {
+        let server = node::start(shards);
+        let mut client = server.connect();
+        let waiting = consumers(&server, &mut client);
+        for number in 0..CONSUMERS {
+            client.line(&format!("PEXPIRE stream{number} 30"));
+        }
+        expect_all_told(waiting, "expiry");
+    }
+}
+
+#[test]
+fn what_a_write_has_evicted_ends_waits_with_that_write() {
+    for shards in [1, 4] {
+        let server = node::launch(shards)
+            .with(&["--maxmemory-policy", "volatile-ttl"])
+            .serve();
+        let mut client = server.connect();
+        let waiting = consumers(&server, &mut client);
+        for number in 0..CONSUMERS {
+            client.line(&format!("EXPIRE stream{number} 1000"));
+        }
+        client.line("CONFIG SET maxmemory 1");
+        let reply = client.line("SET key value");
+        assert!(reply.is_error(), "{reply:?}");
+        expect_all_told(waiting, "eviction for a write");
+    }
+}
