@@ -168,13 +168,9 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Step 1: waits for events, unless there is work to do at once.
-    fn wait(&mut self) -> io::Result<()> {
-        debug_assert!(
-            self.reach.recorder.is_empty(),
-            "a partition was let go of before its effects were handed over"
-        );
-        let busy = !self.clients.queue.is_empty()
+    /// Whether there is work for which the loop does not sleep.
+    fn has_work(&self) -> bool {
+        !self.clients.queue.is_empty()
             || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
@@ -183,8 +179,16 @@ impl EventLoop {
             || self.reach.goes_on
             || self.has_published()
             || self.has_released()
-            || self.has_garbage();
-        let timeout = self.time_to_sleep(busy);
+            || self.has_garbage()
+    }
+
+    /// Step 1: waits for events, unless there is work to do at once.
+    fn wait(&mut self) -> io::Result<()> {
+        debug_assert!(
+            self.reach.recorder.is_empty(),
+            "a partition was let go of before its effects were handed over"
+        );
+        let timeout = self.time_to_sleep(self.has_work());
         let Self {
             poll,
             clients,
