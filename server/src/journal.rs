@@ -20,8 +20,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::listener::{Effects, Listener, Parcel};
-use self::recorder::Record;
-pub(crate) use self::recorder::{Recorder, Unit};
+pub(crate) use self::recorder::{Record, Recorder, Unit};
 use crate::feed::{FeedState, SlowListener};
 use crate::limits::{LISTENER_FAREWELL, LISTENER_STEP};
 

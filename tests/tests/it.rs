@@ -23,6 +23,7 @@ mod it {
     mod descriptors;
     mod dialogues;
     mod differential;
+    mod exec_in_place;
     mod expiry;
     mod histories;
     mod info_fields;

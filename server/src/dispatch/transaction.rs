@@ -10,19 +10,20 @@ use super::plan::Routed;
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
-use crate::exec::client::Queued;
+use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
 use crate::exec::{CommandResult, Stamp};
 use crate::exec::{Modes, Origin};
-use crate::journal::Unit;
+use crate::journal::{Record, Unit};
 use crate::spec::Flags;
 
 /// The partitions of a transaction, by shard.
 type Partitions<'a> = &'a mut Lent;
 
-/// Runs the queue and writes the reply of EXEC.
+/// Runs the queue and writes the reply of EXEC. A command that needs the parts of all loops, and has not got them, suspends the
+/// transaction: it is the client's again, and goes on when it is run for the next time.
 ///
 /// # Errors
 /// When there is no queue, or a command could not be queued.
@@ -33,50 +34,60 @@ pub(crate) fn exec(
     environment: &Environment<'_>,
 ) -> CommandResult {
     let resp = caller.client.resp;
-    let Some(transaction) = caller.client.transaction.take() else {
+    let Some(mut transaction) = caller.client.transaction.take() else {
         return Err(ReplyError::ExecWithoutMulti);
     };
-    let watching = caller.client.watching.take();
-    if transaction.failed {
-        return Err(ReplyError::ExecAborted);
-    }
-    if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
-        Encoder::new(out, resp).null_array();
-        return Ok(());
-    }
-    Encoder::new(out, resp).array(transaction.queue.len());
-    caller.client.transaction_us = Some(environment.clock.now_us());
+    let start = out.len();
+    let suspended = if let Some(suspended) = transaction.suspended.take() {
+        out.extend_from_slice(&suspended.replies);
+        suspended
+    } else {
+        let watching = caller.client.watching.take();
+        if transaction.failed {
+            return Err(ReplyError::ExecAborted);
+        }
+        if watching.is_some_and(|watching| has_changed(&watching, partitions, environment)) {
+            Encoder::new(out, resp).null_array();
+            return Ok(());
+        }
+        Encoder::new(out, resp).array(transaction.queue.len());
+        caller.client.transaction_us = Some(environment.clock.now_us());
+        Suspended::default()
+    };
+    let queue = transaction.queue.iter().enumerate().skip(suspended.next);
     let unit = OneUnit {
         partitions,
-        unit: environment.recorder.unit(),
+        unit: Some(environment.recorder.resume(suspended.unit)),
     };
-    run_queue(
-        caller,
-        &transaction.queue,
-        &mut *unit.partitions,
-        out,
-        environment,
-    );
-    drop(unit);
-    caller.client.transaction_us = None;
+    let next = run_queue(caller, queue, &mut *unit.partitions, (out, start), environment);
+    if let Some(next) = next {
+        let (replies, unit) = (out.split_off(start), unit.suspend());
+        transaction.suspended = Some(Suspended { next, replies, unit });
+        caller.client.transaction = Some(transaction);
+    } else {
+        caller.client.transaction_us = None;
+    }
     Ok(())
 }
 
-/// Runs the commands of a queue in order.
-fn run_queue(
+/// Runs the commands of a queue in order, up to the first one that lacks the parts it needs, whose index is returned. The reply
+/// of EXEC begins at `start`.
+fn run_queue<'q>(
     caller: &mut Caller<'_>,
-    queue: &[Queued],
+    queue: impl Iterator<Item = (usize, &'q Queued)>,
     partitions: Partitions<'_>,
-    out: &mut Vec<u8>,
+    (out, start): (&mut Vec<u8>, usize),
     environment: &Environment<'_>,
-) {
-    let start = out.len();
+) -> Option<usize> {
     // The commands of a transaction have one time, as in Redis since 7.2. It is that of the transaction's begin.
     let now_us = caller.client.transaction_us;
     let now_ms = now_us.map_or(environment.stamp.now_ms, |now_us| now_us / 1000);
     let (mut changed, mut stamp) = (None, environment.stamp.at(now_ms, environment.settings));
     caller.now_ms = now_ms;
-    for queued in queue {
+    for (index, queued) in queue {
+        if queued.parts.is_none() && registry().row(queued.command.id).row.runs.is_on_every_loop() {
+            return Some(index);
+        }
         let begin_ns = environment.clock.elapsed_ns();
         let here = Environment {
             stamp,
@@ -94,6 +105,7 @@ fn run_queue(
         }
         account_for(caller, queued, nanos, &under(environment, &changed));
     }
+    None
 }
 
 /// The environment of a transaction, with settings that one of its commands has changed.
@@ -126,7 +138,7 @@ fn account_for(caller: &mut Caller<'_>, queued: &Queued, nanos: u64, environment
 }
 
 /// Whether a watched key has been changed, or has expired since.
-pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
+fn has_changed(watching: &WatchList, partitions: &Lent, environment: &Environment<'_>) -> bool {
     let shards = partitions.len();
     let now_ms = environment.stamp.now_ms;
     watching.token.is_touched()
@@ -141,14 +153,28 @@ pub(crate) fn has_changed(watching: &WatchList, partitions: &Lent, environment: 
 /// panicked.
 struct OneUnit<'a> {
     partitions: Partitions<'a>,
-    unit: Unit<'a>,
+    /// None when its effects have been set aside.
+    unit: Option<Unit<'a>>,
+}
+
+impl OneUnit<'_> {
+    /// Sets the effects so far aside, until the transaction goes on.
+    fn suspend(mut self) -> Record {
+        self.take_removals();
+        self.unit.take().map(Unit::suspend).unwrap_or_default()
+    }
+
+    fn take_removals(&mut self) {
+        let Some(unit) = &self.unit else { return };
+        for partition in self.partitions.iter_mut().flatten() {
+            unit.add_all(partition.removals.drain(..));
+        }
+    }
 }
 
 impl Drop for OneUnit<'_> {
     fn drop(&mut self) {
-        for partition in self.partitions.iter_mut().flatten() {
-            self.unit.add_all(partition.removals.drain(..));
-        }
+        self.take_removals();
     }
 }
 

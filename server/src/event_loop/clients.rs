@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Gate};
 use crate::exec::{Closing, ReplyMode};
+use crate::pubsub::Hub;
 
 /// The connections that a loop carries, by number.
 #[derive(Debug, Default)]
@@ -111,13 +112,14 @@ impl Clients {
         }
     }
 
-    /// Puts the connections that a command has marked on the list of those to close.
-    pub(super) fn disconnect_marked(&mut self) {
-        let marked = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.client.closing == Closing::Now);
-        self.closing.extend(marked.map(|(number, _)| number));
+    /// Puts the connections that a command has marked on the list of those to close. Messages are no longer counted for them.
+    pub(super) fn disconnect_marked(&mut self, hub: &Hub) {
+        for (number, connection) in &mut self.connections {
+            if connection.client.closing == Closing::Now {
+                connection.client.leave_all(hub);
+                self.closing.push(number);
+            }
+        }
     }
 
     /// Serves a connection again if it has a pending request that may run now.

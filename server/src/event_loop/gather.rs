@@ -14,9 +14,7 @@ use crate::connection::Gate;
 use crate::dispatch::execution::{Call, PartAccess, run_part, run_walk};
 use crate::dispatch::plan::Routed;
 use crate::dispatch::serve::serve_ready;
-use crate::dispatch::transaction::has_changed;
 use crate::error::ReplyError;
-use crate::exec::client::Queued;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::{Carried, Origin, OwnedRequest, Part, Roster, Walk};
@@ -63,42 +61,19 @@ impl Gather {
 }
 
 impl EventLoop {
-    /// Whether a transaction needs parts of all loops before it can run.
-    pub(super) fn lacks_parts(&self, number: usize) -> bool {
+    /// Asks all loops for their parts of the command that a client's suspended transaction has come to.
+    pub(super) fn gather_for_exec(&mut self, number: usize, operation: usize) {
         let transaction = self.clients[number].client.transaction.as_ref();
-        transaction.is_some_and(|transaction| !transaction.failed && lacking(&transaction.queue).is_some())
-    }
-
-    /// Gathers the parts of all loops that an operation's transaction needs before it can run. False when it needs
-    /// none, or will not run because a watched key has changed, which is certain as the operation holds its
-    /// partitions.
-    pub(super) fn gather_for_exec(&mut self, operation: usize) -> bool {
-        let connection = self.reach.operations[operation].connection();
-        let Some(number) = connection.filter(|&number| self.lacks_parts(number)) else {
-            return false;
-        };
-        let environment = self.environment();
-        let watching = self.clients[number].client.watching.as_ref();
-        let partitions = &self.reach.operations[operation].lent;
-        if watching.is_some_and(|watching| has_changed(watching, partitions, &environment)) {
-            return false;
-        }
-        let client = &mut self.clients[number].client;
-        // Nobody else can change the watched keys from here on, because the operation holds their partitions.
-        client.watching = None;
-        let Some((index, queued)) = client
-            .transaction
-            .as_ref()
-            .and_then(|transaction| lacking(&transaction.queue))
-        else {
-            return false;
-        };
+        let next = transaction.and_then(|transaction| {
+            let index = transaction.suspended.as_ref()?.next;
+            Some((index, &transaction.queue[index]))
+        });
+        let (index, queued) = next.expect("the transaction of a suspended operation is suspended");
         let (command, request) = (registry().row(queued.command.id), queued.request.clone());
         self.gather(number, command, request, |_, _| Purpose::Exec {
             operation,
             index,
         });
-        true
     }
 
     /// Asks all shards or loops for their parts of a command.
@@ -243,7 +218,7 @@ impl EventLoop {
         }
         let begin_ns = self.node.clock.elapsed_ns();
         let part = self.part_of_loop(&gather);
-        self.clients.disconnect_marked();
+        self.clients.disconnect_marked(&self.node.pubsub);
         self.answer_unblocked_clients();
         self.hand_in(&gather, part, begin_ns);
     }
@@ -372,12 +347,4 @@ impl EventLoop {
         }
         self.clients.wake_if_it_may_go_on(number);
     }
-}
-
-/// The first command of a queue whose parts of all loops have not been gathered.
-fn lacking(queue: &[Queued]) -> Option<(usize, &Queued)> {
-    let lacks = |queued: &Queued| {
-        registry().row(queued.command.id).row.runs.is_on_every_loop() && queued.parts.is_none()
-    };
-    queue.iter().enumerate().find(|(_, queued)| lacks(queued))
 }

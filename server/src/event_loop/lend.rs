@@ -50,6 +50,8 @@ enum LentFor {
         sequence: u32,
         command: &'static Registered,
         request: OwnedRequest,
+        /// Time that the command has run so far, nanoseconds.
+        nanos: u64,
     },
     /// A retry that has found one of its two shards taken for too long.
     Retry(Retry),
@@ -147,6 +149,7 @@ impl EventLoop {
                 sequence: connection.output.issue(),
                 command,
                 request: OwnedRequest::copy(args),
+                nanos: 0,
             },
             missing,
             lent: Lent::new(mesh.len()),
@@ -160,7 +163,8 @@ impl EventLoop {
         for (shard, held) in &mut cells {
             partitions[*shard] = Some(held.take());
         }
-        self.run_on_partitions(issued, &mut partitions);
+        let suspended = self.run_on_partitions(issued, &mut partitions, 0);
+        debug_assert!(suspended.is_none(), "what may be suspended is long");
         for (shard, held) in &mut cells {
             if let Some(partition) = partitions[*shard].take() {
                 held.put(partition);
@@ -174,26 +178,32 @@ impl EventLoop {
         for (shard, held) in cells {
             partitions[shard] = Some(held.take_away());
         }
-        if self.lacks_parts(issued.connection) {
-            self.clients[issued.connection].gate = Gate::UnderWay;
-            let operation = self.reach.operations.insert(Operation {
-                purpose: LentFor::Command {
-                    connection: issued.connection,
-                    sequence: issued.sequence,
-                    command: issued.command,
-                    request: OwnedRequest::copy(issued.args),
-                },
-                missing: Vec::new(),
-                lent: partitions,
-            });
-            return self.ask_for_next(operation);
+        match self.run_on_partitions(issued, &mut partitions, 0) {
+            None => self.give_back(partitions),
+            Some(nanos) => {
+                self.suspend(Operation {
+                    purpose: LentFor::Command {
+                        connection: issued.connection,
+                        sequence: issued.sequence,
+                        command: issued.command,
+                        request: OwnedRequest::copy(issued.args),
+                        nanos,
+                    },
+                    missing: Vec::new(),
+                    lent: partitions,
+                });
+            }
         }
-        self.run_on_partitions(issued, &mut partitions);
-        self.give_back(partitions);
     }
 
-    /// Asks for the next partition that an operation lacks, or for parts of other loops; runs the operation when it
-    /// lacks nothing.
+    /// Keeps an operation whose transaction needs the parts of all loops for its next command, and asks for them.
+    fn suspend(&mut self, operation: Operation) {
+        let number = operation.connection().expect("a retry is no transaction");
+        let operation = self.reach.operations.insert(operation);
+        self.gather_for_exec(number, operation);
+    }
+
+    /// Asks for the next partition that an operation lacks; runs the operation when it lacks none.
     pub(super) fn ask_for_next(&mut self, number: usize) {
         let Some(operation) = self.reach.operations.get(number) else {
             return;
@@ -207,10 +217,8 @@ impl EventLoop {
                 },
             );
         }
-        if !self.gather_for_exec(number) {
-            let operation = self.reach.operations.remove(number);
-            self.run_operation(operation);
-        }
+        let operation = self.reach.operations.remove(number);
+        self.run_operation(operation);
     }
 
     /// Takes in a partition that was asked for.
@@ -233,6 +241,7 @@ impl EventLoop {
                 sequence,
                 command,
                 request,
+                nanos,
             } => {
                 self.clients[connection].gate = Gate::Open;
                 let issued = Issued {
@@ -241,7 +250,19 @@ impl EventLoop {
                     command,
                     args: request.arguments(),
                 };
-                self.run_on_partitions(issued, &mut lent);
+                if let Some(nanos) = self.run_on_partitions(issued, &mut lent, nanos) {
+                    return self.suspend(Operation {
+                        purpose: LentFor::Command {
+                            connection,
+                            sequence,
+                            command,
+                            request,
+                            nanos,
+                        },
+                        missing: Vec::new(),
+                        lent,
+                    });
+                }
                 self.give_back(lent);
                 self.clients.wake_if_it_may_go_on(connection);
             }

@@ -72,10 +72,21 @@ impl EventLoop {
     }
 
     /// Runs a command on the partitions that it needs.
-    pub(super) fn run_on_partitions(&mut self, issued: Issued<'_>, partitions: &mut Lent) {
+    ///
+    /// Returns the time that it has run so far, `before` included, if it is a transaction that is suspended.
+    pub(super) fn run_on_partitions(
+        &mut self,
+        issued: Issued<'_>,
+        partitions: &mut Lent,
+        before: u64,
+    ) -> Option<u64> {
         partitions.begin();
-        let ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
+        let mut ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
+        ran.nanos += before;
+        let transaction = self.clients[issued.connection].client.transaction.as_ref();
+        let is_suspended = transaction.is_some_and(|transaction| transaction.suspended.is_some());
         match ran.wish {
+            _ if is_suspended => {}
             Some(wish) => self.block(issued, wish, ran.nanos, partitions),
             None => {
                 // Commands that are served next already run under settings that this command changed.
@@ -88,6 +99,7 @@ impl EventLoop {
         for partition in partitions.iter().flatten() {
             publish_memory(partition, &self.node);
         }
+        is_suspended.then_some(ran.nanos)
     }
 
     /// Merges the parts of a command into one reply. The parts took `longest_ns`.

@@ -12,7 +12,7 @@ use super::request::OwnedRequest;
 use super::waiter::Ticket;
 use super::watch::WatchList;
 use crate::error::ReplyError;
-use crate::journal::Position;
+use crate::journal::{Position, Record};
 use crate::pubsub::{Hub, Name, Seat, Topic};
 
 /// The state of one client.
@@ -212,6 +212,19 @@ pub(crate) struct Transaction {
     pub(crate) failed: bool,
     /// Bytes that the queued requests hold.
     pub(crate) bytes: usize,
+    /// State of its run while it waits for the parts of a command.
+    pub(crate) suspended: Option<Suspended>,
+}
+
+/// State of a transaction that has run in part: its next command needs the parts of all loops.
+#[derive(Debug, Default)]
+pub(crate) struct Suspended {
+    /// Index of the next command.
+    pub(crate) next: usize,
+    /// The reply so far.
+    pub(crate) replies: Vec<u8>,
+    /// The effects so far.
+    pub(crate) unit: Record,
 }
 
 impl Transaction {

@@ -83,6 +83,16 @@ impl Recorder {
         Unit(self)
     }
 
+    /// Goes on with a unit that was set aside.
+    pub(crate) fn resume(&self, unit: Record) -> Unit<'_> {
+        let before = self.record.replace(unit);
+        debug_assert!(
+            before.effects.len() == 0,
+            "what is set aside was alone in the record"
+        );
+        self.unit()
+    }
+
     /// Number of units recorded so far: more than before if something had effects.
     #[inline]
     pub(crate) fn recorded(&self) -> u64 {
@@ -151,6 +161,20 @@ impl Unit<'_> {
     /// Records removals of keys that no command asked for.
     pub(crate) fn add_all(&self, removals: impl Iterator<Item = Effect>) {
         removals.for_each(|Effect { db, words }| self.add(db, words.iter().map(Vec::as_slice)));
+    }
+
+    /// Sets the unit aside, for a transaction that goes on later. Nothing else is in the record, as nobody lets go of a partition
+    /// with a record that was not handed over.
+    pub(crate) fn suspend(self) -> Record {
+        let mut unit = self.0.record.take();
+        debug_assert!(
+            unit.depth == 1 && unit.units.is_empty(),
+            "a suspended unit is alone in the record"
+        );
+        unit.depth = 0;
+        // The record has no open unit any more: this one must not end it.
+        std::mem::forget(self);
+        unit
     }
 
     /// Notes that something was changed within this unit whose effect is not known.

@@ -1,0 +1,173 @@
+//! Commands about other connections act in their place in a transaction: after what is queued ahead of them, before the rest.
+
+use std::time::Duration;
+
+use shardis_tests::client::Client;
+use shardis_tests::process::Process;
+use shardis_tests::reply::Reply;
+use shardis_tests::{node, redis};
+
+/// The servers that must agree: shardis with one shard and with four, redis-server and Valkey.
+fn servers() -> Vec<Process> {
+    vec![
+        node::start(1),
+        node::start(4),
+        redis::start(),
+        redis::start_peer(),
+    ]
+}
+
+fn id(client: &mut Client) -> i64 {
+    client.line("CLIENT ID").integer().expect("a number")
+}
+
+/// The texts of the replies to a transaction with these commands.
+fn transaction(client: &mut Client, lines: &[&str]) -> Vec<String> {
+    assert_eq!(client.line("MULTI").text(), "OK");
+    for line in lines {
+        assert_eq!(client.line(line).text(), "QUEUED", "{line}");
+    }
+    let reply = client.line("EXEC");
+    let text = |reply: &Reply| {
+        reply
+            .integer()
+            .map_or_else(|| reply.text(), |number| number.to_string())
+    };
+    reply.items().iter().map(text).collect()
+}
+
+/// The value of a field in a line of CLIENT LIST.
+fn field(line: &str, name: &str) -> String {
+    let prefix = format!("{name}=");
+    let mut words = line.split([' ', '\n']);
+    let word = words.find_map(|word| word.strip_prefix(&prefix));
+    word.unwrap_or_else(|| panic!("no field {name} in {line}"))
+        .to_owned()
+}
+
+#[test]
+fn a_list_shows_what_was_said_before_it() {
+    for server in servers() {
+        let (mut client, mut other) = (server.connect(), server.connect());
+        let list = format!("CLIENT LIST ID {} {}", id(&mut client), id(&mut other));
+        let replies = transaction(
+            &mut client,
+            &[
+                "CLIENT SETNAME one",
+                &list,
+                "SELECT 3",
+                "SET a 1",
+                "CLIENT SETNAME two",
+                &list,
+                "GET a",
+            ],
+        );
+        let shown = |text: &str| ["name", "db", "multi", "flags"].map(|name| field(text, name));
+        assert_eq!(shown(&replies[1]), ["one", "0", "7", "x"], "{replies:?}");
+        assert_eq!(shown(&replies[5]), ["two", "3", "7", "x"], "{replies:?}");
+        assert_eq!(replies[6], "1");
+    }
+}
+
+#[test]
+fn a_subscriber_is_there_until_it_is_closed() {
+    for server in servers() {
+        let (mut client, mut subscriber) = (server.connect(), server.connect());
+        let kill = format!("CLIENT KILL ID {}", id(&mut subscriber));
+        subscriber.line("SUBSCRIBE news");
+        let replies = transaction(
+            &mut client,
+            &["PUBLISH news a", "SET b 1", &kill, "PUBLISH news c", "GET b"],
+        );
+        assert_eq!(replies, ["1", "OK", "1", "0", "1"]);
+        // It may have got the first message before.
+        let (_, is_closed) = subscriber.rest(Duration::from_secs(10));
+        assert!(is_closed);
+    }
+}
+
+#[test]
+fn a_client_that_closes_itself_gets_all_replies() {
+    // Redis cuts the reply of EXEC off there.
+    for server in [1, 4].map(node::start) {
+        let mut client = server.connect();
+        let kill = format!("CLIENT KILL ID {} SKIPME no", id(&mut client));
+        let replies = transaction(&mut client, &["SET a 1", &kill, "INCR a", "INCR {b}c"]);
+        assert_eq!(replies, ["OK", "1", "2", "1"]);
+        assert!(client.is_closed_within(Duration::from_secs(10)));
+        assert_eq!(server.connect().line("GET a").text(), "2");
+    }
+}
+
+#[test]
+fn a_wait_is_ended_before_what_comes_behind() {
+    for server in servers() {
+        let (mut client, mut waiter) = (server.connect(), server.connect());
+        let unblock = format!("CLIENT UNBLOCK {} ERROR", id(&mut waiter));
+        waiter.send(&["BLPOP", "list", "0"]).expect("a connection");
+        while !client.line("CLIENT LIST").text().contains("flags=b") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let replies = transaction(
+            &mut client,
+            &["RPUSH list a", &unblock, &unblock, "LLEN list", "CLIENT UNPAUSE"],
+        );
+        assert_eq!(replies, ["1", "1", "0", "1", "OK"]);
+        let reply = waiter.read().expect("a reply").text();
+        assert!(reply.starts_with("UNBLOCKED "), "{reply}");
+        assert_eq!(client.line("LLEN list").integer(), Some(1));
+    }
+}
+
+#[test]
+fn what_was_watched_is_looked_at_before_anything_runs() {
+    for server in servers() {
+        let (mut client, mut other) = (server.connect(), server.connect());
+        let kill = format!("CLIENT KILL ID {}", id(&mut other));
+        client.line("WATCH a b c d");
+        other.line("SET c 1");
+        assert_eq!(client.line("MULTI").text(), "OK");
+        client.line("SET a 1");
+        client.line(&kill);
+        assert!(client.line("EXEC").is_null());
+        assert_eq!(other.line("PING").text(), "PONG");
+        // What the transaction itself changes is no matter.
+        client.line("WATCH a b c d");
+        let replies = transaction(&mut client, &["SET a 2", &kill, "SET b 3"]);
+        assert_eq!(replies, ["OK", "1", "OK"]);
+    }
+}
+
+#[test]
+fn many_of_them_beside_writers() {
+    for shards in [1, 4] {
+        let server = node::start(shards);
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut client = server.connect();
+                std::thread::spawn(move || {
+                    for _ in 0..300 {
+                        let replies = transaction(
+                            &mut client,
+                            &[
+                                "INCR a",
+                                "CLIENT LIST",
+                                "INCR b",
+                                "CLIENT KILL 1:1",
+                                "INCR {a}c",
+                                "CLIENT INFO",
+                                "MGET a b {a}c",
+                            ],
+                        );
+                        let counts = [&replies[0], &replies[2], &replies[4]];
+                        assert!(counts.iter().all(|count| *count == counts[0]), "{replies:?}");
+                    }
+                })
+            })
+            .collect();
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().expect("it ends"));
+        assert_eq!(server.connect().line("GET b").text(), "900");
+    }
+}
