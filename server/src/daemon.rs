@@ -21,7 +21,7 @@ mod supervisor;
 mod title;
 
 pub(crate) use background::{Branch, forbid_huge_pages, fork_to_background};
-pub(crate) use crash::{guard_thread, report_crashes, set_reporting};
+pub(crate) use crash::{describe_by, guard_thread, report_crashes, set_reporting};
 pub(crate) use descriptors::allow as allow_descriptors;
 pub(crate) use oom_score::OomScore;
 pub(crate) use supervisor::Supervisor;

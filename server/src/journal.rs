@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{SendTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::listener::{Listener, Parcel};
+use self::listener::{Effects, Listener, Parcel};
 pub(crate) use self::recorder::{Record, Recorder, Unit};
 use crate::feed::{FeedState, SlowListener};
 use crate::limits::{LISTENER_FAREWELL, LISTENER_STEP};
@@ -240,7 +240,7 @@ impl Journal {
 }
 
 impl Stream {
-    fn append(&mut self, bytes: u64, effects: Vec<Effect>, is_torn: bool) {
+    fn append(&mut self, bytes: u64, effects: Effects, is_torn: bool) {
         let begin = self.end;
         self.end.0 += bytes;
         if is_torn {
@@ -250,7 +250,7 @@ impl Stream {
             return;
         }
         let is_taken = self.listener.take(Parcel {
-            effects: effects.into(),
+            effects,
             bytes,
             end: self.end,
             is_begun: false,
@@ -273,18 +273,17 @@ fn bytes_of(effects: &[(u16, &[u8])]) -> u64 {
 }
 
 /// The effects of a unit as the listener gets them.
-fn decoded(effects: &[(u16, &[u8])]) -> Vec<Effect> {
-    let decode = |&(db, effect): &(u16, &[u8])| Effect {
+fn decoded(effects: &[(u16, &[u8])]) -> Effects {
+    let last_first = effects.iter().rev().map(|&(db, effect)| Effect {
         db,
         words: encoded::words(effect),
-    };
+    });
     match effects {
         [first, .., last] => {
             let (begin, end) = (mark("MULTI", first.0), mark("EXEC", last.0));
-            let all = std::iter::once(begin).chain(effects.iter().map(decode));
-            all.chain([end]).collect()
+            std::iter::once(end).chain(last_first).chain([begin]).collect()
         }
-        _ => effects.iter().map(decode).collect(),
+        _ => last_first.collect(),
     }
 }
 

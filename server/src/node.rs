@@ -18,12 +18,13 @@ use parking_lot::Mutex;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
+use crate::commands::info::lock_free;
 use crate::commands::{names, registry};
 use crate::config::{Config, ConfigError, Settings};
 use crate::connection::binding::{Bound, rebind, unbind};
 use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, describe_by};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
@@ -177,6 +178,7 @@ impl Running {
             effects.map(|sender| Arc::new(Journal::new(sender, state.feed_state("effects", slow_listener))));
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
+        describe_in_crashes(&state);
         let listeners = watch_over(&state, &settings, tcp, unix);
         state.purge_in_background(&settings);
         introduce(&state, &settings);
@@ -293,6 +295,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Makes the report of a crash describe the node, if the process is its own.
+fn describe_in_crashes(state: &Arc<Node>) {
+    if state.daemon.is_some() {
+        let node = Arc::downgrade(state);
+        describe_by(move || node.upgrade().map(|node| lock_free(&node)).unwrap_or_default());
     }
 }
 

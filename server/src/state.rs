@@ -399,7 +399,7 @@ impl Node {
     }
 
     /// Bytes of data and of clients' buffers, which are known at any moment.
-    fn known_bytes(&self) -> i64 {
+    pub(crate) fn known_bytes(&self) -> i64 {
         let data: u64 = self.memory.iter().map(Counter::get).sum();
         let clients: u64 = self.stats.iter().map(|stats| stats.client_bytes.get()).sum();
         (data + clients).cast_signed()

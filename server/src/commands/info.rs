@@ -8,6 +8,7 @@ pub(super) mod figures;
 pub(super) mod sections;
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use self::figures::{Gathered, figures_of_shard};
 use crate::config::ShutdownOptions;
@@ -15,6 +16,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+use crate::state::Node;
 
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
@@ -159,6 +161,26 @@ macro_rules! line {
     }};
 }
 use line;
+
+/// The figures of INFO that need neither a lock nor a partition, for the report of a crash.
+pub(crate) fn lock_free(node: &Node) -> String {
+    let mut text = String::new();
+    line!(&mut text, "# Memory");
+    line!(
+        &mut text,
+        "used_memory_of_shards_and_clients:{}",
+        node.known_bytes()
+    );
+    line!(&mut text, "\r\n# Clients");
+    line!(
+        &mut text,
+        "connected_clients:{}",
+        node.clients.load(Ordering::Relaxed)
+    );
+    line!(&mut text, "\r\n# Commandstats");
+    by_command::calls(&mut text, node);
+    text
+}
 
 /// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
 fn shutdown(session: &mut Session<'_>) -> CommandResult {

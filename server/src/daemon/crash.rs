@@ -2,7 +2,8 @@
 //!
 //! The handler writes directly to the log file, first the facts that need no further work, then the stack. Resolving
 //! the names of a stack takes memory and locks, which the crashed code may hold; an alarm ends the process if that
-//! never finishes. The handler runs on a stack of its own, large enough for this: [`guard_thread`] gives one to a
+//! never finishes. Of INFO it tells what needs neither a lock nor a partition. There is no CLIENT LIST: connections belong to
+//! their loops, which go on or have crashed. The handler runs on a stack of its own, large enough for this: [`guard_thread`] gives one to a
 //! thread.
 //!
 //! Soundness of the unsafe code: the handler gets valid pointers from the kernel, reads plain numbers through them,
@@ -37,6 +38,8 @@ const REPORT_SECONDS_MAX: u32 = 10;
 static WANTED: AtomicBool = AtomicBool::new(true);
 /// Whether a report is being written. A crash during a report ends the process at once.
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
+/// Describes the node for a report, without waiting for locks.
+static DESCRIPTION: OnceLock<Box<dyn Fn() -> String + Send + Sync>> = OnceLock::new();
 /// The log file; none for standard output.
 static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
@@ -64,6 +67,11 @@ pub(crate) fn report_crashes(file: Option<PathBuf>) -> io::Result<()> {
 /// Sets whether crashes are reported (`crash-log-enabled`).
 pub(crate) fn set_reporting(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
+}
+
+/// Sets what describes the node in a report. It may allocate, as the stack's names do, but must not wait for a lock.
+pub(crate) fn describe_by(describe: impl Fn() -> String + Send + Sync + 'static) {
+    let _ = DESCRIPTION.set(Box::new(describe));
 }
 
 /// Gives the calling thread a stack for crash reports, which also works when the thread's own stack is full. It is
@@ -108,6 +116,9 @@ fn report(signal: i32, info: *const libc::siginfo_t) -> io::Result<()> {
         std::thread::current().name().unwrap_or("unnamed"),
         Backtrace::force_capture()
     )?;
+    if let Some(describe) = DESCRIPTION.get() {
+        write!(file, "\n------ INFO OUTPUT ------\n{}", describe())?;
+    }
     file.write_all(
         b"\n=== SHARDIS BUG REPORT END. Make sure to include from START to END. ===\n\n\
           Please report the crash with the text above, and what the server was asked to do.\n",

@@ -13,19 +13,24 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// Appends a command, given by its words.
     pub(crate) fn push<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
-        let mut number = itoa::Buffer::new();
-        self.bytes.push(b'*');
-        self.bytes
-            .extend_from_slice(number.format(words.len()).as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        self.push_length(b'*', words.len());
         for word in words {
-            self.bytes.push(b'$');
-            self.bytes.extend_from_slice(number.format(word.len()).as_bytes());
-            self.bytes.extend_from_slice(b"\r\n");
+            self.push_length(b'$', word.len());
+            self.bytes.reserve(word.len() + 2);
             self.bytes.extend_from_slice(word);
             self.bytes.extend_from_slice(b"\r\n");
         }
         self.ends.push(self.bytes.len());
+    }
+
+    fn push_length(&mut self, mark: u8, length: usize) {
+        if let Ok(digit @ 0..=9) = u8::try_from(length) {
+            return self.bytes.extend_from_slice(&[mark, b'0' + digit, b'\r', b'\n']);
+        }
+        self.bytes.push(mark);
+        let mut number = itoa::Buffer::new();
+        self.bytes.extend_from_slice(number.format(length).as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     /// Appends commands that are encoded already.
@@ -70,12 +75,16 @@ pub(crate) fn words(command: &[u8]) -> Vec<Vec<u8>> {
 
 /// Takes the number that a mark and a line break enclose.
 fn length(rest: &mut &[u8]) -> usize {
-    let end = memchr::memchr(b'\r', rest).expect("a length ends with a line break");
-    let digits = &rest[1..end];
-    *rest = &rest[end + 2..];
-    digits
-        .iter()
-        .fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+    let mut number = 0;
+    // Nearly all of them have one or two digits.
+    for (index, &byte) in rest.iter().enumerate().skip(1) {
+        if byte == b'\r' {
+            *rest = &rest[index + 2..];
+            break;
+        }
+        number = number * 10 + usize::from(byte - b'0');
+    }
+    number
 }
 
 #[cfg(test)]

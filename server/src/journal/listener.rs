@@ -8,16 +8,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, TrySendError};
+use smallvec::SmallVec;
 
 use super::{Effect, Position};
 use crate::feed::{FeedState, SlowListener};
 use crate::limits::LISTENER_QUEUE_BYTES;
 
+/// Effects of a unit in reverse order: most units have one.
+pub(super) type Effects = SmallVec<[Effect; 1]>;
+
 /// A unit on its way to the listener.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    /// Effects that remain to be sent.
-    pub(super) effects: VecDeque<Effect>,
+    /// Effects that remain to be sent, the first one last.
+    pub(super) effects: Effects,
     /// The length of the unit in the journal.
     pub(super) bytes: u64,
     /// The end of the unit in the journal.
@@ -87,11 +91,11 @@ impl Listener {
 
     /// Sends as much of a unit as there is room for. True when that is all of it.
     fn send(&self, parcel: &mut Parcel) -> bool {
-        while let Some(effect) = parcel.effects.pop_front() {
+        while let Some(effect) = parcel.effects.pop() {
             match self.sender.try_send(effect) {
                 Ok(()) => parcel.is_begun = true,
                 Err(TrySendError::Full(effect) | TrySendError::Disconnected(effect)) => {
-                    parcel.effects.push_front(effect);
+                    parcel.effects.push(effect);
                     return false;
                 }
             }
@@ -111,13 +115,13 @@ impl Listener {
 
     /// Takes the first effect that waits, to be sent.
     pub(super) fn next(&mut self) -> Option<Effect> {
-        self.queue.front_mut()?.effects.pop_front()
+        self.queue.front_mut()?.effects.pop()
     }
 
     /// As [`next`](Self::next), if its unit was begun.
     pub(super) fn next_of_begun(&mut self) -> Option<Effect> {
         let first = self.queue.front_mut().filter(|first| first.is_begun)?;
-        first.effects.pop_front()
+        first.effects.pop()
     }
 
     /// The effect that was taken is in the channel. Returns where its unit ends if that was the last of it.
@@ -131,7 +135,7 @@ impl Listener {
     /// The effect that was taken found no room: it waits on.
     pub(super) fn put_back(&mut self, effect: Effect) {
         if let Some(first) = self.queue.front_mut() {
-            first.effects.push_front(effect);
+            first.effects.push(effect);
         }
     }
 

@@ -6,6 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::encoded::Encoded;
 use super::{Effect, Journal, Position};
 use crate::limits::RECORD_KEPT_BYTES;
@@ -34,6 +36,9 @@ pub(crate) struct Record {
     /// Something was changed within the open unit whose effect is not known.
     is_torn: bool,
 }
+
+/// The effects of a unit, each with its database.
+pub(super) type UnitEffects<'a> = SmallVec<[(u16, &'a [u8]); 1]>;
 
 /// The end of a unit.
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +209,7 @@ impl Record {
     }
 
     /// Its units: their effects, each with its database, and whether some are missing.
-    pub(super) fn units(&self) -> impl Iterator<Item = (Vec<(u16, &[u8])>, bool)> {
+    pub(super) fn units(&self) -> impl Iterator<Item = (UnitEffects<'_>, bool)> {
         let mut effects = self.databases.iter().copied().zip(self.effects.iter());
         let mut begin = 0;
         self.units.iter().map(move |unit| {

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shardis_tests::client::PATIENCE;
+use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process, free_port};
 
@@ -221,6 +221,10 @@ fn a_crash_leaves_a_report() {
         let mut process = node::launch(2).with(&options).spawn(0);
         let read = || fs::read_to_string(&log).unwrap_or_default();
         eventually("it serves", || read().contains("Ready to accept connections"));
+        let socket = process.directory().join("socket");
+        let mut client = Client::connect_unix(&socket).expect("it accepts connections");
+        client.line("SET a 1");
+        client.line("SET b 1");
         process.signal(signal);
         let status = process.wait(PATIENCE).expect("it ends");
         assert_eq!(status.signal(), Some(signal), "{}", read());
@@ -229,6 +233,9 @@ fn a_crash_leaves_a_report() {
             "BUG REPORT START",
             &format!("crashed by signal: {signal}"),
             "STACK TRACE",
+            "INFO OUTPUT",
+            "connected_clients:1",
+            "cmdstat_set:calls=2,",
             "BUG REPORT END",
         ] {
             assert!(report.contains(part), "{part:?} is missing in {report}");

@@ -9,6 +9,7 @@ use crate::commands::{latency, registry};
 use crate::exec::Session;
 use crate::observe::stats::{CommandStats, Counter};
 use crate::spec::Registered;
+use crate::state::Node;
 
 /// All rows; subcommands follow their containers.
 fn rows() -> impl Iterator<Item = &'static Registered> {
@@ -19,10 +20,14 @@ fn rows() -> impl Iterator<Item = &'static Registered> {
 }
 
 pub(super) fn command_stats(text: &mut String, session: &Session<'_>, _: &Gathered) {
+    calls(text, session.node);
+}
+
+/// Writes a line for each command that was called or refused, from atomic counters alone.
+pub(super) fn calls(text: &mut String, node: &Node) {
     for command in rows() {
         let sum = |pick: fn(&CommandStats) -> &Counter| -> u64 {
-            let stats = session
-                .node
+            let stats = node
                 .stats
                 .iter()
                 .filter_map(|stats| stats.by_command.get(usize::from(command.id)));
