@@ -133,7 +133,7 @@ impl Connection {
     pub(crate) fn measure(&self, held: Holds) -> BufferSizes {
         let unsent = self.output.unsent();
         let (closed, chunks) = unsent.closed();
-        let sending = if held.unsent > 0 { held.sending } else { 0 };
+        let sending = held.being_sent();
         BufferSizes {
             query: self.input.bytes() + held.received,
             query_free: self.input.spare(),

@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
 use crate::journal::Journal;
+use crate::limits::LARGE_OUTPUT_BYTES;
 
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
@@ -26,7 +27,12 @@ impl EventLoop {
             writes += 1;
             let had_room = connection.output.has_room();
             let stats = &self.node.stats[self.index];
-            self.ledger.note_output(connection.output.bytes(), stats);
+            let mut waiting = connection.output.bytes();
+            if waiting >= LARGE_OUTPUT_BYTES {
+                // A slow reader has some on its way already, in a buffer that goes as a whole.
+                waiting += self.poll.holds(number).being_sent();
+            }
+            self.ledger.note_output(waiting, stats);
             let before = written;
             let outcome = connection
                 .output

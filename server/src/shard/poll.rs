@@ -63,6 +63,13 @@ pub(crate) struct Holds {
     pub(crate) memory: usize,
 }
 
+impl Holds {
+    /// Bytes of the buffer that is on its way to the socket; 0 when it is all sent.
+    pub(crate) fn being_sent(self) -> usize {
+        if self.unsent > 0 { self.sending } else { 0 }
+    }
+}
+
 /// The sockets of one loop.
 #[derive(Debug)]
 pub(crate) struct Poll {
