@@ -335,6 +335,21 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_reply_behind_a_long_one_is_early_too() {
+        let mut output = Output::default();
+        let sequences: Vec<u32> = (0..3).map(|_| output.issue()).collect();
+        for (sequence, reply) in [
+            (sequences[1], &[b'x'; LARGE_OUTPUT_BYTES][..]),
+            (sequences[2], b""),
+            (sequences[0], b"+OK"),
+        ] {
+            let _ = output.deliver(sequence, reply);
+        }
+        assert_eq!(drained(&mut output).len(), LARGE_OUTPUT_BYTES + 3);
+        assert_eq!(output.in_flight(), 0);
+    }
+
+    #[test]
     fn early_replies_take_their_own_size_once() {
         const SIZE: usize = 100_000;
         let mut output = Output::default();

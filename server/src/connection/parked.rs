@@ -118,10 +118,9 @@ impl Parked {
         let is_open = place.chunk == self.first + self.chunks.len() - 1;
         let chunk = &mut self.chunks[place.chunk - self.first];
         chunk.replies -= 1;
-        let (len, is_alone) = (
-            place.end - place.start,
-            place.start == 0 && place.end == chunk.bytes.len(),
-        );
+        let len = place.end - place.start;
+        // Empty replies may lie behind it.
+        let is_alone = chunk.replies == 0 && place.start == 0 && place.end == chunk.bytes.len();
         self.bytes -= len;
         if is_alone && len >= LARGE_OUTPUT_BYTES {
             output.push_chunk(std::mem::take(&mut chunk.bytes));
