@@ -41,6 +41,18 @@ pub fn one_key_per_shard(prefix: &str, shards: usize) -> Vec<String> {
     (0..shards).filter_map(on).collect()
 }
 
+/// A key of a shard, of so many, whose name begins with a prefix.
+///
+/// # Panics
+/// If there is no such shard.
+#[must_use]
+pub fn key_of_shard(prefix: &str, shard: usize, shards: usize) -> String {
+    assert!(shard < shards, "shard {shard} of {shards}");
+    let mut names = (0..).map(|number| format!("{prefix}{number}"));
+    let found = names.find(|name| usize::from(of(name.as_bytes())) % shards == shard);
+    found.expect("there is one among all names")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

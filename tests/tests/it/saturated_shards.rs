@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use shardis_tests::client::{Client, PATIENCE, encode};
 use shardis_tests::node;
 use shardis_tests::process::Process;
-use shardis_tests::slot::of;
+use shardis_tests::slot::key_of_shard;
 
 const SHARDS: usize = 2;
 
@@ -17,15 +17,6 @@ const REQUESTS: usize = 64;
 
 /// Bytes of a word in them.
 const WORD_BYTES: usize = 8 << 10;
-
-/// A key of a shard.
-fn key_of(shard: usize, prefix: &str) -> String {
-    let names = (0..).map(|number| format!("{prefix}{number}"));
-    names
-        .into_iter()
-        .find(|name| usize::from(of(name.as_bytes())) % SHARDS == shard)
-        .expect("there is one among all names")
-}
 
 fn words(line: &[&str]) -> Vec<Vec<u8>> {
     line.iter().map(|word| word.as_bytes().to_vec()).collect()
@@ -49,7 +40,7 @@ impl Busy {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for shard in 0..SHARDS {
-            let key = key_of(shard, "long");
+            let key = key_of_shard("long", shard, SHARDS);
             fill(&mut server.connect(), &key);
             let look = words(&["LPOS", &key, &"m".repeat(WORD_BYTES)]);
             let mut requests = Vec::new();
@@ -78,7 +69,10 @@ impl Busy {
 #[test]
 fn a_move_between_two_busy_shards_comes_to_its_turn() {
     let server = node::launch(SHARDS).serve();
-    let (source, destination) = (key_of(0, "source"), key_of(1, "destination"));
+    let (source, destination) = (
+        key_of_shard("source", 0, SHARDS),
+        key_of_shard("destination", 1, SHARDS),
+    );
     let (mut waiting, mut writer) = (server.connect(), server.connect());
     let busy = Busy::with(&server);
     let waits: Vec<Duration> = (0..30)

@@ -7,17 +7,9 @@ use std::time::{Duration, Instant};
 use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::Process;
-use shardis_tests::slot::of;
+use shardis_tests::slot::key_of_shard;
 
 const SHARDS: usize = 2;
-
-fn key_of(shard: usize) -> String {
-    let names = (0..).map(|number| format!("list{number}"));
-    names
-        .into_iter()
-        .find(|name| usize::from(of(name.as_bytes())) % SHARDS == shard)
-        .expect("there is one among all names")
-}
 
 fn words(line: &[&str]) -> Vec<Vec<u8>> {
     line.iter().map(|word| word.as_bytes().to_vec()).collect()
@@ -52,7 +44,7 @@ fn ask_for_much(server: &Process, client: &mut Client) -> usize {
     let element = "e".repeat(1000);
     let mut requests = Vec::new();
     for shard in 0..SHARDS {
-        let key = key_of(shard);
+        let key = key_of_shard("list", shard, SHARDS);
         let elements = vec![element.as_str(); 100];
         filler.pipeline(&[words(&[&["RPUSH", &key], &elements[..]].concat())]);
         requests.extend(vec![words(&["LRANGE", &key, "0", "-1"]); 500]);
