@@ -383,7 +383,11 @@ mod tests {
     #[test]
     fn a_panic_behind_a_reply_that_has_left_closes_the_connection() {
         let server = Server::builder().shards(1).start().unwrap();
-        let connect = || BufReader::new(TcpStream::connect(server.address()).unwrap());
+        let connect = || {
+            let socket = TcpStream::connect(server.address()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            BufReader::new(socket)
+        };
         let (mut client, mut other) = (connect(), connect());
         assert_eq!(ask(&mut client, "PANIC-LATE k"), "$20000");
         let mut rest = Vec::new();

@@ -414,7 +414,7 @@ fn run_on(
     Execution::begin(call, adopted, place.out)
         .with_bypass(bypass)
         .run(None, access, environment);
-    if partition.waiters.has_ready() {
+    if partition.door.waiters.has_ready() {
         serve_ready(Held::One(partition), environment);
     }
 }
