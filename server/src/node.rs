@@ -127,7 +127,7 @@ struct Listening {
     thread: JoinHandle<()>,
 }
 
-/// What a listener listens to.
+/// The source that a listener listens to.
 #[derive(Clone, Debug)]
 enum Listened {
     Effects(Arc<Journal>),
@@ -216,7 +216,7 @@ impl Running {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition =
                 Partition::new(shard, keyspace(&settings, &state), seed.number, journal.is_some());
-            partition.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
+            partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
         }

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_protocol::{Arguments, Bypass, Encoder, Resp};
 use shardis_storage::memory::Buffer;
 
 use super::plan::{self, Routed};
@@ -163,6 +163,8 @@ pub(crate) struct Execution<'a> {
     out: &'a mut Vec<u8>,
     /// Offset of its reply in `out`.
     start: usize,
+    /// The way for a large reply past `out`, if there is one.
+    bypass: Option<&'a mut dyn Bypass>,
 }
 
 impl<'a> Execution<'a> {
@@ -175,7 +177,14 @@ impl<'a> Execution<'a> {
             adopted,
             out,
             start,
+            bypass: None,
         }
+    }
+
+    /// The same command, whose reply may go past the buffer.
+    #[inline]
+    pub(crate) fn with_bypass(self, bypass: Option<&'a mut dyn Bypass>) -> Self {
+        Self { bypass, ..self }
     }
 
     /// Runs the command, and completes its reply or replaces it by its error. The caller catches panics.
@@ -351,7 +360,7 @@ impl<'a> Execution<'a> {
                 let mut effects = Effects::new(false);
                 let held = Held::One(&mut *partition);
                 let result = self.call_handler(handler, held, &mut effects, environment);
-                partition.figures.changes += effects.changes();
+                partition.door.figures.changes += effects.changes();
                 result
             }
             held => self.run_recorded(handler, held, environment),
@@ -390,9 +399,15 @@ impl<'a> Execution<'a> {
         let cut_at = self.start.saturating_add(environment.reply_bytes_max);
         let mut view = View::new(held, environment.hashing, &environment.stamp, db);
         view.no_touch = modes.contains(Modes::NO_TOUCH);
+        let bypass = self
+            .bypass
+            .as_mut()
+            .map(|bypass| &mut **bypass as &mut dyn Bypass);
         handler(&mut Context {
             args,
-            reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
+            reply: Encoder::new(self.out, modes.resp())
+                .cut_at(cut_at)
+                .with_bypass(bypass),
             keyspace: view,
             effects,
             settings: environment.settings,
@@ -472,7 +487,7 @@ fn step_of_walk(
     call: &Call<'_>,
     environment: &Environment<'_>,
 ) -> CommandResult {
-    partition.figures.commands += 1;
+    partition.door.figures.commands += 1;
     let mut bytes = std::mem::take(&mut walk.found.bytes);
     on_shard(partition, call, &mut bytes, environment, |ctx| handler(ctx, walk))?;
     walk.found.is_cut = bytes.len() >= environment.reply_bytes_max;
@@ -530,15 +545,15 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
         return;
     }
     match held {
-        Held::One(partition) => partition.figures.commands += 1,
+        Held::One(partition) => partition.door.figures.commands += 1,
         Held::Two(both, _) => both
             .iter_mut()
-            .for_each(|partition| partition.figures.commands += 1),
+            .for_each(|partition| partition.door.figures.commands += 1),
         Held::Many(partitions) => {
             let shards = plan::shards_of(call.command, call.args, environment.hashing);
             for shard in shards.iter() {
                 if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
-                    partition.figures.commands += 1;
+                    partition.door.figures.commands += 1;
                 }
             }
         }
@@ -570,10 +585,10 @@ impl<'a> Recording<'a> {
     #[inline]
     fn end(mut self, mut held: Held<'_>) {
         if let Some(partition) = held.first() {
-            partition.figures.changes += self.effects.changes();
+            partition.door.figures.changes += self.effects.changes();
         }
         if let Some(unit) = self.unit.take() {
-            held.each(|partition| unit.add_all(partition.removals.drain(..)));
+            held.each(|partition| unit.add_all(partition.door.removals.drain(..)));
             self.record(&unit);
         }
     }

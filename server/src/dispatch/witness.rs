@@ -1,4 +1,4 @@
-//! What the report of a crash tells of the commands that were running.
+//! The part of a crash report about the commands that were running.
 
 use std::fmt::Write;
 

@@ -144,7 +144,7 @@ impl EventLoop {
         while held.get().memory_bytes > target {
             let found = count_memory(held.get(), &environment, |partition| {
                 let found = give_up(partition, &environment);
-                if partition.waiters.has_ready() {
+                if partition.door.waiters.has_ready() {
                     serve_ready(Held::One(partition), &environment);
                 }
                 found
