@@ -300,6 +300,7 @@ impl EventLoop {
                 return;
             }
             let Ok(message) = self.inbox.try_recv() else { break };
+            self.node.stats[self.index].messages.add(1);
             match message {
                 Message::Run(batch) => self.work(Work::Run(batch)),
                 Message::Done(batch) => self.deliver(batch),

@@ -188,7 +188,7 @@ impl Running {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition =
                 Partition::new(shard, keyspace(&settings, &state), seed.number, journal.is_some());
-            partition.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
+            partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
         }

@@ -252,6 +252,18 @@ pub fn encode(request: &mut Vec<u8>, arguments: &[impl AsRef<[u8]>]) {
     }
 }
 
+/// The arguments of a request.
+#[must_use]
+pub fn words(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// The arguments of a request written as one line, split at spaces.
+#[must_use]
+pub fn split(line: &str) -> Vec<Vec<u8>> {
+    words(&line.split_ascii_whitespace().collect::<Vec<_>>())
+}
+
 /// A request, in the form of reports.
 #[must_use]
 pub fn shown(arguments: &[impl AsRef<[u8]>]) -> String {

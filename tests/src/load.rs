@@ -27,8 +27,6 @@ pub(crate) mod options;
 pub(crate) mod pauses;
 #[path = "load/placement.rs"]
 pub(crate) mod placement;
-#[path = "load/procfs.rs"]
-pub(crate) mod procfs;
 #[path = "load/report.rs"]
 pub(crate) mod report;
 #[path = "load/rows.rs"]

@@ -173,7 +173,9 @@ fn rewrite(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn reset_partition(ctx: &mut crate::exec::Context<'_>) -> Result<u64, ReplyError> {
-    ctx.keyspace.held().each(|partition| partition.figures.reset());
+    ctx.keyspace
+        .held()
+        .each(|partition| partition.door.figures.reset());
     Ok(0)
 }
 

@@ -1022,7 +1022,7 @@ mod tests {
         assert_eq!(clock(&mut shell), set_at);
         shell.run("TOUCH a");
         assert_ne!(clock(&mut shell), set_at);
-        let figures = shell.partition(0).figures;
+        let figures = shell.partition(0).door.figures;
         assert_eq!((figures.hits, figures.misses), (6, 0));
     }
 
@@ -1366,7 +1366,7 @@ mod tests {
         shell.run("SET b 2");
         shell.advance(2);
         shell.check_effects(&[("SCAN 0", "[\"0\", [\"b\"]]", &["DEL a"]), ("DBSIZE", ":1", &[])]);
-        assert_eq!(shell.partition(0).figures.expired, 1);
+        assert_eq!(shell.partition(0).door.figures.expired, 1);
     }
 
     #[test]

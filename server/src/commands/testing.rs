@@ -193,6 +193,7 @@ impl Shell {
         let (shard, db) = (self.shard_of(key.as_bytes()), self.client.db);
         let token = Arc::default();
         self.partition(shard)
+            .door
             .watches
             .add(db, key.as_bytes(), &token, false);
         token
@@ -294,7 +295,7 @@ impl Shell {
     /// The removals of expired keys that were found: they precede the effects of the command that found them.
     fn expired(&mut self) -> Vec<Vec<Vec<u8>>> {
         let partitions = self.partitions.iter_mut().flatten();
-        let removals = partitions.flat_map(|partition| partition.removals.drain(..));
+        let removals = partitions.flat_map(|partition| partition.door.removals.drain(..));
         removals.map(|effect| effect.words).collect()
     }
 

@@ -127,7 +127,7 @@ fn watch(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
         let key = keyspace.key(bytes);
         // WATCH does not look keys up: an expired one stays, and its later removal is no change.
         let is_stale = keyspace.found(&key).is_some_and(|entry| entry.is_expired(now_ms));
-        let watches = &mut keyspace.partition(key.slot).watches;
+        let watches = &mut keyspace.partition(key.slot).door.watches;
         watches.add(db, bytes, &watching.token, is_stale);
         watching.push(WatchedKey {
             db,

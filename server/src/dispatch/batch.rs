@@ -388,7 +388,7 @@ fn run_on(
     };
     let access = Access::Partitions(Held::One(partition));
     Execution::begin(call, adopted, out).run(None, access, environment);
-    if partition.waiters.has_ready() {
+    if partition.door.waiters.has_ready() {
         serve_ready(Held::One(partition), environment);
     }
 }

@@ -351,7 +351,7 @@ impl<'a> Execution<'a> {
                 let mut effects = Effects::new(false);
                 let held = Held::One(&mut *partition);
                 let result = self.call_handler(handler, held, &mut effects, environment);
-                partition.figures.changes += effects.changes();
+                partition.door.figures.changes += effects.changes();
                 result
             }
             held => self.run_recorded(handler, held, environment),
@@ -472,7 +472,7 @@ fn step_of_walk(
     call: &Call<'_>,
     environment: &Environment<'_>,
 ) -> CommandResult {
-    partition.figures.commands += 1;
+    partition.door.figures.commands += 1;
     let mut bytes = std::mem::take(&mut walk.found.bytes);
     on_shard(partition, call, &mut bytes, environment, |ctx| handler(ctx, walk))?;
     walk.found.is_cut = bytes.len() >= environment.reply_bytes_max;
@@ -530,15 +530,15 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
         return;
     }
     match held {
-        Held::One(partition) => partition.figures.commands += 1,
+        Held::One(partition) => partition.door.figures.commands += 1,
         Held::Two(both, _) => both
             .iter_mut()
-            .for_each(|partition| partition.figures.commands += 1),
+            .for_each(|partition| partition.door.figures.commands += 1),
         Held::Many(partitions) => {
             let shards = plan::shards_of(call.command, call.args, environment.hashing);
             for shard in shards.iter() {
                 if let Some(partition) = partitions.get_mut(shard).and_then(Option::as_mut) {
-                    partition.figures.commands += 1;
+                    partition.door.figures.commands += 1;
                 }
             }
         }
@@ -570,10 +570,10 @@ impl<'a> Recording<'a> {
     #[inline]
     fn end(mut self, mut held: Held<'_>) {
         if let Some(partition) = held.first() {
-            partition.figures.changes += self.effects.changes();
+            partition.door.figures.changes += self.effects.changes();
         }
         if let Some(unit) = self.unit.take() {
-            held.each(|partition| unit.add_all(partition.removals.drain(..)));
+            held.each(|partition| unit.add_all(partition.door.removals.drain(..)));
             self.record(&unit);
         }
     }

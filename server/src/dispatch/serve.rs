@@ -52,7 +52,7 @@ pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
 fn first_ready(held: &mut Held<'_>) -> Option<u64> {
     let mut first: Option<u64> = None;
     held.each(|partition| {
-        let order = partition.waiters.first_ready();
+        let order = partition.door.waiters.first_ready();
         first = first.into_iter().chain(order).min();
     });
     first
@@ -63,8 +63,8 @@ fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
     let first = first_ready(held)?;
     let mut taken = None;
     held.each(|partition| {
-        if taken.is_none() && partition.waiters.first_ready() == Some(first) {
-            taken = partition.waiters.take_ready();
+        if taken.is_none() && partition.door.waiters.first_ready() == Some(first) {
+            taken = partition.door.waiters.take_ready();
         }
     });
     taken
@@ -98,13 +98,13 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
     };
     // A key must not overtake others that are stuck on the same shard.
     let mut borrowed = None;
-    if !is_full && !partition.waiters.is_stuck_on(shard) {
+    if !is_full && !partition.door.waiters.is_stuck_on(shard) {
         borrowed = environment.mesh.cell(shard).borrow(BORROW_TRIES);
     }
     let Some(mut borrowed) = borrowed else {
         return set_aside(partition, ready, shard, environment);
     };
-    partition.waiters.put_back(ready);
+    partition.door.waiters.put_back(ready);
     match &mut held {
         Held::One(partition) => {
             let mut account = Account::begin(environment.shards);
@@ -128,7 +128,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
 
 /// Sets a key aside that needs a shard which is taken, and asks for a retry if none is under way.
 fn set_aside(partition: &mut Partition, ready: Ready, shard: usize, environment: &Environment<'_>) {
-    if partition.waiters.set_aside(ready, shard) {
+    if partition.door.waiters.set_aside(ready, shard) {
         environment.outbox.borrow_mut().stuck.push(Retry {
             shard: partition.shard,
             needs: shard,
@@ -169,7 +169,7 @@ fn candidate(
 ) -> Option<(usize, Arc<Ticket>)> {
     let partition = held.beside(slot)?;
     let found = found(partition, slot, ready, environment);
-    partition.waiters.candidate(ready, from, found)
+    partition.door.waiters.candidate(ready, from, found)
 }
 
 /// The value of a key; none when it does not exist or has expired.
@@ -223,7 +223,7 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
     if !serving.is_won() {
         return Tried::Nothing;
     }
-    held.each(|partition| partition.waiters.remove(ticket));
+    held.each(|partition| partition.door.waiters.remove(ticket));
     environment.outbox.borrow_mut().served.push(Served {
         ticket: Arc::clone(ticket),
         shard: shard_of(slot, environment.shards),

@@ -167,7 +167,7 @@ impl OneUnit<'_> {
     fn take_removals(&mut self) {
         let Some(unit) = &self.unit else { return };
         for partition in self.partitions.iter_mut().flatten() {
-            unit.add_all(partition.removals.drain(..));
+            unit.add_all(partition.door.removals.drain(..));
         }
     }
 }

@@ -27,17 +27,12 @@ impl EventLoop {
     /// Makes a connection wait for its command's wish: puts a ticket into the queues of the keys, whose partitions
     /// are held. `nanos` is the time that the command has run.
     pub(super) fn block(&mut self, issued: Issued<'_>, mut wish: Wish, nanos: u64, partitions: &mut Lent) {
-        let Issued {
-            connection: number,
-            sequence,
-            command,
-            args,
-        } = issued;
-        self.show(number, command, args);
+        let (number, args) = (issued.number, issued.args);
+        self.show(number, issued.command, args);
         let shards = partitions.len();
         let mut other_shard = None;
         let mut waits_in = ShardSet::none(shards);
-        let found = keys_of(command.row.keys, args, |index, _| {
+        let found = keys_of(issued.command.row.keys, args, |index, _| {
             let shard = shard_of_key(args.at(index), shards);
             if wish.keys.contains(&index) {
                 waits_in.insert(shard);
@@ -54,7 +49,7 @@ impl EventLoop {
         }
         let connection = &mut self.clients.connections[number];
         let ticket = Arc::new(Ticket::new(
-            command.tag(),
+            issued.command.tag(),
             args,
             wish,
             waits_in.len() > 1,
@@ -62,13 +57,13 @@ impl EventLoop {
             connection.client.db,
             connection.modes(),
             (self.index, number),
-            sequence,
+            issued.sequence,
             nanos,
         ));
         for key in ticket.keys() {
             let shard = shard_of_key(key, shards);
             if let Some(partition) = partitions[shard].as_deref_mut() {
-                partition.waiters.add(key, &ticket);
+                partition.door.waiters.add(key, &ticket);
             }
         }
         if let Some(deadline_ms) = ticket.deadline_ms {
@@ -255,7 +250,7 @@ impl EventLoop {
             return false;
         };
         let partition = held.get();
-        partition.waiters.remove(ticket);
+        partition.door.waiters.remove(ticket);
         self.serve_own(partition);
         true
     }
@@ -282,7 +277,7 @@ impl EventLoop {
         } else {
             borrowed.get()
         };
-        stuck.waiters.retry(retry.needs);
+        stuck.door.waiters.retry(retry.needs);
         let environment = self.environment();
         let mut account = Account::begin(mesh.len());
         let both = Held::Two([own.get(), borrowed.get()], &mut account);
@@ -300,7 +295,7 @@ impl EventLoop {
     /// Serves the stuck keys of a shard with the partitions of both shards of the retry, which were lent for it.
     pub(super) fn serve_lent(&self, retry: Retry, lent: &mut Lent) {
         if let Some(stuck) = lent[retry.shard].as_deref_mut() {
-            stuck.waiters.retry(retry.needs);
+            stuck.door.waiters.retry(retry.needs);
         }
         let environment = self.environment();
         lent.begin();
@@ -314,7 +309,7 @@ impl EventLoop {
 
     /// Serves the tickets of the ready keys of this shard.
     pub(super) fn serve_own(&self, partition: &mut Partition) {
-        if !partition.waiters.has_ready() {
+        if !partition.door.waiters.has_ready() {
             return;
         }
         let environment = self.environment();

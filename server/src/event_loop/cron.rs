@@ -227,7 +227,7 @@ impl EventLoop {
         self.flush_when_idle(commands);
         let mesh = std::sync::Arc::clone(&self.reach.mesh);
         if let Some(mut held) = mesh.cell(self.index).own() {
-            held.get().watches.prune();
+            held.get().door.watches.prune();
         }
     }
 

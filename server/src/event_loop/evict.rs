@@ -145,7 +145,7 @@ impl EventLoop {
         while held.get().memory_bytes > target {
             let found = count_memory(held.get(), &environment, |partition| {
                 let found = self.give_up(partition);
-                if partition.waiters.has_ready() {
+                if partition.door.waiters.has_ready() {
                     serve_ready(Held::One(partition), &environment);
                 }
                 found

@@ -106,7 +106,7 @@ impl EventLoop {
         }
         self.expiry.note(now_ms, due_ms);
         // A removal may be what a command waits for.
-        if held.get().waiters.has_ready() {
+        if held.get().door.waiters.has_ready() {
             self.serve_own(held.get());
         }
     }
@@ -167,7 +167,7 @@ impl EventLoop {
         let period_us = 1_000_000 / i64::from(self.settings.hz.clamp(1, 500));
         if slice.more && others_wait && now_us - self.expiry.capped_us >= period_us {
             self.expiry.capped_us = now_us;
-            partition.figures.expire_time_caps += 1;
+            partition.door.figures.expire_time_caps += 1;
         }
         self.node.stats[self.index].expire_ns.add(slice.elapsed_ns);
         self.node

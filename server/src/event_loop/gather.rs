@@ -277,7 +277,7 @@ impl EventLoop {
     /// lent, which counts as yes.
     fn has_stuck_keys(&self) -> bool {
         match self.reach.mesh.cell(self.index).own() {
-            Some(mut held) => held.get().waiters.has_stuck(),
+            Some(mut held) => held.get().door.waiters.has_stuck(),
             None => true,
         }
     }
@@ -326,7 +326,7 @@ impl EventLoop {
             Purpose::Reply { gather, sequence } => {
                 self.clients[number].gate = Gate::Open;
                 let issued = Issued {
-                    connection: number,
+                    number,
                     sequence,
                     command: gather.command,
                     args: gather.request.arguments(),

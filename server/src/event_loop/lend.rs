@@ -120,7 +120,7 @@ impl EventLoop {
         if let Some(cells) = cells {
             connection.busy_since_ns = None;
             let issued = Issued {
-                connection: number,
+                number,
                 sequence: connection.output.issue(),
                 command,
                 args,
@@ -183,7 +183,7 @@ impl EventLoop {
             Some(nanos) => {
                 self.suspend(Operation {
                     purpose: LentFor::Command {
-                        connection: issued.connection,
+                        connection: issued.number,
                         sequence: issued.sequence,
                         command: issued.command,
                         request: OwnedRequest::copy(issued.args),
@@ -245,7 +245,7 @@ impl EventLoop {
             } => {
                 self.clients[connection].gate = Gate::Open;
                 let issued = Issued {
-                    connection,
+                    number: connection,
                     sequence,
                     command,
                     args: request.arguments(),

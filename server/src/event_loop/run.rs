@@ -23,7 +23,7 @@ use crate::spec::{Flags, Registered};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Issued<'a> {
     /// Number of the connection.
-    pub(super) connection: usize,
+    pub(super) number: usize,
     /// Sequence number of its reply.
     pub(super) sequence: u32,
     /// Its row.
@@ -56,7 +56,7 @@ impl EventLoop {
             return;
         }
         let issued = Issued {
-            connection: number,
+            number,
             sequence: connection.output.issue(),
             command,
             args,
@@ -84,7 +84,7 @@ impl EventLoop {
         partitions.begin();
         let mut ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
         ran.nanos += before;
-        let transaction = self.clients[issued.connection].client.transaction.as_ref();
+        let transaction = self.clients[issued.number].client.transaction.as_ref();
         let is_suspended = transaction.is_some_and(|transaction| transaction.suspended.is_some());
         match ran.wish {
             _ if is_suspended => {}
@@ -120,7 +120,7 @@ impl EventLoop {
     /// Runs a command. If it may unsubscribe, nobody can publish meanwhile, as its reply must be the last that the
     /// client gets from a channel.
     fn run_quietly(&mut self, issued: Issued<'_>, access: Access<'_>) -> Ran {
-        if !self.leaves_channels(issued.connection, issued.command) {
+        if !self.leaves_channels(issued.number, issued.command) {
             return self.run_issued(issued, access);
         }
         let node = Arc::clone(&self.node);
@@ -140,7 +140,7 @@ impl EventLoop {
         } else {
             environment.look(begin_ns);
         }
-        let connection = &mut self.clients[issued.connection];
+        let connection = &mut self.clients[issued.number];
         let wish = RefCell::new(None);
         let call = Call {
             command: issued.command,
@@ -186,7 +186,7 @@ impl EventLoop {
     /// Whether a command may have to wait for commands of other loops that were admitted before it.
     fn may_fence(&self, issued: Issued<'_>) -> bool {
         let fences = |command: &Registered| command.row.flags.contains(Flags::FENCES);
-        match &self.clients[issued.connection].client.transaction {
+        match &self.clients[issued.number].client.transaction {
             Some(transaction) if issued.command.row.runs.is_exec() => transaction
                 .queue
                 .iter()
@@ -198,7 +198,7 @@ impl EventLoop {
     /// Completes the reply of a command that has run, and accounts for it.
     fn answer_ran(&mut self, issued: Issued<'_>, ran: &Ran) {
         let Issued {
-            connection: number,
+            number,
             sequence,
             command,
             args,

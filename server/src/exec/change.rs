@@ -17,7 +17,7 @@ use shardis_storage::keyspace::{
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::effect::Effect;
-use super::event::{EventSink, tell};
+use super::event::EventSink;
 use super::origin::Origin;
 use super::partition::{Figures, Partition};
 use super::view::Stamp;
@@ -75,15 +75,20 @@ impl Guarded {
 }
 
 /// The parts of a partition that learn of changes.
-pub(super) struct Door<'a> {
-    watches: &'a mut Watches,
-    waiters: &'a mut Waiters,
-    figures: &'a mut Figures,
-    /// Effects of removals that no command asked for; none when there is no journal.
-    removals: Option<&'a mut Vec<Effect>>,
-    events: Option<&'a EventSink>,
-    /// Classes of keyspace events that somebody listens to.
-    chosen: KeyspaceEvents,
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// The watched keys and their watchers.
+    pub(crate) watches: Watches,
+    /// The keys that commands wait for.
+    pub(crate) waiters: Waiters,
+    /// Counters of the partition.
+    pub(crate) figures: Figures,
+    /// Effects of expiry and eviction that are not in the journal yet.
+    pub(crate) removals: Vec<Effect>,
+    /// Effects are recorded: somebody reads the journal.
+    pub(crate) is_recorded: bool,
+    /// Receiver of keyspace events; none when nobody listens.
+    pub(crate) events: Option<EventSink>,
 }
 
 impl Cause<'_> {
@@ -98,9 +103,22 @@ impl Cause<'_> {
     }
 }
 
-impl Door<'_> {
-    /// Announces that a key changes. The caller changes the value just before or just after.
-    fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
+impl Door {
+    /// The door of a partition that nobody watches yet.
+    pub(super) fn new(is_recorded: bool) -> Self {
+        Self {
+            watches: Watches::default(),
+            waiters: Waiters::default(),
+            figures: Figures::default(),
+            removals: Vec::new(),
+            is_recorded,
+            events: None,
+        }
+    }
+
+    /// Announces that a key changes. The caller changes the value just before or just after. `chosen` are the classes
+    /// of keyspace events that somebody listens to.
+    fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>, chosen: KeyspaceEvents) {
         match cause {
             Cause::Group => {}
             Cause::Expired { .. } => self.watches.expired(db, key),
@@ -110,34 +128,40 @@ impl Door<'_> {
         if cause.origin().reports_effects() {
             return;
         }
+        let tell = |door: &Self, class, name| {
+            if chosen.contains(class) {
+                door.tell(db, name, key);
+            }
+        };
         match cause {
             Cause::Command | Cause::Group => {}
             Cause::Expired { lazily } => {
                 self.figures.expired += 1;
-                self.tell(KeyspaceEvents::EXPIRED, db, "expired", key);
+                tell(self, KeyspaceEvents::EXPIRED, "expired");
                 self.repeat_removal(db, key, lazily);
             }
             Cause::Evicted { lazily } => {
                 self.figures.evicted += 1;
-                self.tell(KeyspaceEvents::EVICTED, db, "evicted", key);
+                tell(self, KeyspaceEvents::EVICTED, "evicted");
                 self.repeat_removal(db, key, lazily);
             }
             Cause::FieldExpired(field) => {
                 self.figures.expired_fields += 1;
-                self.tell(KeyspaceEvents::HASH, db, "hexpired", key);
+                tell(self, KeyspaceEvents::HASH, "hexpired");
                 self.repeat(db, || {
                     let field = field.as_bytes(&mut [0; INT_TEXT_MAX]).to_vec();
                     vec![b"HDEL".to_vec(), key.to_vec(), field]
                 });
             }
             // Replicas execute an HDEL of that field, which removes the key there as well.
-            Cause::LastFieldExpired => self.tell(KeyspaceEvents::GENERIC, db, "del", key),
+            Cause::LastFieldExpired => tell(self, KeyspaceEvents::GENERIC, "del"),
         }
     }
 
-    fn tell(&self, class: KeyspaceEvents, db: u16, name: &'static str, key: &[u8]) {
-        if self.chosen.contains(class) {
-            tell(self.events, db, name, key);
+    /// Sends a keyspace event to those who listen. The caller has checked that its class is chosen.
+    pub(super) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
+        if let Some(events) = &self.events {
+            events.tell(db, name, key);
         }
     }
 
@@ -149,8 +173,39 @@ impl Door<'_> {
     }
 
     fn repeat(&mut self, db: u16, words: impl FnOnce() -> Vec<Vec<u8>>) {
-        if let Some(removals) = &mut self.removals {
-            removals.push(Effect { db, words: words() });
+        if self.is_recorded {
+            self.removals.push(Effect { db, words: words() });
+        }
+    }
+
+    /// Announces the removal of a key that a look-up found expired, unless expired keys are kept. Returns the treatment
+    /// of the key.
+    #[cold]
+    fn expires(&mut self, stamp: &Stamp, db: u16, key: &[u8]) -> OnExpired {
+        if stamp.on_expired != OnExpired::Keep {
+            let lazily = stamp.on_expired == OnExpired::Unlink;
+            self.changed(db, key, Cause::Expired { lazily }, stamp.events);
+        }
+        stamp.on_expired
+    }
+
+    /// Counts a look-up as a hit or a miss, and raises the event of a miss. Returns the entry if the key is live.
+    #[inline]
+    fn count<E>(&mut self, found: Lookup<E>, stamp: &Stamp, db: u16, key: &Key<'_>, look: Look) -> Option<E> {
+        match found {
+            Lookup::Live(entry) => {
+                self.figures.hits += u64::from(look.counts);
+                Some(entry)
+            }
+            Lookup::Missing | Lookup::Expired => {
+                if look.counts {
+                    self.figures.misses += 1;
+                    if look.tells && stamp.events.contains(KeyspaceEvents::KEY_MISS) {
+                        self.tell(db, "keymiss", key.bytes);
+                    }
+                }
+                None
+            }
         }
     }
 }
@@ -166,93 +221,15 @@ pub(super) struct Look {
     pub(super) touches: bool,
 }
 
-/// Splits a partition into its keyspace, to be changed, and the door that learns of the change.
-macro_rules! open {
-    ($partition:ident, $chosen:expr) => {{
-        let Partition {
-            keyspace: Guarded(keyspace),
-            watches,
-            waiters,
-            figures,
-            removals,
-            is_recorded,
-            events,
-            ..
-        } = $partition;
-        let door = Door {
-            watches,
-            waiters,
-            figures,
-            removals: is_recorded.then_some(removals),
-            events: events.as_ref(),
-            chosen: $chosen,
-        };
-        (keyspace, door)
-    }};
-}
-
-/// Looks a key up by one of the two look-ups of a database, and announces the key's expiry if it finds it expired.
-/// The door is built only when there is something to announce.
-macro_rules! look_up {
-    ($by:ident, $partition:ident, $stamp:ident, $db:ident, $key:ident, $look:ident) => {{
-        let Partition {
-            keyspace: Guarded(keyspace),
-            watches,
-            waiters,
-            figures,
-            removals,
-            is_recorded,
-            events,
-            rng,
-            ..
-        } = $partition;
-        let touch = |clock| {
-            if $look.touches {
-                $stamp.touched(clock, rng)
-            } else {
-                clock
-            }
-        };
-        let expire = |entry: &Entry| {
-            let door = Door {
-                watches,
-                waiters,
-                figures,
-                removals: is_recorded.then_some(removals),
-                events: events.as_ref(),
-                chosen: $stamp.events,
-            };
-            door.expires($db, entry.key(), $stamp.on_expired)
-        };
-        let database = keyspace.database_mut(usize::from($db));
-        match database.$by($key, $stamp.now_ms, touch, expire) {
-            Lookup::Live(entry) => {
-                figures.hits += u64::from($look.counts);
-                Some((entry, rng))
-            }
-            Lookup::Missing | Lookup::Expired => {
-                if $look.counts {
-                    figures.misses += 1;
-                    if $look.tells && $stamp.events.contains(KeyspaceEvents::KEY_MISS) {
-                        tell(events.as_ref(), $db, "keymiss", $key.bytes);
-                    }
-                }
-                None
-            }
+impl Look {
+    /// The access clock of an entry after this look-up.
+    #[inline]
+    fn touched(self, stamp: &Stamp, clock: u32, rng: &mut SmallRng) -> u32 {
+        if self.touches {
+            stamp.touched(clock, rng)
+        } else {
+            clock
         }
-    }};
-}
-
-impl Door<'_> {
-    /// Announces the removal of a key that a look-up found expired, unless expired keys are kept. Returns
-    /// `on_expired`.
-    #[cold]
-    fn expires(mut self, db: u16, key: &[u8], on_expired: OnExpired) -> OnExpired {
-        if on_expired != OnExpired::Keep {
-            let lazily = on_expired == OnExpired::Unlink;
-            self.changed(db, key, Cause::Expired { lazily });
-        }
-        on_expired
     }
 }
 
@@ -263,9 +240,9 @@ impl Partition {
     /// Announces that a command changed a key. Where nobody watches or waits, this costs a branch or two.
     #[inline]
     pub(super) fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
-        if !self.watches.is_empty() || !self.waiters.is_empty() {
-            let (_, mut door) = open!(self, KeyspaceEvents::default());
-            door.changed(db, key, cause);
+        let door = &mut self.door;
+        if !door.watches.is_empty() || !door.waiters.is_empty() {
+            door.changed(db, key, cause, KeyspaceEvents::default());
         }
     }
 
@@ -278,7 +255,15 @@ impl Partition {
         key: &Key<'_>,
         look: Look,
     ) -> Option<(&Entry, &mut SmallRng)> {
-        look_up!(lookup, self, stamp, db, key, look)
+        let database = self.keyspace.0.database_mut(usize::from(db));
+        let found = database.lookup(
+            key,
+            stamp.now_ms,
+            |clock| look.touched(stamp, clock, &mut self.rng),
+            |entry| self.door.expires(stamp, db, entry.key()),
+        );
+        let entry = self.door.count(found, stamp, db, key, look)?;
+        Some((entry, &mut self.rng))
     }
 
     /// Looks a key up for changing its value in place.
@@ -290,7 +275,15 @@ impl Partition {
         key: &Key<'_>,
         look: Look,
     ) -> Option<(&mut Entry, &mut SmallRng)> {
-        look_up!(lookup_mut, self, stamp, db, key, look)
+        let database = self.keyspace.0.database_mut(usize::from(db));
+        let found = database.lookup_mut(
+            key,
+            stamp.now_ms,
+            |clock| look.touched(stamp, clock, &mut self.rng),
+            |entry| self.door.expires(stamp, db, entry.key()),
+        );
+        let entry = self.door.count(found, stamp, db, key, look)?;
+        Some((entry, &mut self.rng))
     }
 
     /// A database, opened to store under a key or to remove it: for every change that is not made in place.
@@ -310,17 +303,16 @@ impl Partition {
 
     /// Removes all keys of a database, and returns their number. Complexity: O(keys watched or waited for).
     pub(crate) fn flush(&mut self, db: u16, now_ms: i64, lazily: bool) -> u64 {
-        let Self {
-            keyspace, watches, ..
-        } = self;
-        watches.emptied(db, |key| State::of(keyspace, db, key, now_ms));
-        self.waiters.mark_all(db);
+        let Self { keyspace, door, .. } = self;
+        door.watches
+            .emptied(db, |key| State::of(keyspace, db, key, now_ms));
+        door.waiters.mark_all(db);
         let before = self.keyspace.pending_objects();
         let removed = self.open(db).flush();
         if lazily {
             // Databases with few entries are freed at once instead of becoming pending objects, but count as freed.
             let waiting = self.keyspace.pending_objects() - before;
-            self.figures.freed += (removed - waiting) as u64;
+            self.door.figures.freed += (removed - waiting) as u64;
         } else {
             self.release_all();
         }
@@ -329,18 +321,16 @@ impl Partition {
 
     /// Exchanges two databases. Complexity: O(keys watched or waited for).
     pub(crate) fn swap(&mut self, first: u16, second: u16, now_ms: i64) {
-        let Self {
-            keyspace, watches, ..
-        } = self;
+        let Self { keyspace, door, .. } = self;
         for (old, new) in [(first, second), (second, first)] {
-            watches.replaced(old, |key| {
+            door.watches.replaced(old, |key| {
                 let of = |db| State::of(keyspace, db, key, now_ms);
                 (of(old), of(new))
             });
         }
-        self.keyspace.0.swap(usize::from(first), usize::from(second));
-        self.waiters.mark_all(first);
-        self.waiters.mark_all(second);
+        keyspace.0.swap(usize::from(first), usize::from(second));
+        door.waiters.mark_all(first);
+        door.waiters.mark_all(second);
     }
 
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.
@@ -359,11 +349,12 @@ impl Partition {
         lazily: bool,
         chosen: KeyspaceEvents,
     ) -> ExpireStats {
-        let (keyspace, mut door) = open!(self, chosen);
+        let Self { keyspace, door, .. } = self;
+        let database = keyspace.0.database_mut(usize::from(db));
         let cause = Cause::Expired { lazily };
-        keyspace
-            .database_mut(usize::from(db))
-            .expire_cycle(now_ms, budget, |entry| door.changed(db, entry.key(), cause))
+        database.expire_cycle(now_ms, budget, |entry| {
+            door.changed(db, entry.key(), cause, chosen);
+        })
     }
 
     /// Removes expired fields of the hashes of a database, about `budget` of them.
@@ -374,14 +365,14 @@ impl Partition {
         now_ms: i64,
         chosen: KeyspaceEvents,
     ) -> ExpireStats {
-        let (keyspace, mut door) = open!(self, chosen);
-        let database = keyspace.database_mut(usize::from(db));
+        let Self { keyspace, door, .. } = self;
+        let database = keyspace.0.database_mut(usize::from(db));
         database.expire_fields(now_ms, budget, |key, event| {
             let cause = match event {
                 FieldEvent::Field(name) => Cause::FieldExpired(name),
                 FieldEvent::Key => Cause::LastFieldExpired,
             };
-            door.changed(db, key, cause);
+            door.changed(db, key, cause, chosen);
         })
     }
 
@@ -396,10 +387,11 @@ impl Partition {
         let Some(victim) = self.evictor.pick(&self.keyspace, options, now_ms, &mut self.rng) else {
             return false;
         };
-        let (keyspace, mut door) = open!(self, chosen);
+        let Self { keyspace, door, .. } = self;
         let key = keyspace.key(victim.key);
-        door.changed(victim.database as u16, key.bytes, Cause::Evicted { lazily });
-        let database = keyspace.database_mut(victim.database);
+        let cause = Cause::Evicted { lazily };
+        door.changed(victim.database as u16, key.bytes, cause, chosen);
+        let database = keyspace.0.database_mut(victim.database);
         if lazily {
             database.unlink(&key)
         } else {
@@ -412,7 +404,7 @@ impl Partition {
     pub(crate) fn release(&mut self, budget: usize) -> usize {
         let before = self.keyspace.pending_objects();
         let left = self.keyspace.0.release(budget);
-        self.figures.freed += (before - self.keyspace.pending_objects()) as u64;
+        self.door.figures.freed += (before - self.keyspace.pending_objects()) as u64;
         left
     }
 

@@ -29,17 +29,15 @@ impl EventSink {
     pub(crate) fn new(listener: Option<Feed<KeyspaceEvent>>, pubsub: Arc<Hub>) -> Self {
         Self { listener, pubsub }
     }
-}
-
-/// Sends an event to those who listen. The caller has checked that its class is chosen.
-pub(crate) fn tell(events: Option<&EventSink>, db: u16, name: &'static str, key: &[u8]) {
-    let Some(events) = events else { return };
-    if let Some(listener) = &events.listener {
-        listener.send(KeyspaceEvent {
-            db,
-            name,
-            key: key.to_vec(),
-        });
+    /// Sends an event to those who listen. The caller has checked that its class is chosen.
+    pub(super) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
+        if let Some(listener) = &self.listener {
+            listener.send(KeyspaceEvent {
+                db,
+                name,
+                key: key.to_vec(),
+            });
+        }
+        self.pubsub.publish_event(db, name, key);
     }
-    events.pubsub.publish_event(db, name, key);
 }

@@ -9,11 +9,8 @@ use shardis_storage::keyspace::KeyspaceOptions;
 use shardis_storage::keyspace::eviction::Evictor;
 use shardis_storage::memory;
 
-use super::change::{Guarded, State};
-use super::effect::Effect;
-use super::event::{EventSink, tell};
-use super::waiter::Waiters;
-use super::watch::{WatchToken, WatchedKey, Watches};
+use super::change::{Door, Guarded, State};
+use super::watch::{WatchToken, WatchedKey};
 use crate::journal::Recorder;
 
 /// The data of one shard.
@@ -23,18 +20,8 @@ pub(crate) struct Partition {
     pub(crate) shard: usize,
     /// Its databases; only the door of changes opens them.
     pub(crate) keyspace: Guarded,
-    /// The watched keys and their watchers.
-    pub(crate) watches: Watches,
-    /// The keys that commands wait for.
-    pub(crate) waiters: Waiters,
-    /// Counters of the partition.
-    pub(crate) figures: Figures,
-    /// Effects of expiry and eviction that are not in the journal yet.
-    pub(crate) removals: Vec<Effect>,
-    /// Effects are recorded: somebody reads the journal.
-    pub(crate) is_recorded: bool,
-    /// Receiver of keyspace events; none when nobody listens.
-    pub(crate) events: Option<EventSink>,
+    /// The parts that learn of changes of its keys.
+    pub(crate) door: Door,
     /// Chooses the keys to evict.
     pub(crate) evictor: Evictor,
     /// Source of random numbers.
@@ -89,12 +76,7 @@ impl Partition {
         Self {
             shard,
             keyspace,
-            watches: Watches::default(),
-            waiters: Waiters::default(),
-            figures: Figures::default(),
-            removals: Vec::new(),
-            is_recorded,
-            events: None,
+            door: Door::new(is_recorded),
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
@@ -119,17 +101,18 @@ impl Partition {
     /// Whether a watched key has expired that was live when the client of this token began to watch it.
     pub(crate) fn has_expired(&self, watched: &WatchedKey, token: &Arc<WatchToken>, now_ms: i64) -> bool {
         let WatchedKey { db, key, .. } = watched;
-        State::of(&self.keyspace, *db, key, now_ms) == State::Stale && !self.watches.is_stale(*db, key, token)
+        State::of(&self.keyspace, *db, key, now_ms) == State::Stale
+            && !self.door.watches.is_stale(*db, key, token)
     }
 
     /// Sends a keyspace event to those who listen. The caller has checked that its class is chosen.
     pub(crate) fn tell(&self, db: u16, name: &'static str, key: &[u8]) {
-        tell(self.events.as_ref(), db, name, key);
+        self.door.tell(db, name, key);
     }
 
     /// Records the removals of expiry and eviction, each as a unit of its own.
     pub(crate) fn record_removals(&mut self, recorder: &Recorder) {
-        for removal in self.removals.drain(..) {
+        for removal in self.door.removals.drain(..) {
             recorder.unit().add_all(std::iter::once(removal));
         }
     }

@@ -119,6 +119,8 @@ loop_stats! {
         turn_us,
         /// Nanoseconds of those spent on commands.
         command_ns,
+        /// Messages taken from the inbox.
+        messages,
         /// Batches sent to other shards.
         batches_sent,
         /// Batches that ran on a borrowed shard.

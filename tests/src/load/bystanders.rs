@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Result;
 use std::time::Instant;
 
+use shardis_tests::procfs::unreadable;
+
 use super::now;
-use super::procfs::unreadable;
 
 /// `/proc` counts these times in hundredths of a second on every architecture that a server runs on.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -7,11 +7,12 @@
 use std::io::{Error, Result, Write};
 use std::time::Duration;
 
+use shardis_tests::procfs::{self, Ticks};
+
 use super::generator::{Generator, Limit};
 use super::median;
 use super::options::Options;
 use super::placement::{Cores, Placement};
-use super::procfs::{self, Ticks};
 use super::report::{Cost, Report, Target};
 use super::rows::{Audience, CLIENTS, CPU, Fill, HOT_KEY, HotRow, Refill, Row, SHARDS};
 use super::server::{Program, Server};

@@ -8,7 +8,7 @@ use std::io::{Error, Result};
 use std::path::Path;
 use std::process::{self, Command};
 
-use super::procfs;
+use shardis_tests::procfs;
 
 /// Cores of a server and its load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use shardis_tests::procfs::{self, Thread, Ticks};
+
 use super::client::Client;
 use super::now;
 use super::placement::Placement;
-use super::procfs::{self, Thread, Ticks};
 
 /// Time without an answer after which a start has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -7,31 +7,12 @@ use std::time::{Duration, Instant};
 
 use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
-use shardis_tests::process::Process;
+use shardis_tests::procfs::cpu;
 use shardis_tests::reply::Reply;
 use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::wait::await_blocked;
 
 const SHARDS: usize = 4;
-
-/// Waits until as many clients are blocked as there should be.
-fn await_blocked(server: &Process, count: usize) {
-    let mut client = server.connect();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let info = client.line("INFO clients").text();
-        let blocked = info
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("blocked_clients:")?.parse().ok());
-        if blocked == Some(count) {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{count} clients should be blocked, not {blocked:?}"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// The texts of an array.
 fn texts(reply: &Reply) -> Vec<String> {
@@ -64,7 +45,7 @@ fn a_wait_lasts_as_long_as_was_asked() {
                 "{line}: as long as {waited:?}"
             );
         }
-        await_blocked(&server, 0);
+        await_blocked(&mut server.connect(), 0);
     }
 }
 
@@ -111,7 +92,7 @@ fn fifty_clients_are_served_in_the_order_they_came() {
                     .expect("sent");
             }
             clients.push(client);
-            await_blocked(&server, i + 1);
+            await_blocked(&mut server.connect(), i + 1);
         }
         let mut producer = server.connect();
         for i in 0..CLIENTS {
@@ -123,7 +104,7 @@ fn fifty_clients_are_served_in_the_order_they_came() {
                 ["queue".to_owned(), i.to_string()]
             );
         }
-        await_blocked(&server, 0);
+        await_blocked(&mut server.connect(), 0);
     }
 }
 
@@ -134,7 +115,7 @@ fn one_push_with_many_elements_serves_many() {
         .map(|i| {
             let mut client = server.connect();
             client.send(&["BLPOP", "queue", "0"]).expect("sent");
-            await_blocked(&server, i + 1);
+            await_blocked(&mut server.connect(), i + 1);
             client
         })
         .collect();
@@ -161,7 +142,7 @@ fn a_client_that_waits_on_all_shards_takes_one_element() {
         words.extend(keys.iter().map(String::as_str));
         words.push("0");
         waiter.send(&words).expect("sent");
-        await_blocked(&server, 1);
+        await_blocked(&mut server.connect(), 1);
         // All at once: every shard finds the waiter, and one of them may have it.
         for (pusher, key) in pushers.iter_mut().zip(&keys) {
             pusher.send(&["RPUSH", key, "x"]).expect("sent");
@@ -301,9 +282,9 @@ fn who_hangs_up_takes_nothing() {
         for key in &keys {
             let mut gone = server.connect();
             gone.send(&["BLPOP", &keys[0], key, "0"]).expect("sent");
-            await_blocked(&server, 1);
+            await_blocked(&mut server.connect(), 1);
             drop(gone);
-            await_blocked(&server, 0);
+            await_blocked(&mut server.connect(), 0);
             assert_eq!(client.call(&["RPUSH", key, "kept"]).integer(), Some(1));
             assert_eq!(client.call(&["LPOP", key]).text(), "kept");
         }
@@ -321,7 +302,7 @@ fn what_a_blocked_client_sent_later_is_done_later() {
     }
     waiter.send(&["BLPOP", &keys[1], "0"]).expect("sent");
     waiter.send(&["ECHO", "end"]).expect("sent");
-    await_blocked(&server, 1);
+    await_blocked(&mut server.connect(), 1);
     let mut client = server.connect();
     for key in &keys[2..] {
         assert!(client.call(&["GET", key]).is_null(), "{key} was set too early");
@@ -352,7 +333,7 @@ fn blocked_clients_that_send_on_starve_nobody() {
                 client
             })
             .collect();
-        await_blocked(&server, CLIENTS);
+        await_blocked(&mut server.connect(), CLIENTS);
         let mut other = server.connect();
         for i in 0..CLIENTS {
             assert_eq!(other.line("PING").text(), "PONG");
@@ -379,18 +360,6 @@ fn connections_allowed() -> usize {
     soft.unwrap_or(1024_usize).saturating_sub(500)
 }
 
-/// CPU time of a process so far, in hundredths of a second: fields 14 and 15 of its `stat` (proc(5)).
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-    fields
-        .split_ascii_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum()
-}
-
 #[test]
 fn ten_thousand_blocked_clients_cost_nothing() {
     let count = connections_allowed().min(10_000);
@@ -404,18 +373,18 @@ fn ten_thousand_blocked_clients_cost_nothing() {
                 .expect("sent");
             // The order of arrival is known for the first two.
             if i < 2 {
-                await_blocked(&server, i + 1);
+                await_blocked(&mut server.connect(), i + 1);
             }
             client
         })
         .collect();
-    await_blocked(&server, count);
-    let before = cpu_ticks(server.pid());
+    await_blocked(&mut server.connect(), count);
+    let before = cpu(server.pid()).expect("a running process");
     thread::sleep(Duration::from_secs(2));
-    let used = cpu_ticks(server.pid()) - before;
+    let used = cpu(server.pid()).expect("a running process") - before;
     assert!(
-        used < 20,
-        "{used} hundredths of a second in two seconds of waiting"
+        used < Duration::from_millis(200),
+        "{used:?} of processor time in two seconds of waiting"
     );
 
     let mut client = server.connect();
@@ -427,7 +396,7 @@ fn ten_thousand_blocked_clients_cost_nothing() {
     client.line("RPUSH shared y");
     assert_eq!(texts(&blocked[1].read().expect("a reply")), ["shared", "y"]);
     drop(blocked);
-    await_blocked(&server, 0);
+    await_blocked(&mut server.connect(), 0);
 }
 
 /// A client that disconnects while its command is on the way to wait does not wait for ever: its end is noticed once.
@@ -465,5 +434,5 @@ fn a_client_that_goes_before_its_command_waits_leaves_nothing_behind() {
     }
     let common = client.read().unwrap();
     assert!(!common.bytes().is_empty() && !common.is_error(), "{common}");
-    await_blocked(&server, 0);
+    await_blocked(&mut server.connect(), 0);
 }

@@ -1,26 +1,18 @@
 //! Accounting for commands that wait: monitors, slow log and counters show each of them once.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shardis_tests::client::{Client, PATIENCE};
+use shardis_tests::client::Client;
 use shardis_tests::node;
 use shardis_tests::process::Process;
+use shardis_tests::wait::await_blocked;
 
 /// A connection whose command waits.
 fn wait(server: &Process, line: &str) -> Client {
-    let mut looks_on = server.connect();
     let mut client = server.connect();
     client.send(&line.split(' ').collect::<Vec<_>>()).expect("sent");
-    let deadline = Instant::now() + PATIENCE;
-    while !looks_on
-        .line("INFO clients")
-        .text()
-        .contains("blocked_clients:1\r")
-    {
-        assert!(Instant::now() < deadline, "{line} should wait");
-        thread::sleep(Duration::from_millis(2));
-    }
+    await_blocked(&mut server.connect(), 1);
     client
 }
 

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use shardis_tests::client::{Client, PATIENCE};
+use shardis_tests::info::figure;
 use shardis_tests::process::Process;
 use shardis_tests::reply::Reply;
 use shardis_tests::slot::one_key_per_shard;
@@ -46,13 +47,8 @@ fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
-/// Number of a server's clients that wait.
-fn blocked(control: &mut Client) -> usize {
-    let info = control.line("INFO clients").text();
-    let count = info
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("blocked_clients:")?.parse().ok());
-    count.expect("INFO has blocked_clients")
+fn blocked_clients(control: &mut Client) -> usize {
+    figure(control, "blocked_clients") as usize
 }
 
 /// One of the two servers, and the connections to it.
@@ -97,7 +93,7 @@ impl Side {
     fn await_blocked(&mut self, count: usize) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let seen = blocked(&mut self.control);
+            let seen = blocked_clients(&mut self.control);
             if seen == count {
                 return Ok(());
             }
@@ -222,7 +218,7 @@ impl Play {
 
     /// Reads the replies of the clients that the real server has served, and demands the same of shardis.
     fn settle(&mut self) -> Result<(), String> {
-        let mut served = self.waiting_count() - blocked(&mut self.oracle.control);
+        let mut served = self.waiting_count() - blocked_clients(&mut self.oracle.control);
         for place in 0..CLIENTS {
             if served == 0 {
                 break;
@@ -282,7 +278,7 @@ impl Play {
         self.waiting[place] = true;
         // The real server has read it when it counts as one that waits, or has been answered.
         let deadline = Instant::now() + PATIENCE;
-        while self.waiting[place] && blocked(&mut self.oracle.control) < self.waiting_count() {
+        while self.waiting[place] && blocked_clients(&mut self.oracle.control) < self.waiting_count() {
             if let Ok(theirs) = self.oracle.clients[place].read_within(Duration::from_millis(1)) {
                 let ours = self.shardis.clients[place]
                     .read()
@@ -562,7 +558,7 @@ fn deal(shards: usize) {
     );
     let mut client = server.connect();
     let deadline = Instant::now() + PATIENCE;
-    while blocked(&mut client) > 0 {
+    while figure(&mut client, "blocked_clients") > 0 {
         assert!(Instant::now() < deadline, "clients that have gone still wait");
     }
 }

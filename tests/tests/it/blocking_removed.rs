@@ -1,27 +1,11 @@
 //! Clients that wait for a key which the node itself removes: they are told at once, not with the next command.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::Process;
+use shardis_tests::wait::await_blocked;
 
 const CONSUMERS: usize = 6;
-
-fn await_blocked(client: &mut Client, count: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    let wanted = format!("blocked_clients:{count}");
-    while !client
-        .line("INFO clients")
-        .text()
-        .lines()
-        .any(|line| line == wanted)
-    {
-        assert!(Instant::now() < deadline, "{count} clients should be blocked");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// Consumers of groups that wait for entries, each of a stream of its own on one of the shards.
 fn consumers(server: &Process, client: &mut Client) -> Vec<Client> {

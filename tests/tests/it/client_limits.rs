@@ -5,8 +5,10 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use shardis_tests::client::{Client, encode};
+use shardis_tests::info::{figure, word};
 use shardis_tests::node;
 use shardis_tests::process::Process;
+use shardis_tests::wait::wait_until;
 
 const MB: usize = 1 << 20;
 
@@ -31,35 +33,12 @@ fn field(control: &mut Client, name: &str, field: &str) -> Option<u64> {
     let line = list
         .lines()
         .find(|line| line.contains(&format!(" name={name} ")))?;
-    let word = line
-        .split(' ')
-        .find_map(|word| word.strip_prefix(&format!("{field}=")));
+    let word = word(line, field);
     Some(
         word.unwrap_or_else(|| panic!("no {field} in {line}"))
             .parse()
             .expect("a number"),
     )
-}
-
-/// A figure of INFO.
-fn figure(control: &mut Client, name: &str) -> u64 {
-    let info = control.line("INFO everything").text();
-    let value = info
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{name}:")));
-    value
-        .unwrap_or_else(|| panic!("no {name}"))
-        .parse()
-        .expect("a number")
-}
-
-/// Waits until something is so.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn named(server: &Process, name: &str) -> Client {
@@ -99,7 +78,7 @@ fn what_half_a_command_takes_is_told() {
         let mut control = control(&server);
         let mut client = named(&server, "half");
         client.write(&begun(10 * MB, 5 * MB)).unwrap();
-        wait_for("half of it has come", || {
+        wait_until("half of it has come", || {
             field(&mut control, "half", "qbuf") >= Some(5 * MB as u64)
         });
         let total = field(&mut control, "half", "tot-mem").unwrap();
@@ -109,7 +88,7 @@ fn what_half_a_command_takes_is_told() {
         client.write(&vec![b'v'; 5 * MB]).unwrap();
         client.write(b"\r\n").unwrap();
         assert_eq!(client.read().unwrap().text().len(), 10 * MB);
-        wait_for("its memory is given back", || {
+        wait_until("its memory is given back", || {
             field(&mut control, "half", "tot-mem") < Some(MB as u64)
         });
     }
@@ -124,7 +103,7 @@ fn what_is_not_read_is_told() {
         let mut requests = Vec::new();
         (0..40).for_each(|_| encode(&mut requests, &["GET", "large"]));
         client.write(&requests).unwrap();
-        wait_for("output piles up", || {
+        wait_until("output piles up", || {
             field(&mut control, "slow", "omem") > Some(20 * MB as u64)
         });
         assert!(field(&mut control, "slow", "oll") > Some(0));
@@ -135,9 +114,9 @@ fn what_is_not_read_is_told() {
             assert_eq!(client.read().unwrap().text().len(), MB);
         }
         for name in ["oll", "omem", "obl"] {
-            wait_for("all is sent", || field(&mut control, "slow", name) == Some(0));
+            wait_until("all is sent", || field(&mut control, "slow", name) == Some(0));
         }
-        wait_for("its memory is given back", || {
+        wait_until("its memory is given back", || {
             field(&mut control, "slow", "tot-mem") < Some(MB as u64)
         });
         assert!(field(&mut control, "slow", "tot-cmds") >= Some(41));
@@ -185,7 +164,7 @@ fn the_client_that_takes_too_much_is_evicted() {
         for (count, (way, grow)) in (1..).zip(ways) {
             let mut client = named(&server, "greedy");
             grow(&mut client, 3 * MB);
-            wait_for(way, || field(&mut control, "greedy", "id").is_none());
+            wait_until(way, || field(&mut control, "greedy", "id").is_none());
             assert_eq!(figure(&mut control, "evicted_clients"), count, "{way}");
             assert_closed(client);
             assert_eq!(bystander.line("PING").text(), "PONG", "{way}");
@@ -201,7 +180,7 @@ fn clients_that_may_not_be_evicted_stay() {
         let mut client = named(&server, "protected");
         client.line("CLIENT NO-EVICT on");
         client.write(&begun(8 * MB, 4 * MB)).unwrap();
-        wait_for("it has come", || {
+        wait_until("it has come", || {
             field(&mut control, "protected", "qbuf") >= Some(4 * MB as u64)
         });
         std::thread::sleep(Duration::from_millis(150));
@@ -213,7 +192,7 @@ fn clients_that_may_not_be_evicted_stay() {
         assert_eq!(client.read().unwrap().text().len(), 8 * MB);
         client.line("CLIENT NO-EVICT off");
         let _ = client.write(&begun(8 * MB, 4 * MB));
-        wait_for("it goes", || field(&mut control, "protected", "id").is_none());
+        wait_until("it goes", || field(&mut control, "protected", "id").is_none());
         assert_eq!(figure(&mut control, "evicted_clients"), 1);
     }
 }
@@ -234,7 +213,7 @@ fn the_largest_clients_go_first() {
                 let name = format!("{name}-{number}");
                 let mut client = named(&server, &name);
                 client.write(&begun(size + MB / 10, size)).unwrap();
-                wait_for("it has come", || {
+                wait_until("it has come", || {
                     field(&mut control, &name, "qbuf") >= Some(size as u64)
                 });
                 clients.push(client);
@@ -242,7 +221,7 @@ fn the_largest_clients_go_first() {
         }
         let left = |control: &mut Client, limit: u64| {
             control.line(&format!("CONFIG SET maxmemory-clients {limit}"));
-            wait_for("the limit is kept", || {
+            wait_until("the limit is kept", || {
                 figure(control, "mem_clients_normal") < limit
             });
             let list = control.line("CLIENT LIST").text();
@@ -265,14 +244,14 @@ fn the_limit_may_be_a_part_of_maxmemory() {
         let mut control = control(&server);
         let mut client = named(&server, "greedy");
         client.write(&begun(8 * MB, 4 * MB)).unwrap();
-        wait_for("it has come", || {
+        wait_until("it has come", || {
             field(&mut control, "greedy", "qbuf") >= Some(4 * MB as u64)
         });
         control.line("CONFIG SET maxmemory 200mb");
         std::thread::sleep(Duration::from_millis(50));
         assert!(field(&mut control, "greedy", "id").is_some());
         control.line("CONFIG SET maxmemory 50mb");
-        wait_for("it goes", || field(&mut control, "greedy", "id").is_none());
+        wait_until("it goes", || field(&mut control, "greedy", "id").is_none());
     }
 }
 
@@ -323,7 +302,7 @@ fn one_reply_over_the_limit_closes_the_client() {
             }
             assert_closed(client);
             closed += 1;
-            wait_for("closed", || {
+            wait_until("closed", || {
                 figure(&mut control, "client_output_buffer_limit_disconnections") == closed
             });
         }
@@ -398,14 +377,14 @@ fn the_soft_limit_gives_time() {
             (0..15).for_each(|_| encode(&mut requests, &["GET", "value"]));
             client.write(&requests).unwrap();
         }
-        wait_for("output piles up", || {
+        wait_until("output piles up", || {
             field(&mut control, "stopped", "omem") > Some(2 * MB as u64)
         });
         let begin = Instant::now();
         for _ in 0..15 {
             assert_eq!(slow.read().unwrap().text().len(), MB);
         }
-        wait_for("it goes", || field(&mut control, "stopped", "id").is_none());
+        wait_until("it goes", || field(&mut control, "stopped", "id").is_none());
         assert!(
             begin.elapsed() > Duration::from_millis(3000),
             "{:?}",
@@ -439,10 +418,10 @@ fn stopped_subscribers_are_closed_at_their_limit() {
             assert!(control.call(&["PUBLISH", "news", &message]).integer() >= Some(1));
             assert_eq!(reader.read().unwrap().items()[2].text().len(), 50_000);
         }
-        wait_for("they are closed", || {
+        wait_until("they are closed", || {
             figure(&mut control, "client_output_buffer_limit_disconnections") == 5
         });
-        wait_for("they are gone", || figure(&mut control, "pubsub_clients") == 1);
+        wait_until("they are gone", || figure(&mut control, "pubsub_clients") == 1);
         assert!(figure(&mut control, "mem_clients_normal") < 4 * MB as u64);
         stopped.into_iter().for_each(assert_closed);
     }
@@ -463,7 +442,7 @@ fn too_long_queries_close_the_client() {
         }
         let _ = client.write(&begun(MB, MB / 2));
         assert_closed(client);
-        wait_for("both are counted", || {
+        wait_until("both are counted", || {
             figure(&mut control, "client_query_buffer_limit_disconnections") == 2
         });
         assert!(

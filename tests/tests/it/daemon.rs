@@ -5,20 +5,12 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process, free_port};
-
-/// Waits until `condition` holds.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use shardis_tests::wait::wait_until;
 
 /// The command line of a process, as `ps` shows it.
 fn title(server: &Process) -> String {
@@ -135,7 +127,7 @@ fn upstart_sees_it_stop_until_it_goes_on() {
         .variable("UPSTART_JOB", "cache")
         .with(&options)
         .spawn(0);
-    eventually("it stops", || process.is_stopped());
+    wait_until("it stops", || process.is_stopped());
     process.signal(libc::SIGCONT);
     assert_eq!(process.wait_until_ready(), Ok(()), "{}", process.log());
 }
@@ -162,12 +154,12 @@ fn who_insists_ends_it_at_once() {
     client
         .send(&["DEBUG", "SLEEP", "30"])
         .expect("a server that reads");
-    eventually("the server sleeps", || {
+    wait_until("the server sleeps", || {
         let mut other = server.connect();
         other.send(&["PING"]).is_ok() && other.read_within(Duration::from_secs(1)).is_err()
     });
     server.signal(libc::SIGINT);
-    eventually("it knows", || {
+    wait_until("it knows", || {
         server.log().contains("Received SIGINT scheduling shutdown")
     });
     server.signal(libc::SIGINT);
@@ -195,7 +187,7 @@ fn a_signal_ends_it_as_the_configuration_says() {
     server.signal(libc::SIGTERM);
     // shardis cannot save yet; Redis can.
     if !node::is_redis() {
-        eventually("it refuses", || {
+        wait_until("it refuses", || {
             server.log().contains("Errors trying to shut down the server")
         });
         assert!(server.log().contains("can't exit"), "{}", server.log());
@@ -220,7 +212,7 @@ fn a_crash_leaves_a_report() {
         let options = ["--logfile", &log, "--port", "0", "--unixsocket", "socket"];
         let mut process = node::launch(2).with(&options).spawn(0);
         let read = || fs::read_to_string(&log).unwrap_or_default();
-        eventually("it serves", || read().contains("Ready to accept connections"));
+        wait_until("it serves", || read().contains("Ready to accept connections"));
         let socket = process.directory().join("socket");
         let mut client = Client::connect_unix(&socket).expect("it accepts connections");
         client.line("SET a 1");
@@ -301,7 +293,7 @@ fn a_start_that_fails_in_the_background_says_why_in_the_log() {
         .finish(PATIENCE);
     assert_eq!(finished.code, Some(0), "{}", finished.text());
     let said = format!("Failed listening on port {port} (tcp), aborting.");
-    eventually("the log has the reason", || {
+    wait_until("the log has the reason", || {
         // Redis 7.0 writes the protocol in capitals.
         let text = fs::read_to_string(&log)
             .unwrap_or_default()
@@ -326,8 +318,8 @@ fn the_background_takes_its_configuration_from_standard_input_and_has_a_session_
         .finish(PATIENCE);
     assert_eq!(finished.code, Some(0), "{}", finished.text());
     let log = || fs::read_to_string(file("log")).unwrap_or_default();
-    eventually("it serves", || log().contains("Ready to accept connections"));
-    eventually("the pid file is there", || {
+    wait_until("it serves", || log().contains("Ready to accept connections"));
+    wait_until("the pid file is there", || {
         fs::read_to_string(file("pid")).is_ok_and(|text| text.ends_with('\n'))
     });
     let pid: u32 = fs::read_to_string(file("pid"))
@@ -353,10 +345,10 @@ fn the_background_takes_its_configuration_from_standard_input_and_has_a_session_
         .status()
         .expect("kill");
     assert!(ended.success());
-    eventually("it leaves nothing behind", || {
+    wait_until("it leaves nothing behind", || {
         !fs::exists(file("pid")).unwrap_or(true) && !fs::exists(file("socket")).unwrap_or(true)
     });
-    eventually("it says so", || log().contains("ready to exit, bye bye"));
+    wait_until("it says so", || log().contains("ready to exit, bye bye"));
     for line in ["Removing the pid file.", "Removing the unix socket file."] {
         assert!(log().contains(line), "{line}: {}", log());
     }
@@ -369,7 +361,7 @@ fn the_log_can_be_rotated_under_it() {
     let options = ["--logfile", &path("log"), "--port", "0", "--unixsocket", "socket"];
     let mut server = node::launch(1).with(&options).spawn(0);
     let read = |name: &str| fs::read_to_string(path(name)).unwrap_or_default();
-    eventually("it serves", || {
+    wait_until("it serves", || {
         read("log").contains("Ready to accept connections")
     });
     fs::rename(path("log"), path("log.1")).expect("a log");

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use shardis_tests::client::Client;
+use shardis_tests::info::word;
 use shardis_tests::process::Process;
 use shardis_tests::reply::Reply;
+use shardis_tests::wait::await_blocked;
 use shardis_tests::{node, redis};
 
 /// The servers that must agree: shardis with one shard and with four, redis-server and Valkey.
@@ -36,15 +38,6 @@ fn transaction(client: &mut Client, lines: &[&str]) -> Vec<String> {
     reply.items().iter().map(text).collect()
 }
 
-/// The value of a field in a line of CLIENT LIST.
-fn field(line: &str, name: &str) -> String {
-    let prefix = format!("{name}=");
-    let mut words = line.split([' ', '\n']);
-    let word = words.find_map(|word| word.strip_prefix(&prefix));
-    word.unwrap_or_else(|| panic!("no field {name} in {line}"))
-        .to_owned()
-}
-
 #[test]
 fn a_list_shows_what_was_said_before_it() {
     for server in servers() {
@@ -62,9 +55,17 @@ fn a_list_shows_what_was_said_before_it() {
                 "GET a",
             ],
         );
-        let shown = |text: &str| ["name", "db", "multi", "flags"].map(|name| field(text, name));
-        assert_eq!(shown(&replies[1]), ["one", "0", "7", "x"], "{replies:?}");
-        assert_eq!(shown(&replies[5]), ["two", "3", "7", "x"], "{replies:?}");
+        let shown = |line| ["name", "db", "multi", "flags"].map(|name| word(line, name));
+        assert_eq!(
+            shown(&replies[1]),
+            ["one", "0", "7", "x"].map(Some),
+            "{replies:?}"
+        );
+        assert_eq!(
+            shown(&replies[5]),
+            ["two", "3", "7", "x"].map(Some),
+            "{replies:?}"
+        );
         assert_eq!(replies[6], "1");
     }
 }
@@ -105,9 +106,7 @@ fn a_wait_is_ended_before_what_comes_behind() {
         let (mut client, mut waiter) = (server.connect(), server.connect());
         let unblock = format!("CLIENT UNBLOCK {} ERROR", id(&mut waiter));
         waiter.send(&["BLPOP", "list", "0"]).expect("a connection");
-        while !client.line("CLIENT LIST").text().contains("flags=b") {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        await_blocked(&mut client, 1);
         let replies = transaction(
             &mut client,
             &["RPUSH list a", &unblock, &unblock, "LLEN list", "CLIENT UNPAUSE"],

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use shardis_tests::client::Client;
-use shardis_tests::process::Process;
+use shardis_tests::info::{field, figure, of_shards, word};
 use shardis_tests::reply::Reply;
+use shardis_tests::wait::wait_until;
 use shardis_tests::{node, redis};
 
 /// Lines that a monitor gets, up to the one that says `last`.
@@ -511,17 +512,6 @@ fn info_shows_what_is_asked_for() {
     assert!(shown("INFO nosuch").is_empty());
 }
 
-/// One field of a section.
-fn field(server: &Process, section: &str, name: &str) -> String {
-    let info = server.connect().line(&format!("INFO {section}")).text();
-    let value = info
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    value
-        .unwrap_or_else(|| panic!("{name} is missing in {info}"))
-        .to_owned()
-}
-
 /// Figures of shards add up to those of the node, and are about what was done.
 #[test]
 fn shards_tell_their_share() {
@@ -550,34 +540,9 @@ fn shards_tell_their_share() {
     assert!(sum("borrowed_batches") + sum("sent_batches") > 0, "{text}");
     assert!(text.contains(",cpu=") && text.contains(",inbox="), "{text}");
     assert_eq!(
-        field(&server, "memory", "used_memory_dataset"),
+        field(&mut server.connect(), "used_memory_dataset"),
         sum("memory").to_string()
     );
-}
-
-/// Waits for something that is measured now and then.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(20),
-            "{what} does not come true"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// One figure of each shard.
-fn figure_of_shards(client: &mut Client, name: &str) -> Vec<u64> {
-    let text = client.line("INFO shards").text();
-    let lines = text.lines().filter(|line| line.starts_with("shard"));
-    lines
-        .map(|line| {
-            let mut figures = line.split([',', ':']).filter_map(|part| part.split_once('='));
-            let (_, value) = figures.find(|(known, _)| *known == name).expect(name);
-            value.parse().expect("a number")
-        })
-        .collect()
 }
 
 /// A hot key shows: commands are counted where their keys are, whichever loop runs them.
@@ -592,12 +557,12 @@ fn a_busy_shard_stands_out() {
         (0..50).for_each(|_| drop(client.line("INCR hot")));
     }
     let client = &mut clients[0];
-    let counted = figure_of_shards(client, "commands");
+    let counted = of_shards(client, "commands");
     assert_eq!(
         counted.iter().filter(|&&count| count > 0).collect::<Vec<_>>(),
         [&400]
     );
-    let by_loop = figure_of_shards(client, "loop_commands");
+    let by_loop = of_shards(client, "loop_commands");
     assert!(by_loop.iter().sum::<u64>() >= 400, "{by_loop:?}");
     // Several shards are lent for this; each counts what was for its keys.
     client.line("CONFIG RESETSTAT");
@@ -611,12 +576,12 @@ fn a_busy_shard_stands_out() {
     ] {
         client.line(line);
     }
-    let mut counted = figure_of_shards(client, "commands");
+    let mut counted = of_shards(client, "commands");
     counted.sort_unstable();
     // The letters a to d are spread over all four shards.
     assert_eq!(counted, [1, 1, 1, 2]);
     // Nobody waits, and the question does not count itself.
-    assert_eq!(figure_of_shards(client, "inbox"), [0; 4]);
+    assert_eq!(of_shards(client, "inbox"), [0; 4]);
 }
 
 /// Output that waits for a client that does not read counts as memory, wherever it waits.
@@ -631,22 +596,16 @@ fn unread_replies_weigh() {
     deaf.write(&b"GET big\r\n".repeat(16))
         .expect("an open connection");
     let mut unread = 0;
-    eventually("replies that wait for their client", || {
+    wait_until("replies that wait for their client", || {
         let line = client.line(&format!("CLIENT LIST ID {id}")).text();
-        let of_client = |name: &str| -> u64 {
-            let value = line
-                .split(' ')
-                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-            value.expect(name).parse().expect("a number")
-        };
+        let of_client = |name: &str| -> u64 { word(&line, name).expect(name).parse().expect("a number") };
         unread = of_client("obl") + of_client("omem");
         assert!(of_client("tot-mem") >= unread, "{line}");
         unread > 8_000_000
     });
-    eventually("the sum of all clients", || {
-        let bytes = |section, name| field(&server, section, name).parse::<u64>().expect("bytes");
-        bytes("memory", "mem_clients_normal") >= unread
-            && bytes("clients", "client_recent_max_output_buffer") >= unread
+    wait_until("the sum of all clients", || {
+        let mut bytes = |name| figure(&mut client, name);
+        bytes("mem_clients_normal") >= unread && bytes("client_recent_max_output_buffer") >= unread
     });
 }
 
@@ -666,12 +625,12 @@ fn expired_fields_are_counted() {
     ] {
         client.line(line);
     }
-    eventually("three fields have gone", || {
-        field(&server, "stats", "expired_subkeys") == "3"
+    wait_until("three fields have gone", || {
+        field(&mut server.connect(), "expired_subkeys") == "3"
     });
-    assert_eq!(field(&server, "stats", "expired_keys"), "0");
+    assert_eq!(field(&mut server.connect(), "expired_keys"), "0");
     client.line("CONFIG RESETSTAT");
-    assert_eq!(field(&server, "stats", "expired_subkeys"), "0");
+    assert_eq!(field(&mut server.connect(), "expired_subkeys"), "0");
 }
 
 /// The allocator is named with the version it has.
@@ -681,7 +640,7 @@ fn the_allocator_is_told_as_it_is() {
         return;
     }
     let server = node::start(1);
-    let name = field(&server, "memory", "mem_allocator");
+    let name = field(&mut server.connect(), "mem_allocator");
     let report = server.connect().line("MEMORY MALLOC-STATS").text();
     let version = name.strip_prefix("jemalloc-").expect("jemalloc");
     assert!(

@@ -6,59 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shardis_tests::client::Client;
+use shardis_tests::client::{Client, split, words};
+use shardis_tests::info::figure;
+use shardis_tests::loops::{connect_to_each, loop_of};
 use shardis_tests::node;
 use shardis_tests::process::Process;
 use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::wait::await_blocked;
 
 const SHARDS: usize = 4;
 
 /// Duration of a command that is long beside everything else in these tests.
 const LONG: Duration = Duration::from_millis(600);
 
-/// Commands that each loop has run so far.
-fn loop_commands(control: &mut Client) -> Vec<u64> {
-    let info = control.line("INFO shards").text();
-    let figure = |line: &str| {
-        line.split("loop_commands=")
-            .nth(1)?
-            .split(',')
-            .next()?
-            .parse()
-            .ok()
-    };
-    info.lines().filter_map(figure).collect()
-}
-
-/// The loop that carries a client, found by the commands it runs.
-fn loop_of(client: &mut Client, control: &mut Client) -> usize {
-    const PINGS: u64 = 100;
-    let before = loop_commands(control);
-    for _ in 0..PINGS {
-        client.line("PING");
-    }
-    let after = loop_commands(control);
-    let grown = before
-        .iter()
-        .zip(&after)
-        .position(|(before, after)| after - before >= PINGS);
-    grown.expect("one loop has run the pings")
-}
-
-/// A client on each loop, by loop.
-fn one_client_per_loop(server: &Process) -> Vec<Client> {
-    let mut control = server.connect();
-    let mut clients: Vec<Option<Client>> = (0..SHARDS).map(|_| None).collect();
-    while clients.iter().any(Option::is_none) {
-        let mut client = server.connect();
-        let index = loop_of(&mut client, &mut control);
-        clients[index].get_or_insert(client);
-    }
-    clients.into_iter().flatten().collect()
-}
-
 /// Makes LCS of these keys take at least [`LONG`].
 fn make_long(client: &mut Client, keys: [&str; 2]) {
+    make_last(client, keys, LONG);
+}
+
+/// Makes LCS of these keys take at least so long.
+fn make_last(client: &mut Client, keys: [&str; 2], time: Duration) {
     // As long as the memory of a plain implementation would allow.
     client.line("CONFIG SET proto-max-bulk-len 1099511627776");
     for doubled in 3..10 {
@@ -68,7 +35,7 @@ fn make_long(client: &mut Client, keys: [&str; 2]) {
         }
         let start = Instant::now();
         client.call(&["LCS", keys[0], keys[1], "LEN"]);
-        if start.elapsed() >= LONG {
+        if start.elapsed() >= time {
             return;
         }
     }
@@ -89,11 +56,13 @@ fn longest_ping(client: &mut Client, over: &AtomicBool) -> Duration {
 
 #[test]
 fn a_long_command_over_other_shards_leaves_their_loops_alone() {
-    let server = node::start(SHARDS);
-    let mut clients = one_client_per_loop(&server);
+    let (server, idle) = (node::start(SHARDS), node::start(1));
+    let mut clients = connect_to_each(&server);
     let keys = one_key_per_shard("key", SHARDS);
     let mut long = clients.remove(0);
     make_long(&mut long, [&keys[2], &keys[3]]);
+    // A server with nothing else to do: its PINGs take as long as this machine makes them.
+    clients.push(idle.connect());
     let over = Arc::new(AtomicBool::new(false));
     let pinging: Vec<_> = clients
         .into_iter()
@@ -106,36 +75,47 @@ fn a_long_command_over_other_shards_leaves_their_loops_alone() {
     long.call(&["LCS", &keys[2], &keys[3], "LEN"]);
     let took = start.elapsed();
     over.store(true, Ordering::Relaxed);
-    for (index, longest) in pinging.into_iter().enumerate() {
-        let longest = longest.join().expect("it pings to the end");
+    let longest = pinging
+        .into_iter()
+        .map(|pinging| pinging.join().expect("it pings to the end"));
+    let longest: Vec<Duration> = longest.collect();
+    let bound = took / 2 + longest[SHARDS - 1];
+    for (index, longest) in longest[..SHARDS - 1].iter().enumerate() {
         assert!(
-            longest < took / 2,
-            "PING on loop {} took {longest:?} beside a command of {took:?}",
+            *longest < bound,
+            "PING on loop {} took {longest:?} beside a command of {took:?}; {bound:?} at most",
             index + 1
         );
     }
+}
+
+/// Whether new connections were accepted and served while a long command kept a loop busy.
+fn connections_are_served_beside(server: &Process, busy: &mut Client, keys: &[String]) -> bool {
+    busy.send(&["LCS", &keys[0], &keys[1], "LEN"]).expect("sent");
+    // Until its loop has certainly begun.
+    thread::sleep(LONG / 3);
+    for _ in 0..2 * SHARDS {
+        server.connect().line("PING");
+    }
+    let is_still_busy = busy.read_within(Duration::from_millis(1)).is_err();
+    if is_still_busy {
+        busy.read_within(Duration::from_secs(60)).expect("a reply");
+    }
+    is_still_busy
 }
 
 #[test]
 fn new_connections_wait_for_no_loop() {
     let server = node::start(SHARDS);
     let keys = one_key_per_shard("key", SHARDS);
-    make_long(&mut server.connect(), [&keys[0], &keys[1]]);
-    for (index, mut busy) in one_client_per_loop(&server).into_iter().enumerate() {
-        busy.send(&["LCS", &keys[0], &keys[1], "LEN"]).expect("sent");
-        // Until its loop has certainly begun.
-        thread::sleep(LONG / 3);
-        let start = Instant::now();
-        for _ in 0..2 * SHARDS {
-            server.connect().line("PING");
-        }
-        let connected = start.elapsed();
-        busy.read_within(Duration::from_secs(60)).expect("a reply");
-        let took = start.elapsed();
-        assert!(
-            connected < took / 2,
-            "connecting took {connected:?} while loop {index} was busy for {took:?}"
-        );
+    for (index, mut busy) in connect_to_each(&server).into_iter().enumerate() {
+        // On a machine with much else to do the connections may need longer than the command. Those that waited for its
+        // loop would need longer than any command.
+        let are_served = [1, 3, 8].into_iter().any(|times| {
+            make_last(&mut server.connect(), [&keys[0], &keys[1]], LONG * times);
+            connections_are_served_beside(&server, &mut busy, &keys)
+        });
+        assert!(are_served, "new connections wait for loop {index}");
     }
 }
 
@@ -164,11 +144,6 @@ fn what_comes_behind_a_long_command_has_a_time_of_its_own() {
         let server = node::start(shards);
         let mut client = server.connect();
         make_long(&mut client, ["{a}1", "{a}2"]);
-        let words = |line: &str| {
-            line.split(' ')
-                .map(|word| word.as_bytes().to_vec())
-                .collect::<Vec<_>>()
-        };
         for (lines, key) in [
             (&["LCS {a}1 {a}2 LEN", "SET {a}p v PX 60000"][..], "{a}p"),
             (&["LCS {a}1 {a}2 LEN", "SET p v PX 60000"], "p"),
@@ -178,7 +153,7 @@ fn what_comes_behind_a_long_command_has_a_time_of_its_own() {
             ),
         ] {
             let start = Instant::now();
-            client.pipeline(&lines.iter().map(|line| words(line)).collect::<Vec<_>>());
+            client.pipeline(&lines.iter().map(|line| split(line)).collect::<Vec<_>>());
             let took = start.elapsed();
             let left = client.line(&format!("PTTL {key}")).integer().expect("a time");
             let since = start.elapsed() - took;
@@ -202,16 +177,11 @@ fn start_writers(server: &Process, over: &Arc<AtomicBool>) -> Vec<thread::JoinHa
                         0 => (0..8)
                             .map(|key| vec![b"INCR".to_vec(), format!("n{key}").into_bytes()])
                             .collect(),
-                        1 => vec![
-                            ["MSETNX", "m", "1", "n0", "1"]
-                                .map(|word| word.as_bytes().to_vec())
-                                .to_vec(),
-                            ["INCR", "n3"].map(|word| word.as_bytes().to_vec()).to_vec(),
-                        ],
+                        1 => vec![words(&["MSETNX", "m", "1", "n0", "1"]), words(&["INCR", "n3"])],
                         _ => vec![
                             vec![b"MULTI".to_vec()],
-                            ["INCR", "n1"].map(|word| word.as_bytes().to_vec()).to_vec(),
-                            ["INCR", "n6"].map(|word| word.as_bytes().to_vec()).to_vec(),
+                            words(&["INCR", "n1"]),
+                            words(&["INCR", "n6"]),
                             vec![b"EXEC".to_vec()],
                         ],
                     };
@@ -267,17 +237,12 @@ fn paused_clients_are_blocked_and_their_time_begins_after_the_pause() {
             "MSET a 1 b 2 c 3",
         ];
         let mut held: Vec<Client> = lines.iter().map(|_| server.connect()).collect();
-        assert_eq!(control.line("CLIENT PAUSE 1000 WRITE").text(), "OK");
         let start = Instant::now();
+        assert_eq!(control.line("CLIENT PAUSE 1000 WRITE").text(), "OK");
         for (client, line) in held.iter_mut().zip(lines) {
             client.send(&line.split(' ').collect::<Vec<_>>()).expect("sent");
         }
-        thread::sleep(Duration::from_millis(200));
-        let info = control.line("INFO clients").text();
-        assert!(
-            info.contains(&format!("blocked_clients:{}\r", lines.len())),
-            "{info}"
-        );
+        await_blocked(&mut control, lines.len());
         let list = control.line("CLIENT LIST").text();
         assert_eq!(list.matches("flags=b").count(), lines.len(), "{list}");
         assert!(list.contains("cmd=blpop"), "{list}");
@@ -285,12 +250,11 @@ fn paused_clients_are_blocked_and_their_time_begins_after_the_pause() {
             client.read().expect("a reply");
             let (waited, at_least) = (
                 start.elapsed(),
-                if line.starts_with("BLPOP") { 1250 } else { 950 },
+                if line.starts_with("BLPOP") { 1298 } else { 999 },
             );
             assert!(waited >= Duration::from_millis(at_least), "{line}: {waited:?}");
         }
-        let info = control.line("INFO clients").text();
-        assert!(info.contains("blocked_clients:0\r"), "{info}");
+        assert_eq!(figure(&mut control, "blocked_clients"), 0);
     }
 }
 
@@ -301,10 +265,10 @@ fn a_pause_in_a_transaction_holds_too() {
     for line in ["MULTI", "CLIENT PAUSE 300 WRITE", "GET a"] {
         client.line(line);
     }
-    assert_eq!(client.line("EXEC").items().len(), 2);
     let start = Instant::now();
+    assert_eq!(client.line("EXEC").items().len(), 2);
     other.line("SET a 1");
-    assert!(start.elapsed() >= Duration::from_millis(200));
+    assert!(start.elapsed() >= Duration::from_millis(299));
 }
 
 #[test]
@@ -344,8 +308,8 @@ fn a_transaction_whose_watch_failed_kills_nobody() {
 fn the_command_of_a_client_that_goes_runs_all_the_same() {
     let server = node::start(SHARDS);
     let keys = one_key_per_shard("key", SHARDS);
-    let mut clients = one_client_per_loop(&server);
-    let mut killer = one_client_per_loop(&server).remove(1);
+    let mut clients = connect_to_each(&server);
+    let mut killer = connect_to_each(&server).remove(1);
     make_long(&mut clients[0], [&keys[2], &keys[3]]);
     clients[0]
         .send(&["LCS", &keys[2], &keys[3], "LEN"])

@@ -9,6 +9,7 @@ use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process, free_port};
 use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::wait::wait_until;
 
 /// The program with no options of the harness.
 fn bare() -> Launch {
@@ -33,15 +34,6 @@ fn setting(process: &Process, name: &str) -> String {
         .first()
         .map(|(_, value)| value.text())
         .unwrap_or_default()
-}
-
-/// Waits until `condition` holds.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -258,7 +250,7 @@ fn a_stopped_process_goes_on_afterwards() {
     let mut client = server.connect();
     client.line("SET k v");
     server.signal(libc::SIGSTOP);
-    eventually("all threads stand still", || server.is_stopped());
+    wait_until("all threads stand still", || server.is_stopped());
     client.send(&["GET", "k"]).expect("the system takes it");
     assert!(client.read_within(Duration::from_millis(100)).is_err());
     server.signal(libc::SIGCONT);
@@ -282,7 +274,7 @@ fn too_many_clients() {
     assert!(one_more.is_closed_within(PATIENCE));
     assert_eq!(clients[0].line("PING").text(), "PONG");
     drop(clients.pop());
-    eventually(
+    wait_until(
         "a place comes free",
         || matches!(server.connect().try_call(&["PING"]), Ok(reply) if reply.text() == "PONG"),
     );
@@ -313,7 +305,7 @@ fn a_client_that_does_not_read_is_cut_off() {
         let get = b"GET big\r\n".repeat(100);
         // The server stops reading, or hangs up, before it has answered a hundred megabytes.
         let _ = client.write(&get);
-        eventually("the client is gone", || {
+        wait_until("the client is gone", || {
             let list = control.line("CLIENT LIST").text();
             list.lines().count() == 1
         });
@@ -401,7 +393,7 @@ fn many_connections_come_and_go() {
         }
     }
     let mut control = server.connect();
-    eventually("all are gone", || {
+    wait_until("all are gone", || {
         control.line("CLIENT LIST").text().lines().count() == 1
     });
 }
@@ -540,12 +532,12 @@ fn it_goes_to_the_background_and_leaves_its_pid() {
         ])
         .finish(PATIENCE);
     assert_eq!(finished.code, Some(0), "{}", finished.text());
-    eventually("the pid file is written", || {
+    wait_until("the pid file is written", || {
         fs::read_to_string(file("pid")).is_ok_and(|text| text.ends_with('\n'))
     });
     let ready =
         || fs::read_to_string(file("log")).is_ok_and(|text| text.contains("Ready to accept connections"));
-    eventually("it serves", ready);
+    wait_until("it serves", ready);
     let pid = fs::read_to_string(file("pid")).expect("a pid file");
     let answer = std::process::Command::new(shardis_tests::redis::tool("redis-cli"))
         .args(["-p", &port.to_string(), "INFO", "server"])
@@ -561,7 +553,7 @@ fn it_goes_to_the_background_and_leaves_its_pid() {
         .status()
         .expect("kill");
     assert!(ended.success());
-    eventually("the pid file is gone", || {
+    wait_until("the pid file is gone", || {
         !fs::exists(file("pid")).unwrap_or(true)
     });
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shardis_tests::client::Client;
 use shardis_tests::process::Process;
+use shardis_tests::procfs::resident_bytes;
 use shardis_tests::reply::Reply;
 use shardis_tests::{node, redis};
 
@@ -364,18 +365,7 @@ fn large_arguments() {
 #[test]
 fn promises_are_not_memory() {
     let server = node::start(1);
-    let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap_or_default()
-            .to_owned();
-        line.split_ascii_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .expect("VmRSS in /proc")
-    };
+    let resident = || resident_bytes(server.pid()).expect("a running process");
     let before = resident();
     let clients: Vec<Client> = (0..50)
         .map(|_| {
@@ -387,10 +377,6 @@ fn promises_are_not_memory() {
         })
         .collect();
     assert_eq!(server.connect().line("PING").text(), "PONG");
-    let grown_kib = resident().saturating_sub(before);
-    assert!(
-        grown_kib < 200 << 10,
-        "{} promises cost {grown_kib} KiB",
-        clients.len()
-    );
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 200 << 20, "{} promises cost {grown} bytes", clients.len());
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shardis_tests::client::{Client, PATIENCE, encode};
+use shardis_tests::client::{Client, PATIENCE, encode, words};
 use shardis_tests::node;
 use shardis_tests::process::Process;
 use shardis_tests::slot::key_of_shard;
@@ -17,10 +17,6 @@ const REQUESTS: usize = 64;
 
 /// Bytes of a word in them.
 const WORD_BYTES: usize = 8 << 10;
-
-fn words(line: &[&str]) -> Vec<Vec<u8>> {
-    line.iter().map(|word| word.as_bytes().to_vec()).collect()
-}
 
 /// Stores a list that takes long to be looked through.
 fn fill(client: &mut Client, key: &str) {

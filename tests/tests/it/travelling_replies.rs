@@ -1,36 +1,14 @@
 //! Replies that come from another loop than that of their connection are output of the connection, and under its limits.
 
-use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use shardis_tests::client::{Client, PATIENCE};
+use shardis_tests::client::{Client, words};
+use shardis_tests::info::figure;
 use shardis_tests::node;
 use shardis_tests::process::Process;
+use shardis_tests::procfs::resident_bytes_max;
 use shardis_tests::slot::key_of_shard;
+use shardis_tests::wait::wait_until;
 
 const SHARDS: usize = 2;
-
-fn words(line: &[&str]) -> Vec<Vec<u8>> {
-    line.iter().map(|word| word.as_bytes().to_vec()).collect()
-}
-
-fn figure(client: &mut Client, name: &str) -> u64 {
-    let text = client.line("INFO everything").text();
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|value| value.parse().ok())
-        .unwrap_or_else(|| panic!("INFO has no {name}"))
-}
-
-/// The most memory that a process has ever had, bytes.
-fn most_resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.expect("kilobytes") * 1024
-}
 
 fn start(limit: &str) -> Process {
     node::launch(SHARDS)
@@ -65,14 +43,12 @@ fn what_travels_is_cut_where_output_is() {
         // It reads nothing.
         let mut greedy = server.connect();
         ask_for_much(&server, &mut greedy);
-        let deadline = Instant::now() + PATIENCE;
-        while figure(&mut watcher, "client_output_buffer_limit_disconnections") < count {
-            assert!(Instant::now() < deadline, "it should be closed");
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("the client is closed", || {
+            figure(&mut watcher, "client_output_buffer_limit_disconnections") == count
+        });
     }
     // 50 MB of replies come from the other shard at a time.
-    let peak = most_resident_bytes(server.pid());
+    let peak = resident_bytes_max(server.pid()).expect("a running process");
     assert!(peak < 250 << 20, "{peak} bytes of memory at most");
 }
 

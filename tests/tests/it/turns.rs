@@ -1,7 +1,8 @@
 //! Bounds on the work of one turn: the rest of a pipeline waits for the next turn, and nothing gets out of order by
 //! that.
 
-use shardis_tests::client::{Client, encode};
+use shardis_tests::client::encode;
+use shardis_tests::info::figure;
 use shardis_tests::node;
 use shardis_tests::slot::one_key_per_shard;
 
@@ -11,17 +12,6 @@ const LONG: usize = 200_000;
 /// A long value that is not like others.
 fn long_value(number: usize) -> String {
     format!("{number}{}", "x".repeat(LONG))
-}
-
-/// Turns of all loops so far.
-fn turns(control: &mut Client) -> u64 {
-    let info = control.line("INFO stats").text();
-    let field = info
-        .lines()
-        .find_map(|line| line.strip_prefix("eventloop_cycles:"));
-    field
-        .and_then(|value| value.parse().ok())
-        .expect("INFO tells the turns")
 }
 
 /// Long values are read by a pipeline in slices of about a mebibyte a turn, by whichever loop runs it: its length is no
@@ -43,10 +33,10 @@ fn a_pipeline_of_long_replies_takes_many_turns() {
             encode(&mut bytes, &["GET", key]);
         }
         encode(&mut bytes, &["CLIENT", "REPLY", "ON"]);
-        let before = turns(&mut control);
+        let before = figure(&mut control, "eventloop_cycles");
         client.write(&bytes).expect("the server takes a pipeline");
         assert_eq!(client.read().expect("an answer").text(), "OK");
-        let taken = turns(&mut control) - before;
+        let taken = figure(&mut control, "eventloop_cycles") - before;
         let slices = (GETS * LONG / (1 << 20)) as u64;
         assert!(
             taken >= slices / 2,

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shardis_tests::client::Client;
+use shardis_tests::client::{Client, words};
 use shardis_tests::process::Process;
 use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::wait::await_blocked;
 use shardis_tests::{node, redis};
 
 /// Has `waiting` wait, and makes its key ready in a transaction that leaves no memory; returns its reply.
@@ -18,9 +19,7 @@ fn woken_without_memory(server: &Process, waiting: &str, make_ready: &str) -> St
     client.line("ZADD scores 1 a");
     let words: Vec<&str> = waiting.split(' ').collect();
     waiter.send(&words).expect("a connection");
-    while !client.line("CLIENT LIST").text().contains("flags=b") {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    await_blocked(&mut client, 1);
     for line in ["MULTI", "CONFIG SET maxmemory 1", make_ready, "EXEC"] {
         client.line(line);
     }
@@ -76,11 +75,8 @@ fn nothing_is_moved_after_a_pause_has_begun() {
         waiter
             .send(&["BLMOVE", &keys[0], &keys[1], "LEFT", "LEFT", "0"])
             .expect("a connection");
-        while !control.line("CLIENT LIST").text().contains("flags=b") {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        await_blocked(&mut control, 1);
         // The pause begins while the push is under way.
-        let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let requests = [
             words(&["RPUSH", &keys[0], "v"]),
             words(&["CLIENT", "PAUSE", "10000", "WRITE"]),

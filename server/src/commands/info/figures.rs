@@ -36,9 +36,9 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
     let mut numbers = Vec::new();
     let now_ms = ctx.now_ms();
     ctx.keyspace.held().each(|partition| {
-        let (figures, keyspace) = (&partition.figures, &partition.keyspace);
+        let (figures, keyspace) = (&partition.door.figures, &partition.keyspace);
         let stale = (0..keyspace.databases()).map(|index| keyspace.database(index).stale_len(now_ms));
-        let (awaited, awaited_gone) = partition.waiters.key_counts();
+        let (awaited, awaited_gone) = partition.door.waiters.key_counts();
         let shard: [u64; FIGURES] = [
             figures.commands,
             figures.hits,
@@ -55,7 +55,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             awaited,
             awaited_gone,
             stale.sum::<usize>() as u64,
-            partition.watches.watched_keys(),
+            partition.door.watches.watched_keys(),
         ];
         numbers.extend(shard);
         for index in 0..keyspace.databases() {

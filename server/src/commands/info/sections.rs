@@ -621,7 +621,7 @@ pub(super) fn shards(text: &mut String, session: &Session<'_>, gathered: &Gather
         line!(
             text,
             "shard{shard}:commands={},loop_commands={},cpu={:.6},keys={},memory={},clients_memory={},inbox={},\
-             turns={},borrowed_batches={},sent_batches={},lends={}",
+             messages={},turns={},borrowed_batches={},sent_batches={},lends={}",
             gathered.of_shard(shard, Figure::Commands),
             stats.commands.get(),
             process::thread_cpu_ns(stats.thread.get()) as f64 / 1e9,
@@ -629,6 +629,7 @@ pub(super) fn shards(text: &mut String, session: &Session<'_>, gathered: &Gather
             gathered.of_shard(shard, Figure::Memory),
             stats.client_bytes.get(),
             stats.inbox.get(),
+            stats.messages.get(),
             stats.turns.get(),
             stats.batches_borrowed.get(),
             stats.batches_sent.get(),

@@ -13,15 +13,21 @@ use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 /// One thread of a process.
-pub(crate) struct Thread {
-    pub(crate) id: u32,
-    pub(crate) name: String,
+#[derive(Debug)]
+pub struct Thread {
+    /// Its id.
+    pub id: u32,
+    /// Its name, up to 15 bytes of it.
+    pub name: String,
     /// Time on a core since the thread began.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
 }
 
 /// The threads of process `pid`, by ascending id.
-pub(crate) fn threads(pid: u32) -> Result<Vec<Thread>> {
+///
+/// # Errors
+/// The errors of the file system.
+pub fn threads(pid: u32) -> Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let directory = task?.path();
@@ -53,19 +59,38 @@ pub(crate) fn threads(pid: u32) -> Result<Vec<Thread>> {
 }
 
 /// CPU time of all threads of `pid` together.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+///
+/// # Errors
+/// The errors of the file system.
+pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(threads(pid)?.iter().map(|thread| thread.cpu).sum())
+}
+
+/// CPU time of the thread of `pid` that has this name.
+///
+/// # Errors
+/// The errors of the file system; `NotFound` when no thread has the name.
+pub fn cpu_of_thread(pid: u32, name: &str) -> Result<Duration> {
+    let mut threads = threads(pid)?.into_iter();
+    threads
+        .find_map(|thread| (thread.name == name).then_some(thread.cpu))
+        .ok_or_else(|| ErrorKind::NotFound.into())
 }
 
 /// Ticks that a process spent in its own code and in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ticks {
-    pub(crate) user: u64,
-    pub(crate) system: u64,
+pub struct Ticks {
+    /// In its own code.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
 }
 
 /// User and system time of all threads of `pid` so far, those that ended included.
-pub(crate) fn ticks(pid: u32) -> Result<Ticks> {
+///
+/// # Errors
+/// The errors of the file system.
+pub fn ticks(pid: u32) -> Result<Ticks> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     parse_ticks(&stat).ok_or_else(|| unreadable("stat"))
 }
@@ -80,17 +105,34 @@ fn parse_ticks(stat: &str) -> Option<Ticks> {
 }
 
 /// Resident memory of `pid` in bytes.
-pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+///
+/// # Errors
+/// The errors of the file system.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    bytes_of_status(pid, "VmRSS:")
+}
+
+/// The most resident memory that `pid` has had, in bytes.
+///
+/// # Errors
+/// The errors of the file system.
+pub fn resident_bytes_max(pid: u32) -> Result<u64> {
+    bytes_of_status(pid, "VmHWM:")
+}
+
+fn bytes_of_status(pid: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kilobytes =
-        field(&status, "VmRSS:").and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kilobytes = field(&status, name).and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
     kilobytes
         .map(|kilobytes| kilobytes * 1024)
-        .ok_or_else(|| unreadable("VmRSS"))
+        .ok_or_else(|| unreadable(name))
 }
 
 /// The cores this process may run on, ascending.
-pub(crate) fn allowed_cores() -> Result<Vec<usize>> {
+///
+/// # Errors
+/// The errors of the file system.
+pub fn allowed_cores() -> Result<Vec<usize>> {
     let status = fs::read_to_string("/proc/self/status")?;
     field(&status, "Cpus_allowed_list:")
         .and_then(parse_list)
@@ -115,7 +157,8 @@ fn parse_list(list: &str) -> Option<Vec<usize>> {
 }
 
 /// The error for a file whose format is not the one documented.
-pub(crate) fn unreadable(what: &str) -> Error {
+#[must_use]
+pub fn unreadable(what: &str) -> Error {
     Error::new(
         ErrorKind::InvalidData,
         format!("{what} of /proc is not in the form expected"),
