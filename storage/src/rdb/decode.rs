@@ -40,13 +40,13 @@ pub enum Dialect {
 /// Thresholds of the encodings of all types.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Those of lists.
+    /// Thresholds of lists.
     pub list: ListLimits,
-    /// Those of sets.
+    /// Thresholds of sets.
     pub set: SetLimits,
-    /// Those of hashes.
+    /// Thresholds of hashes.
     pub hash: HashLimits,
-    /// Those of sorted sets.
+    /// Thresholds of sorted sets.
     pub sorted_set: SortedSetLimits,
 }
 

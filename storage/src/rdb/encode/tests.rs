@@ -528,7 +528,7 @@ fn old_and_foreign_types_are_read() {
             "a b Some(5) c d None listpackex",
         ),
         (
-            b"\x19\x05\0\0\0\0\0\0\0\x16\x16\0\0\0\x06\0\x81a\x02\x81b\x02\x05\x01\x81c\x02\x81d\x02\x00\x01\xff",
+            b"\x19\x05\0\0\0\0\0\0\0\x17\x17\0\0\0\x06\0\x81a\x02\x81b\x02\x05\x01\x81c\x02\x81d\x02\x00\x01\xff",
             12,
             "a b Some(5) c d None listpackex",
         ),
@@ -539,7 +539,7 @@ fn old_and_foreign_types_are_read() {
         ),
         // Out of order, and out of range.
         (
-            b"\x19\x05\0\0\0\0\0\0\0\x16\x16\0\0\0\x06\0\x81a\x02\x81b\x02\x00\x01\x81c\x02\x81d\x02\x05\x01\xff",
+            b"\x19\x05\0\0\0\0\0\0\0\x17\x17\0\0\0\x06\0\x81a\x02\x81b\x02\x00\x01\x81c\x02\x81d\x02\x05\x01\xff",
             12,
             "corrupt data: fields that are not in the order of their expiries",
         ),

@@ -592,11 +592,11 @@ mod tests {
             (8, 0),  // a deleted entry that is not counted
             (10, 3), // a field more
             (10, 1), // a field less
-            (20, 1), // no end of the master
-            (22, 4), // flags that nobody has
-            (32, 6), // a way back that is too long
-            (34, 2), // an entry that is not deleted
-            (38, 0), // the id of the entry before
+            (21, 1), // no end of the master
+            (23, 4), // flags that nobody has
+            (34, 6), // a way back that is too long
+            (36, 2), // an entry that is not deleted
+            (40, 0), // the id of the entry before
         ] {
             let mut bad = REFERENCE.to_vec();
             assert_ne!(bad[at], byte);
