@@ -19,9 +19,10 @@ use crate::limits::{LISTENER_QUEUE_BYTES, LISTENER_STEP};
 /// takes memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
-    /// An element that finds no room waits for it, for as long as the listener takes something at least this often; then it is dropped,
-    /// and what follows does not wait again until there has been room. No more than 256 MiB wait. A command whose *effects*
-    /// wait has been done, and only the connection that sent it waits for its reply. For *keyspace events* nobody waits.
+    /// An element that finds no room waits for it, for as long as the listener takes something at least this often; then it
+    /// is dropped, and what follows does not wait again until there has been room. No more than 256 MiB wait. A command
+    /// whose *effects* wait has been done, and only the connection that sent it waits for its reply. For *keyspace events*
+    /// nobody waits.
     Wait(Duration),
     /// Drops at once what finds no room.
     Drop,
