@@ -15,6 +15,7 @@ mod it {
     mod blocking_removed;
     mod blocking_shards;
     mod client_limits;
+    mod command_stats;
     mod commands;
     mod configuration;
     mod counters;
