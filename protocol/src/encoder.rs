@@ -30,7 +30,7 @@ const HEADER_BYTES_MAX: usize = 1 + 20 + 2;
 /// Bytes that are copied at once.
 const COPY_BLOCK_BYTES: usize = 2048;
 
-/// From this size on, a value is large enough to be worth not copying again.
+/// Size from which avoiding another copy of a value is worth the effort, bytes.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// Room that is reserved behind such a value.
@@ -69,15 +69,15 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The same encoder, which appends nothing once its buffer holds `cut_at` bytes: for a reply that is not going to be
-    /// sent when it gets that long. What is appended last may reach beyond.
+    /// The same encoder, which appends nothing once its buffer holds `cut_at` bytes: a reply of that length will not be
+    /// sent. The last value appended may exceed that length.
     #[inline]
     #[must_use]
     pub fn cut_at(self, cut_at: usize) -> Self {
         Self { cut_at, ..self }
     }
 
-    /// Whether the reply has got too long to be sent.
+    /// Whether the reply is too long to be sent.
     #[inline]
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -91,7 +91,7 @@ impl<'a> Encoder<'a> {
         self.resp
     }
 
-    /// From the next reply on, `resp` is spoken.
+    /// Switches to the version `resp`, from the next reply on.
     pub fn set_resp(&mut self, resp: Resp) {
         self.resp = resp;
     }
@@ -103,7 +103,7 @@ impl<'a> Encoder<'a> {
         self.out.len()
     }
 
-    /// Takes back all that was written since `position`. For what fails midway.
+    /// Removes everything written since `position`: for a command that fails midway.
     pub fn roll_back(&mut self, position: usize) {
         self.out.truncate(position);
     }
@@ -144,7 +144,7 @@ impl<'a> Encoder<'a> {
         if self.is_cut() {
             return;
         }
-        // Room for what follows a large value: to make it afterwards would mean to copy the value once more.
+        // Reserves room for the bytes behind a large value: growing the buffer later would copy the value once more.
         let behind = if bytes.len() < LARGE_BYTES {
             2
         } else {
@@ -176,12 +176,12 @@ impl<'a> Encoder<'a> {
         self.header(b'$', len);
     }
 
-    /// The end of what [`Encoder::bulk_start`] began.
+    /// Ends the string that [`Encoder::bulk_start`] has begun.
     pub fn bulk_end(&mut self) {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Nothing, where a string or a scalar could be.
+    /// The null reply in place of a string or a scalar.
     #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(match self.resp {
@@ -190,7 +190,7 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Nothing, where an array could be.
+    /// The null reply in place of an array.
     #[inline]
     pub fn null_array(&mut self) {
         self.out.extend_from_slice(match self.resp {
@@ -228,8 +228,7 @@ impl<'a> Encoder<'a> {
 
     /// The beginning of `pairs` keys and values about the reply that follows them.
     ///
-    /// RESP2 has no place for these: the answer is then `false`, nothing was written, and the pairs are not to be
-    /// written either.
+    /// RESP2 has no form for them: then nothing is written, the result is `false`, and the caller must not write the pairs.
     #[must_use = "the pairs may be written only if this says so"]
     pub fn attribute(&mut self, pairs: usize) -> bool {
         let speaks = self.resp == Resp::V3;
@@ -407,7 +406,7 @@ impl<'a> Encoder<'a> {
         self.out.push(kind);
         let start = self.out.len();
         self.out.extend_from_slice(text);
-        // Lines are short: to look at each byte takes less than to prepare for looking at many.
+        // Lines are short, so that looking at each byte is faster than preparing a vectorised search.
         if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
             for byte in &mut self.out[start..] {
                 if matches!(byte, b'\r' | b'\n') {

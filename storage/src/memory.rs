@@ -269,7 +269,7 @@ mod system {
     }
 
     pub(super) fn purge() {
-        // 4096 stands for all arenas.
+        // Arena 4096 stands for all arenas.
         // SAFETY: the command takes and returns nothing.
         unsafe {
             jemalloc::mallctl(
@@ -302,7 +302,7 @@ mod system {
     }
 
     pub(super) fn keep_unused_for(ms: isize) {
-        // For future arenas, and for the existing ones. An arena that was never used refuses, but is a future one.
+        // Set for future arenas, then for the existing ones. An arena that was never used refuses, but counts as a future one.
         write(c"arenas.dirty_decay_ms", ms);
         for arena in 0..read::<std::ffi::c_uint>(c"arenas.narenas") {
             if let Ok(name) = std::ffi::CString::new(format!("arena.{arena}.dirty_decay_ms")) {
@@ -418,7 +418,7 @@ pub fn allocator_name() -> String {
     if version.is_empty() {
         return "libc".to_owned();
     }
-    // Behind the number stand how many changes came after it, and which was the last.
+    // The number is followed by the number of later changes and the id of the last one.
     let number = version.split('-').next().unwrap_or_default();
     format!("jemalloc-{number}")
 }
@@ -427,7 +427,7 @@ pub fn allocator_name() -> String {
 #[must_use]
 pub fn jemalloc_stats() -> AllocatorStats {
     system::refresh();
-    // What threads keep ready counts as allocated there, though nobody uses it. 4096 stands for all arenas.
+    // jemalloc counts the unused memory in the caches of threads as allocated. Arena 4096 stands for all arenas.
     let cached: usize = system::read(c"stats.arenas.4096.tcache_bytes");
     AllocatorStats {
         allocated: system::read::<usize>(c"stats.allocated") - cached,
@@ -596,7 +596,7 @@ impl Buffer {
         self.len += count;
     }
 
-    /// Gives back room that is not needed.
+    /// Frees the capacity beyond the length.
     pub fn shrink_to_fit(&mut self) {
         if self.len == 0 {
             *self = Self::new();
@@ -626,7 +626,7 @@ impl Buffer {
 
     #[cold]
     fn set_capacity(&mut self, wanted: usize) {
-        // If no class is large enough, the allocator refuses the size itself.
+        // A size beyond all classes is passed on, so that the allocator refuses it.
         let capacity = usable_size(wanted).max(wanted);
         self.ptr = if self.capacity == 0 {
             alloc(capacity, 1)

@@ -232,7 +232,7 @@ impl Database {
             return false;
         };
         match found.entry().collection() {
-            // An empty stream stays: its ids go on from where they are.
+            // An empty stream stays, because its last id must not be lost.
             Some(CollectionRef::Stream(_)) => false,
             Some(value) if value.is_empty() => {
                 drop(found.remove());

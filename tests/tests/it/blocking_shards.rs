@@ -146,7 +146,7 @@ impl Scene {
         for client in &mut self.moving {
             assert_eq!(client.read().expect("served").text(), "v");
         }
-        // How long it all took depends on what else this machine does; what there was to do does not.
+        // The duration depends on the load of the machine; the amount of work does not.
         let (before, now) = (&self.before, Done::by(&self.server, &mut self.watcher));
         let moves = self.sources.len() as u64;
         let turns = now.turns - before.turns;

@@ -73,12 +73,12 @@ fn keys_go_at_the_rate_at_which_they_come() {
             let begin = Instant::now();
             set_many(&mut client, sent..sent + 1000, 200);
             sent += 1000;
-            // How many are over and present depends on how busy the machine is, but does not grow with what was sent.
+            // The number of expired keys depends on the load of the machine, but does not grow with the number of keys sent.
             if start.elapsed() > Duration::from_secs(2) {
                 let present = keys(&mut client);
                 assert!(present < sent / 2, "{present} keys of {sent} are present");
             }
-            // A server that never has nothing to do spends no more on expiry than `active-expire-effort` allows.
+            // The server gets time without commands: with none, it would spend no more on expiry than `active-expire-effort` allows.
             sleep(begin.elapsed());
         }
         wait_until("the last keys are gone", || keys(&mut client) == 0);
