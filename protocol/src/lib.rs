@@ -27,7 +27,7 @@ pub mod value;
 pub mod words;
 
 pub use arguments::{Arguments, Span};
-pub use encoder::{Deferred, Encoder, Resp};
+pub use encoder::{Bypass, Deferred, Encoder, Resp};
 pub use error::{ProtocolError, ValueError};
 pub use limits::{Limits, ValueLimits};
 pub use request::{DetachedBulk, Progress, Request, RequestParser, Requests, Wants};

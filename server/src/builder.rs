@@ -328,7 +328,7 @@ impl From<StartError> for BuildError {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpStream;
 
     use super::*;
@@ -377,6 +377,23 @@ mod tests {
             );
             assert!(replies.ends_with("+PONG\r\n"), "{replies}");
         }
+    }
+
+    /// Its client has a part of the reply already, so that it cannot be told.
+    #[test]
+    fn a_panic_behind_a_reply_that_has_left_closes_the_connection() {
+        let server = Server::builder().shards(1).start().unwrap();
+        let connect = || {
+            let socket = TcpStream::connect(server.address()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            BufReader::new(socket)
+        };
+        let (mut client, mut other) = (connect(), connect());
+        assert_eq!(ask(&mut client, "PANIC-LATE k"), "$20000");
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.len(), 20_002);
+        assert_eq!(ask(&mut other, "PING"), "+PONG");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod debug;
+pub(crate) mod dump;
 pub(crate) mod geo;
 pub(crate) mod hash_expiry;
 pub(crate) mod hashes;
@@ -69,6 +70,7 @@ const FAMILIES: &[&[Command]] = &[
     streams::info::COMMANDS,
     sort::COMMANDS,
     keys::COMMANDS,
+    dump::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,

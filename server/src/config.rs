@@ -19,8 +19,9 @@ mod units;
 mod value;
 
 pub use choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
-    OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, FieldExpiryFormat, IoBackend,
+    LogLevel, OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility,
+    TlsClientAuth,
 };
 pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
 pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};

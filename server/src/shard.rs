@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows a command; the loop itself is in `event_loop`.
 
+pub(crate) mod bypass;
 pub(crate) mod cell;
 pub(crate) mod chunk;
 pub(crate) mod doorbell;

@@ -29,6 +29,7 @@ pub mod key;
 pub mod keyspace;
 pub mod memory;
 pub mod number;
+pub mod rdb;
 mod release;
 pub mod table;
 pub mod value;

@@ -23,6 +23,7 @@ mod it {
     mod descriptors;
     mod dialogues;
     mod differential;
+    mod dump_restore;
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;

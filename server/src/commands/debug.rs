@@ -1,7 +1,6 @@
 //! DEBUG: commands for tests of the server. Refused unless `enable-debug-command` allows it.
 
 mod digest;
-mod serialized;
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -12,10 +11,12 @@ use shardis_storage::encoding::listpack::Listpack;
 use shardis_storage::glob;
 use shardis_storage::keyspace::Expiry;
 use shardis_storage::keyspace::eviction::lru;
+use shardis_storage::rdb;
 use shardis_storage::table::TableStats;
 use shardis_storage::value::list::{Contents, List};
 use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, StringRef};
 
+use crate::commands::dump;
 use crate::config::{Requester, Scope};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
@@ -340,7 +341,7 @@ fn populate(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult
 
 /// DEBUG OBJECT key [fast]: the fast form leaves out figures that take time proportional to the value.
 fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
-    let compresses = session.node.settings.load().rdbcompression;
+    let options = dump::write_options(&session.node.settings.load());
     let (key, now_ms) = (keyspace.key(session.args.at(2)), keyspace.stamp.now_ms);
     let entry = keyspace.stored(&key).ok_or(ReplyError::NoSuchKey)?;
     let is_fast = is_chosen(session.args, "fast")?;
@@ -350,7 +351,7 @@ fn object(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
         entry.encoding().name(),
     );
     if !is_fast {
-        let _ = write!(text, " serializedlength:{}", serialized::len(entry, compresses));
+        let _ = write!(text, " serializedlength:{}", rdb::len(entry, options));
     }
     let clock = entry.clock();
     let idle_s = lru::idle_seconds(clock, now_ms);

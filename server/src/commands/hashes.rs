@@ -10,7 +10,7 @@ use shardis_storage::value::hash::{Field, FieldExpiry, Hash, HashLimits};
 use shardis_storage::value::{INT_TEXT_MAX, StringRef, format_int};
 use smallvec::SmallVec;
 
-use super::strings::bulk;
+use super::strings::{bulk, whole_bulk};
 use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::{decode_cursor, int, int_within, is};
@@ -434,10 +434,10 @@ fn hsetnx(ctx: &mut Context<'_>) -> CommandResult {
 fn hget(ctx: &mut Context<'_>) -> CommandResult {
     let (key, now_ms) = (ctx.key(1), ctx.now_ms());
     let hash = ctx.keyspace.read_as::<Hash>(&key)?;
-    reply_value(
-        &mut ctx.reply,
-        hash.and_then(|hash| hash.get(ctx.args.at(2), now_ms)),
-    );
+    match hash.and_then(|hash| hash.get(ctx.args.at(2), now_ms)) {
+        Some(value) => whole_bulk(&mut ctx.reply, value),
+        None => ctx.reply.null(),
+    }
     Ok(())
 }
 

@@ -27,7 +27,6 @@ pub(crate) static LATER: &[Later] = &[
     without_keys("acl", Arity::AtLeast(2)),
     without_keys("bgrewriteaof", Arity::Exactly(1)),
     without_keys("bgsave", Arity::AtLeast(1)),
-    with_keys("dump", Arity::Exactly(2), READ),
     script("eval", WRITTEN_BY_SCRIPT),
     script("eval_ro", READ_BY_SCRIPT),
     script("evalsha", WRITTEN_BY_SCRIPT),
@@ -40,15 +39,12 @@ pub(crate) static LATER: &[Later] = &[
     without_keys("psync", Arity::AtLeast(3)),
     without_keys("replconf", Arity::AtLeast(1)),
     without_keys("replicaof", Arity::Exactly(3)),
-    with_keys("restore", Arity::AtLeast(4), RESTORED),
     with_keys("restore-asking", Arity::AtLeast(4), RESTORED),
     without_keys("save", Arity::Exactly(1)),
     without_keys("script", Arity::AtLeast(2)),
     without_keys("slaveof", Arity::Exactly(3)),
     without_keys("sync", Arity::Exactly(1)),
 ];
-
-const READ: &[KeySpec] = &[KeySpec::at(1).read_only().access()];
 
 const RESTORED: &[KeySpec] = &[KeySpec::at(1).overwrite().update()];
 

@@ -13,7 +13,7 @@ use shardis_storage::key::Key;
 use shardis_storage::value::list::{Direction, Element, End, List, ListLimits, Side};
 
 use super::pop::PopRequest;
-use super::strings::bulk;
+use super::strings::{bulk, whole_bulk};
 use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{count_from, int, int_within, is};
@@ -559,7 +559,7 @@ fn lindex(ctx: &mut Context<'_>) -> CommandResult {
         return Ok(());
     };
     let index = resolve_index(int(ctx.args.at(2))?, list.len());
-    let found = index.and_then(|index| list.get(index, |element| bulk(&mut ctx.reply, element)));
+    let found = index.and_then(|index| list.get(index, |element| whole_bulk(&mut ctx.reply, element)));
     if found.is_none() {
         ctx.reply.null();
     }

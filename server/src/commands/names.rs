@@ -145,17 +145,17 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_have_names_too() {
-        let renames = renamed(&[("eval", "run"), ("restore", "")]);
+        let renames = renamed(&[("eval", "run"), ("migrate", "")]);
         let later = |name: &str| find_later(name.as_bytes(), &renames).map(|later| later.name);
         assert_eq!(
             [
                 later("run"),
                 later("eval"),
-                later("restore"),
-                later("DUMP"),
+                later("migrate"),
+                later("SYNC"),
                 later("get")
             ],
-            [Some("eval"), None, None, Some("dump"), None]
+            [Some("eval"), None, None, Some("sync"), None]
         );
         // They are no commands yet.
         assert_eq!(name("run", &renames), None);

@@ -404,7 +404,7 @@ pub(crate) static COMMANDS: &[Command] = &[
 
 /// Limits of the encodings, from the settings.
 #[inline]
-fn limits(ctx: &Context<'_>) -> SetLimits {
+pub(super) fn limits(ctx: &Context<'_>) -> SetLimits {
     SetLimits {
         intset_entries: ctx.settings.set_max_intset_entries as usize,
         listpack_entries: ctx.settings.set_max_listpack_entries as usize,

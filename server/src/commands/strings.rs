@@ -700,12 +700,21 @@ pub(super) fn bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
     }
 }
 
+/// Replies with a string and nothing else; the command must not fail after it.
+#[inline]
+pub(super) fn whole_bulk(reply: &mut Encoder<'_>, value: StringRef<'_>) {
+    match value {
+        StringRef::Bytes(bytes) => reply.whole_bulk(bytes),
+        StringRef::Int(int) => reply.bulk_integer(int),
+    }
+}
+
 /// Replies with the string that a key holds, or with null. True when the key exists.
 #[inline]
 fn reply_value(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<bool, ReplyError> {
     let value = ctx.keyspace.read_string(key)?;
     match value {
-        Some(value) => bulk(&mut ctx.reply, value),
+        Some(value) => whole_bulk(&mut ctx.reply, value),
         None => ctx.reply.null(),
     }
     Ok(value.is_some())
@@ -1118,7 +1127,7 @@ fn getrange(ctx: &mut Context<'_>) -> CommandResult {
         Some((first, last)) if !are_crossed(start, end) => &bytes[first as usize..=last as usize],
         _ => &[],
     };
-    ctx.reply.bulk(selected);
+    ctx.reply.whole_bulk(selected);
     Ok(())
 }
 

@@ -54,6 +54,16 @@ pub(crate) static COMMANDS: &[Command] = &[
         ..PANICS
     },
     Command {
+        name: "panic-late",
+        arity: Arity::Exactly(2),
+        keys: &[KeySpec::at(1).read_only()],
+        runs: Runs::OnKeys(|ctx| {
+            ctx.reply.whole_bulk(&[b'x'; 20_000]);
+            panic!("asked to, behind the reply")
+        }),
+        ..PANICS
+    },
+    Command {
         name: "panic-session",
         runs: Runs::OnSession(|_| panic!("asked to")),
         ..PANICS

@@ -71,6 +71,13 @@ choices! {
         /// Completion, or the start fails.
         IoUring = "io_uring",
     }
+    /// `rdb-field-expiry-format`: family of servers that reads hashes with fields that expire.
+    FieldExpiryFormat {
+        /// Redis from 7.4 on.
+        Redis = "redis",
+        /// Valkey from 9.0 on.
+        Valkey = "valkey",
+    }
     /// `maxmemory-policy`: the keys that are evicted when memory is full.
     EvictionPolicy {
         /// Keys with an expiry, the least recently used first.

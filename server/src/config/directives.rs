@@ -6,8 +6,9 @@
 //! shown all the same.
 
 use super::choice::{
-    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, IoBackend, LogLevel,
-    OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility, TlsClientAuth,
+    AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, FieldExpiryFormat, IoBackend,
+    LogLevel, OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility,
+    TlsClientAuth,
 };
 use super::special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimits, Percentiles, ReplicaOf, SavePoints,
@@ -604,7 +605,9 @@ directives! {
     dbfilename: String = text("dump.rdb"),
         Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
     /// Whether strings in a snapshot are compressed.
-    rdbcompression: bool = true, Row::new("rdbcompression").accepted(NOT_YET);
+    rdbcompression: bool = true, Row::new("rdbcompression");
+    /// Servers that are to read hashes with fields that expire, for which there is no common form.
+    rdb_field_expiry_format: FieldExpiryFormat = FieldExpiryFormat::Redis, Row::new("rdb-field-expiry-format");
     /// Whether a snapshot ends with a checksum.
     rdbchecksum: bool = true, Row::new("rdbchecksum").immutable().accepted(NOT_YET);
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.

@@ -83,6 +83,28 @@ impl Output {
         }
     }
 
+    /// The buffer of [`begin`](Self::begin), and how many bytes at its front have been sent, if the reply may be sent at once,
+    /// past the buffer. To be followed by [`settle`](Self::settle) if it was.
+    #[inline]
+    pub(crate) fn begin_to_pass(&mut self, sequence: u32) -> (&mut Vec<u8>, Option<&mut usize>) {
+        if sequence == self.next_reply {
+            self.unsent.tail_and_sent()
+        } else {
+            (self.parked.get_or_insert_default().tail(), None)
+        }
+    }
+
+    /// Frees what has been sent ahead of the end of the turn.
+    pub(crate) fn settle(&mut self) {
+        self.unsent.settle();
+        self.left = self.left.min(self.unsent.len());
+    }
+
+    /// Whether a part of the next reply, which starts at `start` of its buffer, has been sent.
+    pub(crate) fn has_sent_beyond(&self, start: usize) -> bool {
+        self.unsent.has_sent_beyond(start)
+    }
+
     /// The buffer of [`begin`](Self::begin), and the offset at which the reply starts.
     pub(crate) fn begin_at(&mut self, sequence: u32) -> (&mut Vec<u8>, usize) {
         let out = self.begin(sequence);
@@ -149,6 +171,7 @@ impl Output {
         let Some(parked) = &mut self.parked else {
             return false;
         };
+        self.unsent.settle();
         let moved = parked.unpark(&mut self.unsent);
         self.next_reply = self.next_reply.wrapping_add(moved);
         if parked.is_empty() && parked.is_large() {

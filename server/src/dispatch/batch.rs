@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use shardis_protocol::Arguments;
+use shardis_protocol::{Arguments, Bypass};
 use shardis_storage::entry::Entry;
 use shardis_storage::key::Key;
 use shardis_storage::memory::{self, Buffer};
@@ -19,14 +19,29 @@ use crate::exec::waiter::Waiting;
 use crate::exec::{Origin, Partition};
 use crate::limits::{BATCH_BYTES, HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
+use crate::shard::bypass::SocketBypass;
 use crate::shard::inbox::{Source, Task};
 
 /// Destination of the replies of a batch.
 pub(crate) trait Replies {
-    /// The buffer that the reply of a task is appended to.
-    fn begin(&mut self, task: &Task) -> &mut Vec<u8>;
-    /// Completes the reply of a task, which starts at `start` of that buffer.
+    /// The place that the reply of a task goes to.
+    fn begin(&mut self, task: &Task) -> Place<'_>;
+    /// Completes the reply of a task, which starts at `start` of the buffer.
     fn end(&mut self, task: &Task, start: usize);
+    /// Notes that a part of a reply was sent past the buffer.
+    fn note_passed(&mut self, task: &Task, bytes: usize);
+    /// The buffer for the error of a task that has panicked. The part of its reply that is there from `start` on is to be
+    /// dropped.
+    fn retract(&mut self, task: &Task, start: usize) -> &mut Vec<u8>;
+}
+
+/// The place that a reply goes to.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// The buffer that it is appended to.
+    pub(crate) out: &'a mut Vec<u8>,
+    /// The way past the buffer, if there is one now.
+    pub(crate) bypass: Option<SocketBypass<'a>>,
 }
 
 /// Commands of a batch that need further handling after it has run.
@@ -288,18 +303,23 @@ fn run_task<R: Replies>(
         return HEAVY_BYTES;
     }
     let balance = memory::thread_balance();
-    let out = replies.begin(task);
-    *start = out.len();
+    let mut place = replies.begin(task);
+    *start = place.out.len();
     run_on(
         partition,
         task,
         source.arguments(task, &[]),
         None,
-        out,
+        &mut place,
         environment,
     );
-    let moved = (out.len() - *start) | (memory::thread_balance() - balance).unsigned_abs() as usize;
+    let passed = place.bypass.map_or(0, |bypass| bypass.passed());
+    let appended = place.out.len() - *start;
+    let moved = appended | passed | (memory::thread_balance() - balance).unsigned_abs() as usize;
     replies.end(task, *start);
+    if passed > 0 {
+        replies.note_passed(task, passed);
+    }
     moved
 }
 
@@ -326,24 +346,27 @@ fn run_task_with_buffers<R: Replies>(
         Some((position, std::mem::take(&mut buffers[index])))
     });
     let slices: SmallVec<[&[u8]; 4]> = buffers.iter().map(|buffer| &**buffer).collect();
-    let out = replies.begin(task);
-    *start = out.len();
+    let mut place = Place {
+        bypass: None,
+        ..replies.begin(task)
+    };
+    *start = place.out.len();
     run_on(
         partition,
         task,
         source.arguments(task, &slices),
         adopted,
-        out,
+        &mut place,
         environment,
     );
     replies.end(task, *start);
     words
 }
 
-/// Ends the reply of a command that has panicked, which starts at `start`, with an error. The part that the handler had
-/// written is dropped.
+/// Ends the reply of a command that has panicked, which starts at `start`, with an error.
 fn end_panicked<R: Replies>(task: &Task, (replies, start): (&mut R, usize), environment: &Environment<'_>) {
-    let out = replies.begin(task);
+    let out = replies.retract(task, start);
+    let start = start.min(out.len());
     fail(
         task.command,
         &ReplyError::Internal,
@@ -370,7 +393,7 @@ fn run_on(
     task: &Task,
     args: Arguments<'_>,
     adopted: Option<(usize, Buffer)>,
-    out: &mut Vec<u8>,
+    place: &mut Place<'_>,
     environment: &Environment<'_>,
 ) {
     let call = Call {
@@ -387,7 +410,10 @@ fn run_on(
         waiting: Waiting::Denied,
     };
     let access = Access::Partitions(Held::One(partition));
-    Execution::begin(call, adopted, out).run(None, access, environment);
+    let bypass = place.bypass.as_mut().map(|bypass| bypass as &mut dyn Bypass);
+    Execution::begin(call, adopted, place.out)
+        .with_bypass(bypass)
+        .run(None, access, environment);
     if partition.door.waiters.has_ready() {
         serve_ready(Held::One(partition), environment);
     }

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_protocol::{Arguments, Bypass, Encoder, Resp};
 use shardis_storage::memory::Buffer;
 
 use super::plan::{self, Routed};
@@ -163,6 +163,8 @@ pub(crate) struct Execution<'a> {
     out: &'a mut Vec<u8>,
     /// Offset of its reply in `out`.
     start: usize,
+    /// The way for a large reply past `out`, if there is one.
+    bypass: Option<&'a mut dyn Bypass>,
 }
 
 impl<'a> Execution<'a> {
@@ -175,7 +177,14 @@ impl<'a> Execution<'a> {
             adopted,
             out,
             start,
+            bypass: None,
         }
+    }
+
+    /// The same command, whose reply may go past the buffer.
+    #[inline]
+    pub(crate) fn with_bypass(self, bypass: Option<&'a mut dyn Bypass>) -> Self {
+        Self { bypass, ..self }
     }
 
     /// Runs the command, and completes its reply or replaces it by its error. The caller catches panics.
@@ -390,9 +399,15 @@ impl<'a> Execution<'a> {
         let cut_at = self.start.saturating_add(environment.reply_bytes_max);
         let mut view = View::new(held, environment.hashing, &environment.stamp, db);
         view.no_touch = modes.contains(Modes::NO_TOUCH);
+        let bypass = self
+            .bypass
+            .as_mut()
+            .map(|bypass| &mut **bypass as &mut dyn Bypass);
         handler(&mut Context {
             args,
-            reply: Encoder::new(self.out, modes.resp()).cut_at(cut_at),
+            reply: Encoder::new(self.out, modes.resp())
+                .cut_at(cut_at)
+                .with_bypass(bypass),
             keyspace: view,
             effects,
             settings: environment.settings,

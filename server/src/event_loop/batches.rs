@@ -10,10 +10,11 @@ use super::reach::Work;
 use super::turn::Turn;
 use super::{Clients, EventLoop};
 use crate::connection::Connection;
-use crate::dispatch::batch::{Replies, Report, Slice, run_batch};
+use crate::dispatch::batch::{Place, Replies, Report, Slice, run_batch};
 use crate::dispatch::execution::Environment;
-use crate::exec::{Modes, Partition};
+use crate::exec::{Closing, Modes, Partition};
 use crate::limits::{BORROW_TRIES, HEAVY_BYTES};
+use crate::shard::bypass::SocketBypass;
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::{Holds, Poll};
 use crate::spec::Registered;
@@ -123,6 +124,7 @@ impl EventLoop {
             scratch,
             poll: &mut self.poll,
             environment: &shared,
+            may_pass: !shared.recorder.is_on(),
             over: Over::new(),
         };
         let tasks = &tasks[shard];
@@ -289,6 +291,8 @@ struct ToConnections<'a> {
     scratch: &'a mut Vec<u8>,
     poll: &'a mut Poll,
     environment: &'a Environment<'a>,
+    /// Replies may be sent while the batch runs: none has to wait until the journal has reached what it tells of.
+    may_pass: bool,
     /// Connections whose output exceeds their limits: their further replies are dropped.
     over: Over,
 }
@@ -298,8 +302,7 @@ impl ToConnections<'_> {
     /// be that of the next such reply.
     #[cold]
     fn send_now(&mut self, number: usize) {
-        if self.environment.recorder.is_on() {
-            // The reply may have to wait until the journal has reached what this batch has written.
+        if !self.may_pass {
             return;
         }
         let Some(connection) = self.connections.get_mut(number) else {
@@ -331,11 +334,22 @@ impl ToConnections<'_> {
 
 impl Replies for ToConnections<'_> {
     #[inline]
-    fn begin(&mut self, task: &Task) -> &mut Vec<u8> {
-        match self.connections.get_mut(task.connection as usize) {
-            Some(connection) if !task.modes.contains(Modes::MUTE) => connection.output.begin(task.sequence),
-            _ => self.scratch,
-        }
+    fn begin(&mut self, task: &Task) -> Place<'_> {
+        let number = task.connection as usize;
+        let Some(connection) = self
+            .connections
+            .get_mut(number)
+            .filter(|_| !task.modes.contains(Modes::MUTE))
+        else {
+            return Place {
+                out: self.scratch,
+                bypass: None,
+            };
+        };
+        let (out, sent) = connection.output.begin_to_pass(task.sequence);
+        let sent = sent.filter(|_| self.may_pass);
+        let bypass = sent.map(|sent| SocketBypass::new(self.poll.link(&mut connection.socket, number), sent));
+        Place { out, bypass }
     }
 
     #[inline]
@@ -361,6 +375,27 @@ impl Replies for ToConnections<'_> {
         if is_large {
             self.look_at_limits(task.connection as usize);
         }
+    }
+
+    #[cold]
+    fn note_passed(&mut self, task: &Task, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(task.connection as usize) {
+            connection.output.settle();
+            connection.bytes_out += bytes as u64;
+            self.environment.stats.bytes_out.add(bytes as u64);
+            self.environment.stats.writes.add(1);
+        }
+    }
+
+    fn retract(&mut self, task: &Task, start: usize) -> &mut Vec<u8> {
+        if let Some(connection) = self.connections.get_mut(task.connection as usize)
+            && connection.output.has_sent_beyond(start)
+        {
+            // Its client has a part of another reply: no error can follow it.
+            connection.output.refuse();
+            connection.client.closing = Closing::Now;
+        }
+        self.begin(task).out
     }
 }
 
@@ -402,7 +437,18 @@ impl ToBatch<'_> {
 
 impl Replies for ToBatch<'_> {
     #[inline]
-    fn begin(&mut self, _: &Task) -> &mut Vec<u8> {
+    fn begin(&mut self, _: &Task) -> Place<'_> {
+        Place {
+            out: self.replies,
+            bypass: None,
+        }
+    }
+
+    fn note_passed(&mut self, _: &Task, _: usize) {
+        unreachable!("the replies of a batch from another loop travel back with it")
+    }
+
+    fn retract(&mut self, _: &Task, _: usize) -> &mut Vec<u8> {
         self.replies
     }
 

@@ -68,7 +68,13 @@ impl EventLoop {
             };
             self.request(number, request.arguments(), None);
         }
-        self.take_requests(number);
+        if self
+            .clients
+            .get(number)
+            .is_some_and(|connection| connection.input.has_unparsed())
+        {
+            self.take_requests(number);
+        }
         let Some(connection) = self.clients.get_mut(number) else {
             return false;
         };

@@ -476,6 +476,12 @@ impl<'a> View<'a> {
         self.database(key).duplicate(key)
     }
 
+    /// Calls `make` to make a value that is not stored yet: its memory is in hand until [`put`](Self::put) stores it.
+    pub(crate) fn in_hand<T>(&mut self, make: impl FnOnce() -> T) -> T {
+        self.held.turn_away();
+        make()
+    }
+
     /// Puts a value under a key that does not exist, with this access clock.
     pub(crate) fn put(&mut self, key: &Key<'_>, value: Owned, clock: u32) {
         self.notify_if_new(key);

@@ -43,6 +43,26 @@ impl Outgoing {
         &mut self.tail
     }
 
+    /// The tail, and how many of its bytes have been sent, for a reply that may be sent ahead of the turn's end; none if
+    /// other chunks come first. To be followed by [`settle`](Self::settle).
+    #[inline]
+    pub(crate) fn tail_and_sent(&mut self) -> (&mut Vec<u8>, Option<&mut usize>) {
+        let sent = self.closed.is_none().then_some(&mut self.sent);
+        (&mut self.tail, sent)
+    }
+
+    /// Empties the tail if all of it has been sent.
+    pub(crate) fn settle(&mut self) {
+        if self.is_empty() {
+            self.start_anew();
+        }
+    }
+
+    /// Whether bytes of the tail beyond `start` have been sent.
+    pub(crate) fn has_sent_beyond(&self, start: usize) -> bool {
+        self.closed.is_none() && self.sent > start
+    }
+
     /// Bytes in the tail.
     #[inline]
     pub(crate) fn tail_len(&self) -> usize {
@@ -85,6 +105,10 @@ impl Outgoing {
 
     #[cold]
     fn close_full(&mut self, appended: usize) {
+        if self.is_empty() {
+            // It has been sent while it grew.
+            return;
+        }
         let spare = self.tail.capacity() - self.tail.len();
         if self.tail.len() < OUTPUT_CHUNK_BYTES && spare >= appended {
             return;

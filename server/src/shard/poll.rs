@@ -238,14 +238,27 @@ impl Link<'_> {
     /// # Errors
     /// The error of the system call. It would block as well where something that was accepted before is still on its way.
     pub(crate) fn write_now(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
-        if self
-            .ring
-            .as_mut()
-            .is_some_and(|ring| ring.is_sending(self.connection))
+        self.check_free()?;
+        write_now(self.socket, outgoing)
+    }
+
+    /// As [`write_now`](Self::write_now), for bytes that are not in an output. Returns how many were accepted.
+    ///
+    /// # Errors
+    /// Those of [`write_now`](Self::write_now).
+    pub(crate) fn write_slices_now(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.check_free()?;
+        self.socket.write_vectored(slices)
+    }
+
+    /// Fails where something that was accepted before is still on its way.
+    fn check_free(&mut self) -> io::Result<()> {
+        if let Some(ring) = &mut self.ring
+            && ring.is_sending(self.connection)
         {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        write_now(self.socket, outgoing)
+        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ const END: u8 = 0xff;
 /// The count in the header when there are this many elements or more.
 const COUNT_UNKNOWN: u16 = u16::MAX;
 /// Bytes of a pack in Redis's format that are not elements.
-const FRAME_BYTES: usize = HEADER_BYTES + 1;
+pub(crate) const FRAME_BYTES: usize = HEADER_BYTES + 1;
 
 /// A pack of strings and integers. An empty one need not allocate.
 #[derive(Clone, Default)]
@@ -103,13 +103,18 @@ impl Listpack {
     /// The pack in Redis's format.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.byte_len());
+        self.in_parts(&mut [0; FRAME_BYTES]).concat()
+    }
+
+    /// The pack in Redis's format in three parts, so that the elements need not be copied: `frame` is for the others.
+    pub(crate) fn in_parts<'p>(&'p self, frame: &'p mut [u8; FRAME_BYTES]) -> [&'p [u8]; 3] {
         // The length of a buffer fits 32 bits, with some room to spare.
-        bytes.extend((self.byte_len() as u32).to_le_bytes());
-        bytes.extend(u16::try_from(self.len()).unwrap_or(COUNT_UNKNOWN).to_le_bytes());
-        bytes.extend(&*self.elements);
-        bytes.push(END);
-        bytes
+        frame[..4].copy_from_slice(&(self.byte_len() as u32).to_le_bytes());
+        let count = u16::try_from(self.len()).unwrap_or(COUNT_UNKNOWN);
+        frame[4..HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
+        frame[HEADER_BYTES] = END;
+        let (header, end) = frame.split_at(HEADER_BYTES);
+        [header, &self.elements, end]
     }
 
     /// Number of elements. O(1) below 16 million of them, else O(bytes).

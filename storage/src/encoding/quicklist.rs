@@ -141,6 +141,15 @@ impl Quicklist {
         self.tree.visit(start, direction, visit)
     }
 
+    /// Shows what is in a node; `None` when there is no such node.
+    pub(crate) fn node<R>(&self, number: usize, read: impl FnOnce(Contents<'_>) -> R) -> Option<R> {
+        if number >= self.nodes() {
+            return None;
+        }
+        let (node, _) = self.tree.find(Target::Node(number))?;
+        Some(node.read(read))
+    }
+
     /// Shows what is in the nodes, in order. O(size).
     pub(crate) fn visit_nodes(&self, visit: &mut impl FnMut(Contents<'_>)) {
         self.tree.visit_nodes(&mut |node| node.read(&mut *visit));
@@ -270,13 +279,20 @@ impl Quicklist {
         }
         // The pack's memory has been allocated before.
         self.allocated += pack.memory() as i64;
-        self.counted(|list| {
-            list.tree.edit(list.end(End::Back), count as isize, |spot| {
-                let behind = spot.nodes.len();
-                spot.nodes.insert(behind, Node::of_pack(pack));
-            });
-            list.settle_borders();
+        self.counted(|list| list.append(Node::of_pack(pack), count));
+    }
+
+    /// Appends an element as a node of its own, however small it is.
+    pub(crate) fn append_plain(&mut self, element: &[u8]) {
+        self.counted(|list| list.append(Node::plain(StringRef::Bytes(element)), 1));
+    }
+
+    fn append(&mut self, node: Node, count: usize) {
+        self.tree.edit(self.end(End::Back), count as isize, |spot| {
+            let behind = spot.nodes.len();
+            spot.nodes.insert(behind, node);
         });
+        self.settle_borders();
     }
 
     /// Whether the list is one pack (or an element that could be in one, of fewer than `large_min` bytes) and small

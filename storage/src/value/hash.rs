@@ -207,6 +207,12 @@ impl Hash {
         }
     }
 
+    /// Whether the hash is a pack of triples, though perhaps none of its fields has an expiry any more.
+    #[must_use]
+    pub(crate) fn packs_expiries(&self) -> bool {
+        matches!(&self.0, Form::Packed(pack) if pack.is_volatile())
+    }
+
     /// The table that it is stored in, where there is one.
     #[inline]
     pub(super) fn member_table(&self) -> Option<&MemberTable> {

@@ -157,6 +157,34 @@ impl List {
         }
     }
 
+    /// An empty list in the making: its nodes are appended as they are, and [`List::settle`] ends it.
+    #[must_use]
+    pub(crate) fn of_nodes(limits: &ListLimits) -> Self {
+        Self(Form::Quick(CountedBox::new(empty_quicklist(limits))))
+    }
+
+    /// Appends a pack to a list in the making, as a node of its own.
+    pub(crate) fn append_pack(&mut self, pack: Listpack) {
+        if let Form::Quick(quick) = &mut self.0 {
+            quick.append_pack(pack);
+        }
+    }
+
+    /// Appends an element to a list in the making, as a node of its own.
+    pub(crate) fn append_plain(&mut self, element: &[u8]) {
+        if let Form::Quick(quick) = &mut self.0 {
+            quick.append_plain(element);
+        }
+    }
+
+    /// Shows what is in a node; a list that is a pack has one. `None` when there is no such node. O(log nodes + node).
+    pub fn node<R>(&self, number: usize, read: impl FnOnce(Contents<'_>) -> R) -> Option<R> {
+        match &self.0 {
+            Form::Pack(pack) => (number == 0).then(|| read(Contents::Pack(pack))),
+            Form::Quick(quick) => quick.node(number, read),
+        }
+    }
+
     /// Shows what is in the nodes, in order; a list that is a pack has one. O(size).
     pub fn visit_nodes(&self, mut visit: impl FnMut(Contents<'_>)) {
         match &self.0 {

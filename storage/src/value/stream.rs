@@ -79,6 +79,17 @@ pub enum References {
     Respect,
 }
 
+/// Figures about the entries that a stream has and had, as a snapshot keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamFigures {
+    /// See [`Log::last_id`].
+    pub last_id: StreamId,
+    /// See [`Log::max_deleted_id`].
+    pub max_deleted_id: StreamId,
+    /// See [`Log::entries_added`].
+    pub entries_added: u64,
+}
+
 /// Result of trimming.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
@@ -178,6 +189,12 @@ impl Stream {
     /// The groups in the order of their names.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &Group> {
         self.0.groups.iter().map(|group| &**group)
+    }
+
+    /// The group at a place in the order of names.
+    #[must_use]
+    pub fn group_at(&self, index: usize) -> Option<&Group> {
+        self.0.groups.get(index).map(|group| &**group)
     }
 
     /// The group of that name.
@@ -320,9 +337,44 @@ impl Log {
         self.blocks.len()
     }
 
-    /// The blocks in order, each with the id that the ids in it are differences to: what a snapshot keeps.
-    pub fn packs(&self) -> impl Iterator<Item = (StreamId, &Listpack)> {
-        self.blocks.iter().map(|block| (block.id(), block.pack()))
+    /// The first block from `base` on: the id that the ids in it are differences to, and its pack. O(log blocks).
+    #[must_use]
+    pub fn block_from(&self, base: StreamId) -> Option<(StreamId, &Listpack)> {
+        let block = self.blocks.at(self.blocks.ceil(base)?);
+        Some((block.id(), block.pack()))
+    }
+
+    /// Appends a block from outside, whose entries count as neither added nor deleted: [`Log::set_figures`] must
+    /// follow. False when the pack is no block, or its ids are not above all others. O(its elements).
+    pub fn add_block(&mut self, base: StreamId, pack: Listpack) -> bool {
+        let Some(block) = Block::of_pack(base, pack) else {
+            return false;
+        };
+        if self.blocks.last().is_some_and(|last| base <= last.last_id()) {
+            return false;
+        }
+        let (live, _) = block.counts();
+        if live > 0 {
+            self.len += live;
+            self.pack_bytes += block.memory();
+            self.blocks.insert(block);
+        }
+        true
+    }
+
+    /// Sets the figures of a stream whose blocks came from outside. False when the last id is below that of an entry.
+    pub fn set_figures(&mut self, figures: StreamFigures) -> bool {
+        let StreamFigures {
+            last_id,
+            max_deleted_id,
+            entries_added,
+        } = figures;
+        if self.blocks.last().is_some_and(|last| last_id < last.last_id()) {
+            return false;
+        }
+        self.set_last_id(last_id, Some(entries_added), Some(max_deleted_id));
+        self.find_first();
+        true
     }
 
     /// Sets the last id, and what is given of the two other figures that XSETID can set.

@@ -1,5 +1,7 @@
 //! Clients that send all of a long pipeline before they read anything.
 
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use shardis_tests::client::{Client, encode};
 use shardis_tests::node;
 use shardis_tests::process::Process;
@@ -83,6 +85,74 @@ fn large_replies_come_whole() {
                 "{length}"
             );
             assert_eq!(client.read().expect("a reply").text(), "PONG");
+        }
+    }
+}
+
+/// Sizes of values, some of which a socket takes as a whole, in part, or not at all.
+const SIZES: [usize; 8] = [3, 11_000, 13_000, 16_384, 70_000, 200_000, 1_500_000, 5_000_000];
+
+/// Bytes that tell where they stand.
+fn pattern(size: usize) -> String {
+    let mut text = String::with_capacity(size + 8);
+    for number in 0.. {
+        if text.len() >= size {
+            break;
+        }
+        text += &format!("{number:x},");
+    }
+    text.truncate(size);
+    text
+}
+
+/// A request, and its reply.
+fn request_of_whole_reply(kind: usize, size: usize, value: &str) -> (Vec<String>, String) {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect();
+    match kind % 6 {
+        0 => (words(&format!("GET s{size}")), value.to_owned()),
+        1 => (words(&format!("HGET h{size} field")), value.to_owned()),
+        2 => (words(&format!("LINDEX l{size} 1")), value.to_owned()),
+        3 => (words(&format!("GETRANGE s{size} 2 -1")), value[2..].to_owned()),
+        4 => (words(&format!("GETEX s{size} PERSIST")), value.to_owned()),
+        _ => (words("PING"), "PONG".to_owned()),
+    }
+}
+
+/// Replies that leave as soon as they are there, past the output, and others before, between and behind them.
+#[test]
+fn replies_that_pass_the_output_keep_their_places() {
+    for (shards, server) in [1, 4]
+        .into_iter()
+        .flat_map(|shards| servers(shards).into_iter().map(move |server| (shards, server)))
+    {
+        let mut client = server.connect();
+        let values = SIZES.map(pattern);
+        for (size, value) in SIZES.iter().zip(&values) {
+            client.call(&["SET", &format!("s{size}"), value]);
+            client.call(&["HSET", &format!("h{size}"), "field", value]);
+            client.call(&["RPUSH", &format!("l{size}"), "first", value]);
+        }
+        let mut dice = SmallRng::seed_from_u64(7);
+        for round in 0..60 {
+            let (mut requests, mut expected) = (Vec::new(), Vec::new());
+            for _ in 0..dice.random_range(1..40) {
+                // A round of small ones only is the usual case, in which everything passes.
+                let which = dice.random_range(0..if round % 3 == 0 { SIZES.len() } else { 5 });
+                let (request, reply) =
+                    request_of_whole_reply(dice.random_range(0..6), SIZES[which], &values[which]);
+                encode(&mut requests, &request);
+                expected.push(reply);
+            }
+            client.write(&requests).expect("the server goes on reading");
+            for (number, reply) in expected.iter().enumerate() {
+                let got = client.read().expect("a reply").text();
+                assert!(
+                    got == *reply,
+                    "{shards} shards, round {round}, reply {number}: {} bytes for {}",
+                    got.len(),
+                    reply.len()
+                );
+            }
         }
     }
 }

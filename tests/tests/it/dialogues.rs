@@ -30,7 +30,7 @@ dialogues! {
     keyspace_events after_7_2
     option_pairs
     watch_stale blocking_again stream_references hash_field_options
-    lone_node
+    lone_node dump_restore
 }
 
 /// Directory of the files.

@@ -18,11 +18,11 @@ pub fn idle_seconds(clock: u32, now_ms: i64) -> u32 {
     self::clock(now_ms).wrapping_sub(clock) & MASK
 }
 
-/// The clock of a key that has been idle for that long (RESTORE's IDLETIME).
+/// The clock of a key that has been idle for that long (RESTORE's IDLETIME), modulo 194 days.
 #[inline]
 #[must_use]
 pub fn idle_since(seconds: u32, now_ms: i64) -> u32 {
-    clock(now_ms).wrapping_sub(seconds.min(MASK)) & MASK
+    clock(now_ms).wrapping_sub(seconds) & MASK
 }
 
 /// Score for eviction: the longer unused, the higher.

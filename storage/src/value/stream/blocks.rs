@@ -13,7 +13,7 @@
 
 use super::id::StreamId;
 use super::runs::HasId;
-use crate::encoding::listpack::{Listpack, Position};
+use crate::encoding::listpack::{self, Listpack, Position};
 use crate::value::StringRef;
 
 /// The entry was deleted.
@@ -70,6 +70,27 @@ impl Block {
         let mut block = Self { base: id, pack };
         block.push(id, words);
         block
+    }
+
+    /// A block of a pack that came from outside; `None` unless all of it is as described above, with ids that ascend.
+    pub(super) fn of_pack(base: StreamId, pack: Listpack) -> Option<Self> {
+        let mut elements = pack.iter();
+        let [live, deleted, len] = integers(&mut elements)?.map(u64::try_from);
+        let (live, deleted, len) = (live.ok()?, deleted.ok()?, len.ok()?);
+        skip(&mut elements, len)?;
+        let [0] = integers(&mut elements)? else {
+            return None;
+        };
+        let mut found = [0; 2];
+        let mut last = None;
+        while let Some((flags, id)) = check_entry(&mut elements, base, len)? {
+            if last.is_some_and(|last| id <= last) {
+                return None;
+            }
+            last = Some(id);
+            found[usize::from(flags & DELETED != 0)] += 1;
+        }
+        (found == [live, deleted]).then_some(Self { base, pack })
     }
 
     /// The pack.
@@ -276,6 +297,58 @@ impl Block {
         self.count(-1, 1);
         true
     }
+}
+
+/// The next elements, which are integers.
+fn integers<const N: usize>(elements: &mut listpack::Iter<'_>) -> Option<[i64; N]> {
+    let mut found = [0; N];
+    for slot in &mut found {
+        // Texts that spell integers do not do: changing them in place would move what follows.
+        let StringRef::Int(int) = elements.next()? else {
+            return None;
+        };
+        *slot = int;
+    }
+    Some(found)
+}
+
+/// Passes over elements of which there are at least so many.
+fn skip(elements: &mut listpack::Iter<'_>, count: u64) -> Option<()> {
+    for _ in 0..count {
+        elements.next()?;
+    }
+    Some(())
+}
+
+/// Checks the entry that comes next and returns its flags and its id, nothing at the end; `None` if it is no entry.
+/// The master has `master_len` fields.
+fn check_entry(
+    elements: &mut listpack::Iter<'_>,
+    base: StreamId,
+    master_len: u64,
+) -> Option<Option<(i64, StreamId)>> {
+    let Some(flags) = elements.next() else {
+        return Some(None);
+    };
+    let StringRef::Int(flags @ 0..=3) = flags else {
+        return None;
+    };
+    let [ms, seq] = integers(elements)?;
+    let len = if flags & SAME_FIELDS != 0 {
+        skip(elements, master_len)?;
+        FIXED_ELEMENTS as u64 + master_len
+    } else {
+        let [fields] = integers(elements)?;
+        let values = u64::try_from(fields).ok()?.checked_mul(2)?;
+        skip(elements, values)?;
+        FIXED_ELEMENTS as u64 + 1 + values
+    };
+    let [back] = integers(elements)?;
+    let id = StreamId {
+        ms: base.ms.wrapping_add(ms.cast_unsigned()),
+        seq: base.seq.wrapping_add(seq.cast_unsigned()),
+    };
+    (u64::try_from(back) == Ok(len) && id >= base).then_some(Some((flags, id)))
 }
 
 #[inline]
@@ -507,6 +580,33 @@ mod tests {
             all[3].starts_with("18446744073709551615-18446744073709551615 [("),
             "{all:?}"
         );
+    }
+
+    #[test]
+    fn a_pack_from_outside_is_checked_down_to_each_entry() {
+        let of = |bytes: &[u8]| Block::of_pack(StreamId::new(5, 1), Listpack::from_bytes(bytes)?);
+        assert_eq!(of(REFERENCE).map(|block| block.counts()), Some((2, 1)));
+        // Every element is an integer of one byte here, or a text.
+        for (at, byte) in [
+            (6, 3),  // one live entry more than there are
+            (8, 0),  // a deleted entry that is not counted
+            (10, 3), // a field more
+            (10, 1), // a field less
+            (21, 1), // no end of the master
+            (23, 4), // flags that nobody has
+            (34, 6), // a way back that is too long
+            (36, 2), // an entry that is not deleted
+            (40, 0), // the id of the entry before
+        ] {
+            let mut bad = REFERENCE.to_vec();
+            assert_ne!(bad[at], byte);
+            bad[at] = byte;
+            assert!(of(&bad).is_none(), "{byte} at {at}");
+        }
+        assert!(Block::of_pack(StreamId::MIN, Listpack::new()).is_none());
+        let mut more = Listpack::from_bytes(REFERENCE).unwrap();
+        more.push_back_int(0);
+        assert!(Block::of_pack(StreamId::new(5, 1), more).is_none());
     }
 
     #[test]

@@ -137,6 +137,12 @@ impl Group {
             .filter_map(|&id| Some((id, self.consumer(id)?)))
     }
 
+    /// The consumer at a place in the order of names.
+    #[must_use]
+    pub fn consumer_at(&self, index: usize) -> Option<&Consumer> {
+        self.consumer(*self.by_name.get(index)?)
+    }
+
     /// The consumer of that name, created if there is none; the flag says whether it was created. O(consumers) if so.
     pub fn make_consumer(&mut self, name: &[u8], now_ms: i64) -> (ConsumerId, bool) {
         let at = match self.search(name) {
