@@ -152,8 +152,9 @@ impl Scene {
         let turns = now.turns - before.turns;
         let expected = 12 * pings + 8 * moves + 1000;
         assert!(turns < expected, "{turns} turns, and not {expected} at most");
+        // One for each served client of another loop, and the retries, which the moves share.
         let messages = now.messages - before.messages;
-        let expected = 8 * moves + 100;
+        let expected = moves + 100;
         assert!(
             messages < expected,
             "{messages} messages, and not {expected} at most"
