@@ -56,7 +56,7 @@ pub struct Encoder<'a> {
     cut_at: usize,
 }
 
-/// An aggregate whose length is not known yet. The caller must close it or roll it back.
+/// An aggregate whose length is not known yet. The caller must close it.
 #[must_use = "an aggregate without its length is no valid reply"]
 #[derive(Debug)]
 pub struct Deferred {
@@ -113,13 +113,6 @@ impl<'a> Encoder<'a> {
     /// Switches to the version `resp`, from the next reply on.
     pub fn set_resp(&mut self, resp: Resp) {
         self.resp = resp;
-    }
-
-    /// Length of the buffer: a place to roll back to.
-    #[inline]
-    #[must_use]
-    pub fn position(&self) -> usize {
-        self.out.len()
     }
 
     /// `+OK`.

@@ -157,7 +157,7 @@ impl Requests {
 
     /// The memory that the list holds, in bytes.
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.spans.capacity() * size_of::<Span>() + self.ends.capacity() * size_of::<u32>()
     }
 
@@ -372,7 +372,7 @@ impl RequestParser {
 
     /// The memory that the parser holds for an unfinished request, in bytes.
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
             size_of::<Partial>() + partial.spans.capacity() * size_of::<Span>()
         })
@@ -1075,9 +1075,9 @@ mod tests {
         parse(&mut out);
         assert_eq!((out.len(), out.spans_range(3)), (4, (5, 3)));
         out.clear();
-        assert!(out.is_empty() && out.spans().is_empty() && out.heap_bytes() > 0);
+        assert!(out.is_empty() && out.spans().is_empty() && out.memory() > 0);
         out.shrink_to(0);
-        assert_eq!(out.heap_bytes(), 0);
+        assert_eq!(out.memory(), 0);
     }
 
     #[test]
@@ -1135,7 +1135,7 @@ mod tests {
         parser
             .parse(&mut input, 0, &Limits::default(), &mut out, 1)
             .unwrap();
-        assert!(parser.heap_bytes() + out.heap_bytes() < 512);
+        assert!(parser.memory() + out.memory() < 512);
     }
 
     const EMPTY_REQUESTS: &[&[u8]] = &[b"*0\r\n", b"*-1\r\n", b"\r\n", b" \n"];
@@ -1227,7 +1227,7 @@ mod tests {
             prop_assert_eq!(reader.error, None);
             prop_assert_eq!(reader.requests, expected);
             prop_assert_eq!(reader.wants, Wants::Nothing);
-            prop_assert_eq!(reader.parser.heap_bytes(), 0);
+            prop_assert_eq!(reader.parser.memory(), 0);
         }
 
         #[test]

@@ -65,15 +65,6 @@ impl Value {
             _ => None,
         }
     }
-
-    /// The line of an error.
-    #[must_use]
-    pub fn as_error(&self) -> Option<&[u8]> {
-        match self {
-            Value::Error(line) => Some(line),
-            _ => None,
-        }
-    }
 }
 
 /// The parser of the replies that come over one connection.
