@@ -38,6 +38,8 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::config::Settings;
+use crate::connection::incoming::Incoming;
+use crate::daemon::call_loop;
 use crate::dispatch::execution::Environment;
 use crate::exec::{Closing, Stamp};
 use crate::journal::Recorder;
@@ -48,7 +50,6 @@ use crate::shard::Mesh;
 use crate::shard::inbox::Message;
 use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
-pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
 use evict::Evicting;
@@ -64,8 +65,8 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// One loop's view of the node's listeners.
-    acceptor: Acceptor,
+    /// The node's listeners, if it has no other loop.
+    incoming: Incoming,
     clients: Clients,
     /// Memory of the connections.
     ledger: Ledger,
@@ -96,7 +97,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        acceptor: Acceptor,
+        incoming: Incoming,
         recorder: Recorder,
     ) -> Self {
         let shards = mesh.len();
@@ -107,7 +108,7 @@ impl EventLoop {
             index,
             inbox,
             poll,
-            acceptor,
+            incoming,
             clients: Clients::default(),
             ledger: Ledger::default(),
             reach: Reach::new(index, mesh, recorder),
@@ -137,6 +138,7 @@ impl EventLoop {
     /// When the system can no longer report which sockets are ready.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.node.stats[self.index].thread.set(process::thread_number());
+        let _witness = call_loop(&raw const self);
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
@@ -174,7 +176,7 @@ impl EventLoop {
             || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
-            || self.acceptor.is_ready()
+            || self.incoming.has_more()
             || !self.reach.outbox.borrow().is_empty()
             || self.reach.goes_on
             || self.has_published()
@@ -192,7 +194,7 @@ impl EventLoop {
         let Self {
             poll,
             clients,
-            acceptor,
+            incoming,
             inbox,
             ..
         } = self;
@@ -213,7 +215,7 @@ impl EventLoop {
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                acceptor.mark_ready(listener);
+                incoming.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -253,7 +255,7 @@ impl EventLoop {
         self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
         self.evicting.begin_turn();
-        self.acceptor.follow(&self.poll);
+        self.incoming.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 
@@ -317,10 +319,9 @@ impl EventLoop {
                     gathering,
                     from,
                     part,
-                    nanos,
                 } => {
                     self.leave_out_of_depth();
-                    self.gathered(gathering, from, part, nanos);
+                    self.gathered(gathering, from, part);
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),

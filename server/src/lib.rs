@@ -10,7 +10,8 @@
 
 #![deny(unsafe_code)]
 
-pub mod builder;
+pub mod acceptor;
+mod builder;
 pub mod config;
 pub mod node;
 pub mod program;

@@ -37,8 +37,13 @@ const LEFT_BYTES_MAX: u64 = 4 << 20;
 /// Bytes that one empty shard may hold beyond the start's: a table that once was large keeps its smallest form.
 const SHARD_LEFT_BYTES_MAX: u64 = 4 << 10;
 
-/// Resident memory that a server may keep beyond its limit and its start, in per cent of the limit: fragmentation.
+/// Resident memory that a server may keep beyond its limit and its start, in per cent of the limit: fragmentation, and pages
+/// that have not gone back to the system yet.
 const RESIDENT_EXCESS_PERCENT: u64 = 60;
+
+/// Resident memory that each loop may have beside that: 2.5 MB of receive buffers, its thread's cache of up to 2 MB, and partly
+/// used pages of small sizes.
+const RESIDENT_BYTES_PER_LOOP: u64 = 6 << 20;
 
 /// A run against one server.
 #[derive(Clone, Copy, Debug)]

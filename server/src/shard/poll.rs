@@ -161,18 +161,17 @@ impl Poll {
         }
     }
 
-    /// Adds a listener. Several polls may wait for the same one: each gets an event for a new connection, and one of
-    /// them accepts it.
+    /// Adds a listener.
     ///
     /// # Errors
     /// The error of the system call.
     pub(crate) fn add_listener(&self, listener: &Listener, number: usize) -> io::Result<()> {
-        self.epoll.add_listener(listener.fd(), number)
+        self.epoll.add_listener(listener.as_raw_fd(), number)
     }
 
     /// Removes a listener.
     pub(crate) fn remove_listener(&self, listener: &Listener) {
-        self.epoll.remove_listener(listener.fd());
+        self.epoll.remove_listener(listener.as_raw_fd());
     }
 
     /// Access to one connection's socket.
@@ -287,8 +286,8 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
-impl Listener {
-    fn fd(&self) -> RawFd {
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(listener) => listener.as_raw_fd(),
             Self::Unix(listener) => listener.as_raw_fd(),

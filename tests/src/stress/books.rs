@@ -3,7 +3,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{LEFT_BYTES_MAX, MAXMEMORY, RESIDENT_EXCESS_PERCENT, SHARD_LEFT_BYTES_MAX};
+use super::{
+    LEFT_BYTES_MAX, MAXMEMORY, RESIDENT_BYTES_PER_LOOP, RESIDENT_EXCESS_PERCENT, SHARD_LEFT_BYTES_MAX,
+};
 use crate::client::Client;
 use crate::info::{figure, of_shards};
 use crate::process::Process;
@@ -129,7 +131,9 @@ impl Books {
                 now.used, self.at_start.used
             ));
         }
-        let resident_max = self.at_start.resident + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100;
+        let of_loops = RESIDENT_BYTES_PER_LOOP * self.at_start.shards.len() as u64;
+        let resident_max =
+            self.at_start.resident + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100 + of_loops;
         if self.resident_bytes_max > resident_max {
             faults.push(format!(
                 "resident memory rose to {} under a limit of {MAXMEMORY}, when the allocator said {}",

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["builder"],
     &["node"],
     &["bus", "replication", "persistence"],
-    &["event_loop", "control"],
+    &["event_loop", "control", "acceptor"],
     &["connection"],
     &["dispatch"],
     &["commands", "shard"],
