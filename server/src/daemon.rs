@@ -21,7 +21,10 @@ mod supervisor;
 mod title;
 
 pub(crate) use background::{Branch, forbid_huge_pages, fork_to_background};
-pub(crate) use crash::{describe_by, guard_thread, report_crashes, set_reporting};
+pub(crate) use crash::{
+    Witness, call_commands, call_loop, describe_by, guard_thread, hides_data, report_crashes, set_hiding,
+    set_reporting,
+};
 pub(crate) use descriptors::allow as allow_descriptors;
 pub(crate) use oom_score::OomScore;
 pub(crate) use supervisor::Supervisor;
@@ -67,6 +70,7 @@ impl Daemon {
     pub(crate) fn begin(&self, settings: &Settings, log: &Log) {
         self.show_title(settings);
         set_reporting(settings.crash_log_enabled);
+        set_hiding(settings.hide_user_data_from_log);
         let _ = self.score.lock().follow(settings, log);
     }
 
@@ -91,6 +95,7 @@ impl Daemon {
                 )
             })?,
             "crash-log-enabled" => set_reporting(settings.crash_log_enabled),
+            "hide-user-data-from-log" => set_hiding(settings.hide_user_data_from_log),
             "proc-title-template" | "port" | "bind" => self.show_title(settings),
             _ => {}
         }

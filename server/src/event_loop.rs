@@ -39,6 +39,7 @@ use crossbeam_channel::Receiver;
 
 use crate::config::Settings;
 use crate::connection::incoming::Incoming;
+use crate::daemon::call_loop;
 use crate::dispatch::execution::Environment;
 use crate::exec::{Closing, Stamp};
 use crate::journal::Recorder;
@@ -137,6 +138,7 @@ impl EventLoop {
     /// When the system can no longer report which sockets are ready.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.node.stats[self.index].thread.set(process::thread_number());
+        let _witness = call_loop(&raw const self);
         while !self.node.shutdown.is_requested() {
             self.wait()?;
             self.begin_turn();
@@ -317,10 +319,9 @@ impl EventLoop {
                     gathering,
                     from,
                     part,
-                    nanos,
                 } => {
                     self.leave_out_of_depth();
-                    self.gathered(gathering, from, part, nanos);
+                    self.gathered(gathering, from, part);
                 }
                 Message::Served(served) => self.answer_served(*served),
                 Message::Withdraw(ticket) => self.work(Work::Withdraw(ticket)),

@@ -1,26 +1,28 @@
-//! Feeds: channels from a node to the program that embeds it. A slow reader must not block the node for ever.
+//! Feeds: channels from a node to the program that embeds it. A slow reader must not hold up the node.
 //!
-//! The channel may have a bound. When it is full, a loop waits or does not, as the builder of the node chose; an
-//! element that finds no room in the end, or no reader, is dropped and counted. A node that is stopping does not wait
-//! at all: the reader may be the one that stops it.
+//! The channel may have a bound. When it is full, an element is dropped, or waits in a queue that a thread empties as the
+//! reader reads, as the builder of the node chose: no loop ever waits here. What has waited in vain, or finds no reader, is
+//! dropped and counted. A node that is stopping does not wait at all: the reader may be the one that stops it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
+use parking_lot::{Condvar, Mutex};
 
-use crate::limits::LISTENER_STEP;
+use crate::limits::{LISTENER_QUEUE_BYTES, LISTENER_STEP};
 
 /// Behaviour towards a listener that does not keep up, so that its channel is full. A channel without a bound is never full: it
 /// takes memory instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowListener {
-    /// Has commands wait until there is room, for as long as the listener takes something at least this often; then what waits is
-    /// dropped, and what follows does not wait again until there has been room. A command with *effects* is done when it
-    /// waits: only the connection that sent it does, for its reply. One that raises *keyspace events* waits with all other
-    /// commands of its shard, and of its loop.
+    /// An element that finds no room waits for it, for as long as the listener takes something at least this often; then it
+    /// is dropped, and what follows does not wait again until there has been room. No more than 256 MiB wait. A command
+    /// whose *effects* wait has been done, and only the connection that sent it waits for its reply. For *keyspace events*
+    /// nobody waits.
     Wait(Duration),
     /// Drops at once what finds no room.
     Drop,
@@ -33,10 +35,31 @@ impl Default for SlowListener {
     }
 }
 
+/// An element of a feed.
+pub(crate) trait Weighed {
+    /// Bytes that it takes while it waits.
+    fn bytes(&self) -> u64;
+}
+
 /// The sending end of a reader's channel.
 pub(crate) struct Feed<T> {
     sender: Sender<T>,
     state: Arc<FeedState>,
+    waiting: Arc<Waiting<T>>,
+}
+
+/// Elements that wait for room in the channel.
+struct Waiting<T> {
+    queue: Mutex<Queue<T>>,
+    /// Tells the thread that empties the queue that there is something in it, or that the node ends.
+    work: Condvar,
+    /// The queue, or the hand of that thread, has elements: the next ones must not overtake them.
+    is_used: AtomicBool,
+}
+
+struct Queue<T> {
+    items: VecDeque<T>,
+    bytes: u64,
 }
 
 /// State shared by all senders of a channel.
@@ -89,10 +112,23 @@ impl FeedState {
     }
 }
 
-impl<T> Feed<T> {
+impl<T: Weighed> Feed<T> {
     /// A feed for a channel.
     pub(crate) fn new(sender: Sender<T>, state: Arc<FeedState>) -> Self {
-        Self { sender, state }
+        let queue = Queue {
+            items: VecDeque::new(),
+            bytes: 0,
+        };
+        let waiting = Waiting {
+            queue: Mutex::new(queue),
+            work: Condvar::new(),
+            is_used: AtomicBool::new(false),
+        };
+        Self {
+            sender,
+            state,
+            waiting: Arc::new(waiting),
+        }
     }
 
     /// State shared by all senders of the channel.
@@ -101,40 +137,98 @@ impl<T> Feed<T> {
         Arc::clone(&self.state)
     }
 
-    /// Sends an element; drops it when there is no room or no reader.
+    /// Sends an element, has it wait for room, or drops it.
     #[inline]
     pub(crate) fn send(&self, item: T) {
+        if self.waiting.is_used.load(Ordering::Acquire) {
+            return self.wait(item);
+        }
         match self.sender.try_send(item) {
-            Ok(()) => {}
-            Err(TrySendError::Full(item)) => self.send_to_full(item),
-            Err(TrySendError::Disconnected(_)) => self.count_dropped(),
+            Ok(()) => self.state.is_stuck.store(false, Ordering::Relaxed),
+            Err(TrySendError::Full(item)) => self.wait(item),
+            Err(TrySendError::Disconnected(_)) => self.state.count_dropped(1),
         }
     }
 
     #[cold]
-    fn send_to_full(&self, item: T) {
-        let SlowListener::Wait(limit) = self.state.slow else {
-            return self.count_dropped();
-        };
-        if self.state.is_stuck.load(Ordering::Relaxed) && self.sender.is_full() {
-            return self.count_dropped();
+    fn wait(&self, item: T) {
+        let may_wait = matches!(self.state.slow, SlowListener::Wait(_))
+            && !self.state.is_stuck.load(Ordering::Relaxed)
+            && !self.state.has_ended();
+        let mut queue = self.waiting.queue.lock();
+        if !may_wait || queue.bytes + item.bytes() > LISTENER_QUEUE_BYTES {
+            return self.state.count_dropped(1);
         }
-        let (mut item, mut waited) = (item, Duration::ZERO);
-        while waited < limit && !self.state.has_ended.load(Ordering::Acquire) {
+        queue.bytes += item.bytes();
+        queue.items.push_back(item);
+        self.waiting.is_used.store(true, Ordering::Release);
+        self.waiting.work.notify_one();
+    }
+
+    /// Whether the channel has a bound, so that [`serve`](Self::serve) is needed.
+    pub(crate) fn has_bound(&self) -> bool {
+        self.sender.capacity().is_some()
+    }
+
+    /// Sends what waits, until the node ends.
+    pub(crate) fn serve(&self) {
+        while let Some(item) = self.next_waiting() {
+            if !self.send_within_limit(item) {
+                // The reader has taken nothing for as long as it may, or is gone.
+                self.state.is_stuck.store(true, Ordering::Relaxed);
+                self.give_up(1);
+            }
+        }
+        self.give_up(0);
+    }
+
+    /// The node has been told to end: nothing waits any more.
+    pub(crate) fn end(&self) {
+        // With the lock, or it might come between a look at the end and the wait for work.
+        let _queue = self.waiting.queue.lock();
+        self.waiting.work.notify_all();
+    }
+
+    /// The next element that waits, as soon as there is one; none when the node ends.
+    fn next_waiting(&self) -> Option<T> {
+        let mut queue = self.waiting.queue.lock();
+        loop {
+            if self.state.has_ended() {
+                return None;
+            }
+            if let Some(item) = queue.items.pop_front() {
+                queue.bytes -= item.bytes();
+                return Some(item);
+            }
+            self.waiting.is_used.store(false, Ordering::Release);
+            self.waiting.work.wait(&mut queue);
+        }
+    }
+
+    /// Sends an element as soon as there is room. False when it was dropped.
+    fn send_within_limit(&self, mut item: T) -> bool {
+        let SlowListener::Wait(limit) = self.state.slow else {
+            return false;
+        };
+        let mut waited = Duration::ZERO;
+        while waited < limit && !self.state.has_ended() {
             let step = LISTENER_STEP.min(limit - waited);
             match self.sender.send_timeout(item, step) {
-                Ok(()) => return self.state.is_stuck.store(false, Ordering::Relaxed),
+                Ok(()) => return true,
                 Err(SendTimeoutError::Timeout(back)) => item = back,
-                Err(SendTimeoutError::Disconnected(_)) => return self.count_dropped(),
+                Err(SendTimeoutError::Disconnected(_)) => return false,
             }
             waited += step;
         }
-        self.state.is_stuck.store(true, Ordering::Relaxed);
-        self.count_dropped();
+        false
     }
 
-    fn count_dropped(&self) {
-        self.state.dropped.fetch_add(1, Ordering::Relaxed);
+    /// Drops what waits, and counts it with what was dropped before.
+    fn give_up(&self, before: usize) {
+        let mut queue = self.waiting.queue.lock();
+        queue.bytes = 0;
+        self.state.count_dropped(before + queue.items.drain(..).count());
+        self.waiting.is_used.store(false, Ordering::Release);
     }
 }
 
@@ -143,6 +237,7 @@ impl<T> Clone for Feed<T> {
         Self {
             sender: self.sender.clone(),
             state: Arc::clone(&self.state),
+            waiting: Arc::clone(&self.waiting),
         }
     }
 }
@@ -155,34 +250,81 @@ impl<T> fmt::Debug for Feed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
-    #[test]
-    fn what_finds_no_room_is_dropped_after_the_wait_and_then_at_once() {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        let state = FeedState::new(SlowListener::Wait(Duration::from_millis(20)), Arc::default());
-        let feed = Feed::new(sender, Arc::new(state));
-        for number in 0..1000 {
-            feed.send(number);
+    impl Weighed for u64 {
+        fn bytes(&self) -> u64 {
+            8
         }
-        // If each waited, this would take 20 s.
-        assert_eq!(feed.state().dropped(), 999);
-        assert_eq!(receiver.recv(), Ok(0));
-        feed.send(1000);
-        assert_eq!((receiver.recv(), feed.state().dropped()), (Ok(1000), 999));
+    }
+
+    fn feed(slow: SlowListener) -> (Feed<u64>, crossbeam_channel::Receiver<u64>, Arc<AtomicBool>) {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let state = FeedState::new(slow, Arc::clone(&has_ended));
+        (Feed::new(sender, Arc::new(state)), receiver, has_ended)
+    }
+
+    /// Runs `act` while a thread serves the feed.
+    fn serving(feed: &Feed<u64>, has_ended: &AtomicBool, act: impl FnOnce()) {
+        thread::scope(|scope| {
+            scope.spawn(|| feed.serve());
+            act();
+            has_ended.store(true, Ordering::Release);
+            feed.end();
+        });
     }
 
     #[test]
-    fn nobody_waits_for_one_who_is_gone_nor_when_the_node_ends() {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let limit = SlowListener::Wait(Duration::from_secs(3600));
-        let feed = Feed::new(sender, Arc::new(FeedState::new(limit, Arc::clone(&has_ended))));
-        feed.send(1);
-        has_ended.store(true, Ordering::Release);
-        feed.send(2);
+    fn what_waits_comes_in_order_and_nobody_waits_with_it() {
+        let (feed, receiver, has_ended) = feed(SlowListener::Wait(Duration::from_secs(3600)));
+        serving(&feed, &has_ended, || {
+            (0..1000).for_each(|number| feed.send(number));
+            assert!(receiver.iter().take(1000).eq(0..1000));
+            feed.send(1000);
+            assert_eq!(receiver.recv(), Ok(1000));
+        });
+        assert_eq!(feed.state().dropped(), 0);
+    }
+
+    #[test]
+    fn what_has_waited_in_vain_is_dropped_and_then_it_goes_on() {
+        let (feed, receiver, has_ended) = feed(SlowListener::Wait(Duration::from_millis(20)));
+        serving(&feed, &has_ended, || {
+            (0..1000).for_each(|number| feed.send(number));
+            while feed.state().dropped() < 999 {
+                thread::yield_now();
+            }
+            feed.send(1000);
+            assert_eq!(
+                feed.state().dropped(),
+                1000,
+                "no time is spent on a reader that is stuck"
+            );
+            assert_eq!(receiver.recv(), Ok(0));
+            feed.send(1001);
+            assert_eq!(receiver.recv(), Ok(1001));
+        });
+    }
+
+    #[test]
+    fn what_finds_no_room_is_dropped_at_once_where_nothing_waits() {
+        let (feed, receiver, _) = feed(SlowListener::Drop);
+        (0..10).for_each(|number| feed.send(number));
+        assert_eq!((receiver.recv(), feed.state().dropped()), (Ok(0), 9));
+    }
+
+    #[test]
+    fn nothing_waits_for_one_who_is_gone_nor_when_the_node_ends() {
+        let (feed, receiver, has_ended) = feed(SlowListener::Wait(Duration::from_secs(3600)));
+        serving(&feed, &has_ended, || {
+            (0..3).for_each(|number| feed.send(number));
+        });
+        assert_eq!(feed.state().dropped(), 2);
         drop(receiver);
         feed.send(3);
-        assert_eq!(feed.state().dropped(), 2);
+        assert_eq!(feed.state().dropped(), 3);
     }
 }

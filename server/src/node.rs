@@ -30,7 +30,7 @@ use crate::daemon::{Daemon, describe_by};
 use crate::event_loop::EventLoop;
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
-use crate::feed::SlowListener;
+use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
 use crate::log::Log;
 use crate::shard::Mesh;
@@ -118,31 +118,59 @@ pub(crate) struct Running {
     pub(crate) state: Arc<Node>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     control: Option<Control>,
-    listening: Option<Listening>,
+    listening: Vec<Listening>,
     unix_path: Option<PathBuf>,
 }
 
-/// The thread that sends effects to a listener that does not keep up.
+/// A thread that sends to a listener that does not keep up.
 #[derive(Debug)]
 struct Listening {
-    journal: Arc<Journal>,
+    of: Listened,
     thread: JoinHandle<()>,
+}
+
+/// The source that a listener listens to.
+#[derive(Clone, Debug)]
+enum Listened {
+    Effects(Arc<Journal>),
+    Events(Feed<KeyspaceEvent>),
+}
+
+impl Listened {
+    /// Whether the listener's channel has a bound, so that it may be full.
+    fn has_bound(&self) -> bool {
+        match self {
+            Self::Effects(journal) => journal.has_bound(),
+            Self::Events(feed) => feed.has_bound(),
+        }
+    }
+
+    /// Sends what waits, until the node ends.
+    fn serve(&self, node: &Node) {
+        match self {
+            Self::Effects(journal) => journal.serve_listener(|| node.ring_all()),
+            Self::Events(feed) => feed.serve(),
+        }
+    }
+
+    /// The node has been told to end.
+    fn end(&self) {
+        match self {
+            Self::Effects(journal) => journal.end(),
+            Self::Events(feed) => feed.end(),
+        }
+    }
 }
 
 impl Listening {
     /// Starts the thread.
-    fn start(journal: &Arc<Journal>, node: &Arc<Node>) -> io::Result<Self> {
-        let (served, node) = (Arc::clone(journal), Arc::clone(node));
-        let thread = std::thread::Builder::new()
-            .name("effects".to_owned())
-            .spawn(move || {
-                let _entered = node.threads.enter();
-                served.serve_listener(|| node.ring_all());
-            })?;
-        Ok(Self {
-            journal: Arc::clone(journal),
-            thread,
-        })
+    fn start(name: &str, of: Listened, node: &Arc<Node>) -> io::Result<Self> {
+        let (served, node) = (of.clone(), Arc::clone(node));
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _entered = node.threads.enter();
+            served.serve(&node);
+        })?;
+        Ok(Self { of, thread })
     }
 }
 
@@ -210,12 +238,11 @@ impl Running {
             state,
             threads: Vec::new(),
             control: Some(control),
-            listening: None,
+            listening: Vec::new(),
             unix_path: unix_path.map(PathBuf::from),
         };
-        if let Some(journal) = journal.as_ref().filter(|journal| journal.has_bound()) {
-            running.listening = Some(Listening::start(journal, &running.state)?);
-        }
+        running.listen("effects", journal.clone().map(Listened::Effects))?;
+        running.listen("events", events.map(Listened::Events))?;
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let incoming = Incoming::new(Arc::clone(&by_loop), &poll)?;
             let event_loop = EventLoop::new(
@@ -238,6 +265,14 @@ impl Running {
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
         Ok(running)
+    }
+
+    /// Starts the thread for a listener, if there is one that may not keep up.
+    fn listen(&mut self, name: &str, to: Option<Listened>) -> io::Result<()> {
+        if let Some(to) = to.filter(Listened::has_bound) {
+            self.listening.push(Listening::start(name, to, &self.state)?);
+        }
+        Ok(())
     }
 
     /// Spawns the thread of a loop. If a later spawn fails, dropping the node stops the threads before it.
@@ -296,8 +331,8 @@ impl Running {
                 .notice(format_args!("Removing the unix socket file."));
             let _ = std::fs::remove_file(path);
         }
-        if let Some(Listening { journal, thread }) = self.listening.take() {
-            journal.end();
+        for Listening { of, thread } in self.listening.drain(..) {
+            of.end();
             // It has nothing left to do, and nothing is lost by its panic but what was reported then.
             let _ = thread.join();
         }

@@ -22,7 +22,7 @@ pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
 use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
-use crate::feed::{Feed, FeedState, SlowListener};
+use crate::feed::{Feed, FeedState, SlowListener, Weighed};
 use crate::hashing::Hashing;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
@@ -376,7 +376,12 @@ impl Node {
     }
 
     /// A feed for a channel that a reader in this process has.
-    pub(crate) fn feed<T>(&mut self, name: &'static str, sender: Sender<T>, slow: SlowListener) -> Feed<T> {
+    pub(crate) fn feed<T: Weighed>(
+        &mut self,
+        name: &'static str,
+        sender: Sender<T>,
+        slow: SlowListener,
+    ) -> Feed<T> {
         let state = self.feed_state(name, slow);
         Feed::new(sender, state)
     }

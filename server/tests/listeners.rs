@@ -103,3 +103,32 @@ fn a_listener_that_keeps_up_gets_everything_however_small_its_channel() {
     drop(server);
     assert_eq!(reader.join().expect("it counts"), 1000);
 }
+
+#[test]
+fn a_slow_listener_of_events_holds_nobody_up_and_misses_nothing() {
+    for shards in [1, 4] {
+        within(PATIENCE, move || {
+            let (sender, events) = crossbeam_channel::bounded(1);
+            let server = Server::builder()
+                .shards(shards)
+                .directive("notify-keyspace-events", "K$")
+                .keyspace_events(sender)
+                .slow_listener(SlowListener::Wait(Duration::from_secs(3600)))
+                .start()
+                .expect("it starts");
+            // More than fit; on every shard.
+            let keys: Vec<String> = (0..500).map(|number| format!("key:{number}")).collect();
+            let mut client = connect(&server);
+            for key in &keys {
+                let () = client.set(key, 1).expect("it is stored");
+                let value: i64 = client.get(key).expect("a value");
+                assert_eq!(value, 1);
+            }
+            let told = events.iter().take(keys.len());
+            assert!(
+                told.map(|event| event.key)
+                    .eq(keys.iter().map(|key| key.clone().into_bytes()))
+            );
+        });
+    }
+}

@@ -18,6 +18,7 @@ mod it {
     mod commands;
     mod configuration;
     mod counters;
+    mod crash_report;
     mod daemon;
     mod debug_command;
     mod descriptors;

@@ -457,6 +457,8 @@ directives! {
     ignore_warnings: String = none(), Row::new("ignore-warnings").accepted("no warning stops the start");
     /// Whether a crash leaves a report in the log.
     crash_log_enabled: bool = true, Row::new("crash-log-enabled").of_process();
+    /// Whether the report of a crash leaves out what clients have sent.
+    hide_user_data_from_log: bool = false, Row::new("hide-user-data-from-log").hidden().of_process();
     /// Whether a crash report tests the memory.
     crash_memcheck_enabled: bool = true,
         Row::new("crash-memcheck-enabled").accepted("a crash report does not test the memory");
@@ -815,9 +817,6 @@ directives! {
     log_format: String = text("legacy"), Row::new("log-format").later(OLD_LINES);
     /// The form of times in the log.
     log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").later(OLD_LINES);
-    /// Whether users' data is kept out of the log.
-    hide_user_data_from_log: bool = false,
-        Row::new("hide-user-data-from-log").later("log lines contain no data of users, except where DEBUG asks for it");
     /// Whether the server calls itself Redis.
     extended_redis_compatibility: bool = false,
         Row::new("extended-redis-compatibility").later("the server always uses the names of Redis");

@@ -2,14 +2,18 @@
 //!
 //! The handler writes directly to the log file, first the facts that need no further work, then the stack. Resolving
 //! the names of a stack takes memory and locks, which the crashed code may hold; an alarm ends the process if that
-//! never finishes. Of INFO it tells what needs neither a lock nor a partition. There is no CLIENT LIST: connections belong to
-//! their loops, which go on or have crashed. The handler runs on a stack of its own, large enough for this: [`guard_thread`] gives one to a
-//! thread.
+//! never finishes. Of INFO it tells what needs neither a lock nor a partition. Of connections it lists those of the loop
+//! that crashed, and the commands that this loop was running: those of other loops change meanwhile. The handler runs on
+//! a stack of its own, large enough for this: [`guard_thread`] gives one to a thread.
 //!
 //! Soundness of the unsafe code: the handler gets valid pointers from the kernel, reads plain numbers through them,
-//! and shares with other code only atomics and a value that is set once. The stack of a handler is never freed.
+//! and shares with other code only atomics and a value that is set once. The stack of a handler is never freed. A
+//! [`Witness`] lives for as long as it is called on its thread, and the handler runs on that thread, which does nothing
+//! else meanwhile. The crashed code may have left it half changed: that is the last part of a report, and a second fault
+//! ends the process.
 
 use std::backtrace::Backtrace;
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, Write};
 use std::mem;
@@ -36,12 +40,108 @@ const REPORT_SECONDS_MAX: u32 = 10;
 
 /// Whether crashes are reported.
 static WANTED: AtomicBool = AtomicBool::new(true);
+/// Whether reports leave out what clients have sent.
+static HIDES: AtomicBool = AtomicBool::new(false);
 /// Whether a report is being written. A crash during a report ends the process at once.
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
 /// Describes the node for a report, without waiting for locks.
 static DESCRIPTION: OnceLock<Box<dyn Fn() -> String + Send + Sync>> = OnceLock::new();
 /// The log file; none for standard output.
 static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+
+thread_local! {
+    /// The loop of this thread.
+    static LOOP: Cell<Option<Testimony>> = const { Cell::new(None) };
+    /// The commands that this thread is running.
+    static COMMANDS: Cell<Option<Testimony>> = const { Cell::new(None) };
+}
+
+/// State of a thread that a report describes when the thread crashes.
+pub(crate) trait Witness {
+    /// Elements beside it that the description is about.
+    type Item;
+
+    /// The description. It may allocate, but must not wait for a lock.
+    fn testify(&self, items: &[Self::Item]) -> String;
+}
+
+/// A witness, and the function that reads it.
+#[derive(Clone, Copy, Debug)]
+struct Testimony {
+    witness: *const (),
+    items: *const (),
+    count: usize,
+    read: unsafe fn(*const (), *const (), usize) -> String,
+}
+
+/// The call of a witness. Dropping it ends the call.
+#[derive(Debug)]
+pub(crate) struct Called {
+    place: &'static std::thread::LocalKey<Cell<Option<Testimony>>>,
+    before: Option<Testimony>,
+}
+
+impl Called {
+    #[inline]
+    fn to<W: Witness>(
+        place: &'static std::thread::LocalKey<Cell<Option<Testimony>>>,
+        witness: *const W,
+        items: *const [W::Item],
+    ) -> Self {
+        let testimony = Testimony {
+            witness: witness.cast(),
+            items: items.cast(),
+            count: items.len(),
+            read: read::<W>,
+        };
+        Self {
+            place,
+            before: place.replace(Some(testimony)),
+        }
+    }
+}
+
+impl Drop for Called {
+    #[inline]
+    fn drop(&mut self) {
+        self.place.set(self.before);
+    }
+}
+
+/// Calls the loop of this thread as a witness, which lives for as long as the call.
+pub(crate) fn call_loop<W: Witness>(witness: *const W) -> Called {
+    let nothing: &[W::Item] = &[];
+    Called::to(&LOOP, witness, nothing)
+}
+
+/// Calls the commands that this thread runs as a witness, which lives for as long as the call, as do the items.
+#[inline]
+pub(crate) fn call_commands<W: Witness>(witness: *const W, items: *const [W::Item]) -> Called {
+    Called::to(&COMMANDS, witness, items)
+}
+
+/// Reads a witness.
+///
+/// # Safety
+/// The pointers are those of a witness of this type and of its items, which this thread has called.
+unsafe fn read<W: Witness>(witness: *const (), items: *const (), count: usize) -> String {
+    // SAFETY: as above.
+    let witness = unsafe { &*witness.cast::<W>() };
+    // SAFETY: as above.
+    witness.testify(unsafe { std::slice::from_raw_parts(items.cast(), count) })
+}
+
+/// The description of what this thread has at a place; none without a witness.
+fn testimony(place: &'static std::thread::LocalKey<Cell<Option<Testimony>>>) -> Option<String> {
+    let Testimony {
+        witness,
+        items,
+        count,
+        read,
+    } = place.get()?;
+    // SAFETY: a witness is called only while it lives, with its items, and by its thread.
+    Some(unsafe { read(witness, items, count) })
+}
 
 /// Installs the handler, which reports to this file or to standard output.
 ///
@@ -67,6 +167,16 @@ pub(crate) fn report_crashes(file: Option<PathBuf>) -> io::Result<()> {
 /// Sets whether crashes are reported (`crash-log-enabled`).
 pub(crate) fn set_reporting(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
+}
+
+/// Sets whether reports leave out what clients have sent (`hide-user-data-from-log`).
+pub(crate) fn set_hiding(wanted: bool) {
+    HIDES.store(wanted, Ordering::Relaxed);
+}
+
+/// Whether reports leave out what clients have sent.
+pub(crate) fn hides_data() -> bool {
+    HIDES.load(Ordering::Relaxed)
 }
 
 /// Sets what describes the node in a report. It may allocate, as the stack's names do, but must not wait for a lock.
@@ -118,6 +228,12 @@ fn report(signal: i32, info: *const libc::siginfo_t) -> io::Result<()> {
     )?;
     if let Some(describe) = DESCRIPTION.get() {
         write!(file, "\n------ INFO OUTPUT ------\n{}", describe())?;
+    }
+    if let Some(commands) = testimony(&COMMANDS) {
+        write!(file, "\n------ CURRENT CLIENT INFO ------\n{commands}")?;
+    }
+    if let Some(clients) = testimony(&LOOP) {
+        write!(file, "\n------ CLIENT LIST OUTPUT ------\n{clients}")?;
     }
     file.write_all(
         b"\n=== SHARDIS BUG REPORT END. Make sure to include from START to END. ===\n\n\

@@ -13,6 +13,7 @@ use super::account;
 use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
 use super::serve::serve_ready;
+use crate::daemon::call_commands;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
@@ -96,6 +97,7 @@ pub(crate) fn run_batch(
     environment: &mut Environment<'_>,
     mut slice: Slice,
 ) -> Report {
+    let _witness = call_commands(&raw const *source, &raw const *tasks);
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
     let mut recorded = environment.recorder.recorded();

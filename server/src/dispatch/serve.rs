@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
-use shardis_storage::keyspace::eviction::Policy;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
+use super::room::make_room;
 use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::held::Account;
@@ -186,16 +186,8 @@ fn found(partition: &Partition, slot: u16, ready: &Ready, environment: &Environm
     })
 }
 
-/// Whether a command must not be served because it may take memory while the node has none to give, as Redis 7.2 and later
-/// check it. Where keys may be evicted, the loop makes room at the end of its turn.
-fn lacks_memory(ticket: &Ticket, environment: &Environment<'_>) -> bool {
-    let command = registry().row(ticket.command.id);
-    command.row.flags.contains(Flags::DENYOOM)
-        && environment.node.excess_bytes() > 0
-        && environment.settings.maxmemory_policy.policy() == Policy::NoEviction
-}
-
-/// Runs the command of a ticket over those of its keys whose partitions are held.
+/// Runs the command of a ticket over those of its keys whose partitions are held. Before it, as before every command, keys are
+/// evicted if the node exceeds its limit, and a command that may take memory is refused if that is of no avail.
 fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &Environment<'_>) -> Tried {
     let serving = Serving::new(ticket);
     let begin_ns = environment.clock.elapsed_ns();
@@ -209,9 +201,10 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         origin: Origin::Waiter,
         waiting: Waiting::Served(&serving),
     };
+    let has_room = make_room(held.reborrow(), environment);
     let access = Access::Partitions(held.reborrow());
     let mut execution = Execution::begin(call, None, &mut reply);
-    if lacks_memory(ticket, environment) {
+    if !has_room && call.command.row.flags.contains(Flags::DENYOOM) {
         execution.refuse(&ReplyError::OutOfMemory, environment);
     } else {
         execution.run_guarded(None, access, environment);

@@ -14,8 +14,8 @@ use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
+use crate::exec::{Closing, Modes, Origin};
 use crate::exec::{CommandResult, Stamp};
-use crate::exec::{Modes, Origin};
 use crate::journal::{Record, Unit};
 use crate::spec::Flags;
 
@@ -59,10 +59,22 @@ pub(crate) fn exec(
         partitions,
         unit: Some(environment.recorder.resume(suspended.unit)),
     };
-    let next = run_queue(caller, queue, &mut *unit.partitions, (out, start), environment);
+    let mut is_leaving = suspended.is_leaving;
+    let next = run_queue(
+        caller,
+        queue,
+        &mut *unit.partitions,
+        (out, start),
+        &mut is_leaving,
+        environment,
+    );
     if let Some(next) = next {
-        let (replies, unit) = (out.split_off(start), unit.suspend());
-        transaction.suspended = Some(Suspended { next, replies, unit });
+        transaction.suspended = Some(Suspended {
+            next,
+            replies: out.split_off(start),
+            unit: unit.suspend(),
+            is_leaving,
+        });
         caller.client.transaction = Some(transaction);
     } else {
         caller.client.transaction_us = None;
@@ -71,12 +83,14 @@ pub(crate) fn exec(
 }
 
 /// Runs the commands of a queue in order, up to the first one that lacks the parts it needs, whose index is returned. The reply
-/// of EXEC begins at `start`.
+/// of EXEC begins at `start`. A client that has killed its own connection gets nothing behind the reply to that, as in Redis; the
+/// commands run all the same.
 fn run_queue<'q>(
     caller: &mut Caller<'_>,
     queue: impl Iterator<Item = (usize, &'q Queued)>,
     partitions: Partitions<'_>,
     (out, start): (&mut Vec<u8>, usize),
+    is_leaving: &mut bool,
     environment: &Environment<'_>,
 ) -> Option<usize> {
     // The commands of a transaction have one time, as in Redis since 7.2. It is that of the transaction's begin.
@@ -95,7 +109,12 @@ fn run_queue<'q>(
             reply_bytes_max: environment.reply_bytes_max.saturating_sub(out.len() - start),
             ..under(environment, &changed)
         };
+        let before = out.len();
         run_queued(caller, queued, partitions, out, &here);
+        if *is_leaving {
+            out.truncate(before);
+        }
+        *is_leaving = caller.client.closing != Closing::No;
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         if registry().row(queued.command.id).row.flags.contains(Flags::ADMIN) {
             // A changed directive applies to the commands after it, and to the accounting of this one.

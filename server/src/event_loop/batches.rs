@@ -12,13 +12,13 @@ use super::{Clients, EventLoop};
 use crate::connection::Connection;
 use crate::dispatch::batch::{Place, Replies, Report, Slice, run_batch};
 use crate::dispatch::execution::Environment;
+use crate::dispatch::room::publish_memory;
 use crate::exec::{Closing, Modes, Partition};
 use crate::limits::{BORROW_TRIES, HEAVY_BYTES};
 use crate::shard::bypass::SocketBypass;
 use crate::shard::inbox::{Batch, Message, Task};
 use crate::shard::poll::{Holds, Poll};
 use crate::spec::Registered;
-use crate::state::Node;
 
 impl EventLoop {
     /// Step 3: runs the collected commands, shard by shard, the own shard first.
@@ -277,12 +277,6 @@ pub(super) fn count_memory<R>(
 
 /// Connections to close because of their output, and their lines in CLIENT LIST.
 type Over = SmallVec<[(usize, String); 0]>;
-
-/// Publishes the memory of a partition in the node's counters.
-pub(super) fn publish_memory(partition: &Partition, node: &Node) {
-    node.memory[partition.shard].set(partition.counted_bytes());
-    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
-}
 
 /// Destination of replies that go straight to connections of this loop.
 struct ToConnections<'a> {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use shardis_cluster::slot::shard_of_key;
 
 use super::EventLoop;
-use super::batches::{count_memory, publish_memory};
+use super::batches::count_memory;
 use super::expire::tell_owner;
 use super::reach::Work;
 use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::ShardSet;
+use crate::dispatch::room::publish_memory;
 use crate::dispatch::serve::serve_ready;
 use crate::exec::Modes;
 use crate::exec::Partition;

@@ -5,15 +5,14 @@
 //! up what another cannot. A loop spends a bounded time of each turn on it; commands go on running while only time is
 //! missing. They are refused only when no shard has anything left to evict.
 
-use shardis_storage::keyspace::eviction::lfu::LfuOptions;
-use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
+use shardis_storage::keyspace::eviction::Policy;
 
 use super::EventLoop;
 use super::batches::count_memory;
+use crate::dispatch::room::give_up;
 use crate::dispatch::serve::serve_ready;
-use crate::exec::Partition;
 use crate::exec::view::Held;
-use crate::limits::{EVICT_RELEASE_SLICE, EVICT_SLICE_US};
+use crate::limits::EVICT_SLICE_US;
 use crate::observe::latency;
 
 /// State of the node's memory, as commands have to know it.
@@ -144,7 +143,7 @@ impl EventLoop {
         let mut deleted_us = begin_us;
         while held.get().memory_bytes > target {
             let found = count_memory(held.get(), &environment, |partition| {
-                let found = self.give_up(partition);
+                let found = give_up(partition, &environment);
                 if partition.door.waiters.has_ready() {
                     serve_ready(Held::One(partition), &environment);
                 }
@@ -162,27 +161,6 @@ impl EventLoop {
             }
         }
         Evicted::Enough
-    }
-
-    /// Frees memory of a partition: garbage if there is some, else the key that the policy chooses. False when it has
-    /// neither.
-    fn give_up(&self, partition: &mut Partition) -> bool {
-        if partition.keyspace.pending_release() > 0 {
-            partition.release(EVICT_RELEASE_SLICE);
-            return true;
-        }
-        let options = EvictionOptions {
-            policy: self.settings.maxmemory_policy.policy(),
-            samples: self.settings.maxmemory_samples as usize,
-            lfu: LfuOptions {
-                log_factor: self.settings.lfu_log_factor,
-                decay_minutes: self.settings.lfu_decay_time,
-            },
-        };
-        let lazily = self.settings.lazyfree_lazy_eviction;
-        let found = partition.evict(options, self.now_ms(), lazily, self.stamp.events);
-        partition.record_removals(&self.reach.recorder);
-        found
     }
 
     fn elapsed_us(&self) -> i64 {

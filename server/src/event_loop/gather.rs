@@ -18,7 +18,8 @@ use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
 use crate::exec::{Carried, Origin, OwnedRequest, Part, Roster, Walk};
-use crate::shard::inbox::{Gather, Message, Walking};
+use crate::journal::Position;
+use crate::shard::inbox::{Gather, Message, PartRun, Walking};
 use crate::spec::Registered;
 
 /// A command whose parts are being gathered.
@@ -31,6 +32,8 @@ pub(super) struct Gathering {
     missing: usize,
     /// Duration of the longest part, nanoseconds.
     longest_ns: u64,
+    /// The end of the effects of the parts so far in the journal.
+    end: Position,
 }
 
 /// Purpose for which parts are gathered.
@@ -99,8 +102,12 @@ impl EventLoop {
             sequence: sequence(),
         };
         let gather = self.prepare(number, command, request, 1, reply);
-        let nanos = 0;
-        self.send_walk(Box::new(Walking { gather, walk, nanos }));
+        self.send_walk(Box::new(Walking {
+            gather,
+            walk,
+            nanos: 0,
+            end: Position::default(),
+        }));
     }
 
     /// Sends a walk to the shard that it has reached.
@@ -120,6 +127,7 @@ impl EventLoop {
         };
         let begin_ns = environment.clock.elapsed_ns();
         environment.look(begin_ns);
+        let recorded = environment.recorder.recorded();
         let result = count_memory(held.get(), &environment, |partition| {
             let call = walking.gather.call();
             let result = run_walk(&call, partition, &mut walking.walk, &environment);
@@ -127,15 +135,20 @@ impl EventLoop {
             result
         });
         drop(held);
+        walking.end = walking.end.max(environment.recorder.end_since(recorded));
         walking.nanos += self.node.clock.elapsed_ns() - begin_ns;
         if result.is_ok() && walking.walk.advance(self.reach.mesh.len()) {
             self.send_walk(walking);
             return None;
         }
-        let Walking { gather, walk, nanos } = *walking;
-        let part = result.map(|()| walk.end(self.reach.mesh.len()));
-        self.report_failed_part(&gather, &part);
-        self.send_part(gather.origin, gather.gathering, part, nanos);
+        let Walking {
+            gather,
+            walk,
+            nanos,
+            end,
+        } = *walking;
+        let result = result.map(|()| walk.end(self.reach.mesh.len()));
+        self.hand_in(&gather, PartRun { result, nanos, end });
         None
     }
 
@@ -186,6 +199,7 @@ impl EventLoop {
             parts: (0..shards).map(|_| None).collect(),
             missing,
             longest_ns: 0,
+            end: Position::default(),
         })
     }
 
@@ -207,7 +221,12 @@ impl EventLoop {
             return;
         }
         for (origin, gathering) in std::mem::take(&mut self.reach.fences) {
-            self.send_part(origin, gathering, Ok(Part::default()), 0);
+            let part = PartRun {
+                result: Ok(Part::default()),
+                nanos: 0,
+                end: Position::default(),
+            };
+            self.send_part(origin, gathering, part);
         }
     }
 
@@ -217,10 +236,13 @@ impl EventLoop {
             return self.work(Work::Gather(gather));
         }
         let begin_ns = self.node.clock.elapsed_ns();
-        let part = self.part_of_loop(&gather);
+        let result = self.part_of_loop(&gather);
         self.clients.disconnect_marked(&self.node.pubsub);
         self.answer_unblocked_clients();
-        self.hand_in(&gather, part, begin_ns);
+        let nanos = self.node.clock.elapsed_ns() - begin_ns;
+        // It is about connections, and has no effects.
+        let end = Position::default();
+        self.hand_in(&gather, PartRun { result, nanos, end });
     }
 
     fn part_of_loop(&mut self, gather: &Gather) -> Result<Part, ReplyError> {
@@ -250,27 +272,25 @@ impl EventLoop {
         };
         let begin_ns = environment.clock.elapsed_ns();
         environment.look(begin_ns);
-        let part = count_memory(held.get(), &environment, |partition| {
+        let recorded = environment.recorder.recorded();
+        let result = count_memory(held.get(), &environment, |partition| {
             let part = run_part(&gather.call(), PartAccess::Partition(partition), &environment);
             serve_ready(Held::One(partition), &environment);
             part
         });
         drop(held);
-        self.hand_in(gather, part, begin_ns);
+        let end = environment.recorder.end_since(recorded);
+        let nanos = environment.clock.elapsed_ns() - begin_ns;
+        self.hand_in(gather, PartRun { result, nanos, end });
         true
     }
 
-    /// Sends a part to the loop that gathers; the part began at `begin_ns`.
-    fn hand_in(&mut self, gather: &Gather, part: Result<Part, ReplyError>, begin_ns: u64) {
-        self.report_failed_part(gather, &part);
-        let nanos = self.node.clock.elapsed_ns() - begin_ns;
-        self.send_part(gather.origin, gather.gathering, part, nanos);
-    }
-
-    fn report_failed_part(&self, gather: &Gather, part: &Result<Part, ReplyError>) {
-        if matches!(part, Err(ReplyError::Internal)) {
+    /// Sends a part to the loop that gathers, and logs a panic.
+    fn hand_in(&mut self, gather: &Gather, part: PartRun) {
+        if matches!(part.result, Err(ReplyError::Internal)) {
             self.report_panic(gather.command);
         }
+        self.send_part(gather.origin, gather.gathering, part);
     }
 
     /// Whether a waiting command of this shard is still to be served with a shard that is taken. Unknown while the partition is
@@ -282,9 +302,9 @@ impl EventLoop {
         }
     }
 
-    fn send_part(&mut self, origin: usize, gathering: usize, part: Result<Part, ReplyError>, nanos: u64) {
+    fn send_part(&mut self, origin: usize, gathering: usize, part: PartRun) {
         if origin == self.index {
-            return self.gathered(gathering, self.index, part, nanos);
+            return self.gathered(gathering, self.index, part);
         }
         self.reach.send(
             origin,
@@ -292,24 +312,18 @@ impl EventLoop {
                 gathering,
                 from: self.index,
                 part,
-                nanos,
             },
         );
     }
 
-    /// Takes in a part that took `nanos` to run; the last one completes the gathering.
-    pub(super) fn gathered(
-        &mut self,
-        number: usize,
-        from: usize,
-        part: Result<Part, ReplyError>,
-        nanos: u64,
-    ) {
+    /// Takes in a part; the last one completes the gathering.
+    pub(super) fn gathered(&mut self, number: usize, from: usize, part: PartRun) {
         let Some(gathering) = self.reach.gatherings.get_mut(number) else {
             return;
         };
-        gathering.parts[from] = Some(part);
-        gathering.longest_ns = gathering.longest_ns.max(nanos);
+        gathering.parts[from] = Some(part.result);
+        gathering.longest_ns = gathering.longest_ns.max(part.nanos);
+        gathering.end = gathering.end.max(part.end);
         gathering.missing -= 1;
         if gathering.missing > 0 {
             return;
@@ -321,6 +335,7 @@ impl EventLoop {
     /// Uses the parts for their purpose. The connection still exists: it is closed only after its command has run.
     fn complete(&mut self, gathering: Gathering) {
         let number = gathering.connection;
+        self.clients[number].client.note_written(gathering.end);
         let parts: Result<Vec<Part>, ReplyError> = gathering.parts.into_iter().flatten().collect();
         match gathering.purpose {
             Purpose::Reply { gather, sequence } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shardis_protocol::Arguments;
 
 use super::EventLoop;
+use crate::daemon::Witness;
 use crate::dispatch::account;
 use crate::exec::{Closing, ReplyMode};
 use crate::limits::{MONITOR_BATCH_BYTES, MONITOR_UNDER_WAY_BYTES};
@@ -150,5 +151,19 @@ impl EventLoop {
         self.node.deal.end_turn(self.index);
         // The time to sleep is computed from this look.
         self.now_us = now_us;
+    }
+}
+
+/// In a crash, a loop tells of its connections.
+impl Witness for EventLoop {
+    type Item = ();
+
+    fn testify(&self, _: &[()]) -> String {
+        let now_ms = self.now_ms();
+        let lines = self.clients.connections.iter().map(|(number, connection)| {
+            let buffers = connection.measure(self.poll.holds(number));
+            connection.client.describe(&buffers, now_ms, 0) + "\n"
+        });
+        lines.collect()
     }
 }

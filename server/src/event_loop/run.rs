@@ -6,13 +6,15 @@ use std::sync::Arc;
 use shardis_protocol::Arguments;
 
 use super::EventLoop;
-use super::batches::publish_memory;
 use super::expire::tell_owner;
 use crate::commands::registry;
 use crate::connection::Gate;
+use crate::daemon::call_commands;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
 use crate::dispatch::plan::Routed;
+use crate::dispatch::room::publish_memory;
 use crate::dispatch::serve::serve_ready;
+use crate::dispatch::witness::Running;
 use crate::error::ReplyError;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
@@ -158,14 +160,20 @@ impl EventLoop {
             now_ms: environment.stamp.now_ms,
             lines: self.node.monitors.are_there().then_some(&mut self.turn.lines),
         };
+        let running = Running {
+            client: caller.client.id,
+            command: issued.command,
+            args: issued.args,
+        };
+        let _witness = call_commands(&raw const running, std::slice::from_ref(&()));
         let recorded = environment.recorder.recorded();
         let (out, start) = connection.output.begin_at(issued.sequence);
         let went_well =
             Execution::begin(call, None, out).run_guarded(Some(&mut caller), access, &environment);
         environment.hand_over();
-        if environment.recorder.recorded() > recorded {
-            connection.client.note_written(environment.recorder.position());
-        }
+        connection
+            .client
+            .note_written(environment.recorder.end_since(recorded));
         let nanos = environment.clock.elapsed_ns() - begin_ns;
         let length = connection.output.begin(issued.sequence).len() - start;
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);

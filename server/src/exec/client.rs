@@ -225,6 +225,8 @@ pub(crate) struct Suspended {
     pub(crate) replies: Vec<u8>,
     /// The effects so far.
     pub(crate) unit: Record,
+    /// The client has killed its own connection: the reply is complete, and the rest of the queue runs without replies.
+    pub(crate) is_leaving: bool,
 }
 
 impl Transaction {

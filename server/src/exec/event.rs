@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::feed::Feed;
+use crate::feed::{Feed, Weighed};
 use crate::pubsub::Hub;
 
 /// Something that happened to a key.
@@ -15,6 +15,12 @@ pub struct KeyspaceEvent {
     pub name: &'static str,
     /// The key.
     pub key: Vec<u8>,
+}
+
+impl Weighed for KeyspaceEvent {
+    fn bytes(&self) -> u64 {
+        (size_of::<Self>() + self.key.capacity()) as u64
+    }
 }
 
 /// Receiver of the keyspace events of a shard.

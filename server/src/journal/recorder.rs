@@ -105,6 +105,16 @@ impl Recorder {
         self.position.get()
     }
 
+    /// The end of what was recorded since there were so many units, and has been handed over; the beginning of the journal
+    /// if that is nothing.
+    pub(crate) fn end_since(&self, recorded: u64) -> Position {
+        if self.recorded() > recorded {
+            self.position()
+        } else {
+            Position::default()
+        }
+    }
+
     /// Whether all that was recorded was handed over.
     pub(crate) fn is_empty(&self) -> bool {
         self.record.borrow().units.is_empty()

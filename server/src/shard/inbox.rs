@@ -48,10 +48,8 @@ pub(crate) enum Message {
         gathering: usize,
         /// Index of the shard or loop that ran the part.
         from: usize,
-        /// Result of the part.
-        part: Result<Part, ReplyError>,
-        /// Duration of the part, nanoseconds.
-        nanos: u64,
+        /// The part.
+        part: PartRun,
     },
     /// Tells the loop that a command that waited has run, and is to be answered.
     Served(Box<Served>),
@@ -105,6 +103,19 @@ pub(crate) struct Walking {
     pub(crate) walk: Walk,
     /// Time taken so far, nanoseconds.
     pub(crate) nanos: u64,
+    /// The end of its effects in the journal: it removes expired keys that it finds.
+    pub(crate) end: Position,
+}
+
+/// A part of a command that a shard or loop has run.
+#[derive(Debug)]
+pub(crate) struct PartRun {
+    /// The result.
+    pub(crate) result: Result<Part, ReplyError>,
+    /// The duration, nanoseconds.
+    pub(crate) nanos: u64,
+    /// The end of its effects in the journal; the beginning of the journal if it had none.
+    pub(crate) end: Position,
 }
 
 /// A command on its way to a shard and back.

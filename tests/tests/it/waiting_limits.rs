@@ -11,23 +11,41 @@ use shardis_tests::slot::one_key_per_shard;
 use shardis_tests::wait::await_blocked;
 use shardis_tests::{node, redis};
 
-/// Has `waiting` wait, and makes its key ready in a transaction that leaves no memory; returns its reply.
-fn woken_without_memory(server: &Process, waiting: &str, make_ready: &str) -> String {
+/// Has `waiting` wait, and makes its key ready in a transaction that leaves no memory; returns its reply, and which keys are
+/// left. A client that goes on waiting gets `late`.
+fn woken_without_memory(server: &Process, policy: &str, waiting: &str, make_ready: &str) -> String {
     let (mut client, mut waiter) = (server.connect(), server.connect());
     client.line("FLUSHALL");
+    client.line(&format!("CONFIG SET maxmemory-policy {policy}"));
     client.line("RPUSH src a b");
     client.line("ZADD scores 1 a");
+    for shard in 0..8 {
+        client.line(&format!("SET volatile:{shard} v EX 1000"));
+    }
     let words: Vec<&str> = waiting.split(' ').collect();
     waiter.send(&words).expect("a connection");
     await_blocked(&mut client, 1);
     for line in ["MULTI", "CONFIG SET maxmemory 1", make_ready, "EXEC"] {
         client.line(line);
     }
-    let reply = waiter.read().expect("a reply").to_string();
     client.line("CONFIG SET maxmemory 0");
-    let left = client.line("EXISTS destination").to_string();
+    let left = client
+        .line("EXISTS destination {k} {z} volatile:1 volatile:5")
+        .to_string();
+    client.line("RPUSH {k} late");
+    client.line("ZADD {z} 5 late");
+    let reply = waiter.read().expect("a reply");
     format!("{reply} {left}")
 }
+
+/// The policies, which find all keys, some of them, or none to evict.
+const POLICIES: [&str; 5] = [
+    "noeviction",
+    "allkeys-lru",
+    "allkeys-random",
+    "volatile-lru",
+    "volatile-ttl",
+];
 
 #[test]
 fn what_may_take_memory_is_not_served_when_there_is_none() {
@@ -36,14 +54,18 @@ fn what_may_take_memory_is_not_served_when_there_is_none() {
         ("BRPOPLPUSH {k} {destination} 0", "RENAME src {k}"),
         ("BLPOP {k} 0", "RENAME src {k}"),
         ("BLMPOP 0 1 {k} LEFT", "RENAME src {k}"),
+        ("BLMOVE {k} {k}d LEFT RIGHT 0", "RENAME src {k}"),
+        ("BZMPOP 0 1 {z} MAX", "RENAME scores {z}"),
         ("BZPOPMIN {z} 0", "RENAME scores {z}"),
     ] {
         let valkey = redis::start_peer();
-        let expected = woken_without_memory(&valkey, waiting, make_ready);
+        let expected = POLICIES.map(|policy| woken_without_memory(&valkey, policy, waiting, make_ready));
         for shards in [1, 4] {
             let server = node::start(shards);
-            let reply = woken_without_memory(&server, waiting, make_ready);
-            assert_eq!(reply, expected, "{waiting}, {shards} shards");
+            for (policy, expected) in POLICIES.iter().zip(&expected) {
+                let reply = woken_without_memory(&server, policy, waiting, make_ready);
+                assert_eq!(&reply, expected, "{waiting}, {policy}, {shards} shards");
+            }
         }
     }
 }

@@ -1,0 +1,115 @@
+//! Room for commands of clients that waited: like every other command, they run when keys have been evicted that the node
+//! has no memory for.
+//!
+//! The loop does the same for the requests that it reads (`event_loop/evict.rs`), before they get a place to run. A
+//! waiting command is served in the midst of others, on partitions whose figures are published only afterwards, so
+//! that it counts for itself what it has freed.
+
+use shardis_storage::keyspace::eviction::lfu::LfuOptions;
+use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
+use shardis_storage::memory::thread_balance;
+
+use super::execution::Environment;
+use super::serve::serve_ready;
+use crate::exec::Partition;
+use crate::exec::view::Held;
+use crate::limits::{EVICT_RELEASE_SLICE, EVICT_SLICE_US};
+use crate::state::Node;
+
+/// An amount of memory to free within a bounded time.
+struct Goal {
+    /// The thread's balance at which enough is freed, bytes.
+    balance: i64,
+    /// End of the time, on the node's stopwatch.
+    until_ns: u64,
+}
+
+/// Evicts keys while the node exceeds its limit: from the partitions that are held, then from those that are free. False when
+/// nothing is left to evict and the limit is still exceeded, so that a command that may take memory must not run.
+pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bool {
+    let excess = environment.node.excess_bytes();
+    if excess == 0 || environment.node.pause.active(environment.stamp.now_ms).is_some() {
+        return true;
+    }
+    if environment.settings.maxmemory_policy.policy() == Policy::NoEviction {
+        return false;
+    }
+    let goal = Goal {
+        balance: thread_balance() - excess.cast_signed(),
+        until_ns: environment.clock.elapsed_ns() + EVICT_SLICE_US.cast_unsigned() * 1000,
+    };
+    held.each(|partition| {
+        let before = thread_balance();
+        goal.pursue(partition, environment);
+        let freed = before - thread_balance();
+        let published = &environment.node.memory[partition.shard];
+        // The published figure lacks what the commands of this batch have stored, and that may be what was evicted.
+        published.set(published.get().saturating_sub(freed.cast_unsigned()));
+    });
+    let mut is_taken = true;
+    while is_taken && !goal.is_over(environment) {
+        is_taken = false;
+        for shard in 0..environment.shards {
+            is_taken |= !held.holds(shard) && !evict_elsewhere(shard, &mut held, &goal, environment);
+        }
+    }
+    goal.is_over(environment)
+}
+
+/// Evicts from a shard that is not held. False when it is taken.
+fn evict_elsewhere(shard: usize, held: &mut Held<'_>, goal: &Goal, environment: &Environment<'_>) -> bool {
+    let Some(mut borrowed) = environment.mesh.cell(shard).borrow(1) else {
+        return false;
+    };
+    let partition = borrowed.get();
+    let before = thread_balance();
+    goal.pursue(partition, environment);
+    serve_ready(Held::One(&mut *partition), environment);
+    let taken = thread_balance() - before;
+    partition.memory_bytes += taken;
+    publish_memory(partition, environment.node);
+    environment.hand_over();
+    held.leave_out(taken);
+    true
+}
+
+impl Goal {
+    /// Evicts keys of a partition until enough is freed, the time is over, or nothing is left.
+    fn pursue(&self, partition: &mut Partition, environment: &Environment<'_>) {
+        while !self.is_over(environment) && give_up(partition, environment) {}
+    }
+
+    /// Whether enough is freed, or the time is over.
+    fn is_over(&self, environment: &Environment<'_>) -> bool {
+        thread_balance() <= self.balance || environment.clock.elapsed_ns() >= self.until_ns
+    }
+}
+
+/// Frees memory of a partition: garbage if there is some, else the key that the policy chooses. False when it has
+/// neither.
+pub(crate) fn give_up(partition: &mut Partition, environment: &Environment<'_>) -> bool {
+    if partition.keyspace.pending_release() > 0 {
+        partition.release(EVICT_RELEASE_SLICE);
+        return true;
+    }
+    let settings = environment.settings;
+    let options = EvictionOptions {
+        policy: settings.maxmemory_policy.policy(),
+        samples: settings.maxmemory_samples as usize,
+        lfu: LfuOptions {
+            log_factor: settings.lfu_log_factor,
+            decay_minutes: settings.lfu_decay_time,
+        },
+    };
+    let stamp = &environment.stamp;
+    let lazily = settings.lazyfree_lazy_eviction;
+    let found = partition.evict(options, stamp.now_ms, lazily, stamp.events);
+    partition.record_removals(environment.recorder);
+    found
+}
+
+/// Publishes the memory of a partition in the node's counters.
+pub(crate) fn publish_memory(partition: &Partition, node: &Node) {
+    node.memory[partition.shard].set(partition.counted_bytes());
+    node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
+}
