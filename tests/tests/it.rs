@@ -52,4 +52,5 @@ mod it {
     mod travelling_replies;
     mod turns;
     mod waiting_limits;
+    mod waiting_memory;
 }

@@ -75,6 +75,7 @@ impl EventLoop {
         let ends = connection.ends;
         self.clients.blocked += 1;
         self.count_blocked();
+        self.book_client(number);
         if ends {
             // The end of the connection was noticed before the wait began, and poll does not report it again.
             self.clients.enqueue(number);
