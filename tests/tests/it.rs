@@ -53,4 +53,5 @@ mod it {
     mod travelling_replies;
     mod turns;
     mod waiting_limits;
+    mod waiting_memory;
 }
