@@ -132,7 +132,7 @@ fn len(entry: &Entry) -> usize {
 fn use_up(value: Owned) {
     let collection = value.entry().collection();
     match collection.map(CollectionRef::duplicate) {
-        None => assert!(value.as_string().is_some()),
+        None => assert!(value.entry().string().is_some()),
         Some(shardis_storage::value::Collection::List(list)) => use_list(list),
         Some(shardis_storage::value::Collection::Set(set)) => use_set(set),
         Some(shardis_storage::value::Collection::SortedSet(set)) => use_sorted_set(set),

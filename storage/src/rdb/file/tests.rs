@@ -70,7 +70,7 @@ fn parts(source: impl Read) -> Vec<String> {
             Ok(Item::Sizes { keys, expires }) => format!("sizes {keys} {expires}"),
             Ok(Item::Skipped { key, reason }) => format!("skipped {} {reason}", key.escape_ascii()),
             Ok(Item::Key(record)) => {
-                let value = match record.value.as_string() {
+                let value = match record.value.entry().string() {
                     Some(text) => text.as_bytes(&mut [0; INT_TEXT_MAX]).escape_ascii().to_string(),
                     None => {
                         let entry = record.value.entry();
