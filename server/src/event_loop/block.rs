@@ -97,7 +97,7 @@ impl EventLoop {
             }
         }
         for retry in outbox.stuck {
-            // That loop handles the retry after the work that keeps the shard taken.
+            // The loop of the needed shard handles the retry after the work that keeps the shard taken.
             self.reach.send(retry.needs, Message::Serve(retry));
         }
     }
