@@ -37,6 +37,7 @@ mod it {
     mod program;
     mod protocol_abuse;
     mod pubsub;
+    mod rdb_files;
     mod redis_client;
     mod redis_py;
     mod renamed_commands;
