@@ -15,8 +15,6 @@ pub const SLOTS: usize = 16_384;
 pub struct Slot(u16);
 
 impl Slot {
-    /// The first slot.
-    pub const FIRST: Slot = Slot(0);
     /// The last slot.
     pub const LAST: Slot = Slot(SLOTS as u16 - 1);
 

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-/// Location of an argument: a stretch of the base buffer, or, when it was too big to pass through that, one of the
-/// request's detached buffers.
+/// Location of an argument: a range of the base buffer, or one of the request's detached buffers if the argument is
+/// too big for the base.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// Offset in the base, or the index of the detached buffer.
@@ -112,10 +112,9 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Joins `spans` with the buffers that they speak of.
+    /// Joins `spans` with the buffers that they refer to.
     ///
-    /// Every span must lie within `base` or name an element of `detached`; one that does not makes the look-up of
-    /// its argument panic.
+    /// Every span must lie within `base` or name an element of `detached`; otherwise the look-up of its argument panics.
     #[inline]
     #[must_use]
     pub const fn new(base: &'a [u8], spans: &'a [Span], detached: &'a [&'a [u8]]) -> Self {
@@ -140,7 +139,7 @@ impl<'a> Arguments<'a> {
         self.spans.is_empty()
     }
 
-    /// The argument at `index`, if there are so many.
+    /// The argument at `index`; `None` beyond the last one.
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
@@ -150,7 +149,7 @@ impl<'a> Arguments<'a> {
     /// The argument at `index`.
     ///
     /// # Panics
-    /// If there are not so many: for handlers whose arity has been checked.
+    /// If `index` is beyond the last argument. For handlers, whose arity has been checked.
     #[inline]
     #[must_use]
     #[track_caller]
@@ -165,7 +164,7 @@ impl<'a> Arguments<'a> {
         self.spans.iter().map(move |&span| all.bytes(span))
     }
 
-    /// The arguments from index `from` on; none where there are not so many.
+    /// The arguments from index `from` on; none if `from` is beyond the last one.
     #[inline]
     #[must_use]
     pub fn tail(&self, from: usize) -> Arguments<'a> {

@@ -30,7 +30,7 @@ const HEADER_BYTES_MAX: usize = 1 + 20 + 2;
 /// Bytes that are copied at once.
 const COPY_BLOCK_BYTES: usize = 2048;
 
-/// From this size on, a value is large enough to be worth not copying again.
+/// Size from which avoiding another copy of a value is worth the effort, bytes.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// Room that is reserved behind such a value.
@@ -56,7 +56,7 @@ pub struct Encoder<'a> {
     cut_at: usize,
 }
 
-/// An aggregate whose length is not known yet. The caller must close it or roll it back.
+/// An aggregate whose length is not known yet. The caller must close it.
 #[must_use = "an aggregate without its length is no valid reply"]
 #[derive(Debug)]
 pub struct Deferred {
@@ -88,15 +88,15 @@ impl<'a> Encoder<'a> {
         Self { bypass, ..self }
     }
 
-    /// The same encoder, which appends nothing once its buffer holds `cut_at` bytes: for a reply that is not going to be
-    /// sent when it gets that long. What is appended last may reach beyond.
+    /// The same encoder, which appends nothing once its buffer holds `cut_at` bytes: a reply of that length will not be
+    /// sent. The last value appended may exceed that length.
     #[inline]
     #[must_use]
     pub fn cut_at(self, cut_at: usize) -> Self {
         Self { cut_at, ..self }
     }
 
-    /// Whether the reply has got too long to be sent.
+    /// Whether the reply is too long to be sent.
     #[inline]
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -110,21 +110,9 @@ impl<'a> Encoder<'a> {
         self.resp
     }
 
-    /// From the next reply on, `resp` is spoken.
+    /// Switches to the version `resp`, from the next reply on.
     pub fn set_resp(&mut self, resp: Resp) {
         self.resp = resp;
-    }
-
-    /// Length of the buffer: a place to roll back to.
-    #[inline]
-    #[must_use]
-    pub fn position(&self) -> usize {
-        self.out.len()
-    }
-
-    /// Takes back all that was written since `position`. For what fails midway.
-    pub fn roll_back(&mut self, position: usize) {
-        self.out.truncate(position);
     }
 
     /// `+OK`.
@@ -163,7 +151,7 @@ impl<'a> Encoder<'a> {
         if self.is_cut() {
             return;
         }
-        // Room for what follows a large value: to make it afterwards would mean to copy the value once more.
+        // Reserves room for the bytes behind a large value: growing the buffer later would copy the value once more.
         let behind = if bytes.len() < LARGE_BYTES {
             2
         } else {
@@ -185,7 +173,10 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn whole_bulk(&mut self, bytes: &[u8]) {
         match self.bypass.take() {
-            Some(bypass) if bytes.len() >= BYPASS_BYTES && !self.is_cut() => self.pass(bytes, bypass),
+            // What is too long to be sent is not sent in part, either.
+            Some(bypass) if bytes.len() >= BYPASS_BYTES && self.out.len() + bytes.len() < self.cut_at => {
+                self.pass(bytes, bypass);
+            }
             _ => self.bulk(bytes),
         }
     }
@@ -220,12 +211,12 @@ impl<'a> Encoder<'a> {
         self.header(b'$', len);
     }
 
-    /// The end of what [`Encoder::bulk_start`] began.
+    /// Ends the string that [`Encoder::bulk_start`] has begun.
     pub fn bulk_end(&mut self) {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Nothing, where a string or a scalar could be.
+    /// The null reply in place of a string or a scalar.
     #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(match self.resp {
@@ -234,7 +225,7 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Nothing, where an array could be.
+    /// The null reply in place of an array.
     #[inline]
     pub fn null_array(&mut self) {
         self.out.extend_from_slice(match self.resp {
@@ -272,8 +263,7 @@ impl<'a> Encoder<'a> {
 
     /// The beginning of `pairs` keys and values about the reply that follows them.
     ///
-    /// RESP2 has no place for these: the answer is then `false`, nothing was written, and the pairs are not to be
-    /// written either.
+    /// RESP2 has no form for them: then nothing is written, the result is `false`, and the caller must not write the pairs.
     #[must_use = "the pairs may be written only if this says so"]
     pub fn attribute(&mut self, pairs: usize) -> bool {
         let speaks = self.resp == Resp::V3;
@@ -344,11 +334,6 @@ impl<'a> Encoder<'a> {
     /// Begins a set whose length is passed later. See [`Encoder::deferred_array`].
     pub fn deferred_set(&mut self, expected: usize) -> Deferred {
         self.defer(self.kind(b'~'), 1, expected)
-    }
-
-    /// Begins a push message whose length is passed later. See [`Encoder::deferred_array`].
-    pub fn deferred_push(&mut self, expected: usize) -> Deferred {
-        self.defer(self.kind(b'>'), 1, expected)
     }
 
     /// Sets the length of an aggregate, in pairs for a map. Aggregates inside of it must have been closed before.
@@ -451,7 +436,7 @@ impl<'a> Encoder<'a> {
         self.out.push(kind);
         let start = self.out.len();
         self.out.extend_from_slice(text);
-        // Lines are short: to look at each byte takes less than to prepare for looking at many.
+        // Lines are short, so that looking at each byte is faster than preparing a vectorised search.
         if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
             for byte in &mut self.out[start..] {
                 if matches!(byte, b'\r' | b'\n') {
@@ -600,21 +585,6 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_midway_can_be_taken_back() {
-        check(
-            |e| {
-                let start = e.position();
-                e.array(2);
-                e.null();
-                e.roll_back(start);
-                e.error("ERR no");
-            },
-            "-ERR no\r\n",
-            "-ERR no\r\n",
-        );
-    }
-
-    #[test]
     fn lengths_of_every_size_are_right() {
         for len in [0, 9, 10, 99, 100, 101, 12_345, usize::MAX] {
             check(|e| e.array(len), &format!("*{len}\r\n"), &format!("*{len}\r\n"));
@@ -632,12 +602,10 @@ mod tests {
                     e.close(map, len);
                     let set = e.deferred_set(expected);
                     e.close(set, len);
-                    let push = e.deferred_push(expected);
-                    e.close(push, len);
                     e.close(outer, len);
                 },
-                &format!("*{len}\r\n*{}\r\n+OK\r\n*{len}\r\n*{len}\r\n", 2 * len),
-                &format!("*{len}\r\n%{len}\r\n+OK\r\n~{len}\r\n>{len}\r\n"),
+                &format!("*{len}\r\n*{}\r\n+OK\r\n*{len}\r\n", 2 * len),
+                &format!("*{len}\r\n%{len}\r\n+OK\r\n~{len}\r\n"),
             );
         }
     }

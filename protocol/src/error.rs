@@ -31,7 +31,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// Appends the text to a reply. Unlike `Display` this keeps an offending byte as it came, whatever it is.
+    /// Appends the text to a reply. Unlike `Display` it keeps an offending byte unchanged, even if it is not valid UTF-8.
     pub fn append_to(&self, line: &mut Vec<u8>) {
         match *self {
             ProtocolError::ExpectedBulk(got) => {

@@ -43,7 +43,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The longest bulk that is acceptable now.
+    /// The longest bulk that is accepted in this state.
     pub(crate) fn bulk_bytes_now(&self) -> usize {
         if self.authenticated {
             self.bulk_bytes_max
@@ -53,7 +53,7 @@ impl Limits {
     }
 }
 
-/// Bounds on what a server may ask of the reply parser.
+/// Bounds on the replies of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValueLimits {
     /// The longest bulk in bytes.

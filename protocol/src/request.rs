@@ -75,14 +75,14 @@ impl Requests {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The request at `index`, if there are so many.
+    /// The request at `index`; `None` beyond the last one.
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Request<'_>> {
@@ -107,7 +107,7 @@ impl Requests {
     /// First span of a request in [`Requests::spans`], and the number of its spans.
     ///
     /// # Panics
-    /// If there are not so many requests.
+    /// If `index` is beyond the last request.
     #[inline]
     #[must_use]
     #[track_caller]
@@ -127,7 +127,7 @@ impl Requests {
     /// call: it is then neither inline nor has it detached arguments.
     ///
     /// # Panics
-    /// If there are not so many requests.
+    /// If `index` is beyond the last request.
     #[must_use]
     #[track_caller]
     pub fn end_of(&self, index: usize) -> usize {
@@ -148,8 +148,8 @@ impl Requests {
         self.ends.clear();
     }
 
-    /// Frees memory beyond that for `spans` spans (and as many requests). To be called after an unusual burst: a list
-    /// that once held a million arguments should not keep their memory for ever.
+    /// Frees memory beyond that for `spans` spans (and as many requests). To be called after an unusual burst, so that a list
+    /// that once held a million arguments does not keep their memory.
     pub fn shrink_to(&mut self, spans: usize) {
         self.spans.shrink_to(spans);
         self.ends.shrink_to(spans);
@@ -157,7 +157,7 @@ impl Requests {
 
     /// The memory that the list holds, in bytes.
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.spans.capacity() * size_of::<Span>() + self.ends.capacity() * size_of::<u32>()
     }
 
@@ -168,7 +168,7 @@ impl Requests {
     }
 }
 
-/// Result of [`RequestParser::parse`]: the part of the input that is done with, and what is needed next.
+/// Result of [`RequestParser::parse`]: the part of the input that is used up, and what the parser needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Number of bytes at the front of the input that belong to complete requests.
@@ -197,7 +197,7 @@ pub enum Wants {
     },
 }
 
-/// A bulk that the caller receives by itself.
+/// A bulk that the caller receives into a buffer of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetachedBulk {
     /// Start of the payload in the input that was left over.
@@ -223,7 +223,7 @@ struct Partial {
     detached: u32,
 }
 
-/// The incomplete part of a request. `searched` bytes have been looked through for the end of a line in vain.
+/// The incomplete part of a request. The first `searched` bytes do not contain the end of the line.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Its first line: the number of arguments, or all of an inline request.
@@ -260,20 +260,20 @@ impl RequestParser {
     ///
     /// Spans count from `base`: they fit the buffer in which `input` begins at that offset. The caller keeps
     /// `input[consumed..]` and presents it again, at the front and followed by newer bytes (at whatever `base` it then
-    /// has). Inline requests are unescaped where they stand, which is all that is ever written to `input`.
+    /// has). Inline requests are unescaped in place; nothing else is written to `input`.
     ///
-    /// A request that is inline, or had begun in an earlier call, is the only one that its call completes; so is, therefore,
-    /// one with detached arguments. Of several, what lies behind [`Requests::end_of`] any of them may be presented again
+    /// A call that completes an inline request, or one begun in an earlier call, completes no other; this includes every
+    /// request with detached arguments. Of several, what lies behind [`Requests::end_of`] any of them may be presented again
     /// after [`RequestParser::forget`], to be parsed once more.
     ///
     /// Takes O(new bytes).
     ///
     /// # Errors
-    /// At the first byte that makes sense no more. The requests before it are in `out`: they are answered first, then
-    /// the error, then the connection is closed.
+    /// At the first byte that violates the protocol. The requests before it are in `out`: the caller answers them, then sends
+    /// the error, and closes the connection.
     ///
     /// # Panics
-    /// May panic if a caller does not present again what was left over.
+    /// May panic if the caller does not present the unused input again.
     pub fn parse(
         &mut self,
         input: &mut [u8],
@@ -372,7 +372,7 @@ impl RequestParser {
 
     /// The memory that the parser holds for an unfinished request, in bytes.
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
             size_of::<Partial>() + partial.spans.capacity() * size_of::<Span>()
         })
@@ -474,7 +474,7 @@ fn step(
             if count == 0 {
                 return Ok(Step::Empty(at));
             }
-            // Spans are reserved only in proportion to the bytes that have come, whatever count was announced.
+            // Spans are reserved in proportion to the bytes that have arrived, not to the announced count.
             spans.reserve(count.min(1 + rest.len() / 8));
             arguments(rest, at, at, count as u32, origin, limits, spans)
         }
@@ -551,7 +551,7 @@ enum Header {
     Open { searched: usize },
 }
 
-/// Reads the number of arguments. None is as good as 0.
+/// Reads the number of arguments; an empty line counts as 0.
 #[inline(always)]
 fn count_line(line: &[u8], searched: usize, limits: &Limits) -> Result<Header, ProtocolError> {
     match short_header(line) {
@@ -585,7 +585,7 @@ fn long_count_line(line: &[u8], searched: usize, limits: &Limits) -> Result<Head
     })
 }
 
-/// Reads the length of an argument, whatever the line looks like. The type byte counts only once the line is complete.
+/// Reads the length of an argument from a line of any form. The type byte counts only once the line is complete.
 #[inline(never)]
 fn length_line(line: &[u8], searched: usize, limits: &Limits) -> Result<Header, ProtocolError> {
     let cr = match find_cr(line, searched, limits) {
@@ -644,7 +644,7 @@ enum LineEnd {
     At(usize),
     /// The last byte is not among the first `searched` bytes, and more may come.
     Open { searched: usize },
-    /// Nowhere within the limit.
+    /// There is none within the limit.
     TooFar,
 }
 
@@ -666,7 +666,7 @@ fn find_byte(end: u8, line: &[u8], searched: usize, bytes_max: usize) -> LineEnd
     match found {
         Some(index) if window[index] == end => LineEnd::At(index),
         _ if line.len() > bytes_max => LineEnd::TooFar,
-        // With a NUL the place stays there, so that it is found again at once.
+        // At a NUL the place does not advance, so that the NUL is found again at once.
         Some(index) => LineEnd::Open { searched: index },
         None => LineEnd::Open { searched: line.len() },
     }
@@ -708,7 +708,7 @@ mod tests {
 
     type Words = Vec<Vec<u8>>;
 
-    /// The reading half of a connection, as simple as it can be.
+    /// A simple model of the reading half of a connection.
     struct Reader {
         parser: RequestParser,
         limits: Limits,
@@ -1075,9 +1075,9 @@ mod tests {
         parse(&mut out);
         assert_eq!((out.len(), out.spans_range(3)), (4, (5, 3)));
         out.clear();
-        assert!(out.is_empty() && out.spans().is_empty() && out.heap_bytes() > 0);
+        assert!(out.is_empty() && out.spans().is_empty() && out.memory() > 0);
         out.shrink_to(0);
-        assert_eq!(out.heap_bytes(), 0);
+        assert_eq!(out.memory(), 0);
     }
 
     #[test]
@@ -1108,7 +1108,7 @@ mod tests {
         assert_eq!(RequestParser::new().detach_bulk(), None);
     }
 
-    /// Quadratic work would not come to an end.
+    /// With quadratic work this test would take far too long.
     #[test]
     fn a_trickle_takes_linear_time() {
         let arguments = 100_000;
@@ -1135,12 +1135,12 @@ mod tests {
         parser
             .parse(&mut input, 0, &Limits::default(), &mut out, 1)
             .unwrap();
-        assert!(parser.heap_bytes() + out.heap_bytes() < 512);
+        assert!(parser.memory() + out.memory() < 512);
     }
 
     const EMPTY_REQUESTS: &[&[u8]] = &[b"*0\r\n", b"*-1\r\n", b"\r\n", b" \n"];
 
-    /// Fragments of garbage that get far enough into the parser to matter.
+    /// Fragments of garbage that the parser does not reject at the first byte.
     const FRAGMENTS: &[&[u8]] = &[
         b"*1\r\n",
         b"*2\r\n",
@@ -1227,7 +1227,7 @@ mod tests {
             prop_assert_eq!(reader.error, None);
             prop_assert_eq!(reader.requests, expected);
             prop_assert_eq!(reader.wants, Wants::Nothing);
-            prop_assert_eq!(reader.parser.heap_bytes(), 0);
+            prop_assert_eq!(reader.parser.memory(), 0);
         }
 
         #[test]

@@ -65,15 +65,6 @@ impl Value {
             _ => None,
         }
     }
-
-    /// The line of an error.
-    #[must_use]
-    pub fn as_error(&self) -> Option<&[u8]> {
-        match self {
-            Value::Error(line) => Some(line),
-            _ => None,
-        }
-    }
 }
 
 /// The parser of the replies that come over one connection.
@@ -82,11 +73,11 @@ pub struct ReplyParser {
     limits: ValueLimits,
     /// Number of bytes of the current reply that have become values.
     at: usize,
-    /// Number of bytes from `at` on that were looked through for the end of a line in vain.
+    /// Number of bytes from `at` on that do not contain the end of the line.
     searched: usize,
     /// Number of values the current reply has announced.
     elements: usize,
-    /// The aggregates that are incomplete, the outermost first.
+    /// The incomplete aggregates, the outermost first.
     open: Vec<Open>,
 }
 
@@ -105,7 +96,7 @@ enum Kind {
     Map,
     Set,
     Push,
-    /// The last element is what the others are about.
+    /// The last element is the value that the others describe.
     Attribute,
 }
 
@@ -130,7 +121,7 @@ impl ReplyParser {
     /// then all of `input` must be presented again, followed by newer bytes.
     ///
     /// # Errors
-    /// At the first byte that makes sense no more. The connection is of no further use.
+    /// At the first byte that violates the protocol. The connection must be closed then.
     pub fn parse(&mut self, input: &[u8]) -> Result<Option<(Value, usize)>, ValueError> {
         while let Some((item, end)) = self.item(input)? {
             (self.at, self.searched) = (end, end);
@@ -156,7 +147,7 @@ impl ReplyParser {
         Ok(None)
     }
 
-    /// Puts `value` where it belongs. If that completes the reply, it is the answer.
+    /// Adds `value` to the innermost aggregate. Returns the reply if that completes it.
     fn complete(&mut self, mut value: Value) -> Option<Value> {
         while let Some(mut open) = self.open.pop() {
             open.elements.push(value);
@@ -285,7 +276,7 @@ fn length(text: &[u8], max: usize) -> Result<usize, ValueError> {
         .ok_or(ValueError::InvalidLength)
 }
 
-/// The `len` bytes at the front of `rest`, once they and the end of the line behind them have come.
+/// The `len` bytes at the front of `rest`, once they and the end of the line behind them have arrived.
 fn payload(rest: &[u8], len: usize) -> Result<Option<&[u8]>, ValueError> {
     match rest.split_at_checked(len) {
         Some((payload, [b'\r', b'\n', ..])) => Ok(Some(payload)),

@@ -6,8 +6,8 @@
 
 use crate::error::ProtocolError;
 
-/// Splits a line (without its end), and hands each word on with the place where it begins; what is left of the line
-/// afterwards is no longer of use. Complexity: O(bytes).
+/// Splits a line (without its end), and passes each word on with the place where it begins. The line is
+/// overwritten. Complexity: O(bytes).
 ///
 /// # Errors
 /// [`ProtocolError::UnbalancedQuotes`] if a quote is not closed, or is closed within a word.

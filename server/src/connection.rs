@@ -72,6 +72,15 @@ pub(crate) enum Gate {
 }
 
 impl Gate {
+    /// The request that waits here.
+    #[inline]
+    fn request(&self) -> Option<&OwnedRequest> {
+        match self {
+            Self::Drain(request) | Self::Busy(request) | Self::Pause(request) => Some(request),
+            Self::Open | Self::UnderWay | Self::Blocked => None,
+        }
+    }
+
     /// Opens the gate if it is of the expected kind, and returns its former state; leaves any other gate as it is. A
     /// list of connections may contain one that was closed and whose number another connection has taken.
     pub(crate) fn take_if(&mut self, is_meant: impl FnOnce(&Self) -> bool) -> Self {
@@ -138,7 +147,7 @@ impl Connection {
         BufferSizes {
             query: self.input.bytes() + held.received,
             query_free: self.input.spare(),
-            arguments: self.input.argument_bytes(),
+            arguments: self.input.argument_bytes() + self.waiting_argument_bytes(),
             output: unsent.unsent_tail_len(),
             chunks: chunks + usize::from(sending > 0),
             chunk_bytes: closed + sending + self.output.parked_memory(),
@@ -154,7 +163,15 @@ impl Connection {
     /// Memory of the connection in all, including the `held` bytes of the loop's poll.
     #[inline]
     pub(crate) fn memory(&self, held: usize) -> usize {
-        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + held
+        let waiting = self.gate.request().map_or(0, OwnedRequest::size);
+        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + waiting + held
+    }
+
+    /// Bytes of the arguments of a command that waits: for a key, the end of a pause, other shards, or earlier commands.
+    fn waiting_argument_bytes(&self) -> usize {
+        let ticket = self.client.waits.as_ref();
+        ticket.map_or(0, |ticket| ticket.argument_bytes())
+            + self.gate.request().map_or(0, OwnedRequest::argument_bytes)
     }
 
     /// Limits on the output of the connection.

@@ -99,7 +99,7 @@ impl Journal {
 
     /// Appends recorded units, in order and with nobody else's between them. Returns the end of the journal behind them.
     fn append(&self, record: &Record) -> Position {
-        // What takes time is done before the lock is taken.
+        // The slow work is done before the lock is taken.
         let units: Vec<_> = record
             .units()
             .map(|(effects, is_torn)| (bytes_of(&effects), decoded(&effects), is_torn))

@@ -69,7 +69,7 @@ fn no_loop_sleeps_over_the_move_of_its_clock() {
     first.send("LCS a b LEN");
     assert!(first.read().starts_with(':'));
     let took = begin.elapsed();
-    // Whatever a loop writes wakes it once more, so it gets nothing to write.
+    // A write would wake the loop once more, so it gets nothing to write.
     for client in [&mut first, &mut second] {
         client.send("CLIENT REPLY OFF");
     }

@@ -34,7 +34,7 @@ fn bench(criterion: &mut Criterion) {
         });
         criterion.bench_function(&format!("get, {label}"), |bencher| {
             bencher.iter(
-                || match database.lookup(black_box(&key), 0, |clock| clock, |_| OnExpired::Keep) {
+                || match database.look_up(black_box(&key), 0, |clock| clock, |_| OnExpired::Keep) {
                     Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
                     Lookup::Missing | Lookup::Expired => 0,
                 },

@@ -80,7 +80,7 @@ fn bench_layout(criterion: &mut Criterion, layout: Layout) {
 
     group.bench_function("get", |bencher| {
         bencher.iter(
-            || match database.lookup(&key(&next(1)[0]), 0, |clock| clock, |_| OnExpired::Keep) {
+            || match database.look_up(&key(&next(1)[0]), 0, |clock| clock, |_| OnExpired::Keep) {
                 Lookup::Live(entry) => entry.string().map_or(0, |string| string.len()),
                 Lookup::Missing | Lookup::Expired => 0,
             },

@@ -285,8 +285,8 @@ impl ElementPtr {
     /// The element is alive and nobody borrows it.
     #[inline]
     pub(crate) unsafe fn set_value(self, bytes: &[u8]) -> Option<isize> {
-        // SAFETY: the element is alive and ours. An embedded value stays of its form, so that nothing before it moves, and
-        // within the size class, so that there is room; lengths are written in as many bytes as they were.
+        // SAFETY: the caller owns the element, which is alive. An embedded value keeps its form, so nothing before it moves,
+        // and its size class, so there is room; lengths are written in as many bytes as before.
         unsafe {
             let flags = self.flags();
             match flags.value() {
@@ -361,7 +361,7 @@ unsafe fn write_buffer(at: NonNull<u8>, buffer: Buffer) {
 /// [`write_buffer`] has written at `at`.
 #[inline]
 unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
-    // SAFETY: the parts are there, and only one of the copies is dropped, as the caller sees to.
+    // SAFETY: the parts are initialised, and the caller drops only one of the copies.
     unsafe {
         let ptr = at.cast::<NonNull<u8>>().read_unaligned();
         let len = at.cast::<usize>().add(1).read_unaligned();

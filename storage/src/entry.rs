@@ -283,8 +283,8 @@ impl<'a> NewValue<'a> {
     /// to be dropped.
     #[inline]
     unsafe fn write(self, at: NonNull<u8>) {
-        // SAFETY: what is written is as long as `size` says; `bytes` are borrowed, so they do not overlap memory that
-        // the caller may write to.
+        // SAFETY: exactly `size` bytes are written; `bytes` are borrowed, so they do not overlap memory that the caller
+        // may write to.
         unsafe {
             match self {
                 Self::Int(int) => at.cast::<i64>().write_unaligned(int),
@@ -343,7 +343,7 @@ unsafe fn write_buffer(at: NonNull<u8>, buffer: Buffer) {
 /// [`write_buffer`] has written at `at`.
 #[inline]
 unsafe fn read_buffer(at: NonNull<u8>) -> ManuallyDrop<Buffer> {
-    // SAFETY: the parts are there, and only one of the copies is dropped, as the caller sees to.
+    // SAFETY: the parts are initialised, and the caller drops only one of the copies.
     unsafe {
         let ptr = at.cast::<NonNull<u8>>().read_unaligned();
         let len = at.cast::<usize>().add(1).read_unaligned();
@@ -664,7 +664,7 @@ impl Entry {
         }
     }
 
-    /// Puts another integer in the place of the one that the entry holds. False when it holds something else.
+    /// Replaces the integer that the entry holds. False when it holds another kind of value.
     #[inline]
     pub fn replace_int(&mut self, int: i64) -> bool {
         if self.header.form() != Form::Int {
@@ -996,7 +996,7 @@ impl Deref for EntryBox {
 
     #[inline]
     fn deref(&self) -> &Entry {
-        // SAFETY: owned, and borrowed as long as we are.
+        // SAFETY: the entry is owned, and borrowed with `self`.
         unsafe { self.0.as_ref() }
     }
 }
@@ -1004,7 +1004,7 @@ impl Deref for EntryBox {
 impl DerefMut for EntryBox {
     #[inline]
     fn deref_mut(&mut self) -> &mut Entry {
-        // SAFETY: owned, and borrowed mutably as long as we are.
+        // SAFETY: the entry is owned, and borrowed mutably with `self`.
         unsafe { self.0.as_mut() }
     }
 }

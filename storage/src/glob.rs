@@ -77,18 +77,6 @@ pub fn matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     }
 }
 
-/// The bytes that every match of `pattern` begins with: the part before the first special character.
-///
-/// The prefix is the whole `pattern` exactly when the pattern is a plain name, which matches only itself.
-#[must_use]
-pub fn literal_prefix(pattern: &[u8]) -> &[u8] {
-    let end = pattern
-        .iter()
-        .position(|byte| is_special(*byte))
-        .unwrap_or(pattern.len());
-    &pattern[..end]
-}
-
 fn is_special(byte: u8) -> bool {
     matches!(byte, b'*' | b'?' | b'[' | b'\\')
 }
@@ -319,26 +307,6 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_what_precedes_the_first_special() {
-        for (pattern, prefix) in [
-            ("", ""),
-            ("abc", "abc"),
-            ("user:*", "user:"),
-            ("a?b", "a"),
-            ("a[b]", "a"),
-            ("a\\b", "a"),
-            ("*", ""),
-            ("a]", "a]"),
-        ] {
-            assert_eq!(
-                literal_prefix(pattern.as_bytes()),
-                prefix.as_bytes(),
-                "{pattern:?}"
-            );
-        }
-    }
-
-    #[test]
     fn many_stars_are_cheap() {
         let text = "a".repeat(30_000);
         assert!(!matches(
@@ -389,17 +357,6 @@ mod tests {
                 matches(pattern.as_bytes(), text.as_bytes(), false),
                 naive(pattern.as_bytes(), text.as_bytes(), false)
             );
-        }
-
-        #[test]
-        fn a_match_begins_with_the_prefix(pattern in "[ab*?\\[\\]\\\\]{0,8}", text in "[ab]{0,8}") {
-            let prefix = literal_prefix(pattern.as_bytes());
-            if matches(pattern.as_bytes(), text.as_bytes(), false) {
-                prop_assert!(text.as_bytes().starts_with(prefix));
-            }
-            if prefix.len() == pattern.len() {
-                prop_assert_eq!(matches(pattern.as_bytes(), text.as_bytes(), false), pattern == text);
-            }
         }
 
         #[test]

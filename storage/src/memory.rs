@@ -272,7 +272,7 @@ mod system {
     }
 
     pub(super) fn purge() {
-        // 4096 stands for all arenas.
+        // Arena 4096 stands for all arenas.
         // SAFETY: the command takes and returns nothing.
         unsafe {
             jemalloc::mallctl(
@@ -305,8 +305,9 @@ mod system {
     }
 
     pub(super) fn keep_unused_for(ms: isize) {
-        // For future arenas, and for the existing ones. An arena that was never used refuses, but is a future one. Not so
-        // that of large allocations: it would begin by keeping nothing, at the price of page faults for each of them.
+        // Set for future arenas, then for the existing ones. An arena that was never used refuses, but counts as a future one.
+        // The arena of large allocations does not: it would begin by keeping nothing, at the price of page faults for
+        // each of them, so it is used once before.
         let first = alloc(LARGE, NATURAL_ALIGN);
         if !first.is_null() {
             // SAFETY: it came from `alloc` with this size and alignment, and nothing uses it.
@@ -427,7 +428,7 @@ pub fn allocator_name() -> String {
     if version.is_empty() {
         return "libc".to_owned();
     }
-    // Behind the number stand how many changes came after it, and which was the last.
+    // The number is followed by the number of later changes and the id of the last one.
     let number = version.split('-').next().unwrap_or_default();
     format!("jemalloc-{number}")
 }
@@ -436,7 +437,7 @@ pub fn allocator_name() -> String {
 #[must_use]
 pub fn jemalloc_stats() -> AllocatorStats {
     system::refresh();
-    // What threads keep ready counts as allocated there, though nobody uses it. 4096 stands for all arenas.
+    // jemalloc counts the unused memory in the caches of threads as allocated. Arena 4096 stands for all arenas.
     let cached: usize = system::read(c"stats.arenas.4096.tcache_bytes");
     AllocatorStats {
         allocated: system::read::<usize>(c"stats.allocated") - cached,
@@ -608,7 +609,7 @@ impl Buffer {
         self.len += count;
     }
 
-    /// Gives back room that is not needed.
+    /// Frees the capacity beyond the length.
     pub fn shrink_to_fit(&mut self) {
         if self.len == 0 {
             *self = Self::new();
@@ -638,7 +639,7 @@ impl Buffer {
 
     #[cold]
     fn set_capacity(&mut self, wanted: usize) {
-        // If no class is large enough, the allocator refuses the size itself.
+        // A size beyond all classes is passed on, so that the allocator refuses it.
         let capacity = usable_size(wanted).max(wanted);
         self.ptr = if self.capacity == 0 {
             alloc(capacity, 1)

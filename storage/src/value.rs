@@ -253,12 +253,6 @@ impl Owned {
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
-
-    /// The string, if it is one.
-    #[must_use]
-    pub fn as_string(&self) -> Option<StringRef<'_>> {
-        self.entry.string()
-    }
 }
 
 impl fmt::Debug for Owned {
@@ -315,7 +309,7 @@ mod tests {
             for expiry in [Some(5), Some(6), None, None, Some(7)] {
                 owned.set_expiry(expiry);
                 assert_eq!(owned.expiry(), expiry);
-                assert_eq!(owned.as_string().unwrap().as_bytes(&mut scratch), bytes);
+                assert_eq!(owned.entry().string().unwrap().as_bytes(&mut scratch), bytes);
             }
         }
         assert_eq!(crate::memory::thread_balance(), start);

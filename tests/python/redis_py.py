@@ -1,6 +1,7 @@
-"""What applications do with redis-py, against a running server: `redis_py.py TEST PORT SOCKET`.
+"""Typical uses of redis-py against a running server: `redis_py.py TEST PORT SOCKET`.
 
-Each test is a function; it raises when a reply is wrong, or takes longer than the client waits.
+Each test is a function of a client over TCP and one over a Unix socket. It raises an exception if a reply is wrong, or
+if the client waits too long for one.
 """
 
 import sys
@@ -11,25 +12,27 @@ import redis
 PATIENCE_S = 60
 
 
-def big_pipelines(tcp, unix):
-    """A pipeline is written as a whole before any reply is read: neither side may wait for the other."""
-    unix.set("kilobyte", "k" * 1024)
-    pipeline = unix.pipeline(transaction=False)
-    for _ in range(10_000):
-        pipeline.get("kilobyte")
-    replies = pipeline.execute()
-    assert len(replies) == 10_000 and set(replies) == {b"k" * 1024}
+def start_threads(function, calls):
+    """Starts a thread for each call, which is a tuple of arguments."""
+    threads = [threading.Thread(target=function, args=arguments) for arguments in calls]
+    for thread in threads:
+        thread.start()
+    return threads
 
-    tcp.set("hundred", "h" * 100)
-    pipeline = tcp.pipeline(transaction=False)
-    for _ in range(400_000):
-        pipeline.get("hundred")
-    replies = pipeline.execute()
-    assert len(replies) == 400_000 and set(replies) == {b"h" * 100}
+
+def big_pipelines(tcp, unix):
+    """Checks pipelines that are written as a whole before any reply is read."""
+    for client, value, count in ((unix, b"k" * 1024, 10_000), (tcp, b"h" * 100, 400_000)):
+        client.set("key", value)
+        pipeline = client.pipeline(transaction=False)
+        for _ in range(count):
+            pipeline.get("key")
+        replies = pipeline.execute()
+        assert len(replies) == count and set(replies) == {value}
 
 
 def pubsub(tcp, unix):
-    """Messages reach channels and patterns in order, over all shards, and a thread that handles them."""
+    """Checks that messages reach channels, patterns and a handling thread in order, over all shards."""
     listener = unix.pubsub()
     listener.subscribe("news", "sport")
     listener.psubscribe("w*")
@@ -60,10 +63,10 @@ def pubsub(tcp, unix):
 
 
 def transactions(tcp, unix):
-    """Threads raise a counter under WATCH: no increment is lost, and a change by somebody else is seen."""
+    """Checks that no increment under WATCH is lost, and that a change by another client fails a transaction."""
     tcp.set("counter", 0)
 
-    def raise_it(client):
+    def raise_counter(client):
         def increment(pipeline):
             value = int(pipeline.get("counter"))
             pipeline.multi()
@@ -73,9 +76,7 @@ def transactions(tcp, unix):
         for _ in range(100):
             client.transaction(increment, "counter")
 
-    threads = [threading.Thread(target=raise_it, args=(client,)) for client in (tcp, unix, tcp)]
-    for thread in threads:
-        thread.start()
+    threads = start_threads(raise_counter, [(client,) for client in (tcp, unix, tcp)])
     for thread in threads:
         thread.join(PATIENCE_S)
     assert int(tcp.get("counter")) == 300
@@ -91,14 +92,14 @@ def transactions(tcp, unix):
         except redis.WatchError:
             pass
         else:
-            raise AssertionError("what was watched has changed")
+            raise AssertionError("EXEC ran though a watched key had changed")
     assert int(tcp.get("counter")) == 301
     replies = tcp.pipeline().set("a", 1).incr("a").lpush("a", 1).execute(raise_on_error=False)
     assert replies[:2] == [True, 2] and isinstance(replies[2], redis.ResponseError)
 
 
 def scans(tcp, unix):
-    """Iterators find everything once the walk is over, whatever they are told of its steps."""
+    """Checks that iterators find all elements, for every COUNT."""
     pipeline = unix.pipeline(transaction=False)
     for number in range(5000):
         pipeline.set(f"key:{number}", number)
@@ -118,7 +119,7 @@ def scans(tcp, unix):
 
 
 def streams(tcp, unix):
-    """Consumers of a group share the work: each entry is handled once, and what one leaves behind another takes over."""
+    """Checks that consumers of a group handle each entry once, and that another one claims the entries left."""
     tcp.xgroup_create("work", "crew", id="$", mkstream=True)
     handled = []
 
@@ -133,12 +134,7 @@ def streams(tcp, unix):
                     handled.append(int(fields[b"job"]))
                     client.xack("work", "crew", entry)
 
-    threads = [
-        threading.Thread(target=consume, args=(client, f"worker{number}"))
-        for number, client in enumerate((tcp, unix, tcp))
-    ]
-    for thread in threads:
-        thread.start()
+    threads = start_threads(consume, [(tcp, "worker0"), (unix, "worker1"), (tcp, "worker2")])
     for number in range(1000):
         unix.xadd("work", {"job": number})
     # A worker that has stopped takes no more, so each of them gets one of these, though one may take several at once.
@@ -159,6 +155,7 @@ def streams(tcp, unix):
 
 
 def main():
+    """Runs the test that the command line names."""
     name, port, socket = sys.argv[1:]
     options = {"socket_timeout": 2 * PATIENCE_S, "protocol": 3 if name == "pubsub" else 2}
     tcp = redis.Redis(port=int(port), **options)

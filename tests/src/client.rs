@@ -36,7 +36,7 @@ impl Stream {
         }
     }
 
-    /// Reads once. A signal that comes while it waits is no reason to give up: the deadline of the caller is.
+    /// Reads once, again after a signal: only the deadline of the caller ends the wait.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let result = match self {

@@ -112,7 +112,7 @@ fn report(seed: u64, played: usize, run: &Run) -> String {
 
 /// Position and description of a difference in a run.
 struct Difference {
-    /// Commands played up to and with the one that showed it.
+    /// Number of commands played, including the one that showed the difference.
     played: usize,
     text: String,
 }

@@ -13,7 +13,7 @@ use todc_utils::{Action, History, Specification, WGLChecker};
 pub struct Moments(AtomicU64);
 
 impl Moments {
-    /// The next moment: later than all before it, on whatever thread.
+    /// The next moment: later than all moments before it, on all threads.
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }

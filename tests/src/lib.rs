@@ -4,12 +4,14 @@
 //! * [`process`] starts and stops programs; [`node`] and [`redis`] know which ones.
 //! * [`client`] speaks to them and [`reply`] is what comes back, as it was on the wire; [`loops`] connects to a chosen loop.
 //! * [`info`] reads what a server says about itself, [`procfs`] what the kernel says about it; [`wait`] waits for either.
-//! * [`novelty`] lists in what the references rightly differ; [`diff`] compares two replies under a rule ([`score`] knows how doubles were printed); [`dialogue`] reads and runs the files of `cases/`;
-//!   [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw and judges it.
+//! * [`novelty`] lists the intended differences from the references; [`diff`] compares two replies under a rule, and
+//!   [`score`] doubles in the notations of several versions; [`dialogue`] reads and runs the files of `cases/`.
+//! * [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw, and
+//!   checks it.
 //!
-//! Nothing here uses code of the server: an oracle that shares the defendant's parser proves little. Every wait
-//! has an end, so that a broken server fails a test and never hangs it. The harness panics where a test would:
-//! its callers are tests, and a message that says what went wrong is what they would make of an error anyhow.
+//! Nothing here uses code of the server, because an oracle with the same parser would share its faults. Every wait has
+//! an end, so that a broken server fails a test instead of hanging it. Functions of the harness panic with a message
+//! where a test would: all their callers are tests.
 
 #![expect(
     clippy::disallowed_methods,

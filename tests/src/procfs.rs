@@ -66,17 +66,6 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(threads(pid)?.iter().map(|thread| thread.cpu).sum())
 }
 
-/// CPU time of the thread of `pid` that has this name.
-///
-/// # Errors
-/// The errors of the file system; `NotFound` when no thread has the name.
-pub fn cpu_of_thread(pid: u32, name: &str) -> Result<Duration> {
-    let mut threads = threads(pid)?.into_iter();
-    threads
-        .find_map(|thread| (thread.name == name).then_some(thread.cpu))
-        .ok_or_else(|| ErrorKind::NotFound.into())
-}
-
 /// Ticks that a process spent in its own code and in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticks {

@@ -38,6 +38,7 @@ mod it {
     mod program;
     mod protocol_abuse;
     mod pubsub;
+    mod rdb_files;
     mod redis_client;
     mod redis_py;
     mod renamed_commands;
@@ -53,4 +54,5 @@ mod it {
     mod travelling_replies;
     mod turns;
     mod waiting_limits;
+    mod waiting_memory;
 }

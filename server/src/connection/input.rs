@@ -367,7 +367,7 @@ impl Input {
             .as_ref()
             .map_or(0, |filling| filling.buffer.capacity());
         let detached: usize = self.detached.iter().map(Buffer::capacity).sum();
-        self.kept.capacity() + filling + detached + self.parser.heap_bytes()
+        self.kept.capacity() + filling + detached + self.parser.memory()
     }
 }
 

@@ -75,6 +75,7 @@ impl EventLoop {
         let ends = connection.ends;
         self.clients.blocked += 1;
         self.count_blocked();
+        self.book_client(number);
         if ends {
             // The end of the connection was noticed before the wait began, and poll does not report it again.
             self.clients.enqueue(number);
@@ -96,7 +97,7 @@ impl EventLoop {
             }
         }
         for retry in outbox.stuck {
-            // That loop handles the retry after the work that keeps the shard taken.
+            // The loop of the needed shard handles the retry after the work that keeps the shard taken.
             self.reach.send(retry.needs, Message::Serve(retry));
         }
     }

@@ -84,7 +84,7 @@ impl EventLoop {
             return;
         }
         if others_wait && self.now_us < expiry.rests_until_us {
-            // What this turn has added is looked at when the rest is over.
+            // Expiries that this turn has added are looked at when the rest is over.
             expiry.is_stale = true;
             return;
         }

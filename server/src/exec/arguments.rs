@@ -23,7 +23,7 @@ pub(crate) fn deadline(seconds: &[u8], now_ms: i64) -> Result<Option<i64>, Reply
     const NOT_FLOAT: ReplyError = ReplyError::Fixed("ERR timeout is not a float or out of range");
     const OUT_OF_RANGE: ReplyError = ReplyError::Fixed("ERR timeout is out of range");
     let Some(seconds) = number::parse_f64(seconds) else {
-        // What parses as a long double but not as a double is a number out of range.
+        // A text that parses as a long double but not as a double is a number out of range.
         let error = number::LongDouble::parse(seconds).map_or(NOT_FLOAT, |_| OUT_OF_RANGE);
         return Err(error);
     };

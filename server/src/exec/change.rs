@@ -256,7 +256,7 @@ impl Partition {
         look: Look,
     ) -> Option<(&Entry, &mut SmallRng)> {
         let database = self.keyspace.0.database_mut(usize::from(db));
-        let found = database.lookup(
+        let found = database.look_up(
             key,
             stamp.now_ms,
             |clock| look.touched(stamp, clock, &mut self.rng),
@@ -276,7 +276,7 @@ impl Partition {
         look: Look,
     ) -> Option<(&mut Entry, &mut SmallRng)> {
         let database = self.keyspace.0.database_mut(usize::from(db));
-        let found = database.lookup_mut(
+        let found = database.look_up_to_change(
             key,
             stamp.now_ms,
             |clock| look.touched(stamp, clock, &mut self.rng),

@@ -81,7 +81,7 @@ pub(crate) struct BufferSizes {
     pub(crate) query: usize,
     /// Free bytes in the query buffer.
     pub(crate) query_free: usize,
-    /// Bytes held by the arguments of an incomplete request.
+    /// Bytes held by the arguments of an incomplete request, or of one that waits.
     pub(crate) arguments: usize,
     /// Bytes waiting to be written in the chunk that replies are appended to.
     pub(crate) output: usize,
@@ -443,7 +443,8 @@ impl Client {
             .map_or(0, |transaction| transaction.memory());
         let watched = self.watching.as_ref().map_or(0, |watching| watching.memory());
         let subscribed = self.subscriptions.as_ref().map_or(0, |known| known.memory());
-        names + queue + watched + subscribed
+        let waiting = self.waits.as_ref().map_or(0, |ticket| ticket.memory());
+        names + queue + watched + subscribed + waiting
     }
 
     /// Line of CLIENT LIST for the client, without the line feed. `argument_bytes` belong to the command that it is

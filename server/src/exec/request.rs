@@ -33,6 +33,11 @@ impl OwnedRequest {
         Arguments::new(&self.bytes, &self.spans, &[])
     }
 
+    /// Bytes of the arguments alone.
+    pub(crate) fn argument_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes of the request, for the limits of a transaction and CLIENT LIST.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.spans)

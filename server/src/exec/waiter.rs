@@ -211,6 +211,18 @@ impl Ticket {
         }
     }
 
+    /// Bytes of the arguments that the client sent.
+    pub(crate) fn argument_bytes(&self) -> usize {
+        self.said.as_ref().unwrap_or(&self.request).argument_bytes()
+    }
+
+    /// Bytes allocated for the ticket.
+    pub(crate) fn memory(&self) -> usize {
+        let requests = [Some(&self.request), self.said.as_ref()];
+        let requests: usize = requests.into_iter().flatten().map(OwnedRequest::size).sum();
+        size_of::<Self>() + requests + size_of_val(&*self.barred)
+    }
+
     /// Whether the keys are in several shards.
     pub(crate) fn spans_shards(&self) -> bool {
         !self.barred.is_empty()

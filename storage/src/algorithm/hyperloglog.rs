@@ -20,7 +20,7 @@
 //! that the other bits of such hashes began with, plus one. The estimate is that of Otmar Ertl, "New cardinality
 //! estimation algorithms for HyperLogLog sketches", 2017.
 //!
-//! Values come from clients and may hold anything: whatever they hold, nothing here panics. Runs that do not add up to all
+//! Values come from clients and may hold any bytes; no code here panics because of them. Runs that do not add up to all
 //! registers are [`Corrupt`].
 
 use std::fmt;
@@ -355,7 +355,7 @@ impl Sketch {
         Self { bytes }
     }
 
-    /// The one that a value holds, and `None` if it holds none. The runs of a sparse one are not looked at yet.
+    /// Reads the HyperLogLog of a value; `None` if the value holds none. The runs of a sparse one are not checked yet.
     #[must_use]
     pub fn load(value: &[u8]) -> Option<Self> {
         Encoding::of(value)?;

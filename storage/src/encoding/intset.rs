@@ -73,7 +73,7 @@ impl Intset {
         self.buffer.memory()
     }
 
-    /// Gives back room that is not needed.
+    /// Frees the capacity beyond the length.
     pub fn shrink_to_fit(&mut self) {
         if self.is_empty() {
             *self = Self::new();

@@ -145,7 +145,7 @@ impl Listpack {
         self.elements.memory()
     }
 
-    /// Gives back room that is not needed: all of it when the pack is empty.
+    /// Frees the capacity beyond the length; an empty pack keeps no memory.
     pub fn shrink_to_fit(&mut self) {
         if self.is_empty() {
             self.clear();

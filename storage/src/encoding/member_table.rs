@@ -188,7 +188,7 @@ impl MemberTable {
         }
         if self.is_empty() {
             self.bytes = 0;
-            // The buckets that were empty all the same.
+            // Empty buckets count as well.
             self.table = RawTable::new();
         }
         freed

@@ -55,7 +55,7 @@ fn behind_known(score: f64, entry: ElementPtr, member: &[u8]) -> impl Cut<Member
 
 /// Members with scores, ordered by score and, where scores are equal, by their bytes.
 pub(crate) struct ScoredTable {
-    // Dropped first: it only points.
+    // Dropped before the members, because it points at them.
     tree: OrderTree<Member>,
     members: MemberTable,
 }

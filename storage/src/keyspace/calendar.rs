@@ -320,7 +320,7 @@ impl<P: Keyed> Calendar<P> {
             // `enter` counts it again.
             self.len -= 1;
             self.sum -= i128::from(at);
-            // SAFETY: what the pointer leads to is alive while the calendar holds it, which it goes on to do.
+            // SAFETY: the entry is alive as long as the calendar holds it, and the calendar goes on holding it.
             unsafe { self.enter(hasher.hash(pointer.key()), pointer, at, hasher) };
         });
         self.dealing[last] = dealing;
@@ -377,11 +377,12 @@ impl<P: Keyed> Calendar<P> {
     pub(crate) fn over(&mut self, now: i64, found: &mut SmallVec<[P; 64]>, time_of: impl Fn(P) -> i64) {
         /// So many are collected, or a bucket more: their entries are then waited for together.
         const AT_ONCE: usize = 48;
-        /// Buckets of `past` that are looked at for something that is over.
+        /// Number of buckets of `past` that are searched for expired entries.
         const BUCKETS: usize = 32;
         let mut next = self.next;
         if let Some(window) = self.window_over(now) {
-            // A ring: what is found is about to go, and removals merge buckets from the end into those passed before.
+            // The buckets form a ring: the entries found are about to be removed, and removals merge buckets from the end into
+            // buckets that were passed before.
             for _ in 0..window.stats().buckets {
                 next = window.visit_from(next, |pointer| found.push(pointer));
                 if found.len() >= AT_ONCE {
@@ -418,7 +419,7 @@ impl<P: Keyed> Calendar<P> {
     pub(crate) fn follow_clock(&mut self, now: i64) -> Option<i64> {
         let due = self.next_due();
         if self.is_set_back(now) {
-            // All is to be dealt out anew.
+            // All windows are dealt out again.
             return due.map(|_| now);
         }
         if due.is_none_or(|due| due > now) {
@@ -438,7 +439,7 @@ impl<P: Keyed> Calendar<P> {
             return Some(self.start);
         }
         let first = self.first()?;
-        // The millisecond of the time itself is not over yet.
+        // An entry is live during the millisecond of its expiry.
         Some(first.begin + i64::from(first.level == 0))
     }
 
@@ -548,7 +549,7 @@ fn estimate_over<P: Keyed>(table: &RawTable<P>, now: i64, time_of: impl Fn(P) ->
             break;
         }
     }
-    // Nothing was seen only if the table is empty.
+    // A walk sees nothing only in an empty table.
     (table.len() * over).checked_div(seen).unwrap_or(0)
 }
 
@@ -735,7 +736,7 @@ mod tests {
                         prop_assert_eq!(pair.expire(now), expected);
                         let next = pair.model.values().map(|(_, at)| *at).min();
                         prop_assert_eq!(next.is_none(), pair.calendar.next_due().is_none());
-                        // Never later than when the next one is over, but by what the clock was set back.
+                        // The due time is at most that of the next expiry, plus the time by which the clock was set back.
                         if let (Some(next), Some(due)) = (next, pair.calendar.next_due()) {
                             prop_assert!(due <= (next + 1).max(pair.calendar.start));
                             prop_assert!(pair.calendar.start <= now + 1000);
@@ -814,7 +815,7 @@ mod tests {
     #[test]
     fn what_is_over_in_a_wide_window_is_told_though_nothing_deals_it_out() {
         let now = 1_700_000_000_000;
-        // Seen from the beginning of time, a window is years wide.
+        // At the start of the calendar a window is years wide.
         let mut pair = Pair::new();
         for n in 0..60 {
             pair.set(n, now + i64::from(n % 3), false);

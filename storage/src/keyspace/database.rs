@@ -84,23 +84,23 @@ impl Database {
     /// Looks a key up for reading. `touch` gets the access clock of an existing key and returns the new one; `expire`
     /// gets the entry of an expired key before it is removed, and returns how to treat it. One probe.
     #[inline]
-    pub fn lookup(
+    pub fn look_up(
         &mut self,
         key: &Key<'_>,
         now_ms: i64,
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&Entry> {
-        match self.lookup_mut(key, now_ms, touch, expire) {
+        match self.look_up_to_change(key, now_ms, touch, expire) {
             Lookup::Missing => Lookup::Missing,
             Lookup::Expired => Lookup::Expired,
             Lookup::Live(entry) => Lookup::Live(entry),
         }
     }
 
-    /// Looks a key up for changing its value in place; otherwise like [`Database::lookup`].
+    /// Looks a key up for changing its value in place; otherwise like [`Database::look_up`].
     #[inline]
-    pub fn lookup_mut(
+    pub fn look_up_to_change(
         &mut self,
         key: &Key<'_>,
         now_ms: i64,
@@ -232,7 +232,7 @@ impl Database {
             return false;
         };
         match found.entry().collection() {
-            // An empty stream stays: its ids go on from where they are.
+            // An empty stream stays, because its last id must not be lost.
             Some(CollectionRef::Stream(_)) => false,
             Some(value) if value.is_empty() => {
                 drop(found.remove());
@@ -718,7 +718,7 @@ mod tests {
         let mut database = database(Layout::Single);
         let key = database.key(b"key");
         let look = |database: &mut Database, now_ms, on_expired| {
-            let found = database.lookup(&key, now_ms, |clock| clock, |_| on_expired);
+            let found = database.look_up(&key, now_ms, |clock| clock, |_| on_expired);
             match found {
                 Lookup::Missing => "missing".to_owned(),
                 Lookup::Expired => "expired".to_owned(),
@@ -747,10 +747,10 @@ mod tests {
         let mut database = database(Layout::Single);
         let key = database.key(b"key");
         database.set_string(&key, b"v", Expiry::At(100), 3);
-        let found = database.lookup(&key, 100, |clock| clock + 4, |_| panic!("its time is not over"));
+        let found = database.look_up(&key, 100, |clock| clock + 4, |_| panic!("its time is not over"));
         assert!(matches!(found, Lookup::Live(entry) if entry.clock() == 7));
         let mut seen = None;
-        let found = database.lookup_mut(
+        let found = database.look_up_to_change(
             &key,
             101,
             |_| panic!("its time is over"),

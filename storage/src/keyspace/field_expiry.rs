@@ -29,7 +29,7 @@ impl Database {
         let mut stats = ExpireStats::default();
         let mut hashes = Expired::default();
         loop {
-            // The work of a step may exceed the budget by a little: hashes are found by the bucket.
+            // A step may exceed the budget by a little, since hashes are found a bucket at a time.
             let left = budget.saturating_sub(stats.work);
             if left == 0 {
                 stats.more = self.store.fields().next_due().is_some_and(|due| due <= now_ms);
@@ -41,7 +41,7 @@ impl Database {
             }
             stats.work += moved;
             for bytes in hashes.keys() {
-                // Between the hashes as well: each may have as many fields to give up as there may be in one turn.
+                // The budget is also checked between hashes: a single one may have expired fields for a whole turn.
                 if stats.work >= budget {
                     break;
                 }
@@ -151,7 +151,7 @@ mod tests {
             };
             expire_at(&mut database, 100_000);
             assert_eq!(database.expire_fields(60_000, 1000, |_, _| {}).expired, 0);
-            // Looked at at 50 in vain, it is not looked at again before the fields' time.
+            // The look at time 50 found nothing expired; the next one is due when the fields expire.
             assert!(database.next_due(60_000).is_some_and(|due| due > 60_000));
             expire_at(&mut database, 70_000);
             assert!(database.next_due(60_001).is_some_and(|due| due <= 70_001));

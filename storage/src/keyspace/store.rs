@@ -160,8 +160,8 @@ impl Store {
         let expiry = entry.expiry();
         let (ptr, hasher) = (entry.into_ptr(), self.hasher);
         // SAFETY: the store owns the entry from here on; it leaves both tables before it is freed. With a wrong hash it
-        // would not be found again, but no pointer would be lost or dangle: the volatile index is told the same hash,
-        // and should an entry not be found there on removal, `unlist` stops the program.
+        // would not be found again, but no pointer would be lost or dangle: the volatile index gets the same hash,
+        // and `unlist` stops the program if a removal does not find the entry there.
         unsafe { self.table_mut(key.slot).insert(key.hash, ptr, &hasher) };
         if let Tables::PerSlot(Some(slots)) = &mut self.tables {
             slots.added(usize::from(key.slot) % SLOTS);
@@ -325,7 +325,7 @@ impl Store {
                 self.unlist(self.hasher.hash(found.key()), entry);
             }
         });
-        // The indexes of the new store stay empty: nothing looks at them there but `drain`.
+        // The indexes of the new store stay empty: only `drain` reads them there.
         detached.tables = Tables::Single(table);
         Some(detached)
     }
@@ -364,7 +364,7 @@ impl Store {
             Tables::Single(table) => table.sample_run(count, rng, each),
             Tables::PerSlot(None) => {}
             Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
-                // A slot's table may be too small for a sample beyond itself.
+                // The table of a slot may hold fewer entries than the sample asks for.
                 for _ in 0..count {
                     let slot = slots.slot_of(rng.random_range(0..slots.len()));
                     slots.table(slot).sample(rng).into_iter().for_each(&mut each);
@@ -474,7 +474,7 @@ impl Store {
     /// Frees one bucket and its entries; false when all are freed. Between the calls, nothing else may be called.
     /// `each` gets the entries.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(EntryBox)) -> bool {
-        // The indexes go first: at no time do they point at what is freed.
+        // The indexes are freed first, so that they never point at a freed entry.
         if self.volatile.drain() || self.fields.drain() {
             return true;
         }

@@ -167,7 +167,7 @@ impl CompactBuffer {
         }
     }
 
-    /// Gives back all room that is not needed.
+    /// Frees the capacity beyond the length.
     pub(crate) fn shrink_to_fit(&mut self) {
         if self.len == 0 {
             let tag = self.tag();

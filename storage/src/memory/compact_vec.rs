@@ -117,7 +117,7 @@ impl<T> CompactVec<T> {
             range.start <= range.end && range.end <= len,
             "a range beyond the end"
         );
-        // Should a drop panic, what is in and behind the range is leaked and not dropped twice.
+        // If a drop panics, the values in and behind the range are leaked rather than dropped twice.
         self.len = range.start as u32;
         // SAFETY: the range is within the values.
         let start = unsafe { self.ptr.add(range.start) };
@@ -165,7 +165,7 @@ impl<T> CompactVec<T> {
     fn set_capacity(&mut self, wanted: usize) {
         assert!(wanted < u32::MAX as usize, "a compact vector of 2^32 values");
         let bytes = usable_size_aligned(wanted * size_of::<T>(), align_of::<T>());
-        // No fewer than `wanted`, so that their size has the class that was allocated.
+        // At least `wanted` values, so that their size has the class that was allocated.
         let capacity = (bytes / size_of::<T>()).min(u32::MAX as usize);
         let ptr = alloc(capacity * size_of::<T>(), align_of::<T>()).cast::<T>();
         // SAFETY: the new allocation is larger than the old one; the values move, and the old memory is freed unread.

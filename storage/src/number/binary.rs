@@ -63,7 +63,7 @@ pub(super) fn shift_right_rounding(mantissa: u128, shift: i64) -> u128 {
     let shift = match u32::try_from(shift) {
         Ok(0) => return mantissa,
         Ok(shift @ ..=u128::BITS) => shift,
-        // Less than a half, whatever the mantissa.
+        // Less than a half for every mantissa.
         _ => return 0,
     };
     let quotient = mantissa.checked_shr(shift).unwrap_or(0);

@@ -147,14 +147,14 @@ impl Bucket {
         // as numbers; no arithmetic is done on them.
         unsafe {
             let pair = |index: usize| -> __m128 { _mm_load_ps(pairs.add(index * 4)) };
-            // Tags are the upper halves of the upper halves: shifted down with their sign they fit 16 bits as they are.
+            // A tag is the upper half of the upper half of a place: shifted down with its sign it fits 16 bits.
             let tags = |first: usize| -> __m128i {
                 let upper = _mm_shuffle_ps::<UPPER_HALVES>(pair(first), pair(first + 1));
                 _mm_srai_epi32::<16>(_mm_castps_si128(upper))
             };
             let all = _mm_packs_epi32(tags(0), tags(2));
             let equal = _mm_cmpeq_epi16(all, _mm_set1_epi16(tag.cast_signed()));
-            // A place has two bytes of the mask; packed once more, one.
+            // The mask has two bytes for each place, and one after another packing.
             (_mm_movemask_epi8(_mm_packs_epi16(equal, equal)) & 0xff).cast_unsigned()
         }
     }
@@ -456,7 +456,7 @@ impl<P: Keyed> RawTable<P> {
     fn split(&mut self, hasher: &KeyHasher) {
         if self.buckets == self.capacity {
             if self.capacity > u32::MAX - SEGMENT_BUCKETS {
-                // 28 thousand million entries: chains may as well grow longer.
+                // At 28 thousand million entries chains grow longer instead.
                 return;
             }
             self.set_capacity(capacity_above(self.capacity));
@@ -533,7 +533,7 @@ impl<P: Keyed> RawTable<P> {
     fn set_capacity(&mut self, capacity: u32) {
         debug_assert!(capacity >= self.buckets && capacity > 0);
         let old = self.capacity;
-        // SAFETY: each case sees to it that `root` is what its description says of the new capacity, moves the buckets
+        // SAFETY: each case sets `root` to the form that its description gives for the new capacity, moves the buckets
         // in use, and frees what is not referred to any more, with the size it was allocated with.
         unsafe {
             if old > SEGMENT_BUCKETS && capacity > old {

@@ -296,7 +296,7 @@ impl List {
     /// Puts an element at one end.
     #[inline]
     pub fn push(&mut self, end: End, value: StringRef<'_>, limits: &ListLimits) {
-        // Integers are not counted: in Redis they have no text at this point.
+        // Integers do not count, because in Redis they have no text at this point.
         let text = match value {
             StringRef::Int(_) => &[],
             StringRef::Bytes(bytes) => bytes,
@@ -345,7 +345,7 @@ impl List {
     ) -> Option<R> {
         let element = self.pop_within(from, Element::of)?;
         self.push(to, element.as_ref(), limits);
-        // Only now: a list of just over half the limit does not become a pack on the way.
+        // Shrinks only after the push, so that a list of just over half the limit does not become a pack in between.
         self.shrink(limits);
         Some(read(element.as_ref()))
     }
@@ -674,7 +674,7 @@ mod tests {
         let limits = ListLimits::default();
         let list = of(100_000, &limits);
         let per_element = list.memory() as f64 / 100_000.0;
-        // Fourteen bytes of text and two around them.
+        // Fourteen bytes of text and two of framing.
         assert!(per_element < 16.5, "{per_element} bytes");
         let mut front = List::new();
         for n in (0..100_000).rev() {

@@ -385,7 +385,7 @@ impl Set {
         self.0 = Form::Intset(set);
     }
 
-    /// Turns whatever it is into a table. O(members), of which there are at most as many as the thresholds allow.
+    /// Turns the set into a table, from any form. O(members), of which there are at most as many as the thresholds allow.
     fn become_table(&mut self, hasher: KeyHasher) -> &mut MemberTable {
         if !matches!(self.0, Form::Table(_)) {
             let mut scratch = [0; INT_TEXT_MAX];

@@ -456,7 +456,7 @@ impl Log {
             return Some(0);
         }
         if last_id < self.first_id && self.max_deleted_id < self.first_id {
-            // All entries are ahead, whatever was counted before.
+            // The group has read none of the present entries, so all of them are its lag.
             return Some(self.len as i64);
         }
         let read = match entries_read {

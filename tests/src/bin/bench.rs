@@ -78,7 +78,7 @@ fn run(options: &Options) -> Result<bool> {
     report.close()
 }
 
-/// The servers of the CPU rows, in the order of their columns: the pair, and between them whatever else was asked for.
+/// The servers of the CPU rows, in the order of their columns: the pair, and between them the other servers asked for.
 fn contest(options: &Options, [redis, shardis]: &[Program; 2]) -> Result<Vec<Program>> {
     let mut programs = vec![redis.clone()];
     let peer = match &options.peer {

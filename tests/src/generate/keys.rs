@@ -1,4 +1,4 @@
-//! Templates of random commands for keys whatever they hold, transactions and the server.
+//! Templates of random commands for keys of any type, transactions and the server.
 
 use super::Reply::{Encoding, Milliseconds, Random, Same, Scores, Seconds, Sorted, Told, Unharmed};
 use super::Template;
@@ -75,7 +75,7 @@ pub(super) const TEMPLATES: &[Template] = &[
         Unharmed,
         "COMMAND GETKEYS|GETKEYSANDFLAGS GEORADIUS~key~1~1~1~m~STORE|GEOSEARCHSTORE~key|OBJECT~ENCODING|MEMORY~USAGE|PING|NOSUCH|XGROUP~CREATE|BLMOVE~key key x x x x |x",
     ),
-    // Expired while nobody looks: the duel waits for that.
+    // These keys expire without an access: the duel waits for that.
     (5, Unharmed, "PEXPIRE any 1"),
     (1, Unharmed, "SET key value PX 1"),
     (1, Random, "HELLO |2|3|4|x"),

@@ -16,7 +16,7 @@ const CLIENTS: usize = 50;
 const PIPELINE: usize = 16;
 const KEYS: &str = "{rand:10000000}";
 const LIMIT: &[&str] = &["--maxmemory", "60mb", "--maxmemory-policy", "allkeys-lru"];
-/// Keys that fill more than the limit, whoever stores them.
+/// Number of keys that exceed the limit on each of the servers.
 const FILL: u64 = 1_500_000;
 const COST_MAX: f64 = 0.5;
 const PAUSE_MS_MAX: f64 = 5.0;

@@ -42,7 +42,7 @@ pub(crate) struct Options {
 /// The second reference of the CPU rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// The one that `scripts/peer` finds or fetches.
+    /// The peer that `scripts/peer` finds or fetches.
     Usual,
     Path(PathBuf),
     None,

@@ -30,9 +30,9 @@ pub(crate) enum Program {
     Redis(PathBuf),
     /// The second reference.
     Peer(PathBuf),
-    /// Ours, with so many shards.
+    /// shardis, with this number of shards.
     Shardis(PathBuf, usize),
-    /// An older build of ours, with so many shards.
+    /// An older build of shardis, with this number of shards.
     Before(PathBuf, usize),
 }
 

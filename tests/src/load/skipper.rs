@@ -1,6 +1,7 @@
 //! Counts replies without looking at them.
 //!
-//! A [`Skipper`] is fed what a connection received, in whatever pieces, and says how many complete replies that ended.
+//! A [`Skipper`] takes the bytes that a connection received, in pieces of any size, and returns the number of replies that
+//! they complete.
 //! It reads only the header lines: the payload of a bulk string is stepped over by its length. It keeps no bytes except
 //! a header line that was cut in two, which is bounded.
 
@@ -139,7 +140,7 @@ fn read_header(line: &[u8]) -> Result<Header> {
     }
 }
 
-/// A length, `None` for the -1 that says null. Ten digits hold whatever a reply may be long.
+/// A length, `None` for the -1 that says null. Ten digits hold the length of every reply.
 fn length(digits: &[u8]) -> Result<Option<usize>> {
     if digits == b"-1" {
         return Ok(None);

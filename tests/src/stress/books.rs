@@ -1,6 +1,5 @@
 //! The memory of a server before, during and after a run, as the server and the kernel tell it.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,9 @@ use super::{
     LEFT_BYTES_MAX, MAXMEMORY, RESIDENT_BYTES_PER_LOOP, RESIDENT_EXCESS_PERCENT, SHARD_LEFT_BYTES_MAX,
 };
 use crate::client::Client;
+use crate::info::{figure, of_shards};
 use crate::process::Process;
+use crate::procfs::resident_bytes;
 
 /// Figures of one server over a run.
 pub(super) struct Books {
@@ -140,9 +141,9 @@ impl Books {
             ));
         }
         for field in ["blocked_clients", "lazyfree_pending_objects", "tracking_clients"] {
-            let value = number(&mut self.client, "everything", field);
-            if value.is_some_and(|value| value > 0) {
-                faults.push(format!("{field} stays at {value:?}"));
+            let value = figure(&mut self.client, field);
+            if value > 0 {
+                faults.push(format!("{field} stays at {value}"));
             }
         }
         faults
@@ -151,9 +152,9 @@ impl Books {
 
 fn figures(client: &mut Client, pid: u32) -> Figures {
     Figures {
-        used: number(client, "memory", "used_memory").unwrap_or(0),
-        shards: shard_bytes(client),
-        resident: resident_bytes(pid),
+        used: figure(client, "used_memory"),
+        shards: of_shards(client, "memory"),
+        resident: resident_bytes(pid).expect("a running process"),
     }
 }
 
@@ -173,42 +174,4 @@ fn allocator(client: &mut Client) -> String {
         )
     });
     told.collect::<Vec<_>>().join(" ")
-}
-
-/// The number in a field of INFO.
-fn number(client: &mut Client, section: &str, field: &str) -> Option<u64> {
-    let info = client.try_call(&["INFO", section]).ok()?;
-    let text = info.text();
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| *name == field)
-        .and_then(|(_, value)| value.trim().parse().ok())
-}
-
-/// The `memory` of each line of `INFO shards`.
-fn shard_bytes(client: &mut Client) -> Vec<u64> {
-    let info = client.try_call(&["INFO", "shards"]);
-    let text = info.map(|reply| reply.text()).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let (_, fields) = line.strip_prefix("shard")?.split_once(':')?;
-            let memory = fields
-                .split(',')
-                .find_map(|field| field.strip_prefix("memory="))?;
-            memory.trim().parse().ok()
-        })
-        .collect()
-}
-
-fn resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kilobytes = status.lines().find_map(|line| {
-        line.strip_prefix("VmRSS:")?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    kilobytes.map_or(0, |kilobytes| kilobytes * 1024)
 }

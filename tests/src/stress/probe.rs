@@ -21,7 +21,7 @@ const SEARCH_PINGS: usize = 200;
 /// A probe of one loop.
 pub(super) struct Probe {
     client: Client,
-    /// File in which the kernel tells of the loop's thread.
+    /// File with the kernel's figures about the loop's thread.
     thread: String,
 }
 

@@ -107,7 +107,7 @@ fn answered(client: &mut Client, requests: &[Request]) -> std::io::Result<Option
     const TOKEN: &str = "the last of this pipeline";
     let mut bytes = Vec::new();
     requests.iter().for_each(|request| encode(&mut bytes, request));
-    // Whatever the requests have begun ends here, so that the token is answered at once.
+    // Ends a subscription or transaction that the requests have begun, so that the token is answered at once.
     for request in [&["UNSUBSCRIBE"][..], &["DISCARD"], &["ECHO", TOKEN]] {
         encode(&mut bytes, request);
     }
@@ -399,7 +399,7 @@ fn vandalise(shared: &Shared, mut rng: StdRng) {
                 encode(&mut bytes, &[&b"SET"[..], b"s:1", &value(&mut rng)]);
                 bytes.truncate(rng.random_range(0..bytes.len()));
             }
-            // A wait that nobody is there for any more.
+            // A wait whose client has disconnected.
             1 => encode(&mut bytes, &filled("BLMOVE l l LEFT LEFT 0", &mut rng)),
             2 => encode(&mut bytes, &filled("BZMPOP 0 2 z z MIN", &mut rng)),
             // A transaction that is never carried out, over watched keys.

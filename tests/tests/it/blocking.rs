@@ -316,7 +316,7 @@ fn what_a_blocked_client_sent_later_is_done_later() {
     assert_eq!(waiter.read().expect("a reply").text(), "end");
 }
 
-/// Whatever they send while they wait, it must not take from others what they need to be read.
+/// Requests of blocked clients wait in buffers; other clients are read all the same.
 #[test]
 fn blocked_clients_that_send_on_starve_nobody() {
     const CLIENTS: usize = 200;

@@ -292,7 +292,7 @@ impl Play {
                 return Err(format!("{line} neither waits nor is answered"));
             }
         }
-        // What it took may have been given to others.
+        // The element that it moved may have served other clients.
         self.settle()
     }
 

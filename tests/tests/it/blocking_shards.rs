@@ -57,7 +57,7 @@ impl Done {
 }
 
 impl Scene {
-    fn with_moves(count: usize) -> Self {
+    fn with_moves(count: usize, busy: Duration) -> Self {
         let server = node::launch(SHARDS)
             .with(&["--proto-max-bulk-len", "1024gb"])
             .serve();
@@ -91,12 +91,12 @@ impl Scene {
             ],
             before: Done::default(),
         };
-        scene.prepare();
+        scene.prepare(busy);
         scene
     }
 
-    /// Makes the command long enough for the observation, on this machine and with this build.
-    fn prepare(&mut self) {
+    /// Makes the command last at least so long, on this machine and with this build.
+    fn prepare(&mut self, busy: Duration) {
         let mut len = 4096;
         loop {
             self.watcher.call(&["SET", &self.long[1], &"ab".repeat(len)]);
@@ -107,7 +107,7 @@ impl Scene {
                 assert!(self.watcher.call(&self.long).integer().is_some());
                 start.elapsed()
             });
-            if took.iter().min() > Some(&Duration::from_millis(300)) {
+            if took.iter().min() > Some(&busy) {
                 return;
             }
             len += len / 2;
@@ -124,8 +124,9 @@ impl Scene {
         thread::sleep(Duration::from_millis(30));
     }
 
-    /// Pushes an element for each move, and looks at what that costs the loop of shard 1 as long as shard 2 is taken.
-    fn push_and_watch(&mut self) {
+    /// Pushes an element for each move, and looks at what that costs the loop of shard 1 as long as shard 2 is taken. False
+    /// when that loop answered few PINGs meanwhile.
+    fn push_and_watch(&mut self) -> bool {
         let sources = self.sources.iter();
         let pushes: Vec<Vec<Vec<u8>>> = sources
             .map(|source| {
@@ -142,18 +143,18 @@ impl Scene {
             self.busy
                 .retain_mut(|client| client.read_within(Duration::from_millis(1)).is_err());
         }
-        assert!(pings >= 10, "only {pings} PINGs were answered meanwhile");
         for client in &mut self.moving {
             assert_eq!(client.read().expect("served").text(), "v");
         }
-        // How long it all took depends on what else this machine does; what there was to do does not.
+        // The duration depends on the load of the machine; the amount of work does not.
         let (before, now) = (&self.before, Done::by(&self.server, &mut self.watcher));
         let moves = self.sources.len() as u64;
         let turns = now.turns - before.turns;
         let expected = 12 * pings + 8 * moves + 1000;
         assert!(turns < expected, "{turns} turns, and not {expected} at most");
+        // One for each served client of another loop, and the retries, which the moves share.
         let messages = now.messages - before.messages;
-        let expected = 8 * moves + 100;
+        let expected = moves + 100;
         assert!(
             messages < expected,
             "{messages} messages, and not {expected} at most"
@@ -164,32 +165,47 @@ impl Scene {
             .chain(self.sources.iter().map(String::as_str))
             .collect();
         assert_eq!(self.watcher.call(&left).integer(), Some(0));
+        pings >= 10
     }
+}
+
+/// Tries a scene with longer and longer commands: on a machine with much else to do, a short one is over before there was
+/// much to see. A loop that is held up by the moves is so as long as any of them lasts.
+fn expect_answers(mut scene: impl FnMut(Duration) -> bool) {
+    let lengths = [300, 1000, 4000].map(Duration::from_millis);
+    assert!(
+        lengths.into_iter().any(&mut scene),
+        "hardly any PING was answered"
+    );
 }
 
 #[test]
 fn moves_to_a_busy_shard_cost_nothing_while_they_wait() {
     for count in [1, 2, 10, 100, 500] {
-        let mut scene = Scene::with_moves(count);
-        scene.begin_long_command();
-        scene.push_and_watch();
+        expect_answers(|busy| {
+            let mut scene = Scene::with_moves(count, busy);
+            scene.begin_long_command();
+            scene.push_and_watch()
+        });
     }
 }
 
 #[test]
 fn moves_to_a_lent_shard_cost_nothing_while_they_wait() {
     for count in [2, 100] {
-        let mut scene = Scene::with_moves(count);
-        let mut borrower = connect_to(&scene.server, 0);
-        let other = keys_of(3, "other", 1).remove(0);
-        borrower.line("MULTI");
-        borrower.call(&["GET", &other]);
-        borrower.call(&scene.long);
-        // As long as the shard is busy, the transaction can only have it lent.
-        scene.begin_long_command();
-        borrower.send(&["EXEC"]).expect("sent");
-        scene.busy.push(borrower);
-        scene.push_and_watch();
+        expect_answers(|busy| {
+            let mut scene = Scene::with_moves(count, busy);
+            let mut borrower = connect_to(&scene.server, 0);
+            let other = keys_of(3, "other", 1).remove(0);
+            borrower.line("MULTI");
+            borrower.call(&["GET", &other]);
+            borrower.call(&scene.long);
+            // As long as the shard is busy, the transaction can only have it lent.
+            scene.begin_long_command();
+            borrower.send(&["EXEC"]).expect("sent");
+            scene.busy.push(borrower);
+            scene.push_and_watch()
+        });
     }
 }
 

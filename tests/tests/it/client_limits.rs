@@ -125,7 +125,7 @@ fn what_is_not_read_is_told() {
     }
 }
 
-/// Whatever makes a client large, it is closed when all together exceed the limit, and the others stay.
+/// The largest client is closed when all together exceed the limit, for each reason to be large, and the others stay.
 #[test]
 fn the_client_that_takes_too_much_is_evicted() {
     type Grow = fn(&mut Client, usize);

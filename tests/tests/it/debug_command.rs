@@ -199,7 +199,7 @@ fn collections_are_described_as_redis_does() {
                 "{word} of {key}: {subject}"
             );
         }
-        // How well texts are compressed may differ a little.
+        // The two compressors may differ a little in their results.
         let [subject, oracle] = [&subject, &oracle].map(|text| {
             let bytes = told(text, "serializedlength").and_then(|bytes| bytes.parse::<f64>().ok());
             bytes.expect("every value has a serialized length")

@@ -162,7 +162,7 @@ fn what_was_watched_is_looked_at_before_anything_runs() {
         client.line(&kill);
         assert!(client.line("EXEC").is_null());
         assert_eq!(other.line("PING").text(), "PONG");
-        // What the transaction itself changes is no matter.
+        // Changes by the transaction itself do not fail it.
         client.line("WATCH a b c d");
         let replies = transaction(&mut client, &["SET a 2", &kill, "SET b 3"]);
         assert_eq!(replies, ["OK", "1", "OK"]);

@@ -9,7 +9,7 @@ use shardis_tests::reply::Reply;
 use shardis_tests::wait::wait_until;
 use shardis_tests::{node, redis};
 
-/// Lines that a monitor gets, up to the one that says `last`.
+/// Lines that a monitor gets, up to the line with `last`.
 fn lines_until(monitor: &mut Client, last: &str) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
@@ -176,7 +176,7 @@ fn the_slow_log_is_that_of_the_node() {
     }
 }
 
-/// The duration of a command is its own: a slow one is entered, those beside it are not, in whatever way they came.
+/// The duration of a command is its own: a slow one is entered, those beside it are not, however they arrived.
 #[test]
 fn only_what_is_slow_is_entered() {
     for shards in [1, 4] {

@@ -24,7 +24,7 @@ fn make_long(client: &mut Client, keys: [&str; 2]) {
     make_last(client, keys, LONG);
 }
 
-/// Makes LCS of these keys take at least so long.
+/// Makes LCS of these keys take at least `time`.
 fn make_last(client: &mut Client, keys: [&str; 2], time: Duration) {
     // As long as the memory of a plain implementation would allow.
     client.line("CONFIG SET proto-max-bulk-len 1099511627776");

@@ -338,7 +338,7 @@ fn a_soft_limit_gives_a_reader_time() {
     subscribe(&mut client, "SUBSCRIBE", &["c".to_owned()]);
     let mut publisher = server.connect();
     let payload = "x".repeat(1 << 20);
-    // What the sockets' buffers hold does not count.
+    // Messages in the buffers of the sockets do not count, so there are more than fit there.
     for _ in 0..16 {
         assert_eq!(publisher.call(&["PUBLISH", "c", &payload]).integer(), Some(1));
     }

@@ -12,6 +12,9 @@ use shardis_tests::slot::key_of_shard;
 
 const SHARDS: usize = 2;
 
+/// Clients that keep the shards busy.
+const CLIENTS: usize = 4 * SHARDS;
+
 /// Requests that a client sends at once. They are so long that a loop reads a few of them in a turn: it finds more in each.
 const REQUESTS: usize = 64;
 
@@ -35,9 +38,11 @@ impl Busy {
     fn with(server: &Process) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for shard in 0..SHARDS {
-            let key = key_of_shard("long", shard, SHARDS);
-            fill(&mut server.connect(), &key);
+        for place in 0..CLIENTS {
+            let key = key_of_shard("long", place % SHARDS, SHARDS);
+            if place < SHARDS {
+                fill(&mut server.connect(), &key);
+            }
             let look = words(&["LPOS", &key, &"m".repeat(WORD_BYTES)]);
             let mut requests = Vec::new();
             (0..REQUESTS).for_each(|_| encode(&mut requests, &look));

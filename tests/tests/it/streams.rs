@@ -56,7 +56,7 @@ fn work(connection: &mut Connection, jobs: &[StreamId]) -> RedisResult<Vec<Strin
     let mut done = Vec::new();
     for job in jobs.iter().filter(|job| !is_poison(job)) {
         let acknowledged: usize = connection.xack(JOBS, GROUP, &[&job.id])?;
-        // A worker that was too slow, and has lost the job to another one, did it in vain.
+        // A worker that was too slow has lost the job to another one, and its result does not count.
         if acknowledged == 1 {
             done.push(job.id.clone());
         }
@@ -75,7 +75,7 @@ fn worker(server: &Process, name: &str, over: &AtomicBool) -> RedisResult<Vec<St
     Ok(done)
 }
 
-/// Takes over what others have left, and gives up what was delivered too often.
+/// Takes over jobs that others have left, and buries jobs that were delivered too often.
 fn supervisor(server: &Process, over: &AtomicBool) -> RedisResult<(Vec<String>, BTreeSet<String>)> {
     let mut connection = connect(server);
     let (mut done, mut buried) = (Vec::new(), BTreeSet::new());

@@ -225,7 +225,7 @@ pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
 pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let figures = MemoryFigures::now(session, gathered);
     let machine = process::machine_bytes();
-    // What is resident, and what the allocator says, are of the process: a node that is embedded does not tell them as its own.
+    // Resident memory and the figures of the allocator belong to the process: an embedded node does not show them as its own.
     let resident = figures.process().map(|process| process.resident);
     for (name, bytes) in [
         ("used_memory", Some(figures.used())),

@@ -45,12 +45,6 @@ impl Field {
             .then_some(Field { signed, width })
     }
 
-    /// Whether the integer can be negative.
-    #[must_use]
-    pub fn is_signed(self) -> bool {
-        self.signed
-    }
-
     /// Its width in bits.
     #[must_use]
     pub fn width(self) -> u32 {
@@ -156,7 +150,7 @@ mod tests {
         for text in ["i1", "i8", "i64", "u1", "u63"] {
             let parsed = field(text);
             assert_eq!(
-                format!("{}{}", if parsed.is_signed() { 'i' } else { 'u' }, parsed.width()),
+                format!("{}{}", if parsed.signed { 'i' } else { 'u' }, parsed.width()),
                 text
             );
         }

@@ -179,7 +179,7 @@ fn lengths(bytes: &[u8], at: usize) -> (usize, usize) {
         INT_16 => (3, 0),
         INT_24 => (4, 0),
         INT_32 => (5, 0),
-        // The rest does not occur in a pack that was built here or validated.
+        // Other first bytes do not occur in a pack that was built here or validated.
         _ => (9, 0),
     }
 }

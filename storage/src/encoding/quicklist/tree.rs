@@ -55,7 +55,7 @@ struct Size {
 pub(super) enum Target {
     /// The one with this number.
     Node(usize),
-    /// The one that has this element.
+    /// The node that has this element.
     Element(usize),
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Spot<'a> {
     pub(super) index: usize,
     /// The number of the node in the whole list.
     pub(super) number: usize,
-    /// Number of elements of the node before the one that is meant.
+    /// Number of elements of the node before the one looked for.
     pub(super) offset: usize,
 }
 
@@ -84,7 +84,7 @@ impl Tree {
         self.root.size.nodes
     }
 
-    /// The node, and how many of its elements come before the one that is meant.
+    /// The node, and the number of its elements before the one looked for.
     pub(super) fn find(&self, target: Target) -> Option<(&Node, usize)> {
         let mut branch = &self.root;
         let mut target = target;
@@ -235,7 +235,7 @@ impl Target {
         }
     }
 
-    /// Number of elements of its node before the one that is meant, when nothing is before the node.
+    /// Number of elements of its node before the one looked for, when nothing precedes the node.
     #[inline]
     fn offset(self) -> usize {
         match self {

@@ -84,7 +84,7 @@ impl FieldTable {
 
     /// Frees about `budget` allocations; returns how many.
     pub(super) fn drain(&mut self, budget: usize) -> usize {
-        // The index goes first: at no time does it point at what is freed.
+        // The index is freed first, so that it never points at a freed element.
         let nodes = self.expiries.drain(budget);
         if self.expiries.nodes() > 0 {
             return nodes;

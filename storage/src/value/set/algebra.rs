@@ -16,7 +16,7 @@ const INSERT_COST: usize = 4;
 /// smallest set; returns their number. Sorts `sets` by size. O(smallest × sets). Without sets there is no such
 /// member.
 pub fn intersect(sets: &mut [&Set], limit: usize, mut visit: impl FnMut(StringRef<'_>)) -> usize {
-    // Stable: among equals the first given decides the order of the reply.
+    // A stable sort: among sets of equal size, the one given first decides the order of the reply.
     sets.sort_by_key(|set| set.len());
     let Some((smallest, others)) = sets.split_first() else {
         return 0;
@@ -99,7 +99,7 @@ pub fn subtract(
     let one_by_one = first.len().saturating_mul(others.len());
     let merged_first = all.saturating_mul(INSERT_COST).saturating_add(first.len());
     if one_by_one <= merged_first {
-        // In a large set it is the most likely that a member is found, and need not be looked for in the others.
+        // The largest set is searched first: it most likely has the member, which ends the search.
         others.sort_by_key(|set| std::cmp::Reverse(set.len()));
         return subtract_each(first, others, limit, visit);
     }

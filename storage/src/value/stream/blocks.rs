@@ -108,7 +108,7 @@ impl Block {
         self.pack.memory()
     }
 
-    /// Gives back room that is not needed.
+    /// Frees the capacity beyond the length.
     pub(super) fn shrink_to_fit(&mut self) {
         self.pack.shrink_to_fit();
     }
@@ -136,7 +136,7 @@ impl Block {
             let new = number(self.pack.at(at)) + live;
             self.pack.replace_int(at, new);
         }
-        // The position of the second count is final only after the first is written.
+        // Writing the first count may move the second, so its position is looked up afterwards.
         if deleted != 0
             && let Some(at) = self.pack.next(at)
         {
@@ -278,7 +278,7 @@ impl Block {
                 Fate::Stays => continue,
                 Fate::Ends => break,
             }
-            // Flags take one byte whatever they are, so nothing moves.
+            // Flags always take one byte, so nothing moves.
             self.pack.replace_int(at, flags | DELETED);
             marked += 1;
         }

@@ -108,7 +108,7 @@ fn half_acknowledged() -> Stream {
 fn trimming_may_leave_what_groups_refer_to() {
     let length = |len| TrimTo::Length(len);
     let from = |ms| TrimTo::From(StreamId::new(ms, 0));
-    // What is to be left, whether about that, the limit, what has gone.
+    // Target of the trim, whether it is approximate, its limit, and the ids of the removed entries.
     let rows: [(TrimTo, bool, u64, Vec<u64>); 8] = [
         (length(33), false, 0, vec![2, 4]),
         (length(25), false, 0, (2..=20).step_by(2).collect()),
