@@ -1,7 +1,6 @@
 //! [`Connection`]: the state of one client's connection, its unparsed input and its unsent output.
 
 pub(crate) mod binding;
-pub(crate) mod incoming;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;

@@ -38,7 +38,6 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::config::Settings;
-use crate::connection::incoming::Incoming;
 use crate::daemon::call_loop;
 use crate::dispatch::execution::Environment;
 use crate::exec::{Closing, Stamp};
@@ -50,6 +49,7 @@ use crate::shard::Mesh;
 use crate::shard::inbox::Message;
 use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
+pub(crate) use accept::Acceptor;
 use clients::Clients;
 use cron::Cron;
 use evict::Evicting;
@@ -65,8 +65,8 @@ pub(crate) struct EventLoop {
     node: Arc<Node>,
     inbox: Receiver<Message>,
     poll: Poll,
-    /// The node's listeners, if it has no other loop.
-    incoming: Incoming,
+    /// One loop's view of the node's listeners.
+    acceptor: Acceptor,
     clients: Clients,
     /// Memory of the connections.
     ledger: Ledger,
@@ -97,7 +97,7 @@ impl EventLoop {
         mesh: Arc<Mesh>,
         inbox: Receiver<Message>,
         poll: Poll,
-        incoming: Incoming,
+        acceptor: Acceptor,
         recorder: Recorder,
     ) -> Self {
         let shards = mesh.len();
@@ -108,7 +108,7 @@ impl EventLoop {
             index,
             inbox,
             poll,
-            incoming,
+            acceptor,
             clients: Clients::default(),
             ledger: Ledger::default(),
             reach: Reach::new(index, mesh, recorder),
@@ -176,7 +176,7 @@ impl EventLoop {
             || self.evicting.goes_on
             || !self.clients.dirty.is_empty()
             || !self.clients.busy.is_empty()
-            || self.incoming.has_more()
+            || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.reach.goes_on
             || self.has_published()
@@ -194,7 +194,7 @@ impl EventLoop {
         let Self {
             poll,
             clients,
-            incoming,
+            acceptor,
             inbox,
             ..
         } = self;
@@ -215,7 +215,7 @@ impl EventLoop {
         let timeout = if may_sleep { timeout } else { Duration::ZERO };
         poll.wait(timeout, |event| match event {
             Event::Accept { listener } => {
-                incoming.mark_ready(listener);
+                acceptor.mark_ready(listener);
             }
             Event::Socket {
                 connection: number,
@@ -255,7 +255,7 @@ impl EventLoop {
         self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
         self.evicting.begin_turn();
-        self.incoming.follow(&self.poll);
+        self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
 

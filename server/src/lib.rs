@@ -10,8 +10,7 @@
 
 #![deny(unsafe_code)]
 
-pub mod acceptor;
-mod builder;
+pub mod builder;
 pub mod config;
 pub mod node;
 pub mod program;

@@ -131,7 +131,7 @@ pub(crate) const DESCRIPTORS_RESERVED: u64 = 32;
 /// File descriptors that a loop needs to wait for its sockets and its doorbell.
 pub(crate) const DESCRIPTORS_PER_LOOP: u64 = 4;
 
-/// Connections that are accepted from a listener before other work has its turn.
+/// Connections that a loop accepts in one turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 256;
 
 /// Elements that may be drawn at once with repetition: the reply is built in memory.

@@ -17,17 +17,15 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
-use crate::acceptor;
 use crate::clock::Clock;
 use crate::commands::info::lock_free;
 use crate::commands::{names, registry};
 use crate::config::{Config, ConfigError, Settings};
 use crate::connection::binding::{Bound, rebind, unbind};
-use crate::connection::incoming::Incoming;
 use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
 use crate::daemon::{Daemon, describe_by};
-use crate::event_loop::EventLoop;
+use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
@@ -226,12 +224,6 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
-        // The connections of an only loop would gain nothing from another thread.
-        let nowhere = Arc::new(Listeners::new([], ""));
-        let (by_loop, by_acceptor) = match shards {
-            1 => (listeners, nowhere),
-            _ => (nowhere, listeners),
-        };
         let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
@@ -244,22 +236,17 @@ impl Running {
         running.listen("effects", journal.clone().map(Listened::Effects))?;
         running.listen("events", events.map(Listened::Events))?;
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
-            let incoming = Incoming::new(Arc::clone(&by_loop), &poll)?;
+            let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
                 shard,
                 Arc::clone(&running.state),
                 Arc::clone(&mesh),
                 inbox,
                 poll,
-                incoming,
+                acceptor,
                 Recorder::new(journal.clone()),
             );
             running.spawn(shard, event_loop)?;
-        }
-        if shards > 1 {
-            running
-                .threads
-                .push(acceptor::start(&running.state, &mesh, by_acceptor)?);
         }
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);

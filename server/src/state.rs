@@ -112,7 +112,6 @@ pub(crate) struct Node {
     /// Number of times that loops were told to look at the node's state because something in it has changed.
     news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
-    acceptor_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Error: the data should be saved before the node stops, and cannot be.
@@ -215,7 +214,6 @@ impl Node {
             next_client_id: AtomicU64::new(1),
             news: AtomicU64::new(0),
             bells: OnceLock::new(),
-            acceptor_bell: OnceLock::new(),
         }
     }
 
@@ -405,11 +403,6 @@ impl Node {
         let _ = self.bells.set(ring);
     }
 
-    /// Sets how the acceptor is woken. To be called once, before it runs.
-    pub(crate) fn connect_acceptor(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.acceptor_bell.set(Box::new(wake));
-    }
-
     /// Bytes of data and of clients' buffers, which are known at any moment.
     pub(crate) fn known_bytes(&self) -> i64 {
         let data: u64 = self.memory.iter().map(Counter::get).sum();
@@ -429,14 +422,11 @@ impl Node {
         }
     }
 
-    /// Makes all loops, the acceptor and the control thread look at the changed state of the node: wakes those that sleep, and
+    /// Makes all loops and the control thread look at the changed state of the node: wakes those that sleep, and
     /// keeps those that are about to sleep from doing so.
     pub(crate) fn ring_all(&self) {
         self.news.fetch_add(1, Ordering::SeqCst);
         self.control_bell.notify_one();
-        if let Some(wake) = self.acceptor_bell.get() {
-            wake();
-        }
         if let Some(ring) = self.bells.get() {
             (0..self.shards).for_each(|of_loop| ring(of_loop));
         }

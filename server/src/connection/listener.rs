@@ -1,4 +1,4 @@
-//! Listening sockets: the only loop of a node accepts connections from them, or the acceptor for several loops.
+//! Listening sockets: all loops accept connections from them, and deal the connections to all loops.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type
 use crate::exec::Peer;
 use crate::shard::poll::{Listener, Socket};
 
-/// The listening sockets of a node. They may be exchanged at run time: the thread that accepts follows the list in here.
+/// The listening sockets of a node. They may be exchanged at run time: each loop follows the list in here.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     current: ArcSwap<Vec<NumberedListener>>,
@@ -22,9 +22,9 @@ pub(crate) struct Listeners {
 /// A listening socket and its number.
 #[derive(Clone, Debug)]
 pub(crate) struct NumberedListener {
-    /// Its number, which is not reused as long as the loop may wait for the socket.
+    /// Its number, which is not reused as long as a loop may wait for the socket.
     pub(crate) number: usize,
-    /// The socket. It is closed when the thread that accepts has dropped it, too.
+    /// The socket. It is closed when the last loop has dropped it.
     pub(crate) listener: Arc<Listener>,
 }
 
@@ -67,8 +67,8 @@ impl Listeners {
     ///
     /// # Errors
     /// The error of the system call, `WouldBlock` when no connection waits.
-    pub(crate) fn accept(&self, from: &Listener, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
-        accept(from, &self.unix_path, keepalive_s)
+    pub(crate) fn accept(&self, from: &NumberedListener, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
+        accept(&from.listener, &self.unix_path, keepalive_s)
     }
 }
 

@@ -172,17 +172,18 @@ impl Poll {
         }
     }
 
-    /// Adds a listener.
+    /// Adds a listener. Several polls may wait for the same one: each gets an event for a new connection, and one of
+    /// them accepts it.
     ///
     /// # Errors
     /// The error of the system call.
     pub(crate) fn add_listener(&self, listener: &Listener, number: usize) -> io::Result<()> {
-        self.epoll.add_listener(listener.as_raw_fd(), number)
+        self.epoll.add_listener(listener.fd(), number)
     }
 
     /// Removes a listener.
     pub(crate) fn remove_listener(&self, listener: &Listener) {
-        self.epoll.remove_listener(listener.as_raw_fd());
+        self.epoll.remove_listener(listener.fd());
     }
 
     /// Access to one connection's socket.
@@ -297,8 +298,8 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
+impl Listener {
+    fn fd(&self) -> RawFd {
         match self {
             Self::Tcp(listener) => listener.as_raw_fd(),
             Self::Unix(listener) => listener.as_raw_fd(),

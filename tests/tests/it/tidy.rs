@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["builder"],
     &["node"],
     &["bus", "replication", "persistence"],
-    &["event_loop", "control", "acceptor"],
+    &["event_loop", "control"],
     &["connection"],
     &["dispatch"],
     &["commands", "shard"],
