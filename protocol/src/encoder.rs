@@ -173,7 +173,10 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn whole_bulk(&mut self, bytes: &[u8]) {
         match self.bypass.take() {
-            Some(bypass) if bytes.len() >= BYPASS_BYTES && !self.is_cut() => self.pass(bytes, bypass),
+            // What is too long to be sent is not sent in part, either.
+            Some(bypass) if bytes.len() >= BYPASS_BYTES && self.out.len() + bytes.len() < self.cut_at => {
+                self.pass(bytes, bypass);
+            }
             _ => self.bulk(bytes),
         }
     }

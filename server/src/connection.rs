@@ -12,7 +12,7 @@ use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
 use crate::limits::{MONITOR_OUTPUT_BYTES, SIZE_CLASSES};
-use crate::shard::poll::{Holds, Socket};
+use crate::shard::poll::{Allocated, Holds, Socket};
 use input::Input;
 use output::Output;
 
@@ -229,22 +229,22 @@ pub(crate) struct Booked {
 }
 
 impl Booked {
-    /// The figures to book for a connection that takes so much memory.
+    /// The figures to book for a connection, for which the loop's poll has allocated `held`.
     #[inline]
-    pub(crate) fn of(connection: &Connection, bytes: usize) -> Self {
+    pub(crate) fn of(connection: &Connection, held: Allocated) -> Self {
         let client = &connection.client;
         if client.closing == Closing::Now {
             return Self::default();
         }
         Self {
-            bytes,
+            bytes: connection.memory(held.memory),
             is_evictable: !client.no_evict,
             is_subscriber: client.is_subscriber(),
             is_watching: client
                 .watching
                 .as_ref()
                 .is_some_and(|watching| !watching.token.is_touched()),
-            has_buffer: connection.output.unsent().tail_capacity() > 0,
+            has_buffer: connection.output.unsent().tail_capacity() + held.sending > 0,
         }
     }
 

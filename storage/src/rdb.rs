@@ -5,13 +5,15 @@
 //!                                  or  0xc3 │ compressed length │ length │ compressed bytes (LZF)
 //! length   00xxxxxx                or  01xxxxxx + 1 byte, or 0x80 + 4 bytes, or 0x81 + 8 bytes, highest first
 //! payload  type: 1 byte │ value │ version: 2 bytes │ checksum of all before: 8 bytes     (lowest first)
+//! file     magic and version │ records │ 0xff │ checksum of all before: 8 bytes
 //! ```
 //! [`decode`] reads the types of all versions, [`encode`] writes those that most servers read, in steps, so that a huge
-//! value holds nobody up. [`payload`] is the form of a single value.
+//! value holds nobody up. [`payload`] is the form of a single value, [`file`](mod@file) that of a snapshot.
 
 pub mod checksum;
 mod decode;
 mod encode;
+pub mod file;
 mod opcode;
 pub mod payload;
 mod reader;

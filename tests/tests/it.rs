@@ -15,6 +15,7 @@ mod it {
     mod blocking_removed;
     mod blocking_shards;
     mod client_limits;
+    mod command_stats;
     mod commands;
     mod configuration;
     mod counters;
@@ -38,6 +39,7 @@ mod it {
     mod program;
     mod protocol_abuse;
     mod pubsub;
+    mod rdb_files;
     mod redis_client;
     mod redis_py;
     mod renamed_commands;

@@ -309,14 +309,15 @@ impl ToConnections<'_> {
         self.environment.stats.writes.add(u64::from(sent > 0));
     }
 
-    /// Checks the limits of a connection whose output has become large.
+    /// Checks the limits of a connection whose output has become large, with the bytes of its reply that have passed it.
     #[cold]
-    fn look_at_limits(&mut self, number: usize) {
+    fn look_at_limits(&mut self, number: usize, passed: usize) {
         let limits = &self.environment.settings.client_output_buffer_limit;
         let Some(connection) = self.connections.get_mut(number) else {
             return;
         };
-        if connection.is_over_hard_limit(limits, 0) {
+        let is_known = self.over.iter().any(|(known, _)| *known == number);
+        if !is_known && connection.is_over_hard_limit(limits, passed) {
             let buffers = connection.measure(Holds::default());
             let now_ms = self.environment.stamp.now_ms;
             self.over
@@ -367,7 +368,7 @@ impl Replies for ToConnections<'_> {
             self.send_now(task.connection as usize);
         }
         if is_large {
-            self.look_at_limits(task.connection as usize);
+            self.look_at_limits(task.connection as usize, 0);
         }
     }
 
@@ -379,6 +380,7 @@ impl Replies for ToConnections<'_> {
             self.environment.stats.bytes_out.add(bytes as u64);
             self.environment.stats.writes.add(1);
         }
+        self.look_at_limits(task.connection as usize, bytes);
     }
 
     fn retract(&mut self, task: &Task, start: usize) -> &mut Vec<u8> {

@@ -139,11 +139,11 @@ impl EventLoop {
             }
             let idle_ms = now_ms - connection.client.active_ms;
             if idle_ms > 2000 && !keeps_buffers {
-                let held_before = connection.memory(self.poll.memory(number));
+                let held_before = connection.output.memory() + self.poll.holds(number).sending;
                 connection.input.release();
                 connection.output.release();
                 self.poll.release(number);
-                let held_now = connection.memory(self.poll.memory(number));
+                let held_now = connection.output.memory() + self.poll.holds(number).sending;
                 self.node.stats[self.index]
                     .buffer_shrinks
                     .add(u64::from(held_now < held_before));

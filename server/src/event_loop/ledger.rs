@@ -10,6 +10,7 @@ use crate::connection::{Booked, Connection};
 use crate::exec::Closing;
 use crate::limits::{PEAK_SECONDS, SIZE_CLASSES};
 use crate::observe::stats::{Counter, LoopStats};
+use crate::shard::poll::Allocated;
 
 /// Sums over the connections of a loop.
 #[derive(Debug, Default)]
@@ -60,8 +61,8 @@ impl Ledger {
     /// Books a connection as it is now, if that has changed; `held` are the bytes that the loop's poll has allocated
     /// for it.
     #[inline]
-    pub(super) fn book(&mut self, connection: &mut Connection, held: usize, stats: &LoopStats) {
-        let booked = Booked::of(connection, connection.memory(held));
+    pub(super) fn book(&mut self, connection: &mut Connection, held: Allocated, stats: &LoopStats) {
+        let booked = Booked::of(connection, held);
         if booked != connection.booked {
             self.replace(&mut connection.booked, booked, stats);
         }
@@ -132,7 +133,7 @@ impl EventLoop {
             ..
         } = self;
         if let Some(connection) = clients.get_mut(number) {
-            ledger.book(connection, poll.memory(number), &node.stats[*index]);
+            ledger.book(connection, poll.allocated(number), &node.stats[*index]);
         }
     }
 

@@ -416,7 +416,7 @@ impl EventLoop {
             connection.input.keep(&mut self.turn.source.chunks);
             if connection.input.holds_memory() {
                 let stats = &self.node.stats[self.index];
-                self.ledger.book(connection, self.poll.memory(number), stats);
+                self.ledger.book(connection, self.poll.allocated(number), stats);
             }
             if connection.client.closing == Closing::Now {
                 // The connection is closed whatever it waits for: if it were served again, this would repeat for

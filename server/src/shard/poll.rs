@@ -63,6 +63,15 @@ pub(crate) struct Holds {
     pub(crate) memory: usize,
 }
 
+/// Bytes that the poll has allocated for a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allocated {
+    /// [`Holds::memory`].
+    pub(crate) memory: usize,
+    /// [`Holds::sending`].
+    pub(crate) sending: usize,
+}
+
 impl Holds {
     /// Bytes of the buffer that is on its way to the socket; 0 when it is all sent.
     pub(crate) fn being_sent(self) -> usize {
@@ -148,10 +157,12 @@ impl Poll {
             .map_or_else(Holds::default, |ring| ring.holds(connection))
     }
 
-    /// Bytes allocated for a connection: [`Holds::memory`].
+    /// Bytes allocated for a connection.
     #[inline]
-    pub(crate) fn memory(&self, connection: usize) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.memory(connection))
+    pub(crate) fn allocated(&self, connection: usize) -> Allocated {
+        self.ring
+            .as_ref()
+            .map_or_else(Allocated::default, |ring| ring.allocated(connection))
     }
 
     /// Frees memory that a connection has not used for a while.

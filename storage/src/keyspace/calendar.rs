@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 
 use crate::key::KeyHasher;
 use crate::memory::compact_vec::CompactVec;
-use crate::table::raw::RawTable;
+use crate::table::raw::{RawTable, prefetch};
 use crate::table::{Keyed, TableStats};
 
 /// Bits of a digit of time.
@@ -474,17 +474,47 @@ impl<P: Keyed> Calendar<P> {
 
     /// A random pointer, each with nearly the same probability.
     pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<P> {
+        self.random_table(rng)?.sample(rng)
+    }
+
+    /// A random window's table, the likelier, the more pointers it has; none if there are no pointers.
+    fn random_table(&self, rng: &mut SmallRng) -> Option<&RawTable<P>> {
         if self.len == 0 {
             return None;
         }
         let mut number = rng.random_range(0..self.len);
-        for table in self.tables() {
-            match number.checked_sub(table.len()) {
-                Some(rest) => number = rest,
-                None => return table.sample(rng),
+        self.tables().find(|table| match number.checked_sub(table.len()) {
+            Some(rest) => {
+                number = rest;
+                false
             }
+            None => true,
+        })
+    }
+
+    /// Visits `count` random pointers, perhaps one twice; none if there are none. Those of sparse buckets are likelier. Each is
+    /// drawn from a window of its own: the pointers of one window have much in common.
+    pub(crate) fn sample_several(&self, count: usize, rng: &mut SmallRng, mut visit: impl FnMut(P)) {
+        /// Pointers whose buckets, and then the entries themselves, are fetched from memory together.
+        const AT_ONCE: usize = 8;
+
+        let mut left = count;
+        while left > 0 {
+            let some = left.min(AT_ONCE);
+            left -= some;
+            let buckets: SmallVec<[(&RawTable<P>, u32); AT_ONCE]> = (0..some)
+                .filter_map(|_| {
+                    let table = self.random_table(rng)?;
+                    Some((table, table.random_bucket(rng)))
+                })
+                .collect();
+            let drawn: SmallVec<[P; AT_ONCE]> = buckets
+                .into_iter()
+                .filter_map(|(table, bucket)| table.sample_from(bucket, rng))
+                .inspect(|pointer| prefetch(pointer.as_ptr().as_ptr()))
+                .collect();
+            drawn.into_iter().for_each(&mut visit);
         }
-        None
     }
 
     /// Statistics of the windows' tables. O(windows).
@@ -842,5 +872,32 @@ mod tests {
             assert_eq!(hits.len(), 300);
             assert!(hits.values().all(|hits| (110..320).contains(hits)), "{hits:?}");
         }
+    }
+
+    #[test]
+    fn several_samples_are_drawn_from_all_windows_and_places() {
+        let mut pair = Pair::new();
+        pair.expire(1_000_000);
+        for n in 0..300 {
+            pair.set(n, 1_000_000 + (1 << (n % 40)), false);
+        }
+        let mut rng = SmallRng::seed_from_u64(2);
+        let mut hits = BTreeMap::<u32, u32>::new();
+        let (rounds, count) = (if cfg!(miri) { 10 } else { 6000 }, 10);
+        let mut drawn = 0;
+        for _ in 0..rounds {
+            pair.calendar.sample_several(count, &mut rng, |pointer| {
+                drawn += 1;
+                *hits.entry(number_of(pointer)).or_default() += 1;
+            });
+        }
+        assert_eq!(drawn, rounds * count);
+        if !cfg!(miri) {
+            assert_eq!(hits.len(), 300);
+            assert!(hits.values().all(|hits| (20..2000).contains(hits)), "{hits:?}");
+        }
+        Pair::new()
+            .calendar
+            .sample_several(3, &mut rng, |_| panic!("there is none"));
     }
 }

@@ -356,11 +356,7 @@ impl Store {
         // SAFETY: entries in the tables and the index are alive, and the store is borrowed.
         let mut each = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
         match &self.tables {
-            _ if volatile => {
-                for _ in 0..count {
-                    self.volatile.sample(rng).into_iter().for_each(&mut each);
-                }
-            }
+            _ if volatile => self.volatile.sample_several(count, rng, each),
             Tables::Single(table) => table.sample_run(count, rng, each),
             Tables::PerSlot(None) => {}
             Tables::PerSlot(Some(slots)) if slots.len() > 0 => {

@@ -67,3 +67,32 @@ pub(super) mod special {
 
 /// The number with which "unknown" is written where a count is expected.
 pub(super) const UNKNOWN: u64 = u64::MAX;
+
+/// Records of a file that are no keys.
+pub(super) mod record {
+    /// In Redis metadata of the next key, kept by modules; in Valkey an import of slots that was under way.
+    pub(crate) const META_OR_IMPORT: u8 = 243;
+    pub(crate) const SLOT_SIZES: u8 = 244;
+    pub(crate) const FUNCTION: u8 = 245;
+    /// A function of Redis 7.0 before its release, which nobody reads any more.
+    pub(crate) const FUNCTION_OLD: u8 = 246;
+    pub(crate) const MODULE_AUX: u8 = 247;
+    pub(crate) const IDLE: u8 = 248;
+    pub(crate) const FREQUENCY: u8 = 249;
+    pub(crate) const AUX: u8 = 250;
+    pub(crate) const SIZES: u8 = 251;
+    pub(crate) const EXPIRY_MS: u8 = 252;
+    pub(crate) const EXPIRY_S: u8 = 253;
+    pub(crate) const DATABASE: u8 = 254;
+    pub(crate) const END: u8 = 255;
+}
+
+/// Parts of what a module wrote.
+pub(super) mod module {
+    pub(crate) const END: u64 = 0;
+    pub(crate) const SIGNED: u64 = 1;
+    pub(crate) const UNSIGNED: u64 = 2;
+    pub(crate) const FLOAT: u64 = 3;
+    pub(crate) const DOUBLE: u64 = 4;
+    pub(crate) const TEXT: u64 = 5;
+}

@@ -749,6 +749,39 @@ impl<P: Keyed> RawTable<P> {
         self.nth(rng.random_range(0..SMALL))
     }
 
+    /// A random bucket of a table that has entries, which is asked for.
+    pub(crate) fn random_bucket(&self, rng: &mut SmallRng) -> u32 {
+        let index = rng.random_range(0..self.buckets);
+        prefetch(self.bucket(index).as_ptr().cast());
+        index
+    }
+
+    /// A random entry of a bucket, or of the first one behind it that has any. An entry is the likelier, the fewer are beside it:
+    /// good enough for a choice among several, and a fraction of the cost of [`sample`](Self::sample).
+    pub(crate) fn sample_from(&self, bucket: u32, rng: &mut SmallRng) -> Option<P> {
+        /// Buckets that are looked at: more than these are empty only in a table that is about to shrink.
+        const BUCKETS_MAX: u32 = 64;
+
+        for step in 0..self.buckets.min(BUCKETS_MAX) {
+            let index = (bucket + step) % self.buckets;
+            let mut count = 0;
+            self.visit_bucket(index, |_| count += 1);
+            if count == 0 {
+                continue;
+            }
+            let (mut left, mut chosen) = (rng.random_range(0..count), None);
+            self.visit_bucket(index, |entry| {
+                if left == 0 && chosen.is_none() {
+                    chosen = Some(entry);
+                } else if chosen.is_none() {
+                    left -= 1;
+                }
+            });
+            return chosen;
+        }
+        self.sample(rng)
+    }
+
     /// Visits at least `count` entries, if there are so many, that stand together from a random place on: each entry with
     /// nearly the same probability. What they are is chance, as their hashes are, and it costs a fraction of as many
     /// samples: neighbours share their buckets' cache lines, and their own are fetched all at once.

@@ -99,7 +99,7 @@ fn filling() -> Vec<String> {
 }
 
 /// Fills a server and returns the names of its keys.
-fn fill(client: &mut Client) -> Vec<String> {
+pub(super) fn fill(client: &mut Client) -> Vec<String> {
     for line in filling() {
         let reply = client.line(&line);
         assert!(!reply.is_error(), "{line}: {}", reply.text());
@@ -112,7 +112,7 @@ fn fill(client: &mut Client) -> Vec<String> {
 }
 
 /// All that can be asked about a value and that restoring does not change.
-fn description(client: &mut Client, key: &str) -> String {
+pub(super) fn description(client: &mut Client, key: &str) -> String {
     let mut told = client.line(&format!("DEBUG DIGEST-VALUE {key}")).text();
     if !key.starts_with("x:") {
         return told;
@@ -153,18 +153,18 @@ fn dump(client: &mut Client, key: &str) -> Vec<u8> {
     client.call(&["DUMP", key]).bytes().to_vec()
 }
 
-fn restore(client: &mut Client, key: &str, payload: &[u8]) {
+pub(super) fn restore(client: &mut Client, key: &str, payload: &[u8]) {
     let reply = client.call(&[b"RESTORE", key.as_bytes(), b"0", payload]);
     assert_eq!(reply.text(), "OK", "{key}: {payload:?}");
 }
 
-fn start(shards: usize) -> Process {
+pub(super) fn start(shards: usize) -> Process {
     node::launch(shards)
         .with(&["--enable-debug-command", "yes"])
         .serve()
 }
 
-fn start_reference(reference: Reference) -> Process {
+pub(super) fn start_reference(reference: Reference) -> Process {
     let launch = match reference {
         Reference::Redis => redis::launch(),
         Reference::Valkey => redis::launch_peer(),
@@ -187,7 +187,7 @@ fn carry(from: &Process, to: &Process) {
 }
 
 /// Digests of all data.
-fn digests(servers: [&Process; 2]) -> [String; 2] {
+pub(super) fn digests(servers: [&Process; 2]) -> [String; 2] {
     servers.map(|server| server.connect().line("DEBUG DIGEST").text())
 }
 

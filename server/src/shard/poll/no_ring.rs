@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::{Event, Holds};
+use super::{Allocated, Event, Holds};
 use crate::shard::outgoing::Outgoing;
 
 /// A ring, which cannot be created.
@@ -39,7 +39,7 @@ impl Ring {
         match self.0 {}
     }
 
-    pub(super) fn memory(&self, _connection: usize) -> usize {
+    pub(super) fn allocated(&self, _connection: usize) -> Allocated {
         match self.0 {}
     }
 

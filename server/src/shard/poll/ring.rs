@@ -27,7 +27,7 @@ use std::time::Duration;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::{Event, Holds};
+use super::{Allocated, Event, Holds};
 use crate::limits::OUTPUT_KEPT_BYTES;
 use crate::shard::outgoing::Outgoing;
 
@@ -369,9 +369,12 @@ impl Ring {
 
     /// Bytes that the ring has allocated for a connection.
     #[inline]
-    pub(super) fn memory(&self, connection: usize) -> usize {
+    pub(super) fn allocated(&self, connection: usize) -> Allocated {
         let socket = self.sockets.get(connection).and_then(Option::as_deref);
-        socket.map_or(0, SocketState::memory)
+        socket.map_or_else(Allocated::default, |socket| Allocated {
+            memory: socket.memory(),
+            sending: socket.sending.capacity(),
+        })
     }
 
     /// Frees the memory of an idle connection.

@@ -1,0 +1,103 @@
+//! Files: databases with their keys, and what is said about them beside.
+//!
+//! ```text
+//! magic    "REDIS" and four digits, or "VALKEY" and three
+//! record   0xfa │ name │ value                     a remark of the writer
+//!          0xf5 │ source                           a library of functions
+//!          0xfe │ number                           the database of what follows
+//!          0xfb │ keys │ keys that expire          hints about its size
+//!          properties of a key │ type │ key │ value
+//! property 0xfc │ 8 bytes LE                       expiry, milliseconds since 1970 (0xfd: 4 bytes, seconds)
+//!          0xf8 │ seconds  or  0xf9 │ 1 byte       how long it is unused, or how often it is used
+//! end      0xff │ checksum (from version 5 on)     0 for none
+//! ```
+//! Reading and writing do no I/O: a [`FileReader`] takes its bytes from whatever implements [`std::io::Read`], a
+//! [`FileWriter`] collects bytes that its owner takes.
+
+mod reader;
+mod writer;
+
+use std::fmt;
+
+pub use self::reader::FileReader;
+pub use self::writer::{FileWriter, Header};
+use super::reader::Error;
+use crate::value::Owned;
+
+/// Use of a key, by which it is evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Seconds since its last use.
+    Idle(u64),
+    /// Its count of uses.
+    Frequency(u8),
+}
+
+/// A key with its value, which has its expiry.
+#[derive(Debug)]
+pub struct Record {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value, with its expiry.
+    pub value: Owned,
+    /// Use of the key, if the writer's eviction looked at it.
+    pub usage: Option<Usage>,
+}
+
+/// Part of a file.
+#[derive(Debug)]
+pub enum Item {
+    /// A remark of the writer.
+    Aux {
+        /// Its name.
+        name: Vec<u8>,
+        /// Its value.
+        value: Vec<u8>,
+    },
+    /// The source of a library of functions.
+    Function(Vec<u8>),
+    /// The number of the database of the keys that follow.
+    Database(u64),
+    /// Hints about the size of the database. They may be wrong.
+    Sizes {
+        /// Number of keys.
+        keys: u64,
+        /// Number of keys that expire.
+        expires: u64,
+    },
+    /// A key.
+    Key(Record),
+    /// A key that was passed over: a collection without elements, which old servers wrote, or a value of a module.
+    Skipped {
+        /// The key.
+        key: Vec<u8>,
+        /// The reason.
+        reason: Error,
+    },
+}
+
+/// Reason for which a file cannot be read further.
+#[derive(Debug)]
+pub struct FileError {
+    /// Number of bytes of the file that were read.
+    pub offset: u64,
+    /// The key whose value was being read.
+    pub key: Option<Vec<u8>>,
+    /// The reason.
+    pub error: Error,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}", self.error, self.offset)?;
+        match &self.key {
+            Some(key) => write!(f, ", key '{}'", key.escape_ascii()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+#[cfg(test)]
+mod tests;
