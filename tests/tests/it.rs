@@ -29,6 +29,7 @@ mod it {
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
+    mod fresh_server;
     mod histories;
     mod info_fields;
     mod instruments;
