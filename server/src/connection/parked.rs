@@ -165,3 +165,54 @@ impl Parked {
         size_of::<Self>() + chunks.sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parks a reply of `len` bytes as that of the command `index` places behind the next one.
+    fn park(parked: &mut Parked, index: usize, len: usize) {
+        parked.make_room(len);
+        let tail = parked.tail();
+        let start = tail.len();
+        tail.resize(start + len, b'x');
+        parked.park(index, start);
+    }
+
+    #[test]
+    fn chunks_go_with_the_last_of_their_replies() {
+        const LEN: usize = OUTPUT_CHUNK_BYTES / 4;
+        const REPLIES: usize = 400;
+        let (mut parked, mut output) = (Parked::default(), Outgoing::default());
+        // One reply late in the order is missing, so that those behind it stay.
+        for index in (1..REPLIES).filter(|&index| index != REPLIES - 10) {
+            park(&mut parked, index, LEN);
+        }
+        assert!(parked.memory() >= (REPLIES - 10) * LEN);
+        assert_eq!(parked.unpark(&mut output), REPLIES as u32 - 11);
+        assert_eq!((parked.bytes(), output.len()), (9 * LEN, (REPLIES - 11) * LEN));
+        assert!(parked.chunks.len() <= 5, "{} chunks", parked.chunks.len());
+        assert!(parked.memory() <= 16 * LEN + 1024, "{} bytes", parked.memory());
+    }
+
+    #[test]
+    fn the_open_chunk_is_used_again() {
+        let (mut parked, mut output) = (Parked::default(), Outgoing::default());
+        for _ in 0..500 {
+            park(&mut parked, 1, 100);
+            assert_eq!(parked.unpark(&mut output), 1);
+        }
+        assert!(parked.memory() <= 4096, "{} bytes", parked.memory());
+    }
+
+    #[test]
+    fn a_large_reply_leaves_without_a_copy() {
+        let (mut parked, mut output) = (Parked::default(), Outgoing::default());
+        park(&mut parked, 1, 10);
+        park(&mut parked, 2, LARGE_OUTPUT_BYTES);
+        let place = parked.chunks[1].bytes.as_ptr();
+        assert_eq!(parked.unpark(&mut output), 2);
+        assert_eq!(output.len(), LARGE_OUTPUT_BYTES + 10);
+        assert!(output.slices().iter().any(|slice| slice.as_ptr() == place));
+    }
+}
