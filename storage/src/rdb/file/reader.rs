@@ -88,10 +88,11 @@ impl<R: Read> Source for Stream<R> {
             if self.at == self.end {
                 self.fill()?;
             }
-            let end = self.end.min(self.at + len - scratch.len());
-            scratch.try_reserve(end - self.at).map_err(|_| Error::Memory)?;
-            scratch.extend_from_slice(&self.window[self.at..end]);
-            self.at = end;
+            // The length is that of a file, and may be any number.
+            let here = (self.end - self.at).min(len - scratch.len());
+            scratch.try_reserve(here).map_err(|_| Error::Memory)?;
+            scratch.extend_from_slice(&self.window[self.at..self.at + here]);
+            self.at += here;
         }
         Ok(scratch)
     }

@@ -206,6 +206,24 @@ fn a_damaged_file_is_refused_with_its_place() {
     assert_eq!(parts(&unsummed[..]), intact);
 }
 
+/// Lengths that end beyond the file, and beyond any memory, behind bytes that have been read.
+#[test]
+fn a_text_of_any_length_is_no_more_than_short() {
+    for len in [100, u64::from(u32::MAX), i64::MAX as u64, u64::MAX] {
+        let bytes = file(
+            b"REDIS0010",
+            &[b"\xfa\x01a\x81", &len.to_be_bytes()[..], b"text"].concat(),
+        );
+        for pace in [1, 7, 1000] {
+            let found = parts(Trickle(&bytes, pace));
+            assert!(
+                found.last().is_some_and(|last| last.contains("ends")),
+                "{len}: {found:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_error_names_the_key() {
     let found = parts(&b"REDIS0010\xfe\x00\x02\x03key\x02\x01a\x01a\xff"[..]);
