@@ -90,6 +90,15 @@ pub(crate) const BORROW_TRIES: u32 = 200;
 /// Duration of a slice of active expiry, nanoseconds per turn.
 pub(crate) const EXPIRE_SLICE_NS: u64 = 250_000;
 
+/// Duration of a slice of active expiry that is late, nanoseconds.
+pub(crate) const EXPIRE_SLICE_MAX_NS: u64 = 2_000_000;
+
+/// The greatest share of a busy loop's time that active expiry takes, percent.
+pub(crate) const EXPIRE_SHARE_MAX: u64 = 80;
+
+/// Time for which expired keys have waited when active expiry takes that share in such slices, milliseconds.
+pub(crate) const EXPIRE_LATE_MS: i64 = 200;
+
 /// Duration of a slice of eviction, microseconds per turn.
 pub(crate) const EVICT_SLICE_US: i64 = 2500;
 

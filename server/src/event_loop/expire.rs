@@ -2,7 +2,9 @@
 //!
 //! A loop knows when the next key of its shard expires, and sleeps until then. Expired keys are removed in slices of
 //! time, at the end of turns. While there are commands to run, slices take no more than the share of the time that
-//! `active-expire-effort` allows; otherwise one slice follows the other until no expired key is left.
+//! `active-expire-effort` allows; otherwise one slice follows the other until no expired key is left. When keys come faster
+//! than that share can remove them, the share grows with the time for which expired keys have waited: else they would
+//! take all memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +14,7 @@ use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::Partition;
 use crate::journal::Recorder;
-use crate::limits::EXPIRE_SLICE_NS;
+use crate::limits::{EXPIRE_LATE_MS, EXPIRE_SHARE_MAX, EXPIRE_SLICE_MAX_NS, EXPIRE_SLICE_NS};
 use crate::observe::latency;
 use crate::shard::Mesh;
 use crate::state::Node;
@@ -99,10 +101,11 @@ impl EventLoop {
             due_ms = NEVER;
         }
         if due_ms <= now_ms {
-            let slice = self.expire_slice(held.get());
-            self.account_slice(held.get(), &slice, others_wait);
+            let late_ms = now_ms.saturating_sub(due_ms);
+            let slice = self.expire_slice(held.get(), slice_ns(late_ms));
             due_ms = next_due(held.get(), now_ms);
             held.get().known_due_ms = due_ms;
+            self.account_slice(held.get(), &slice, late_ms, others_wait);
         }
         self.expiry.note(now_ms, due_ms);
         // A removal may be what a command waits for.
@@ -120,7 +123,7 @@ impl EventLoop {
     }
 
     /// Goes round the databases, removing some keys of each at a time, until nothing is due or the slice is used up.
-    fn expire_slice(&mut self, partition: &mut Partition) -> Slice {
+    fn expire_slice(&mut self, partition: &mut Partition, slice_ns: u64) -> Slice {
         let (now_ms, chosen) = (self.now_ms(), self.stamp.events);
         let lazily = self.settings.lazyfree_lazy_expire;
         let clock = &self.node.clock;
@@ -142,7 +145,7 @@ impl EventLoop {
                         chosen,
                         environment.recorder,
                     );
-                    if more && elapsed_ns() >= EXPIRE_SLICE_NS {
+                    if more && elapsed_ns() >= slice_ns {
                         return true;
                     }
                 }
@@ -158,11 +161,14 @@ impl EventLoop {
         }
     }
 
-    /// Counts a slice, and rests afterwards so that commands get their share of the time.
-    fn account_slice(&mut self, partition: &mut Partition, slice: &Slice, others_wait: bool) {
-        let share = share_percent(self.settings.active_expire_effort);
+    /// Counts a slice, and rests afterwards so that commands get their share of the time. The keys that it began with have
+    /// waited for `late_ms`.
+    fn account_slice(&mut self, partition: &mut Partition, slice: &Slice, late_ms: i64, others_wait: bool) {
+        let share = share_percent(self.settings.active_expire_effort, late_ms);
         let now_us = self.node.clock.now_us();
-        let rest_ns = slice.elapsed_ns * (100 - share) / share;
+        // A slice of more time has been interrupted, which is no reason for a longer rest.
+        let worked_ns = slice.elapsed_ns.min(2 * EXPIRE_SLICE_MAX_NS);
+        let rest_ns = worked_ns * (100 - share) / share;
         self.expiry.rests_until_us = now_us + (rest_ns / 1000) as i64;
         let period_us = 1_000_000 / i64::from(self.settings.hz.clamp(1, 500));
         if slice.more && others_wait && now_us - self.expiry.capped_us >= period_us {
@@ -185,9 +191,22 @@ pub(super) fn tell_owner(partition: &mut Partition, node: &Node, mesh: &Mesh) {
     }
 }
 
-/// Share of a busy loop's time that active expiry may take, percent; the same as in Redis.
-fn share_percent(effort: u8) -> u64 {
-    25 + 2 * (u64::from(effort) - 1)
+/// Duration of a slice when the keys that are to go have waited for `late_ms`. There is one in a turn.
+fn slice_ns(late_ms: i64) -> u64 {
+    EXPIRE_SLICE_NS + grown(EXPIRE_SLICE_MAX_NS - EXPIRE_SLICE_NS, late_ms)
+}
+
+/// Share of a busy loop's time that active expiry may take, percent: the same as in Redis as long as expired keys are removed
+/// about in time, and more the longer they have waited.
+fn share_percent(effort: u8, late_ms: i64) -> u64 {
+    let usual = 25 + 2 * (u64::from(effort) - 1);
+    usual + grown(EXPIRE_SHARE_MAX - usual, late_ms)
+}
+
+/// The part of `room` that is used when keys have waited for `late_ms`.
+fn grown(room: u64, late_ms: i64) -> u64 {
+    let late_ms = late_ms.clamp(0, EXPIRE_LATE_MS);
+    room * late_ms.cast_unsigned() / EXPIRE_LATE_MS.cast_unsigned()
 }
 
 /// Next time at which something of a partition expires, Unix milliseconds.
