@@ -1,12 +1,14 @@
 //! Active expiry, seen from outside: expired keys are removed at the rate at which they expire, no command waits for
 //! it, and an idle server sleeps until the next one.
 
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use shardis_tests::client::{Client, encode};
 use shardis_tests::info::{field, figure};
 use shardis_tests::node;
+use shardis_tests::process::Process;
 use shardis_tests::redis;
 use shardis_tests::wait::wait_until;
 
@@ -78,9 +80,71 @@ fn keys_go_at_the_rate_at_which_they_come() {
                 let present = keys(&mut client);
                 assert!(present < sent / 2, "{present} keys of {sent} are present");
             }
-            // The server gets time without commands: with none, it would spend no more on expiry than `active-expire-effort` allows.
+            // A part of the time without commands, as most servers have it.
             sleep(begin.elapsed());
         }
+        wait_until("the last keys are gone", || keys(&mut client) == 0);
+    }
+}
+
+/// Stock redis-benchmark, which sends keys of 200 ms as fast as the server takes them, until it is dropped.
+struct Flood(std::process::Child);
+
+impl Flood {
+    fn over(server: &Process) -> Self {
+        let port = server.port().to_string();
+        let options = [
+            "-p",
+            &port,
+            "-q",
+            "-n",
+            "1000000000",
+            "-r",
+            "1000000000",
+            "-P",
+            "50",
+            "-c",
+            "20",
+        ];
+        let request = ["SET", "key:__rand_int__", "value", "PX", "200"];
+        let child = Command::new("redis-benchmark")
+            .args(options)
+            .args(request)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("scripts/test installs redis-tools"))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // It may have ended by itself, when its server did.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_shard_without_a_pause_keeps_up_as_well() {
+    for shards in [1, 2] {
+        let server = node::start(shards);
+        let mut client = server.connect();
+        let flood = Flood::over(&server);
+        let mut processed = Vec::new();
+        for second in 0..6 {
+            processed.push(figure(&mut client, "total_commands_processed"));
+            if second >= 3 {
+                // Those that live are a fifth of what came in a second; the others have waited for less than that.
+                let (present, came) = (keys(&mut client), processed[second] - processed[second - 1]);
+                assert!(
+                    present < came,
+                    "{present} keys are present, {came} came in the last second"
+                );
+            }
+            sleep(Duration::from_secs(1));
+        }
+        drop(flood);
         wait_until("the last keys are gone", || keys(&mut client) == 0);
     }
 }
