@@ -52,6 +52,15 @@ pub(crate) fn advance(cursor: u32, mask: u32) -> u32 {
     (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()
 }
 
+/// Places of the next two samples of a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ahead {
+    /// The bucket of the next sample, whose entries have been asked for.
+    first: Option<u32>,
+    /// The bucket of the one behind that, which has been asked for itself.
+    second: Option<u32>,
+}
+
 /// Sizes of a table's parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {

@@ -12,7 +12,7 @@ use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
 use crate::release::Garbage;
-use crate::table::TableStats;
+use crate::table::{Ahead, TableStats};
 use crate::value::{Collection, CollectionRef, InPlace, Owned};
 
 /// Result of a look-up: an entry to read, or one to change.
@@ -321,9 +321,17 @@ impl Database {
         self.store.random_volatile(rng)
     }
 
-    /// Visits about `count` random keys, of those that have an expiry if `volatile`; none if there is none. O(count).
-    pub(super) fn sample(&self, count: usize, volatile: bool, rng: &mut SmallRng, visit: impl FnMut(&Entry)) {
-        self.store.random_run(count, volatile, rng, visit);
+    /// Visits about `count` random keys, of those that have an expiry if `volatile`; none if there is none. `ahead` remembers
+    /// where to go on. O(count).
+    pub(super) fn sample(
+        &self,
+        count: usize,
+        volatile: bool,
+        ahead: &mut Ahead,
+        rng: &mut SmallRng,
+        visit: impl FnMut(&Entry),
+    ) {
+        self.store.random_run(count, volatile, ahead, rng, visit);
     }
 
     /// Visits every key. O(keys).

@@ -19,6 +19,8 @@ use rand::rngs::SmallRng;
 
 use super::{Database, Keyspace};
 use crate::entry::Entry;
+use crate::key::Key;
+use crate::table::Ahead;
 use lfu::LfuOptions;
 
 /// Policy of `maxmemory-policy`.
@@ -173,6 +175,18 @@ struct Candidate {
     score: u64,
     database: usize,
     key: Vec<u8>,
+    hash: u64,
+    slot: u16,
+}
+
+impl Candidate {
+    fn key(&self) -> Key<'_> {
+        Key {
+            bytes: &self.key,
+            hash: self.hash,
+            slot: self.slot,
+        }
+    }
 }
 
 /// Chooses keys to evict, and remembers the best candidates it has seen.
@@ -182,8 +196,12 @@ pub struct Evictor {
     pool: Vec<Candidate>,
     /// The key chosen last.
     chosen: Vec<u8>,
+    /// Memory for the key of a candidate.
+    spare: Vec<u8>,
     /// The policy the scores are of.
     policy: Policy,
+    /// Where the next samples of each database are.
+    ahead: Vec<Ahead>,
 }
 
 impl Evictor {
@@ -215,6 +233,11 @@ impl Evictor {
             self.pool.clear();
             self.policy = options.policy;
         }
+        if let Some(likely) = self.pool.last() {
+            // Its bucket was asked for at the end of the last choice.
+            let database = keyspace.database(likely.database);
+            database.prefetch_entry(likely.hash, likely.slot);
+        }
         // Another round is necessary only if a candidate does not exist any more.
         for _ in 0..=POOL {
             if !self.sample(keyspace, options, ranking, now_ms, rng) {
@@ -222,7 +245,11 @@ impl Evictor {
             }
             while let Some(candidate) = self.pool.pop() {
                 if is_present(keyspace, &candidate, volatile) {
-                    self.choose(&candidate.key);
+                    self.spare = std::mem::replace(&mut self.chosen, candidate.key);
+                    if let Some(next) = self.pool.last() {
+                        let database = keyspace.database(next.database);
+                        database.prefetch_bucket(next.hash, next.slot);
+                    }
                     return Some(Victim {
                         database: candidate.database,
                         key: &self.chosen,
@@ -249,10 +276,15 @@ impl Evictor {
         rng: &mut SmallRng,
     ) -> bool {
         let mut any = false;
+        self.ahead.resize(keyspace.databases(), Ahead::default());
         for index in 0..keyspace.databases() {
             let database = keyspace.database(index);
             let (count, volatile) = (options.samples.max(1), options.policy.is_volatile());
-            database.sample(count, volatile, rng, |entry| {
+            if database.is_empty() || volatile && database.volatile_len() == 0 {
+                continue;
+            }
+            let mut ahead = self.ahead[index];
+            database.sample(count, volatile, &mut ahead, rng, |entry| {
                 any = true;
                 let score = match ranking {
                     Ranking::Lru => lru::score(entry, now_ms),
@@ -260,29 +292,33 @@ impl Evictor {
                     Ranking::Ttl => ttl::score(entry),
                     Ranking::Random => 0,
                 };
-                self.offer(score, index, entry.key());
+                self.offer(score, (index, entry.key()), keyspace);
             });
+            self.ahead[index] = ahead;
         }
         any
     }
 
     /// Adds a key to the pool if it is worse than another one there, or if there is room.
-    fn offer(&mut self, score: u64, database: usize, key: &[u8]) {
+    fn offer(&mut self, score: u64, (database, bytes): (usize, &[u8]), keyspace: &Keyspace) {
         let full = self.pool.len() == POOL;
         if full && self.pool.first().is_some_and(|lowest| lowest.score >= score) {
             return;
         }
-        if self
-            .pool
-            .iter()
-            .any(|other| other.database == database && other.key == key)
-        {
+        let key = keyspace.key(bytes);
+        let is_key =
+            |other: &Candidate| other.hash == key.hash && other.database == database && other.key == bytes;
+        if self.pool.iter().any(is_key) {
             return;
         }
-        let mut room = if full { self.pool.remove(0).key } else { Vec::new() };
+        let mut room = if full {
+            self.pool.remove(0).key
+        } else {
+            std::mem::take(&mut self.spare)
+        };
         room.clear();
         room.shrink_to(KEY_ROOM_MAX);
-        room.extend_from_slice(key);
+        room.extend_from_slice(bytes);
         let at = self.pool.partition_point(|other| other.score < score);
         self.pool.insert(
             at,
@@ -290,6 +326,8 @@ impl Evictor {
                 score,
                 database,
                 key: room,
+                hash: key.hash,
+                slot: key.slot,
             },
         );
     }
@@ -314,9 +352,7 @@ fn draw<'a>(database: &'a Database, volatile: bool, rng: &mut SmallRng) -> Optio
 }
 
 fn is_present(keyspace: &Keyspace, candidate: &Candidate, volatile: bool) -> bool {
-    let entry = keyspace
-        .database(candidate.database)
-        .peek(&keyspace.key(&candidate.key));
+    let entry = keyspace.database(candidate.database).peek(&candidate.key());
     entry.is_some_and(|entry| !volatile || entry.expiry().is_some())
 }
 
@@ -377,7 +413,7 @@ mod tests {
             let (database, name) = (victim.database, victim.key.to_vec());
             let key = keyspace.key(&name);
             let (hash, slot) = (key.hash, key.slot);
-            let key = crate::key::Key {
+            let key = Key {
                 bytes: &name,
                 hash,
                 slot,

@@ -24,7 +24,7 @@ use super::slots::SlotTables;
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
 use crate::key::{Key, KeyHasher, SLOTS};
 use crate::table::raw::{Position, RawTable, prefetch};
-use crate::table::{Keyed, TableStats};
+use crate::table::{Ahead, Keyed, TableStats};
 use crate::value::Detached;
 use crate::value::hash::Hash;
 
@@ -345,11 +345,12 @@ impl Store {
         entry.map(|entry| unsafe { entry.as_ref() })
     }
 
-    /// Visits about `count` random entries, of those with an expiry if `volatile`.
+    /// Visits about `count` random entries, of those with an expiry if `volatile`. `ahead` remembers where to go on.
     pub(crate) fn random_run(
         &self,
         count: usize,
         volatile: bool,
+        ahead: &mut Ahead,
         rng: &mut SmallRng,
         mut visit: impl FnMut(&Entry),
     ) {
@@ -357,7 +358,7 @@ impl Store {
         let mut each = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
         match &self.tables {
             _ if volatile => self.volatile.sample_several(count, rng, each),
-            Tables::Single(table) => table.sample_run(count, rng, each),
+            Tables::Single(table) => table.sample_run(count, ahead, rng, each),
             Tables::PerSlot(None) => {}
             Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
                 // The table of a slot may hold fewer entries than the sample asks for.

@@ -27,7 +27,7 @@ use std::ptr::{self, NonNull};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::{Keyed, SEGMENT_BUCKETS, TableStats, advance};
+use super::{Ahead, Keyed, SEGMENT_BUCKETS, TableStats, advance};
 use crate::key::KeyHasher;
 use crate::memory::{Zeroed, alloc, dealloc, usable_size};
 
@@ -782,17 +782,50 @@ impl<P: Keyed> RawTable<P> {
         self.sample(rng)
     }
 
-    /// Visits at least `count` entries, if there are so many, that stand together from a random place on: each entry with
+    /// Visits `count` entries, if there are so many, that stand together from a random place on: each entry with
     /// nearly the same probability. What they are is chance, as their hashes are, and it costs a fraction of as many
     /// samples: neighbours share their buckets' cache lines, and their own are fetched all at once.
-    pub(crate) fn sample_run(&self, count: usize, rng: &mut SmallRng, mut visit: impl FnMut(P)) {
-        /// Buckets that are looked at: more than these are empty only in a table that is about to shrink.
-        const BUCKETS_MAX: u32 = 64;
-
+    ///
+    /// The places of the samples to come are asked for ahead of time, in two steps, so that none waits for memory.
+    pub(crate) fn sample_run(
+        &self,
+        count: usize,
+        ahead: &mut Ahead,
+        rng: &mut SmallRng,
+        mut visit: impl FnMut(P),
+    ) {
         if self.len == 0 {
             return;
         }
-        let first = rng.random_range(0..self.buckets);
+        let first = ahead.first.take().unwrap_or_else(|| self.random_bucket(rng)) % self.buckets;
+        let second = ahead.second.take().unwrap_or_else(|| self.random_bucket(rng)) % self.buckets;
+        self.prefetch_run(second, count);
+        (ahead.first, ahead.second) = (Some(second), Some(self.random_bucket(rng)));
+        let (passed, seen) = self.prefetch_run(first, count);
+        let mut skipped = rng.random_range(0..=seen.saturating_sub(count));
+        let mut left = count;
+        for step in 0..passed {
+            self.visit_bucket((first + step) % self.buckets, |entry| {
+                if skipped > 0 {
+                    skipped -= 1;
+                } else if left > 0 {
+                    left -= 1;
+                    visit(entry);
+                }
+            });
+        }
+        if seen == 0
+            && let Some(entry) = self.sample(rng)
+        {
+            visit(entry);
+        }
+    }
+
+    /// Asks for at least `count` entries from a bucket on. Returns the number of buckets and of entries that these are.
+    fn prefetch_run(&self, first: u32, count: usize) -> (u32, usize) {
+        /// Buckets that are looked at: more than these are empty only in a table that is about to shrink.
+        const BUCKETS_MAX: u32 = 64;
+
         let (mut passed, mut seen) = (0, 0);
         while seen < count && passed < self.buckets.min(BUCKETS_MAX) {
             self.visit_bucket((first + passed) % self.buckets, |entry| {
@@ -801,14 +834,7 @@ impl<P: Keyed> RawTable<P> {
             });
             passed += 1;
         }
-        for step in 0..passed {
-            self.visit_bucket((first + step) % self.buckets, &mut visit);
-        }
-        if seen == 0
-            && let Some(entry) = self.sample(rng)
-        {
-            visit(entry);
-        }
+        (passed, seen)
     }
 
     /// The entry of that number in the table's order.
