@@ -200,7 +200,7 @@ pub struct Evictor {
     spare: Vec<u8>,
     /// The policy the scores are of.
     policy: Policy,
-    /// Where the next samples of each database are.
+    /// Places of the next samples of each database.
     ahead: Vec<Ahead>,
 }
 
