@@ -62,9 +62,6 @@ pub(crate) const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes of memory for replies that a batch keeps until it is used again.
 pub(crate) const BATCH_KEPT_BYTES: usize = 1024 * 1024;
 
-/// Unsent bytes of a connection that are sent before the turn is over.
-pub(crate) const SENT_AT_ONCE_BYTES: usize = 12 * 1024;
-
 /// Size from which unsent output counts as large, bytes: its limits are checked whenever it has grown by that much.
 pub(crate) const LARGE_OUTPUT_BYTES: usize = OUTPUT_CHUNK_BYTES / 2;
 

@@ -8,9 +8,7 @@ use std::io;
 use shardis_protocol::Resp;
 
 use super::parked::Parked;
-use crate::limits::{
-    IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_TURN_BYTES, SENT_AT_ONCE_BYTES, WRITE_BYTES_MAX,
-};
+use crate::limits::{IN_FLIGHT_MAX, LARGE_OUTPUT_BYTES, OUTPUT_TURN_BYTES, WRITE_BYTES_MAX};
 use crate::shard::outgoing::Outgoing;
 use crate::shard::poll::Link;
 
@@ -189,25 +187,6 @@ impl Output {
         let outcome = self.write_unsent(socket, written);
         self.left = self.unsent.len();
         outcome
-    }
-
-    /// Whether what waits is enough for a system call of its own.
-    #[inline]
-    pub(crate) fn is_worth_sending(&self) -> bool {
-        self.unsent.tail_len() >= SENT_AT_ONCE_BYTES
-    }
-
-    /// Writes once, ahead of the end of the turn, and returns how many bytes the socket accepted. Its errors come up again
-    /// at the next write.
-    pub(crate) fn send_now(&mut self, socket: &mut Link<'_>) -> u64 {
-        let before = self.unsent.len();
-        if socket.write_now(&mut self.unsent).is_err() {
-            return 0;
-        }
-        let sent = before - self.unsent.len();
-        self.unsent.release();
-        self.left = self.left.min(self.unsent.len());
-        sent as u64
     }
 
     fn write_unsent(&mut self, socket: &mut Link<'_>, written: &mut u64) -> io::Result<Written> {

@@ -292,23 +292,6 @@ struct ToConnections<'a> {
 }
 
 impl ToConnections<'_> {
-    /// Sends a large reply while the processor's caches hold it, if its socket takes it. Its buffer is given back, and will
-    /// be that of the next such reply.
-    #[cold]
-    fn send_now(&mut self, number: usize) {
-        if !self.may_pass {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(number) else {
-            return;
-        };
-        let link = &mut self.poll.link(&mut connection.socket, number);
-        let sent = connection.output.send_now(link);
-        connection.bytes_out += sent;
-        self.environment.stats.bytes_out.add(sent);
-        self.environment.stats.writes.add(u64::from(sent > 0));
-    }
-
     /// Checks the limits of a connection whose output has become large, with the bytes of its reply that have passed it.
     #[cold]
     fn look_at_limits(&mut self, number: usize, passed: usize) {
@@ -359,13 +342,9 @@ impl Replies for ToConnections<'_> {
             start
         };
         let is_large = connection.output.end(task.sequence, start);
-        let is_worth_sending = connection.output.is_worth_sending();
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(task.connection as usize);
-        }
-        if is_worth_sending {
-            self.send_now(task.connection as usize);
         }
         if is_large {
             self.look_at_limits(task.connection as usize, 0);

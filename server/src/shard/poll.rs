@@ -244,19 +244,10 @@ impl Link<'_> {
 }
 
 impl Link<'_> {
-    /// As [`write`](Self::write), and nothing is left on its way: what is accepted is in the socket's own buffer.
+    /// Writes bytes that are not in an output. Returns how many were accepted: they are in the socket's own buffer.
     ///
     /// # Errors
     /// The error of the system call. It would block as well where something that was accepted before is still on its way.
-    pub(crate) fn write_now(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
-        self.check_free()?;
-        write_now(self.socket, outgoing)
-    }
-
-    /// As [`write_now`](Self::write_now), for bytes that are not in an output. Returns how many were accepted.
-    ///
-    /// # Errors
-    /// Those of [`write_now`](Self::write_now).
     pub(crate) fn write_slices_now(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.check_free()?;
         self.socket.write_vectored(slices)
