@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
+use shardis_storage::memory::thread_balance;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
@@ -107,15 +108,15 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
     partition.door.waiters.put_back(ready);
     match &mut held {
         Held::One(partition) => {
+            let (begin, own) = (thread_balance(), partition.shard);
             let mut account = Account::begin(environment.shards);
             let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
             account.end_command();
             environment.hand_over();
-            // The user of the key's partition books the rest.
-            let taken = account.take(shard);
-            borrowed.get().memory_bytes += taken;
-            held.leave_out(taken);
+            borrowed.get().memory_bytes += account.take(shard);
+            // The user of the key's partition books what it took, and nothing of what other shards gave up to make room.
+            held.leave_out(thread_balance() - begin - account.take(own));
         }
         Held::Many(lent) => {
             let loan = Loan::begin(lent, shard, &mut borrowed);
