@@ -74,11 +74,7 @@ impl Output {
     /// The buffer that the reply of a command is appended to.
     #[inline]
     pub(crate) fn begin(&mut self, sequence: u32) -> &mut Vec<u8> {
-        if sequence == self.next_reply {
-            self.unsent.tail()
-        } else {
-            self.parked.get_or_insert_default().tail()
-        }
+        self.begin_to_pass(sequence).0
     }
 
     /// The buffer of [`begin`](Self::begin), and how many bytes at its front have been sent, if the reply may be sent at once,

@@ -241,26 +241,18 @@ impl Link<'_> {
             (None, socket) => write_now(socket, outgoing),
         }
     }
-}
 
-impl Link<'_> {
     /// Writes bytes that are not in an output. Returns how many were accepted: they are in the socket's own buffer.
     ///
     /// # Errors
     /// The error of the system call. It would block as well where something that was accepted before is still on its way.
     pub(crate) fn write_slices_now(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.check_free()?;
-        self.socket.write_vectored(slices)
-    }
-
-    /// Fails where something that was accepted before is still on its way.
-    fn check_free(&mut self) -> io::Result<()> {
         if let Some(ring) = &mut self.ring
             && ring.is_sending(self.connection)
         {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(())
+        self.socket.write_vectored(slices)
     }
 }
 
