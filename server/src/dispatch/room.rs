@@ -24,6 +24,18 @@ struct Goal {
     until_ns: u64,
 }
 
+/// The part of a partition that was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pursued {
+    /// Some of it: there may be more.
+    Some,
+    /// All that the policy finds.
+    All,
+}
+
+/// Number of keys that are evicted between two looks at the clock.
+const EVICTED_AT_ONCE: usize = 16;
+
 /// Evicts keys while the node exceeds its limit: from the partitions that are held, then from those that are free. False when
 /// nothing is left to evict and the limit is still exceeded, so that a command that may take memory must not run.
 pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bool {
@@ -38,50 +50,81 @@ pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bo
         balance: thread_balance() - excess.cast_signed(),
         until_ns: environment.clock.elapsed_ns() + EVICT_SLICE_US.cast_unsigned() * 1000,
     };
+    let mut is_left = false;
     held.each(|partition| {
         let before = thread_balance();
-        goal.pursue(partition, environment);
+        is_left |= goal.pursue(partition, environment) == Pursued::Some;
         let freed = before - thread_balance();
         let published = &environment.node.memory[partition.shard];
         // The published figure lacks what the commands of this batch have stored, and that may be what was evicted.
         published.set(published.get().saturating_sub(freed.cast_unsigned()));
     });
-    let mut is_taken = true;
-    while is_taken && !goal.is_over(environment) {
-        is_taken = false;
+    loop {
+        let mut is_taken = false;
         for shard in 0..environment.shards {
-            is_taken |= !held.holds(shard) && !evict_elsewhere(shard, &mut held, &goal, environment);
+            if goal.is_reached() {
+                return true;
+            }
+            if !held.holds(shard) {
+                match evict_elsewhere(shard, &mut held, &goal, environment) {
+                    None => is_taken = true,
+                    Some(pursued) => is_left |= pursued == Pursued::Some,
+                }
+            }
+        }
+        if !is_taken || goal.is_late(environment) {
+            return goal.is_reached() || is_left || is_taken;
         }
     }
-    goal.is_over(environment)
 }
 
-/// Evicts from a shard that is not held. False when it is taken.
-fn evict_elsewhere(shard: usize, held: &mut Held<'_>, goal: &Goal, environment: &Environment<'_>) -> bool {
-    let Some(mut borrowed) = environment.mesh.cell(shard).borrow(1) else {
-        return false;
-    };
+/// Evicts from a shard that is not held; none when it is taken.
+fn evict_elsewhere(
+    shard: usize,
+    held: &mut Held<'_>,
+    goal: &Goal,
+    environment: &Environment<'_>,
+) -> Option<Pursued> {
+    let mut borrowed = environment.mesh.cell(shard).borrow(1)?;
     let partition = borrowed.get();
     let before = thread_balance();
-    goal.pursue(partition, environment);
+    let pursued = goal.pursue(partition, environment);
     serve_ready(Held::One(&mut *partition), environment);
     let taken = thread_balance() - before;
     partition.memory_bytes += taken;
     publish_memory(partition, environment.node);
     environment.hand_over();
     held.leave_out(taken);
-    true
+    Some(pursued)
 }
 
 impl Goal {
     /// Evicts keys of a partition until enough is freed, the time is over, or nothing is left.
-    fn pursue(&self, partition: &mut Partition, environment: &Environment<'_>) {
-        while !self.is_over(environment) && give_up(partition, environment) {}
+    fn pursue(&self, partition: &mut Partition, environment: &Environment<'_>) -> Pursued {
+        loop {
+            // Some keys go however little time there is, so that a node with nothing to give up finds that out.
+            for _ in 0..EVICTED_AT_ONCE {
+                if self.is_reached() {
+                    return Pursued::Some;
+                }
+                if !give_up(partition, environment) {
+                    return Pursued::All;
+                }
+            }
+            if self.is_late(environment) {
+                return Pursued::Some;
+            }
+        }
     }
 
-    /// Whether enough is freed, or the time is over.
-    fn is_over(&self, environment: &Environment<'_>) -> bool {
-        thread_balance() <= self.balance || environment.clock.elapsed_ns() >= self.until_ns
+    /// Whether enough is freed.
+    fn is_reached(&self) -> bool {
+        thread_balance() <= self.balance
+    }
+
+    /// Whether the time is over.
+    fn is_late(&self, environment: &Environment<'_>) -> bool {
+        environment.clock.elapsed_ns() >= self.until_ns
     }
 }
 
