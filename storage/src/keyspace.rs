@@ -13,6 +13,7 @@ mod expiry;
 mod field_expiry;
 mod scan;
 mod slots;
+mod snapshot;
 pub(crate) mod store;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::fmt;
 pub use database::{Database, Lookup, OnExpired};
 pub use expiry::{ExpireStats, Expiry};
 pub use field_expiry::FieldEvent;
+pub use snapshot::{Progress, Save};
 pub use store::Layout;
 
 use crate::key::{Key, KeyHasher};

@@ -7,7 +7,7 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::expiry::Expiry;
-use super::store::{Layout, Store};
+use super::store::{Layout, Occupied, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
@@ -41,6 +41,8 @@ pub enum OnExpired {
 pub struct Database {
     pub(super) store: Store,
     pub(super) garbage: Garbage,
+    /// Removed keys of which a snapshot has not saved all yet.
+    pub(super) unsaved: Vec<Store>,
     slot_of: fn(&[u8]) -> u16,
 }
 
@@ -50,6 +52,7 @@ impl Database {
         Self {
             store,
             garbage: Garbage::default(),
+            unsaved: Vec::new(),
             slot_of,
         }
     }
@@ -91,10 +94,10 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&Entry> {
-        match self.lookup_mut(key, now_ms, touch, expire) {
+        match self.look(key, now_ms, touch, expire) {
             Lookup::Missing => Lookup::Missing,
             Lookup::Expired => Lookup::Expired,
-            Lookup::Live(entry) => Lookup::Live(entry),
+            Lookup::Live(found) => Lookup::Live(found.into_ref()),
         }
     }
 
@@ -107,7 +110,22 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&mut Entry> {
-        let Some(found) = self.store.find_mut(key) else {
+        match self.look(key, now_ms, touch, expire) {
+            Lookup::Missing => Lookup::Missing,
+            Lookup::Expired => Lookup::Expired,
+            Lookup::Live(found) => Lookup::Live(found.into_mut()),
+        }
+    }
+
+    #[inline]
+    fn look(
+        &mut self,
+        key: &Key<'_>,
+        now_ms: i64,
+        touch: impl FnOnce(u32) -> u32,
+        expire: impl FnOnce(&Entry) -> OnExpired,
+    ) -> Lookup<Occupied<'_>> {
+        let Some(mut found) = self.store.find_mut(key) else {
             return Lookup::Missing;
         };
         if found.entry().is_expired(now_ms) {
@@ -118,12 +136,12 @@ impl Database {
             }
             return Lookup::Expired;
         }
-        let entry = found.into_mut();
-        let (before, after) = (entry.clock(), touch(entry.clock()));
+        let before = found.entry().clock();
+        let after = touch(before);
         if after != before {
-            entry.set_clock(after);
+            found.set_clock(after);
         }
-        Lookup::Live(entry)
+        Lookup::Live(found)
     }
 
     /// Finds a key, expired or not.
@@ -363,7 +381,7 @@ impl Database {
             return 0;
         };
         let removed = store.len();
-        self.garbage.push_store(store);
+        self.let_go(store);
         removed
     }
 
@@ -386,8 +404,17 @@ impl Database {
     pub fn flush(&mut self) -> usize {
         let removed = self.len();
         let empty = self.store.new_alike();
-        self.garbage.push_store(std::mem::replace(&mut self.store, empty));
+        let removed_store = std::mem::replace(&mut self.store, empty);
+        self.let_go(removed_store);
         removed
+    }
+
+    /// Makes a removed store garbage, unless a snapshot still needs it.
+    fn let_go(&mut self, mut store: Store) {
+        match store.cut() {
+            Some(cut) if cut.is_wanted() => self.unsaved.push(store),
+            _ => self.garbage.push_store(store),
+        }
     }
 
     /// Statistics of the table of keys. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].

@@ -21,6 +21,7 @@ use super::calendar::Calendar;
 use super::expiry::Expired;
 use super::scan::SlotCursor;
 use super::slots::SlotTables;
+use super::snapshot::{Cut, Save};
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
 use crate::key::{Key, KeyHasher, SLOTS};
 use crate::table::raw::{Position, RawTable, prefetch};
@@ -50,6 +51,10 @@ pub(crate) struct Store {
     /// Hashes some of whose fields expire.
     fields: Calendar<EntryPtr>,
     hasher: KeyHasher,
+    /// The mark of entries that no snapshot has to save.
+    mark: bool,
+    /// The snapshot that these entries are a part of, until it has saved them.
+    cut: Option<Box<Cut>>,
 }
 
 /// A part of an entry that a change has replaced, and that is to be dropped, at once or later.
@@ -70,6 +75,8 @@ impl Store {
             volatile: Calendar::new(),
             fields: Calendar::new(),
             hasher,
+            mark: false,
+            cut: None,
         }
     }
 
@@ -154,7 +161,8 @@ impl Store {
 
     /// Adds an entry for a key that has none. `key` is the entry's own.
     #[inline]
-    pub(crate) fn insert(&mut self, key: &Key<'_>, entry: EntryBox) -> &mut Entry {
+    pub(crate) fn insert(&mut self, key: &Key<'_>, mut entry: EntryBox) -> &mut Entry {
+        entry.set_mark(self.mark);
         debug_assert!(entry.key() == key.bytes && self.find(key).is_none());
         debug_assert_eq!(key.hash, self.hasher.hash(key.bytes));
         let expiry = entry.expiry();
@@ -231,7 +239,10 @@ impl Store {
     /// with, 0 at the end. Every entry that is present from the first call to the last is visited at least once.
     pub(crate) fn scan(&self, cursor: u64, buckets: usize, mut visit: impl FnMut(&Entry)) -> u64 {
         // SAFETY: entries in the tables are alive, and the store is borrowed.
-        let mut visit = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
+        self.scan_pointers(cursor, buckets, |entry| visit(unsafe { entry.as_ref() }))
+    }
+
+    fn scan_pointers(&self, cursor: u64, buckets: usize, mut visit: impl FnMut(EntryPtr)) -> u64 {
         match &self.tables {
             Tables::Single(table) => {
                 let mut cursor = cursor as u32;
@@ -264,6 +275,45 @@ impl Store {
                 }
                 at.pack()
             }
+        }
+    }
+
+    /// Begins a snapshot of what is here now, as the content of the database `db`; `save` appends an entry to it. Every
+    /// entry is saved once, as it is now: by [`save_some`](Self::save_some), or before it changes or goes. No other
+    /// snapshot may be under way.
+    pub(crate) fn begin_cut(&mut self, db: u16, save: Save) {
+        debug_assert!(self.cut.is_none(), "one snapshot at a time");
+        self.mark = !self.mark;
+        self.cut = Some(Box::new(Cut::new(db, save)));
+    }
+
+    /// The snapshot that is under way.
+    #[inline]
+    pub(crate) fn cut(&mut self) -> Option<&mut Cut> {
+        self.cut.as_deref_mut()
+    }
+
+    /// Saves what is left in some buckets, at most `buckets` and at least one. The snapshot ends when it has visited all.
+    pub(crate) fn save_some(&mut self, buckets: usize) -> Option<Box<Cut>> {
+        let mut cut = self.cut.take()?;
+        let (mark, cursor) = (self.mark, cut.cursor);
+        cut.cursor = self.scan_pointers(cursor, buckets, |entry| {
+            // SAFETY: entries in the tables are alive; the store is borrowed mutably, and no reference to one is kept.
+            cut.save_if_left(unsafe { entry.as_mut() }, mark);
+        });
+        if cut.cursor == 0 {
+            return Some(cut);
+        }
+        self.cut = Some(cut);
+        None
+    }
+
+    /// Saves an entry that is about to change or go, if a snapshot has not done so yet.
+    #[cold]
+    fn save_before_change(&mut self, entry: EntryPtr) {
+        if let Some(cut) = &mut self.cut {
+            // SAFETY: the entry is alive, and the store is borrowed mutably.
+            cut.save_if_left(unsafe { entry.as_mut() }, self.mark);
         }
     }
 
@@ -327,6 +377,8 @@ impl Store {
         });
         // The indexes of the new store stay empty: nothing looks at them there but `drain`.
         detached.tables = Tables::Single(table);
+        detached.mark = self.mark;
+        detached.cut = self.cut.as_ref().and_then(|cut| cut.of_part()).map(Box::new);
         Some(detached)
     }
 
@@ -556,8 +608,31 @@ impl<'a> Occupied<'a> {
         unsafe { self.entry.as_ref() }
     }
 
+    /// Saves the entry if a snapshot still has to: called before every change of the value or the expiry.
     #[inline]
-    pub(crate) fn into_mut(self) -> &'a mut Entry {
+    fn before_change(&mut self) {
+        if self.store.cut.is_some() {
+            self.store.save_before_change(self.entry);
+        }
+    }
+
+    /// Sets the access clock, which no snapshot has to know of.
+    #[inline]
+    pub(crate) fn set_clock(&mut self, clock: u32) {
+        // SAFETY: alive; the store is borrowed mutably, and so are we for this.
+        unsafe { self.entry.as_mut() }.set_clock(clock);
+    }
+
+    /// The entry, to be read.
+    #[inline]
+    pub(crate) fn into_ref(self) -> &'a Entry {
+        // SAFETY: alive, and the store stays borrowed for `'a`.
+        unsafe { self.entry.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn into_mut(mut self) -> &'a mut Entry {
+        self.before_change();
         // SAFETY: alive, and the store stays borrowed for `'a`.
         unsafe { self.entry.as_mut() }
     }
@@ -566,6 +641,7 @@ impl<'a> Occupied<'a> {
     /// this one. The access clock stays.
     #[inline]
     pub(crate) fn assign(mut self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
+        self.before_change();
         if self.entry().lists_fields() {
             // SAFETY: the entry is alive; the store is borrowed mutably.
             let fields = unsafe { self.entry.as_ref() }.get::<Hash>();
@@ -614,6 +690,7 @@ impl<'a> Occupied<'a> {
 
     /// Sets or clears the expiry.
     pub(crate) fn set_expiry(mut self, expiry: Option<i64>) -> &'a mut Entry {
+        self.before_change();
         match (self.entry().expiry(), expiry) {
             (None, None) => self.into_mut(),
             (before @ Some(_), Some(at)) => {
@@ -632,12 +709,14 @@ impl<'a> Occupied<'a> {
 
     #[inline]
     pub(crate) fn entry_mut(&mut self) -> &mut Entry {
+        self.before_change();
         // SAFETY: alive; the store is borrowed mutably, and so are we for this.
         unsafe { self.entry.as_mut() }
     }
 
     /// Makes the string raw and at least `len` bytes long, with zeros behind what there was.
-    pub(crate) fn grow(self, len: usize) -> &'a mut Entry {
+    pub(crate) fn grow(mut self, len: usize) -> &'a mut Entry {
+        self.before_change();
         // SAFETY: the store is borrowed mutably; entries hold strings.
         if unsafe { self.entry.grow_in_place(len) } {
             return self.into_mut();
@@ -647,7 +726,9 @@ impl<'a> Occupied<'a> {
     }
 
     /// Puts another entry of the same key in the place of this one, which comes back.
-    pub(crate) fn replace(self, new: EntryBox) -> (&'a mut Entry, EntryBox) {
+    pub(crate) fn replace(mut self, mut new: EntryBox) -> (&'a mut Entry, EntryBox) {
+        self.before_change();
+        new.set_mark(self.store.mark);
         debug_assert_eq!(new.key(), self.entry().key());
         let (before, after) = (self.entry().expiry(), new.expiry());
         let new = new.into_ptr();
@@ -680,7 +761,8 @@ impl<'a> Occupied<'a> {
     }
 
     /// Takes the entry out.
-    pub(crate) fn remove(self) -> EntryBox {
+    pub(crate) fn remove(mut self) -> EntryBox {
+        self.before_change();
         self.store.unlist(self.hash, self.entry);
         // SAFETY: the position was found in this table, which has not changed since.
         unsafe { self.store.table_mut(self.slot).remove(self.position) };
