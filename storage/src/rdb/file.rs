@@ -12,7 +12,8 @@
 //! end      0xff │ checksum (from version 5 on)     0 for none
 //! ```
 //! Reading and writing do no I/O: a [`FileReader`] takes its bytes from whatever implements [`std::io::Read`], a
-//! [`FileWriter`] collects bytes that its owner takes.
+//! [`FileWriter`] collects bytes that its owner takes. The records of keys may also be written elsewhere, each by a
+//! [`RecordWriter`], and are then passed to the file.
 
 mod reader;
 mod writer;
@@ -20,7 +21,7 @@ mod writer;
 use std::fmt;
 
 pub use self::reader::FileReader;
-pub use self::writer::{FileWriter, Header};
+pub use self::writer::{FileWriter, Header, RecordWriter};
 use super::reader::Error;
 use crate::value::Owned;
 
