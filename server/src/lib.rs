@@ -30,6 +30,7 @@ mod journal;
 mod limits;
 mod log;
 mod observe;
+mod persistence;
 mod pubsub;
 mod shard;
 mod spec;

@@ -225,13 +225,18 @@ impl FileWriter {
         self.records.step(entry, &mut self.out, budget)
     }
 
+    /// Ends the file: nothing may be added any more.
+    pub fn end(&mut self) {
+        self.append(|sink| sink.bytes(&[record::END]));
+        self.sum_up();
+        let sum = self.sum.take().map_or([0; 8], Checksum::to_bytes);
+        self.out.extend(sum);
+    }
+
     /// Ends the file, and takes the rest of its bytes.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        self.append(|sink| sink.bytes(&[record::END]));
-        self.sum_up();
-        let sum = self.sum.map_or([0; 8], Checksum::to_bytes);
-        self.out.extend(sum);
+        self.end();
         self.out
     }
 }
