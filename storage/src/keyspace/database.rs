@@ -11,9 +11,10 @@ use super::store::{Layout, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
+use crate::rdb::Decoded;
 use crate::release::Garbage;
 use crate::table::{Ahead, TableStats};
-use crate::value::{Collection, CollectionRef, InPlace, Owned};
+use crate::value::{Collection, CollectionRef, InPlace, Owned, StringRef};
 
 /// Result of a look-up: an entry to read, or one to change.
 #[derive(Debug)]
@@ -286,6 +287,20 @@ impl Database {
             }
             Err(store) => store.insert(key, entry),
         }
+    }
+
+    /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does.
+    pub fn load(&mut self, key: &Key<'_>, value: Decoded<'_>, expiry: Option<i64>, clock: u32) -> bool {
+        let Err(store) = self.store.find_or_vacant(key) else {
+            return false;
+        };
+        let value = match value {
+            Decoded::Text(StringRef::Int(int)) => NewValue::Int(int),
+            Decoded::Text(StringRef::Bytes(bytes)) => NewValue::string(bytes),
+            Decoded::Collection(value) => NewValue::Collection(value),
+        };
+        store.insert(key, EntryBox::new(key.bytes, clock, expiry, value));
+        true
     }
 
     /// A copy of the value of a key. O(size).
