@@ -413,6 +413,14 @@ impl Database {
         removed
     }
 
+    /// Replaces all keys by those of another database, whose garbage comes along. The old ones become garbage like with
+    /// [`Database::flush`].
+    pub(super) fn adopt(&mut self, other: Self) {
+        self.flush();
+        self.store = other.store;
+        self.garbage.append(other.garbage);
+    }
+
     /// Statistics of the table of keys. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].
     #[must_use]
     pub fn table_stats(&self) -> TableStats {

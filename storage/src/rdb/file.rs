@@ -144,6 +144,14 @@ pub struct ValueError {
     pub error: Error,
 }
 
+impl ValueError {
+    /// Whether the source of the bytes failed, so that nothing is known of the value.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        matches!(self.error, Error::Io(_))
+    }
+}
+
 /// Part of a file.
 #[derive(Debug)]
 pub enum Item {
