@@ -48,8 +48,8 @@ impl<'a> Builder<'a> {
         }
         let _entered = node.threads.enter();
         let mut partition = Partition::new(self.shard, node.keyspace_options(), 0, false);
+        let balance = thread_balance();
         let mut has_more = self.arrival.next();
-        let (balance, apart) = (thread_balance(), self.arrival.apart_bytes());
         while has_more {
             self.store_whole_values(&mut partition)?;
             if self.arrival.goes_on() {
@@ -58,7 +58,7 @@ impl<'a> Builder<'a> {
                 has_more = self.arrival.next();
             }
         }
-        partition.memory_bytes += (thread_balance() - balance) - (self.arrival.apart_bytes() - apart);
+        partition.memory_bytes += thread_balance() - balance;
         Ok((partition, self.keys))
     }
 

@@ -7,7 +7,6 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use shardis_storage::memory::thread_balance;
 use shardis_storage::rdb::file::Head;
 
 use crate::limits::{LOAD_PARCEL_BYTES, LOAD_PARCELS};
@@ -57,7 +56,6 @@ pub(super) fn route() -> (Dispatch, Arrival) {
         arrived,
         used,
         parcel: Parcel::default(),
-        apart_bytes: 0,
     };
     (dispatch, arrival)
 }
@@ -151,25 +149,11 @@ pub(super) struct Arrival {
     used: Sender<Parcel>,
     /// The parcel that is being read.
     parcel: Parcel,
-    /// Bytes that waiting has allocated on this thread.
-    apart_bytes: i64,
 }
 
 impl Arrival {
     /// Gives the present parcel back, and takes the next one; false behind the last.
     pub(super) fn next(&mut self) -> bool {
-        let before = thread_balance();
-        let is_there = self.exchange();
-        self.apart_bytes += thread_balance() - before;
-        is_there
-    }
-
-    /// Bytes that waiting for parcels has allocated on this thread, and that belong to no data.
-    pub(super) fn apart_bytes(&self) -> i64 {
-        self.apart_bytes
-    }
-
-    fn exchange(&mut self) -> bool {
         let Ok(next) = self.arrived.recv() else {
             return false;
         };

@@ -96,7 +96,7 @@ fn beside(item: &Item) -> String {
 /// The same lines as of [`parts`], by a scanner and with values that are decoded apart, out of pieces of so many bytes.
 fn scanned(source: impl Read, piece: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut scan = || -> Result<(), FileError> {
+    let scan = || -> Result<(), FileError> {
         let mut scanner = FileScanner::open(source, true)?;
         while let Some(part) = scanner.next_part()? {
             lines.push(match part {
@@ -145,7 +145,7 @@ fn decoded(key: &[u8], head: Head, bytes: &[u8], piece: usize) -> Result<String,
     }
 }
 
-/// Whoever reads a file or scans it finds the same.
+/// Checks that a file is the same to whoever reads it and whoever scans it.
 fn check(bytes: &[u8]) -> Vec<String> {
     let found = parts(bytes);
     for piece in [0, 1, 1000] {
