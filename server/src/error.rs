@@ -72,6 +72,8 @@ pub(crate) enum ReplyError {
     Forbidden(&'static str),
     /// A command for the nodes of a cluster.
     ClusterDisabled,
+    /// The data is being loaded.
+    Loading,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// The result would be longer than `proto-max-bulk-len`.
@@ -230,6 +232,7 @@ impl ReplyError {
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
+            Self::Loading => "LOADING Redis is loading the dataset in memory",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",
