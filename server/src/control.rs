@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use self::signals::{Order, Signals};
 use crate::log::Level;
-use crate::persistence::{Job, Purpose};
+use crate::saving::{Job, Purpose};
 use crate::state::Node;
 
 /// Interval between two ticks, microseconds.

@@ -72,6 +72,8 @@ pub(crate) enum ReplyError {
     Forbidden(&'static str),
     /// A command for the nodes of a cluster.
     ClusterDisabled,
+    /// The data is being loaded.
+    Loading,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// The last save in the background failed: data must not change further.
@@ -238,6 +240,7 @@ impl ReplyError {
                  writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for \
                  details about the RDB error."
             }
+            Self::Loading => "LOADING Redis is loading the dataset in memory",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",

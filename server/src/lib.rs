@@ -32,6 +32,7 @@ mod log;
 mod observe;
 mod persistence;
 mod pubsub;
+mod saving;
 mod shard;
 mod spec;
 mod state;
@@ -40,6 +41,7 @@ pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
 pub use feed::SlowListener;
 pub use node::StartError;
+pub use persistence::load::LoadError;
 
 /// The examples of the README, which are run as tests.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 mod deal;
 mod ids;
+mod loading;
 mod renames;
 mod usage;
 
@@ -14,9 +15,11 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
+use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use self::deal::Deal;
 use self::ids::Ids;
+use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
@@ -30,8 +33,8 @@ use crate::observe::monitor::Monitors;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::Threads;
-use crate::persistence::{Job, Persistence, Purpose, SaveError};
 use crate::pubsub::Hub;
+use crate::saving::{Job, Persistence, Purpose, SaveError};
 
 /// The Redis version whose behaviour and replies this node has.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";
@@ -67,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// State of CLIENT PAUSE.
     pub(crate) pause: Pause,
+    /// State of the load of data.
+    pub(crate) loading: Loading,
     /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
@@ -195,6 +200,7 @@ impl Node {
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
+            loading: Loading::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             threads: Threads::default(),
@@ -348,6 +354,14 @@ impl Node {
     /// # Errors
     /// When the data is to be saved first, which cannot be begun: then the node goes on.
     pub(crate) fn end(&self, options: ShutdownOptions) -> Result<Option<u64>, CannotSave> {
+        if self.loading.is_under_way() {
+            self.log.warning(format_args!(
+                "Received shutdown signal during loading, exiting now."
+            ));
+            self.shutdown.request();
+            self.ring_all();
+            return Ok(None);
+        }
         self.log.notice(format_args!("User requested shutdown..."));
         let settings = self.settings.load();
         if options.nosave || !options.save && settings.save.0.is_empty() {
@@ -479,6 +493,21 @@ impl Node {
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::SeqCst)
+    }
+
+    /// The arrangement of the data of one shard.
+    pub(crate) fn keyspace_options(&self) -> KeyspaceOptions {
+        let settings = self.settings.load();
+        KeyspaceOptions {
+            databases: settings.databases as usize,
+            layout: if settings.cluster_enabled {
+                Layout::PerSlot
+            } else {
+                Layout::Single
+            },
+            hasher: self.hashing.hasher(),
+            slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
+        }
     }
 
     /// The TCP port that clients connect to; 0 when there is none.

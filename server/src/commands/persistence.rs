@@ -6,7 +6,7 @@ use crate::exec::client::AwaitedSave;
 use crate::exec::cut::make_cut;
 use crate::exec::view::View;
 use crate::exec::{CommandResult, Session};
-use crate::persistence::{Job, Purpose, Refused};
+use crate::saving::{Job, Purpose, Refused};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 
 /// Permissions that saving needs.
@@ -56,14 +56,7 @@ pub(crate) static COMMANDS: &[Command] = &[
             complexity: "O(1)",
             summary: "Begins to save the data in the background.",
             history: &[("3.2.2", "The option `SCHEDULE`.")],
-            args: &[Arg::one_of(
-                "operation",
-                &[
-                    Arg::flag("schedule", "SCHEDULE").since("3.2.2"),
-                    Arg::flag("cancel", "CANCEL"),
-                ],
-            )
-            .optional()],
+            args: &[Arg::flag("schedule", "SCHEDULE").optional().since("3.2.2")],
             ..Doc::BLANK
         },
         ..Command::BLANK

@@ -619,13 +619,10 @@ directives! {
     /// Microseconds to wait after each key of a snapshot, for tests.
     rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden();
     /// Microseconds to wait after each key that is loaded, for tests.
-    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
-    /// Bytes that are loaded before clients are served in between.
+    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden();
+    /// Bytes that are loaded before progress is noted again. Clients are served all the time, by other threads.
     loading_process_events_interval_bytes: u64 = 2 << 20,
-        Row::new("loading-process-events-interval-bytes")
-            .range(1024, INT)
-            .hidden()
-            .accepted("other threads than the loading one serve clients");
+        Row::new("loading-process-events-interval-bytes").range(1024, INT).hidden();
     /// Whether writes are refused while snapshots fail.
     stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error");
     /// Whether serialised values are checked in depth.

@@ -20,6 +20,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) out_of_memory: bool,
     /// Saving data has failed: it must not change further.
     pub(crate) denies_writes: bool,
+    /// The data is being loaded.
+    pub(crate) is_loading: bool,
     /// Mode of the running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
     /// `enable-debug-command`: the clients that may use DEBUG.
@@ -61,7 +63,11 @@ pub(crate) fn admit(
     if in_multi && flags.contains(Flags::NO_MULTI) {
         return Err(ReplyError::NotInMulti);
     }
-    if conditions.out_of_memory && refuses_without_memory(client, command) {
+    if conditions.out_of_memory
+        && any(client, command, |command| {
+            command.row.flags.contains(Flags::DENYOOM)
+        })
+    {
         return Err(refusal(command, ReplyError::OutOfMemory));
     }
     if conditions.denies_writes && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command)) {
@@ -69,6 +75,13 @@ pub(crate) fn admit(
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
+    }
+    if conditions.is_loading
+        && any(client, command, |command| {
+            !command.row.flags.contains(Flags::LOADING)
+        })
+    {
+        return Err(refusal(command, ReplyError::Loading));
     }
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
@@ -83,9 +96,10 @@ pub(crate) fn admit(
 
 /// Whether requests of a client need no other checks than those of their rows, as is usual: determined once for many
 /// requests. The caller checks the memory.
-pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool {
+pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>, is_loading: bool) -> bool {
     client.authenticated
         && client.transaction.is_none()
+        && !is_loading
         && pause.is_none()
         && !(client.is_subscriber() && client.resp == Resp::V2)
 }
@@ -225,16 +239,16 @@ fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
     &text[..text.len().min(bytes_max)]
 }
 
-/// Whether a command must not run without memory. EXEC must not if one of its queued commands must not.
-fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
-    let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
-    match &client.transaction {
-        Some(transaction) if matches!(command.row.runs, Runs::Exec) => transaction
-            .queue
-            .iter()
-            .any(|queued| denied(registry().row(queued.command.id))),
-        _ => denied(command),
-    }
+/// Whether a command is such a one. EXEC is if itself or one of its queued commands is.
+fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) -> bool {
+    is_such(command)
+        || client.transaction.as_ref().is_some_and(|transaction| {
+            matches!(command.row.runs, Runs::Exec)
+                && transaction
+                    .queue
+                    .iter()
+                    .any(|queued| is_such(registry().row(queued.command.id)))
+        })
 }
 
 /// Whether a command changes data. EXEC does if one of its queued commands does.

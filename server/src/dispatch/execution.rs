@@ -28,7 +28,7 @@ use crate::hashing::Hashing;
 use crate::journal::{Recorder, Unit};
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
-use crate::persistence::{Job, Purpose};
+use crate::saving::{Job, Purpose};
 use crate::shard::Mesh;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
@@ -167,7 +167,7 @@ pub(crate) struct Execution<'a> {
     start: usize,
     /// The way for a large reply past `out`, if there is one.
     bypass: Option<&'a mut dyn Bypass>,
-    /// It has removed all data.
+    /// The command has removed all data.
     has_flushed_all: bool,
 }
 

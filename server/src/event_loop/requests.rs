@@ -224,7 +224,8 @@ impl EventLoop {
     fn is_unrestricted(&self, number: usize) -> bool {
         let pause = self.node.pause.active(self.now_ms());
         let client = &self.clients[number].client;
-        is_unrestricted(client, pause.map(|(mode, _)| mode))
+        let is_loading = self.node.loading.is_under_way();
+        is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading)
             && self.node.excess_bytes() == 0
             && !self.node.denies_writes(&self.settings)
     }
@@ -274,6 +275,7 @@ impl EventLoop {
             renames: &self.node.renames,
             out_of_memory,
             denies_writes: self.node.denies_writes(&self.settings),
+            is_loading: self.node.loading.is_under_way(),
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
             modules: self.settings.enable_module_command,

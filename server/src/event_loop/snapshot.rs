@@ -16,7 +16,7 @@ use crate::connection::Gate;
 use crate::exec::Partition;
 use crate::exec::client::AwaitedSave;
 use crate::limits::{SAVE_IDLE_SLICE_NS, SAVE_RETRY_US, SAVE_SHARE_PERCENT, SAVE_SLICE_NS, SAVE_STEP_BYTES};
-use crate::persistence::{Job, Purpose, Snapshot};
+use crate::saving::{Job, Purpose, Snapshot};
 
 /// A loop's part in a snapshot.
 #[derive(Debug, Default)]
@@ -227,6 +227,10 @@ impl EventLoop {
 
     /// Answers the clients whose jobs have ended.
     fn answer_saved(&mut self) {
+        if self.node.shutdown.is_requested() {
+            // Who asked for that gets no reply but the end of the connection.
+            return;
+        }
         let persistence = &self.node.persistence;
         let has_ended = |wait: &mut SaveWait| persistence.outcome(wait.save.number).is_some();
         let ended: Vec<SaveWait> = self.saving.clients.extract_if(.., has_ended).collect();

@@ -2,7 +2,7 @@
 
 use super::held::Held;
 use crate::config::Settings;
-use crate::persistence::{Content, Plan};
+use crate::saving::{Content, Plan};
 use crate::state::{Node, REDIS_VERSION};
 
 /// Makes the cut of the job that waits for one, on the partitions of all shards, whose effects have all been handed over. Nothing

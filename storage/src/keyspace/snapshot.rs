@@ -113,7 +113,7 @@ impl Baton {
     }
 }
 
-/// What the snapshot of one keyspace shares with those of others that belong to the same file.
+/// Means by which the snapshots of several keyspaces become one file.
 #[derive(Clone, Debug)]
 pub struct Lane {
     /// Flow of this keyspace's bytes.

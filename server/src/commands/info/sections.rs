@@ -11,8 +11,8 @@ use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::CpuTime;
-use crate::persistence::Purpose;
 use crate::pubsub::Topic;
+use crate::saving::Purpose;
 use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
 /// The sum of a counter over all loops.
@@ -331,10 +331,11 @@ fn human(bytes: u64) -> String {
     )
 }
 
-/// Writes the state of persistence. Nothing has been loaded.
+/// Writes the state of persistence.
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let loading = &session.node.loading;
+    line!(text, "loading:{}", u8::from(loading.is_under_way()));
     for name in [
-        "loading",
         "async_loading",
         "current_cow_peak",
         "current_cow_size",
@@ -344,13 +345,9 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     }
     line!(text, "current_fork_perc:0.00");
     saving(text, session, gathered);
-    for name in [
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ] {
+    line!(text, "rdb_last_load_keys_expired:{}", loading.keys_expired());
+    line!(text, "rdb_last_load_keys_loaded:{}", loading.keys_loaded());
+    for name in ["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"] {
         line!(text, "{name}:0");
     }
     line!(text, "aof_last_rewrite_time_sec:-1");
@@ -363,6 +360,15 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     line!(text, "module_fork_in_progress:0");
     line!(text, "module_fork_last_cow_size:0");
     line!(text, "slot_migration_fork_in_progress:0");
+    if let Some(progress) = loading.progress() {
+        line!(text, "loading_start_time:{}", progress.started_s);
+        line!(text, "loading_total_bytes:{}", progress.bytes_total);
+        line!(text, "loading_rdb_used_mem:{}", progress.used_memory);
+        line!(text, "loading_loaded_bytes:{}", progress.bytes_loaded);
+        line!(text, "loading_loaded_perc:{:.2}", progress.percent());
+        let seconds = progress.seconds_left(session.now_ms / 1000);
+        line!(text, "loading_eta_seconds:{seconds}");
+    }
 }
 
 /// Writes the state of saving.

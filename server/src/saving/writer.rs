@@ -77,7 +77,13 @@ impl Assignment {
                 } else {
                     "can't exit"
                 };
-                return log.warning(format_args!("Error trying to save the DB, {what}."));
+                log.warning(format_args!("Error trying to save the DB, {what}."));
+                if !insists {
+                    log.warning(format_args!(
+                        "Errors trying to shut down the server. Check the logs for more information."
+                    ));
+                }
+                return;
             }
             _ => return,
         }
