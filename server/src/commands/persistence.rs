@@ -113,6 +113,8 @@ fn bgsave(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let started = match persistence.purpose() {
         Some(Purpose::AofBase) if !schedules && !is_in_exec => return Err(ANOTHER),
         Some(Purpose::AofBase) => false,
+        // The one that this transaction has scheduled waits for its end.
+        Some(Purpose::Background) if is_in_exec && persistence.is_awaited() => false,
         Some(_) => return Err(IN_PROGRESS),
         None if is_in_exec => false,
         None => begin(session, keyspace, Purpose::Background).map_err(|_| IN_PROGRESS)? > 0,
