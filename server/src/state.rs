@@ -402,6 +402,12 @@ impl Node {
         self.shutdown.is_requested() || self.persistence.purpose().is_some_and(Purpose::is_shutdown)
     }
 
+    /// Whether the data was saved for the last time by the job of this number, so that it must not change any more.
+    #[inline]
+    pub(crate) fn is_sealed(&self, seal: u64) -> bool {
+        seal != 0 && self.persistence.sealed_by() == seal
+    }
+
     /// Whether commands that change data are refused, because saving it has failed.
     #[inline]
     pub(crate) fn denies_writes(&self, settings: &Settings) -> bool {

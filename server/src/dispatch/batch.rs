@@ -10,6 +10,7 @@ use shardis_storage::value::MemberAhead;
 use smallvec::SmallVec;
 
 use super::account;
+use super::behind_snapshot::Queue;
 use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
 use super::serve::serve_ready;
@@ -29,6 +30,8 @@ pub(crate) trait Replies {
     fn begin(&mut self, task: &Task) -> Place<'_>;
     /// Completes the reply of a task, which starts at `start` of the buffer.
     fn end(&mut self, task: &Task, start: usize);
+    /// Passes over a task that waits.
+    fn pass_over(&mut self, task: &Task);
     /// Notes that a part of a reply was sent past the buffer.
     fn note_passed(&mut self, task: &Task, bytes: usize);
     /// The buffer for the error of a task that has panicked. The part of its reply that is there from `start` on is to be
@@ -54,7 +57,9 @@ pub(crate) struct Report {
     pub(crate) slow: Vec<(Task, Slow)>,
     /// Indexes of the commands that had effects.
     pub(crate) wrote: Vec<usize>,
-    /// Number of commands that have run; the rest of the batch is to run later.
+    /// Indexes of the commands that wait for a snapshot.
+    pub(crate) waiting: Vec<usize>,
+    /// Number of commands that have run or wait; the rest of the batch is to run later.
     pub(crate) done: usize,
 }
 
@@ -94,12 +99,14 @@ pub(crate) fn run_batch(
     tasks: &[Task],
     source: &mut Source,
     replies: &mut impl Replies,
+    queue: Queue<'_>,
     environment: &mut Environment<'_>,
     mut slice: Slice,
 ) -> Report {
     let _witness = call_commands(&raw const *source, &raw const *tasks);
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
+    let is_looked_at = queue.is_needed(partition);
     let mut recorded = environment.recorder.recorded();
     while done < tasks.len() && !slice.is_over {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -114,6 +121,16 @@ pub(crate) fn run_batch(
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
+                    if is_looked_at
+                        && queue.holds(partition, (tasks, done), &report.waiting, source, environment)
+                    {
+                        watch.lap(&tasks[timed..done], false, source, &mut report, environment);
+                        replies.pass_over(task);
+                        report.waiting.push(done);
+                        done += 1;
+                        timed = done;
+                        continue;
+                    }
                     let reply = (&mut *replies, &mut start);
                     let moved = run_task(partition, task, source, reply, environment, &mut watch.words);
                     if environment.recorder.is_on() {

@@ -21,6 +21,8 @@ pub(super) struct Clients {
     pub(super) dirty: Vec<usize>,
     /// Connections whose command needs a shard that was taken, and tries again.
     pub(super) busy: Vec<usize>,
+    /// Connections whose command over several shards waits for a snapshot.
+    pub(super) behind_snapshot: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
     /// Connections whose output waits for the journal.

@@ -29,6 +29,11 @@ pub(super) struct Reach {
     pub(super) mesh: Arc<Mesh>,
     /// Work for this shard that waits until its partition is back.
     pub(super) waiting: VecDeque<Work>,
+    /// Commands for this shard that wait for a snapshot.
+    #[expect(clippy::vec_box, reason = "batches travel as boxes")]
+    pub(super) behind_snapshot: Vec<Box<Batch>>,
+    /// Operations of this loop that wait for a snapshot.
+    pub(super) operations_behind: Vec<Operation>,
     /// The work that waits can go on: a turn had no time for it, and the partition is here unless it was lent since.
     pub(super) goes_on: bool,
     /// Commands over several shards that connections of this loop wait for.
@@ -63,6 +68,8 @@ impl Reach {
         Self {
             own,
             waiting: VecDeque::new(),
+            behind_snapshot: Vec::new(),
+            operations_behind: Vec::new(),
             goes_on: false,
             operations: Slab::new(),
             gatherings: Slab::new(),
@@ -80,6 +87,8 @@ impl Reach {
         self.operations.is_empty()
             && self.under_way.iter().all(|&count| count == 0)
             && !self.waiting.iter().any(waits_here)
+            && self.operations_behind.is_empty()
+            && !self.behind_snapshot.iter().any(|batch| batch.origin == self.own)
     }
 
     /// Sends a message to a loop.
@@ -163,8 +172,10 @@ impl EventLoop {
                 let Some(done) = self.run_arrived(&mut batch) else {
                     return Err(Work::Run(batch));
                 };
+                let behind = batch.split_waiting();
                 let rest = batch.split_off(done);
                 self.send_back(batch);
+                self.reach.behind_snapshot.extend(behind);
                 if let Some(rest) = rest {
                     // Ahead of everything else: it came first.
                     self.reach.waiting.push_front(Work::Run(rest));
