@@ -49,6 +49,7 @@ mod it {
     mod reused_descriptors;
     mod saturated_shards;
     mod saving;
+    mod saving_pressure;
     mod scan;
     mod server_replies;
     mod stock_modes;

@@ -113,20 +113,14 @@ pub(crate) fn run_batch(
             while done < tasks.len() && !slice.is_over {
                 let group = next_group(&tasks[done..]);
                 let mut watch = Stopwatch::start(environment.clock.elapsed_ns());
-                if done == 0 || group[0].command.row.runs.is_long() {
-                    environment.look(watch.since_ns);
-                } else {
-                    environment.keep_fresh(watch.since_ns);
-                }
+                look_before(group, done == 0, watch.since_ns, environment);
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
-                    if is_looked_at
-                        && queue.holds(partition, (tasks, done), &report.waiting, source, environment)
-                    {
+                    let place = (tasks, done);
+                    if is_looked_at && queue.holds(partition, place, &report.waiting, source, environment) {
                         watch.lap(&tasks[timed..done], false, source, &mut report, environment);
-                        replies.pass_over(task);
-                        report.waiting.push(done);
+                        pass_over(place, replies, &mut report);
                         done += 1;
                         timed = done;
                         continue;
@@ -152,16 +146,31 @@ pub(crate) fn run_batch(
                 slice.note(watch.since_ns, 0);
             }
         }));
-        if outcome.is_err() {
-            let Some(&task) = tasks.get(done) else { break };
-            end_panicked(&task, (&mut *replies, start), environment);
-            report.panicked.push(task);
+        if let (Err(_), Some(task)) = (outcome, tasks.get(done)) {
+            end_panicked(task, (&mut *replies, start), &mut report, environment);
             note_effects(&mut report, done, &mut recorded, environment);
             done += 1;
         }
     }
     report.done = done;
     report
+}
+
+/// Looks at the clock for the next commands: for the first ones of a batch and a long one in any case.
+#[inline]
+fn look_before(group: &[Task], is_first: bool, now_ns: u64, environment: &mut Environment<'_>) {
+    if is_first || group[0].command.row.runs.is_long() {
+        environment.look(now_ns);
+    } else {
+        environment.keep_fresh(now_ns);
+    }
+}
+
+/// Notes that a command waits.
+#[cold]
+fn pass_over((tasks, index): (&[Task], usize), replies: &mut impl Replies, report: &mut Report) {
+    replies.pass_over(&tasks[index]);
+    report.waiting.push(index);
 }
 
 /// The next commands that are prefetched and timed together: short ones in a group, a long one by itself.
@@ -383,7 +392,13 @@ fn run_task_with_buffers<R: Replies>(
 }
 
 /// Ends the reply of a command that has panicked, which starts at `start`, with an error.
-fn end_panicked<R: Replies>(task: &Task, (replies, start): (&mut R, usize), environment: &Environment<'_>) {
+fn end_panicked<R: Replies>(
+    task: &Task,
+    (replies, start): (&mut R, usize),
+    report: &mut Report,
+    environment: &Environment<'_>,
+) {
+    report.panicked.push(*task);
     let out = replies.retract(task, start);
     let start = start.min(out.len());
     fail(

@@ -143,16 +143,7 @@ impl EventLoop {
             over: Over::new(),
         };
         let tasks = &tasks[shard];
-        // Commands of this loop that wait on another shard keep it from borrowing that one.
-        let batches = if shard == self.index {
-            self.reach.behind_snapshot.as_slice()
-        } else {
-            &[]
-        };
-        let queue = Queue {
-            origin: self.index,
-            batches,
-        };
+        let queue = self.reach.queue_on(shard);
         let report = count_memory(held.get(), &shared, |partition| {
             run_batch(
                 partition,

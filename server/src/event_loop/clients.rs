@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
-use shardis_protocol::Encoder;
+use shardis_protocol::{Arguments, Encoder};
 use slab::Slab;
 
 use crate::connection::{Connection, Gate};
-use crate::exec::{Closing, ReplyMode};
+use crate::exec::{Closing, OwnedRequest, ReplyMode};
 use crate::pubsub::Hub;
 
 /// The connections that a loop carries, by number.
@@ -69,6 +69,15 @@ impl Clients {
     #[inline]
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Connection> {
         self.connections.get_mut(number)
+    }
+
+    /// Has a command over several shards wait for a snapshot.
+    #[cold]
+    pub(super) fn put_behind_snapshot(&mut self, number: usize, args: Arguments<'_>) {
+        let connection = &mut self.connections[number];
+        connection.busy_since_ns = None;
+        connection.gate = Gate::Busy(OwnedRequest::copy(args));
+        self.behind_snapshot.push(number);
     }
 
     /// Puts a connection on the list of those to serve.

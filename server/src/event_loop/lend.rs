@@ -114,20 +114,16 @@ impl EventLoop {
         shards: &ShardSet,
     ) {
         let mesh = Arc::clone(&self.reach.mesh);
-        let cells = self
+        let mut cells = self
             .reach
             .waiting
             .is_empty()
             .then(|| hold_all(&mesh, shards))
             .flatten();
-        let mut cells = cells;
         if let Some(cells) = &mut cells
             && self.waits_in_cells(number, (command, args), cells)
         {
-            let connection = &mut self.clients[number];
-            connection.busy_since_ns = None;
-            connection.gate = Gate::Busy(OwnedRequest::copy(args));
-            return self.clients.behind_snapshot.push(number);
+            return self.clients.put_behind_snapshot(number, args);
         }
         let connection = &mut self.clients[number];
         if let Some(cells) = cells {

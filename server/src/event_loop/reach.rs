@@ -12,6 +12,7 @@ use super::gather::Gathering;
 use super::lend::Operation;
 use crate::config::Settings;
 use crate::dispatch::account;
+use crate::dispatch::behind_snapshot::Queue;
 use crate::dispatch::execution::Environment;
 use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
@@ -94,6 +95,21 @@ impl Reach {
     /// Sends a message to a loop.
     pub(super) fn send(&self, shard: usize, message: Message) {
         self.mesh.send(shard, message);
+    }
+
+    /// The commands that wait for a snapshot, as those of this loop see them that run on a shard in place.
+    pub(super) fn queue_on(&self, shard: usize) -> Queue<'_> {
+        // If a command of this loop waits on another shard, that one is not borrowed.
+        let is_own = shard == self.own;
+        let batches = if is_own {
+            self.behind_snapshot.as_slice()
+        } else {
+            &[]
+        };
+        Queue {
+            origin: self.own,
+            batches,
+        }
     }
 
     /// The environment of the commands that run on this loop now.
