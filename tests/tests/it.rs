@@ -29,6 +29,7 @@ mod it {
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
+    mod file_faults;
     mod fresh_server;
     mod histories;
     mod info_fields;

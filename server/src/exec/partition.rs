@@ -26,8 +26,11 @@ pub(crate) struct Partition {
     pub(crate) evictor: Evictor,
     /// Source of random numbers.
     pub(crate) rng: SmallRng,
-    /// Bytes allocated for its values, keys and tables, as the allocator rounds them.
+    /// Bytes allocated for its values, keys and tables, as the allocator rounds them. While a thread uses the partition by
+    /// itself, what it has allocated since the balance `booked_to` is still missing.
     pub(crate) memory_bytes: i64,
+    /// Balance of the thread that uses the partition by itself, up to which everything is booked, bytes.
+    booked_to: i64,
     /// Time of the next expiry that its loop knows of, Unix milliseconds.
     pub(crate) known_due_ms: i64,
 }
@@ -80,8 +83,23 @@ impl Partition {
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
+            booked_to: 0,
             known_due_ms: i64::MAX,
         }
+    }
+
+    /// Starts the use of the partition by this thread alone: all that the thread allocates from here on belongs to it.
+    #[inline]
+    pub(crate) fn begin_use(&mut self) {
+        self.booked_to = memory::thread_balance();
+    }
+
+    /// Books what this thread has allocated since the use of the partition began, or since it was last booked.
+    #[inline]
+    pub(crate) fn book(&mut self) {
+        let now = memory::thread_balance();
+        self.memory_bytes += now - self.booked_to;
+        self.booked_to = now;
     }
 
     /// Bytes allocated for its values, keys and tables. A partition without keys and garbage has next to none.
