@@ -32,6 +32,7 @@ mod loading;
 mod log;
 mod observe;
 mod pubsub;
+mod saving;
 mod shard;
 mod spec;
 mod state;

@@ -20,6 +20,7 @@ mod it {
     mod configuration;
     mod counters;
     mod crash_report;
+    mod crashes;
     mod daemon;
     mod debug_command;
     mod descriptors;
@@ -47,6 +48,7 @@ mod it {
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;
+    mod saving;
     mod scan;
     mod server_replies;
     mod stock_modes;
