@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -29,9 +29,9 @@ use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
+use crate::loading::install::install;
+use crate::loading::{self, LoadError};
 use crate::log::Log;
-use crate::persistence::load::install::install;
-use crate::persistence::load::{self, LoadError};
 use crate::saving::Assignment;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
@@ -110,19 +110,8 @@ pub(crate) enum Initial {
     Nothing,
     /// The snapshot file that the directives name, if it exists.
     Saved,
-    /// This snapshot file.
+    /// This snapshot or append-only file.
     File(PathBuf),
-}
-
-impl Initial {
-    /// The file to load.
-    fn file(self, settings: &Settings) -> Option<PathBuf> {
-        match self {
-            Self::Nothing => None,
-            Self::Saved => settings.path(&settings.dbfilename).filter(|path| path.exists()),
-            Self::File(path) => Some(path),
-        }
-    }
 }
 
 /// The parts that a node is started with.
@@ -243,8 +232,11 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
-        let initial = initial.file(&settings);
-        if initial.is_some() {
+        if match &initial {
+            Initial::Nothing => false,
+            Initial::Saved => state.saved_file().is_some(),
+            Initial::File(_) => true,
+        } {
             // Before any connection is accepted.
             state.loading.begin(state.started_us / 1_000_000);
         }
@@ -290,9 +282,7 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
-        if let Some(path) = initial {
-            running.load(&path, &mesh)?;
-        }
+        running.load(&initial, &mesh)?;
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -316,9 +306,17 @@ impl Running {
         Ok(())
     }
 
-    /// Loads a snapshot file. A node that is told to stop meanwhile does so.
-    fn load(&self, path: &Path, mesh: &Mesh) -> Result<(), LoadError> {
-        match load::snapshot(&self.state, path) {
+    /// Loads the initial data. A node that is told to stop meanwhile does so.
+    fn load(&self, initial: &Initial, mesh: &Mesh) -> Result<(), LoadError> {
+        let loaded = match initial {
+            Initial::Nothing => return Ok(()),
+            Initial::Saved => match self.state.saved_file() {
+                Some(path) => loading::snapshot(&self.state, &path),
+                None => return Ok(()),
+            },
+            Initial::File(path) => loading::file(&self.state, mesh, path),
+        };
+        match loaded {
             Ok(loaded) => {
                 install(&self.state, mesh, loaded);
                 Ok(())
