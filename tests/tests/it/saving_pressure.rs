@@ -260,7 +260,7 @@ fn what_was_saved_for_the_last_time_does_not_change() {
     let server = start(2);
     let (mut client, mut writer, mut ender) = (server.connect(), server.connect(), server.connect());
     client.line("MSET a 1 b 2 c 3");
-    let _pipe = Pipe::of(&server);
+    let pipe = Pipe::of(&server);
     ender.send(&["SHUTDOWN", "SAVE"]).expect("it reads");
     wait_until("it saves", || figure(&mut client, "rdb_bgsave_in_progress") == 1);
     wait_until("all is saved", || {
@@ -273,14 +273,10 @@ fn what_was_saved_for_the_last_time_does_not_change() {
     assert_eq!(client.line("MGET a b c").items().len(), 3);
     // The thread that writes waits for a reader of the pipe, and then learns that nothing more is wanted.
     assert_eq!(client.line("SHUTDOWN ABORT").text(), "OK");
-    drop(File::open(&_pipe.0).expect("the pipe"));
-    assert_eq!(
-        writer
-            .read_within(Duration::from_secs(20))
-            .expect("an answer")
-            .integer(),
-        Some(2)
-    );
+    drop(File::open(&pipe.0).expect("the pipe"));
+    let counted = writer.read_within(Duration::from_secs(20)).expect("an answer");
+    // The two may go on in either order.
+    assert!([Some(2), Some(8)].contains(&counted.integer()), "{counted:?}");
     assert_eq!(
         several
             .read_within(Duration::from_secs(20))
