@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -29,9 +29,10 @@ use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
+use crate::loading::install::install;
+use crate::loading::{self, LoadError};
 use crate::log::Log;
-use crate::persistence::load::install::install;
-use crate::persistence::load::{self, LoadError};
+use crate::saving::Assignment;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
@@ -109,19 +110,8 @@ pub(crate) enum Initial {
     Nothing,
     /// The snapshot file that the directives name, if it exists.
     Saved,
-    /// This snapshot file.
+    /// This snapshot or append-only file.
     File(PathBuf),
-}
-
-impl Initial {
-    /// The file to load.
-    fn file(self, settings: &Settings) -> Option<PathBuf> {
-        match self {
-            Self::Nothing => None,
-            Self::Saved => settings.path(&settings.dbfilename).filter(|path| path.exists()),
-            Self::File(path) => Some(path),
-        }
-    }
 }
 
 /// The parts that a node is started with.
@@ -242,8 +232,11 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
-        let initial = initial.file(&settings);
-        if initial.is_some() {
+        if match &initial {
+            Initial::Nothing => false,
+            Initial::Saved => state.saved_file().is_some(),
+            Initial::File(_) => true,
+        } {
             // Before any connection is accepted.
             state.loading.begin(state.started_us / 1_000_000);
         }
@@ -264,6 +257,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
+        connect_persistence(&state, &mesh);
         let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
@@ -288,9 +282,7 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
-        if let Some(path) = initial {
-            running.load(&path, &mesh)?;
-        }
+        running.load(&initial, &mesh)?;
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -314,9 +306,17 @@ impl Running {
         Ok(())
     }
 
-    /// Loads a snapshot file. A node that is told to stop meanwhile does so.
-    fn load(&self, path: &Path, mesh: &Mesh) -> Result<(), LoadError> {
-        match load::snapshot(&self.state, path) {
+    /// Loads the initial data. A node that is told to stop meanwhile does so.
+    fn load(&self, initial: &Initial, mesh: &Mesh) -> Result<(), LoadError> {
+        let loaded = match initial {
+            Initial::Nothing => return Ok(()),
+            Initial::Saved => match self.state.saved_file() {
+                Some(path) => loading::snapshot(&self.state, &path),
+                None => return Ok(()),
+            },
+            Initial::File(path) => loading::file(&self.state, mesh, path),
+        };
+        match loaded {
             Ok(loaded) => {
                 install(&self.state, mesh, loaded);
                 Ok(())
@@ -370,6 +370,7 @@ impl Running {
                 )),
             }
         }
+        self.state.persistence.stop();
         if let Some(path) = self.unix_path.take() {
             self.state
                 .log
@@ -410,6 +411,31 @@ fn introduce(node: &Node, settings: &Settings) {
     log.notice(format_args!("Running mode={mode}, port={port}, shards={shards}."));
     log.notice(format_args!(" PID: {}", std::process::id()));
     log.notice(format_args!("Server initialized"));
+}
+
+/// Connects saving with what it needs of the node, which it must not keep alive.
+fn connect_persistence(state: &Arc<Node>, mesh: &Arc<Mesh>) {
+    let (saved, rung) = (Arc::downgrade(state), Arc::downgrade(state));
+    let spawn = move |assignment: Assignment| {
+        let node = saved
+            .upgrade()
+            .ok_or_else(|| io::Error::other("the node has ended"))?;
+        std::thread::Builder::new()
+            .name("save".to_owned())
+            .spawn(move || {
+                if node.daemon.is_some() {
+                    crate::daemon::guard_thread();
+                }
+                let _entered = node.threads.enter();
+                assignment.run(&node.log, &node.clock);
+            })
+    };
+    let ring_all = move || {
+        if let Some(node) = rung.upgrade() {
+            node.ring_all();
+        }
+    };
+    state.persistence.connect(spawn, ring_all, ringer(mesh));
 }
 
 /// A function that wakes loops as long as they exist. Partitions hold it, so that it must not keep them alive.

@@ -48,6 +48,7 @@ mod it {
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;
+    mod saving;
     mod scan;
     mod server_replies;
     mod stock_modes;

@@ -18,6 +18,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) renames: &'a Renames,
     /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
+    /// Saving data has failed: it must not change further.
+    pub(crate) denies_writes: bool,
     /// The data is being loaded.
     pub(crate) is_loading: bool,
     /// Mode of the running CLIENT PAUSE.
@@ -67,6 +69,9 @@ pub(crate) fn admit(
         })
     {
         return Err(refusal(command, ReplyError::OutOfMemory));
+    }
+    if conditions.denies_writes && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command)) {
+        return Err(refusal(command, ReplyError::CannotSave));
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
@@ -244,6 +249,18 @@ fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) 
                     .iter()
                     .any(|queued| is_such(registry().row(queued.command.id)))
         })
+}
+
+/// Whether a command changes data. EXEC does if one of its queued commands does.
+fn changes_data(client: &Client, command: &Registered) -> bool {
+    let changes = |command: &Registered| command.row.flags.contains(Flags::WRITE);
+    match &client.transaction {
+        Some(transaction) if matches!(command.row.runs, Runs::Exec) => transaction
+            .queue
+            .iter()
+            .any(|queued| changes(registry().row(queued.command.id))),
+        _ => changes(command),
+    }
 }
 
 fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool {

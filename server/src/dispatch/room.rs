@@ -148,8 +148,9 @@ pub(crate) fn give_up(partition: &mut Partition, environment: &Environment<'_>) 
     found
 }
 
-/// Publishes the memory of a partition in the node's counters.
+/// Publishes the memory of a partition, and the number of changes to it, in the node's counters.
 pub(crate) fn publish_memory(partition: &Partition, node: &Node) {
+    node.changes[partition.shard].set(partition.door.figures.changes);
     node.memory[partition.shard].set(partition.counted_bytes());
     node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
 }
