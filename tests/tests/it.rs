@@ -27,6 +27,7 @@ mod it {
     mod dialogues;
     mod differential;
     mod dump_restore;
+    mod eviction_shares;
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
