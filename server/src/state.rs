@@ -491,7 +491,7 @@ impl Node {
         const STEP: u32 = 0x9e37_79b9;
         let place = self.evict_place.fetch_add(STEP, Ordering::Relaxed);
         let all: u64 = self.memory.iter().map(Counter::get).sum();
-        let mut left = (u128::from(all) * u128::from(place) >> 32) as u64;
+        let mut left = ((u128::from(all) * u128::from(place)) >> 32) as u64;
         for (shard, memory) in self.memory.iter().enumerate() {
             match left.checked_sub(memory.get()) {
                 Some(rest) => left = rest,
