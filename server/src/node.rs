@@ -312,7 +312,7 @@ impl Running {
         let loaded = match initial {
             Initial::Nothing => return Ok(()),
             Initial::Saved => match self.state.saved_file() {
-                Some(path) => loading::saved(&self.state, &path),
+                Some(path) => loading::snapshot(&self.state, &path),
                 None => return Ok(()),
             },
             Initial::File(path) => loading::file(&self.state, mesh, path),
