@@ -177,7 +177,7 @@ fn write_entries(
     save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
 ) -> Result<(), SaveError> {
     let mut target = Target::create(file, plan, content)?;
-    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(), Vec::new(), Ok(()));
+    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(file.form), Vec::new(), Ok(()));
     save(&mut |db, entry| {
         bytes.clear();
         writer.begin(entry, &mut bytes);
