@@ -72,8 +72,12 @@ pub(crate) enum ReplyError {
     Forbidden(&'static str),
     /// A command for the nodes of a cluster.
     ClusterDisabled,
+    /// The data is being loaded.
+    Loading,
     /// Memory is above `maxmemory`.
     OutOfMemory,
+    /// The last save in the background failed: data must not change further.
+    CannotSave,
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
     /// A negative offset into a string.
@@ -230,6 +234,13 @@ impl ReplyError {
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
+            Self::CannotSave => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands \
+                 that may modify the data set are disabled, because this instance is configured to report errors during \
+                 writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for \
+                 details about the RDB error."
+            }
+            Self::Loading => "LOADING Redis is loading the dataset in memory",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",

@@ -28,9 +28,11 @@ mod feed;
 mod hashing;
 mod journal;
 mod limits;
+mod loading;
 mod log;
 mod observe;
 mod pubsub;
+mod saving;
 mod shard;
 mod spec;
 mod state;
@@ -38,6 +40,7 @@ mod state;
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
 pub use feed::SlowListener;
+pub use loading::LoadError;
 pub use node::StartError;
 
 /// The examples of the README, which are run as tests.

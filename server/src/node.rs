@@ -1,8 +1,8 @@
 //! [`Running`]: one running node, and how it is built, started and stopped.
 //!
 //! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before
-//! anything else happens; 3. the control thread, and one thread per shard; 4. *ready* in the log, when connections
-//! really are accepted. Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its
+//! anything else happens; 3. the control thread, and one thread per shard, from when on connections are accepted; 4. the
+//! data is loaded; 5. *ready* in the log. Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its
 //! turn and writes what it can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's
 //! path, the pid file) are removed; 5. the control thread ends.
 
@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
 use crate::commands::info::lock_free;
@@ -30,7 +29,10 @@ use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
+use crate::loading::install::install;
+use crate::loading::{self, LoadError};
 use crate::log::Log;
+use crate::saving::Assignment;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
@@ -56,6 +58,8 @@ pub enum StartError {
     },
     /// The configuration leaves nothing to listen on.
     NoAddress,
+    /// The data cannot be loaded.
+    Load(LoadError),
     /// The system refused something else.
     Io(io::Error),
 }
@@ -79,6 +83,7 @@ impl fmt::Display for StartError {
                     "Configured to not listen anywhere, exiting. Set a port, or the path of a unixsocket."
                 )
             }
+            Self::Load(error) => error.fmt(f),
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
     }
@@ -86,10 +91,27 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
+}
+
+/// The data that a node begins with.
+#[derive(Clone, Debug)]
+pub(crate) enum Initial {
+    /// None.
+    Nothing,
+    /// The snapshot file that the directives name, if it exists.
+    Saved,
+    /// This snapshot or append-only file.
+    File(PathBuf),
 }
 
 /// The parts that a node is started with.
@@ -106,6 +128,8 @@ pub(crate) struct Parts {
     pub(crate) slow_listener: SlowListener,
     /// Port 0 means any free port; otherwise it means none.
     pub(crate) any_port: bool,
+    /// The data to load.
+    pub(crate) initial: Initial,
     /// The process, when it is the node's own.
     pub(crate) daemon: Option<Daemon>,
 }
@@ -184,6 +208,7 @@ impl Running {
             events,
             slow_listener,
             any_port,
+            initial,
             daemon,
         } = parts;
         if let Some((directive, why)) = config.broken_promise() {
@@ -207,6 +232,14 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
+        if match &initial {
+            Initial::Nothing => false,
+            Initial::Saved => state.saved_file().is_some(),
+            Initial::File(_) => true,
+        } {
+            // Before any connection is accepted.
+            state.loading.begin(state.started_us / 1_000_000);
+        }
         let listeners = watch_over(&state, &settings, tcp, unix);
         state.purge_in_background(&settings);
         introduce(&state, &settings);
@@ -215,7 +248,7 @@ impl Running {
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition =
-                Partition::new(shard, keyspace(&settings, &state), seed.number, journal.is_some());
+                Partition::new(shard, state.keyspace_options(), seed.number, journal.is_some());
             partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -224,6 +257,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
+        connect_persistence(&state, &mesh);
         let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
@@ -248,6 +282,7 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
+        running.load(&initial, &mesh)?;
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -271,8 +306,31 @@ impl Running {
         Ok(())
     }
 
+    /// Loads the initial data. A node that is told to stop meanwhile does so.
+    fn load(&self, initial: &Initial, mesh: &Mesh) -> Result<(), LoadError> {
+        let loaded = match initial {
+            Initial::Nothing => return Ok(()),
+            Initial::Saved => match self.state.saved_file() {
+                Some(path) => loading::snapshot(&self.state, &path),
+                None => return Ok(()),
+            },
+            Initial::File(path) => loading::file(&self.state, mesh, path),
+        };
+        match loaded {
+            Ok(loaded) => {
+                install(&self.state, mesh, loaded);
+                Ok(())
+            }
+            Err(error) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Logs the addresses at which the node can be reached.
     fn announce(&self) {
+        if self.state.shutdown.is_requested() {
+            return;
+        }
         let addresses = self.state.addresses.load();
         if !addresses.tcp.is_empty() {
             self.state
@@ -312,6 +370,7 @@ impl Running {
                 )),
             }
         }
+        self.state.persistence.stop();
         if let Some(path) = self.unix_path.take() {
             self.state
                 .log
@@ -354,6 +413,31 @@ fn introduce(node: &Node, settings: &Settings) {
     log.notice(format_args!("Server initialized"));
 }
 
+/// Connects saving with what it needs of the node, which it must not keep alive.
+fn connect_persistence(state: &Arc<Node>, mesh: &Arc<Mesh>) {
+    let (saved, rung) = (Arc::downgrade(state), Arc::downgrade(state));
+    let spawn = move |assignment: Assignment| {
+        let node = saved
+            .upgrade()
+            .ok_or_else(|| io::Error::other("the node has ended"))?;
+        std::thread::Builder::new()
+            .name("save".to_owned())
+            .spawn(move || {
+                if node.daemon.is_some() {
+                    crate::daemon::guard_thread();
+                }
+                let _entered = node.threads.enter();
+                assignment.run(&node.log, &node.clock);
+            })
+    };
+    let ring_all = move || {
+        if let Some(node) = rung.upgrade() {
+            node.ring_all();
+        }
+    };
+    state.persistence.connect(spawn, ring_all, ringer(mesh));
+}
+
 /// A function that wakes loops as long as they exist. Partitions hold it, so that it must not keep them alive.
 fn ringer(mesh: &Arc<Mesh>) -> impl Fn(usize) + Send + Sync + 'static {
     let mesh = Arc::downgrade(mesh);
@@ -388,19 +472,6 @@ fn renames(config: &Config) -> Result<Renames, StartError> {
         names::rename(&mut renames, old, new).map_err(|why| StartError::Config(line.error(why)))?;
     }
     Ok(renames)
-}
-
-fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
-    KeyspaceOptions {
-        databases: settings.databases as usize,
-        layout: if settings.cluster_enabled {
-            Layout::PerSlot
-        } else {
-            Layout::Single
-        },
-        hasher: state.hashing.hasher(),
-        slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
-    }
 }
 
 /// Listens on every configured address.

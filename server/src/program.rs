@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError, ConfigSource, Settings};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
 use crate::feed::SlowListener;
 use crate::log::{Lines, Log, LogOutput, Syslog};
-use crate::node::{Parts, Running, StartError};
+use crate::node::{Initial, Parts, Running, StartError};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
 /// The pid file of a server in the background whose configuration names none.
@@ -80,7 +80,7 @@ fn serve(name: &str, source: &ConfigSource) -> Result<(), String> {
     }
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
-    greet(&config, &settings, &log);
+    greet(&config, &log);
     allow_clients(&mut config, &log)?;
     let daemon = prepare(name, &config, &log, log_file);
     let mut running = start(config, clock, daemon).map_err(|error| {
@@ -147,7 +147,7 @@ fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Re
 }
 
 /// Logs the first lines: version, process and configuration.
-fn greet(config: &Config, settings: &Settings, log: &Log) {
+fn greet(config: &Config, log: &Log) {
     log.notice(format_args!("oO0OoO0OoO0Oo shardis is starting oO0OoO0OoO0Oo"));
     log.notice(format_args!(
         "shardis version={SHARDIS_VERSION}, Redis compatible={REDIS_VERSION}, bits={}, pid={}, just started",
@@ -160,11 +160,6 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
             "Warning: no config file specified, using the default config. In order to specify a config file use \
              shardis-server /path/to/redis.conf"
         )),
-    }
-    if !settings.save.0.is_empty() {
-        log.warning(format_args!(
-            "Data lives in memory only in this version: nothing is saved in spite of 'save' (set it to \"\" to avoid this message)"
-        ));
     }
 }
 
@@ -223,6 +218,7 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
         events: None,
         slow_listener: SlowListener::default(),
         any_port: false,
+        initial: Initial::Saved,
         daemon: Some(daemon),
     })?;
     for notice in notices {

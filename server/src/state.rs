@@ -2,10 +2,12 @@
 
 mod deal;
 mod ids;
+mod loading;
 mod renames;
 mod usage;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,9 +16,11 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
+use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use self::deal::Deal;
 use self::ids::Ids;
+use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::clock::Clock;
@@ -31,6 +35,7 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
+use crate::saving::{Job, Persistence, Purpose, SaveError};
 
 /// The Redis version whose behaviour and replies this node has.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";
@@ -66,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// State of CLIENT PAUSE.
     pub(crate) pause: Pause,
+    /// State of the load of data.
+    pub(crate) loading: Loading,
     /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
     /// Counters of each loop.
@@ -76,6 +83,10 @@ pub(crate) struct Node {
     pub(crate) memory: Vec<Counter>,
     /// Number of objects of each shard that wait to be freed, as of the last commands on it.
     pub(crate) garbage: Vec<Counter>,
+    /// Changes to each shard's data, as of the last commands on it.
+    pub(crate) changes: Vec<Counter>,
+    /// Saving to files.
+    pub(crate) persistence: Arc<Persistence>,
     /// By shard: another loop has put something into it that expires before its loop would wake.
     pub(crate) due_sooner: Vec<AtomicBool>,
     /// The most bytes in use that were noticed.
@@ -190,11 +201,14 @@ impl Node {
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
+            loading: Loading::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
+            changes: (0..shards).map(|_| Counter::default()).collect(),
+            persistence: Arc::new(Persistence::new(started_us)),
             due_sooner: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
@@ -335,26 +349,64 @@ impl Node {
             .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
     }
 
-    /// Stops the node, in the manner that a signal or a command asks for.
+    /// Stops the node, in the manner that a signal or a command asks for: at once, or when its data is saved. Then the number of
+    /// that job is returned.
     ///
     /// # Errors
-    /// When the data is to be saved first, which is not possible: then the node goes on.
-    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<(), CannotSave> {
+    /// When the data is to be saved first, which cannot be begun: then the node goes on.
+    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<Option<u64>, CannotSave> {
+        if self.loading.is_under_way() {
+            self.log.warning(format_args!(
+                "Received shutdown signal during loading, exiting now."
+            ));
+            self.shutdown.request();
+            self.ring_all();
+            return Ok(None);
+        }
         self.log.notice(format_args!("User requested shutdown..."));
-        if options.save && !options.force {
-            self.log.warning(format_args!(
-                "Error trying to save the DB, can't exit: data lives in memory only in this version"
-            ));
-            return Err(CannotSave);
+        let settings = self.settings.load();
+        if options.nosave || !options.save && settings.save.0.is_empty() {
+            self.shutdown.request();
+            self.ring_all();
+            return Ok(None);
         }
-        if options.save {
-            self.log.warning(format_args!(
-                "Error trying to save the DB, but exiting anyway: data lives in memory only in this version"
-            ));
+        self.persistence.unschedule();
+        self.persistence.give_up(|purpose| !purpose.is_shutdown());
+        self.log
+            .notice(format_args!("Saving the final RDB snapshot before exiting."));
+        let insists = options.force;
+        let requested = self.shutdown.flag();
+        let mut job = Job::dump(Purpose::Shutdown { insists }, &settings);
+        job.at_end = Some(Box::new(move |outcome| {
+            if outcome.is_ok() || insists && !matches!(outcome, Err(SaveError::GivenUp)) {
+                requested.store(true, Ordering::Release);
+            }
+        }));
+        match self.persistence.begin(job, self.clock.now_us()) {
+            Ok(number) => Ok(Some(number)),
+            Err(refused) if refused.by.is_shutdown() => Ok(Some(refused.number)),
+            Err(_) => Err(CannotSave),
         }
-        self.shutdown.request();
-        self.ring_all();
-        Ok(())
+    }
+
+    /// Ends a stop that waits until data is saved; false when there is none.
+    pub(crate) fn go_on(&self) -> bool {
+        let is_ended = self.persistence.give_up(Purpose::is_shutdown);
+        if is_ended {
+            self.log.notice(format_args!("Shutdown manually aborted."));
+        }
+        is_ended
+    }
+
+    /// Whether the node stops, at once or when its data is saved.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shutdown.is_requested() || self.persistence.purpose().is_some_and(Purpose::is_shutdown)
+    }
+
+    /// Whether commands that change data are refused, because saving it has failed.
+    #[inline]
+    pub(crate) fn denies_writes(&self, settings: &Settings) -> bool {
+        self.persistence.has_failed() && settings.stop_writes_on_bgsave_error && !settings.save.0.is_empty()
     }
 
     /// Resets the counters of all loops (CONFIG RESETSTAT).
@@ -410,6 +462,11 @@ impl Node {
         (data + clients).cast_signed()
     }
 
+    /// Changes to the data so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.iter().map(Counter::get).sum()
+    }
+
     /// Bytes by which the node exceeds `maxmemory`.
     #[inline]
     pub(crate) fn excess_bytes(&self) -> u64 {
@@ -437,6 +494,27 @@ impl Node {
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::SeqCst)
+    }
+
+    /// The snapshot file that the directives name, if it exists.
+    pub(crate) fn saved_file(&self) -> Option<PathBuf> {
+        let settings = self.settings.load();
+        settings.path(&settings.dbfilename).filter(|path| path.exists())
+    }
+
+    /// The arrangement of the data of one shard.
+    pub(crate) fn keyspace_options(&self) -> KeyspaceOptions {
+        let settings = self.settings.load();
+        KeyspaceOptions {
+            databases: settings.databases as usize,
+            layout: if settings.cluster_enabled {
+                Layout::PerSlot
+            } else {
+                Layout::Single
+            },
+            hasher: self.hashing.hasher(),
+            slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
+        }
     }
 
     /// The TCP port that clients connect to; 0 when there is none.

@@ -13,6 +13,7 @@ mod expiry;
 mod field_expiry;
 mod scan;
 mod slots;
+mod snapshot;
 pub(crate) mod store;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::fmt;
 pub use database::{Database, Lookup, OnExpired};
 pub use expiry::{ExpireStats, Expiry};
 pub use field_expiry::FieldEvent;
+pub use snapshot::{Baton, EntryWriter, Flow, Lane, Part, Progress, Saved};
 pub use store::Layout;
 
 use crate::key::{Key, KeyHasher};
@@ -43,6 +45,8 @@ pub struct Keyspace {
     databases: Vec<Database>,
     hasher: KeyHasher,
     slot_of: fn(&[u8]) -> u16,
+    /// A snapshot is under way.
+    is_saved: bool,
 }
 
 const _: () = {
@@ -67,6 +71,7 @@ impl Keyspace {
             databases,
             hasher,
             slot_of,
+            is_saved: false,
         }
     }
 
@@ -139,6 +144,22 @@ impl Keyspace {
     /// Empties all databases; returns how many keys there were. See [`Database::flush`].
     pub fn flush_all(&mut self) -> usize {
         self.databases.iter_mut().map(Database::flush).sum()
+    }
+
+    /// Replaces all keys by those of another keyspace of as many databases and with the same hash function. The old ones
+    /// become garbage like with [`Keyspace::flush_all`].
+    ///
+    /// # Panics
+    /// When the other keyspace is of another kind.
+    pub fn adopt(&mut self, other: Self) {
+        assert_eq!(
+            self.databases.len(),
+            other.databases.len(),
+            "keyspaces of one node"
+        );
+        for (database, other) in self.databases.iter_mut().zip(other.databases) {
+            database.adopt(other);
+        }
     }
 
     /// Frees garbage to the value of about `budget` small entries (50 to 100 ns each) and returns how many objects

@@ -20,6 +20,7 @@ mod it {
     mod configuration;
     mod counters;
     mod crash_report;
+    mod crashes;
     mod daemon;
     mod debug_command;
     mod descriptors;
@@ -29,11 +30,13 @@ mod it {
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
+    mod file_faults;
     mod fresh_server;
     mod histories;
     mod info_fields;
     mod instruments;
     mod listening;
+    mod load;
     mod loops;
     mod memory_limit;
     mod program;
@@ -45,6 +48,7 @@ mod it {
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;
+    mod saving;
     mod scan;
     mod server_replies;
     mod stock_modes;

@@ -4,7 +4,7 @@
 //! `sanitize-dump-payload` makes no difference.
 
 use shardis_protocol::Arguments;
-use shardis_storage::key::Key;
+use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::{lfu, lru};
 use shardis_storage::rdb::payload::{self, Payload};
 use shardis_storage::rdb::{Dialect, Limits, WriteOptions};
@@ -94,12 +94,12 @@ pub(super) fn write_options(settings: &Settings) -> WriteOptions {
 }
 
 /// Limits of the encodings of all types, from the settings.
-fn limits(ctx: &Context<'_>) -> Limits {
+pub(crate) fn limits_of(settings: &Settings, hasher: KeyHasher) -> Limits {
     Limits {
-        list: lists::limits(ctx.settings),
-        set: sets::limits(ctx),
-        hash: hashes::limits(ctx),
-        sorted_set: sorted_sets::limits(ctx),
+        list: lists::limits(settings),
+        set: sets::limits_of(settings, hasher),
+        hash: hashes::limits_of(settings, hasher),
+        sorted_set: sorted_sets::limits_of(settings, hasher),
     }
 }
 
@@ -149,8 +149,8 @@ impl RestoreOptions {
         let is_lfu = ctx.keyspace.stamp.lfu.is_some();
         match (self.idle_s, self.frequency) {
             // The clock counts modulo less than 32 bits.
-            (Some(idle_s), _) if !is_lfu => lru::idle_since(idle_s as u32, ctx.now_ms()),
-            (_, Some(frequency)) if is_lfu => lfu::with_frequency(frequency, ctx.now_ms()),
+            (Some(idle_s), _) if !is_lfu => lru::idle_since(idle_s as u32, ctx.wall_ms()),
+            (_, Some(frequency)) if is_lfu => lfu::with_frequency(frequency, ctx.wall_ms()),
             _ => ctx.keyspace.stamp.clock,
         }
     }
@@ -184,13 +184,13 @@ fn expiry(ctx: &Context<'_>, options: &RestoreOptions) -> Result<Option<i64>, Re
         0 => None,
         at if options.is_absolute => Some(at),
         // As in Redis, a time beyond all times has passed.
-        ttl => Some(ctx.now_ms().wrapping_add(ttl)),
+        ttl => Some(ctx.wall_ms().wrapping_add(ttl)),
     })
 }
 
 /// Reads the value of the payload.
 fn value(ctx: &mut Context<'_>) -> Result<Owned, ReplyError> {
-    let limits = limits(ctx);
+    let limits = limits_of(ctx.settings, ctx.keyspace.hasher());
     let payload = Payload::verified(ctx.args.at(PAYLOAD)).ok_or(BAD_CHECKSUM)?;
     ctx.keyspace
         .in_hand(|| payload.value(&limits))

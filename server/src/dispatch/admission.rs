@@ -18,6 +18,10 @@ pub(crate) struct Conditions<'a> {
     pub(crate) renames: &'a Renames,
     /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
+    /// Saving data has failed: it must not change further.
+    pub(crate) denies_writes: bool,
+    /// The data is being loaded.
+    pub(crate) is_loading: bool,
     /// Mode of the running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
     /// `enable-debug-command`: the clients that may use DEBUG.
@@ -59,11 +63,25 @@ pub(crate) fn admit(
     if in_multi && flags.contains(Flags::NO_MULTI) {
         return Err(ReplyError::NotInMulti);
     }
-    if conditions.out_of_memory && refuses_without_memory(client, command) {
+    if conditions.out_of_memory
+        && any(client, command, |command| {
+            command.row.flags.contains(Flags::DENYOOM)
+        })
+    {
         return Err(refusal(command, ReplyError::OutOfMemory));
+    }
+    if conditions.denies_writes && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command)) {
+        return Err(refusal(command, ReplyError::CannotSave));
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
+    }
+    if conditions.is_loading
+        && any(client, command, |command| {
+            !command.row.flags.contains(Flags::LOADING)
+        })
+    {
+        return Err(refusal(command, ReplyError::Loading));
     }
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
@@ -78,9 +96,10 @@ pub(crate) fn admit(
 
 /// Whether requests of a client need no other checks than those of their rows, as is usual: determined once for many
 /// requests. The caller checks the memory.
-pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool {
+pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>, is_loading: bool) -> bool {
     client.authenticated
         && client.transaction.is_none()
+        && !is_loading
         && pause.is_none()
         && !(client.is_subscriber() && client.resp == Resp::V2)
 }
@@ -220,15 +239,27 @@ fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
     &text[..text.len().min(bytes_max)]
 }
 
-/// Whether a command must not run without memory. EXEC must not if one of its queued commands must not.
-fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
-    let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
+/// Whether a command is such a one. EXEC is if itself or one of its queued commands is.
+fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) -> bool {
+    is_such(command)
+        || client.transaction.as_ref().is_some_and(|transaction| {
+            matches!(command.row.runs, Runs::Exec)
+                && transaction
+                    .queue
+                    .iter()
+                    .any(|queued| is_such(registry().row(queued.command.id)))
+        })
+}
+
+/// Whether a command changes data. EXEC does if one of its queued commands does.
+fn changes_data(client: &Client, command: &Registered) -> bool {
+    let changes = |command: &Registered| command.row.flags.contains(Flags::WRITE);
     match &client.transaction {
         Some(transaction) if matches!(command.row.runs, Runs::Exec) => transaction
             .queue
             .iter()
-            .any(|queued| denied(registry().row(queued.command.id))),
-        _ => denied(command),
+            .any(|queued| changes(registry().row(queued.command.id))),
+        _ => changes(command),
     }
 }
 

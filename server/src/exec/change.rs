@@ -10,10 +10,12 @@ use std::ops::Deref;
 use rand::rngs::SmallRng;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::Key;
-use shardis_storage::keyspace::eviction::EvictionOptions;
+use shardis_storage::keyspace::eviction::{EvictionOptions, Evictor};
 use shardis_storage::keyspace::{
-    Database, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired,
+    Database, EntryWriter, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired, Progress,
+    Saved,
 };
+use shardis_storage::rdb::Decoded;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::effect::Effect;
@@ -24,6 +26,7 @@ use super::view::Stamp;
 use super::waiter::Waiters;
 use super::watch::Watches;
 use crate::config::KeyspaceEvents;
+use crate::saving::Snapshot;
 
 /// Cause of a change of a key.
 #[derive(Clone, Copy, Debug)]
@@ -333,6 +336,35 @@ impl Partition {
         door.waiters.mark_all(second);
     }
 
+    /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does. For
+    /// partitions that nobody uses yet.
+    pub(crate) fn load(
+        &mut self,
+        db: u16,
+        key: &Key<'_>,
+        value: Decoded<'_>,
+        expiry: Option<i64>,
+        clock: u32,
+    ) -> bool {
+        self.open(db).load(key, value, expiry, clock)
+    }
+
+    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. Complexity: O(keys
+    /// watched or waited for).
+    pub(crate) fn adopt(&mut self, loaded: Self, now_ms: i64) {
+        let Self { keyspace, door, .. } = self;
+        for db in 0..keyspace.databases() as u16 {
+            door.watches.replaced(db, |key| {
+                let of = |keyspace| State::of(keyspace, db, key, now_ms);
+                (of(keyspace), of(&loaded.keyspace))
+            });
+            door.waiters.mark_all(db);
+        }
+        keyspace.0.adopt(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+        self.evictor = Evictor::new();
+    }
+
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.
     #[inline]
     pub(crate) fn next_due(&mut self, db: u16, now_ms: i64) -> Option<i64> {
@@ -397,6 +429,24 @@ impl Partition {
         } else {
             database.remove(&key)
         }
+    }
+
+    /// Begins its part of a snapshot. There is none under way.
+    pub(crate) fn begin_snapshot(&mut self, snapshot: &Snapshot, writer: &dyn EntryWriter) {
+        let lane = snapshot.lane(self.shard);
+        self.snapshot = snapshot.number;
+        let is_begun = self.keyspace.0.begin_snapshot(lane, writer);
+        debug_assert!(is_begun, "one snapshot at a time");
+    }
+
+    /// Goes on with its part of a snapshot, like [`Keyspace::save_some`].
+    pub(crate) fn save_some(&mut self, budget: usize, take: impl FnMut(Saved)) -> Progress {
+        self.keyspace.0.save_some(budget, take)
+    }
+
+    /// Gives its part of a snapshot up. [`save_some`](Self::save_some) is to be called until that is done.
+    pub(crate) fn give_up_snapshot(&mut self) {
+        self.keyspace.0.give_up_snapshot();
     }
 
     /// Frees garbage worth about `budget` small entries, in the background; returns what is left, like

@@ -7,13 +7,14 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::expiry::Expiry;
-use super::store::{Layout, Store};
+use super::store::{Layout, Occupied, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
+use crate::rdb::Decoded;
 use crate::release::Garbage;
 use crate::table::{Ahead, TableStats};
-use crate::value::{Collection, CollectionRef, InPlace, Owned};
+use crate::value::{Collection, CollectionRef, InPlace, Owned, StringRef};
 
 /// Result of a look-up: an entry to read, or one to change.
 #[derive(Debug)]
@@ -41,7 +42,9 @@ pub enum OnExpired {
 pub struct Database {
     pub(super) store: Store,
     pub(super) garbage: Garbage,
-    slot_of: fn(&[u8]) -> u16,
+    /// Removed keys of which a snapshot has not saved all yet.
+    pub(super) unsaved: Vec<Store>,
+    pub(super) slot_of: fn(&[u8]) -> u16,
 }
 
 impl Database {
@@ -50,6 +53,7 @@ impl Database {
         Self {
             store,
             garbage: Garbage::default(),
+            unsaved: Vec::new(),
             slot_of,
         }
     }
@@ -91,10 +95,10 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&Entry> {
-        match self.look_up_to_change(key, now_ms, touch, expire) {
+        match self.look(key, now_ms, touch, expire) {
             Lookup::Missing => Lookup::Missing,
             Lookup::Expired => Lookup::Expired,
-            Lookup::Live(entry) => Lookup::Live(entry),
+            Lookup::Live(found) => Lookup::Live(found.into_ref()),
         }
     }
 
@@ -107,10 +111,28 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&mut Entry> {
-        let Some(found) = self.store.find_mut(key) else {
+        match self.look(key, now_ms, touch, expire) {
+            Lookup::Missing => Lookup::Missing,
+            Lookup::Expired => Lookup::Expired,
+            Lookup::Live(found) => Lookup::Live(found.into_mut()),
+        }
+    }
+
+    #[inline]
+    fn look(
+        &mut self,
+        key: &Key<'_>,
+        now_ms: i64,
+        touch: impl FnOnce(u32) -> u32,
+        expire: impl FnOnce(&Entry) -> OnExpired,
+    ) -> Lookup<Occupied<'_>> {
+        let Some(mut found) = self.store.find_mut(key) else {
             return Lookup::Missing;
         };
         if found.entry().is_expired(now_ms) {
+            if found.waits_for_snapshot() {
+                return Lookup::Expired;
+            }
             match expire(found.entry()) {
                 OnExpired::Keep => {}
                 // The command that happened to find the key does not wait until a large value is freed.
@@ -118,12 +140,12 @@ impl Database {
             }
             return Lookup::Expired;
         }
-        let entry = found.into_mut();
-        let (before, after) = (entry.clock(), touch(entry.clock()));
+        let before = found.entry().clock();
+        let after = touch(before);
         if after != before {
-            entry.set_clock(after);
+            found.set_clock(after);
         }
-        Lookup::Live(entry)
+        Lookup::Live(found)
     }
 
     /// Finds a key, expired or not.
@@ -288,6 +310,20 @@ impl Database {
         }
     }
 
+    /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does.
+    pub fn load(&mut self, key: &Key<'_>, value: Decoded<'_>, expiry: Option<i64>, clock: u32) -> bool {
+        let Err(store) = self.store.find_or_vacant(key) else {
+            return false;
+        };
+        let value = match value {
+            Decoded::Text(StringRef::Int(int)) => NewValue::Int(int),
+            Decoded::Text(StringRef::Bytes(bytes)) => NewValue::string(bytes),
+            Decoded::Collection(value) => NewValue::Collection(value),
+        };
+        store.insert(key, EntryBox::new(key.bytes, clock, expiry, value));
+        true
+    }
+
     /// A copy of the value of a key. O(size).
     #[must_use]
     pub fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
@@ -371,7 +407,7 @@ impl Database {
             return 0;
         };
         let removed = store.len();
-        self.garbage.push_store(store);
+        self.let_go(store);
         removed
     }
 
@@ -394,8 +430,25 @@ impl Database {
     pub fn flush(&mut self) -> usize {
         let removed = self.len();
         let empty = self.store.new_alike();
-        self.garbage.push_store(std::mem::replace(&mut self.store, empty));
+        let removed_store = std::mem::replace(&mut self.store, empty);
+        self.let_go(removed_store);
         removed
+    }
+
+    /// Makes a removed store garbage, unless a snapshot still needs it.
+    fn let_go(&mut self, mut store: Store) {
+        match store.cut() {
+            Some(cut) if cut.is_wanted() => self.unsaved.push(store),
+            _ => self.garbage.push_store(store),
+        }
+    }
+
+    /// Replaces all keys by those of another database, whose garbage comes along. The old ones become garbage like with
+    /// [`Database::flush`].
+    pub(super) fn adopt(&mut self, other: Self) {
+        self.flush();
+        self.store = other.store;
+        self.garbage.append(other.garbage);
     }
 
     /// Statistics of the table of keys. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].

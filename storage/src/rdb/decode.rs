@@ -10,6 +10,7 @@ use super::opcode::{kind, node};
 use super::reader::{Error, Reader, Source};
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::Listpack;
+use crate::key::KeyHasher;
 use crate::number::parse_f64;
 use crate::value::hash::{FieldExpiry, Hash, HashLimits};
 use crate::value::list::{End, List, ListLimits};
@@ -50,6 +51,49 @@ pub struct Limits {
     pub sorted_set: SortedSetLimits,
 }
 
+impl Limits {
+    /// The thresholds of a server without a configuration, and a hash function for the tables.
+    #[must_use]
+    pub fn defaults(hasher: KeyHasher) -> Self {
+        let mut limits = Self::alike(ListLimits::default(), 128, 64, hasher);
+        limits.set.intset_entries = 512;
+        limits
+    }
+
+    /// The same thresholds for all collections but lists: elements that a pack or an intset may have, and their bytes.
+    #[must_use]
+    pub fn alike(list: ListLimits, entries: usize, value: usize, hasher: KeyHasher) -> Self {
+        Self {
+            list,
+            set: SetLimits {
+                intset_entries: entries,
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+            hash: HashLimits {
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+            sorted_set: SortedSetLimits {
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+        }
+    }
+}
+
+/// A value that was decoded and is to be stored.
+#[derive(Debug)]
+pub enum Decoded<'a> {
+    /// A string.
+    Text(StringRef<'a>),
+    /// A collection.
+    Collection(Collection),
+}
+
 /// Reads a value of the type `kind`.
 ///
 /// # Errors
@@ -60,14 +104,27 @@ pub(super) fn value<S: Source>(
     dialect: Dialect,
     limits: &Limits,
 ) -> Result<Owned, Error> {
+    Ok(match decoded(reader, kind, dialect, limits)? {
+        Decoded::Text(StringRef::Int(int)) => Owned::integer(int, None),
+        Decoded::Text(StringRef::Bytes(bytes)) => Owned::string(bytes, None),
+        Decoded::Collection(value) => Owned::collection(value, None),
+    })
+}
+
+/// Reads a value of the type `kind`, without making an entry of it.
+///
+/// # Errors
+/// When the bytes are no such value.
+pub(super) fn decoded<'r, S: Source>(
+    reader: &'r mut Reader<S>,
+    kind: u8,
+    dialect: Dialect,
+    limits: &Limits,
+) -> Result<Decoded<'r>, Error> {
     if kind == kind::STRING {
-        return Ok(match reader.text()? {
-            StringRef::Int(int) => Owned::integer(int, None),
-            StringRef::Bytes(bytes) => Owned::string(bytes, None),
-        });
+        return reader.text().map(Decoded::Text);
     }
-    let value = collection(reader, kind, dialect, limits)?;
-    Ok(Owned::collection(value, None))
+    collection(reader, kind, dialect, limits).map(Decoded::Collection)
 }
 
 fn collection<S: Source>(

@@ -12,6 +12,7 @@ use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::CpuTime;
 use crate::pubsub::Topic;
+use crate::saving::Purpose;
 use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
 /// The sum of a counter over all loops.
@@ -330,10 +331,11 @@ fn human(bytes: u64) -> String {
     )
 }
 
-/// Writes the state of persistence: nothing has been saved or loaded, and the data is as old as the process.
+/// Writes the state of persistence.
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let loading = &session.node.loading;
+    line!(text, "loading:{}", u8::from(loading.is_under_way()));
     for name in [
-        "loading",
         "async_loading",
         "current_cow_peak",
         "current_cow_size",
@@ -342,27 +344,10 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
         line!(text, "{name}:0");
     }
     line!(text, "current_fork_perc:0.00");
-    line!(text, "current_save_keys_processed:0");
-    line!(text, "current_save_keys_total:0");
-    line!(
-        text,
-        "rdb_changes_since_last_save:{}",
-        gathered.sum(Figure::Changes)
-    );
-    line!(text, "rdb_bgsave_in_progress:0");
-    line!(text, "rdb_last_save_time:{}", session.node.started_us / 1_000_000);
-    line!(text, "rdb_last_bgsave_status:ok");
-    line!(text, "rdb_last_bgsave_time_sec:-1");
-    line!(text, "rdb_current_bgsave_time_sec:-1");
-    for name in [
-        "rdb_saves",
-        "rdb_last_cow_size",
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ] {
+    saving(text, session, gathered);
+    line!(text, "rdb_last_load_keys_expired:{}", loading.keys_expired());
+    line!(text, "rdb_last_load_keys_loaded:{}", loading.keys_loaded());
+    for name in ["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"] {
         line!(text, "{name}:0");
     }
     line!(text, "aof_last_rewrite_time_sec:-1");
@@ -375,6 +360,41 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     line!(text, "module_fork_in_progress:0");
     line!(text, "module_fork_last_cow_size:0");
     line!(text, "slot_migration_fork_in_progress:0");
+    if let Some(progress) = loading.progress() {
+        line!(text, "loading_start_time:{}", progress.started_s);
+        line!(text, "loading_total_bytes:{}", progress.bytes_total);
+        line!(text, "loading_rdb_used_mem:{}", progress.used_memory);
+        line!(text, "loading_loaded_bytes:{}", progress.bytes_loaded);
+        line!(text, "loading_loaded_perc:{:.2}", progress.percent());
+        let seconds = progress.seconds_left(session.now_ms / 1000);
+        line!(text, "loading_eta_seconds:{seconds}");
+    }
+}
+
+/// Writes the state of saving.
+fn saving(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let persistence = &session.node.persistence;
+    let now_us = session.node.clock.now_us();
+    let (figures, under_way) = (persistence.figures(), persistence.under_way(now_us));
+    let is_saving = under_way
+        .purpose
+        .is_some_and(|purpose| purpose != Purpose::AofBase);
+    line!(text, "current_save_keys_processed:{}", under_way.keys_done);
+    line!(text, "current_save_keys_total:{}", under_way.keys_all);
+    line!(
+        text,
+        "rdb_changes_since_last_save:{}",
+        gathered.sum(Figure::Changes) - persistence.changes_saved()
+    );
+    line!(text, "rdb_bgsave_in_progress:{}", u8::from(is_saving));
+    line!(text, "rdb_last_save_time:{}", persistence.last_save_s());
+    let status = if persistence.has_failed() { "err" } else { "ok" };
+    line!(text, "rdb_last_bgsave_status:{status}");
+    line!(text, "rdb_last_bgsave_time_sec:{}", figures.last_time_s);
+    let seconds = if is_saving { under_way.seconds } else { -1 };
+    line!(text, "rdb_current_bgsave_time_sec:{seconds}");
+    line!(text, "rdb_saves:{}", figures.saves);
+    line!(text, "rdb_last_cow_size:{}", figures.last_ahead);
 }
 
 pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
