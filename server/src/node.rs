@@ -30,6 +30,7 @@ use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
 use crate::loading::install::install;
+use crate::loading::reload::Reloader;
 use crate::loading::{self, LoadError};
 use crate::log::Log;
 use crate::saving::Assignment;
@@ -280,7 +281,7 @@ impl Running {
                 acceptor,
                 Recorder::new(journal.clone()),
             );
-            running.spawn(shard, event_loop)?;
+            running.spawn(shard, event_loop.with_reload(Arc::new(Reloader)))?;
         }
         running.load(&initial, &mesh)?;
         let used = running.state.measure_memory().used;

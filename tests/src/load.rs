@@ -19,6 +19,8 @@ pub(crate) mod eviction;
 pub(crate) mod expiry;
 #[path = "load/generator.rs"]
 pub(crate) mod generator;
+#[path = "load/hit_ratio.rs"]
+pub(crate) mod hit_ratio;
 #[path = "load/log.rs"]
 pub(crate) mod log;
 #[path = "load/memory.rs"]

@@ -357,6 +357,7 @@ impl Shell {
                     client: &mut self.client,
                     node: &self.node,
                     recorder: &self.recorder,
+                    reload: None,
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -397,6 +398,7 @@ impl Shell {
             client: &mut self.client,
             node: &self.node,
             recorder: &self.recorder,
+            reload: None,
             now_ms: self.stamp.now_ms,
         }
     }

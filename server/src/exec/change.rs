@@ -349,9 +349,43 @@ impl Partition {
         self.open(db).load(key, value, expiry, clock)
     }
 
-    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. Complexity: O(keys
-    /// watched or waited for).
+    /// Removes a key that a file brings again. For partitions that nobody uses yet.
+    pub(crate) fn unload(&mut self, db: u16, key: &Key<'_>) {
+        self.open(db).remove(key);
+    }
+
+    /// A key, with its database, that a partition which nobody uses yet has as well.
+    pub(crate) fn find_common(&self, loaded: &Self) -> Option<(u16, Vec<u8>)> {
+        (0..self.keyspace.databases()).find_map(|db| {
+            let (ours, mut common) = (self.keyspace.database(db), None);
+            loaded.keyspace.database(db).for_each(|entry| {
+                if common.is_none() && ours.peek(&self.keyspace.key(entry.key())).is_some() {
+                    common = Some((db as u16, entry.key().to_vec()));
+                }
+            });
+            common
+        })
+    }
+
+    /// Adds all data of a partition that nobody uses yet, in the place of keys of the same names. Complexity: O(keys).
+    pub(crate) fn merge(&mut self, loaded: Self, now_ms: i64) {
+        self.tell_of(&loaded, now_ms);
+        self.keyspace.0.merge(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+    }
+
+    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. No snapshot of it is under
+    /// way, or it was given up. Complexity: O(keys watched or waited for).
     pub(crate) fn adopt(&mut self, loaded: Self, now_ms: i64) {
+        self.tell_of(&loaded, now_ms);
+        self.keyspace.0.give_up_snapshot();
+        self.keyspace.0.adopt(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+        self.evictor = Evictor::new();
+    }
+
+    /// Informs those who watch or wait that the data of a partition comes which nobody uses yet.
+    fn tell_of(&mut self, loaded: &Self, now_ms: i64) {
         let Self { keyspace, door, .. } = self;
         for db in 0..keyspace.databases() as u16 {
             door.watches.replaced(db, |key| {
@@ -360,9 +394,6 @@ impl Partition {
             });
             door.waiters.mark_all(db);
         }
-        keyspace.0.adopt(loaded.keyspace.0);
-        self.memory_bytes += loaded.memory_bytes;
-        self.evictor = Evictor::new();
     }
 
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.
@@ -408,7 +439,7 @@ impl Partition {
         })
     }
 
-    /// Removes the key that the eviction policy chooses. False when it finds none.
+    /// Removes the key that the eviction policy chooses, unless a snapshot has to save it first. False when it finds none.
     pub(crate) fn evict(
         &mut self,
         options: EvictionOptions,
@@ -421,6 +452,10 @@ impl Partition {
         };
         let Self { keyspace, door, .. } = self;
         let key = keyspace.key(victim.key);
+        if keyspace.0.database_mut(victim.database).waits_for_snapshot(&key) {
+            // There is something to evict, later or with the next choice.
+            return true;
+        }
         let cause = Cause::Evicted { lazily };
         door.changed(victim.database as u16, key.bytes, cause, chosen);
         let database = keyspace.0.database_mut(victim.database);
@@ -435,8 +470,18 @@ impl Partition {
     pub(crate) fn begin_snapshot(&mut self, snapshot: &Snapshot, writer: &dyn EntryWriter) {
         let lane = snapshot.lane(self.shard);
         self.snapshot = snapshot.number;
+        self.seal = if snapshot.purpose.is_shutdown() {
+            snapshot.number
+        } else {
+            0
+        };
         let is_begun = self.keyspace.0.begin_snapshot(lane, writer);
         debug_assert!(is_begun, "one snapshot at a time");
+    }
+
+    /// Whether a change of a key has to wait for a snapshot, see [`Database::waits_for_snapshot`].
+    pub(crate) fn waits_for_snapshot(&mut self, db: u16, key: &Key<'_>) -> bool {
+        self.keyspace.has_snapshot() && self.open(db).waits_for_snapshot(key)
     }
 
     /// Goes on with its part of a snapshot, like [`Keyspace::save_some`].

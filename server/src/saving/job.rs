@@ -41,6 +41,9 @@ impl Purpose {
 pub(crate) enum Form {
     /// A snapshot file of Redis.
     Rdb,
+    /// Commands that make the data anew, as in an append-only file.
+    #[expect(dead_code, reason = "append-only files are about to use it")]
+    Commands,
 }
 
 /// Called when a job has ended, on the thread that wrote the file.
@@ -116,10 +119,18 @@ impl Job {
         Self {
             purpose,
             form: Form::Rdb,
-            path: directory.join(&settings.dbfilename),
+            path: settings.dump_path(),
             temporary: directory.join(format!("temp-{}.rdb", std::process::id())),
             at_cut: None,
             at_end: None,
+        }
+    }
+
+    /// The log line for an error.
+    pub(crate) fn describe(&self, error: &SaveError) -> String {
+        match error {
+            SaveError::GivenUp => "The save was given up".to_owned(),
+            SaveError::File(failed) => self.file().describe(failed),
         }
     }
 

@@ -10,13 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
+use shardis_storage::entry::Entry;
 use shardis_storage::keyspace::{Part, Saved as SavedBytes};
 use shardis_storage::rdb::file::FileWriter;
 
 use super::job::{Attempt, File, FileError};
 use super::snapshot::Piece;
 use super::spill::Spill;
-use super::{AtEnd, Content, Form, Persistence, Plan, Purpose, SaveError, Snapshot};
+use super::{AtEnd, Content, Form, Job, Persistence, Plan, Purpose, SaveError, Snapshot};
 use crate::clock::Clock;
 use crate::limits::SYNCED_BYTES;
 use crate::log::Log;
@@ -95,26 +96,13 @@ impl Assignment {
     }
 
     fn write(&mut self) -> Result<(), SaveError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&self.file.temporary)
-            .map_err(failed(Attempt::Create))?;
-        let mut target = Target::new(file, &self.file, self.plan, &self.content);
-        target.write_head(&self.content).map_err(failed(Attempt::Write))?;
+        let mut target = Target::create(&self.file, self.plan, &self.content)?;
         self.write_pieces(&mut target)?;
         target.finish().map_err(failed(Attempt::Write))?;
         if self.snapshot.is_given_up() {
             return Err(SaveError::GivenUp);
         }
-        fs::rename(&self.file.temporary, &self.file.path).map_err(failed(Attempt::Rename))?;
-        // The new name is lost with the power unless the directory is on the disk as well.
-        let directory = fs::File::open(self.file.directory());
-        directory
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed(Attempt::Rename))?;
-        Ok(())
+        self.file.put_in_place()
     }
 
     /// Writes what the shards save, until all have saved everything.
@@ -163,6 +151,59 @@ impl Assignment {
     }
 }
 
+/// Writes the file of a job from data that the caller holds, at once and on its thread. `save` gets a function that writes an entry
+/// of a database.
+///
+/// # Errors
+/// When the file cannot be written: then the old one stays.
+pub(crate) fn write_at_once(
+    job: &Job,
+    plan: Plan,
+    content: &Content,
+    save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
+) -> Result<(), SaveError> {
+    let file = job.file();
+    let outcome = write_entries(&file, plan, content, save);
+    if outcome.is_err() {
+        let _ = fs::remove_file(&file.temporary);
+    }
+    outcome
+}
+
+fn write_entries(
+    file: &File,
+    plan: Plan,
+    content: &Content,
+    save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
+) -> Result<(), SaveError> {
+    let mut target = Target::create(file, plan, content)?;
+    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(), Vec::new(), Ok(()));
+    save(&mut |db, entry| {
+        bytes.clear();
+        writer.begin(entry, &mut bytes);
+        while !writer.step(entry, &mut bytes, usize::MAX) {}
+        if outcome.is_ok() {
+            outcome = target.write(db, &bytes);
+        }
+    });
+    outcome
+        .and_then(|()| target.finish())
+        .map_err(failed(Attempt::Write))?;
+    file.put_in_place()
+}
+
+impl File {
+    /// Gives the file its name, when it is complete.
+    fn put_in_place(&self) -> Result<(), SaveError> {
+        fs::rename(&self.temporary, &self.path).map_err(failed(Attempt::Rename))?;
+        // The new name is lost with the power unless the directory is on the disk as well.
+        let directory = fs::File::open(self.directory());
+        directory
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed(Attempt::Rename))
+    }
+}
+
 /// The error of an attempt.
 fn failed(attempt: Attempt) -> impl Fn(io::Error) -> SaveError {
     move |error| SaveError::File(FileError { attempt, error })
@@ -181,9 +222,23 @@ struct Target {
     /// Bytes written since the file was brought to the disk.
     unsynced: usize,
     is_synced_early: bool,
+    is_timed: bool,
 }
 
 impl Target {
+    /// The file of a job, with all before its entries.
+    fn create(of: &File, plan: Plan, content: &Content) -> Result<Self, SaveError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&of.temporary)
+            .map_err(failed(Attempt::Create))?;
+        let mut target = Self::new(file, of, plan, content);
+        target.write_head(content).map_err(failed(Attempt::Write))?;
+        Ok(target)
+    }
+
     fn new(file: fs::File, of: &File, plan: Plan, content: &Content) -> Self {
         Self {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
@@ -194,13 +249,14 @@ impl Target {
             db: None,
             unsynced: 0,
             is_synced_early: plan.is_synced_early,
+            is_timed: plan.is_timed,
         }
     }
 
     fn write_head(&mut self, content: &Content) -> io::Result<()> {
+        let seconds = content.now_ms / 1000;
         match self.form {
             Form::Rdb => {
-                let seconds = content.now_ms / 1000;
                 self.rdb.aux(b"redis-ver", content.version.as_bytes());
                 self.rdb.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
                 self.rdb.aux(b"ctime", seconds.to_string().as_bytes());
@@ -210,6 +266,8 @@ impl Target {
                     .aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
                 self.put_collected()
             }
+            Form::Commands if self.is_timed => self.put(format!("#TS:{seconds}\r\n").as_bytes()),
+            Form::Commands => Ok(()),
         }
     }
 
@@ -217,31 +275,43 @@ impl Target {
     fn write(&mut self, db: u16, bytes: &[u8]) -> io::Result<()> {
         if self.db != Some(db) {
             self.db = Some(db);
-            match self.form {
-                Form::Rdb => match self.sizes.get_mut(usize::from(db)).and_then(Option::take) {
-                    Some((keys, expires)) => self.rdb.database(u64::from(db), keys, expires),
-                    None => self.rdb.select(u64::from(db)),
-                },
-            }
-            self.put_collected()?;
+            self.select(db)?;
         }
         self.go_on(bytes)
+    }
+
+    fn select(&mut self, db: u16) -> io::Result<()> {
+        match self.form {
+            Form::Rdb => {
+                match self.sizes.get_mut(usize::from(db)).and_then(Option::take) {
+                    Some((keys, expires)) => self.rdb.database(u64::from(db), keys, expires),
+                    None => self.rdb.select(u64::from(db)),
+                }
+                self.put_collected()
+            }
+            Form::Commands => {
+                let number = db.to_string();
+                let command = format!("*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len());
+                self.put(command.as_bytes())
+            }
+        }
     }
 
     /// Writes further bytes of the same database.
     fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.form {
             Form::Rdb => self.rdb.pass(bytes),
+            Form::Commands => {}
         }
         self.put(bytes)
     }
 
     /// Ends the file, and brings it to the disk.
     fn finish(mut self) -> io::Result<()> {
-        match self.form {
-            Form::Rdb => self.rdb.end(),
+        if self.form == Form::Rdb {
+            self.rdb.end();
+            self.put_collected()?;
         }
-        self.put_collected()?;
         self.file.flush()?;
         self.file.get_ref().sync_all()
     }

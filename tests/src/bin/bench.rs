@@ -15,7 +15,7 @@ use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
-use load::{compare, eviction, expiry, log, memory, pauses, saves, waits};
+use load::{compare, eviction, expiry, hit_ratio, log, memory, pauses, saves, waits};
 
 fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
@@ -67,6 +67,7 @@ fn run(options: &Options) -> Result<bool> {
             Section::Pauses => pauses::pauses(options, &cores, &pair, &mut report)?,
             Section::Eviction => {
                 eviction::eviction(options, &cores, &pair[0], shardis, &mut report)?;
+                hit_ratio::hit_ratio(options, &cores, &pair[0], shardis, &mut report)?;
             }
             Section::Expiry => expiry::expiry(options, &cores, &pair, &mut report)?,
             Section::Waits => waits::waits(options, &cores, &pair[0], shardis, &mut report)?,
