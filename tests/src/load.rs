@@ -21,6 +21,8 @@ pub(crate) mod expiry;
 pub(crate) mod generator;
 #[path = "load/hit_ratio.rs"]
 pub(crate) mod hit_ratio;
+#[path = "load/log.rs"]
+pub(crate) mod log;
 #[path = "load/memory.rs"]
 pub(crate) mod memory;
 #[path = "load/options.rs"]
@@ -33,6 +35,8 @@ pub(crate) mod placement;
 pub(crate) mod report;
 #[path = "load/rows.rs"]
 pub(crate) mod rows;
+#[path = "load/saves.rs"]
+pub(crate) mod saves;
 #[path = "load/server.rs"]
 pub(crate) mod server;
 #[path = "load/skipper.rs"]
