@@ -183,7 +183,7 @@ impl Node {
         let settings = ArcSwap::new(config.settings());
         let pubsub = Arc::new(Hub::new(shards, seed.number));
         pubsub.choose_events(settings.load().notify_keyspace_events);
-        let memory_limit = settings.load().maxmemory;
+        let memory_limit = settings.load().maxmemory.bytes();
         let keeps_by_slot = settings.load().cluster_enabled;
         let started_us = clock.now_us();
         // A random seed makes the ids of each run different in any case.
@@ -257,7 +257,8 @@ impl Node {
             }
         }
         self.pubsub.choose_events(settings.notify_keyspace_events);
-        self.memory_limit.store(settings.maxmemory, Ordering::Relaxed);
+        self.memory_limit
+            .store(settings.maxmemory.bytes(), Ordering::Relaxed);
         self.settings.store(settings);
         drop(config);
         self.ring_all();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardis_tests::crash::{Outcome, Plan, Policy, run};
+use shardis_tests::node;
 use shardis_tests::process::Launch;
 use shardis_tests::redis;
 
@@ -30,6 +31,16 @@ fn redis_keeps_its_promises() {
     for policy in Policy::ALL {
         let outcome = crash(&redis::launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{fault}"));
         assert!(outcome.acknowledged > 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn saves_keep_their_promise() {
+    for shards in [1, 2, 4] {
+        let launch = || node::launch(shards);
+        let outcome =
+            crash(&launch, Policy::Saves, Policy::Saves, 4).unwrap_or_else(|fault| panic!("{fault}"));
+        assert!(outcome.acknowledged > 0, "{shards} shards");
     }
 }
 
