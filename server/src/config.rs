@@ -25,6 +25,7 @@ pub use choice::{
 };
 pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
 pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
+pub(crate) use file::{quote, split_args};
 pub use rewrite::Scope;
 pub use special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimit, OutputLimits, Percentiles, Primary,

@@ -8,8 +8,10 @@
 //!
 //! So far the only reader is the listener of an embedding host; without one there is no journal, and an effect costs a branch.
 
+pub(crate) mod directory;
 pub(crate) mod encoded;
 mod listener;
+pub(crate) mod manifest;
 pub(crate) mod recorder;
 
 use std::sync::Arc;
