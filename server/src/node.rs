@@ -154,7 +154,7 @@ impl Listened {
     /// The node has been told to end.
     fn end(&self) {
         match self {
-            Self::Effects(journal) => journal.end(),
+            Self::Effects(journal) => journal.stop_listening(),
             Self::Events(feed) => feed.end(),
         }
     }
@@ -202,8 +202,10 @@ impl Running {
         let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
         state.renames = renames;
         state.daemon = daemon;
-        let journal =
-            effects.map(|sender| Arc::new(Journal::new(sender, state.feed_state("effects", slow_listener))));
+        let journal = Arc::clone(&state.journal);
+        if let Some(sender) = effects {
+            journal.listen(sender, state.feed_state("effects", slow_listener));
+        }
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
@@ -214,8 +216,12 @@ impl Running {
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            let mut partition =
-                Partition::new(shard, keyspace(&settings, &state), seed.number, journal.is_some());
+            let mut partition = Partition::new(
+                shard,
+                keyspace(&settings, &state),
+                seed.number,
+                journal.read_flag(),
+            );
             partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -233,7 +239,7 @@ impl Running {
             listening: Vec::new(),
             unix_path: unix_path.map(PathBuf::from),
         };
-        running.listen("effects", journal.clone().map(Listened::Effects))?;
+        running.listen("effects", Some(Listened::Effects(Arc::clone(&journal))))?;
         running.listen("events", events.map(Listened::Events))?;
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
@@ -244,7 +250,7 @@ impl Running {
                 inbox,
                 poll,
                 acceptor,
-                Recorder::new(journal.clone()),
+                Recorder::new(Arc::clone(&journal)),
             );
             running.spawn(shard, event_loop)?;
         }

@@ -24,6 +24,7 @@ use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, Shutd
 use crate::daemon::Daemon;
 use crate::feed::{Feed, FeedState, SlowListener, Weighed};
 use crate::hashing::Hashing;
+use crate::journal::Journal;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -102,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Publish and subscribe.
     pub(crate) pubsub: Arc<Hub>,
+    /// The stream of what changes.
+    pub(crate) journal: Arc<Journal>,
     /// Feeds to readers in this process, by name, and their states.
     pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// State changed by DEBUG.
@@ -177,6 +180,7 @@ impl Node {
         let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
         Self {
+            journal: Arc::new(Journal::new(Arc::clone(&clock))),
             clock,
             log,
             hashing: Hashing::new(KeyHasher::new(seed.number), shards, keeps_by_slot),

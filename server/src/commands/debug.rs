@@ -777,7 +777,7 @@ mod tests {
     fn what_is_replicated_goes_to_listeners() {
         let (journal, receiver) = Journal::unbounded();
         let mut shell = Shell::new();
-        shell.recorder = Recorder::new(Some(Arc::new(journal)));
+        shell.recorder = Recorder::new(Arc::new(journal));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
         assert!(shell.recorder.hand_over());
         assert_eq!(

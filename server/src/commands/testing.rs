@@ -13,6 +13,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use shardis_cluster::slot::{shard_of_key, slot_of};
@@ -165,7 +166,12 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            Some(Box::new(Partition::new(shard, options, SEED, true)))
+            Some(Box::new(Partition::new(
+                shard,
+                options,
+                SEED,
+                Arc::new(AtomicBool::new(true)),
+            )))
         };
         let mut partitions = Lent::new(shards);
         for (shard, place) in partitions.iter_mut().enumerate() {

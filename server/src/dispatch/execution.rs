@@ -596,7 +596,7 @@ impl<'a> Recording<'a> {
     fn record(&mut self, unit: &Unit<'_>) {
         match self.effects.take() {
             Outcome::Nothing => {}
-            Outcome::Verbatim => unit.add(self.db, self.args.iter()),
+            Outcome::Verbatim => unit.repeat(self.db, self.args),
             Outcome::Commands(commands) => unit.append(self.db, &commands),
         }
     }
