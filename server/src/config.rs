@@ -342,9 +342,7 @@ const NO_USERS: &str =
     "users and their rules do not exist in this version yet; requirepass sets a password for everybody";
 
 fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
-    let memory_only = "data lives in memory only in this version: nothing would be kept";
     [
-        (settings.appendonly, "appendonly", memory_only),
         (
             settings.replicaof.0.is_some(),
             "replicaof",

@@ -74,6 +74,8 @@ pub(crate) enum ReplyError {
     ClusterDisabled,
     /// Memory is above `maxmemory`.
     OutOfMemory,
+    /// A client asks for what only an append-only file can tell, and there is none.
+    NoFile,
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
     /// A negative offset into a string.
@@ -230,6 +232,7 @@ impl ReplyError {
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
+            Self::NoFile => "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",

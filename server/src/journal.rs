@@ -17,7 +17,7 @@ mod listener;
 pub(crate) mod manifest;
 mod record;
 pub(crate) mod recorder;
-mod tap;
+pub(crate) mod tap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -156,6 +156,9 @@ impl Journal {
         let mut stream = self.stream.lock();
         if let Some(tap) = &mut stream.tap {
             tap.take(record, self.aof.stamp(&self.clock));
+            if record.is_torn() {
+                self.aof.note_torn();
+            }
         }
         if is_listened {
             for (unit, effects) in record.units().zip(told) {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod node;
 pub mod program;
 
+mod append_only;
 mod clock;
 mod commands;
 mod connection;
@@ -30,6 +31,7 @@ mod journal;
 mod limits;
 mod log;
 mod observe;
+mod persistence;
 mod pubsub;
 mod shard;
 mod spec;

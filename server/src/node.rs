@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::connection::binding::{Bound, rebind, unbind};
 use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
+use crate::control::keeper::Keeper;
 use crate::daemon::{Daemon, describe_by};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
@@ -116,6 +117,7 @@ pub(crate) struct Running {
     pub(crate) state: Arc<Node>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     control: Option<Control>,
+    keeper: Option<Keeper>,
     listening: Vec<Listening>,
     unix_path: Option<PathBuf>,
 }
@@ -236,11 +238,21 @@ impl Running {
             state,
             threads: Vec::new(),
             control: Some(control),
+            keeper: None,
             listening: Vec::new(),
             unix_path: unix_path.map(PathBuf::from),
         };
+        running.keeper = Some(Keeper::start(Arc::clone(&running.state))?);
         running.listen("effects", Some(Listened::Effects(Arc::clone(&journal))))?;
         running.listen("events", events.map(Listened::Events))?;
+        if settings.appendonly {
+            // TEMPORARY: loading is to come between.
+            running.state.append_only.open(
+                &settings,
+                crate::append_only::Origin::Nothing,
+                &running.state.log,
+            )?;
+        }
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
@@ -329,7 +341,20 @@ impl Running {
             // It has nothing left to do, and nothing is lost by its panic but what was reported then.
             let _ = thread.join();
         }
+        // The loops append no more.
+        drop(self.keeper.take());
+        self.finish_append_only();
         drop(self.control.take());
+    }
+
+    /// Brings what is left of the journal to the append-only file, and that to the disk.
+    fn finish_append_only(&self) {
+        let state = &self.state;
+        if !state.journal.aof.is_on() || state.has_failed() {
+            return;
+        }
+        state.log.notice(format_args!("Calling fsync() on the AOF file."));
+        state.append_only.finish(&state.reporter(&state.settings.load()));
     }
 }
 

@@ -19,12 +19,14 @@ use self::deal::Deal;
 use self::ids::Ids;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
+use crate::append_only::{AppendOnly, Phase};
 use crate::clock::Clock;
 use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
 use crate::feed::{Feed, FeedState, SlowListener, Weighed};
 use crate::hashing::Hashing;
 use crate::journal::Journal;
+use crate::journal::aof::Reporter;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -69,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) pause: Pause,
     /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
+    /// A fault has ended the node.
+    has_failed: AtomicBool,
     /// Counters of each loop.
     pub(crate) stats: Vec<LoopStats>,
     /// Its threads.
@@ -105,6 +109,10 @@ pub(crate) struct Node {
     pub(crate) pubsub: Arc<Hub>,
     /// The stream of what changes.
     pub(crate) journal: Arc<Journal>,
+    /// The files that it is written to.
+    pub(crate) append_only: AppendOnly,
+    /// PERSISTENCE STUB
+    pub(crate) persistence: Arc<crate::persistence::Persistence>,
     /// Feeds to readers in this process, by name, and their states.
     pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// State changed by DEBUG.
@@ -179,8 +187,12 @@ impl Node {
         // A random seed makes the ids of each run different in any case.
         let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
+        let journal = Arc::new(Journal::new(Arc::clone(&clock)));
+        let persistence = Arc::new(crate::persistence::Persistence::default());
         Self {
-            journal: Arc::new(Journal::new(Arc::clone(&clock))),
+            append_only: AppendOnly::new(Arc::clone(&journal), Arc::clone(&persistence), Arc::clone(&clock)),
+            persistence,
+            journal,
             clock,
             log,
             hashing: Hashing::new(KeyHasher::new(seed.number), shards, keeps_by_slot),
@@ -195,6 +207,7 @@ impl Node {
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),
+            has_failed: AtomicBool::new(false),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
@@ -273,6 +286,21 @@ impl Node {
         Ok(())
     }
 
+    /// Switches the append-only file on or off.
+    fn switch_append_only(&self, settings: &Settings) -> Result<(), SetError> {
+        match (settings.appendonly, self.append_only.status().phase) {
+            (true, Phase::Off) => self
+                .append_only
+                .turn_on(settings, &self.log)
+                .map_err(|_| SetError::failed("appendonly", "Unable to turn on AOF. Check server logs.")),
+            (false, Phase::First | Phase::On) => {
+                self.append_only.turn_off(&self.reporter(settings));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sets whether the allocator returns unused memory in the background.
     pub(crate) fn purge_in_background(&self, settings: &Settings) {
         let wanted = settings.jemalloc_bg_thread;
@@ -288,6 +316,11 @@ impl Node {
             crate::config::find(name.as_bytes()).is_some_and(|row| row.is(DirectiveFlags::PROCESS));
         match (&self.daemon, name) {
             (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
+            (_, "appendonly") => self.switch_append_only(settings)?,
+            (_, "appendfsync" | "aof-timestamp-enabled") => self
+                .journal
+                .aof
+                .configure(settings.appendfsync, settings.aof_timestamp_enabled),
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
             // An embedded node uses absolute paths; the working directory belongs to the embedding program.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
@@ -361,10 +394,31 @@ impl Node {
         Ok(())
     }
 
+    /// Stops the node after a fault that it must not outlive: the program ends with an error.
+    pub(crate) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Release);
+        self.shutdown.request();
+        self.ring_all();
+    }
+
+    /// Whether a fault has ended the node.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
     /// Resets the counters of all loops (CONFIG RESETSTAT).
     pub(crate) fn reset_stats(&self) {
         self.stats.iter().for_each(LoopStats::reset);
         self.denied_logins.store(0, Ordering::Relaxed);
+    }
+
+    /// The parts of the node that writing of the append-only file reports to.
+    pub(crate) fn reporter<'a>(&'a self, settings: &Settings) -> Reporter<'a> {
+        Reporter {
+            log: &self.log,
+            latency: &self.latency,
+            threshold_ms: settings.latency_monitor_threshold,
+        }
     }
 
     /// Reports an event that took `us` microseconds to the latency monitor, if it exceeds the threshold.

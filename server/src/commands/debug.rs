@@ -71,6 +71,7 @@ const fn between(name: &'static str, words_min: usize, words_max: usize, run: Ac
 
 /// The subcommands. They are no rows of their own: for COMMAND, DEBUG is one command.
 const SUBCOMMANDS: &[Subcommand] = &[
+    exactly("AOF-FLUSH-SLEEP", 3, pause_before_writes),
     exactly("ASSERT", 2, abort),
     exactly("CHANGE-REPL-ID", 2, change_replication_id),
     exactly("CONFIG-REWRITE-FORCE-ALL", 2, rewrite),
@@ -133,6 +134,14 @@ fn sleep(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         node.ring_all();
     }
     std::thread::sleep(duration);
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG AOF-FLUSH-SLEEP microseconds: pauses before each write to the append-only file.
+fn pause_before_writes(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let us = u64::try_from(int(session.args.at(2))?).map_err(|_| ReplyError::NotPositive)?;
+    session.node.journal.aof.pause_us.store(us, Ordering::Relaxed);
     session.reply.ok();
     Ok(())
 }
@@ -581,6 +590,8 @@ fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comma
 
 fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     session.help(&[
+        "AOF-FLUSH-SLEEP <microseconds>",
+        "    Pause before each write to the append-only file.",
         "ASSERT",
         "    End the process as a failed check does.",
         "CHANGE-REPL-ID",

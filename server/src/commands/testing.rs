@@ -483,6 +483,7 @@ impl Shell {
             routed: None,
             adopted,
             waiting: Waiting::Denied,
+            is_synced: false,
         };
         let result = run(&mut ctx);
         drop(ctx);

@@ -415,6 +415,7 @@ impl<'a> Execution<'a> {
             routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
             adopted: self.adopted.take(),
             waiting,
+            is_synced: modes.contains(Modes::SYNCED),
         })
     }
 }
@@ -532,6 +533,7 @@ fn on_shard<T>(
         routed: None,
         adopted: None,
         waiting: Waiting::Denied,
+        is_synced: false,
     });
     recording.end(held);
     result

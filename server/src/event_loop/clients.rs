@@ -26,6 +26,8 @@ pub(super) struct Clients {
     pub(super) paused: Vec<usize>,
     /// Connections whose output waits for the journal.
     pub(super) held: Vec<usize>,
+    /// Connections whose command waits until what they wrote is on disk.
+    pub(super) awaiting_sync: Vec<usize>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
     /// Connections of monitors, which see all commands.

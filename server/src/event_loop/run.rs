@@ -18,7 +18,7 @@ use crate::dispatch::witness::Running;
 use crate::error::ReplyError;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{Origin, OwnedRequest, Part};
+use crate::exec::{Modes, Origin, OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
 
 /// A command of a connection that has a place in the order of replies.
@@ -144,11 +144,16 @@ impl EventLoop {
         }
         let connection = &mut self.clients[issued.number];
         let wish = RefCell::new(None);
+        let mut modes = connection.modes();
+        modes.set(
+            Modes::SYNCED,
+            self.node.journal.has_synced(connection.client.wrote_to),
+        );
         let call = Call {
             command: issued.command,
             args: issued.args,
             db: connection.client.db,
-            modes: connection.modes(),
+            modes,
             routed: Routed::default(),
             origin: Origin::Client,
             waiting: Waiting::Allowed(&wish),

@@ -8,7 +8,6 @@ use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
-use crate::journal::aof::Reporter;
 use crate::journal::{Journal, Position};
 use crate::limits::LARGE_OUTPUT_BYTES;
 
@@ -22,13 +21,7 @@ impl EventLoop {
     /// Has the effects of the turn written before replies tell of them. Returns the position that all replies of the turn wait for,
     /// since they may tell of anything before it.
     fn settle_journal(&mut self) -> Position {
-        let (node, settings) = (&self.node, &self.settings);
-        let note = |event, us| node.note_latency(settings, event, us);
-        let reporter = Reporter {
-            log: &node.log,
-            note: &note,
-        };
-        node.journal.settle(&reporter)
+        self.node.journal.settle(&self.node.reporter(&self.settings))
     }
 
     /// Writes the connections that have output, as soon as the journal has reached this position and what each of them wrote.
@@ -170,8 +163,12 @@ impl EventLoop {
         }
     }
 
-    /// Writes the remaining output, as far as sockets take it without waiting.
+    /// Writes the remaining output, as far as sockets take it without waiting. Replies that wait for the append-only file leave if it
+    /// can be synced now.
     pub(super) fn farewell(&mut self) {
+        if !self.node.has_failed() {
+            self.node.journal.pass_all(&self.node.reporter(&self.settings));
+        }
         self.clients.dirty = self
             .clients
             .connections

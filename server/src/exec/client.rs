@@ -167,6 +167,8 @@ bitflags::bitflags! {
         const MUTE = 2;
         /// Its commands do not update access clocks.
         const NO_TOUCH = 4;
+        /// What it wrote is on disk. Known only where its commands must not wait.
+        const SYNCED = 8;
     }
 }
 

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::config::AppendFsync;
 use crate::limits::{AOF_BUFFER_KEPT_BYTES, AOF_FAULT_LOG_NS, AOF_POSTPONE_NS};
 use crate::log::Log;
-use crate::observe::latency;
+use crate::observe::latency::{self, LatencyMonitor};
 
 /// State of writing the append-only file.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct Aof {
     /// Whether the file contains annotations with the time.
     tells_time: AtomicBool,
     writer: Mutex<Writer>,
+    /// Bytes that the writer has and the file has not.
+    queued: AtomicUsize,
     /// The [`Position`] up to which the file is written.
     written: AtomicU64,
     /// The [`Position`] up to which it is on disk.
@@ -50,9 +52,13 @@ pub(crate) struct Aof {
     sync_error: AtomicI32,
     /// Number of syncs that have failed.
     failed_syncs: AtomicU64,
+    /// Number of units that entered the file without all of their effects.
+    torn: AtomicU64,
     /// Held by whoever syncs: what others have begun to sync is not yet on disk.
     syncing: Mutex<()>,
     is_syncing: AtomicBool,
+    /// The files make up the data.
+    is_complete: AtomicBool,
     /// A snapshot is being written.
     is_saving: AtomicBool,
     /// Number of writes that went on although a sync took too long.
@@ -99,15 +105,37 @@ pub(crate) enum Urgency {
 }
 
 /// The parts of a node that writing reports to.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reporter<'a> {
     pub(crate) log: &'a Log,
-    /// Takes an event for the latency monitor, and its duration in microseconds.
-    pub(crate) note: &'a dyn Fn(&'static str, u64),
+    pub(crate) latency: &'a Mutex<LatencyMonitor>,
+    /// Duration from which an event is one for the latency monitor, milliseconds; 0 for none.
+    pub(crate) threshold_ms: u64,
+}
+
+impl Reporter<'_> {
+    /// Reports an event to the latency monitor if it took long.
+    fn note(&self, event: &'static str, us: u64, clock: &Clock) {
+        if self.threshold_ms > 0 && us / 1000 >= self.threshold_ms {
+            self.latency
+                .lock()
+                .add(event, clock.now_us() / 1_000_000, us / 1000);
+        }
+    }
 }
 
 /// Error of the append-only file that no policy but the end of the node can answer.
 #[derive(Debug)]
 pub(crate) struct FatalError;
+
+/// Numbers of faults that only a rewrite mends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// Syncs that have failed.
+    pub(crate) failed_syncs: u64,
+    /// Units that entered the file without all of their effects.
+    pub(crate) torn: u64,
+}
 
 /// Figures about writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,9 +199,9 @@ impl Aof {
             .then(|| clock.now_us() / 1_000_000)
     }
 
-    /// The position up to which the file is on disk.
-    pub(crate) fn synced(&self) -> Position {
-        Position(self.synced.load(Ordering::SeqCst))
+    /// Notes whether the files make up the data: not before the first base is complete.
+    pub(crate) fn complete(&self, is_complete: bool) {
+        self.is_complete.store(is_complete, Ordering::SeqCst);
     }
 
     /// The error for which the node refuses writes.
@@ -191,9 +219,17 @@ impl Aof {
         self.sync_error.load(Ordering::Relaxed) != 0
     }
 
-    /// Number of syncs that have failed.
-    pub(crate) fn failed_syncs(&self) -> u64 {
-        self.failed_syncs.load(Ordering::Relaxed)
+    /// Faults of the file so far, which only a rewrite mends.
+    pub(crate) fn faults(&self) -> Faults {
+        Faults {
+            failed_syncs: self.failed_syncs.load(Ordering::Relaxed),
+            torn: self.torn.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes that not all effects of a unit enter the file.
+    pub(super) fn note_torn(&self) {
+        self.torn.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Trusts the file again: a rewrite has replaced it, all of which is on disk.
@@ -250,7 +286,9 @@ impl Journal {
         stream.tap = None;
         self.is_read.store(stream.listener.is_some(), Ordering::Release);
         aof.mode.store(Mode::Off as u8, Ordering::Relaxed);
+        aof.complete(false);
         *writer = Writer::default();
+        aof.queued.store(0, Ordering::Relaxed);
         aof.write_error.store(0, Ordering::Relaxed);
         aof.sync_error.store(0, Ordering::Relaxed);
     }
@@ -262,10 +300,8 @@ impl Journal {
 
     /// What writing has come to.
     pub(crate) fn write_figures(&self) -> WriteFigures {
-        let queued: usize = {
-            let writer = self.aof.writer.lock();
-            writer.queue.iter().map(|stretch| stretch.bytes.len()).sum()
-        };
+        // The writer may be held for as long as the disk takes.
+        let queued = self.aof.queued.load(Ordering::Relaxed);
         let tapped = self.stream.lock().tap.as_ref().map_or(0, Tap::bytes);
         WriteFigures {
             buffered: queued + tapped,
@@ -317,10 +353,13 @@ impl Journal {
         if let pause @ 1.. = aof.pause_us.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(pause));
         }
+        aof.queued.store(writer.queued(), Ordering::Relaxed);
         let outcome = writer.write_queue(reporter.log, || self.clock.elapsed_ns());
+        aof.queued.store(writer.queued(), Ordering::Relaxed);
         let us = (self.clock.elapsed_ns() - begin_ns) / 1000;
-        (reporter.note)(latency::AOF_WRITE, us);
-        (reporter.note)(self.company(), us);
+        for event in [latency::AOF_WRITE, self.company()] {
+            reporter.note(event, us, &self.clock);
+        }
         match outcome {
             Ok(()) => {
                 aof.written.store(end.0, Ordering::SeqCst);
@@ -374,6 +413,12 @@ impl Journal {
         stream.end
     }
 
+    /// Whether everything before a position is on disk.
+    pub(crate) fn has_synced(&self, position: Position) -> bool {
+        let aof = &self.aof;
+        aof.is_complete.load(Ordering::SeqCst) && aof.synced.load(Ordering::SeqCst) >= position.0
+    }
+
     /// Whether something was written and not synced, or appended and not written.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.aof.synced.load(Ordering::SeqCst) < self.end().0
@@ -397,6 +442,7 @@ impl Journal {
                 self.write_rest(reporter);
                 if is_tick && may_sync && self.has_unsynced() {
                     self.sync(reporter);
+                    self.ring_awaiting(&ring);
                     self.write_rest(reporter);
                 }
             }
@@ -437,12 +483,24 @@ impl Journal {
                     return Err(FatalError);
                 }
                 let us = (self.clock.elapsed_ns() - begin_ns) / 1000;
-                (reporter.note)(latency::AOF_FSYNC_ALWAYS, us);
+                reporter.note(latency::AOF_FSYNC_ALWAYS, us, &self.clock);
             }
             aof.passed.fetch_max(written, Ordering::SeqCst);
             self.ring_awaiting(&ring);
         }
         Ok(())
+    }
+
+    /// Writes and syncs everything, so that no reply has to wait: the node stops.
+    pub(crate) fn pass_all(&self, reporter: &Reporter<'_>) {
+        if self.aof.mode() != Mode::Always {
+            return;
+        }
+        self.write(Urgency::Now, reporter);
+        let written = self.aof.written.load(Ordering::SeqCst);
+        if self.sync(reporter) && self.aof.error().is_none() {
+            self.aof.passed.fetch_max(written, Ordering::SeqCst);
+        }
     }
 
     /// Syncs what was written. False after a failure, which is noted.
@@ -478,6 +536,11 @@ impl Journal {
 }
 
 impl Writer {
+    /// Number of bytes in the queue.
+    fn queued(&self) -> usize {
+        self.queue.iter().map(|stretch| stretch.bytes.len()).sum()
+    }
+
     /// Writes the queue.
     ///
     /// # Errors
@@ -557,3 +620,6 @@ fn tell_fault(log: &Log, error: &io::Error, written: usize, expected: usize) {
 fn number(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! Whatever must survive a crash is written to a temporary name, synced, renamed, and the directory synced: a manifest is the old or the
 //! new one, never a part of either, and a file that it names is there.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{Manifest, ManifestError};
 use crate::config::Settings;
+
+/// The beginning of the names of incomplete bases; the number of the process follows.
+const TEMPORARY_BASE: &str = "temp-rewriteaof-bg-";
 
 /// Mode of new files, less the process's mask.
 const FILE_MODE: u32 = 0o644;
@@ -116,7 +119,7 @@ impl Directory {
     /// # Errors
     /// The error of the system call. Unless the last step failed, the sync of the directory, the old manifest is still in place.
     pub(crate) fn replace_manifest(&self, manifest: &Manifest) -> io::Result<()> {
-        let temporary = self.path_of(format!("temp-{}.manifest", self.prefix));
+        let temporary = self.path_of(self.temporary_manifest());
         let written = write_synced(&temporary, &manifest.format())
             .and_then(|()| fs::rename(&temporary, self.path_of(self.manifest_name())));
         if written.is_err() {
@@ -154,6 +157,40 @@ impl Directory {
     pub(crate) fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
         fs::rename(self.path_of(from), self.path_of(to))?;
         self.sync()
+    }
+
+    /// The name of a base that is not complete.
+    pub(crate) fn temporary_base(&self) -> PathBuf {
+        self.path_of(format!("{TEMPORARY_BASE}{}.aof", std::process::id()))
+    }
+
+    /// Removes a file, unless it is missing.
+    ///
+    /// # Errors
+    /// The error of the system call.
+    pub(crate) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        match fs::remove_file(self.path_of(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Removes files with temporary names, which a process has left that ended too early.
+    pub(crate) fn remove_temporary(&self) {
+        let found = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let names = found.map(|entry| entry.file_name());
+        let is_base = |name: &OsStr| name.as_encoded_bytes().starts_with(TEMPORARY_BASE.as_bytes());
+        let bases = names.filter(|name| is_base(name));
+        let others = [self.temporary_increment(), self.temporary_manifest()].map(OsString::from);
+        for name in bases.chain(others) {
+            // One that stays is overwritten or in nobody's way.
+            let _ = self.remove(name);
+        }
+    }
+
+    /// The name of a manifest that is not complete.
+    fn temporary_manifest(&self) -> String {
+        format!("temp-{}.manifest", self.prefix)
     }
 
     /// Makes the names in the directory safe.

@@ -1,0 +1,164 @@
+//! [`Job`]: a file to be written, and what is to happen around it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::Settings;
+
+/// Purpose of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A client waits for the file: SAVE.
+    Command,
+    /// BGSAVE, or a save point.
+    Background,
+    /// The data was removed by FLUSHALL, and so is what was saved of it.
+    Flush,
+    /// The node stops when the file is there.
+    Shutdown,
+    /// The base of an append-only file.
+    AofBase,
+}
+
+/// Form of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A snapshot file of Redis.
+    Rdb,
+    /// Commands.
+    Commands,
+}
+
+/// Called when a job has ended, on the thread that wrote the file.
+pub(crate) type AtEnd = Box<dyn FnOnce(Result<&Saved, &SaveError>) + Send>;
+
+/// A file to be written.
+pub(crate) struct Job {
+    /// Its purpose.
+    pub(crate) purpose: Purpose,
+    /// Its form.
+    pub(crate) form: Form,
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// Its path while it is not complete.
+    pub(crate) temporary: PathBuf,
+    /// Called at the cut, while all partitions are held.
+    pub(crate) at_cut: Option<Box<dyn FnOnce() + Send>>,
+    /// Called at the end.
+    pub(crate) at_end: Option<AtEnd>,
+}
+
+/// Paths and form of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    pub(super) form: Form,
+    pub(super) path: PathBuf,
+    pub(super) temporary: PathBuf,
+    pub(super) is_aof_base: bool,
+}
+
+/// A file that was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Saved {
+    /// Its length, bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Reason for which a file was not written.
+#[derive(Debug)]
+pub(crate) enum SaveError {
+    /// The job was given up.
+    GivenUp,
+    /// The system refused something.
+    File(FileError),
+}
+
+/// An error of the system, and what it refused.
+#[derive(Debug)]
+pub(crate) struct FileError {
+    /// What was tried.
+    pub(super) attempt: Attempt,
+    /// The error.
+    pub(super) error: io::Error,
+}
+
+/// A step on the way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// The temporary file was to be created.
+    Create,
+    /// Bytes were to be written to it, or brought to the disk.
+    Write,
+    /// It was to get its name.
+    Rename,
+}
+
+/// Refusal of a job, because of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Purpose of that one.
+    pub(crate) by: Purpose,
+}
+
+impl Job {
+    /// A save of the data to the file that the settings name.
+    pub(crate) fn dump(purpose: Purpose, settings: &Settings) -> Self {
+        let directory = settings.dir.path();
+        Self {
+            purpose,
+            form: Form::Rdb,
+            path: directory.join(&settings.dbfilename),
+            temporary: directory.join(format!("temp-{}.rdb", std::process::id())),
+            at_cut: None,
+            at_end: None,
+        }
+    }
+
+    /// Ends a job that never began to write.
+    pub(super) fn end(self, outcome: Result<&Saved, &SaveError>) {
+        if let Some(at_end) = self.at_end {
+            at_end(outcome);
+        }
+    }
+
+    pub(super) fn file(&self) -> File {
+        File {
+            form: self.form,
+            path: self.path.clone(),
+            temporary: self.temporary.clone(),
+            is_aof_base: self.purpose == Purpose::AofBase,
+        }
+    }
+}
+
+impl File {
+    /// The directory of the file.
+    pub(super) fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        }
+    }
+
+    /// The log line for an error.
+    pub(super) fn describe(&self, failed: &FileError) -> String {
+        let (temporary, path, error) = (self.temporary.display(), self.path.display(), &failed.error);
+        match failed.attempt {
+            Attempt::Create => format!("Failed opening the temp RDB file {temporary} for saving: {error}"),
+            Attempt::Write => format!("Write error while saving DB to the disk({temporary}): {error}"),
+            Attempt::Rename => {
+                format!("Error moving temp DB file {temporary} on the final destination {path}: {error}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("purpose", &self.purpose)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
