@@ -208,10 +208,12 @@ impl<'a> Arguments<'a> {
     fn header_ends(&self, begin: usize, mark: u8, len: usize) -> Option<usize> {
         let end = begin + header_bytes(len);
         let header = self.base.get(begin..end)?;
-        let is_usual = if len < 10 {
-            header == [mark, b'0' + len as u8, b'\r', b'\n']
-        } else {
-            is_header(header, mark, len)
+        let is_usual = match len {
+            0..10 => header == [mark, b'0' + len as u8, b'\r', b'\n'],
+            10..100 => {
+                header == [mark, b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']
+            }
+            _ => is_header(header, mark, len),
         };
         is_usual.then_some(end)
     }
@@ -239,7 +241,11 @@ const LINE_END: &[u8] = b"\r\n";
 /// Number of bytes of the header of an array or a bulk: a mark, digits, a line end.
 #[inline]
 fn header_bytes(len: usize) -> usize {
-    let digits = len.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let digits = match len {
+        0..10 => 1,
+        10..100 => 2,
+        _ => len.ilog10() as usize + 1,
+    };
     1 + digits + LINE_END.len()
 }
 
