@@ -211,7 +211,14 @@ impl<'a> Arguments<'a> {
         let is_usual = match len {
             0..10 => header == [mark, b'0' + len as u8, b'\r', b'\n'],
             10..100 => {
-                header == [mark, b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']
+                header
+                    == [
+                        mark,
+                        b'0' + (len / 10) as u8,
+                        b'0' + (len % 10) as u8,
+                        b'\r',
+                        b'\n',
+                    ]
             }
             _ => is_header(header, mark, len),
         };

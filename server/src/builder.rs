@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::config::{Config, ConfigError, ConfigSource};
 use crate::exec::{Effect, KeyspaceEvent};
 use crate::feed::SlowListener;
 use crate::log::{Lines, Log, LogOutput};
-use crate::node::{Parts, Running, StartError};
+use crate::node::{Initial, Parts, Running, StartError};
 use crate::state::Seed;
 
 /// Characters that are percent-encoded in the path of a URL: all but letters, digits and those usual in file names.
@@ -47,6 +48,7 @@ pub struct Builder {
     log: bool,
     effects: Option<Sender<Effect>>,
     events: Option<Sender<KeyspaceEvent>>,
+    initial: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -61,6 +63,7 @@ impl Default for Builder {
             log: false,
             effects: None,
             events: None,
+            initial: None,
         }
     }
 }
@@ -142,10 +145,19 @@ impl Builder {
         self
     }
 
-    /// Starts the server.
+    /// Makes the server begin with the data of a snapshot file of Redis, Valkey or shardis. The file stays as it is. Without
+    /// this, a server whose directive `dir` was set begins with the file `dbfilename` there, if it exists, and any other one
+    /// without data.
+    #[must_use]
+    pub fn load(mut self, file: impl Into<PathBuf>) -> Self {
+        self.initial = Some(file.into());
+        self
+    }
+
+    /// Starts the server. Its data has been loaded when this returns.
     ///
     /// # Errors
-    /// When a directive is unknown, wrong or refused, or the port cannot be listened on.
+    /// When a directive is unknown, wrong or refused, the port cannot be listened on, or the data cannot be loaded.
     pub fn start(self) -> Result<Server, BuildError> {
         let config = self.config()?;
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
@@ -153,7 +165,17 @@ impl Builder {
         if self.log {
             log = log.to(Lines::new(LogOutput::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
-        let names_port = |(name, _): &(String, _)| name.eq_ignore_ascii_case("port");
+        let names = |wanted: &str| {
+            self.directives
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        };
+        let any_port = self.port == 0 && !names("port");
+        let initial = match self.initial {
+            Some(file) => Initial::File(file),
+            None if names("dir") => Initial::Saved,
+            None => Initial::Nothing,
+        };
         let running = Running::start(Parts {
             log,
             clock,
@@ -162,7 +184,8 @@ impl Builder {
             events: self.events,
             slow_listener: self.slow_listener,
             daemon: None,
-            any_port: self.port == 0 && !self.directives.iter().any(names_port),
+            any_port,
+            initial,
             config,
         })?;
         Ok(Server { running })

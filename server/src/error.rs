@@ -72,6 +72,8 @@ pub(crate) enum ReplyError {
     Forbidden(&'static str),
     /// A command for the nodes of a cluster.
     ClusterDisabled,
+    /// The data is being loaded.
+    Loading,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// A client asks for what only an append-only file can tell, and there is none.
@@ -233,6 +235,7 @@ impl ReplyError {
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
             Self::NoFile => "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+            Self::Loading => "LOADING Redis is loading the dataset in memory",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",

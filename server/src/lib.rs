@@ -41,6 +41,7 @@ pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
 pub use feed::SlowListener;
 pub use node::StartError;
+pub use persistence::load::LoadError;
 
 /// The examples of the README, which are run as tests.
 #[cfg(doctest)]

@@ -170,6 +170,18 @@ pub(crate) const AOF_FAULT_LOG_NS: u64 = 30_000_000_000;
 /// Bytes of effects that may wait for a listener; units beyond are dropped.
 pub(crate) const LISTENER_QUEUE_BYTES: u64 = 256 << 20;
 
+/// Bytes of a file that are sent at once to the thread that builds a shard's data.
+pub(crate) const LOAD_PARCEL_BYTES: usize = 128 * 1024;
+
+/// Parcels of that size under way to one such thread.
+pub(crate) const LOAD_PARCELS: usize = 8;
+
+/// Keys that a load has left out which are named in the log.
+pub(crate) const LOGGED_KEYS_MAX: u64 = 10;
+
+/// Time between two log lines about a load, seconds.
+pub(crate) const LOAD_REPORT_SECONDS: u64 = 5;
+
 /// Time for which a full channel of a listener is waited for between two looks at whether the node is to end.
 pub(crate) const LISTENER_STEP: Duration = Duration::from_millis(5);
 

@@ -1,21 +1,20 @@
 //! [`Running`]: one running node, and how it is built, started and stopped.
 //!
 //! Start, in order: 1. shards and their loops' polls; 2. listeners, so that a port in use stops the start before
-//! anything else happens; 3. the control thread, and one thread per shard; 4. *ready* in the log, when connections
-//! really are accepted. Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its
+//! anything else happens; 3. the control thread, and one thread per shard, from when on connections are accepted; 4. the
+//! data is loaded; 5. *ready* in the log. Stop, in order: 1. the request is noted and all loops are rung; 2. each loop finishes its
 //! turn and writes what it can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's
 //! path, the pid file) are removed; 5. the control thread ends.
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use crate::clock::Clock;
 use crate::commands::info::lock_free;
@@ -32,6 +31,8 @@ use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
 use crate::log::Log;
+use crate::persistence::load::install::install;
+use crate::persistence::load::{self, LoadError};
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
@@ -57,6 +58,8 @@ pub enum StartError {
     },
     /// The configuration leaves nothing to listen on.
     NoAddress,
+    /// The data cannot be loaded.
+    Load(LoadError),
     /// The system refused something else.
     Io(io::Error),
 }
@@ -80,6 +83,7 @@ impl fmt::Display for StartError {
                     "Configured to not listen anywhere, exiting. Set a port, or the path of a unixsocket."
                 )
             }
+            Self::Load(error) => error.fmt(f),
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
     }
@@ -87,9 +91,37 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+/// The data that a node begins with.
+#[derive(Clone, Debug)]
+pub(crate) enum Initial {
+    /// None.
+    Nothing,
+    /// The snapshot file that the directives name, if it exists.
+    Saved,
+    /// This snapshot file.
+    File(PathBuf),
+}
+
+impl Initial {
+    /// The file to load.
+    fn file(self, settings: &Settings) -> Option<PathBuf> {
+        match self {
+            Self::Nothing => None,
+            Self::Saved => settings.path(&settings.dbfilename).filter(|path| path.exists()),
+            Self::File(path) => Some(path),
+        }
     }
 }
 
@@ -107,6 +139,8 @@ pub(crate) struct Parts {
     pub(crate) slow_listener: SlowListener,
     /// Port 0 means any free port; otherwise it means none.
     pub(crate) any_port: bool,
+    /// The data to load.
+    pub(crate) initial: Initial,
     /// The process, when it is the node's own.
     pub(crate) daemon: Option<Daemon>,
 }
@@ -186,6 +220,7 @@ impl Running {
             events,
             slow_listener,
             any_port,
+            initial,
             daemon,
         } = parts;
         if let Some((directive, why)) = config.broken_promise() {
@@ -211,6 +246,11 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
+        let initial = initial.file(&settings);
+        if initial.is_some() {
+            // Before any connection is accepted.
+            state.loading.begin(state.started_us / 1_000_000);
+        }
         let listeners = watch_over(&state, &settings, tcp, unix);
         state.purge_in_background(&settings);
         introduce(&state, &settings);
@@ -218,12 +258,8 @@ impl Running {
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            let mut partition = Partition::new(
-                shard,
-                keyspace(&settings, &state),
-                seed.number,
-                journal.read_flag(),
-            );
+            let mut partition =
+                Partition::new(shard, state.keyspace_options(), seed.number, journal.read_flag());
             partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -266,6 +302,9 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
+        if let Some(path) = initial {
+            running.load(&path, &mesh)?;
+        }
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -289,8 +328,23 @@ impl Running {
         Ok(())
     }
 
+    /// Loads a snapshot file. A node that is told to stop meanwhile does so.
+    fn load(&self, path: &Path, mesh: &Mesh) -> Result<(), LoadError> {
+        match load::snapshot(&self.state, path) {
+            Ok(loaded) => {
+                install(&self.state, mesh, loaded);
+                Ok(())
+            }
+            Err(error) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Logs the addresses at which the node can be reached.
     fn announce(&self) {
+        if self.state.shutdown.is_requested() {
+            return;
+        }
         let addresses = self.state.addresses.load();
         if !addresses.tcp.is_empty() {
             self.state
@@ -419,19 +473,6 @@ fn renames(config: &Config) -> Result<Renames, StartError> {
         names::rename(&mut renames, old, new).map_err(|why| StartError::Config(line.error(why)))?;
     }
     Ok(renames)
-}
-
-fn keyspace(settings: &Settings, state: &Node) -> KeyspaceOptions {
-    KeyspaceOptions {
-        databases: settings.databases as usize,
-        layout: if settings.cluster_enabled {
-            Layout::PerSlot
-        } else {
-            Layout::Single
-        },
-        hasher: state.hashing.hasher(),
-        slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
-    }
 }
 
 /// Listens on every configured address.

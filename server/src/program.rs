@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError, ConfigSource, Settings};
 use crate::daemon::{self, Branch, Daemon, Supervisor, Title};
 use crate::feed::SlowListener;
 use crate::log::{Lines, Log, LogOutput, Syslog};
-use crate::node::{Parts, Running, StartError};
+use crate::node::{Initial, Parts, Running, StartError};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION, Seed};
 
 /// The pid file of a server in the background whose configuration names none.
@@ -226,6 +226,7 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
         events: None,
         slow_listener: SlowListener::default(),
         any_port: false,
+        initial: Initial::Saved,
         daemon: Some(daemon),
     })?;
     for notice in notices {

@@ -2,6 +2,7 @@
 
 mod deal;
 mod ids;
+mod loading;
 mod renames;
 mod usage;
 
@@ -14,9 +15,11 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
+use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use self::deal::Deal;
 use self::ids::Ids;
+use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
 use crate::append_only::{AppendOnly, Phase};
@@ -69,6 +72,8 @@ pub(crate) struct Node {
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// State of CLIENT PAUSE.
     pub(crate) pause: Pause,
+    /// State of the load of data.
+    pub(crate) loading: Loading,
     /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
     /// A fault has ended the node.
@@ -206,6 +211,7 @@ impl Node {
             control_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
+            loading: Loading::default(),
             shutdown: Shutdown::default(),
             has_failed: AtomicBool::new(false),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
@@ -377,6 +383,14 @@ impl Node {
     /// # Errors
     /// When the data is to be saved first, which is not possible: then the node goes on.
     pub(crate) fn end(&self, options: ShutdownOptions) -> Result<(), CannotSave> {
+        if self.loading.is_under_way() {
+            self.log.warning(format_args!(
+                "Received shutdown signal during loading, exiting now."
+            ));
+            self.shutdown.request();
+            self.ring_all();
+            return Ok(());
+        }
         self.log.notice(format_args!("User requested shutdown..."));
         if options.save && !options.force {
             self.log.warning(format_args!(
@@ -495,6 +509,21 @@ impl Node {
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::SeqCst)
+    }
+
+    /// The arrangement of the data of one shard.
+    pub(crate) fn keyspace_options(&self) -> KeyspaceOptions {
+        let settings = self.settings.load();
+        KeyspaceOptions {
+            databases: settings.databases as usize,
+            layout: if settings.cluster_enabled {
+                Layout::PerSlot
+            } else {
+                Layout::Single
+            },
+            hasher: self.hashing.hasher(),
+            slot_of: |key| shardis_cluster::slot::slot_of(key).number(),
+        }
     }
 
     /// The TCP port that clients connect to; 0 when there is none.

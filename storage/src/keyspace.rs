@@ -141,6 +141,22 @@ impl Keyspace {
         self.databases.iter_mut().map(Database::flush).sum()
     }
 
+    /// Replaces all keys by those of another keyspace of as many databases and with the same hash function. The old ones
+    /// become garbage like with [`Keyspace::flush_all`].
+    ///
+    /// # Panics
+    /// When the other keyspace is of another kind.
+    pub fn adopt(&mut self, other: Self) {
+        assert_eq!(
+            self.databases.len(),
+            other.databases.len(),
+            "keyspaces of one node"
+        );
+        for (database, other) in self.databases.iter_mut().zip(other.databases) {
+            database.adopt(other);
+        }
+    }
+
     /// Frees garbage to the value of about `budget` small entries (50 to 100 ns each) and returns how many objects
     /// remain. To free all at once, call it until that is 0.
     pub fn release(&mut self, budget: usize) -> usize {

@@ -21,6 +21,7 @@
 //! | `encoding/scored_table.rs`, `value/hash/table.rs` | elements of such a table, in an order as well |
 
 pub mod algorithm;
+pub mod commands;
 pub mod element;
 pub mod encoding;
 pub mod entry;
@@ -33,3 +34,4 @@ pub mod rdb;
 mod release;
 pub mod table;
 pub mod value;
+mod window;

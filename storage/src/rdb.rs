@@ -17,9 +17,10 @@ pub mod file;
 mod opcode;
 pub mod payload;
 mod reader;
+mod skip;
 mod writer;
 
-pub use decode::{Dialect, Limits};
+pub use decode::{Decoded, Dialect, Limits};
 pub use encode::{ValueWriter, WriteOptions, len};
 pub use reader::Error;
 

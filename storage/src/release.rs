@@ -50,6 +50,14 @@ impl Garbage {
         self.pending() - self.strings
     }
 
+    /// Adds what waits elsewhere to be freed.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.stores.append(&mut other.stores);
+        self.values.append(&mut other.values);
+        self.entries += other.entries;
+        self.strings += other.strings;
+    }
+
     fn push_value(&mut self, value: Detached) {
         self.strings += usize::from(matches!(value, Detached::Bytes(_)));
         self.values.push_back(value);

@@ -34,6 +34,7 @@ mod it {
     mod info_fields;
     mod instruments;
     mod listening;
+    mod load;
     mod loops;
     mod memory_limit;
     mod program;

@@ -132,7 +132,7 @@ fn set(session: &mut Session<'_>) -> CommandResult {
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let requester = Requester {
         local: session.client.peer.is_local(),
-        loading: false,
+        loading: session.node.loading.is_under_way(),
     };
     session
         .node

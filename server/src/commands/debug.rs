@@ -490,7 +490,7 @@ fn packed_threshold(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResul
     };
     let requester = Requester {
         local: true,
-        loading: false,
+        loading: session.node.loading.is_under_way(),
     };
     session
         .node

@@ -4,7 +4,7 @@
 //! `sanitize-dump-payload` makes no difference.
 
 use shardis_protocol::Arguments;
-use shardis_storage::key::Key;
+use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::keyspace::eviction::{lfu, lru};
 use shardis_storage::rdb::payload::{self, Payload};
 use shardis_storage::rdb::{Dialect, Limits, WriteOptions};
@@ -94,12 +94,12 @@ pub(super) fn write_options(settings: &Settings) -> WriteOptions {
 }
 
 /// Limits of the encodings of all types, from the settings.
-fn limits(ctx: &Context<'_>) -> Limits {
+pub(crate) fn limits_of(settings: &Settings, hasher: KeyHasher) -> Limits {
     Limits {
-        list: lists::limits(ctx.settings),
-        set: sets::limits(ctx),
-        hash: hashes::limits(ctx),
-        sorted_set: sorted_sets::limits(ctx),
+        list: lists::limits(settings),
+        set: sets::limits_of(settings, hasher),
+        hash: hashes::limits_of(settings, hasher),
+        sorted_set: sorted_sets::limits_of(settings, hasher),
     }
 }
 
@@ -190,7 +190,7 @@ fn expiry(ctx: &Context<'_>, options: &RestoreOptions) -> Result<Option<i64>, Re
 
 /// Reads the value of the payload.
 fn value(ctx: &mut Context<'_>) -> Result<Owned, ReplyError> {
-    let limits = limits(ctx);
+    let limits = limits_of(ctx.settings, ctx.keyspace.hasher());
     let payload = Payload::verified(ctx.args.at(PAYLOAD)).ok_or(BAD_CHECKSUM)?;
     ctx.keyspace
         .in_hand(|| payload.value(&limits))

@@ -5,13 +5,14 @@
 //! themselves that a field has expired. Rows first, then handlers in the order of the rows.
 
 use shardis_protocol::Encoder;
+use shardis_storage::key::KeyHasher;
 use shardis_storage::number::LongDouble;
 use shardis_storage::value::hash::{Field, FieldExpiry, Hash, HashLimits};
 use shardis_storage::value::{INT_TEXT_MAX, StringRef, format_int};
 use smallvec::SmallVec;
 
 use super::strings::{bulk, whole_bulk};
-use crate::config::KeyspaceEvents;
+use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{decode_cursor, int, int_within, is};
 use crate::exec::{CommandResult, Context, Effects, Options, ScanOptions};
@@ -339,10 +340,15 @@ const FIELDS_WITH_VALUES: Arg =
 /// Limits of packed hashes, from the settings.
 #[inline]
 pub(super) fn limits(ctx: &Context<'_>) -> HashLimits {
+    limits_of(ctx.settings, ctx.keyspace.hasher())
+}
+
+/// The same limits for anyone who knows the hasher.
+pub(super) fn limits_of(settings: &Settings, hasher: KeyHasher) -> HashLimits {
     HashLimits {
-        listpack_entries: ctx.settings.hash_max_listpack_entries as usize,
-        listpack_value: ctx.settings.hash_max_listpack_value as usize,
-        hasher: ctx.keyspace.hasher(),
+        listpack_entries: settings.hash_max_listpack_entries as usize,
+        listpack_value: settings.hash_max_listpack_value as usize,
+        hasher,
     }
 }
 

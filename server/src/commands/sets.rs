@@ -7,11 +7,12 @@ mod algebra;
 mod random;
 
 use shardis_protocol::Encoder;
+use shardis_storage::key::KeyHasher;
 use shardis_storage::value::INT_TEXT_MAX;
 use shardis_storage::value::set::{Set, SetLimits};
 
 use super::strings::bulk;
-use crate::config::KeyspaceEvents;
+use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::cursor;
 use crate::exec::{CommandResult, Context, Options, ScanOptions};
@@ -405,11 +406,16 @@ pub(crate) static COMMANDS: &[Command] = &[
 /// Limits of the encodings, from the settings.
 #[inline]
 pub(super) fn limits(ctx: &Context<'_>) -> SetLimits {
+    limits_of(ctx.settings, ctx.keyspace.hasher())
+}
+
+/// The same limits for anyone who knows the hasher.
+pub(super) fn limits_of(settings: &Settings, hasher: KeyHasher) -> SetLimits {
     SetLimits {
-        intset_entries: ctx.settings.set_max_intset_entries as usize,
-        listpack_entries: ctx.settings.set_max_listpack_entries as usize,
-        listpack_value: ctx.settings.set_max_listpack_value as usize,
-        hasher: ctx.keyspace.hasher(),
+        intset_entries: settings.set_max_intset_entries as usize,
+        listpack_entries: settings.set_max_listpack_entries as usize,
+        listpack_value: settings.set_max_listpack_value as usize,
+        hasher,
     }
 }
 

@@ -10,14 +10,14 @@ pub(crate) mod range;
 pub(crate) mod walk;
 
 use shardis_protocol::{Arguments, Encoder, Resp};
-use shardis_storage::key::Key;
+use shardis_storage::key::{Key, KeyHasher};
 use shardis_storage::number::{DoubleText, parse_f64};
 use shardis_storage::value::StringRef;
 use shardis_storage::value::sorted_set::{Change, SortedSet, SortedSetLimits};
 use smallvec::SmallVec;
 
 use super::strings::bulk;
-use crate::config::KeyspaceEvents;
+use crate::config::{KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Context};
@@ -205,10 +205,15 @@ const PAIRS_AT_ONCE: usize = 8;
 
 /// Limits of the encodings, from the settings.
 pub(super) fn limits(ctx: &Context<'_>) -> SortedSetLimits {
+    limits_of(ctx.settings, ctx.keyspace.hasher())
+}
+
+/// The same limits for anyone who knows the hasher.
+pub(super) fn limits_of(settings: &Settings, hasher: KeyHasher) -> SortedSetLimits {
     SortedSetLimits {
-        listpack_entries: ctx.settings.zset_max_listpack_entries as usize,
-        listpack_value: ctx.settings.zset_max_listpack_value as usize,
-        hasher: ctx.keyspace.hasher(),
+        listpack_entries: settings.zset_max_listpack_entries as usize,
+        listpack_value: settings.zset_max_listpack_value as usize,
+        hasher,
     }
 }
 

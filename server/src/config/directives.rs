@@ -605,13 +605,13 @@ directives! {
     save: SavePoints = SavePoints::default(), Row::new("save").multi().accepted(NOT_YET);
     /// File name of the snapshot.
     dbfilename: String = text("dump.rdb"),
-        Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename).accepted(NOT_YET);
+        Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename);
     /// Whether strings in a snapshot are compressed.
     rdbcompression: bool = true, Row::new("rdbcompression");
     /// Servers that are to read hashes with fields that expire, for which there is no common form.
     rdb_field_expiry_format: FieldExpiryFormat = FieldExpiryFormat::Redis, Row::new("rdb-field-expiry-format");
     /// Whether a snapshot ends with a checksum.
-    rdbchecksum: bool = true, Row::new("rdbchecksum").immutable().accepted(NOT_YET);
+    rdbchecksum: bool = true, Row::new("rdbchecksum").immutable();
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.
     rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files").accepted(NOT_YET);
     /// Whether a snapshot is synced to disk while it is written.
@@ -619,13 +619,10 @@ directives! {
     /// Microseconds to wait after each key of a snapshot, for tests.
     rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
     /// Microseconds to wait after each key that is loaded, for tests.
-    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
-    /// Bytes that are loaded before clients are served in between.
+    key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden();
+    /// Bytes that are loaded before progress is noted again. Clients are served all the time, by other threads.
     loading_process_events_interval_bytes: u64 = 2 << 20,
-        Row::new("loading-process-events-interval-bytes")
-            .range(1024, INT)
-            .hidden()
-            .accepted("other threads than the loading one serve clients");
+        Row::new("loading-process-events-interval-bytes").range(1024, INT).hidden();
     /// Whether writes are refused while snapshots fail.
     stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error").accepted(NOT_YET);
     /// Whether serialised values are checked in depth.

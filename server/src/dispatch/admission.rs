@@ -18,6 +18,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) renames: &'a Renames,
     /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
+    /// The data is being loaded.
+    pub(crate) is_loading: bool,
     /// Mode of the running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
     /// `enable-debug-command`: the clients that may use DEBUG.
@@ -59,11 +61,22 @@ pub(crate) fn admit(
     if in_multi && flags.contains(Flags::NO_MULTI) {
         return Err(ReplyError::NotInMulti);
     }
-    if conditions.out_of_memory && refuses_without_memory(client, command) {
+    if conditions.out_of_memory
+        && any(client, command, |command| {
+            command.row.flags.contains(Flags::DENYOOM)
+        })
+    {
         return Err(refusal(command, ReplyError::OutOfMemory));
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
+    }
+    if conditions.is_loading
+        && any(client, command, |command| {
+            !command.row.flags.contains(Flags::LOADING)
+        })
+    {
+        return Err(refusal(command, ReplyError::Loading));
     }
     if let Some(mode) = conditions.pause
         && is_held_back(client, command, mode)
@@ -78,9 +91,10 @@ pub(crate) fn admit(
 
 /// Whether requests of a client need no other checks than those of their rows, as is usual: determined once for many
 /// requests. The caller checks the memory.
-pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>) -> bool {
+pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>, is_loading: bool) -> bool {
     client.authenticated
         && client.transaction.is_none()
+        && !is_loading
         && pause.is_none()
         && !(client.is_subscriber() && client.resp == Resp::V2)
 }
@@ -220,16 +234,16 @@ fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
     &text[..text.len().min(bytes_max)]
 }
 
-/// Whether a command must not run without memory. EXEC must not if one of its queued commands must not.
-fn refuses_without_memory(client: &Client, command: &Registered) -> bool {
-    let denied = |command: &Registered| command.row.flags.contains(Flags::DENYOOM);
-    match &client.transaction {
-        Some(transaction) if matches!(command.row.runs, Runs::Exec) => transaction
-            .queue
-            .iter()
-            .any(|queued| denied(registry().row(queued.command.id))),
-        _ => denied(command),
-    }
+/// Whether a command is such a one. EXEC is if itself or one of its queued commands is.
+fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) -> bool {
+    is_such(command)
+        || client.transaction.as_ref().is_some_and(|transaction| {
+            matches!(command.row.runs, Runs::Exec)
+                && transaction
+                    .queue
+                    .iter()
+                    .any(|queued| is_such(registry().row(queued.command.id)))
+        })
 }
 
 fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool {

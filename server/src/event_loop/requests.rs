@@ -224,7 +224,8 @@ impl EventLoop {
     fn is_unrestricted(&self, number: usize) -> bool {
         let pause = self.node.pause.active(self.now_ms());
         let client = &self.clients[number].client;
-        is_unrestricted(client, pause.map(|(mode, _)| mode)) && self.node.excess_bytes() == 0
+        let is_loading = self.node.loading.is_under_way();
+        is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading) && self.node.excess_bytes() == 0
     }
 
     /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
@@ -271,6 +272,7 @@ impl EventLoop {
         let conditions = Conditions {
             renames: &self.node.renames,
             out_of_memory,
+            is_loading: self.node.loading.is_under_way(),
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,
             modules: self.settings.enable_module_command,

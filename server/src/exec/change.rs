@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rand::rngs::SmallRng;
 use shardis_storage::entry::Entry;
 use shardis_storage::key::Key;
-use shardis_storage::keyspace::eviction::EvictionOptions;
+use shardis_storage::keyspace::eviction::{EvictionOptions, Evictor};
 use shardis_storage::keyspace::{
     Database, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired,
 };
+use shardis_storage::rdb::Decoded;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
 use super::effect::Effect;
@@ -333,6 +334,35 @@ impl Partition {
         keyspace.0.swap(usize::from(first), usize::from(second));
         door.waiters.mark_all(first);
         door.waiters.mark_all(second);
+    }
+
+    /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does. For
+    /// partitions that nobody uses yet.
+    pub(crate) fn load(
+        &mut self,
+        db: u16,
+        key: &Key<'_>,
+        value: Decoded<'_>,
+        expiry: Option<i64>,
+        clock: u32,
+    ) -> bool {
+        self.open(db).load(key, value, expiry, clock)
+    }
+
+    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. Complexity: O(keys
+    /// watched or waited for).
+    pub(crate) fn adopt(&mut self, loaded: Self, now_ms: i64) {
+        let Self { keyspace, door, .. } = self;
+        for db in 0..keyspace.databases() as u16 {
+            door.watches.replaced(db, |key| {
+                let of = |keyspace| State::of(keyspace, db, key, now_ms);
+                (of(keyspace), of(&loaded.keyspace))
+            });
+            door.waiters.mark_all(db);
+        }
+        keyspace.0.adopt(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+        self.evictor = Evictor::new();
     }
 
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.

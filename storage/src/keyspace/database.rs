@@ -11,9 +11,10 @@ use super::store::{Layout, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
+use crate::rdb::Decoded;
 use crate::release::Garbage;
 use crate::table::{Ahead, TableStats};
-use crate::value::{Collection, CollectionRef, InPlace, Owned};
+use crate::value::{Collection, CollectionRef, InPlace, Owned, StringRef};
 
 /// Result of a look-up: an entry to read, or one to change.
 #[derive(Debug)]
@@ -288,6 +289,20 @@ impl Database {
         }
     }
 
+    /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does.
+    pub fn load(&mut self, key: &Key<'_>, value: Decoded<'_>, expiry: Option<i64>, clock: u32) -> bool {
+        let Err(store) = self.store.find_or_vacant(key) else {
+            return false;
+        };
+        let value = match value {
+            Decoded::Text(StringRef::Int(int)) => NewValue::Int(int),
+            Decoded::Text(StringRef::Bytes(bytes)) => NewValue::string(bytes),
+            Decoded::Collection(value) => NewValue::Collection(value),
+        };
+        store.insert(key, EntryBox::new(key.bytes, clock, expiry, value));
+        true
+    }
+
     /// A copy of the value of a key. O(size).
     #[must_use]
     pub fn duplicate(&self, key: &Key<'_>) -> Option<Owned> {
@@ -396,6 +411,14 @@ impl Database {
         let empty = self.store.new_alike();
         self.garbage.push_store(std::mem::replace(&mut self.store, empty));
         removed
+    }
+
+    /// Replaces all keys by those of another database, whose garbage comes along. The old ones become garbage like with
+    /// [`Database::flush`].
+    pub(super) fn adopt(&mut self, other: Self) {
+        self.flush();
+        self.store = other.store;
+        self.garbage.append(other.garbage);
     }
 
     /// Statistics of the table of keys. O(1) in [`Layout::Single`], O(slots) in [`Layout::PerSlot`].

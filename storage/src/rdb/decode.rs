@@ -50,6 +50,15 @@ pub struct Limits {
     pub sorted_set: SortedSetLimits,
 }
 
+/// A value that was decoded and is to be stored.
+#[derive(Debug)]
+pub enum Decoded<'a> {
+    /// A string.
+    Text(StringRef<'a>),
+    /// A collection.
+    Collection(Collection),
+}
+
 /// Reads a value of the type `kind`.
 ///
 /// # Errors
@@ -60,14 +69,27 @@ pub(super) fn value<S: Source>(
     dialect: Dialect,
     limits: &Limits,
 ) -> Result<Owned, Error> {
+    Ok(match decoded(reader, kind, dialect, limits)? {
+        Decoded::Text(StringRef::Int(int)) => Owned::integer(int, None),
+        Decoded::Text(StringRef::Bytes(bytes)) => Owned::string(bytes, None),
+        Decoded::Collection(value) => Owned::collection(value, None),
+    })
+}
+
+/// Reads a value of the type `kind`, without making an entry of it.
+///
+/// # Errors
+/// When the bytes are no such value.
+pub(super) fn decoded<'r, S: Source>(
+    reader: &'r mut Reader<S>,
+    kind: u8,
+    dialect: Dialect,
+    limits: &Limits,
+) -> Result<Decoded<'r>, Error> {
     if kind == kind::STRING {
-        return Ok(match reader.text()? {
-            StringRef::Int(int) => Owned::integer(int, None),
-            StringRef::Bytes(bytes) => Owned::string(bytes, None),
-        });
+        return reader.text().map(Decoded::Text);
     }
-    let value = collection(reader, kind, dialect, limits)?;
-    Ok(Owned::collection(value, None))
+    collection(reader, kind, dialect, limits).map(Decoded::Collection)
 }
 
 fn collection<S: Source>(

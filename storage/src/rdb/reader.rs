@@ -12,6 +12,9 @@ use crate::value::{INT_TEXT_MAX, StringRef, format_int};
 /// Longest text that a few compressed bytes can make: three bytes repeat 264.
 const LZF_GAIN_MAX: u64 = 88;
 
+/// Bytes that are passed over at once.
+const PASSED_AT_ONCE: u64 = 1 << 15;
+
 /// Reason for which bytes could not be read.
 #[derive(Debug)]
 pub enum Error {
@@ -51,6 +54,20 @@ pub(super) trait Source {
     /// # Errors
     /// When there are fewer bytes, or no memory for them, or they cannot be had.
     fn take<'s>(&'s mut self, len: u64, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Error>;
+
+    /// Passes over the next `len` bytes.
+    ///
+    /// # Errors
+    /// Those of [`take`](Self::take).
+    fn pass(&mut self, mut len: u64) -> Result<(), Error> {
+        let mut scratch = Vec::new();
+        while len > 0 {
+            let here = len.min(PASSED_AT_ONCE);
+            self.take(here, &mut scratch)?;
+            len -= here;
+        }
+        Ok(())
+    }
 }
 
 impl Source for &[u8] {
@@ -164,6 +181,23 @@ impl<S: Source> Reader<S> {
         self.plain.resize(len, 0);
         lzf::decompress(bytes, &mut self.plain).ok_or(CORRUPT)?;
         Ok(&self.plain)
+    }
+
+    /// Passes over a text.
+    #[inline]
+    pub(super) fn pass_text(&mut self) -> Result<(), Error> {
+        let len = match self.length()? {
+            Length::Plain(len) => len,
+            Length::Special(special::INT_8) => 1,
+            Length::Special(special::INT_16) => 2,
+            Length::Special(special::INT_32) => 4,
+            Length::Special(special::LZF) => {
+                let (packed, _len) = (self.count()?, self.count()?);
+                packed
+            }
+            Length::Special(_) => return Err(Error::Corrupt("a text of no known form")),
+        };
+        self.source.pass(len)
     }
 
     /// A text that is no number: the bytes of a pack and the like.

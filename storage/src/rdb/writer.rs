@@ -9,6 +9,7 @@ use crate::encoding::listpack::{FRAME_BYTES, Listpack};
 use crate::number::parse_i64;
 use crate::value::stream::StreamId;
 use crate::value::{INT_TEXT_MAX, StringRef, format_int};
+use crate::window::Window;
 
 /// Texts of up to this many bytes are written as integers if they spell a 32-bit one.
 const INT_TEXT_BYTES: usize = 11;
@@ -19,12 +20,7 @@ const COMPRESS_GAIN: usize = 4;
 
 /// A place for the bytes of a part, or for a window of them.
 pub(super) struct Sink<'a> {
-    out: &'a mut Vec<u8>,
-    /// Bytes of the part that are still to be dropped: an earlier step has written them.
-    skip: usize,
-    /// Bytes that there is still room for.
-    room: usize,
-    is_cut: bool,
+    window: Window<'a>,
     /// Longest text that is compressed, bytes.
     compress_max: usize,
     /// Buffer for compressed texts.
@@ -41,10 +37,7 @@ impl<'a> Sink<'a> {
         packed: &'a mut Vec<u8>,
     ) -> Self {
         Self {
-            out,
-            skip,
-            room,
-            is_cut: false,
+            window: Window::new(out, skip, room),
             compress_max,
             packed,
         }
@@ -52,19 +45,13 @@ impl<'a> Sink<'a> {
 
     /// Whether bytes did not fit.
     pub(super) fn is_cut(&self) -> bool {
-        self.is_cut
+        self.window.is_cut()
     }
 
     /// Bytes as they are.
     #[inline]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        let skipped = self.skip.min(bytes.len());
-        let wanted = &bytes[skipped..];
-        let taken = &wanted[..self.room.min(wanted.len())];
-        self.skip -= skipped;
-        self.room -= taken.len();
-        self.is_cut |= taken.len() < wanted.len();
-        self.out.extend_from_slice(taken);
+        self.window.bytes(bytes);
     }
 
     /// A length, a count, or another unsigned number.

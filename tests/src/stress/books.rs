@@ -4,7 +4,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::{
-    LEFT_BYTES_MAX, MAXMEMORY, RESIDENT_BYTES_PER_LOOP, RESIDENT_EXCESS_PERCENT, SHARD_LEFT_BYTES_MAX,
+    LEFT_BYTES_MAX, LEFT_BYTES_PER_LOOP, MAXMEMORY, RESIDENT_BYTES_PER_LOOP, RESIDENT_EXCESS_PERCENT,
+    RESIDENT_GROWTH_PERCENT, SHARD_LEFT_BYTES_MAX,
 };
 use crate::client::Client;
 use crate::info::{figure, of_shards};
@@ -17,10 +18,13 @@ pub(super) struct Books {
     pid: u32,
     at_start: Figures,
     used_bytes_max: u64,
-    resident_bytes_max: u64,
+    /// Most resident memory in each half of the run.
+    resident_bytes_max: [u64; 2],
     /// Figures of the allocator when most was resident.
     allocator_then: String,
     resident_bytes_end: u64,
+    /// The run is long enough for its halves to be compared.
+    halves_compare: bool,
 }
 
 /// Memory at one moment, in bytes.
@@ -34,7 +38,7 @@ struct Figures {
 
 impl Books {
     /// Opens the books of a server that has done nothing yet.
-    pub(super) fn open(server: &Process) -> Self {
+    pub(super) fn open(server: &Process, halves_compare: bool) -> Self {
         let mut client = server.connect();
         client.line("CLIENT SETNAME books");
         client.line("CLIENT NO-EVICT on");
@@ -43,21 +47,27 @@ impl Books {
             client,
             pid: server.pid(),
             used_bytes_max: at_start.used,
-            resident_bytes_max: at_start.resident,
+            resident_bytes_max: [at_start.resident; 2],
             allocator_then: String::new(),
             resident_bytes_end: at_start.resident,
+            halves_compare,
             at_start,
         }
     }
 
-    /// Notes the memory of this moment where it is the most so far.
-    pub(super) fn note_peaks(&mut self) {
+    /// Notes the memory of this moment, in a half of the run, where it is the most so far.
+    pub(super) fn note_peaks(&mut self, half: usize) {
         let now = figures(&mut self.client, self.pid);
         self.used_bytes_max = self.used_bytes_max.max(now.used);
-        if now.resident > self.resident_bytes_max {
-            self.resident_bytes_max = now.resident;
+        if now.resident > self.resident_max() {
             self.allocator_then = allocator(&mut self.client);
         }
+        let most = &mut self.resident_bytes_max[half];
+        *most = now.resident.max(*most);
+    }
+
+    fn resident_max(&self) -> u64 {
+        self.resident_bytes_max[0].max(self.resident_bytes_max[1])
     }
 
     /// Most memory that the server said to use.
@@ -69,7 +79,7 @@ impl Books {
     pub(super) fn resident_bytes(&self) -> [u64; 3] {
         [
             self.at_start.resident,
-            self.resident_bytes_max,
+            self.resident_max(),
             self.resident_bytes_end,
         ]
     }
@@ -125,19 +135,27 @@ impl Books {
                 ));
             }
         }
-        if now.used > self.at_start.used + LEFT_BYTES_MAX {
+        let loops = self.at_start.shards.len() as u64;
+        if now.used > self.at_start.used + LEFT_BYTES_MAX + LEFT_BYTES_PER_LOOP * loops {
             faults.push(format!(
                 "used_memory is {} of an empty server; {} at the start",
                 now.used, self.at_start.used
             ));
         }
-        let of_loops = RESIDENT_BYTES_PER_LOOP * self.at_start.shards.len() as u64;
-        let resident_max =
-            self.at_start.resident + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100 + of_loops;
-        if self.resident_bytes_max > resident_max {
+        let resident_max = self.at_start.resident
+            + MAXMEMORY * (100 + RESIDENT_EXCESS_PERCENT) / 100
+            + RESIDENT_BYTES_PER_LOOP * loops;
+        if self.resident_max() > resident_max {
             faults.push(format!(
                 "resident memory rose to {} under a limit of {MAXMEMORY}, when the allocator said {}",
-                self.resident_bytes_max, self.allocator_then
+                self.resident_max(),
+                self.allocator_then
+            ));
+        }
+        let [first, second] = self.resident_bytes_max;
+        if self.halves_compare && second > first + first * RESIDENT_GROWTH_PERCENT / 100 {
+            faults.push(format!(
+                "resident memory rose to {first} in the first half, and to {second} in the second"
             ));
         }
         for field in ["blocked_clients", "lazyfree_pending_objects", "tracking_clients"] {

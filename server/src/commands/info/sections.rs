@@ -332,10 +332,11 @@ fn human(bytes: u64) -> String {
     )
 }
 
-/// Writes the state of persistence: nothing has been saved or loaded, and the data is as old as the process.
+/// Writes the state of persistence: nothing has been saved, and the data is as old as the process.
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let loading = &session.node.loading;
+    line!(text, "loading:{}", u8::from(loading.is_under_way()));
     for name in [
-        "loading",
         "async_loading",
         "current_cow_peak",
         "current_cow_size",
@@ -356,19 +357,24 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     line!(text, "rdb_last_bgsave_status:ok");
     line!(text, "rdb_last_bgsave_time_sec:-1");
     line!(text, "rdb_current_bgsave_time_sec:-1");
-    for name in [
-        "rdb_saves",
-        "rdb_last_cow_size",
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-    ] {
-        line!(text, "{name}:0");
-    }
+    line!(text, "rdb_saves:0");
+    line!(text, "rdb_last_cow_size:0");
+    line!(text, "rdb_last_load_keys_expired:{}", loading.keys_expired());
+    line!(text, "rdb_last_load_keys_loaded:{}", loading.keys_loaded());
     append_only(text, session.node);
     line!(text, "module_fork_in_progress:0");
     line!(text, "module_fork_last_cow_size:0");
     line!(text, "slot_migration_fork_in_progress:0");
     append_only_sizes(text, session.node);
+    if let Some(progress) = loading.progress() {
+        line!(text, "loading_start_time:{}", progress.started_s);
+        line!(text, "loading_total_bytes:{}", progress.bytes_total);
+        line!(text, "loading_rdb_used_mem:{}", progress.used_memory);
+        line!(text, "loading_loaded_bytes:{}", progress.bytes_loaded);
+        line!(text, "loading_loaded_perc:{:.2}", progress.percent());
+        let seconds = progress.seconds_left(session.now_ms / 1000);
+        line!(text, "loading_eta_seconds:{seconds}");
+    }
 }
 
 /// Writes the state of the append-only file.

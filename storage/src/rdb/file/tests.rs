@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::*;
+use crate::entry::Entry;
 use crate::key::KeyHasher;
 use crate::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout};
 use crate::rdb::checksum::Checksum;
@@ -62,37 +63,115 @@ fn parts(source: impl Read) -> Vec<String> {
     reader
         .map(|item| match item {
             Err(error) => error.to_string(),
-            Ok(Item::Aux { name, value }) => {
-                format!("aux {} {}", name.escape_ascii(), value.escape_ascii())
-            }
-            Ok(Item::Function(source)) => format!("function {}", source.escape_ascii()),
-            Ok(Item::Database(db)) => format!("database {db}"),
-            Ok(Item::Sizes { keys, expires }) => format!("sizes {keys} {expires}"),
-            Ok(Item::Skipped { key, reason }) => format!("skipped {} {reason}", key.escape_ascii()),
-            Ok(Item::Key(record)) => {
-                let value = match record.value.entry().string() {
-                    Some(text) => text.as_bytes(&mut [0; INT_TEXT_MAX]).escape_ascii().to_string(),
-                    None => {
-                        let entry = record.value.entry();
-                        let len = entry.collection().map(|collection| collection.len());
-                        format!("{} of {len:?}", entry.encoding().name())
-                    }
-                };
-                let (key, expiry) = (record.key.escape_ascii(), record.value.expiry());
-                format!("{key} {value} {expiry:?} {:?}", record.usage)
-            }
+            Ok(Item::Key(record)) => shown(&record.key, record.value.entry(), record.usage),
+            Ok(item) => beside(&item),
         })
         .collect()
 }
 
-/// A keyspace of strings and collections, one of them large.
-fn keyspace() -> Keyspace {
-    let mut keyspace = Keyspace::new(KeyspaceOptions {
-        databases: 2,
+/// A line for a key.
+fn shown(key: &[u8], entry: &Entry, usage: Option<Usage>) -> String {
+    let value = match entry.string() {
+        Some(text) => text.as_bytes(&mut [0; INT_TEXT_MAX]).escape_ascii().to_string(),
+        None => {
+            let len = entry.collection().map(|collection| collection.len());
+            format!("{} of {len:?}", entry.encoding().name())
+        }
+    };
+    format!("{} {value} {:?} {usage:?}", key.escape_ascii(), entry.expiry())
+}
+
+/// A line for a part that is no key.
+fn beside(item: &Item) -> String {
+    match item {
+        Item::Aux { name, value } => format!("aux {} {}", name.escape_ascii(), value.escape_ascii()),
+        Item::Function(source) => format!("function {}", source.escape_ascii()),
+        Item::Database(db) => format!("database {db}"),
+        Item::Sizes { keys, expires } => format!("sizes {keys} {expires}"),
+        Item::Skipped { key, reason } => format!("skipped {} {reason}", key.escape_ascii()),
+        Item::Key(_) => unreachable!("a key has its own line"),
+    }
+}
+
+/// The same lines as of [`parts`], by a scanner and with values that are decoded apart, out of pieces of so many bytes.
+fn scanned(source: impl Read, piece: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let scan = || -> Result<(), FileError> {
+        let mut scanner = FileScanner::open(source, true)?;
+        while let Some(part) = scanner.next_part()? {
+            lines.push(match part {
+                Part::Item(item) => beside(&item),
+                Part::Key(head) => {
+                    let (offset, mut bytes) = (scanner.offset(), Vec::new());
+                    scanner.copy_value(head, &mut bytes)?;
+                    assert_eq!(scanner.offset() - offset, bytes.len() as u64);
+                    decoded(scanner.key(), head, &bytes, piece).map_err(|error| FileError {
+                        offset: offset + error.offset,
+                        key: Some(scanner.key().to_vec()),
+                        error: error.error,
+                    })?
+                }
+            });
+        }
+        Ok(())
+    };
+    if let Err(error) = scan() {
+        lines.push(error.to_string());
+    }
+    lines
+}
+
+/// The line for a key whose value is decoded out of pieces of so many bytes, or as a whole for 0.
+fn decoded(key: &[u8], head: Head, bytes: &[u8], piece: usize) -> Result<String, ValueError> {
+    let mut keyspace = keyspace_of(1);
+    let hashed = keyspace.key(key);
+    let database = keyspace.database_mut(0);
+    let store = |value: Decoded<'_>| {
+        assert!(database.load(&hashed, value, head.expiry, 0));
+    };
+    let stored = match piece {
+        0 => head.form.decode(bytes, &limits(), store),
+        piece => head.form.decode_from(Trickle(bytes, piece), &limits(), store),
+    };
+    match stored {
+        Ok(()) => {
+            let entry = database.peek(&hashed).expect("loaded just now");
+            Ok(shown(key, entry, head.usage))
+        }
+        Err(error) if head.form.is_left_out(&error.error) => {
+            Ok(format!("skipped {} {}", key.escape_ascii(), error.error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that a file is the same to whoever reads it and whoever scans it.
+fn check(bytes: &[u8]) -> Vec<String> {
+    let found = parts(bytes);
+    for piece in [0, 1, 1000] {
+        assert!(
+            scanned(bytes, piece) == found,
+            "pieces of {piece}: {:?}",
+            found.last()
+        );
+    }
+    assert!(scanned(Trickle(bytes, 7), 0) == found);
+    found
+}
+
+/// An empty keyspace.
+fn keyspace_of(databases: usize) -> Keyspace {
+    Keyspace::new(KeyspaceOptions {
+        databases,
         layout: Layout::Single,
         hasher: KeyHasher::new(5),
         slot_of: |_| 0,
-    });
+    })
+}
+
+/// A keyspace of strings and collections, one of them large.
+fn keyspace() -> Keyspace {
+    let mut keyspace = keyspace_of(2);
     for (name, value, expiry) in [
         ("text", &b"some text"[..], Expiry::Clear),
         ("17", b"123", Expiry::At(1_700_000_000_000)),
@@ -145,7 +224,7 @@ fn a_file_holds_what_was_written_whatever_the_steps() {
             "steps of {budget}"
         );
     }
-    let found = parts(&whole[..]);
+    let found = check(&whole);
     assert_eq!(
         found[..4],
         [
@@ -185,7 +264,7 @@ fn a_damaged_file_is_refused_with_its_place() {
     let whole = write(&keyspace, Header::Common, OPTIONS, usize::MAX);
     let intact = parts(&whole[..]);
     for len in 0..whole.len() {
-        let cut = parts(&whole[..len]);
+        let cut = check(&whole[..len]);
         let last = cut.last().expect("at least an error");
         assert!(
             last.starts_with(&format!("the data ends too early at offset {len}")),
@@ -196,7 +275,7 @@ fn a_damaged_file_is_refused_with_its_place() {
         let mut bad = whole.clone();
         bad[at] ^= 0x10;
         // A flipped bit is seen in its place, or by the checksum at the latest.
-        let last = parts(&bad[..]).pop().unwrap();
+        let last = check(&bad).pop().unwrap();
         assert!(last.contains(" at offset "), "byte {at}: {last}");
     }
     // Without a checksum there is none to be wrong.
@@ -226,7 +305,7 @@ fn a_text_of_any_length_is_no_more_than_short() {
 
 #[test]
 fn an_error_names_the_key() {
-    let found = parts(&b"REDIS0010\xfe\x00\x02\x03key\x02\x01a\x01a\xff"[..]);
+    let found = check(b"REDIS0010\xfe\x00\x02\x03key\x02\x01a\x01a\xff");
     assert_eq!(
         found,
         [
@@ -305,10 +384,10 @@ fn records_of_all_servers_are_read() {
         ),
     ];
     for (magic, records, expected) in cases {
-        assert_eq!(parts(&file(magic, records)[..]), *expected, "{records:?}");
+        assert_eq!(check(&file(magic, records)), *expected, "{records:?}");
     }
     // Version 4 ends without a checksum.
-    assert_eq!(parts(&b"REDIS0004\x00\x01k\x01v\xff"[..]), ["k v None None"]);
+    assert_eq!(check(b"REDIS0004\x00\x01k\x01v\xff"), ["k v None None"]);
 }
 
 #[test]
@@ -348,7 +427,7 @@ fn fields_that_expire_make_the_file_one_of_a_family() {
         let options = WriteOptions { dialect, ..OPTIONS };
         let bytes = write(&keyspace, Header::FieldExpiry, options, 1000);
         assert!(bytes.starts_with(magic));
-        let found = parts(&bytes[..]);
+        let found = check(&bytes);
         assert!(
             found
                 .iter()
