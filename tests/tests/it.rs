@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod append_only;
     mod big_pipelines;
     mod blocking;
     mod blocking_account;
