@@ -37,7 +37,7 @@ use crate::journal::directory::Directory;
 use crate::journal::manifest::{BaseForm, Manifest, Part};
 use crate::journal::tap::Increment;
 use crate::log::Log;
-use crate::persistence::Persistence;
+use crate::saving::Persistence;
 
 /// The append-only file of a node.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ pub use special::{
     ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
 };
 pub use units::{Form, format_memory, parse_memory};
+pub(crate) use value::describe;
 pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};
 
 use shardis_storage::glob;

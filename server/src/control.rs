@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use self::signals::{Order, Signals};
 use crate::log::Level;
+use crate::saving::{Job, Purpose};
 use crate::state::Node;
 
 /// Interval between two ticks, microseconds.
@@ -133,6 +134,7 @@ impl Inner {
     /// Does the work that is due once a second.
     fn tick(&mut self) {
         self.next_tick_us = self.node.clock.now_us() + TICK_US;
+        self.save_if_due();
         let used = self.node.measure_memory().used;
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_REPORT) {
@@ -144,6 +146,26 @@ impl Inner {
                 ),
             );
         }
+    }
+
+    /// Begins the save that a save point makes due.
+    fn save_if_due(&self) {
+        let (node, settings, now_us) = (&self.node, self.node.settings.load(), self.node.clock.now_us());
+        if settings.save.0.is_empty() || node.debug.cron_paused.load(Ordering::Relaxed) {
+            return;
+        }
+        let due = node
+            .persistence
+            .save_due(&settings.save, || node.changes(), now_us);
+        let Some(due) = due else { return };
+        node.log.notice(format_args!(
+            "{} changes in {} seconds. Saving...",
+            due.changes, due.seconds
+        ));
+        // If something else has begun meanwhile, the next tick looks again.
+        let _ = node
+            .persistence
+            .begin(Job::dump(Purpose::Background, &settings), now_us);
     }
 
     /// Tells the supervisor, once, that the node is stopping.
@@ -164,8 +186,10 @@ impl Inner {
     )]
     fn obey(&mut self, order: Order) {
         let (node, log) = (&self.node, &self.node.log);
-        if order == Order::Interrupt && node.shutdown.is_requested() {
+        if order == Order::Interrupt && node.is_ending() {
             log.warning(format_args!("You insist... exiting now."));
+            let unfinished = Job::dump(Purpose::Background, &node.settings.load()).temporary;
+            let _ = std::fs::remove_file(unfinished);
             std::process::exit(1);
         }
         log.warning(format_args!("Received {} scheduling shutdown...", order.name()));

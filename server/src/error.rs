@@ -4,6 +4,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
+
+use crate::config::describe;
 
 /// Error reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,10 @@ pub(crate) enum ReplyError {
     OutOfMemory,
     /// A client asks for what only an append-only file can tell, and there is none.
     NoFile,
+    /// The last save in the background failed: data must not change further.
+    CannotSave,
+    /// The append-only file cannot be written, with this number of the system's error: data must not change further.
+    CannotAppend(i32),
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
     /// A negative offset into a string.
@@ -235,6 +242,12 @@ impl ReplyError {
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
             Self::NoFile => "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+            Self::CannotSave => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands \
+                 that may modify the data set are disabled, because this instance is configured to report errors during \
+                 writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for \
+                 details about the RDB error."
+            }
             Self::Loading => "LOADING Redis is loading the dataset in memory",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
@@ -310,6 +323,10 @@ impl ReplyError {
                      run it from a local connection, otherwise you need to set this option in the configuration file, and \
                      then restart the server."
                 ));
+            }
+            Self::CannotAppend(number) => {
+                let error = describe(&io::Error::from_raw_os_error(*number));
+                return Cow::Owned(format!("MISCONF Errors writing to the AOF file: {error}"));
             }
             Self::InvalidExpire(command) => {
                 return Cow::Owned(format!("ERR invalid expire time in '{command}' command"));

@@ -26,6 +26,7 @@ mod publish;
 mod reach;
 mod requests;
 mod run;
+mod snapshot;
 mod turn;
 mod write;
 
@@ -56,6 +57,7 @@ use evict::Evicting;
 use expire::Expiry;
 use ledger::Ledger;
 use reach::{Reach, Work};
+use snapshot::Saving;
 use turn::Turn;
 
 /// The loop of one shard.
@@ -87,6 +89,7 @@ pub(crate) struct EventLoop {
     /// The node's count of news when this turn began.
     news: u64,
     evicting: Evicting,
+    saving: Saving,
 }
 
 impl EventLoop {
@@ -123,6 +126,7 @@ impl EventLoop {
             now_us,
             news: 0,
             evicting: Evicting::default(),
+            saving: Saving::default(),
             node,
         }
     }
@@ -163,6 +167,7 @@ impl EventLoop {
             self.write();
             self.run_cron();
             self.expire(has_work || has_mail);
+            self.save(has_work || has_mail);
             self.close_connections();
             self.evict_clients();
             self.end_turn();
@@ -184,6 +189,7 @@ impl EventLoop {
             || self.has_released()
             || self.has_synced()
             || self.has_garbage()
+            || self.is_saving()
     }
 
     /// Step 1: waits for events, unless there is work to do at once.
@@ -198,18 +204,20 @@ impl EventLoop {
             clients,
             acceptor,
             inbox,
+            saving,
             ..
         } = self;
         let (bell, mailbox) = (
             self.reach.mesh.bell(self.index),
             self.node.pubsub.mailbox(self.index),
         );
-        let (node, news) = (&self.node, self.news);
+        let (node, news, shard) = (&self.node, self.news, self.index);
         let due_sooner = &node.due_sooner[self.index];
         let is_idle = || {
             inbox.is_empty()
                 && mailbox.is_empty()
                 && !due_sooner.load(Ordering::SeqCst)
+                && saving.may_sleep(shard)
                 && node.news() == news
                 && !node.shutdown.is_requested()
         };

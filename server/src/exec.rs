@@ -7,6 +7,7 @@ pub(crate) mod arguments;
 pub(crate) mod change;
 pub(crate) mod client;
 pub(crate) mod context;
+pub(crate) mod cut;
 pub(crate) mod effect;
 pub(crate) mod event;
 pub(crate) mod held;

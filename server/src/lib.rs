@@ -33,6 +33,7 @@ mod log;
 mod observe;
 mod persistence;
 mod pubsub;
+mod saving;
 mod shard;
 mod spec;
 mod state;

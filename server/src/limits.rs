@@ -102,6 +102,40 @@ pub(crate) const EVICT_SLICE_US: i64 = 2500;
 /// Approximate number of objects that are freed before another key is evicted.
 pub(crate) const EVICT_RELEASE_SLICE: usize = 200;
 
+/// Duration of a slice in which a loop saves, while there are commands to run, nanoseconds per turn.
+pub(crate) const SAVE_SLICE_NS: u64 = 250_000;
+
+/// Duration of such a slice while there are none, nanoseconds.
+pub(crate) const SAVE_IDLE_SLICE_NS: u64 = 1_000_000;
+
+/// Share of a busy loop's time in which it saves, percent.
+pub(crate) const SAVE_SHARE_PERCENT: u64 = 25;
+
+/// Bytes that a loop saves between two looks at the clock.
+pub(crate) const SAVE_STEP_BYTES: usize = 32 * 1024;
+
+/// Delay before a loop tries again to save when its partition was taken, or another one saves a large value, microseconds.
+pub(crate) const SAVE_RETRY_US: i64 = 1000;
+
+/// Bytes that a shard may have saved and that are not written yet. While there are more, it saves nothing, and a command that
+/// would change what is not saved waits.
+pub(crate) const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
+
+/// Memory from which on a value is saved in slices, bytes.
+pub(crate) const LARGE_ENTRY_BYTES: usize = 128 * 1024;
+
+/// Longest text that is compressed in a snapshot, bytes: it is compressed at once.
+pub(crate) const COMPRESSED_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes in memory that wait for the end of a large value's slices; more wait in a file.
+pub(crate) const SPILLED_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a snapshot that are written before they are brought to the disk.
+pub(crate) const SYNCED_BYTES: usize = 8 << 20;
+
+/// Seconds after a failed save before a save point begins the next one.
+pub(crate) const SAVE_RETRY_S: i64 = 5;
+
 /// Number of objects freed between two turns while there is garbage.
 pub(crate) const RELEASE_SLICE: usize = 2000;
 

@@ -33,6 +33,7 @@ use crate::journal::{Journal, Recorder};
 use crate::log::Log;
 use crate::persistence::load::install::install;
 use crate::persistence::load::{self, LoadError};
+use crate::saving::Assignment;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
@@ -268,6 +269,7 @@ impl Running {
         let (mesh, inboxes) = Mesh::new(members);
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
+        connect_persistence(&state, &mesh);
         let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
@@ -384,6 +386,7 @@ impl Running {
                 )),
             }
         }
+        self.state.persistence.stop();
         if let Some(path) = self.unix_path.take() {
             self.state
                 .log
@@ -437,6 +440,31 @@ fn introduce(node: &Node, settings: &Settings) {
     log.notice(format_args!("Running mode={mode}, port={port}, shards={shards}."));
     log.notice(format_args!(" PID: {}", std::process::id()));
     log.notice(format_args!("Server initialized"));
+}
+
+/// Connects saving with what it needs of the node, which it must not keep alive.
+fn connect_persistence(state: &Arc<Node>, mesh: &Arc<Mesh>) {
+    let (saved, rung) = (Arc::downgrade(state), Arc::downgrade(state));
+    let spawn = move |assignment: Assignment| {
+        let node = saved
+            .upgrade()
+            .ok_or_else(|| io::Error::other("the node has ended"))?;
+        std::thread::Builder::new()
+            .name("save".to_owned())
+            .spawn(move || {
+                if node.daemon.is_some() {
+                    crate::daemon::guard_thread();
+                }
+                let _entered = node.threads.enter();
+                assignment.run(&node.log, &node.clock);
+            })
+    };
+    let ring_all = move || {
+        if let Some(node) = rung.upgrade() {
+            node.ring_all();
+        }
+    };
+    state.persistence.connect(spawn, ring_all, ringer(mesh));
 }
 
 /// A function that wakes loops as long as they exist. Partitions hold it, so that it must not keep them alive.

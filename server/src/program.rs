@@ -80,7 +80,7 @@ fn serve(name: &str, source: &ConfigSource) -> Result<(), String> {
     }
     let clock = Arc::new(Clock::real());
     let log = open_log(&settings, log_file.clone(), Arc::clone(&clock))?;
-    greet(&config, &settings, &log);
+    greet(&config, &log);
     allow_clients(&mut config, &log)?;
     let daemon = prepare(name, &config, &log, log_file);
     let mut running = start(config, clock, daemon).map_err(|error| {
@@ -150,7 +150,7 @@ fn open_log(settings: &Settings, file: Option<PathBuf>, clock: Arc<Clock>) -> Re
 }
 
 /// Logs the first lines: version, process and configuration.
-fn greet(config: &Config, settings: &Settings, log: &Log) {
+fn greet(config: &Config, log: &Log) {
     log.notice(format_args!("oO0OoO0OoO0Oo shardis is starting oO0OoO0OoO0Oo"));
     log.notice(format_args!(
         "shardis version={SHARDIS_VERSION}, Redis compatible={REDIS_VERSION}, bits={}, pid={}, just started",
@@ -163,11 +163,6 @@ fn greet(config: &Config, settings: &Settings, log: &Log) {
             "Warning: no config file specified, using the default config. In order to specify a config file use \
              shardis-server /path/to/redis.conf"
         )),
-    }
-    if !settings.save.0.is_empty() {
-        log.warning(format_args!(
-            "Data lives in memory only in this version: nothing is saved in spite of 'save' (set it to \"\" to avoid this message)"
-        ));
     }
 }
 

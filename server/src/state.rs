@@ -37,6 +37,7 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
+use crate::saving::{Job, Persistence, Purpose, SaveError};
 
 /// The Redis version whose behaviour and replies this node has.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";
@@ -86,6 +87,10 @@ pub(crate) struct Node {
     pub(crate) memory: Vec<Counter>,
     /// Number of objects of each shard that wait to be freed, as of the last commands on it.
     pub(crate) garbage: Vec<Counter>,
+    /// Changes to each shard's data, as of the last commands on it.
+    pub(crate) changes: Vec<Counter>,
+    /// Saving to files.
+    pub(crate) persistence: Arc<Persistence>,
     /// By shard: another loop has put something into it that expires before its loop would wake.
     pub(crate) due_sooner: Vec<AtomicBool>,
     /// The most bytes in use that were noticed.
@@ -116,8 +121,6 @@ pub(crate) struct Node {
     pub(crate) journal: Arc<Journal>,
     /// The files that it is written to.
     pub(crate) append_only: AppendOnly,
-    /// PERSISTENCE STUB
-    pub(crate) persistence: Arc<crate::persistence::Persistence>,
     /// Feeds to readers in this process, by name, and their states.
     pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// State changed by DEBUG.
@@ -128,6 +131,15 @@ pub(crate) struct Node {
     /// Number of times that loops were told to look at the node's state because something in it has changed.
     news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
+}
+
+/// Reason for which commands that change data are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// The last save in the background failed.
+    Snapshot,
+    /// The append-only file cannot be written or synced: the number of the system's error.
+    AppendOnly(i32),
 }
 
 /// Error: the data should be saved before the node stops, and cannot be.
@@ -193,7 +205,7 @@ impl Node {
         let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
         log.name(ids.run());
         let journal = Arc::new(Journal::new(Arc::clone(&clock)));
-        let persistence = Arc::new(crate::persistence::Persistence::default());
+        let persistence = Arc::new(Persistence::new(started_us));
         Self {
             append_only: AppendOnly::new(Arc::clone(&journal), Arc::clone(&persistence), Arc::clone(&clock)),
             persistence,
@@ -218,6 +230,7 @@ impl Node {
             threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
+            changes: (0..shards).map(|_| Counter::default()).collect(),
             due_sooner: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
@@ -378,34 +391,78 @@ impl Node {
             .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
     }
 
-    /// Stops the node, in the manner that a signal or a command asks for.
+    /// Stops the node, in the manner that a signal or a command asks for: at once, or when its data is saved. Then the number of
+    /// that job is returned.
     ///
     /// # Errors
-    /// When the data is to be saved first, which is not possible: then the node goes on.
-    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<(), CannotSave> {
+    /// When the data is to be saved first, which cannot be begun: then the node goes on.
+    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<Option<u64>, CannotSave> {
         if self.loading.is_under_way() {
             self.log.warning(format_args!(
                 "Received shutdown signal during loading, exiting now."
             ));
             self.shutdown.request();
             self.ring_all();
-            return Ok(());
+            return Ok(None);
         }
         self.log.notice(format_args!("User requested shutdown..."));
-        if options.save && !options.force {
-            self.log.warning(format_args!(
-                "Error trying to save the DB, can't exit: data lives in memory only in this version"
-            ));
-            return Err(CannotSave);
+        if self.append_only.status().is_first_base_missing() {
+            if !options.force {
+                self.log.warning(format_args!("Writing initial AOF, can't exit"));
+                return Err(CannotSave);
+            }
+            self.log
+                .warning(format_args!("Writing initial AOF. Exit anyway."));
         }
-        if options.save {
-            self.log.warning(format_args!(
-                "Error trying to save the DB, but exiting anyway: data lives in memory only in this version"
-            ));
+        let settings = self.settings.load();
+        if options.nosave || !options.save && settings.save.0.is_empty() {
+            self.shutdown.request();
+            self.ring_all();
+            return Ok(None);
         }
-        self.shutdown.request();
-        self.ring_all();
-        Ok(())
+        self.persistence.unschedule();
+        self.persistence.give_up(|purpose| !purpose.is_shutdown());
+        self.log
+            .notice(format_args!("Saving the final RDB snapshot before exiting."));
+        let insists = options.force;
+        let requested = self.shutdown.flag();
+        let mut job = Job::dump(Purpose::Shutdown { insists }, &settings);
+        job.at_end = Some(Box::new(move |outcome| {
+            if outcome.is_ok() || insists && !matches!(outcome, Err(SaveError::GivenUp)) {
+                requested.store(true, Ordering::Release);
+            }
+        }));
+        match self.persistence.begin(job, self.clock.now_us()) {
+            Ok(number) => Ok(Some(number)),
+            Err(refused) if refused.by.is_shutdown() => Ok(Some(refused.number)),
+            Err(_) => Err(CannotSave),
+        }
+    }
+
+    /// Ends a stop that waits until data is saved; false when there is none.
+    pub(crate) fn go_on(&self) -> bool {
+        let is_ended = self.persistence.give_up(Purpose::is_shutdown);
+        if is_ended {
+            self.log.notice(format_args!("Shutdown manually aborted."));
+        }
+        is_ended
+    }
+
+    /// Whether the node stops, at once or when its data is saved.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shutdown.is_requested() || self.persistence.purpose().is_some_and(Purpose::is_shutdown)
+    }
+
+    /// The reason for which commands that change data are refused, if they are.
+    #[inline]
+    pub(crate) fn denial(&self, settings: &Settings) -> Option<Denial> {
+        let cannot_save = self.persistence.has_failed()
+            && settings.stop_writes_on_bgsave_error
+            && !settings.save.0.is_empty();
+        if cannot_save {
+            return Some(Denial::Snapshot);
+        }
+        self.journal.aof.error().map(Denial::AppendOnly)
     }
 
     /// Stops the node after a fault that it must not outlive: the program ends with an error.
@@ -480,6 +537,11 @@ impl Node {
         let data: u64 = self.memory.iter().map(Counter::get).sum();
         let clients: u64 = self.stats.iter().map(|stats| stats.client_bytes.get()).sum();
         (data + clients).cast_signed()
+    }
+
+    /// Changes to the data so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.iter().map(Counter::get).sum()
     }
 
     /// Bytes by which the node exceeds `maxmemory`.

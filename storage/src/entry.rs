@@ -122,6 +122,9 @@ impl Header {
     const CLOCK_MASK: u64 = 0x00ff_ffff;
     const KEY_SHIFT: u32 = 32;
     const VALUE_SHIFT: u32 = 48;
+    const VALUE_MASK: u64 = 0x7fff;
+    /// Differs from the mark of the entry's store while a snapshot has still to save the entry.
+    const MARK: u64 = 1 << 63;
 
     #[inline]
     fn form(self) -> Form {
@@ -162,7 +165,7 @@ impl Header {
 
     #[inline]
     fn embedded(self) -> usize {
-        usize::from((self.0 >> Self::VALUE_SHIFT) as u16)
+        (self.0 >> Self::VALUE_SHIFT & Self::VALUE_MASK) as usize
     }
 
     /// The same key and clock with another value.
@@ -171,7 +174,8 @@ impl Header {
         const KEPT: u64 = (Header::CLOCK_MASK << Header::CLOCK_SHIFT)
             | (0xffff << Header::KEY_SHIFT)
             | Header::EXPIRES
-            | Header::LONG_KEY;
+            | Header::LONG_KEY
+            | Header::MARK;
         Self(self.0 & KEPT | value.header_bits())
     }
 
@@ -361,6 +365,9 @@ fn total(key_end: usize, form: Form, value_size: usize) -> usize {
 /// A bare pointer to an entry, for tables, made from an [`EntryBox`]. Its holder must turn it into one again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryPtr(NonNull<u8>);
+
+// SAFETY: a bare pointer gives no access: code that dereferences it must justify that.
+unsafe impl Send for EntryPtr {}
 
 // SAFETY: entries are allocated with an alignment of 8, and pointers to them compare as addresses.
 unsafe impl Keyed for EntryPtr {
@@ -709,6 +716,18 @@ impl Entry {
             .or_else(|| self.get().map(CollectionRef::Hash))
             .or_else(|| self.get().map(CollectionRef::SortedSet))
             .or_else(|| self.get().map(CollectionRef::Stream))
+    }
+
+    /// The mark by which a snapshot knows what it has saved.
+    #[inline]
+    pub(crate) fn mark(&self) -> bool {
+        self.header.has(Header::MARK)
+    }
+
+    /// Sets the mark.
+    #[inline]
+    pub(crate) fn set_mark(&mut self, mark: bool) {
+        self.header.0 = self.header.0 & !Header::MARK | (u64::from(mark) * Header::MARK);
     }
 
     /// Whether the store lists this hash among those with fields that expire.

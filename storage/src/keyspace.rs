@@ -13,6 +13,7 @@ mod expiry;
 mod field_expiry;
 mod scan;
 mod slots;
+mod snapshot;
 pub(crate) mod store;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::fmt;
 pub use database::{Database, Lookup, OnExpired};
 pub use expiry::{ExpireStats, Expiry};
 pub use field_expiry::FieldEvent;
+pub use snapshot::{Baton, EntryWriter, Flow, Lane, Part, Progress, Saved};
 pub use store::Layout;
 
 use crate::key::{Key, KeyHasher};
@@ -43,6 +45,8 @@ pub struct Keyspace {
     databases: Vec<Database>,
     hasher: KeyHasher,
     slot_of: fn(&[u8]) -> u16,
+    /// A snapshot is under way.
+    is_saved: bool,
 }
 
 const _: () = {
@@ -67,6 +71,7 @@ impl Keyspace {
             databases,
             hasher,
             slot_of,
+            is_saved: false,
         }
     }
 

@@ -8,6 +8,7 @@
 //!   [`score`] doubles in the notations of several versions; [`dialogue`] reads and runs the files of `cases/`.
 //! * [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw, and
 //!   checks it.
+//! * [`faults`] makes the files of a server fail, and kills it at a chosen operation.
 //!
 //! Nothing here uses code of the server, because an oracle with the same parser would share its faults. Every wait has
 //! an end, so that a broken server fails a test instead of hanging it. Functions of the harness panic with a message
@@ -22,6 +23,7 @@ pub mod client;
 pub mod dialogue;
 pub mod diff;
 pub mod duel;
+pub mod faults;
 pub mod generate;
 pub mod history;
 pub mod info;

@@ -14,13 +14,19 @@ pub enum Reference {
 }
 
 impl Reference {
+    /// One that keeps nothing on disk, with further options to be added.
+    #[must_use]
+    pub fn launch(self) -> Launch {
+        match self {
+            Reference::Redis => launch(),
+            Reference::Valkey => launch_peer(),
+        }
+    }
+
     /// Starts one that keeps nothing on disk.
     #[must_use]
     pub fn start(self) -> Process {
-        match self {
-            Reference::Redis => start(),
-            Reference::Valkey => start_peer(),
-        }
+        self.launch().serve()
     }
 }
 

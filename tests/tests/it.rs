@@ -30,6 +30,7 @@ mod it {
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
+    mod file_faults;
     mod fresh_server;
     mod histories;
     mod info_fields;
@@ -47,6 +48,7 @@ mod it {
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;
+    mod saving;
     mod scan;
     mod server_replies;
     mod stock_modes;

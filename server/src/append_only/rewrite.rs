@@ -18,7 +18,7 @@ use crate::journal::manifest::{BaseForm, Part};
 use crate::journal::tap::Increment;
 use crate::limits::{AOF_FAILURES_FREE, AOF_RETRY_MINUTES_MAX};
 use crate::log::Log;
-use crate::persistence::{Form, Job, Purpose, SaveError, Saved};
+use crate::saving::{Form, Job, Purpose, SaveError};
 
 /// Answer to a request for a rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) struct Rewrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The base is there.
-    Written { bytes: u64 },
+    Written,
     /// There is none.
     Failed,
     /// There is none because nobody wants it any more.
@@ -71,9 +71,9 @@ impl Drop for Messenger {
 }
 
 impl Messenger {
-    fn tell(mut self, outcome: Result<&Saved, &SaveError>) {
+    fn tell(mut self, outcome: Result<(), &SaveError>) {
         self.message = match outcome {
-            Ok(saved) => Verdict::Written { bytes: saved.bytes },
+            Ok(()) => Verdict::Written,
             Err(SaveError::GivenUp) => Verdict::GivenUp,
             Err(SaveError::File(_)) => Verdict::Failed,
         };
@@ -299,11 +299,11 @@ impl AppendOnly {
             return;
         };
         let ended = match verdict {
-            Verdict::Written { bytes } => {
+            Verdict::Written => {
                 reporter
                     .log
                     .notice(format_args!("Background AOF rewrite terminated with success"));
-                self.rebase(&mut files, &rewrite, bytes, settings, reporter)
+                self.rebase(&mut files, &rewrite, settings, reporter)
             }
             Verdict::Failed => {
                 reporter
@@ -341,7 +341,6 @@ impl AppendOnly {
         &self,
         files: &mut Files,
         rewrite: &Rewrite,
-        bytes: u64,
         settings: &Settings,
         reporter: &Reporter<'_>,
     ) -> Result<(), Option<io::Error>> {
@@ -379,7 +378,6 @@ impl AppendOnly {
         {
             let mut status = self.status.lock();
             status.measure(directory, manifest);
-            status.base_bytes = bytes;
             if status.phase == Phase::First {
                 status.phase = Phase::On;
                 self.journal.aof.complete(true);

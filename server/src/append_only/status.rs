@@ -69,6 +69,11 @@ impl Default for Status {
 }
 
 impl Status {
+    /// Whether the first base is being written: without it, what was appended so far is of no use.
+    pub(crate) fn is_first_base_missing(&self) -> bool {
+        self.phase == Phase::First && self.rewriting_since_us.is_some()
+    }
+
     /// Takes the sizes of the files that will not grow any more.
     pub(super) fn measure(&mut self, directory: &Directory, manifest: &Manifest) {
         // A file that cannot be looked at counts as empty here; whoever loads it reports what is wrong with it.

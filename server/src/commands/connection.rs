@@ -92,7 +92,9 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "ping",
         arity: Arity::AtLeast(1),
-        flags: Flags::FAST.union(Flags::WHILE_SUBSCRIBED),
+        flags: Flags::FAST
+            .union(Flags::WHILE_SUBSCRIBED)
+            .union(Flags::TELLS_HEALTH),
         acl: Category::CONNECTION,
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         runs: Runs::OnSession(ping),

@@ -14,6 +14,7 @@ use self::figures::{Gathered, figures_of_shard};
 use crate::config::ShutdownOptions;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
+use crate::exec::client::AwaitedSave;
 use crate::exec::{CommandResult, Part, Session};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::Node;
@@ -182,6 +183,8 @@ pub(crate) fn lock_free(node: &Node) -> String {
     text
 }
 
+const CANNOT_END: ReplyError = ReplyError::Fixed("ERR Errors trying to SHUTDOWN. Check logs.");
+
 /// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
 fn shutdown(session: &mut Session<'_>) -> CommandResult {
     let (mut options, mut abort) = (ShutdownOptions::default(), false);
@@ -199,17 +202,24 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
         return Err(ReplyError::Syntax);
     }
     if abort {
-        // The node ends within the turn of this command, so that there is never a shutdown under way to be aborted.
-        return Err(ReplyError::Fixed("ERR No shutdown in progress."));
+        if !session.node.go_on() {
+            return Err(ReplyError::Fixed("ERR No shutdown in progress."));
+        }
+        session.reply.ok();
+        return Ok(());
     }
-    if session.node.end(options).is_err() {
-        return Err(ReplyError::Fixed(
-            "ERR Errors trying to SHUTDOWN. Check logs. SAVE needs persistence, which this version does not have: use \
-             SHUTDOWN NOSAVE",
-        ));
+    match session.node.end(options).map_err(|_| CANNOT_END)? {
+        Some(number) => {
+            session.client.awaits_save = Some(AwaitedSave {
+                number,
+                failure: Some(CANNOT_END),
+            });
+        }
+        None => {
+            session.client.reply_mode = crate::exec::ReplyMode::Off;
+            session.reply.ok();
+        }
     }
     // There is no reply: the client notices the end of the connection.
-    session.client.reply_mode = crate::exec::ReplyMode::Off;
-    session.reply.ok();
     Ok(())
 }

@@ -25,7 +25,6 @@ pub(crate) struct Later {
 /// All of these commands, by name.
 pub(crate) static LATER: &[Later] = &[
     without_keys("acl", Arity::AtLeast(2)),
-    without_keys("bgsave", Arity::AtLeast(1)),
     script("eval", WRITTEN_BY_SCRIPT),
     script("eval_ro", READ_BY_SCRIPT),
     script("evalsha", WRITTEN_BY_SCRIPT),
@@ -39,7 +38,6 @@ pub(crate) static LATER: &[Later] = &[
     without_keys("replconf", Arity::AtLeast(1)),
     without_keys("replicaof", Arity::Exactly(3)),
     with_keys("restore-asking", Arity::AtLeast(4), RESTORED),
-    without_keys("save", Arity::Exactly(1)),
     without_keys("script", Arity::AtLeast(2)),
     without_keys("slaveof", Arity::Exactly(3)),
     without_keys("sync", Arity::Exactly(1)),

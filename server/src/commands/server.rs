@@ -173,6 +173,7 @@ fn flushall(ctx: &mut Context<'_>) -> CommandResult {
     let databases = u16::try_from(ctx.settings.databases).unwrap_or(u16::MAX);
     let removed = flush(ctx, 0..databases, freeing);
     ctx.effects.changed(removed + 1);
+    ctx.effects.flushed_all();
     repeat_as_sent(ctx);
     ctx.reply.ok();
     Ok(())

@@ -602,7 +602,7 @@ directives! {
     /// Directory of all files named by relative paths.
     dir: WorkingDirectory = WorkingDirectory::current(), Row::new("dir").flag(DirectiveFlags::PROTECTED).flag(DirectiveFlags::DENY_LOADING);
     /// Conditions for a snapshot.
-    save: SavePoints = SavePoints::default(), Row::new("save").multi().accepted(NOT_YET);
+    save: SavePoints = SavePoints::default(), Row::new("save").multi();
     /// File name of the snapshot.
     dbfilename: String = text("dump.rdb"),
         Row::new("dbfilename").flag(DirectiveFlags::PROTECTED).checked(check_db_filename);
@@ -615,16 +615,16 @@ directives! {
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.
     rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files").accepted(NOT_YET);
     /// Whether a snapshot is synced to disk while it is written.
-    rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync").accepted(NOT_YET);
+    rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync");
     /// Microseconds to wait after each key of a snapshot, for tests.
-    rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden().accepted(NOT_YET);
+    rdb_key_save_delay: i32 = 0, Row::new("rdb-key-save-delay").range(i32::MIN as i128, INT).hidden();
     /// Microseconds to wait after each key that is loaded, for tests.
     key_load_delay: i32 = 0, Row::new("key-load-delay").range(i32::MIN as i128, INT).hidden();
     /// Bytes that are loaded before progress is noted again. Clients are served all the time, by other threads.
     loading_process_events_interval_bytes: u64 = 2 << 20,
         Row::new("loading-process-events-interval-bytes").range(1024, INT).hidden();
     /// Whether writes are refused while snapshots fail.
-    stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error").accepted(NOT_YET);
+    stop_writes_on_bgsave_error: bool = true, Row::new("stop-writes-on-bgsave-error");
     /// Whether serialised values are checked in depth.
     sanitize_dump_payload: SanitizeDump = SanitizeDump::No,
         Row::new("sanitize-dump-payload").accepted("every payload is checked in full");

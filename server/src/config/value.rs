@@ -226,7 +226,7 @@ impl Value for WorkingDirectory {
 }
 
 /// The operating system's text for an error, without the number that `std` appends.
-pub(super) fn describe(error: &std::io::Error) -> String {
+pub(crate) fn describe(error: &std::io::Error) -> String {
     let mut text = error.to_string();
     if let Some(number) = text.rfind(" (os error ") {
         text.truncate(number);

@@ -16,6 +16,7 @@ use super::transaction;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::ReplyError;
+use crate::exec::client::AwaitedSave;
 use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
@@ -27,6 +28,7 @@ use crate::hashing::Hashing;
 use crate::journal::{Recorder, Unit};
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
+use crate::saving::{Job, Purpose};
 use crate::shard::Mesh;
 use crate::spec::{Registered, Runs};
 use crate::state::Node;
@@ -165,6 +167,8 @@ pub(crate) struct Execution<'a> {
     start: usize,
     /// The way for a large reply past `out`, if there is one.
     bypass: Option<&'a mut dyn Bypass>,
+    /// The command has removed all data.
+    has_flushed_all: bool,
 }
 
 impl<'a> Execution<'a> {
@@ -178,6 +182,7 @@ impl<'a> Execution<'a> {
             out,
             start,
             bypass: None,
+            has_flushed_all: false,
         }
     }
 
@@ -237,13 +242,17 @@ impl<'a> Execution<'a> {
         } = self.call;
         match (command.row.runs, access, caller) {
             (
-                Runs::OnKeys(handler)
-                | Runs::OnKeysLong(handler)
-                | Runs::OnAllShards(handler)
-                | Runs::Blocking(handler),
+                Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::Blocking(handler),
                 Access::Partitions(held),
                 _,
             ) => self.run_on_keys(handler, held, environment),
+            (Runs::OnAllShards(handler), Access::Partitions(held), caller) => {
+                let result = self.run_on_keys(handler, held, environment);
+                if self.has_flushed_all {
+                    save_emptied(caller, environment);
+                }
+                result
+            }
             (Runs::OnCursorShards(handler, reply), access, _) => {
                 self.answer_walk(handler, reply, access, environment)
             }
@@ -376,6 +385,7 @@ impl<'a> Execution<'a> {
         let mut recording = Recording::begin(environment.recorder, self.call.db, self.call.args);
         let result = self.call_handler(handler, held.reborrow(), &mut recording.effects, environment);
         held.end_command();
+        self.has_flushed_all = recording.effects.has_flushed_all();
         recording.end(held);
         result
     }
@@ -433,6 +443,25 @@ pub(crate) fn fail(
     environment.stats.failed(command.id, &error.line());
     out.truncate(start);
     Encoder::new(out, resp).error(error.line());
+}
+
+/// Gives up what is being saved of data that was removed, and saves that there is none if there are save points. The reply of the
+/// command that removed it waits for that.
+fn save_emptied(caller: Option<&mut Caller<'_>>, environment: &Environment<'_>) {
+    let (persistence, settings) = (&environment.node.persistence, environment.settings);
+    let is_of_data = |purpose| matches!(purpose, Purpose::Background | Purpose::Command | Purpose::Flush);
+    persistence.give_up(is_of_data);
+    if settings.save.0.is_empty() {
+        return;
+    }
+    let job = Job::dump(Purpose::Flush, settings);
+    let begun = persistence.begin(job, environment.clock.now_us());
+    if let (Ok(number), Some(caller)) = (begun, caller) {
+        caller.client.awaits_save = Some(AwaitedSave {
+            number,
+            failure: None,
+        });
+    }
 }
 
 /// The resources for one shard's or loop's part of a command.

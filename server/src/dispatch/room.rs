@@ -2,8 +2,7 @@
 //! has no memory for.
 //!
 //! The loop does the same for the requests that it reads (`event_loop/evict.rs`), before they get a place to run. A
-//! waiting command is served in the midst of others, on partitions whose figures are published only afterwards, so
-//! that it counts for itself what it has freed.
+//! waiting command is served in the midst of others, on partitions whose figures are otherwise published only afterwards.
 
 use shardis_storage::keyspace::eviction::lfu::LfuOptions;
 use shardis_storage::keyspace::eviction::{EvictionOptions, Policy};
@@ -51,13 +50,11 @@ pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bo
         until_ns: environment.clock.elapsed_ns() + EVICT_SLICE_US.cast_unsigned() * 1000,
     };
     let mut is_left = false;
+    held.each(|partition| is_left |= goal.pursue(partition, environment) == Pursued::Some);
+    held.book();
     held.each(|partition| {
-        let before = thread_balance();
-        is_left |= goal.pursue(partition, environment) == Pursued::Some;
-        let freed = before - thread_balance();
-        let published = &environment.node.memory[partition.shard];
-        // The published figure lacks what the commands of this batch have stored, and that may be what was evicted.
-        published.set(published.get().saturating_sub(freed.cast_unsigned()));
+        // The command that made the keys ready may still have arguments here, so that an empty partition may take some memory.
+        environment.node.memory[partition.shard].set(partition.memory_bytes.cast_unsigned());
     });
     loop {
         let mut is_taken = false;
@@ -87,14 +84,14 @@ fn evict_elsewhere(
 ) -> Option<Pursued> {
     let mut borrowed = environment.mesh.cell(shard).borrow(1)?;
     let partition = borrowed.get();
-    let before = thread_balance();
+    let begin = thread_balance();
+    partition.begin_use();
     let pursued = goal.pursue(partition, environment);
     serve_ready(Held::One(&mut *partition), environment);
-    let taken = thread_balance() - before;
-    partition.memory_bytes += taken;
+    partition.book();
     publish_memory(partition, environment.node);
     environment.hand_over();
-    held.leave_out(taken);
+    held.leave_out(thread_balance() - begin);
     Some(pursued)
 }
 
@@ -151,8 +148,9 @@ pub(crate) fn give_up(partition: &mut Partition, environment: &Environment<'_>) 
     found
 }
 
-/// Publishes the memory of a partition in the node's counters.
+/// Publishes the memory of a partition, and the number of changes to it, in the node's counters.
 pub(crate) fn publish_memory(partition: &Partition, node: &Node) {
+    node.changes[partition.shard].set(partition.door.figures.changes);
     node.memory[partition.shard].set(partition.counted_bytes());
     node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
 }

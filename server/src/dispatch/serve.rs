@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
-use shardis_storage::memory::thread_balance;
 
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
-use super::room::make_room;
+use super::room::{make_room, publish_memory};
 use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::held::Account;
@@ -108,15 +107,17 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
     partition.door.waiters.put_back(ready);
     match &mut held {
         Held::One(partition) => {
-            let (begin, own) = (thread_balance(), partition.shard);
+            let own = partition.shard;
+            partition.book();
             let mut account = Account::begin(environment.shards);
             let both = Held::Two([partition, borrowed.get()], &mut account);
             serve_ready(both, environment);
             account.end_command();
             environment.hand_over();
+            partition.memory_bytes += account.take(own);
             borrowed.get().memory_bytes += account.take(shard);
-            // The user of the key's partition books what it took, and nothing of what other shards gave up to make room.
-            held.leave_out(thread_balance() - begin - account.take(own));
+            // The account has booked all of it, and left out what other shards gave up to make room.
+            partition.begin_use();
         }
         Held::Many(lent) => {
             let loan = Loan::begin(lent, shard, &mut borrowed);
@@ -125,6 +126,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
         }
         Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
     }
+    publish_memory(borrowed.get(), environment.node);
 }
 
 /// Sets a key aside that needs a shard which is taken, and asks for a retry if none is under way.

@@ -1,7 +1,6 @@
 //! Runs commands on one shard in batches: on this thread if the shard's partition is free, else the batch is sent to
 //! the shard.
 
-use shardis_storage::memory;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -267,9 +266,9 @@ pub(super) fn count_memory<R>(
     environment: &Environment<'_>,
     act: impl FnOnce(&mut Partition) -> R,
 ) -> R {
-    let before = memory::thread_balance();
+    partition.begin_use();
     let result = act(partition);
-    partition.memory_bytes += memory::thread_balance() - before;
+    partition.book();
     publish_memory(partition, environment.node);
     environment.hand_over();
     result

@@ -61,6 +61,9 @@ impl EventLoop {
             return Duration::from_secs(3600);
         }
         let mut next_us = self.cron.next_us.min(expires_us);
+        if let Some(saves_us) = self.saves_next_us() {
+            next_us = next_us.min(saves_us);
+        }
         if let Some(&(deadline_ms, _)) = self.clients.deadlines.first() {
             next_us = next_us.min(deadline_ms.saturating_mul(1000));
         }

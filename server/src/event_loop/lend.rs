@@ -20,7 +20,8 @@ use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
-use crate::exec::view::Lent;
+use crate::exec::cut::make_cut;
+use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Retry;
 use crate::exec::{Client, OwnedRequest, Partition};
 use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE, SHORT_QUEUE_MAX};
@@ -55,14 +56,16 @@ enum LentFor {
     },
     /// A retry that has found one of its two shards taken for too long.
     Retry(Retry),
+    /// The cut of a snapshot.
+    Cut,
 }
 
 impl Operation {
-    /// The connection whose command it is; none of a retry.
+    /// The connection whose command it is, if it is one.
     pub(super) fn connection(&self) -> Option<usize> {
         match self.purpose {
             LentFor::Command { connection, .. } => Some(connection),
-            LentFor::Retry(_) => None,
+            LentFor::Retry(_) | LentFor::Cut => None,
         }
     }
 }
@@ -159,17 +162,10 @@ impl EventLoop {
 
     /// Runs a short command while its cells are held.
     fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>) {
-        let mut partitions = Lent::new(self.reach.mesh.len());
-        for (shard, held) in &mut cells {
-            partitions[*shard] = Some(held.take());
-        }
-        let suspended = self.run_on_partitions(issued, &mut partitions, 0);
-        debug_assert!(suspended.is_none(), "what may be suspended is long");
-        for (shard, held) in &mut cells {
-            if let Some(partition) = partitions[*shard].take() {
-                held.put(partition);
-            }
-        }
+        self.with_cells(&mut cells, |event_loop, partitions| {
+            let suspended = event_loop.run_on_partitions(issued, partitions, 0);
+            debug_assert!(suspended.is_none(), "what may be suspended is long");
+        });
     }
 
     /// Runs a long command on partitions that were taken out of their cells.
@@ -270,6 +266,11 @@ impl EventLoop {
                 self.serve_lent(retry, &mut lent);
                 self.give_back(lent);
             }
+            LentFor::Cut => {
+                self.saving.is_lending = false;
+                self.cut(&mut lent);
+                self.give_back(lent);
+            }
         }
     }
 
@@ -285,6 +286,57 @@ impl EventLoop {
             lent: Lent::new(self.reach.mesh.len()),
         });
         self.ask_for_next(operation);
+    }
+
+    /// Makes the cut of a snapshot, if all partitions are free. If they are not for too long, they are asked for.
+    pub(super) fn begin_cut(&mut self) {
+        let mesh = Arc::clone(&self.reach.mesh);
+        let shards = ShardSet::all(mesh.len());
+        let cells = self
+            .reach
+            .waiting
+            .is_empty()
+            .then(|| hold_all(&mesh, &shards))
+            .flatten();
+        if let Some(mut cells) = cells {
+            self.saving.taken_since_ns = None;
+            return self.with_cells(&mut cells, Self::cut);
+        }
+        let now_ns = self.node.clock.elapsed_ns();
+        let since_ns = *self.saving.taken_since_ns.get_or_insert(now_ns);
+        if now_ns - since_ns < BORROW_PATIENCE.as_nanos() as u64 {
+            return;
+        }
+        self.saving.taken_since_ns = None;
+        self.saving.is_lending = true;
+        self.node.stats[self.index].lends.add(1);
+        let operation = self.reach.operations.insert(Operation {
+            purpose: LentFor::Cut,
+            missing: (0..mesh.len()).rev().collect(),
+            lent: Lent::new(mesh.len()),
+        });
+        self.ask_for_next(operation);
+    }
+
+    fn cut(&mut self, lent: &mut Lent) {
+        self.environment().hand_over();
+        lent.begin();
+        make_cut(&mut Held::Many(lent), &self.node, &self.settings);
+        lent.settle();
+    }
+
+    /// Calls `act` with the partitions in cells that are held.
+    fn with_cells(&mut self, cells: &mut Cells<'_>, act: impl FnOnce(&mut Self, &mut Lent)) {
+        let mut partitions = Lent::new(self.reach.mesh.len());
+        for (shard, held) in &mut *cells {
+            partitions[*shard] = Some(held.take());
+        }
+        act(self, &mut partitions);
+        for (shard, held) in cells {
+            if let Some(partition) = partitions[*shard].take() {
+                held.put(partition);
+            }
+        }
     }
 
     /// Puts partitions back into their cells. Owners that have looked for them meanwhile are told.

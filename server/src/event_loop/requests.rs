@@ -225,7 +225,9 @@ impl EventLoop {
         let pause = self.node.pause.active(self.now_ms());
         let client = &self.clients[number].client;
         let is_loading = self.node.loading.is_under_way();
-        is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading) && self.node.excess_bytes() == 0
+        is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading)
+            && self.node.excess_bytes() == 0
+            && self.node.denial(&self.settings).is_none()
     }
 
     /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
@@ -272,6 +274,7 @@ impl EventLoop {
         let conditions = Conditions {
             renames: &self.node.renames,
             out_of_memory,
+            denial: self.node.denial(&self.settings),
             is_loading: self.node.loading.is_under_way(),
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,

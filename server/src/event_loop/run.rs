@@ -225,7 +225,10 @@ impl EventLoop {
         } else {
             connection.mute(sequence, ran.start);
         }
-        if ran.is_fence {
+        if let Some(save) = connection.client.awaits_save.take() {
+            let reply = connection.output.begin(sequence).split_off(ran.start);
+            self.wait_for_save(save, (number, sequence), reply);
+        } else if ran.is_fence {
             let reply = connection.output.begin(sequence).split_off(ran.start);
             self.begin_fence(number, sequence, reply);
         } else if self.clients.conclude(number, sequence, ran.start) {

@@ -14,7 +14,8 @@ use shardis_storage::entry::Entry;
 use shardis_storage::key::Key;
 use shardis_storage::keyspace::eviction::{EvictionOptions, Evictor};
 use shardis_storage::keyspace::{
-    Database, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired,
+    Database, EntryWriter, ExpireStats, FieldEvent, Keyspace, KeyspaceOptions, Lookup, OnExpired, Progress,
+    Saved,
 };
 use shardis_storage::rdb::Decoded;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
@@ -27,6 +28,7 @@ use super::view::Stamp;
 use super::waiter::Waiters;
 use super::watch::Watches;
 use crate::config::KeyspaceEvents;
+use crate::saving::Snapshot;
 
 /// Cause of a change of a key.
 #[derive(Clone, Copy, Debug)]
@@ -429,6 +431,24 @@ impl Partition {
         } else {
             database.remove(&key)
         }
+    }
+
+    /// Begins its part of a snapshot. There is none under way.
+    pub(crate) fn begin_snapshot(&mut self, snapshot: &Snapshot, writer: &dyn EntryWriter) {
+        let lane = snapshot.lane(self.shard);
+        self.snapshot = snapshot.number;
+        let is_begun = self.keyspace.0.begin_snapshot(lane, writer);
+        debug_assert!(is_begun, "one snapshot at a time");
+    }
+
+    /// Goes on with its part of a snapshot, like [`Keyspace::save_some`].
+    pub(crate) fn save_some(&mut self, budget: usize, take: impl FnMut(Saved)) -> Progress {
+        self.keyspace.0.save_some(budget, take)
+    }
+
+    /// Gives its part of a snapshot up. [`save_some`](Self::save_some) is to be called until that is done.
+    pub(crate) fn give_up_snapshot(&mut self) {
+        self.keyspace.0.give_up_snapshot();
     }
 
     /// Frees garbage worth about `budget` small entries, in the background; returns what is left, like

@@ -56,6 +56,8 @@ pub(crate) struct Client {
     pub(crate) transaction_us: Option<i64>,
     /// Ticket of its command, if that waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
+    /// The end of a job that the reply to its command waits for.
+    pub(crate) awaits_save: Option<AwaitedSave>,
     /// Its command is held back by CLIENT PAUSE.
     pub(crate) is_paused: bool,
     /// The reason for which its wait was ended; the client has not been told yet.
@@ -72,6 +74,15 @@ pub(crate) struct Client {
     pub(crate) seat: Seat,
     /// Its subscriptions; none when it is no subscriber.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+}
+
+/// The end of a job that a client waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct AwaitedSave {
+    /// Number of the job.
+    pub(crate) number: u64,
+    /// The reply if the job fails, if it is another one then.
+    pub(crate) failure: Option<ReplyError>,
 }
 
 /// Sizes of the buffers of a connection, and its traffic so far. All but `commands` are in bytes.
@@ -365,6 +376,7 @@ impl Client {
             monitor: false,
             transaction_us: None,
             waits: None,
+            awaits_save: None,
             is_paused: false,
             unblocked: None,
             wrote_to: Position::default(),

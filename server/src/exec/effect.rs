@@ -12,6 +12,7 @@ pub(crate) struct Effects {
     recording: bool,
     changes: u64,
     form: Form,
+    has_flushed_all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +46,16 @@ impl Effects {
     #[inline]
     pub(crate) fn is_recording(&self) -> bool {
         self.recording
+    }
+
+    /// Notes that all data was removed.
+    pub(crate) fn flushed_all(&mut self) {
+        self.has_flushed_all = true;
+    }
+
+    /// Whether all data was removed.
+    pub(crate) fn has_flushed_all(&self) -> bool {
+        self.has_flushed_all
     }
 
     /// Counts changes to the dataset.

@@ -99,6 +99,11 @@ impl Lent {
     /// Ends the use of the partitions, and books to each what was allocated for it.
     pub(crate) fn settle(&mut self) {
         self.account.end_command();
+        self.book();
+    }
+
+    /// Books to each partition what was allocated for it so far.
+    fn book(&mut self) {
         for (partition, taken) in self.partitions.iter_mut().zip(&mut self.account.taken) {
             let taken = std::mem::take(taken);
             match partition {
@@ -281,6 +286,17 @@ impl Held<'_> {
     pub(super) fn carry(&mut self, slot: u16, bytes: i64) {
         if let Some(account) = self.account() {
             account.carry(shard_of(slot, account.taken.len()), bytes);
+        }
+    }
+
+    /// Books to each partition what was allocated for it so far, so that its figure is the present one.
+    pub(crate) fn book(&mut self) {
+        match self {
+            Self::One(partition) => partition.book(),
+            Self::Two(both, account) => both
+                .iter_mut()
+                .for_each(|partition| partition.memory_bytes += account.take(partition.shard)),
+            Self::Many(lent) => lent.book(),
         }
     }
 

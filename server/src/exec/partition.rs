@@ -13,6 +13,7 @@ use shardis_storage::memory;
 use super::change::{Door, Guarded, State};
 use super::watch::{WatchToken, WatchedKey};
 use crate::journal::Recorder;
+use crate::saving::Content;
 
 /// The data of one shard.
 #[derive(Debug)]
@@ -27,8 +28,13 @@ pub(crate) struct Partition {
     pub(crate) evictor: Evictor,
     /// Source of random numbers.
     pub(crate) rng: SmallRng,
-    /// Bytes allocated for its values, keys and tables, as the allocator rounds them.
+    /// Bytes allocated for its values, keys and tables, as the allocator rounds them. While a thread uses the partition by
+    /// itself, what it has allocated since the balance `booked_to` is still missing.
     pub(crate) memory_bytes: i64,
+    /// Number of the job of the snapshot that it begins or began last.
+    pub(crate) snapshot: u64,
+    /// Balance of the thread that uses the partition by itself, up to which everything is booked, bytes.
+    booked_to: i64,
     /// Time of the next expiry that its loop knows of, Unix milliseconds.
     pub(crate) known_due_ms: i64,
 }
@@ -86,8 +92,24 @@ impl Partition {
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
+            snapshot: 0,
+            booked_to: 0,
             known_due_ms: i64::MAX,
         }
+    }
+
+    /// Starts the use of the partition by this thread alone: all that the thread allocates from here on belongs to it.
+    #[inline]
+    pub(crate) fn begin_use(&mut self) {
+        self.booked_to = memory::thread_balance();
+    }
+
+    /// Books what this thread has allocated since the use of the partition began, or since it was last booked.
+    #[inline]
+    pub(crate) fn book(&mut self) {
+        let now = memory::thread_balance();
+        self.memory_bytes += now - self.booked_to;
+        self.booked_to = now;
     }
 
     /// Bytes allocated for its values, keys and tables. A partition without keys and garbage has next to none.
@@ -102,6 +124,19 @@ impl Partition {
             "an empty partition takes {bytes} bytes"
         );
         bytes.cast_unsigned()
+    }
+
+    /// Adds what it has to the content of a snapshot.
+    pub(crate) fn add_to(&self, content: &mut Content) {
+        content.changes += self.door.figures.changes;
+        let databases = self.keyspace.databases();
+        content.databases.resize(databases, (0, 0));
+        for (db, (keys, expires)) in content.databases.iter_mut().enumerate() {
+            let database = self.keyspace.database(db);
+            *keys += database.len();
+            *expires += database.volatile_len();
+            content.has_field_expiries |= database.volatile_hashes() > 0;
+        }
     }
 
     /// Whether a watched key has expired that was live when the client of this token began to watch it.

@@ -25,7 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use super::tap::{Increment, Stretch, Tap};
 use super::{Journal, Position};
 use crate::clock::Clock;
-use crate::config::AppendFsync;
+use crate::config::{AppendFsync, describe};
 use crate::limits::{AOF_BUFFER_KEPT_BYTES, AOF_FAULT_LOG_NS, AOF_POSTPONE_NS};
 use crate::log::Log;
 use crate::observe::latency::{self, LatencyMonitor};
@@ -204,14 +204,14 @@ impl Aof {
         self.is_complete.store(is_complete, Ordering::SeqCst);
     }
 
-    /// The error for which the node refuses writes.
+    /// The number of the system's error for which the node refuses writes.
     #[inline]
-    pub(crate) fn error(&self) -> Option<io::Error> {
+    pub(crate) fn error(&self) -> Option<i32> {
         let number = match self.write_error.load(Ordering::Relaxed) {
             0 => self.sync_error.load(Ordering::Relaxed),
             number => number,
         };
-        (number != 0).then(|| io::Error::from_raw_os_error(number))
+        (number != 0).then_some(number)
     }
 
     /// Whether the file needs a new base: a part of it may be lost.
@@ -467,7 +467,8 @@ impl Journal {
         let aof = &self.aof;
         while aof.passed.load(Ordering::SeqCst) < self.end().0 {
             self.write(Urgency::Now, reporter);
-            if let Some(error) = aof.error() {
+            if let Some(number) = aof.error() {
+                let error = describe(&io::Error::from_raw_os_error(number));
                 reporter.log.warning(format_args!(
                     "Can't recover from AOF write error when the AOF fsync policy is 'always': {error}. Exiting..."
                 ));
@@ -527,7 +528,7 @@ impl Journal {
                 if aof.sync_error.swap(number(&error), Ordering::Relaxed) == 0 {
                     reporter
                         .log
-                        .warning(format_args!("Fail to fsync the AOF file: {error}"));
+                        .warning(format_args!("Fail to fsync the AOF file: {}", describe(&error)));
                 }
                 false
             }
@@ -601,12 +602,14 @@ fn cut_back(increment: &Increment, bytes: &mut Vec<u8>, written: usize, log: Opt
     if let Some(log) = log {
         log.warning(format_args!(
             "Could not remove short write from the append-only file. The file may be refused the next time it is loaded. \
-             ftruncate: {error}"
+             ftruncate: {}",
+            describe(&error)
         ));
     }
 }
 
 fn tell_fault(log: &Log, error: &io::Error, written: usize, expected: usize) {
+    let error = describe(error);
     if written == 0 {
         log.warning(format_args!("Error writing to the AOF file: {error}"));
     } else {

@@ -61,6 +61,8 @@ bitflags::bitflags! {
         const MODULES = 1 << 26;
         /// Answered when all commands that were admitted before it have run, on every loop. Not shown to clients.
         const FENCES = 1 << 27;
+        /// Fails like a write while data cannot be saved, so that whoever watches the node learns of it. Not shown to clients.
+        const TELLS_HEALTH = 1 << 28;
     }
 }
 
@@ -110,7 +112,8 @@ mod tests {
             | Flags::LEAVES
             | Flags::ORDERED
             | Flags::MODULES
-            | Flags::FENCES;
+            | Flags::FENCES
+            | Flags::TELLS_HEALTH;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::expiry::Expiry;
-use super::store::{Layout, Store};
+use super::store::{Layout, Occupied, Store};
 use crate::entry::{Entry, EntryBox, NewValue};
 use crate::key::{Key, KeyHasher};
 use crate::memory::Buffer;
@@ -42,7 +42,9 @@ pub enum OnExpired {
 pub struct Database {
     pub(super) store: Store,
     pub(super) garbage: Garbage,
-    slot_of: fn(&[u8]) -> u16,
+    /// Removed keys of which a snapshot has not saved all yet.
+    pub(super) unsaved: Vec<Store>,
+    pub(super) slot_of: fn(&[u8]) -> u16,
 }
 
 impl Database {
@@ -51,6 +53,7 @@ impl Database {
         Self {
             store,
             garbage: Garbage::default(),
+            unsaved: Vec::new(),
             slot_of,
         }
     }
@@ -92,10 +95,10 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&Entry> {
-        match self.look_up_to_change(key, now_ms, touch, expire) {
+        match self.look(key, now_ms, touch, expire) {
             Lookup::Missing => Lookup::Missing,
             Lookup::Expired => Lookup::Expired,
-            Lookup::Live(entry) => Lookup::Live(entry),
+            Lookup::Live(found) => Lookup::Live(found.into_ref()),
         }
     }
 
@@ -108,10 +111,28 @@ impl Database {
         touch: impl FnOnce(u32) -> u32,
         expire: impl FnOnce(&Entry) -> OnExpired,
     ) -> Lookup<&mut Entry> {
-        let Some(found) = self.store.find_mut(key) else {
+        match self.look(key, now_ms, touch, expire) {
+            Lookup::Missing => Lookup::Missing,
+            Lookup::Expired => Lookup::Expired,
+            Lookup::Live(found) => Lookup::Live(found.into_mut()),
+        }
+    }
+
+    #[inline]
+    fn look(
+        &mut self,
+        key: &Key<'_>,
+        now_ms: i64,
+        touch: impl FnOnce(u32) -> u32,
+        expire: impl FnOnce(&Entry) -> OnExpired,
+    ) -> Lookup<Occupied<'_>> {
+        let Some(mut found) = self.store.find_mut(key) else {
             return Lookup::Missing;
         };
         if found.entry().is_expired(now_ms) {
+            if found.waits_for_snapshot() {
+                return Lookup::Expired;
+            }
             match expire(found.entry()) {
                 OnExpired::Keep => {}
                 // The command that happened to find the key does not wait until a large value is freed.
@@ -119,12 +140,12 @@ impl Database {
             }
             return Lookup::Expired;
         }
-        let entry = found.into_mut();
-        let (before, after) = (entry.clock(), touch(entry.clock()));
+        let before = found.entry().clock();
+        let after = touch(before);
         if after != before {
-            entry.set_clock(after);
+            found.set_clock(after);
         }
-        Lookup::Live(entry)
+        Lookup::Live(found)
     }
 
     /// Finds a key, expired or not.
@@ -386,7 +407,7 @@ impl Database {
             return 0;
         };
         let removed = store.len();
-        self.garbage.push_store(store);
+        self.let_go(store);
         removed
     }
 
@@ -409,8 +430,17 @@ impl Database {
     pub fn flush(&mut self) -> usize {
         let removed = self.len();
         let empty = self.store.new_alike();
-        self.garbage.push_store(std::mem::replace(&mut self.store, empty));
+        let removed_store = std::mem::replace(&mut self.store, empty);
+        self.let_go(removed_store);
         removed
+    }
+
+    /// Makes a removed store garbage, unless a snapshot still needs it.
+    fn let_go(&mut self, mut store: Store) {
+        match store.cut() {
+            Some(cut) if cut.is_wanted() => self.unsaved.push(store),
+            _ => self.garbage.push_store(store),
+        }
     }
 
     /// Replaces all keys by those of another database, whose garbage comes along. The old ones become garbage like with

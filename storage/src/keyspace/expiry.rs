@@ -39,6 +39,8 @@ pub struct ExpireStats {
     pub work: usize,
     /// Whether the budget ended it before all was removed that is over.
     pub more: bool,
+    /// Whether it ended because a snapshot has to save what is over first.
+    pub held: bool,
 }
 
 /// Bytes of keys copied at a time, unless a single one is longer.
@@ -67,14 +69,24 @@ impl Database {
                 return stats;
             }
             stats.work += moved;
+            let (found_keys, before) = (!expired.is_empty(), stats.expired);
             for bytes in expired.keys() {
                 let key = self.key(bytes);
-                if let Some(found) = self.store.find_mut(&key) {
+                if let Some(mut found) = self.store.find_mut(&key) {
+                    if found.waits_for_snapshot() {
+                        stats.work += 1;
+                        continue;
+                    }
                     on_expired(found.entry());
                     self.garbage.push_entry(found.remove());
                     stats.expired += 1;
                     stats.work += 1;
                 }
+            }
+            if found_keys && stats.expired == before {
+                // The same ones would be found again.
+                stats.held = true;
+                return stats;
             }
         }
     }

@@ -40,31 +40,45 @@ impl Database {
                 return stats;
             }
             stats.work += moved;
+            let (found_hashes, mut all_held) = (!hashes.is_empty(), true);
             for bytes in hashes.keys() {
                 // The budget is also checked between hashes: a single one may have expired fields for a whole turn.
                 if stats.work >= budget {
                     break;
                 }
-                let fields = self.expire_fields_of(bytes, now_ms, &mut on_expired);
+                let Some(fields) = self.expire_fields_of(bytes, now_ms, &mut on_expired) else {
+                    stats.work += 1;
+                    continue;
+                };
+                all_held = false;
                 stats.expired += fields;
                 stats.work += 1 + fields;
+            }
+            if found_hashes && all_held {
+                // The same ones would be found again.
+                stats.held = true;
+                return stats;
             }
         }
     }
 
-    /// Removes expired fields of one hash, at most [`FIELDS_AT_ONCE`]; returns how many.
+    /// Removes expired fields of one hash, at most [`FIELDS_AT_ONCE`]; returns how many, or nothing when a snapshot has to save
+    /// the hash first.
     fn expire_fields_of(
         &mut self,
         bytes: &[u8],
         now_ms: i64,
         mut on_expired: impl FnMut(&[u8], FieldEvent<'_>),
-    ) -> usize {
+    ) -> Option<usize> {
         let key = self.key(bytes);
         let Some(mut found) = self.store.find_mut(&key) else {
-            return 0;
+            return Some(0);
         };
+        if found.waits_for_snapshot() {
+            return None;
+        }
         let Some(hash) = found.entry_mut().get_mut::<Hash>() else {
-            return 0;
+            return Some(0);
         };
         let fields = hash.remove_expired(now_ms, FIELDS_AT_ONCE, |name| {
             on_expired(bytes, FieldEvent::Field(name));
@@ -75,7 +89,7 @@ impl Database {
         } else {
             found.relist_fields();
         }
-        fields
+        Some(fields)
     }
 }
 

@@ -21,6 +21,7 @@ use super::calendar::Calendar;
 use super::expiry::Expired;
 use super::scan::SlotCursor;
 use super::slots::SlotTables;
+use super::snapshot::{BUCKET_COST, Cut, Progress};
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
 use crate::key::{Key, KeyHasher, SLOTS};
 use crate::table::raw::{Position, RawTable, prefetch};
@@ -43,6 +44,11 @@ enum Tables {
     PerSlot(Option<Box<SlotTables>>),
 }
 
+/// Buckets that a snapshot visits at a time.
+const STEP_BUCKETS: usize = 8;
+/// Bytes of a large entry that a snapshot saves at a time.
+const SLICE_BYTES: usize = 64 << 10;
+
 /// The entries of one database.
 pub(crate) struct Store {
     tables: Tables,
@@ -50,6 +56,10 @@ pub(crate) struct Store {
     /// Hashes some of whose fields expire.
     fields: Calendar<EntryPtr>,
     hasher: KeyHasher,
+    /// The mark of entries that no snapshot has to save.
+    mark: bool,
+    /// The snapshot that these entries are a part of, until it has saved them.
+    cut: Option<Box<Cut>>,
 }
 
 /// A part of an entry that a change has replaced, and that is to be dropped, at once or later.
@@ -70,6 +80,8 @@ impl Store {
             volatile: Calendar::new(),
             fields: Calendar::new(),
             hasher,
+            mark: false,
+            cut: None,
         }
     }
 
@@ -154,7 +166,8 @@ impl Store {
 
     /// Adds an entry for a key that has none. `key` is the entry's own.
     #[inline]
-    pub(crate) fn insert(&mut self, key: &Key<'_>, entry: EntryBox) -> &mut Entry {
+    pub(crate) fn insert(&mut self, key: &Key<'_>, mut entry: EntryBox) -> &mut Entry {
+        entry.set_mark(self.mark);
         debug_assert!(entry.key() == key.bytes && self.find(key).is_none());
         debug_assert_eq!(key.hash, self.hasher.hash(key.bytes));
         let expiry = entry.expiry();
@@ -231,7 +244,10 @@ impl Store {
     /// with, 0 at the end. Every entry that is present from the first call to the last is visited at least once.
     pub(crate) fn scan(&self, cursor: u64, buckets: usize, mut visit: impl FnMut(&Entry)) -> u64 {
         // SAFETY: entries in the tables are alive, and the store is borrowed.
-        let mut visit = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
+        self.scan_pointers(cursor, buckets, |entry| visit(unsafe { entry.as_ref() }))
+    }
+
+    fn scan_pointers(&self, cursor: u64, buckets: usize, mut visit: impl FnMut(EntryPtr)) -> u64 {
         match &self.tables {
             Tables::Single(table) => {
                 let mut cursor = cursor as u32;
@@ -264,6 +280,143 @@ impl Store {
                 }
                 at.pack()
             }
+        }
+    }
+
+    /// Begins a snapshot of what is here now. Every entry is saved once, as it is now: by [`save_some`](Self::save_some), or
+    /// before it changes or goes. No other snapshot may be under way.
+    pub(crate) fn begin_cut(&mut self, cut: Cut) {
+        debug_assert!(self.cut.is_none(), "one snapshot at a time");
+        self.mark = !self.mark;
+        self.cut = Some(Box::new(cut));
+    }
+
+    /// The snapshot that is under way.
+    #[inline]
+    pub(crate) fn cut(&mut self) -> Option<&mut Cut> {
+        self.cut.as_deref_mut()
+    }
+
+    /// Ends the snapshot, which has visited all.
+    pub(crate) fn end_cut(&mut self) {
+        self.cut = None;
+    }
+
+    /// Saves what is left in some buckets. `left` is what may still be saved at once, bytes.
+    pub(crate) fn save_some(&mut self, left: &mut usize) -> Progress {
+        let Some(mut cut) = self.cut.take() else {
+            return Progress::Done;
+        };
+        let progress = self.save_buckets(&mut cut, left);
+        self.cut = Some(cut);
+        progress
+    }
+
+    fn save_buckets(&mut self, cut: &mut Cut, left: &mut usize) -> Progress {
+        if !cut.has_room() {
+            return Progress::Held;
+        }
+        let mut found = SmallVec::<[EntryPtr; 128]>::new();
+        let next = self.scan_pointers(cut.cursor, STEP_BUCKETS, |entry| {
+            prefetch(entry.as_ptr().as_ptr());
+            found.push(entry);
+        });
+        let (mark, mut large) = (self.mark, None);
+        *left = left.saturating_sub(STEP_BUCKETS * BUCKET_COST);
+        for ptr in found {
+            // SAFETY: entries in the tables are alive; the store is borrowed mutably, and no reference to one is kept.
+            let entry = unsafe { ptr.as_mut() };
+            if entry.mark() == mark {
+                continue;
+            }
+            if cut.is_large(entry) {
+                large = Some(ptr);
+                continue;
+            }
+            // The bucket is visited again: what is saved has the mark then.
+            if !cut.has_room() {
+                return Progress::Held;
+            }
+            *left = left.saturating_sub(cut.save(entry, mark));
+            if *left == 0 {
+                return Progress::More;
+            }
+        }
+        if let Some(ptr) = large {
+            // SAFETY: as above.
+            cut.begin_slices(ptr, unsafe { ptr.as_ref() });
+            self.save_slices(cut, left);
+            return if cut.is_slicing() {
+                Progress::More
+            } else {
+                Progress::Held
+            };
+        }
+        cut.cursor = next;
+        if next == 0 { Progress::Done } else { Progress::More }
+    }
+
+    /// Goes on with the entry that is saved in slices, or begins one that a change waits for.
+    pub(crate) fn save_large(&mut self, left: &mut usize, slot_of: fn(&[u8]) -> u16) {
+        let Some(mut cut) = self.cut.take() else { return };
+        self.save_slices(&mut cut, left);
+        while *left > 0
+            && let Some(bytes) = cut.next_urgent()
+        {
+            let key = self.hasher.key(&bytes, slot_of(&bytes));
+            let table = self.table(key.slot);
+            let Some((_, ptr)) = table.and_then(|table| table.find(key.hash, key.bytes)) else {
+                continue;
+            };
+            // SAFETY: entries in the tables are alive, and the store is borrowed mutably.
+            let entry = unsafe { ptr.as_ref() };
+            if entry.mark() == self.mark || !cut.is_large(entry) {
+                continue;
+            }
+            if !cut.begin_slices(ptr, entry) {
+                cut.hurry_again(bytes);
+                break;
+            }
+            self.save_slices(&mut cut, left);
+        }
+        self.cut = Some(cut);
+    }
+
+    fn save_slices(&self, cut: &mut Cut, left: &mut usize) {
+        while *left > 0
+            && cut.has_room()
+            && let Some(ptr) = cut.sliced()
+        {
+            // SAFETY: the entry has not left the store, or all of it would be saved; the store is borrowed by the caller, who
+            // may change its entries.
+            let bytes = cut.save_slice(unsafe { ptr.as_mut() }, self.mark, (*left).min(SLICE_BYTES));
+            *left = left.saturating_sub(bytes.max(1));
+        }
+    }
+
+    /// Whether a change of a key has to be put off until a snapshot has saved more.
+    #[cold]
+    pub(crate) fn waits_for_snapshot(&mut self, key: &Key<'_>) -> bool {
+        let is_unsaved = |entry: &&Entry| entry.mark() != self.mark;
+        let Some(entry) = self.find(key).filter(is_unsaved) else {
+            return false;
+        };
+        let Some(cut) = self.cut.as_deref().filter(|cut| cut.is_wanted()) else {
+            return false;
+        };
+        let (is_large, has_room) = (cut.is_large(entry), cut.has_room());
+        if is_large && let Some(cut) = &mut self.cut {
+            cut.hurry(key.bytes);
+        }
+        is_large || !has_room
+    }
+
+    /// Saves an entry that is about to change or go, if a snapshot has not done so yet.
+    #[cold]
+    fn save_before_change(&mut self, entry: EntryPtr) {
+        if let Some(cut) = &mut self.cut {
+            // SAFETY: the entry is alive, and the store is borrowed mutably.
+            cut.save_ahead((entry, unsafe { entry.as_mut() }), self.mark);
         }
     }
 
@@ -316,6 +469,17 @@ impl Store {
         let Tables::PerSlot(Some(slots)) = &mut self.tables else {
             return None;
         };
+        if let Some(ptr) = self.cut.as_ref().and_then(|cut| cut.sliced()) {
+            // SAFETY: the entry has not left the store, or all of it would be saved.
+            let key = unsafe { ptr.as_ref() }.key();
+            let found = slots.table(index).find(self.hasher.hash(key), key);
+            if found.is_some_and(|(_, found)| found == ptr) {
+                self.save_before_change(ptr);
+            }
+        }
+        let Tables::PerSlot(Some(slots)) = &mut self.tables else {
+            return None;
+        };
         let table = std::mem::replace(slots.table_mut(index), RawTable::new());
         slots.removed(index, table.len());
         table.for_each(|entry| {
@@ -327,6 +491,8 @@ impl Store {
         });
         // The indexes of the new store stay empty: only `drain` reads them there.
         detached.tables = Tables::Single(table);
+        detached.mark = self.mark;
+        detached.cut = self.cut.as_ref().and_then(|cut| cut.of_part()).map(Box::new);
         Some(detached)
     }
 
@@ -553,8 +719,43 @@ impl<'a> Occupied<'a> {
         unsafe { self.entry.as_ref() }
     }
 
+    /// Whether a change has to be put off, see [`Database::waits_for_snapshot`](super::Database::waits_for_snapshot).
     #[inline]
-    pub(crate) fn into_mut(self) -> &'a mut Entry {
+    pub(crate) fn waits_for_snapshot(&mut self) -> bool {
+        if self.store.cut.is_none() {
+            return false;
+        }
+        // SAFETY: the entry is alive; nothing is changed.
+        let bytes = unsafe { self.entry.key() };
+        let (hash, slot) = (self.hash, self.slot);
+        self.store.waits_for_snapshot(&Key { bytes, hash, slot })
+    }
+
+    /// Saves the entry if a snapshot still has to: called before every change of the value or the expiry.
+    #[inline]
+    fn before_change(&mut self) {
+        if self.store.cut.is_some() {
+            self.store.save_before_change(self.entry);
+        }
+    }
+
+    /// Sets the access clock, which no snapshot has to know of.
+    #[inline]
+    pub(crate) fn set_clock(&mut self, clock: u32) {
+        // SAFETY: alive; the store is borrowed mutably, and so are we for this.
+        unsafe { self.entry.as_mut() }.set_clock(clock);
+    }
+
+    /// The entry, to be read.
+    #[inline]
+    pub(crate) fn into_ref(self) -> &'a Entry {
+        // SAFETY: alive, and the store stays borrowed for `'a`.
+        unsafe { self.entry.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn into_mut(mut self) -> &'a mut Entry {
+        self.before_change();
         // SAFETY: alive, and the store stays borrowed for `'a`.
         unsafe { self.entry.as_mut() }
     }
@@ -563,6 +764,7 @@ impl<'a> Occupied<'a> {
     /// this one. The access clock stays.
     #[inline]
     pub(crate) fn assign(mut self, expiry: Option<i64>, value: NewValue<'_>) -> (&'a mut Entry, Displaced) {
+        self.before_change();
         if self.entry().lists_fields() {
             // SAFETY: the entry is alive; the store is borrowed mutably.
             let fields = unsafe { self.entry.as_ref() }.get::<Hash>();
@@ -611,6 +813,7 @@ impl<'a> Occupied<'a> {
 
     /// Sets or clears the expiry.
     pub(crate) fn set_expiry(mut self, expiry: Option<i64>) -> &'a mut Entry {
+        self.before_change();
         match (self.entry().expiry(), expiry) {
             (None, None) => self.into_mut(),
             (before @ Some(_), Some(at)) => {
@@ -629,12 +832,14 @@ impl<'a> Occupied<'a> {
 
     #[inline]
     pub(crate) fn entry_mut(&mut self) -> &mut Entry {
+        self.before_change();
         // SAFETY: alive; the store is borrowed mutably, and so are we for this.
         unsafe { self.entry.as_mut() }
     }
 
     /// Makes the string raw and at least `len` bytes long, with zeros behind what there was.
-    pub(crate) fn grow(self, len: usize) -> &'a mut Entry {
+    pub(crate) fn grow(mut self, len: usize) -> &'a mut Entry {
+        self.before_change();
         // SAFETY: the store is borrowed mutably; entries hold strings.
         if unsafe { self.entry.grow_in_place(len) } {
             return self.into_mut();
@@ -644,7 +849,9 @@ impl<'a> Occupied<'a> {
     }
 
     /// Puts another entry of the same key in the place of this one, which comes back.
-    pub(crate) fn replace(self, new: EntryBox) -> (&'a mut Entry, EntryBox) {
+    pub(crate) fn replace(mut self, mut new: EntryBox) -> (&'a mut Entry, EntryBox) {
+        self.before_change();
+        new.set_mark(self.store.mark);
         debug_assert_eq!(new.key(), self.entry().key());
         let (before, after) = (self.entry().expiry(), new.expiry());
         let new = new.into_ptr();
@@ -677,7 +884,8 @@ impl<'a> Occupied<'a> {
     }
 
     /// Takes the entry out.
-    pub(crate) fn remove(self) -> EntryBox {
+    pub(crate) fn remove(mut self) -> EntryBox {
+        self.before_change();
         self.store.unlist(self.hash, self.entry);
         // SAFETY: the position was found in this table, which has not changed since.
         unsafe { self.store.table_mut(self.slot).remove(self.position) };

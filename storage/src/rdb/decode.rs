@@ -10,6 +10,7 @@ use super::opcode::{kind, node};
 use super::reader::{Error, Reader, Source};
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::Listpack;
+use crate::key::KeyHasher;
 use crate::number::parse_f64;
 use crate::value::hash::{FieldExpiry, Hash, HashLimits};
 use crate::value::list::{End, List, ListLimits};
@@ -48,6 +49,40 @@ pub struct Limits {
     pub hash: HashLimits,
     /// Thresholds of sorted sets.
     pub sorted_set: SortedSetLimits,
+}
+
+impl Limits {
+    /// The thresholds of a server without a configuration, and a hash function for the tables.
+    #[must_use]
+    pub fn defaults(hasher: KeyHasher) -> Self {
+        let mut limits = Self::alike(ListLimits::default(), 128, 64, hasher);
+        limits.set.intset_entries = 512;
+        limits
+    }
+
+    /// The same thresholds for all collections but lists: elements that a pack or an intset may have, and their bytes.
+    #[must_use]
+    pub fn alike(list: ListLimits, entries: usize, value: usize, hasher: KeyHasher) -> Self {
+        Self {
+            list,
+            set: SetLimits {
+                intset_entries: entries,
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+            hash: HashLimits {
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+            sorted_set: SortedSetLimits {
+                listpack_entries: entries,
+                listpack_value: value,
+                hasher,
+            },
+        }
+    }
 }
 
 /// A value that was decoded and is to be stored.

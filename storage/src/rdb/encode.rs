@@ -102,6 +102,11 @@ impl ValueWriter {
         }
     }
 
+    /// Returns to the beginning, for another value.
+    pub fn restart(&mut self) {
+        (self.place, self.written) = (Place::Start, 0);
+    }
+
     /// Appends at most `budget` bytes to `out`, which is at least one, and goes on from there the next time. True when
     /// the value is written. It is the same value each time, and has not changed.
     ///

@@ -12,7 +12,9 @@
 //! end      0xff │ checksum (from version 5 on)     0 for none
 //! ```
 //! Reading and writing do no I/O: a [`FileReader`] takes its bytes from whatever implements [`std::io::Read`], a
-//! [`FileWriter`] collects bytes that its owner takes. A [`FileScanner`] splits a file without decoding values, which its
+//! [`FileWriter`] collects bytes that its owner takes. The records of keys may also be written elsewhere, each by a
+//! [`RecordWriter`], and are then passed to the file.
+//! A [`FileScanner`] splits a file without decoding values, which its
 //! owner has decoded elsewhere ([`Form`]).
 
 mod reader;
@@ -28,7 +30,7 @@ pub use self::reader::FileReader;
 pub use self::records::{Head, Part};
 pub use self::scanner::FileScanner;
 use self::stream::Stream;
-pub use self::writer::{FileWriter, Header};
+pub use self::writer::{FileWriter, Header, RecordWriter};
 use super::decode::{self, Decoded, Dialect, Limits};
 use super::opcode::kind;
 use super::reader::{Error, Reader, Source};

@@ -11,39 +11,21 @@ use shardis_storage::rdb::checksum::Checksum;
 use shardis_storage::rdb::file::{FileReader, FileWriter, Header, Item};
 use shardis_storage::rdb::payload::{self, Payload};
 use shardis_storage::rdb::{Dialect, Limits, WriteOptions};
-use shardis_storage::value::hash::{FieldExpiry, Hash, HashLimits};
+use shardis_storage::value::hash::{FieldExpiry, Hash};
 use shardis_storage::value::list::{Direction, End, List, ListLimits, Side};
-use shardis_storage::value::set::{Set, SetLimits};
-use shardis_storage::value::sorted_set::{Order, SortedSet, SortedSetLimits};
+use shardis_storage::value::set::Set;
+use shardis_storage::value::sorted_set::{Order, SortedSet};
 use shardis_storage::value::stream::{Pending, References, Stream, StreamId, StreamLimits, Trim, TrimTo};
 use shardis_storage::value::{CollectionRef, Owned, StringRef};
 
 /// Limits so small that a few elements are a large collection.
 fn limits() -> Limits {
-    let hasher = KeyHasher::new(7);
-    Limits {
-        list: ListLimits {
-            listpack_size: 4,
-            compress_depth: 1,
-            packed_threshold: 64,
-        },
-        set: SetLimits {
-            intset_entries: 6,
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-        hash: HashLimits {
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-        sorted_set: SortedSetLimits {
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-    }
+    let list = ListLimits {
+        listpack_size: 4,
+        compress_depth: 1,
+        packed_threshold: 64,
+    };
+    Limits::alike(list, 6, 24, KeyHasher::new(7))
 }
 
 fn options(plan: u8) -> WriteOptions {

@@ -44,10 +44,16 @@ fn hold(name: &str) {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = format!("cases/{name}.txt");
     let dialogues = dialogue::parse(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let references = [Reference::Redis, Reference::Valkey].map(|reference| (reference, reference.start()));
+    // All of them may use DEBUG, but for the one about its refusal.
+    let permission = [
+        "--enable-debug-command",
+        if name == "debug" { "no" } else { "yes" },
+    ];
+    let references = [Reference::Redis, Reference::Valkey]
+        .map(|reference| (reference, reference.launch().with(&permission).serve()));
     let mut report = String::new();
     for shards in [1, 4] {
-        let subject = node::start(shards);
+        let subject = node::launch(shards).with(&permission).serve();
         let kind = if node::is_redis() {
             Subject::Redis
         } else {

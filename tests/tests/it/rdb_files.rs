@@ -9,10 +9,6 @@ use shardis_storage::keyspace::{Keyspace, KeyspaceOptions, Layout};
 use shardis_storage::rdb::file::{FileReader, FileWriter, Header, Item, Record, Usage};
 use shardis_storage::rdb::payload;
 use shardis_storage::rdb::{Dialect, Limits, WriteOptions};
-use shardis_storage::value::hash::HashLimits;
-use shardis_storage::value::list::ListLimits;
-use shardis_storage::value::set::SetLimits;
-use shardis_storage::value::sorted_set::SortedSetLimits;
 use shardis_tests::process::{Launch, Process};
 use shardis_tests::redis::{self, Reference};
 use tempfile::TempDir;
@@ -20,26 +16,7 @@ use tempfile::TempDir;
 use super::dump_restore::{description, digests, fill, restore, start, start_reference};
 
 fn limits() -> Limits {
-    let hasher = KeyHasher::new(1);
-    Limits {
-        list: ListLimits::default(),
-        set: SetLimits {
-            intset_entries: 512,
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-        hash: HashLimits {
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-        sorted_set: SortedSetLimits {
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-    }
+    Limits::defaults(KeyHasher::new(1))
 }
 
 const OPTIONS: WriteOptions = WriteOptions {

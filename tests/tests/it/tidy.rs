@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "observe",
         "journal",
         "pubsub",
+        "saving",
         "script",
         "tracking",
     ],

@@ -13,6 +13,7 @@ use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::CpuTime;
 use crate::pubsub::Topic;
+use crate::saving::Purpose;
 use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
 /// The sum of a counter over all loops.
@@ -332,7 +333,7 @@ fn human(bytes: u64) -> String {
     )
 }
 
-/// Writes the state of persistence: nothing has been saved, and the data is as old as the process.
+/// Writes the state of persistence.
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let loading = &session.node.loading;
     line!(text, "loading:{}", u8::from(loading.is_under_way()));
@@ -345,20 +346,7 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
         line!(text, "{name}:0");
     }
     line!(text, "current_fork_perc:0.00");
-    line!(text, "current_save_keys_processed:0");
-    line!(text, "current_save_keys_total:0");
-    line!(
-        text,
-        "rdb_changes_since_last_save:{}",
-        gathered.sum(Figure::Changes)
-    );
-    line!(text, "rdb_bgsave_in_progress:0");
-    line!(text, "rdb_last_save_time:{}", session.node.started_us / 1_000_000);
-    line!(text, "rdb_last_bgsave_status:ok");
-    line!(text, "rdb_last_bgsave_time_sec:-1");
-    line!(text, "rdb_current_bgsave_time_sec:-1");
-    line!(text, "rdb_saves:0");
-    line!(text, "rdb_last_cow_size:0");
+    saving(text, session, gathered);
     line!(text, "rdb_last_load_keys_expired:{}", loading.keys_expired());
     line!(text, "rdb_last_load_keys_loaded:{}", loading.keys_loaded());
     append_only(text, session.node);
@@ -416,6 +404,32 @@ fn append_only_sizes(text: &mut String, node: &Node) {
     line!(text, "aof_buffer_length:{}", written.buffered);
     line!(text, "aof_pending_bio_fsync:{}", u8::from(written.is_syncing));
     line!(text, "aof_delayed_fsync:{}", written.delayed);
+}
+
+/// Writes the state of saving.
+fn saving(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
+    let persistence = &session.node.persistence;
+    let now_us = session.node.clock.now_us();
+    let (figures, under_way) = (persistence.figures(), persistence.under_way(now_us));
+    let is_saving = under_way
+        .purpose
+        .is_some_and(|purpose| purpose != Purpose::AofBase);
+    line!(text, "current_save_keys_processed:{}", under_way.keys_done);
+    line!(text, "current_save_keys_total:{}", under_way.keys_all);
+    line!(
+        text,
+        "rdb_changes_since_last_save:{}",
+        gathered.sum(Figure::Changes) - persistence.changes_saved()
+    );
+    line!(text, "rdb_bgsave_in_progress:{}", u8::from(is_saving));
+    line!(text, "rdb_last_save_time:{}", persistence.last_save_s());
+    let status = if persistence.has_failed() { "err" } else { "ok" };
+    line!(text, "rdb_last_bgsave_status:{status}");
+    line!(text, "rdb_last_bgsave_time_sec:{}", figures.last_time_s);
+    let seconds = if is_saving { under_way.seconds } else { -1 };
+    line!(text, "rdb_current_bgsave_time_sec:{seconds}");
+    line!(text, "rdb_saves:{}", figures.saves);
+    line!(text, "rdb_last_cow_size:{}", figures.last_ahead);
 }
 
 pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathered) {

@@ -697,6 +697,11 @@ fn unmap(memory: NonNull<u8>, bytes: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::Shutdown;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -712,5 +717,31 @@ mod tests {
             }
         }
         assert_eq!(Token::decode(0), None);
+    }
+
+    #[test]
+    fn a_queued_send_does_not_reach_the_next_socket_with_its_descriptor() {
+        let (watched, _other_end) = UnixStream::pair().expect("sockets");
+        let mut ring = Ring::new(watched.as_raw_fd()).expect("a system with io_uring");
+        ring.wait(Duration::ZERO, &mut |_| ()).expect("it is enabled");
+        let (socket, _client) = UnixStream::pair().expect("sockets");
+        ring.add(socket.as_raw_fd(), 0);
+        let mut outgoing = Outgoing::default();
+        outgoing.tail().extend_from_slice(b"for the client");
+        ring.write(0, &mut outgoing).expect("it is queued");
+        socket.shutdown(Shutdown::Both).expect("it is shut down");
+        ring.remove(0);
+
+        let (next, mut next_client) = UnixStream::pair().expect("sockets");
+        let mut reused = OwnedFd::from(socket);
+        rustix::io::dup2(&next, &mut reused).expect("the descriptor is another socket's");
+        ring.wait(Duration::from_millis(10), &mut |_| ())
+            .expect("the queue is handed over");
+        next_client.set_nonblocking(true).expect("it is not waited for");
+        let received = next_client.read(&mut [0; 100]);
+        assert_eq!(
+            received.map_err(|error| error.kind()),
+            Err(io::ErrorKind::WouldBlock)
+        );
     }
 }

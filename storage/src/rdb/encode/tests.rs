@@ -12,39 +12,19 @@ use crate::memory::thread_balance;
 use crate::rdb::checksum::Checksum;
 use crate::rdb::payload::{self, Payload};
 use crate::rdb::{Error, Limits};
-use crate::value::hash::{FieldExpiry, HashLimits};
+use crate::value::hash::FieldExpiry;
 use crate::value::list::{Direction, End, ListLimits};
-use crate::value::set::SetLimits;
-use crate::value::sorted_set::SortedSetLimits;
 use crate::value::stream::{Pending, Stream, StreamId, StreamLimits};
 use crate::value::{Collection, INT_TEXT_MAX, Owned, StringRef};
 
 /// Limits so small that a few elements are a large collection.
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| {
-    let hasher = KeyHasher::new(3);
-    Limits {
-        list: ListLimits {
-            listpack_size: 4,
-            compress_depth: 1,
-            packed_threshold: 60,
-        },
-        set: SetLimits {
-            intset_entries: 6,
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-        hash: HashLimits {
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-        sorted_set: SortedSetLimits {
-            listpack_entries: 6,
-            listpack_value: 24,
-            hasher,
-        },
-    }
+    let list = ListLimits {
+        listpack_size: 4,
+        compress_depth: 1,
+        packed_threshold: 60,
+    };
+    Limits::alike(list, 6, 24, KeyHasher::new(3))
 });
 
 const STREAM_LIMITS: StreamLimits = StreamLimits {

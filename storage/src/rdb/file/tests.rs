@@ -8,33 +8,12 @@ use crate::key::KeyHasher;
 use crate::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout};
 use crate::rdb::checksum::Checksum;
 use crate::rdb::{Dialect, Limits, WriteOptions};
-use crate::value::hash::{FieldExpiry, Hash, HashLimits};
-use crate::value::list::ListLimits;
-use crate::value::set::{Set, SetLimits};
-use crate::value::sorted_set::SortedSetLimits;
+use crate::value::hash::{FieldExpiry, Hash};
+use crate::value::set::Set;
 use crate::value::{Collection, INT_TEXT_MAX};
 
 fn limits() -> Limits {
-    let hasher = KeyHasher::new(3);
-    Limits {
-        list: ListLimits::default(),
-        set: SetLimits {
-            intset_entries: 512,
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-        hash: HashLimits {
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-        sorted_set: SortedSetLimits {
-            listpack_entries: 128,
-            listpack_value: 64,
-            hasher,
-        },
-    }
+    Limits::defaults(KeyHasher::new(3))
 }
 
 const OPTIONS: WriteOptions = WriteOptions {

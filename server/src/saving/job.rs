@@ -16,9 +16,24 @@ pub(crate) enum Purpose {
     /// The data was removed by FLUSHALL, and so is what was saved of it.
     Flush,
     /// The node stops when the file is there.
-    Shutdown,
+    Shutdown {
+        /// It stops as well when the file cannot be written.
+        insists: bool,
+    },
     /// The base of an append-only file.
     AofBase,
+}
+
+impl Purpose {
+    /// Whether the node stops afterwards.
+    pub(crate) fn is_shutdown(self) -> bool {
+        matches!(self, Self::Shutdown { .. })
+    }
+
+    /// Whether a job of this purpose waits for the end of one that writes the base of an append-only file.
+    pub(super) fn waits_for_base(self) -> bool {
+        matches!(self, Self::Command | Self::Flush | Self::Shutdown { .. })
+    }
 }
 
 /// Form of the file.
@@ -26,12 +41,12 @@ pub(crate) enum Purpose {
 pub(crate) enum Form {
     /// A snapshot file of Redis.
     Rdb,
-    /// Commands.
+    /// Commands that make the data anew.
     Commands,
 }
 
 /// Called when a job has ended, on the thread that wrote the file.
-pub(crate) type AtEnd = Box<dyn FnOnce(Result<&Saved, &SaveError>) + Send>;
+pub(crate) type AtEnd = Box<dyn FnOnce(Result<(), &SaveError>) + Send>;
 
 /// A file to be written.
 pub(crate) struct Job {
@@ -56,13 +71,6 @@ pub(crate) struct File {
     pub(super) path: PathBuf,
     pub(super) temporary: PathBuf,
     pub(super) is_aof_base: bool,
-}
-
-/// A file that was written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Saved {
-    /// Its length, bytes.
-    pub(crate) bytes: u64,
 }
 
 /// Reason for which a file was not written.
@@ -99,6 +107,8 @@ pub(crate) enum Attempt {
 pub(crate) struct Refused {
     /// Purpose of that one.
     pub(crate) by: Purpose,
+    /// Its number.
+    pub(crate) number: u64,
 }
 
 impl Job {
@@ -116,7 +126,7 @@ impl Job {
     }
 
     /// Ends a job that never began to write.
-    pub(super) fn end(self, outcome: Result<&Saved, &SaveError>) {
+    pub(super) fn end(self, outcome: Result<(), &SaveError>) {
         if let Some(at_end) = self.at_end {
             at_end(outcome);
         }

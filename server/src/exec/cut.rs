@@ -1,0 +1,39 @@
+//! The cut of a snapshot: the instant at which all partitions begin their parts of it.
+
+use super::held::Held;
+use crate::config::Settings;
+use crate::saving::{Content, Plan};
+use crate::state::{Node, REDIS_VERSION};
+
+/// Makes the cut of the job that waits for one, on the partitions of all shards, whose effects have all been handed over. Nothing
+/// happens while the node's last snapshot has not been cleared away in all of them: it is then to be tried again later.
+pub(crate) fn make_cut(held: &mut Held<'_>, node: &Node, settings: &Settings) {
+    let (mut content, mut is_clear) = (content_of_node(node), true);
+    held.each(|partition| {
+        partition.add_to(&mut content);
+        is_clear &= !partition.keyspace.has_snapshot();
+    });
+    if !is_clear {
+        return;
+    }
+    let plan = Plan::new(settings, &content);
+    let Some((snapshot, job)) = node.persistence.start(plan, content) else {
+        return;
+    };
+    let writer = plan.entry_writer(job.form);
+    held.each(|partition| partition.begin_snapshot(&snapshot, &*writer));
+    if let Some(at_cut) = job.at_cut {
+        at_cut();
+    }
+    node.persistence.publish(&snapshot);
+}
+
+fn content_of_node(node: &Node) -> Content {
+    Content {
+        shards: node.shards,
+        version: REDIS_VERSION,
+        used_bytes: node.known_bytes().unsigned_abs(),
+        now_ms: node.clock.now_us() / 1000,
+        ..Content::default()
+    }
+}

@@ -1,0 +1,286 @@
+//! [`Assignment`]: writes the file of a job, on a thread of its own.
+//!
+//! The file is written under a temporary name, brought to the disk, renamed, and its directory brought to the disk: at any moment
+//! there is the old file or the new one. If anything fails, the temporary file is removed, and the old one stays.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use shardis_storage::keyspace::{Part, Saved as SavedBytes};
+use shardis_storage::rdb::file::FileWriter;
+
+use super::job::{Attempt, File, FileError};
+use super::snapshot::Piece;
+use super::spill::Spill;
+use super::{AtEnd, Content, Form, Persistence, Plan, Purpose, SaveError, Snapshot};
+use crate::clock::Clock;
+use crate::limits::SYNCED_BYTES;
+use crate::log::Log;
+
+/// Size of the buffer in front of the file, bytes.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The work of the thread that writes a file.
+pub(crate) struct Assignment {
+    pub(super) file: File,
+    pub(super) at_end: Option<AtEnd>,
+    pub(super) plan: Plan,
+    pub(super) content: Content,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) pieces: Receiver<Piece>,
+    pub(super) persistence: Arc<Persistence>,
+}
+
+impl Assignment {
+    /// Writes the file.
+    pub(crate) fn run(mut self, log: &Log, clock: &Clock) {
+        if self.snapshot.purpose == Purpose::Background {
+            log.notice(format_args!(
+                "Background saving started by pid {}",
+                std::process::id()
+            ));
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
+            let error = io::Error::other("the thread that writes panicked. Please report this as a bug.");
+            Err(failed(Attempt::Write)(error))
+        });
+        if outcome.is_err() {
+            // Loops stop saving, and clear away what is left in the partitions.
+            self.snapshot.give_up();
+            let _ = fs::remove_file(&self.file.temporary);
+        }
+        self.report(&outcome, log);
+        if let Some(at_end) = self.at_end.take() {
+            at_end(outcome.as_ref().copied());
+        }
+        self.persistence
+            .end(&self.snapshot, outcome.as_ref().copied(), clock.now_us());
+    }
+
+    fn report(&self, outcome: &Result<(), SaveError>, log: &Log) {
+        let purpose = self.snapshot.purpose;
+        match outcome {
+            Ok(()) if purpose == Purpose::AofBase => {}
+            Ok(()) => log.notice(format_args!("DB saved on disk")),
+            Err(SaveError::GivenUp) => {}
+            Err(SaveError::File(failed)) => log.warning(format_args!("{}", self.file.describe(failed))),
+        }
+        match (purpose, outcome) {
+            (Purpose::Background, _) => {}
+            (Purpose::Shutdown { insists }, Err(SaveError::File(_))) => {
+                let what = if insists {
+                    "but exiting anyway"
+                } else {
+                    "can't exit"
+                };
+                log.warning(format_args!("Error trying to save the DB, {what}."));
+                if !insists {
+                    log.warning(format_args!(
+                        "Errors trying to shut down the server. Check the logs for more information."
+                    ));
+                }
+                return;
+            }
+            _ => return,
+        }
+        match outcome {
+            Ok(()) => log.notice(format_args!("Background saving terminated with success")),
+            Err(SaveError::GivenUp) => log.warning(format_args!("Background saving was given up")),
+            Err(SaveError::File(_)) => log.warning(format_args!("Background saving error")),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), SaveError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.file.temporary)
+            .map_err(failed(Attempt::Create))?;
+        let mut target = Target::new(file, &self.file, self.plan, &self.content);
+        target.write_head(&self.content).map_err(failed(Attempt::Write))?;
+        self.write_pieces(&mut target)?;
+        target.finish().map_err(failed(Attempt::Write))?;
+        if self.snapshot.is_given_up() {
+            return Err(SaveError::GivenUp);
+        }
+        fs::rename(&self.file.temporary, &self.file.path).map_err(failed(Attempt::Rename))?;
+        // The new name is lost with the power unless the directory is on the disk as well.
+        let directory = fs::File::open(self.file.directory());
+        directory
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed(Attempt::Rename))?;
+        Ok(())
+    }
+
+    /// Writes what the shards save, until all have saved everything.
+    fn write_pieces(&mut self, target: &mut Target) -> Result<(), SaveError> {
+        let mut spill = Spill::new(self.file.temporary.with_extension("spill"));
+        // The shard whose value is being written in slices.
+        let mut sliced: Option<usize> = None;
+        let mut left = self.content.shards;
+        while left > 0 {
+            let (shard, saved) = match self.pieces.recv() {
+                Ok(Piece::Saved(shard, saved)) => (shard, saved),
+                Ok(Piece::Done) => {
+                    left -= 1;
+                    continue;
+                }
+                Ok(Piece::GivenUp) | Err(_) => return Err(SaveError::GivenUp),
+            };
+            let bytes = saved.bytes.len();
+            let written = match (saved.part, sliced) {
+                (Part::Whole, Some(_)) => spill.push(saved),
+                (Part::Whole, None) => target.write(saved.db, &saved.bytes),
+                (part, of) => {
+                    debug_assert!(of.is_none_or(|of| of == shard), "one shard has the baton");
+                    sliced = (part == Part::Slice).then_some(shard);
+                    self.write_slice(target, &saved, of.is_none())
+                        .and_then(|()| match sliced {
+                            Some(_) => Ok(()),
+                            None => spill.drain(|db, bytes| target.write(db, bytes)),
+                        })
+                }
+            };
+            written.map_err(failed(Attempt::Write))?;
+            if self.snapshot.written(shard, bytes) {
+                self.persistence.ring(shard);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_slice(&self, target: &mut Target, saved: &SavedBytes, is_first: bool) -> io::Result<()> {
+        if is_first {
+            target.write(saved.db, &saved.bytes)
+        } else {
+            target.go_on(&saved.bytes)
+        }
+    }
+}
+
+/// The error of an attempt.
+fn failed(attempt: Attempt) -> impl Fn(io::Error) -> SaveError {
+    move |error| SaveError::File(FileError { attempt, error })
+}
+
+/// The file, as far as it is written.
+struct Target {
+    file: BufWriter<fs::File>,
+    form: Form,
+    rdb: FileWriter,
+    is_aof_base: bool,
+    /// Number of keys, and of those that expire, of the databases that were not begun yet.
+    sizes: Vec<Option<(usize, usize)>>,
+    /// The database of what was written last.
+    db: Option<u16>,
+    /// Bytes written since the file was brought to the disk.
+    unsynced: usize,
+    is_synced_early: bool,
+    tells_time: bool,
+}
+
+impl Target {
+    fn new(file: fs::File, of: &File, plan: Plan, content: &Content) -> Self {
+        Self {
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            form: of.form,
+            rdb: FileWriter::new(plan.header, plan.options, plan.is_summed),
+            is_aof_base: of.is_aof_base,
+            sizes: content.databases.iter().copied().map(Some).collect(),
+            db: None,
+            unsynced: 0,
+            is_synced_early: plan.is_synced_early,
+            tells_time: plan.tells_time,
+        }
+    }
+
+    fn write_head(&mut self, content: &Content) -> io::Result<()> {
+        match self.form {
+            Form::Rdb => {
+                let seconds = content.now_ms / 1000;
+                self.rdb.aux(b"redis-ver", content.version.as_bytes());
+                self.rdb.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
+                self.rdb.aux(b"ctime", seconds.to_string().as_bytes());
+                self.rdb
+                    .aux(b"used-mem", content.used_bytes.to_string().as_bytes());
+                self.rdb
+                    .aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
+                self.put_collected()
+            }
+            Form::Commands if self.tells_time => {
+                self.put(format!("#TS:{}\r\n", content.now_ms / 1000).as_bytes())
+            }
+            Form::Commands => Ok(()),
+        }
+    }
+
+    /// Writes bytes of a database.
+    fn write(&mut self, db: u16, bytes: &[u8]) -> io::Result<()> {
+        if self.db != Some(db) {
+            self.db = Some(db);
+            match self.form {
+                Form::Rdb => {
+                    match self.sizes.get_mut(usize::from(db)).and_then(Option::take) {
+                        Some((keys, expires)) => self.rdb.database(u64::from(db), keys, expires),
+                        None => self.rdb.select(u64::from(db)),
+                    }
+                    self.put_collected()?;
+                }
+                Form::Commands => {
+                    let number = db.to_string();
+                    self.put(format!("*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len()).as_bytes())?;
+                }
+            }
+        }
+        self.go_on(bytes)
+    }
+
+    /// Writes further bytes of the same database.
+    fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.form {
+            Form::Rdb => self.rdb.pass(bytes),
+            Form::Commands => {}
+        }
+        self.put(bytes)
+    }
+
+    /// Ends the file, and brings it to the disk.
+    fn finish(mut self) -> io::Result<()> {
+        if self.form == Form::Rdb {
+            self.rdb.end();
+            self.put_collected()?;
+        }
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    fn put_collected(&mut self) -> io::Result<()> {
+        let collected = self.rdb.take();
+        self.put(&collected)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.unsynced += bytes.len();
+        if self.is_synced_early && self.unsynced >= SYNCED_BYTES {
+            self.unsynced = 0;
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assignment")
+            .field("file", &self.file)
+            .field("snapshot", &self.snapshot)
+            .finish_non_exhaustive()
+    }
+}

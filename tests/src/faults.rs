@@ -1,0 +1,200 @@
+//! Faults of files: a program under test runs with the library of `preload/`, which makes its writes, syncs and renames in
+//! one directory fail, wait, or kill it, as the test says at any moment.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use tempfile::TempDir;
+
+use crate::process::{Launch, repository_root};
+
+#[path = "../preload/src/rule.rs"]
+mod rule;
+
+pub use rule::{Act, Fault, Operation};
+
+/// The library, built when a test first needs it.
+///
+/// # Panics
+/// When it cannot be built.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--message-format=json",
+                "-p",
+                "shardis-preload",
+            ])
+            .current_dir(repository_root())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be run");
+        assert!(output.status.success(), "the library of faults cannot be built");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let end = text.find("libshardis_preload.so\"").expect("a library") + "libshardis_preload.so".len();
+        let start = text[..end].rfind('"').expect("its path") + 1;
+        PathBuf::from(&text[start..end])
+    })
+}
+
+/// A directory for the files of servers, and the faults that meet them there. It outlives the servers.
+pub struct Faults {
+    directory: TempDir,
+    data: PathBuf,
+}
+
+impl Faults {
+    /// An empty directory without faults.
+    ///
+    /// # Panics
+    /// When there is no temporary directory.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes a directory")]
+    pub fn new() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        // The kernel names files by their paths without links.
+        let path = directory.path().canonicalize().expect("its path");
+        let data = path.join("data");
+        fs::create_dir(&data).expect("a directory within");
+        let faults = Self { directory, data };
+        faults.set(&[]);
+        faults
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Has a server keep its files here and meet the faults.
+    #[must_use]
+    pub fn apply(&self, launch: Launch) -> Launch {
+        launch
+            .with(&["--dir", &self.data.display().to_string()])
+            .variable("LD_PRELOAD", &library().display().to_string())
+            .variable("SHARDIS_FAULTS", &self.control().display().to_string())
+            .variable("SHARDIS_FAULTS_DIRECTORY", &self.data.display().to_string())
+    }
+
+    fn control(&self) -> PathBuf {
+        self.data.with_file_name("faults")
+    }
+
+    /// Replaces the faults; operations are counted anew.
+    ///
+    /// # Panics
+    /// When the control file cannot be written.
+    pub fn set(&self, faults: &[Fault]) {
+        let mut text = String::new();
+        for fault in faults {
+            let _ = writeln!(text, "{fault}");
+        }
+        let written = self.directory.path().join("faults.new");
+        fs::write(&written, text).expect("the control file");
+        fs::rename(written, self.control()).expect("the control file");
+    }
+
+    /// Ends all faults.
+    pub fn clear(&self) {
+        self.set(&[]);
+    }
+
+    /// A line for each operation that met a fault so far: the fault, and the files in parentheses.
+    #[must_use]
+    pub fn fired(&self) -> Vec<String> {
+        self.lines("fired")
+    }
+
+    fn lines(&self, kind: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.control().with_extension(kind)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Loses what a power failure may lose: of each file that was synced once, a part of what was written since. Only for
+    /// files that are appended to, and when no server runs. Returns the number of bytes.
+    ///
+    /// # Panics
+    /// When a file cannot be cut.
+    pub fn lose_power(&self, rng: &mut SmallRng) -> u64 {
+        let mut lost = 0;
+        let mut seen = Vec::new();
+        for line in self.lines("synced").iter().rev() {
+            let Some((name, size)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            if seen.iter().any(|known| known == name) {
+                continue;
+            }
+            seen.push(name.to_owned());
+            let path = self.data.join(name);
+            let (Ok(metadata), Ok(safe)) = (fs::metadata(&path), size.parse::<u64>()) else {
+                continue;
+            };
+            if metadata.len() > safe {
+                let kept = rng.random_range(safe..=metadata.len());
+                lost += metadata.len() - kept;
+                let file = fs::File::options().write(true).open(&path).expect("a file");
+                file.set_len(kept).expect("it can be cut");
+            }
+        }
+        lost
+    }
+
+    /// Names of the files, those of folders included, in order.
+    ///
+    /// # Panics
+    /// When the directory cannot be read.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.data.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Ok(name) = path.strip_prefix(&self.data) {
+                    found.push(name.display().to_string());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_survive_being_written_down() {
+        let acts = [
+            Act::Fail(28),
+            Act::Short(3),
+            Act::Wait(10_000),
+            Act::KillBefore,
+            Act::KillAfter,
+            Act::Space(4096),
+        ];
+        for act in acts {
+            for fault in [
+                Fault::always(Operation::SyncDirectory, "*", act),
+                Fault::once(Operation::Write, "incr", 7, act),
+            ] {
+                assert_eq!(fault.to_string().parse(), Ok(fault));
+            }
+        }
+        assert!("write * 1 0 fail".parse::<Fault>().is_err());
+    }
+}
