@@ -105,6 +105,10 @@ impl AppendOnly {
         };
         let increment = match manifest.increments.last() {
             Some(part) => {
+                log.notice(format_args!(
+                    "Opening AOF incr file {} on server start",
+                    part.name.display()
+                ));
                 let file = directory.open(&part.name)?;
                 let size = file.metadata()?.len();
                 Increment::new(file, part.clone(), size)

@@ -145,8 +145,8 @@ impl Builder {
         self
     }
 
-    /// Makes the server begin with the data of a snapshot file of Redis, Valkey or shardis. The file stays as it is. Without
-    /// this, a server whose directive `dir` was set begins with the file `dbfilename` there, if it exists, and any other one
+    /// Makes the server begin with the data of a snapshot file or of an append-only file of Redis, Valkey or shardis. The file
+    /// stays as it is, and a torn end of commands is passed over. Without this, a server whose directive `dir` was set begins with the file `dbfilename` there, if it exists, and any other one
     /// without data.
     #[must_use]
     pub fn load(mut self, file: impl Into<PathBuf>) -> Self {

@@ -112,7 +112,7 @@ impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFile => f.write_str("ERR The server is running without a config file"),
-            Self::Io(error) => write!(f, "ERR Rewriting config file: {}", value::describe(error)),
+            Self::Io(error) => write!(f, "ERR Rewriting config file: {}", describe(error)),
         }
     }
 }

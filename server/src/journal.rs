@@ -339,7 +339,7 @@ impl Stream {
         let begin = self.end;
         let mut bytes = 0;
         record.render(Audience::Replicas, &mut self.selected, |piece| {
-            bytes += piece.len()
+            bytes += piece.len();
         });
         self.end.0 += bytes as u64;
         if record.is_torn() {
@@ -352,7 +352,7 @@ impl Stream {
         let begin = self.end;
         let mut bytes = 0;
         unit.render(Audience::Replicas, &mut self.selected, &mut |piece: &[u8]| {
-            bytes += piece.len()
+            bytes += piece.len();
         });
         self.end.0 += bytes as u64;
         if unit.is_torn {

@@ -29,9 +29,9 @@ mod feed;
 mod hashing;
 mod journal;
 mod limits;
+mod loading;
 mod log;
 mod observe;
-mod persistence;
 mod pubsub;
 mod saving;
 mod shard;
@@ -41,8 +41,8 @@ mod state;
 pub use builder::{BuildError, Builder, EffectReceiver, Server};
 pub use exec::{Effect, KeyspaceEvent};
 pub use feed::SlowListener;
+pub use loading::LoadError;
 pub use node::StartError;
-pub use persistence::load::LoadError;
 
 /// The examples of the README, which are run as tests.
 #[cfg(doctest)]

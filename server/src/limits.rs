@@ -213,6 +213,9 @@ pub(crate) const LOAD_PARCELS: usize = 8;
 /// Keys that a load has left out which are named in the log.
 pub(crate) const LOGGED_KEYS_MAX: u64 = 10;
 
+/// Bytes that an annotation in an append-only file may have.
+pub(crate) const ANNOTATION_BYTES_MAX: usize = 1024;
+
 /// Time between two log lines about a load, seconds.
 pub(crate) const LOAD_REPORT_SECONDS: u64 = 5;
 

@@ -6,9 +6,11 @@
 //! turn and writes what it can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's
 //! path, the pid file) are removed; 5. the control thread ends.
 
+mod source;
+
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -16,6 +18,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use self::source::Source;
 use crate::clock::Clock;
 use crate::commands::info::lock_free;
 use crate::commands::{names, registry};
@@ -30,9 +33,8 @@ use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
+use crate::loading::LoadError;
 use crate::log::Log;
-use crate::persistence::load::install::install;
-use crate::persistence::load::{self, LoadError};
 use crate::saving::Assignment;
 use crate::shard::Mesh;
 use crate::shard::poll::{Listener, Poll};
@@ -61,6 +63,8 @@ pub enum StartError {
     NoAddress,
     /// The data cannot be loaded.
     Load(LoadError),
+    /// The manifest of the append-only file cannot be used.
+    Manifest(String),
     /// The system refused something else.
     Io(io::Error),
 }
@@ -85,6 +89,7 @@ impl fmt::Display for StartError {
                 )
             }
             Self::Load(error) => error.fmt(f),
+            Self::Manifest(error) => f.write_str(error),
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
     }
@@ -111,19 +116,8 @@ pub(crate) enum Initial {
     Nothing,
     /// The snapshot file that the directives name, if it exists.
     Saved,
-    /// This snapshot file.
+    /// This snapshot or append-only file.
     File(PathBuf),
-}
-
-impl Initial {
-    /// The file to load.
-    fn file(self, settings: &Settings) -> Option<PathBuf> {
-        match self {
-            Self::Nothing => None,
-            Self::Saved => settings.path(&settings.dbfilename).filter(|path| path.exists()),
-            Self::File(path) => Some(path),
-        }
-    }
 }
 
 /// The parts that a node is started with.
@@ -247,8 +241,8 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
-        let initial = initial.file(&settings);
-        if initial.is_some() {
+        let source = Source::find(initial, &state, &settings)?;
+        if source.is_there() {
             // Before any connection is accepted.
             state.loading.begin(state.started_us / 1_000_000);
         }
@@ -283,14 +277,6 @@ impl Running {
         running.keeper = Some(Keeper::start(Arc::clone(&running.state))?);
         running.listen("effects", Some(Listened::Effects(Arc::clone(&journal))))?;
         running.listen("events", events.map(Listened::Events))?;
-        if settings.appendonly {
-            // TEMPORARY: loading is to come between.
-            running.state.append_only.open(
-                &settings,
-                crate::append_only::Origin::Nothing,
-                &running.state.log,
-            )?;
-        }
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
             let event_loop = EventLoop::new(
@@ -304,9 +290,7 @@ impl Running {
             );
             running.spawn(shard, event_loop)?;
         }
-        if let Some(path) = initial {
-            running.load(&path, &mesh)?;
-        }
+        running.load(&source, &mesh, &settings)?;
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -330,15 +314,11 @@ impl Running {
         Ok(())
     }
 
-    /// Loads a snapshot file. A node that is told to stop meanwhile does so.
-    fn load(&self, path: &Path, mesh: &Mesh) -> Result<(), LoadError> {
-        match load::snapshot(&self.state, path) {
-            Ok(loaded) => {
-                install(&self.state, mesh, loaded);
-                Ok(())
-            }
-            Err(error) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
-            Err(error) => Err(error),
+    /// Loads the initial data. A node that is told to stop meanwhile does so.
+    fn load(&self, source: &Source, mesh: &Mesh, settings: &Settings) -> Result<(), StartError> {
+        match source.begin(&self.state, mesh, settings) {
+            Err(StartError::Load(error)) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
+            outcome => outcome,
         }
     }
 

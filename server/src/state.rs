@@ -7,6 +7,7 @@ mod renames;
 mod usage;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -571,6 +572,12 @@ impl Node {
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::SeqCst)
+    }
+
+    /// The snapshot file that the directives name, if it exists.
+    pub(crate) fn saved_file(&self) -> Option<PathBuf> {
+        let settings = self.settings.load();
+        settings.path(&settings.dbfilename).filter(|path| path.exists())
     }
 
     /// The arrangement of the data of one shard.

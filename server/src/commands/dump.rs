@@ -149,8 +149,8 @@ impl RestoreOptions {
         let is_lfu = ctx.keyspace.stamp.lfu.is_some();
         match (self.idle_s, self.frequency) {
             // The clock counts modulo less than 32 bits.
-            (Some(idle_s), _) if !is_lfu => lru::idle_since(idle_s as u32, ctx.now_ms()),
-            (_, Some(frequency)) if is_lfu => lfu::with_frequency(frequency, ctx.now_ms()),
+            (Some(idle_s), _) if !is_lfu => lru::idle_since(idle_s as u32, ctx.wall_ms()),
+            (_, Some(frequency)) if is_lfu => lfu::with_frequency(frequency, ctx.wall_ms()),
             _ => ctx.keyspace.stamp.clock,
         }
     }
@@ -184,7 +184,7 @@ fn expiry(ctx: &Context<'_>, options: &RestoreOptions) -> Result<Option<i64>, Re
         0 => None,
         at if options.is_absolute => Some(at),
         // As in Redis, a time beyond all times has passed.
-        ttl => Some(ctx.now_ms().wrapping_add(ttl)),
+        ttl => Some(ctx.wall_ms().wrapping_add(ttl)),
     })
 }
 

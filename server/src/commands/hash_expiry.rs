@@ -408,10 +408,10 @@ fn hpexpireat(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn expire(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> CommandResult {
-    let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
+    let (args, key, now_ms, wall_ms) = (ctx.args, ctx.key(1), ctx.now_ms(), ctx.wall_ms());
     let removes = removes(ctx);
     let hash = ctx.keyspace.write_as::<Hash>(&key)?;
-    let at_ms = time(way, args.at(2), now_ms, command)?;
+    let at_ms = time(way, args.at(2), wall_ms, command)?;
     let (condition, names) = Condition::parse_with_fields(args)?;
 
     ctx.reply.array(names.len());
@@ -648,10 +648,10 @@ fn is_field_option(word: &[u8]) -> bool {
 }
 
 fn hgetex(ctx: &mut Context<'_>) -> CommandResult {
-    let (args, key, now_ms) = (ctx.args, ctx.key(1), ctx.now_ms());
+    let (args, key, now_ms, wall_ms) = (ctx.args, ctx.key(1), ctx.now_ms(), ctx.wall_ms());
     let removes = removes(ctx);
     let mut hash = ctx.keyspace.write_as::<Hash>(&key)?;
-    let (mut then, names) = Then::parse_with_fields(args, now_ms, removes)?;
+    let (mut then, names) = Then::parse_with_fields(args, wall_ms, removes)?;
     ctx.reply.array(names.len());
     let mut lifted = Names::new();
     for name in names.map(|index| args.at(index)) {
@@ -766,7 +766,7 @@ impl SetOptions {
 
 fn hsetex(ctx: &mut Context<'_>) -> CommandResult {
     let (args, key, now_ms, limits) = (ctx.args, ctx.key(1), ctx.now_ms(), limits(ctx));
-    let options = SetOptions::parse(args, now_ms)?;
+    let options = SetOptions::parse(args, ctx.wall_ms())?;
     let positions = options.pairs.clone().step_by(2);
     let mut names = positions.clone().map(|index| args.at(index));
     let hash = ctx.keyspace.write_as::<Hash>(&key)?;

@@ -602,7 +602,7 @@ fn pexpireat(ctx: &mut Context<'_>) -> CommandResult {
 fn set_expiry(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> CommandResult {
     let condition = Condition::parse(ctx.args)?;
     let at_ms = way
-        .resolve(int(ctx.args.at(2))?, ctx.now_ms())
+        .resolve(int(ctx.args.at(2))?, ctx.wall_ms())
         .ok_or(ReplyError::InvalidExpire(command))?;
     let key = ctx.key(1);
     let met = ctx

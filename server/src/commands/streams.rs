@@ -408,7 +408,7 @@ fn xadd(ctx: &mut Context<'_>) -> CommandResult {
             "ERR The ID specified in XADD must be greater than 0-0",
         ));
     }
-    let (key, limits, now_ms) = (ctx.key(1), limits(ctx.settings), ctx.now_ms());
+    let (key, limits, now_ms) = (ctx.key(1), limits(ctx.settings), ctx.wall_ms());
     if request.only_known && ctx.keyspace.write_as::<Stream>(&key)?.is_none() {
         ctx.reply.null();
         return Ok(());

@@ -736,7 +736,7 @@ fn set(ctx: &mut Context<'_>) -> CommandResult {
 fn set_with_options(ctx: &mut Context<'_>) -> CommandResult {
     let options = SetOptions::parse(ctx.args)?;
     let expiry = match options.lifetime {
-        Lifetime::Until(way, arg) => Expiry::At(way.at(arg, ctx.now_ms(), "set")?),
+        Lifetime::Until(way, arg) => Expiry::At(way.at(arg, ctx.wall_ms(), "set")?),
         Lifetime::Keep => Expiry::Keep,
         Lifetime::Unsaid | Lifetime::Persist => Expiry::Clear,
     };
@@ -792,7 +792,7 @@ fn psetex(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn set_for(ctx: &mut Context<'_>, way: Expiration, command: &'static str) -> CommandResult {
-    let at_ms = way.at(ctx.args.at(2), ctx.now_ms(), command)?;
+    let at_ms = way.at(ctx.args.at(2), ctx.wall_ms(), command)?;
     let (key, value) = (ctx.key(1), ctx.value(3));
     report_set_until(ctx.effects, key.bytes, &value, at_ms);
     ctx.keyspace.set_string(&key, value, Expiry::At(at_ms));
@@ -842,14 +842,14 @@ fn remove(ctx: &mut Context<'_>, key: &Key<'_>, lazily: bool) {
 
 fn getex(ctx: &mut Context<'_>) -> CommandResult {
     let lifetime = lifetime_of_getex(ctx.args)?;
-    let (key, now_ms) = (ctx.key(1), ctx.now_ms());
+    let (key, now_ms, wall_ms) = (ctx.key(1), ctx.now_ms(), ctx.wall_ms());
     let Some(value) = ctx.keyspace.read_string(&key)? else {
         // For a missing key the lifetime is not even checked.
         ctx.reply.null();
         return Ok(());
     };
     let at_ms = match lifetime {
-        Lifetime::Until(way, arg) => Some(way.at(arg, now_ms, "getex")?),
+        Lifetime::Until(way, arg) => Some(way.at(arg, wall_ms, "getex")?),
         _ => None,
     };
     bulk(&mut ctx.reply, value);
@@ -999,7 +999,7 @@ fn msetex(ctx: &mut Context<'_>) -> CommandResult {
     }
     let (condition, lifetime) = options_of_msetex(args, 2 + 2 * count)?;
     let expiry = match lifetime {
-        Lifetime::Until(way, arg) => Expiry::At(way.at(arg, ctx.now_ms(), "msetex")?),
+        Lifetime::Until(way, arg) => Expiry::At(way.at(arg, ctx.wall_ms(), "msetex")?),
         Lifetime::Keep => Expiry::Keep,
         Lifetime::Unsaid | Lifetime::Persist => Expiry::Clear,
     };

@@ -646,7 +646,10 @@ directives! {
     auto_aof_rewrite_min_size: u64 = 64 << 20,
         Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory();
     /// Whether a torn end of the append-only file is cut off when it is loaded.
-    aof_load_truncated: bool = true, Row::new("aof-load-truncated").accepted(NOT_YET);
+    aof_load_truncated: bool = true, Row::new("aof-load-truncated");
+    /// Longest end of an append-only file that is cut off at the start if it is no commands, bytes.
+    aof_load_corrupt_tail_max_size: u64 = 0,
+        Row::new("aof-load-corrupt-tail-max-size").range(0, LONG).memory();
     /// Whether a rewritten append-only file begins with a snapshot.
     aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble");
     /// Whether the append-only file contains timestamps.

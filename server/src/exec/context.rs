@@ -176,10 +176,16 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Time at which the command runs, Unix milliseconds.
+    /// Time by which keys and fields expire, Unix milliseconds: that at which the command runs, but for loading.
     #[inline]
     pub(crate) fn now_ms(&self) -> i64 {
         self.keyspace.stamp.now_ms
+    }
+
+    /// Time at which the command runs, Unix milliseconds.
+    #[inline]
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.keyspace.stamp.wall_ms
     }
 }
 

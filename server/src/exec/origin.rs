@@ -9,6 +9,8 @@ pub(crate) enum Origin {
     Waiter,
     /// The node itself: expiry and eviction.
     Node,
+    /// A file that is loaded: its commands have run before.
+    Loading,
 }
 
 impl Origin {

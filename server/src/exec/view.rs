@@ -24,8 +24,11 @@ use crate::state::Node;
 /// The time and the rules of access that all commands of a turn share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
-    /// Unix time in milliseconds.
+    /// Unix time in milliseconds. Keys and fields expire by it.
     pub(crate) now_ms: i64,
+    /// Unix time in milliseconds, too. Only while commands are loaded from a file the two differ: whatever these changed had
+    /// not expired when they ran.
+    pub(crate) wall_ms: i64,
     /// Access clock for entries that are created or touched now.
     pub(crate) clock: u32,
     /// Options of LFU, if the policy is LFU: the access clock then counts uses instead of storing the time of the
@@ -54,6 +57,7 @@ impl Stamp {
         let policy = settings.maxmemory_policy.policy();
         Self {
             now_ms,
+            wall_ms: now_ms,
             clock: policy.new_clock(now_ms),
             lfu: policy.is_lfu().then_some(LfuOptions {
                 log_factor: settings.lfu_log_factor,
@@ -80,8 +84,19 @@ impl Stamp {
         let clock = settings.maxmemory_policy.policy().new_clock(now_ms);
         Self {
             now_ms,
+            wall_ms: now_ms,
             clock,
             ..*self
+        }
+    }
+
+    /// The same rules for commands that are loaded from a file: nothing has expired, and nobody is told.
+    pub(crate) fn of_loading(self) -> Self {
+        Self {
+            now_ms: 0,
+            on_expired: OnExpired::Keep,
+            events: KeyspaceEvents::default(),
+            ..self
         }
     }
 
@@ -90,7 +105,7 @@ impl Stamp {
     pub(super) fn touched(&self, clock: u32, rng: &mut SmallRng) -> u32 {
         match self.lfu {
             None => self.clock,
-            Some(options) => lfu::touch(clock, self.now_ms, options, rng),
+            Some(options) => lfu::touch(clock, self.wall_ms, options, rng),
         }
     }
 }

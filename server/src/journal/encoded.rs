@@ -65,6 +65,7 @@ impl Encoded {
     }
 
     /// The commands.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.at(index))
     }

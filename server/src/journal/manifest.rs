@@ -210,11 +210,6 @@ impl Manifest {
         self.base.is_none() && self.increments.is_empty()
     }
 
-    /// The files to load, in order.
-    pub(crate) fn to_load(&self) -> impl Iterator<Item = &Part> {
-        self.base.iter().chain(&self.increments)
-    }
-
     /// Number of the last increment; 0 without one.
     pub(crate) fn last_increment(&self) -> u64 {
         self.increments.last().map_or(0, |part| part.sequence)
@@ -266,7 +261,9 @@ mod tests {
     fn a_manifest_of_redis_is_read_and_written_alike() {
         let manifest = Manifest::parse(BY_REDIS.as_bytes()).unwrap();
         let names: Vec<_> = manifest
-            .to_load()
+            .base
+            .iter()
+            .chain(&manifest.increments)
             .map(|part| part.name.to_str().unwrap())
             .collect();
         assert_eq!(names, ["appendonly.aof.2.base.rdb", "appendonly.aof.2.incr.aof"]);

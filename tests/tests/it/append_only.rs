@@ -22,12 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SIGKILL: i32 = 9;
 
 /// A server that appends to files in a directory.
-fn launch(shards: usize, directory: &Path, policy: &str) -> Launch {
+pub(super) fn launch(shards: usize, directory: &Path, policy: &str) -> Launch {
     node::launch(shards).with(&append_only(directory, policy))
 }
 
 /// A real server that does.
-fn launch_real(directory: &Path) -> Launch {
+pub(super) fn launch_real(directory: &Path) -> Launch {
     redis::launch().with(&append_only(directory, "everysec"))
 }
 
@@ -46,11 +46,11 @@ fn append_only(directory: &Path, policy: &str) -> [String; 8] {
     .map(str::to_owned)
 }
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     TempDir::new().expect("a directory")
 }
 
-fn kill(mut server: Process) {
+pub(super) fn kill(mut server: Process) {
     server.signal(SIGKILL);
     assert!(server.wait(PATIENCE).is_some(), "it is killed");
 }
@@ -90,16 +90,18 @@ fn values(client: &mut Client) -> BTreeMap<String, String> {
     values
 }
 
-/// Kills the server; a real one loads its files, and has the same data.
-fn compare_with_real(server: Process, directory: &Path) {
+/// Kills the server; a real one, and one with another number of shards, load its files, and have the same data.
+pub(super) fn compare_with_others(server: Process, directory: &Path) {
     let mut client = server.connect();
     let (ours, our_values) = (digest(&mut client), values(&mut client));
     kill(server);
     check(directory);
-    let real = launch_real(directory).serve();
-    let mut client = real.connect();
-    assert_eq!(our_values, values(&mut client), "values by key");
-    assert_eq!(ours, digest(&mut client), "{}", real.log());
+    for other in [launch(3, directory, "everysec"), launch_real(directory)] {
+        let other = other.serve();
+        let mut client = other.connect();
+        assert_eq!(our_values, values(&mut client), "values by key");
+        assert_eq!(ours, digest(&mut client), "{}", other.log());
+    }
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_real_server_loads_what_random_commands_have_left() {
             client.line("DISCARD");
             client.call(&look_at_all());
         }
-        compare_with_real(server, place.path());
+        compare_with_others(server, place.path());
     }
 }
 
@@ -169,7 +171,7 @@ fn a_real_server_loads_what_the_dialogues_have_left() {
         let mut all = vec!["EXISTS".to_owned()];
         all.extend(keys(&mut client));
         client.call(&all);
-        compare_with_real(server, place.path());
+        compare_with_others(server, place.path());
     }
 }
 
@@ -276,7 +278,7 @@ fn a_killed_server_has_written_what_it_has_acknowledged() {
                     .iter()
                     .all(|reply| reply.text() == "OK")
             );
-            compare_with_real(server, place.path());
+            compare_with_others(server, place.path());
         }
     }
 }

@@ -26,7 +26,12 @@ fn set(client: &mut Client, name: &str, value: &str) -> String {
 const NOT_SHOWN: [&str; 1] = ["aof-disable-auto-gc"];
 
 /// Names that only shardis shows.
-const OWN: [&str; 3] = ["io-backend", "rdb-field-expiry-format", "shards"];
+const OWN: [&str; 4] = [
+    "aof-load-corrupt-tail-max-size",
+    "io-backend",
+    "rdb-field-expiry-format",
+    "shards",
+];
 
 #[test]
 fn every_directive_of_the_real_servers_is_known() {

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "program"],
     &["builder"],
     &["node"],
-    &["bus", "replication", "persistence"],
+    &["bus", "replication", "loading"],
     &["event_loop", "control"],
     &["connection"],
     &["dispatch"],

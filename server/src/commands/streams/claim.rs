@@ -171,7 +171,7 @@ impl<'a> Filter<'a> {
 
 fn xpending(ctx: &mut Context<'_>) -> CommandResult {
     let filter = Filter::parse(ctx.args)?;
-    let (key, name, now_ms) = (ctx.key(1), ctx.args.at(2), ctx.now_ms());
+    let (key, name, now_ms) = (ctx.key(1), ctx.args.at(2), ctx.wall_ms());
     let stream = ctx.keyspace.read_as::<Stream>(&key)?;
     let group = stream
         .and_then(|stream| stream.group(name))
@@ -330,7 +330,7 @@ impl ClaimRequest {
 }
 
 fn xclaim(ctx: &mut Context<'_>) -> CommandResult {
-    let (key, args, now_ms) = (ctx.key(1), ctx.args, ctx.now_ms());
+    let (key, args, now_ms) = (ctx.key(1), ctx.args, ctx.wall_ms());
     let (name, by) = (args.at(2), args.at(3));
     let stream = ctx.keyspace.read_to_change::<Stream>(&key)?;
     let (log, group) = stream
@@ -448,7 +448,7 @@ impl<'c> Claims<'c> {
 // ----- XAUTOCLAIM
 
 fn xautoclaim(ctx: &mut Context<'_>) -> CommandResult {
-    let (key, args, now_ms) = (ctx.key(1), ctx.args, ctx.now_ms());
+    let (key, args, now_ms) = (ctx.key(1), ctx.args, ctx.wall_ms());
     let (name, by) = (args.at(2), args.at(3));
     let min_idle_ms = int(args.at(4))
         .map_err(|_| ReplyError::Fixed("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?;

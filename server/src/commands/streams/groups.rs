@@ -288,7 +288,7 @@ fn destroy(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn createconsumer(ctx: &mut Context<'_>) -> CommandResult {
-    let (key, name, now_ms) = (ctx.key(2), ctx.args.at(3), ctx.now_ms());
+    let (key, name, now_ms) = (ctx.key(2), ctx.args.at(3), ctx.wall_ms());
     let stream = ctx.keyspace.write_as::<Stream>(&key)?.ok_or(KEY_REQUIRED)?;
     let (_, group) = stream
         .group_mut(name)

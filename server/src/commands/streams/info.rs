@@ -270,7 +270,7 @@ fn groups(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn consumers(ctx: &mut Context<'_>) -> CommandResult {
-    let (key, name, now_ms) = (ctx.key(2), ctx.args.at(3), ctx.now_ms());
+    let (key, name, now_ms) = (ctx.key(2), ctx.args.at(3), ctx.wall_ms());
     let stream = ctx.keyspace.read_as::<Stream>(&key)?;
     let stream = stream.ok_or(ReplyError::NoSuchKey)?;
     let group = stream.group(name).ok_or_else(|| no_such_group(key.bytes, name))?;

@@ -187,7 +187,7 @@ impl<'a> ReadRequest<'a> {
             kind: Kind::Stream,
             minds_removal: self.group.is_some(),
             awaits_sync: false,
-            deadline_ms: (block_ms > 0).then(|| ctx.now_ms().saturating_add(block_ms)),
+            deadline_ms: (block_ms > 0).then(|| ctx.wall_ms().saturating_add(block_ms)),
             on_timeout: TimeoutReply::Null,
             request,
         })
@@ -353,7 +353,7 @@ fn xreadgroup(ctx: &mut Context<'_>) -> CommandResult {
             key: key.bytes,
             group,
             consumer,
-            now_ms: ctx.now_ms(),
+            now_ms: ctx.wall_ms(),
             no_ack: request.no_ack,
             left: request.count,
         };

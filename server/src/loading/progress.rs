@@ -10,6 +10,8 @@ use crate::state::Node;
 /// Progress of a load.
 pub(super) struct Progress<'a> {
     node: &'a Node,
+    /// Bytes of files that were loaded before.
+    passed: u64,
     /// Place in the file from which progress is noted again.
     next_note: u64,
     /// Time of the next line about it, on the node's stopwatch.
@@ -22,10 +24,11 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// The progress of a load that begins.
-    pub(super) fn new(node: &'a Node) -> Self {
+    /// The progress of the load of a file, after files of so many bytes.
+    pub(super) fn new(node: &'a Node, passed: u64) -> Self {
         Self {
             node,
+            passed,
             next_note: 0,
             next_line_ns: node.clock.elapsed_ns() + LOAD_REPORT_SECONDS * 1_000_000_000,
             delay: node.settings.load().key_load_delay,
@@ -50,7 +53,7 @@ impl<'a> Progress<'a> {
         let settings = self.node.settings.load();
         self.delay = settings.key_load_delay;
         self.next_note = offset + settings.loading_process_events_interval_bytes;
-        self.node.loading.note_bytes(offset);
+        self.node.loading.note_bytes(self.passed + offset);
         let now_ns = self.node.clock.elapsed_ns();
         if now_ns >= self.next_line_ns {
             self.next_line_ns = now_ns + LOAD_REPORT_SECONDS * 1_000_000_000;

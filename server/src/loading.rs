@@ -7,9 +7,11 @@
 //! that need it.
 
 mod build;
+mod commands;
 pub(crate) mod install;
 mod parcel;
 mod progress;
+pub(crate) mod replay;
 mod scan;
 
 use std::fmt;
@@ -24,9 +26,11 @@ use shardis_storage::rdb::{self, Limits};
 
 use self::build::Builder;
 use self::parcel::route;
+use self::replay::{AofFile, Torn, is_snapshot};
 use self::scan::Scan;
 use crate::commands::dump;
 use crate::exec::{Partition, Stamp};
+use crate::shard::Mesh;
 use crate::state::Node;
 
 /// Reason for which data cannot be loaded.
@@ -58,6 +62,24 @@ pub(crate) enum LoadReason {
     },
     /// A database holds the key twice.
     Duplicate,
+    /// The last file of commands ends within one.
+    Torn,
+    /// Another file of commands ends within one.
+    TornWithin,
+    /// The bytes are no commands.
+    Damaged {
+        /// They are zeros up to the end.
+        is_zero: bool,
+    },
+    /// There is no command of this name.
+    UnknownCommand(String),
+    /// A command that cannot be run.
+    Command {
+        /// Its name.
+        name: String,
+        /// The error.
+        error: String,
+    },
     /// A thread that decoded values panicked.
     Panic,
     /// The node is to stop.
@@ -66,7 +88,7 @@ pub(crate) enum LoadReason {
 
 impl LoadError {
     /// An error that has no place in the file.
-    fn of(path: &Path, reason: impl Into<LoadReason>) -> Self {
+    pub(crate) fn of(path: &Path, reason: impl Into<LoadReason>) -> Self {
         Self {
             path: path.to_owned(),
             offset: None,
@@ -97,6 +119,25 @@ impl fmt::Display for LoadReason {
                 "it holds database {found}, and the server is configured for {databases} databases"
             ),
             Self::Duplicate => write!(f, "a database holds this key twice"),
+            Self::Torn => f.write_str(
+                "Unexpected end of file reading the append only file. Make a backup of it, and let redis-check-aof --fix \
+                 repair it, or set 'aof-load-truncated' to yes, which has the torn end cut off",
+            ),
+            Self::TornWithin => f.write_str(
+                "Unexpected end of file reading the append only file: the truncated file is not the last file",
+            ),
+            Self::Damaged { is_zero } => {
+                f.write_str("Bad file format reading the append only file")?;
+                if *is_zero {
+                    f.write_str(" (zero bytes up to its end, which a loss of power leaves)")?;
+                }
+                f.write_str(
+                    ". Make a backup of it, and let redis-check-aof --fix repair it, or let \
+                     'aof-load-corrupt-tail-max-size' allow so many bytes at the end to be cut off",
+                )
+            }
+            Self::UnknownCommand(name) => write!(f, "Unknown command '{name}' reading the append only file"),
+            Self::Command { name, error } => write!(f, "The command '{name}' of the append only file cannot run: {error}"),
             Self::Panic => write!(f, "a thread of the load panicked. Please report this as a bug"),
             Self::Stopped => write!(f, "the node is to stop"),
         }
@@ -182,18 +223,58 @@ impl<'a> Rules<'a> {
 /// When something is wrong with it, or the node is to stop.
 pub(crate) fn snapshot(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
     let file = File::open(path).map_err(|error| LoadError::of(path, error))?;
+    let size = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
+    load_snapshot(node, path, &file, size).map(|(loaded, _)| loaded)
+}
+
+/// Reads a snapshot out of an open file of so many bytes. Returns also where it ends.
+fn load_snapshot(node: &Node, path: &Path, file: &File, size: u64) -> Result<(Loaded, u64), LoadError> {
     let started_ns = node.clock.elapsed_ns();
-    let loaded = read_snapshot(node, path, &file, true)?;
+    node.loading.expect(size);
+    let loaded = read_snapshot(node, path, file, 0, true)?;
     let seconds = (node.clock.elapsed_ns() - started_ns) as f64 / 1e9;
     node.log
         .notice(format_args!("DB loaded from disk: {seconds:.3} seconds"));
     Ok(loaded)
 }
 
-/// Reads a snapshot out of an open file.
-fn read_snapshot(node: &Node, path: &Path, file: &File, drops_expired: bool) -> Result<Loaded, LoadError> {
-    let bytes = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
-    node.loading.expect(bytes);
+/// Reads a file of any kind: a snapshot, commands, or a snapshot with commands behind it. It is left as it is, even if its end
+/// is torn.
+///
+/// # Errors
+/// When something is wrong with it, or the node is to stop.
+pub(crate) fn file(node: &Node, mesh: &Mesh, path: &Path) -> Result<Loaded, LoadError> {
+    let mut file = File::open(path).map_err(|error| LoadError::of(path, error))?;
+    let size = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
+    if is_snapshot(&mut file).map_err(|error| LoadError::of(path, error))? {
+        let (loaded, end) = load_snapshot(node, path, &file, size)?;
+        if end == size {
+            return Ok(loaded);
+        }
+    }
+    // Commands change keys that have expired since, so that these are needed after all.
+    let file = AofFile {
+        path: path.to_owned(),
+        is_base: true,
+    };
+    let replayed = replay::append_only(node, mesh, &[file])?;
+    if let Some(Torn { path, good_bytes }) = replayed.torn {
+        let path = path.display();
+        node.log.warning(format_args!(
+            "The end of {path} is passed over from offset {good_bytes} on"
+        ));
+    }
+    Ok(replayed.loaded)
+}
+
+/// Reads a snapshot out of an open file, after files of so many bytes. Returns also where it ends.
+fn read_snapshot(
+    node: &Node,
+    path: &Path,
+    file: &File,
+    passed: u64,
+    drops_expired: bool,
+) -> Result<(Loaded, u64), LoadError> {
     let rules = Rules::new(node, drops_expired);
     let (routes, arrivals): (Vec<_>, Vec<_>) = (0..node.shards).map(|_| route()).unzip();
     thread::scope(|scope| {
@@ -206,7 +287,7 @@ fn read_snapshot(node: &Node, path: &Path, file: &File, drops_expired: bool) -> 
                 .map_err(|error| LoadError::of(path, error))?;
             threads.push(thread);
         }
-        let scanned = Scan::new(&rules, routes).run(file);
+        let scanned = Scan::new(&rules, routes, passed).run(file);
         let (mut failures, mut partitions, mut keys) = (Vec::new(), Vec::new(), 0);
         for thread in threads {
             match thread.join() {
@@ -221,7 +302,7 @@ fn read_snapshot(node: &Node, path: &Path, file: &File, drops_expired: bool) -> 
         match scanned {
             Ok(scanned) if failures.is_empty() => {
                 rules.report(keys, scanned.expired);
-                Ok(Loaded { partitions })
+                Ok((Loaded { partitions }, scanned.end))
             }
             scanned => {
                 failures.extend(scanned.err());

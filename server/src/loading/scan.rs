@@ -24,15 +24,17 @@ pub(super) struct Scan<'a> {
 pub(super) struct Scanned {
     /// Number of keys that were left out because they had expired.
     pub(super) expired: u64,
+    /// Place of the end of the snapshot in the file.
+    pub(super) end: u64,
 }
 
 impl<'a> Scan<'a> {
-    /// A scan under these rules.
-    pub(super) fn new(rules: &'a Rules<'a>, routes: Vec<Dispatch>) -> Self {
+    /// A scan under these rules, after files of so many bytes.
+    pub(super) fn new(rules: &'a Rules<'a>, routes: Vec<Dispatch>, passed: u64) -> Self {
         Self {
             rules,
             routes,
-            progress: Progress::new(rules.node),
+            progress: Progress::new(rules.node, passed),
             db: 0,
         }
     }
@@ -65,6 +67,7 @@ impl<'a> Scan<'a> {
         }
         Ok(Scanned {
             expired: self.progress.expired,
+            end: scanner.offset(),
         })
     }
 
