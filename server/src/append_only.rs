@@ -45,6 +45,8 @@ pub(crate) struct AppendOnly {
     journal: Arc<Journal>,
     persistence: Arc<Persistence>,
     clock: Arc<Clock>,
+    /// The version of Redis that the node is compatible with.
+    version: &'static str,
     /// Held while files are changed, which takes as long as the disk does.
     files: Mutex<Files>,
     /// Held for moments only.
@@ -67,22 +69,33 @@ struct Files {
 pub(crate) enum Origin<'a> {
     /// None.
     Nothing,
-    /// That of a snapshot file, which becomes the first base.
+    /// The data of a snapshot file, which becomes the first base.
     Dump(&'a Path),
-    /// That of the files which a manifest names. The last one was cut behind what was good of it.
+    /// The data of the files that a manifest names. The last one was cut behind what was good of it.
     Files(Manifest),
 }
 
 impl AppendOnly {
-    /// An append-only file that is switched off.
-    pub(crate) fn new(journal: Arc<Journal>, persistence: Arc<Persistence>, clock: Arc<Clock>) -> Self {
+    /// An append-only file that is switched off, and the journal and the saving of snapshots that it needs. The node starts now.
+    pub(crate) fn new(clock: &Arc<Clock>, started_us: i64, version: &'static str) -> Self {
         Self {
-            journal,
-            persistence,
-            clock,
+            journal: Arc::new(Journal::new(Arc::clone(clock))),
+            persistence: Arc::new(Persistence::new(started_us)),
+            clock: Arc::clone(clock),
+            version,
             files: Mutex::default(),
             status: Mutex::default(),
         }
+    }
+
+    /// The journal that is written to it.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The saving of snapshots, which its bases are.
+    pub(crate) fn saving(&self) -> &Arc<Persistence> {
+        &self.persistence
     }
 
     /// Begins to write behind the data that the node starts with, before anybody changes it.
@@ -100,8 +113,8 @@ impl AppendOnly {
         directory.remove_temporary();
         let mut manifest = match origin {
             Origin::Files(manifest) => manifest,
-            Origin::Nothing => first_base(&directory, settings, None, log)?,
-            Origin::Dump(path) => first_base(&directory, settings, Some(path), log)?,
+            Origin::Nothing => self.first_base(&directory, settings, None, log)?,
+            Origin::Dump(path) => self.first_base(&directory, settings, Some(path), log)?,
         };
         let increment = match manifest.increments.last() {
             Some(part) => {
@@ -215,53 +228,54 @@ impl AppendOnly {
         };
         before + current.map_or(0, |increment| increment.size())
     }
+
+    /// Makes the base that a fresh append-only file begins with: a copy of a snapshot file, or one of no data.
+    fn first_base(
+        &self,
+        directory: &Directory,
+        settings: &Settings,
+        dump: Option<&Path>,
+        log: &Log,
+    ) -> io::Result<Manifest> {
+        let form = if dump.is_some() || settings.aof_use_rdb_preamble {
+            BaseForm::Rdb
+        } else {
+            BaseForm::Commands
+        };
+        let part = Part::base(directory.prefix(), 1, form);
+        log.notice(format_args!(
+            "Creating AOF base file {} on server start",
+            part.name.display()
+        ));
+        let path = directory.path_of(&part.name);
+        // One that a crash has left is not in any manifest.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match dump {
+            // A save replaces the file that the name stands for, and never changes it.
+            Some(dump) if fs::hard_link(dump, &path).is_ok() => {}
+            Some(dump) => {
+                fs::copy(dump, &path)?;
+            }
+            None => fs::write(&path, empty_base(form, settings, self.version))?,
+        }
+        fs::File::open(&path)?.sync_all()?;
+        directory.sync()?;
+        Ok(Manifest {
+            base: Some(part),
+            ..Manifest::default()
+        })
+    }
 }
 
 /// Error: the append-only file cannot be switched on. The log says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CannotTurnOn;
 
-/// Makes the base that a fresh append-only file begins with: a copy of a snapshot file, or one of no data.
-fn first_base(
-    directory: &Directory,
-    settings: &Settings,
-    dump: Option<&Path>,
-    log: &Log,
-) -> io::Result<Manifest> {
-    let form = if dump.is_some() || settings.aof_use_rdb_preamble {
-        BaseForm::Rdb
-    } else {
-        BaseForm::Commands
-    };
-    let part = Part::base(directory.prefix(), 1, form);
-    log.notice(format_args!(
-        "Creating AOF base file {} on server start",
-        part.name.display()
-    ));
-    let path = directory.path_of(&part.name);
-    // One that a crash has left is not in any manifest.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    match dump {
-        // A save replaces the file that the name stands for, and never changes it.
-        Some(dump) if fs::hard_link(dump, &path).is_ok() => {}
-        Some(dump) => {
-            fs::copy(dump, &path)?;
-        }
-        None => fs::write(&path, empty_base(form, settings))?,
-    }
-    fs::File::open(&path)?.sync_all()?;
-    directory.sync()?;
-    Ok(Manifest {
-        base: Some(part),
-        ..Manifest::default()
-    })
-}
-
 /// The bytes of a base without data.
-fn empty_base(form: BaseForm, settings: &Settings) -> Vec<u8> {
+fn empty_base(form: BaseForm, settings: &Settings, version: &str) -> Vec<u8> {
     match form {
         BaseForm::Commands => Vec::new(),
         BaseForm::Rdb => {
@@ -270,7 +284,7 @@ fn empty_base(form: BaseForm, settings: &Settings) -> Vec<u8> {
                 dialect: Dialect::Redis,
             };
             let mut writer = FileWriter::new(Header::Common, options, settings.rdbchecksum);
-            writer.aux(b"redis-ver", crate::state::REDIS_VERSION.as_bytes());
+            writer.aux(b"redis-ver", version.as_bytes());
             writer.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
             writer.aux(b"aof-base", b"1");
             writer.finish()

@@ -32,9 +32,9 @@ pub use special::{
     ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
 };
 pub use units::{Form, format_memory, parse_memory};
-pub(crate) use value::describe;
 pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};
 
+use crate::error::describe;
 use shardis_storage::glob;
 use std::collections::HashSet;
 use std::fmt;

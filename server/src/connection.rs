@@ -115,6 +115,13 @@ impl Connection {
         }
     }
 
+    /// The position that its output waits for, if that waits for this one in any case.
+    #[inline]
+    pub(crate) fn waits_for(&self, position: Position) -> Position {
+        let own = self.client.wrote_to.max(position);
+        self.held_until.map_or(own, |held_until| held_until.max(own))
+    }
+
     /// Modes of the client that commands depend on.
     #[inline]
     pub(crate) fn modes(&self) -> Modes {

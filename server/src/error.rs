@@ -6,7 +6,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use crate::config::describe;
+/// The operating system's text for an error, without the number that `std` appends.
+pub(crate) fn describe(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(number) = text.rfind(" (os error ") {
+        text.truncate(number);
+    }
+    text
+}
 
 /// Error reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]

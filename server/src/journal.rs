@@ -90,7 +90,7 @@ struct Stream {
     /// From where on effects are missing: who repeats them no longer has the same data.
     broken_from: Option<Position>,
     listener: Option<Listener>,
-    /// What the append-only file gets; none while it is off.
+    /// The way to the append-only file; none while that is off.
     tap: Option<Tap>,
 }
 

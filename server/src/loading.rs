@@ -3,7 +3,7 @@
 //! A file is read into partitions of its own, away from the loops, and these are put in the place of the node's at one
 //! instant (`install.rs`); whatever goes wrong before leaves the node's data alone. A snapshot file is split into records
 //! by one thread (`scan.rs`), which looks for the ends of values but decodes none, and sends them, in parcels (`parcel.rs`),
-//! to one thread for each shard (`build.rs`). While data is loaded, loops serve their connections, and refuse commands
+//! to one thread for each shard (`build.rs`). The commands of an append-only file run one after the other (`replay.rs`). While data is loaded, loops serve their connections, and refuse commands
 //! that need it.
 
 mod build;

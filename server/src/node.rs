@@ -231,7 +231,7 @@ impl Running {
                 .assign("port", port.as_bytes())
                 .map_err(|error| StartError::Io(io::Error::other(error)))?;
         }
-        let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
+        let mut state = Node::new(config, clock, log, (shards, registry().rows()), seed);
         state.renames = renames;
         state.daemon = daemon;
         let journal = Arc::clone(&state.journal);
@@ -391,7 +391,9 @@ impl Running {
             return;
         }
         state.log.notice(format_args!("Calling fsync() on the AOF file."));
-        state.append_only.finish(&state.reporter(&state.settings.load()));
+        state.reporting(&state.settings.load(), |reporter| {
+            state.append_only.finish(reporter);
+        });
     }
 }
 

@@ -234,6 +234,11 @@ impl Persistence {
         self.state.lock().purpose()
     }
 
+    /// Whether a job waits for its cut.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Acquire)
+    }
+
     /// Whether a job waits for its cut, which can be made.
     #[inline]
     pub(crate) fn awaits_cut(&self) -> bool {

@@ -78,8 +78,6 @@ pub(crate) struct Node {
     pub(crate) loading: Loading,
     /// Request to stop the node.
     pub(crate) shutdown: Shutdown,
-    /// A fault has ended the node.
-    has_failed: AtomicBool,
     /// Counters of each loop.
     pub(crate) stats: Vec<LoopStats>,
     /// Its threads.
@@ -187,33 +185,31 @@ impl Seed {
 }
 
 impl Node {
-    /// The state of a node that is about to start, for so many commands.
+    /// The state of a node that is about to start, for so many shards and commands.
     pub(crate) fn new(
         config: Config,
         clock: Arc<Clock>,
         log: Log,
-        shards: usize,
-        commands: usize,
+        (shards, commands): (usize, usize),
         seed: Seed,
     ) -> Self {
         let settings = ArcSwap::new(config.settings());
-        let pubsub = Arc::new(Hub::new(shards, seed.number));
-        pubsub.choose_events(settings.load().notify_keyspace_events);
-        let memory_limit = settings.load().maxmemory;
-        let keeps_by_slot = settings.load().cluster_enabled;
         let started_us = clock.now_us();
-        // A random seed makes the ids of each run different in any case.
-        let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
-        log.name(ids.run());
-        let journal = Arc::new(Journal::new(Arc::clone(&clock)));
-        let persistence = Arc::new(Persistence::new(started_us));
+        let ids = ids_of_run(seed, started_us, &log);
+        let append_only = AppendOnly::new(&clock, started_us, REDIS_VERSION);
         Self {
-            append_only: AppendOnly::new(Arc::clone(&journal), Arc::clone(&persistence), Arc::clone(&clock)),
-            persistence,
-            journal,
+            journal: Arc::clone(append_only.journal()),
+            persistence: Arc::clone(append_only.saving()),
+            append_only,
+            memory_limit: AtomicU64::new(settings.load().maxmemory),
+            pubsub: hub(shards, seed, &settings.load()),
             clock,
             log,
-            hashing: Hashing::new(KeyHasher::new(seed.number), shards, keeps_by_slot),
+            hashing: Hashing::new(
+                KeyHasher::new(seed.number),
+                shards,
+                settings.load().cluster_enabled,
+            ),
             shards,
             config: Mutex::new(config),
             settings,
@@ -226,7 +222,6 @@ impl Node {
             pause: Pause::default(),
             loading: Loading::default(),
             shutdown: Shutdown::default(),
-            has_failed: AtomicBool::new(false),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             threads: Threads::default(),
             memory: (0..shards).map(|_| Counter::default()).collect(),
@@ -239,12 +234,10 @@ impl Node {
             started_us,
             started_bytes: AtomicU64::new(0),
             other_bytes: AtomicI64::new(0),
-            memory_limit: AtomicU64::new(memory_limit),
             denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
-            pubsub,
             feeds: Vec::new(),
             debug: Debugging::default(),
             deal: Deal::new(shards),
@@ -314,7 +307,7 @@ impl Node {
                 .turn_on(settings, &self.log)
                 .map_err(|_| SetError::failed("appendonly", "Unable to turn on AOF. Check server logs.")),
             (false, Phase::First | Phase::On) => {
-                self.append_only.turn_off(&self.reporter(settings));
+                self.reporting(settings, |reporter| self.append_only.turn_off(reporter));
                 Ok(())
             }
             _ => Ok(()),
@@ -468,14 +461,14 @@ impl Node {
 
     /// Stops the node after a fault that it must not outlive: the program ends with an error.
     pub(crate) fn fail(&self) {
-        self.has_failed.store(true, Ordering::Release);
+        self.shutdown.has_failed.store(true, Ordering::Release);
         self.shutdown.request();
         self.ring_all();
     }
 
     /// Whether a fault has ended the node.
     pub(crate) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire)
+        self.shutdown.has_failed.load(Ordering::Acquire)
     }
 
     /// Resets the counters of all loops (CONFIG RESETSTAT).
@@ -484,13 +477,14 @@ impl Node {
         self.denied_logins.store(0, Ordering::Relaxed);
     }
 
-    /// The parts of the node that writing of the append-only file reports to.
-    pub(crate) fn reporter<'a>(&'a self, settings: &Settings) -> Reporter<'a> {
-        Reporter {
+    /// Calls `act` with the parts of the node that writing the append-only file reports to.
+    #[inline]
+    pub(crate) fn reporting<R>(&self, settings: &Settings, act: impl FnOnce(&Reporter<'_>) -> R) -> R {
+        let note = |event, us| self.note_latency(settings, event, us);
+        act(&Reporter {
             log: &self.log,
-            latency: &self.latency,
-            threshold_ms: settings.latency_monitor_threshold,
-        }
+            note: &note,
+        })
     }
 
     /// Reports an event that took `us` microseconds to the latency monitor, if it exceeds the threshold.
@@ -602,6 +596,21 @@ impl Node {
     }
 }
 
+/// Names for a run of a node, which the log tells from now on.
+fn ids_of_run(seed: Seed, started_us: i64, log: &Log) -> Ids {
+    // A random seed makes the ids of each run different in any case.
+    let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
+    log.name(ids.run());
+    ids
+}
+
+/// The hub of a node that nobody has subscribed to yet.
+fn hub(shards: usize, seed: Seed, settings: &Settings) -> Arc<Hub> {
+    let hub = Hub::new(shards, seed.number);
+    hub.choose_events(settings.notify_keyspace_events);
+    Arc::new(hub)
+}
+
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
@@ -708,6 +717,8 @@ impl Debugging {
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     requested: Arc<AtomicBool>,
+    /// A fault has ended the node.
+    has_failed: AtomicBool,
 }
 
 impl Shutdown {

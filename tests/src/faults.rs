@@ -1,6 +1,7 @@
 //! Faults of files: a program under test runs with the library of `preload/`, which makes its writes, syncs and renames in
 //! one directory fail, wait, or kill it, as the test says at any moment.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,34 +121,40 @@ impl Faults {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Loses what a power failure may lose: of each file that was synced once, a part of what was written since. Only for
-    /// files that are appended to, and when no server runs. Returns the number of bytes.
+    /// Loses what a power failure may lose: of each file, a part of what was written since it was last synced. Only for files
+    /// that are appended to, and when no server runs. Returns the number of bytes.
     ///
     /// # Panics
     /// When a file cannot be cut.
     pub fn lose_power(&self, rng: &mut SmallRng) -> u64 {
+        let safe = self.safe_bytes();
         let mut lost = 0;
-        let mut seen = Vec::new();
-        for line in self.lines("synced").iter().rev() {
-            let Some((name, size)) = line.rsplit_once(' ') else {
-                continue;
-            };
-            if seen.iter().any(|known| known == name) {
-                continue;
-            }
-            seen.push(name.to_owned());
-            let path = self.data.join(name);
-            let (Ok(metadata), Ok(safe)) = (fs::metadata(&path), size.parse::<u64>()) else {
-                continue;
-            };
-            if metadata.len() > safe {
-                let kept = rng.random_range(safe..=metadata.len());
-                lost += metadata.len() - kept;
+        for name in self.files() {
+            let path = self.data.join(&name);
+            let length = fs::metadata(&path).expect("a file").len();
+            let safe = safe.get(&name).copied().unwrap_or(0);
+            if length > safe {
+                let kept = rng.random_range(safe..=length);
+                lost += length - kept;
                 let file = fs::File::options().write(true).open(&path).expect("a file");
                 file.set_len(kept).expect("it can be cut");
             }
         }
         lost
+    }
+
+    /// Bytes of each file that were synced. A file that a server did not write is not among them.
+    fn safe_bytes(&self) -> HashMap<String, u64> {
+        let mut safe = HashMap::new();
+        for line in self.lines("synced") {
+            if let Some((old, new)) = line.split_once(" -> ") {
+                let bytes = safe.remove(old).unwrap_or(0);
+                safe.insert(new.to_owned(), bytes);
+            } else if let Some((name, bytes)) = line.rsplit_once(' ') {
+                safe.insert(name.to_owned(), bytes.parse().expect("a number"));
+            }
+        }
+        safe
     }
 
     /// Names of the files, those of folders included, in order.

@@ -8,7 +8,8 @@
 //!   [`score`] doubles in the notations of several versions; [`dialogue`] reads and runs the files of `cases/`.
 //! * [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw, and
 //!   checks it.
-//! * [`faults`] makes the files of a server fail, and kills it at a chosen operation.
+//! * [`faults`] makes the files of a server fail, and kills it at a chosen operation; [`crash`] compares what it kept with
+//!   what it had promised.
 //!
 //! Nothing here uses code of the server, because an oracle with the same parser would share its faults. Every wait has
 //! an end, so that a broken server fails a test instead of hanging it. Functions of the harness panic with a message
@@ -20,6 +21,7 @@
 )]
 
 pub mod client;
+pub mod crash;
 pub mod dialogue;
 pub mod diff;
 pub mod duel;

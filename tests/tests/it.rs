@@ -22,6 +22,7 @@ mod it {
     mod configuration;
     mod counters;
     mod crash_report;
+    mod crashes;
     mod daemon;
     mod debug_command;
     mod descriptors;

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::journal::Journal;
 use crate::journal::aof::{Faults, Reporter};
 use crate::journal::directory::Directory;
-use crate::journal::manifest::{BaseForm, Part};
+use crate::journal::manifest::{BaseForm, Manifest, Part};
 use crate::journal::tap::Increment;
 use crate::limits::{AOF_FAILURES_FREE, AOF_RETRY_MINUTES_MAX};
 use crate::log::Log;
@@ -23,9 +23,9 @@ use crate::saving::{Form, Job, Purpose, SaveError};
 /// Answer to a request for a rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Requested {
-    /// It begins.
+    /// The rewrite begins.
     Started,
-    /// It begins when something else has ended.
+    /// The rewrite begins when something else has ended.
     Scheduled,
     /// There is one already.
     UnderWay,
@@ -223,33 +223,14 @@ impl AppendOnly {
             BaseForm::Commands
         };
         let base = Part::base(directory.prefix(), manifest.base_sequence() + 1, form);
-        let part = Part::increment(directory.prefix(), manifest.last_increment() + 1);
-        let (increment, temporary) = match phase {
-            Phase::Off => (None, None),
-            Phase::First => {
-                let name = directory.temporary_increment();
-                directory.remove(&name)?;
-                let file = directory.create(&name)?;
-                log.notice(format_args!(
-                    "Creating AOF incr file {name} on background rewrite"
-                ));
-                (Some(Arc::new(Increment::new(file, part, 0))), Some(name))
-            }
-            Phase::On => match prepared.take() {
-                Some(prepared) => (Some(prepared), None),
-                None => {
-                    let file = directory.create(&part.name)?;
-                    log.notice(format_args!(
-                        "Creating AOF incr file {} on background rewrite",
-                        part.name.display()
-                    ));
-                    let mut named = manifest.clone();
-                    named.increments.push(part.clone());
-                    directory.replace_manifest(&named)?;
-                    *manifest = named;
-                    (Some(Arc::new(Increment::new(file, part, 0))), None)
-                }
-            },
+        let temporary = (phase == Phase::First).then(|| directory.temporary_increment());
+        let increment = match (phase, &temporary) {
+            (Phase::Off, _) => None,
+            (_, Some(name)) => Some(first_increment(directory, manifest, name, log)?),
+            (_, None) => Some(match prepared.take() {
+                Some(prepared) => prepared,
+                None => next_increment(directory, manifest, log)?,
+            }),
         };
         Ok(Rewrite {
             base,
@@ -449,8 +430,40 @@ impl AppendOnly {
     }
 }
 
+/// Creates the first increment, which gets its name when the base is there.
+fn first_increment(
+    directory: &Directory,
+    manifest: &Manifest,
+    name: &str,
+    log: &Log,
+) -> io::Result<Arc<Increment>> {
+    let part = Part::increment(directory.prefix(), manifest.last_increment() + 1);
+    // Another try has maybe left one, which is still being written to.
+    directory.remove(name)?;
+    let file = directory.create(name)?;
+    log.notice(format_args!(
+        "Creating AOF incr file {name} on background rewrite"
+    ));
+    Ok(Arc::new(Increment::new(file, part, 0)))
+}
+
+/// Creates the next increment, and has the manifest name it.
+fn next_increment(directory: &Directory, manifest: &mut Manifest, log: &Log) -> io::Result<Arc<Increment>> {
+    let part = Part::increment(directory.prefix(), manifest.last_increment() + 1);
+    let file = directory.create(&part.name)?;
+    log.notice(format_args!(
+        "Creating AOF incr file {} on background rewrite",
+        part.name.display()
+    ));
+    let mut named = manifest.clone();
+    named.increments.push(part.clone());
+    directory.replace_manifest(&named)?;
+    *manifest = named;
+    Ok(Arc::new(Increment::new(file, part, 0)))
+}
+
 /// Removes what no data is made of any more, and then its lines in the manifest.
-fn remove_history(directory: &Directory, manifest: &mut crate::journal::manifest::Manifest, log: &Log) {
+fn remove_history(directory: &Directory, manifest: &mut Manifest, log: &Log) {
     if manifest.history.is_empty() {
         return;
     }

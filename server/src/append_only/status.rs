@@ -39,12 +39,12 @@ pub(crate) struct Status {
 /// Phase of the append-only file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It is switched off.
+    /// The append-only file is switched off.
     #[default]
     Off,
-    /// It is on, and its first base is not complete.
+    /// The append-only file is on, and its first base is not complete.
     First,
-    /// It is on.
+    /// The append-only file is on.
     On,
 }
 

@@ -153,8 +153,7 @@ impl Shell {
             Config::default(),
             clock,
             Log::new(Level::Nothing),
-            shards,
-            super::registry().rows(),
+            (shards, super::registry().rows()),
             Seed::chosen(SEED),
         );
         let settings = Settings::clone(&node.settings.load());

@@ -5,7 +5,8 @@
 //! number of files are bounded.
 
 use super::directives::{DirectiveFlags, Settings, find};
-use super::value::{Assign, Reason, describe};
+use super::value::{Assign, Reason};
+use crate::error::describe;
 use shardis_protocol::words;
 use shardis_storage::glob;
 use std::fmt;

@@ -87,15 +87,14 @@ fn keep(node: &Node, has_ended: &AtomicBool) {
 /// Does what is due. False when the node has to end.
 fn keep_once(node: &Node, is_tick: bool) -> bool {
     let settings = node.settings.load();
-    let reporter = node.reporter(&settings);
     let is_saving = node.persistence.purpose().is_some();
     node.journal.aof.note_saving(is_saving);
     let may_sync = !(is_saving && settings.no_appendfsync_on_rewrite);
-    let kept = node
-        .journal
-        .keep(is_tick, may_sync, &reporter, || node.ring_all());
-    if kept.is_ok() {
-        node.append_only.tend(&settings, is_tick, &reporter);
-    }
-    kept.is_ok()
+    node.reporting(&settings, |reporter| {
+        let kept = node.journal.keep(is_tick, may_sync, reporter, || node.ring_all());
+        if kept.is_ok() {
+            node.append_only.tend(&settings, is_tick, reporter);
+        }
+        kept.is_ok()
+    })
 }

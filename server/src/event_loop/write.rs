@@ -21,7 +21,8 @@ impl EventLoop {
     /// Has the effects of the turn written before replies tell of them. Returns the position that all replies of the turn wait for,
     /// since they may tell of anything before it.
     fn settle_journal(&mut self) -> Position {
-        self.node.journal.settle(&self.node.reporter(&self.settings))
+        let node = &self.node;
+        node.reporting(&self.settings, |reporter| node.journal.settle(reporter))
     }
 
     /// Writes the connections that have output, as soon as the journal has reached this position and what each of them wrote.
@@ -32,9 +33,7 @@ impl EventLoop {
                 continue;
             };
             connection.is_dirty = false;
-            let barrier = barrier
-                .max(connection.client.wrote_to)
-                .max(connection.held_until.unwrap_or_default());
+            let barrier = connection.waits_for(barrier);
             if !self.reach.recorder.has_reached(barrier) {
                 self.clients.hold(number, barrier);
                 continue;
@@ -167,7 +166,8 @@ impl EventLoop {
     /// can be synced now.
     pub(super) fn farewell(&mut self) {
         if !self.node.has_failed() {
-            self.node.journal.pass_all(&self.node.reporter(&self.settings));
+            let node = &self.node;
+            node.reporting(&self.settings, |reporter| node.journal.pass_all(reporter));
         }
         self.clients.dirty = self
             .clients

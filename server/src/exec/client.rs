@@ -178,7 +178,7 @@ bitflags::bitflags! {
         const MUTE = 2;
         /// Its commands do not update access clocks.
         const NO_TOUCH = 4;
-        /// What it wrote is on disk. Known only where its commands must not wait.
+        /// The writes of the client are on disk. Known only where its commands must not wait.
         const SYNCED = 8;
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Context<'a> {
     pub(crate) adopted: Option<(usize, Buffer)>,
     /// Permission of the command to wait for its keys.
     pub(crate) waiting: Waiting<'a>,
-    /// What the client wrote is on disk. Known to commands that may wait, or would if they were not in a transaction.
+    /// The writes of the client are on disk. Known to commands that may wait, or would if they were not in a transaction.
     pub(crate) is_synced: bool,
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct Wish {
     pub(crate) on_timeout: TimeoutReply,
     /// The request to run again, where that is not the one that the client sent.
     pub(crate) request: Option<OwnedRequest>,
-    /// What it waits for is that the client's writes are on disk.
+    /// The command waits until the client's writes are on disk.
     pub(crate) awaits_sync: bool,
 }
 
@@ -154,7 +154,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline_ms: Option<i64>,
     /// The reply at the end of the timeout.
     pub(crate) on_timeout: TimeoutReply,
-    /// What it waits for is that the client's writes are on disk.
+    /// The command waits until the client's writes are on disk.
     pub(crate) awaits_sync: bool,
     /// The end of the client's writes in the journal.
     pub(crate) wrote_to: Position,

@@ -25,10 +25,10 @@ use parking_lot::{Condvar, Mutex};
 use super::tap::{Increment, Stretch, Tap};
 use super::{Journal, Position};
 use crate::clock::Clock;
-use crate::config::{AppendFsync, describe};
+use crate::config::AppendFsync;
+use crate::error::describe;
 use crate::limits::{AOF_BUFFER_KEPT_BYTES, AOF_FAULT_LOG_NS, AOF_POSTPONE_NS};
 use crate::log::Log;
-use crate::observe::latency::{self, LatencyMonitor};
 
 /// State of writing the append-only file.
 #[derive(Debug, Default)]
@@ -105,23 +105,25 @@ pub(crate) enum Urgency {
 }
 
 /// The parts of a node that writing reports to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Reporter<'a> {
     pub(crate) log: &'a Log,
-    pub(crate) latency: &'a Mutex<LatencyMonitor>,
-    /// Duration from which an event is one for the latency monitor, milliseconds; 0 for none.
-    pub(crate) threshold_ms: u64,
+    /// Takes an event for the latency monitor, and its duration in microseconds.
+    pub(crate) note: &'a dyn Fn(&'static str, u64),
 }
 
-impl Reporter<'_> {
-    /// Reports an event to the latency monitor if it took long.
-    fn note(&self, event: &'static str, us: u64, clock: &Clock) {
-        if self.threshold_ms > 0 && us / 1000 >= self.threshold_ms {
-            self.latency
-                .lock()
-                .add(event, clock.now_us() / 1_000_000, us / 1000);
-        }
-    }
+/// Events for the latency monitor, by the names that Redis gives them.
+mod event {
+    /// A write to the file.
+    pub(super) const WRITE: &str = "aof-write";
+    /// A write to the file while it was being synced.
+    pub(super) const WRITE_PENDING_FSYNC: &str = "aof-write-pending-fsync";
+    /// A write to the file while a snapshot was being written.
+    pub(super) const WRITE_ACTIVE_CHILD: &str = "aof-write-active-child";
+    /// A write to the file beside nothing else.
+    pub(super) const WRITE_ALONE: &str = "aof-write-alone";
+    /// A sync of the file that replies waited for.
+    pub(super) const FSYNC_ALWAYS: &str = "aof-fsync-always";
 }
 
 /// Error of the append-only file that no policy but the end of the node can answer.
@@ -298,7 +300,7 @@ impl Journal {
         self.stream.lock().tap.as_ref().and_then(Tap::current).cloned()
     }
 
-    /// What writing has come to.
+    /// Figures about writing.
     pub(crate) fn write_figures(&self) -> WriteFigures {
         // The writer may be held for as long as the disk takes.
         let queued = self.aof.queued.load(Ordering::Relaxed);
@@ -357,9 +359,8 @@ impl Journal {
         let outcome = writer.write_queue(reporter.log, || self.clock.elapsed_ns());
         aof.queued.store(writer.queued(), Ordering::Relaxed);
         let us = (self.clock.elapsed_ns() - begin_ns) / 1000;
-        for event in [latency::AOF_WRITE, self.company()] {
-            reporter.note(event, us, &self.clock);
-        }
+        (reporter.note)(event::WRITE, us);
+        (reporter.note)(self.company(), us);
         match outcome {
             Ok(()) => {
                 aof.written.store(end.0, Ordering::SeqCst);
@@ -377,11 +378,11 @@ impl Journal {
     /// The latency event of a write that goes on beside something else, or alone.
     fn company(&self) -> &'static str {
         if self.aof.is_syncing.load(Ordering::Relaxed) {
-            latency::AOF_WRITE_PENDING_FSYNC
+            event::WRITE_PENDING_FSYNC
         } else if self.aof.is_saving.load(Ordering::Relaxed) {
-            latency::AOF_WRITE_ACTIVE_CHILD
+            event::WRITE_ACTIVE_CHILD
         } else {
-            latency::AOF_WRITE_ALONE
+            event::WRITE_ALONE
         }
     }
 
@@ -484,7 +485,7 @@ impl Journal {
                     return Err(FatalError);
                 }
                 let us = (self.clock.elapsed_ns() - begin_ns) / 1000;
-                reporter.note(latency::AOF_FSYNC_ALWAYS, us, &self.clock);
+                (reporter.note)(event::FSYNC_ALWAYS, us);
             }
             aof.passed.fetch_max(written, Ordering::SeqCst);
             self.ring_awaiting(&ring);

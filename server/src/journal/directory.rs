@@ -33,14 +33,14 @@ pub(crate) struct Directory {
 /// Reason why a manifest cannot be used.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable {
         /// The name of its file.
         name: String,
         /// The error of the system.
         error: io::Error,
     },
-    /// Its text is wrong.
+    /// The text is wrong.
     Text(ManifestError),
 }
 

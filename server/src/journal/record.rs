@@ -29,7 +29,7 @@ pub(super) struct Scope {
 pub(super) enum Audience {
     /// All.
     All,
-    /// Those that follow the node as it goes on, but no file of its data.
+    /// Readers that follow the node as it goes on, but no file of its data.
     Replicas,
 }
 

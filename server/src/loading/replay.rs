@@ -29,7 +29,7 @@ use crate::exec::{Modes, Origin, OwnedRequest, Partition, Stamp};
 use crate::journal::Recorder;
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
-use crate::spec::Flags;
+use crate::spec::{Flags, Runs};
 use crate::state::{Node, Renames};
 
 /// A file of an append-only file that consists of several.
@@ -398,8 +398,11 @@ impl Replay<'_> {
             // The file may come from a node that called its commands by other names.
             .or_else(|_| find(args, None, &Renames::default()))
             .map_err(|error| refused(args, &error))?;
-        // Whoever wrote the file has put effects there; a command that has none would have none now.
-        if !command.row.flags.contains(Flags::WRITE) {
+        // Whoever wrote the file has put effects there; a command that has none would have none now. PFCOUNT has one.
+        let (flags, runs) = (command.row.flags, command.row.runs);
+        let may_change =
+            flags.contains(Flags::MAY_REPLICATE) && matches!(runs, Runs::OnKeys(_) | Runs::OnKeysLong(_));
+        if !flags.contains(Flags::WRITE) && !may_change {
             return Ok(());
         }
         self.out.clear();

@@ -20,16 +20,6 @@ pub(crate) const EVICTION_CYCLE: &str = "eviction-cycle";
 pub(crate) const EVICTION_DEL: &str = "eviction-del";
 /// A slice of freeing flushed or unlinked values.
 pub(crate) const LAZY_FREE: &str = "lazyfree-cycle";
-/// A write to the append-only file.
-pub(crate) const AOF_WRITE: &str = "aof-write";
-/// A write to the append-only file while it was being synced.
-pub(crate) const AOF_WRITE_PENDING_FSYNC: &str = "aof-write-pending-fsync";
-/// A write to the append-only file while a snapshot was being written.
-pub(crate) const AOF_WRITE_ACTIVE_CHILD: &str = "aof-write-active-child";
-/// A write to the append-only file beside nothing else.
-pub(crate) const AOF_WRITE_ALONE: &str = "aof-write-alone";
-/// A sync of the append-only file that replies waited for.
-pub(crate) const AOF_FSYNC_ALWAYS: &str = "aof-fsync-always";
 
 /// The most samples kept of an event.
 const SAMPLES_MAX: usize = 160;

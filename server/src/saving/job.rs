@@ -17,7 +17,7 @@ pub(crate) enum Purpose {
     Flush,
     /// The node stops when the file is there.
     Shutdown {
-        /// It stops as well when the file cannot be written.
+        /// The node stops as well when the file cannot be written.
         insists: bool,
     },
     /// The base of an append-only file.
@@ -85,7 +85,7 @@ pub(crate) enum SaveError {
 /// An error of the system, and what it refused.
 #[derive(Debug)]
 pub(crate) struct FileError {
-    /// What was tried.
+    /// The step that failed.
     pub(super) attempt: Attempt,
     /// The error.
     pub(super) error: io::Error,
@@ -94,11 +94,11 @@ pub(crate) struct FileError {
 /// A step on the way to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    /// The temporary file was to be created.
+    /// Creating the temporary file.
     Create,
-    /// Bytes were to be written to it, or brought to the disk.
+    /// Writing bytes to it, or bringing them to the disk.
     Write,
-    /// It was to get its name.
+    /// Giving it its name.
     Rename,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Snapshot {
     is_given_up: AtomicBool,
 }
 
-/// What the thread that writes gets.
+/// A message to the thread that writes.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// A shard has saved these bytes.

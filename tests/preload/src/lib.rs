@@ -170,16 +170,21 @@ fn sync(fd: c_int, call: impl FnOnce() -> c_long) -> c_long {
     on_file(Operation::Sync, fd, 0, |_| {
         let result = call();
         if let (0, Some((size, path))) = (result, size) {
-            let before = errno();
-            inside(|| {
-                let control = Control::get()?;
-                control.note("synced", &format!("{} {size}", control.name(&path)?));
-                Some(())
-            });
-            set_errno(before);
+            note(|control| Some(format!("{} {size}", control.name(&path)?)));
         }
         result
     })
+}
+
+/// Notes what is safe from a loss of power.
+fn note(line: impl FnOnce(&Control) -> Option<String>) {
+    let before = errno();
+    inside(|| {
+        let control = Control::get()?;
+        control.note("synced", &line(control)?);
+        Some(())
+    });
+    set_errno(before);
 }
 
 fn opened(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
@@ -297,7 +302,14 @@ pub unsafe extern "C" fn sync_file_range(fd: c_int, from: off_t, bytes: off_t, f
 fn renamed(from: (c_int, *const c_char), to: (c_int, *const c_char), flags: c_uint) -> c_int {
     on_paths(Operation::Rename, &[from, to], || {
         // SAFETY: the caller's paths and flags are passed on.
-        unsafe { libc::syscall(libc::SYS_renameat2, from.0, from.1, to.0, to.1, flags) }
+        let result = unsafe { libc::syscall(libc::SYS_renameat2, from.0, from.1, to.0, to.1, flags) };
+        if result == 0 {
+            note(|control| {
+                let (old, new) = (resolve(from.0, from.1)?, resolve(to.0, to.1)?);
+                Some(format!("{} -> {}", control.name(&old)?, control.name(&new)?))
+            });
+        }
+        result
     }) as c_int
 }
 

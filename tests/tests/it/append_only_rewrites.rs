@@ -247,7 +247,7 @@ fn rewrites_are_refused_or_scheduled_as_by_redis() {
     await_rewrite(&mut client);
 }
 
-/// What a crash may leave at each step of a rewrite is loaded.
+/// Each state of the files that a crash may leave during a rewrite is loaded.
 #[test]
 fn a_crash_at_any_step_of_a_rewrite_leaves_files_that_load() {
     let place = directory();

@@ -25,7 +25,7 @@ fn set(client: &mut Client, name: &str, value: &str) -> String {
 /// Names that only the real servers show.
 const NOT_SHOWN: [&str; 1] = ["aof-disable-auto-gc"];
 
-/// Names that only shardis shows.
+/// Names that only shardis shows, the first one of them like Redis 8.
 const OWN: [&str; 4] = [
     "aof-load-corrupt-tail-max-size",
     "io-backend",

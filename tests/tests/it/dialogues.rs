@@ -24,7 +24,7 @@ macro_rules! dialogues {
 }
 
 dialogues! {
-    strings string_numbers bitmaps keys expiry scanning transactions connection client_commands configuration
+    strings string_numbers bitmaps keys expiry scanning saving transactions connection client_commands configuration
     command_reflection errors binary slowlog latency monitoring memory debug lists hashes hash_field_expiry sets
     sorted_sets hyperloglog geo streams stream_groups stream_blocking sort blocking collections_encoding wrongtype pubsub
     keyspace_events after_7_2

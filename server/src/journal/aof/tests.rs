@@ -1,4 +1,4 @@
-//! What reaches the file, when replies may leave, and what a fault leads to.
+//! The way of effects to the file, the time at which replies may leave, and faults.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -15,7 +15,6 @@ struct Scene {
     journal: Arc<Journal>,
     recorder: Recorder,
     log: Log,
-    latency: Mutex<LatencyMonitor>,
 }
 
 impl Scene {
@@ -28,7 +27,6 @@ impl Scene {
             clock,
             journal,
             log: Log::new(Level::Nothing),
-            latency: Mutex::default(),
         };
         let first = scene.file("1");
         scene.journal.fill(first, policy);
@@ -57,8 +55,7 @@ impl Scene {
     fn reporter(&self) -> Reporter<'_> {
         Reporter {
             log: &self.log,
-            latency: &self.latency,
-            threshold_ms: 0,
+            note: &|_, _| {},
         }
     }
 

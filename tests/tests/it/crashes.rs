@@ -1,0 +1,45 @@
+//! Servers that are killed keep what they have promised to keep: see `shardis_tests::crash`. `scripts/soak` does this at length.
+
+use std::time::Duration;
+
+use shardis_tests::crash::{Outcome, Plan, Policy, run};
+use shardis_tests::process::Launch;
+use shardis_tests::redis;
+
+/// A few crashes of a server with options that keep, or do not keep, what a policy promises.
+fn crash(
+    server: &dyn Fn() -> Launch,
+    options: Policy,
+    promise: Policy,
+    rounds: u32,
+) -> Result<Outcome, String> {
+    let seed = rand::random();
+    let plan = Plan {
+        launch: &|| server().with(&options.options()),
+        policy: promise,
+        rounds,
+        round_max: Duration::from_millis(300),
+        with_power: true,
+        seed,
+    };
+    run(&plan).map_err(|fault| format!("seed {seed}: {fault}"))
+}
+
+#[test]
+fn redis_keeps_its_promises() {
+    for policy in Policy::ALL {
+        let outcome = crash(&redis::launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{fault}"));
+        assert!(outcome.acknowledged > 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn promises_that_are_not_kept_are_noticed() {
+    for kept in [Policy::No, Policy::Saves] {
+        let fault = crash(&redis::launch, kept, Policy::Always, 20).expect_err("acknowledged steps are lost");
+        assert!(
+            fault.contains("promised") || fault.contains("nobody touched"),
+            "{fault}"
+        );
+    }
+}
