@@ -41,7 +41,7 @@ use crossbeam_channel::Receiver;
 use crate::config::Settings;
 use crate::daemon::call_loop;
 use crate::dispatch::execution::Environment;
-use crate::exec::{Closing, Stamp};
+use crate::exec::{Closing, Reload, Stamp};
 use crate::journal::Recorder;
 use crate::limits::TURN_NS;
 use crate::observe::process;
@@ -129,6 +129,12 @@ impl EventLoop {
             saving: Saving::default(),
             node,
         }
+    }
+
+    /// The same loop, whose commands can have the node's files read again.
+    pub(crate) fn with_reload(mut self, reload: Arc<dyn Reload>) -> Self {
+        self.reach.reload = Some(reload);
+        self
     }
 
     /// The node that the loop belongs to.

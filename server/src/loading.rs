@@ -11,6 +11,7 @@ mod commands;
 pub(crate) mod install;
 mod parcel;
 mod progress;
+pub(crate) mod reload;
 pub(crate) mod replay;
 mod scan;
 
@@ -171,6 +172,28 @@ pub(crate) struct Loaded {
     pub(crate) partitions: Vec<Partition>,
 }
 
+/// Treatment of the keys of a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    /// Keys that have expired are left out.
+    drops_expired: bool,
+    /// A key that is there twice gets the later value; else it is an error.
+    merges: bool,
+}
+
+impl Policy {
+    /// The policy for a snapshot that is the node's data.
+    const DATA: Self = Self {
+        drops_expired: true,
+        merges: false,
+    };
+    /// The policy for the base of an append-only file: its commands change keys that have expired since.
+    const BASE: Self = Self {
+        drops_expired: false,
+        merges: false,
+    };
+}
+
 /// Rules of a load, and what all its threads share.
 struct Rules<'a> {
     node: &'a Node,
@@ -183,12 +206,14 @@ struct Rules<'a> {
     stamp: Stamp,
     /// Keys that have expired are left out.
     drops_expired: bool,
+    /// A key that is there twice gets the later value; else it is an error.
+    merges: bool,
     /// Number of keys that were left out for another reason.
     left_out: AtomicU64,
 }
 
 impl<'a> Rules<'a> {
-    fn new(node: &'a Node, drops_expired: bool) -> Self {
+    fn new(node: &'a Node, policy: Policy) -> Self {
         let settings = node.settings.load();
         let hasher = node.hashing.hasher();
         Self {
@@ -197,7 +222,8 @@ impl<'a> Rules<'a> {
             limits: dump::limits_of(&settings, hasher),
             hasher,
             stamp: Stamp::new(&settings, node.clock.now_us() / 1000, false),
-            drops_expired,
+            drops_expired: policy.drops_expired,
+            merges: policy.merges,
             left_out: AtomicU64::new(0),
         }
     }
@@ -221,17 +247,27 @@ impl<'a> Rules<'a> {
 ///
 /// # Errors
 /// When something is wrong with it, or the node is to stop.
-pub(crate) fn snapshot(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
+pub(crate) fn saved(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
+    snapshot(node, path, Policy::DATA)
+}
+
+fn snapshot(node: &Node, path: &Path, policy: Policy) -> Result<Loaded, LoadError> {
     let file = File::open(path).map_err(|error| LoadError::of(path, error))?;
     let size = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
-    load_snapshot(node, path, &file, size).map(|(loaded, _)| loaded)
+    load_snapshot(node, path, &file, size, policy).map(|(loaded, _)| loaded)
 }
 
 /// Reads a snapshot out of an open file of so many bytes. Returns also where it ends.
-fn load_snapshot(node: &Node, path: &Path, file: &File, size: u64) -> Result<(Loaded, u64), LoadError> {
+fn load_snapshot(
+    node: &Node,
+    path: &Path,
+    file: &File,
+    size: u64,
+    policy: Policy,
+) -> Result<(Loaded, u64), LoadError> {
     let started_ns = node.clock.elapsed_ns();
     node.loading.expect(size);
-    let loaded = read_snapshot(node, path, file, 0, true)?;
+    let loaded = read_snapshot(node, path, file, 0, policy)?;
     let seconds = (node.clock.elapsed_ns() - started_ns) as f64 / 1e9;
     node.log
         .notice(format_args!("DB loaded from disk: {seconds:.3} seconds"));
@@ -247,7 +283,7 @@ pub(crate) fn file(node: &Node, mesh: &Mesh, path: &Path) -> Result<Loaded, Load
     let mut file = File::open(path).map_err(|error| LoadError::of(path, error))?;
     let size = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
     if is_snapshot(&mut file).map_err(|error| LoadError::of(path, error))? {
-        let (loaded, end) = load_snapshot(node, path, &file, size)?;
+        let (loaded, end) = load_snapshot(node, path, &file, size, Policy::DATA)?;
         if end == size {
             return Ok(loaded);
         }
@@ -273,9 +309,9 @@ fn read_snapshot(
     path: &Path,
     file: &File,
     passed: u64,
-    drops_expired: bool,
+    policy: Policy,
 ) -> Result<(Loaded, u64), LoadError> {
-    let rules = Rules::new(node, drops_expired);
+    let rules = Rules::new(node, policy);
     let (routes, arrivals): (Vec<_>, Vec<_>) = (0..node.shards).map(|_| route()).unzip();
     thread::scope(|scope| {
         let mut threads = Vec::new();

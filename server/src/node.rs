@@ -34,6 +34,7 @@ use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
 use crate::loading::LoadError;
+use crate::loading::reload::Reloader;
 use crate::log::Log;
 use crate::saving::Assignment;
 use crate::shard::Mesh;
@@ -288,7 +289,7 @@ impl Running {
                 acceptor,
                 Recorder::new(Arc::clone(&journal)),
             );
-            running.spawn(shard, event_loop)?;
+            running.spawn(shard, event_loop.with_reload(Arc::new(Reloader)))?;
         }
         running.load(&source, &mesh, &settings)?;
         let used = running.state.measure_memory().used;

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 pub(crate) use self::job::{AtEnd, Form, Job, Purpose, Refused, SaveError};
 pub(crate) use self::snapshot::{Content, Plan, Snapshot};
-pub(crate) use self::writer::Assignment;
+pub(crate) use self::writer::{Assignment, write_at_once};
 
 /// State of saving, shared by all loops and the thread that writes.
 #[derive(Debug)]

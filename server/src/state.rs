@@ -570,8 +570,7 @@ impl Node {
 
     /// The snapshot file that the directives name, if it exists.
     pub(crate) fn saved_file(&self) -> Option<PathBuf> {
-        let settings = self.settings.load();
-        settings.path(&settings.dbfilename).filter(|path| path.exists())
+        Some(self.settings.load().dump_path()).filter(|path| path.exists())
     }
 
     /// The arrangement of the data of one shard.

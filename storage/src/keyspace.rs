@@ -146,6 +146,22 @@ impl Keyspace {
         self.databases.iter_mut().map(Database::flush).sum()
     }
 
+    /// Adds all keys of another keyspace of as many databases and with the same hash function, in the place of those of the
+    /// same names. O(keys).
+    ///
+    /// # Panics
+    /// When the other keyspace is of another kind.
+    pub fn merge(&mut self, other: Self) {
+        assert_eq!(
+            self.databases.len(),
+            other.databases.len(),
+            "keyspaces of one node"
+        );
+        for (database, other) in self.databases.iter_mut().zip(other.databases) {
+            database.merge(other);
+        }
+    }
+
     /// Replaces all keys by those of another keyspace of as many databases and with the same hash function. The old ones
     /// become garbage like with [`Keyspace::flush_all`].
     ///

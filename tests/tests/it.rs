@@ -47,6 +47,7 @@ mod it {
     mod rdb_files;
     mod redis_client;
     mod redis_py;
+    mod reload;
     mod renamed_commands;
     mod reused_descriptors;
     mod saturated_shards;

@@ -1,6 +1,7 @@
 //! DEBUG: commands for tests of the server. Refused unless `enable-debug-command` allows it.
 
 mod digest;
+mod reload;
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -92,6 +93,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     between("QUICKLIST", 3, 4, quicklist),
     exactly("QUICKLIST-PACKED-THRESHOLD", 3, packed_threshold),
     exactly("REPLYBUFFER", 4, reply_buffer),
+    between("RELOAD", 2, usize::MAX, reload::reload),
     between("REPLICATE", 3, usize::MAX, replicate),
     exactly("SEGFAULT", 2, segfault),
     exactly("SET-ACTIVE-EXPIRE", 3, set_active_expire),
@@ -629,6 +631,9 @@ fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         "    Write to the log which nodes a list has, with 1 also their elements.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    Elements of lists of so many bytes get a node to themselves; 0 for as many as usual.",
+        "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+        "    Save the data to its file and load it from there. NOSAVE loads the file as it is, NOFLUSH keeps the data that is",
+        "    there, and MERGE lets keys of the file replace others.",
         "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
         "    For how many milliseconds the peak of an output buffer is remembered.",
         "REPLYBUFFER RESIZING <0|1>",

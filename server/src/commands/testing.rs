@@ -362,6 +362,7 @@ impl Shell {
                     client: &mut self.client,
                     node: &self.node,
                     recorder: &self.recorder,
+                    reload: None,
                     now_ms: self.stamp.now_ms,
                 };
                 let db = session.client.db;
@@ -402,6 +403,7 @@ impl Shell {
             client: &mut self.client,
             node: &self.node,
             recorder: &self.recorder,
+            reload: None,
             now_ms: self.stamp.now_ms,
         }
     }

@@ -282,6 +282,11 @@ impl Settings {
         }
     }
 
+    /// The path of the snapshot file.
+    pub fn dump_path(&self) -> PathBuf {
+        self.dir.path().join(&self.dbfilename)
+    }
+
     /// A configured path, resolved against `dir`. `None` if it is not set.
     pub fn path(&self, configured: &str) -> Option<PathBuf> {
         (!configured.is_empty()).then(|| self.dir.path().join(configured))

@@ -21,8 +21,8 @@ use crate::exec::effect::Outcome;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
-    Client, CommandResult, Context, Effects, Handler, Modes, Origin, Part, Partition, Roster, Session,
-    ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
+    Client, CommandResult, Context, Effects, Handler, Modes, Origin, Part, Partition, Reload, Roster,
+    Session, ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
 };
 use crate::hashing::Hashing;
 use crate::journal::{Recorder, Unit};
@@ -56,6 +56,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) slow_from_ns: u64,
     /// All shards of the node, for commands that have to borrow one.
     pub(crate) mesh: &'a Mesh,
+    /// Reads the node's files again; none where that is impossible.
+    pub(crate) reload: Option<&'a dyn Reload>,
     /// Collects the results of serving tickets.
     pub(crate) outbox: &'a RefCell<Outbox>,
     /// Records effects.
@@ -134,10 +136,16 @@ pub(crate) struct Caller<'a> {
 
 impl Caller<'_> {
     /// The client together with one of its requests.
-    fn session<'s>(&'s mut self, args: Arguments<'s>, reply: Encoder<'s>) -> Session<'s> {
+    fn session<'s>(
+        &'s mut self,
+        args: Arguments<'s>,
+        reply: Encoder<'s>,
+        reload: Option<&'s dyn Reload>,
+    ) -> Session<'s> {
         Session {
             args,
             reply,
+            reload,
             client: self.client,
             node: self.node,
             recorder: self.recorder,
@@ -256,9 +264,7 @@ impl<'a> Execution<'a> {
             (Runs::OnCursorShards(handler, reply), access, _) => {
                 self.answer_walk(handler, reply, access, environment)
             }
-            (Runs::OnSession(handler), _, Some(caller)) => {
-                handler(&mut caller.session(args, self.encoder(environment)))
-            }
+            (Runs::OnSession(handler), _, Some(caller)) => handler(&mut self.session(caller, environment)),
             (
                 Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler),
                 Access::Partitions(mut held),
@@ -266,7 +272,7 @@ impl<'a> Execution<'a> {
             ) => {
                 let recording = Recording::begin(environment.recorder, db, args);
                 let mut view = View::new(held.reborrow(), environment.hashing, &environment.stamp, db);
-                let result = handler(&mut caller.session(args, self.encoder(environment)), &mut view);
+                let result = handler(&mut self.session(caller, environment), &mut view);
                 recording.end(held);
                 result
             }
@@ -278,15 +284,25 @@ impl<'a> Execution<'a> {
                 Access::Parts(parts),
                 Some(caller),
             ) => merge(
-                &mut caller.session(args, self.encoder(environment)),
+                &mut self.session(caller, environment),
                 parts.as_ref().map_err(Clone::clone)?,
             ),
             (Runs::OnEveryShard(each, merge), Access::Partitions(Held::Many(partitions)), Some(caller)) => {
                 let parts = self.parts_of(each, partitions, environment)?;
-                merge(&mut caller.session(args, self.encoder(environment)), &parts)
+                merge(&mut self.session(caller, environment), &parts)
             }
             _ => unreachable!("a command is run with what its row needs"),
         }
+    }
+
+    /// The client with this request.
+    fn session<'s>(
+        &'s mut self,
+        caller: &'s mut Caller<'_>,
+        environment: &'s Environment<'_>,
+    ) -> Session<'s> {
+        let args = self.call.args;
+        caller.session(args, self.encoder(environment), environment.reload)
     }
 
     fn encoder(&mut self, environment: &Environment<'_>) -> Encoder<'_> {

@@ -13,8 +13,8 @@ use super::lend::Operation;
 use crate::config::Settings;
 use crate::dispatch::account;
 use crate::dispatch::execution::Environment;
-use crate::exec::Stamp;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
+use crate::exec::{Reload, Stamp};
 use crate::journal::Recorder;
 use crate::shard::Mesh;
 use crate::shard::inbox::{Batch, Gather, Message, Walking};
@@ -42,6 +42,8 @@ pub(super) struct Reach {
     pub(super) outbox: RefCell<Outbox>,
     /// Records the effects of what this loop runs.
     pub(super) recorder: Recorder,
+    /// Reads the node's files again.
+    pub(super) reload: Option<Arc<dyn Reload>>,
     /// Fences that wait until everything admitted before them has run, by loop and gathering.
     pub(super) fences: Vec<(usize, usize)>,
 }
@@ -69,6 +71,7 @@ impl Reach {
             under_way: vec![0; mesh.len()],
             outbox: RefCell::default(),
             recorder,
+            reload: None,
             fences: Vec::new(),
             mesh,
         }
@@ -106,6 +109,7 @@ impl Reach {
             stats: &node.stats[self.own],
             slow_from_ns: account::slow_from_ns(settings),
             mesh: &self.mesh,
+            reload: self.reload.as_deref(),
             outbox: &self.outbox,
             recorder: &self.recorder,
             reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),

@@ -351,9 +351,43 @@ impl Partition {
         self.open(db).load(key, value, expiry, clock)
     }
 
-    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. Complexity: O(keys
-    /// watched or waited for).
+    /// Removes a key that a file brings again. For partitions that nobody uses yet.
+    pub(crate) fn unload(&mut self, db: u16, key: &Key<'_>) {
+        self.open(db).remove(key);
+    }
+
+    /// A key, with its database, that a partition which nobody uses yet has as well.
+    pub(crate) fn find_common(&self, loaded: &Self) -> Option<(u16, Vec<u8>)> {
+        (0..self.keyspace.databases()).find_map(|db| {
+            let (ours, mut common) = (self.keyspace.database(db), None);
+            loaded.keyspace.database(db).for_each(|entry| {
+                if common.is_none() && ours.peek(&self.keyspace.key(entry.key())).is_some() {
+                    common = Some((db as u16, entry.key().to_vec()));
+                }
+            });
+            common
+        })
+    }
+
+    /// Adds all data of a partition that nobody uses yet, in the place of keys of the same names. Complexity: O(keys).
+    pub(crate) fn merge(&mut self, loaded: Self, now_ms: i64) {
+        self.tell_of(&loaded, now_ms);
+        self.keyspace.0.merge(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+    }
+
+    /// Replaces all data by that of a partition that nobody uses yet. What was here is freed later. No snapshot of it is under
+    /// way, or it was given up. Complexity: O(keys watched or waited for).
     pub(crate) fn adopt(&mut self, loaded: Self, now_ms: i64) {
+        self.tell_of(&loaded, now_ms);
+        self.keyspace.0.give_up_snapshot();
+        self.keyspace.0.adopt(loaded.keyspace.0);
+        self.memory_bytes += loaded.memory_bytes;
+        self.evictor = Evictor::new();
+    }
+
+    /// Informs those who watch or wait that the data of a partition comes which nobody uses yet.
+    fn tell_of(&mut self, loaded: &Self, now_ms: i64) {
         let Self { keyspace, door, .. } = self;
         for db in 0..keyspace.databases() as u16 {
             door.watches.replaced(db, |key| {
@@ -362,9 +396,6 @@ impl Partition {
             });
             door.waiters.mark_all(db);
         }
-        keyspace.0.adopt(loaded.keyspace.0);
-        self.memory_bytes += loaded.memory_bytes;
-        self.evictor = Evictor::new();
     }
 
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.

@@ -8,11 +8,8 @@ use crate::state::{Node, REDIS_VERSION};
 /// Makes the cut of the job that waits for one, on the partitions of all shards, whose effects have all been handed over. Nothing
 /// happens while the node's last snapshot has not been cleared away in all of them: it is then to be tried again later.
 pub(crate) fn make_cut(held: &mut Held<'_>, node: &Node, settings: &Settings) {
-    let (mut content, mut is_clear) = (content_of_node(node), true);
-    held.each(|partition| {
-        partition.add_to(&mut content);
-        is_clear &= !partition.keyspace.has_snapshot();
-    });
+    let (content, mut is_clear) = (content_of(held, node), true);
+    held.each(|partition| is_clear &= !partition.keyspace.has_snapshot());
     if !is_clear {
         return;
     }
@@ -28,12 +25,15 @@ pub(crate) fn make_cut(held: &mut Held<'_>, node: &Node, settings: &Settings) {
     node.persistence.publish(&snapshot);
 }
 
-fn content_of_node(node: &Node) -> Content {
-    Content {
+/// The content of a node whose partitions are all held.
+pub(crate) fn content_of(held: &mut Held<'_>, node: &Node) -> Content {
+    let mut content = Content {
         shards: node.shards,
         version: REDIS_VERSION,
         used_bytes: node.known_bytes().unsigned_abs(),
         now_ms: node.clock.now_us() / 1000,
         ..Content::default()
-    }
+    };
+    held.each(|partition| partition.add_to(&mut content));
+    content
 }

@@ -4,6 +4,7 @@ use shardis_protocol::{Arguments, Encoder};
 
 use super::CommandResult;
 use super::client::{BufferSizes, Client};
+use super::reload::Reload;
 use crate::journal::Recorder;
 use crate::state::Node;
 
@@ -19,6 +20,8 @@ pub(crate) struct Session<'a> {
     pub(crate) node: &'a Node,
     /// The recorder of its effects.
     pub(crate) recorder: &'a Recorder,
+    /// Reads the node's files again; none where that is impossible.
+    pub(crate) reload: Option<&'a dyn Reload>,
     /// Unix time in milliseconds.
     pub(crate) now_ms: i64,
 }

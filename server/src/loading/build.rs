@@ -84,7 +84,11 @@ impl<'a> Builder<'a> {
                 };
                 let (value, limits) = (self.arrival.value(index), &self.rules.limits);
                 let clock = self.clock(record.head.usage);
+                let merges = self.rules.merges;
                 let stored = record.head.form.decode(value, limits, |value| {
+                    if merges {
+                        partition.unload(record.db, &key);
+                    }
                     partition.load(record.db, &key, value, record.head.expiry, clock)
                 });
                 self.keys += u64::from(self.rules.accept(stored, &record, bytes)?);
@@ -98,10 +102,14 @@ impl<'a> Builder<'a> {
         let (record, bytes) = self.arrival.record(self.arrival.len() - 1);
         let (name, clock) = (bytes.to_vec(), self.clock(record.head.usage));
         let key = self.rules.hasher.key(&name, record.slot);
+        let merges = self.rules.merges;
         let stored = record
             .head
             .form
             .decode_from(self.arrival.rest(), &self.rules.limits, |value| {
+                if merges {
+                    partition.unload(record.db, &key);
+                }
                 partition.load(record.db, &key, value, record.head.expiry, clock)
             });
         self.keys += u64::from(self.rules.accept(stored, &record, &name)?);

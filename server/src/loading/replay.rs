@@ -16,7 +16,7 @@ use shardis_storage::memory::thread_balance;
 
 use super::commands::{CommandFile, Fault};
 use super::progress::Progress;
-use super::{LoadError, LoadReason, Loaded, read_snapshot};
+use super::{LoadError, LoadReason, Loaded, Policy, read_snapshot};
 use crate::commands::registry;
 use crate::dispatch::admission::find;
 use crate::dispatch::execution::{Access, Call, Environment, Execution};
@@ -141,7 +141,7 @@ impl OneFile<'_> {
             self.node
                 .log
                 .notice(format_args!("Reading RDB base file on AOF loading..."));
-            let (loaded, end) = read_snapshot(self.node, path, &file, self.passed, false)?;
+            let (loaded, end) = read_snapshot(self.node, path, &file, self.passed, Policy::BASE)?;
             *data = Some(loaded.partitions);
             offset = end;
         }
@@ -179,6 +179,7 @@ impl OneFile<'_> {
             stats: &stats,
             slow_from_ns: u64::MAX,
             mesh: self.mesh,
+            reload: None,
             outbox: &outbox,
             recorder: &recorder,
             reply_bytes_max: usize::MAX,

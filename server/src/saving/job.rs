@@ -118,10 +118,18 @@ impl Job {
         Self {
             purpose,
             form: Form::Rdb,
-            path: directory.join(&settings.dbfilename),
+            path: settings.dump_path(),
             temporary: directory.join(format!("temp-{}.rdb", std::process::id())),
             at_cut: None,
             at_end: None,
+        }
+    }
+
+    /// The log line for an error.
+    pub(crate) fn describe(&self, error: &SaveError) -> String {
+        match error {
+            SaveError::GivenUp => "The save was given up".to_owned(),
+            SaveError::File(failed) => self.file().describe(failed),
         }
     }
 

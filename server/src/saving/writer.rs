@@ -10,13 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
+use shardis_storage::entry::Entry;
 use shardis_storage::keyspace::{Part, Saved as SavedBytes};
 use shardis_storage::rdb::file::FileWriter;
 
 use super::job::{Attempt, File, FileError};
 use super::snapshot::Piece;
 use super::spill::Spill;
-use super::{AtEnd, Content, Form, Persistence, Plan, Purpose, SaveError, Snapshot};
+use super::{AtEnd, Content, Form, Job, Persistence, Plan, Purpose, SaveError, Snapshot};
 use crate::clock::Clock;
 use crate::limits::SYNCED_BYTES;
 use crate::log::Log;
@@ -95,26 +96,13 @@ impl Assignment {
     }
 
     fn write(&mut self) -> Result<(), SaveError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&self.file.temporary)
-            .map_err(failed(Attempt::Create))?;
-        let mut target = Target::new(file, &self.file, self.plan, &self.content);
-        target.write_head(&self.content).map_err(failed(Attempt::Write))?;
+        let mut target = Target::create(&self.file, self.plan, &self.content)?;
         self.write_pieces(&mut target)?;
         target.finish().map_err(failed(Attempt::Write))?;
         if self.snapshot.is_given_up() {
             return Err(SaveError::GivenUp);
         }
-        fs::rename(&self.file.temporary, &self.file.path).map_err(failed(Attempt::Rename))?;
-        // The new name is lost with the power unless the directory is on the disk as well.
-        let directory = fs::File::open(self.file.directory());
-        directory
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed(Attempt::Rename))?;
-        Ok(())
+        self.file.put_in_place()
     }
 
     /// Writes what the shards save, until all have saved everything.
@@ -163,6 +151,59 @@ impl Assignment {
     }
 }
 
+/// Writes the file of a job from data that the caller holds, at once and on its thread. `save` gets a function that writes an entry
+/// of a database.
+///
+/// # Errors
+/// When the file cannot be written: then the old one stays.
+pub(crate) fn write_at_once(
+    job: &Job,
+    plan: Plan,
+    content: &Content,
+    save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
+) -> Result<(), SaveError> {
+    let file = job.file();
+    let outcome = write_entries(&file, plan, content, save);
+    if outcome.is_err() {
+        let _ = fs::remove_file(&file.temporary);
+    }
+    outcome
+}
+
+fn write_entries(
+    file: &File,
+    plan: Plan,
+    content: &Content,
+    save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
+) -> Result<(), SaveError> {
+    let mut target = Target::create(file, plan, content)?;
+    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(file.form), Vec::new(), Ok(()));
+    save(&mut |db, entry| {
+        bytes.clear();
+        writer.begin(entry, &mut bytes);
+        while !writer.step(entry, &mut bytes, usize::MAX) {}
+        if outcome.is_ok() {
+            outcome = target.write(db, &bytes);
+        }
+    });
+    outcome
+        .and_then(|()| target.finish())
+        .map_err(failed(Attempt::Write))?;
+    file.put_in_place()
+}
+
+impl File {
+    /// Gives the file its name, when it is complete.
+    fn put_in_place(&self) -> Result<(), SaveError> {
+        fs::rename(&self.temporary, &self.path).map_err(failed(Attempt::Rename))?;
+        // The new name is lost with the power unless the directory is on the disk as well.
+        let directory = fs::File::open(self.directory());
+        directory
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed(Attempt::Rename))
+    }
+}
+
 /// The error of an attempt.
 fn failed(attempt: Attempt) -> impl Fn(io::Error) -> SaveError {
     move |error| SaveError::File(FileError { attempt, error })
@@ -185,6 +226,19 @@ struct Target {
 }
 
 impl Target {
+    /// The file of a job, with all before its entries.
+    fn create(of: &File, plan: Plan, content: &Content) -> Result<Self, SaveError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&of.temporary)
+            .map_err(failed(Attempt::Create))?;
+        let mut target = Self::new(file, of, plan, content);
+        target.write_head(content).map_err(failed(Attempt::Write))?;
+        Ok(target)
+    }
+
     fn new(file: fs::File, of: &File, plan: Plan, content: &Content) -> Self {
         Self {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),

@@ -443,6 +443,16 @@ impl Database {
         }
     }
 
+    /// Adds all keys of another database, in the place of those of the same names.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        let mut add = |entry: EntryBox| {
+            let (name, clock) = (entry.key().to_vec(), entry.clock());
+            let key = self.key(&name);
+            self.insert(&key, Owned { entry }, clock);
+        };
+        while other.store.drain(&mut add) {}
+    }
+
     /// Replaces all keys by those of another database, whose garbage comes along. The old ones become garbage like with
     /// [`Database::flush`].
     pub(super) fn adopt(&mut self, other: Self) {

@@ -1,0 +1,70 @@
+//! [`Reloader`]: reads the node's files again, while a command holds the partitions of all shards.
+
+use shardis_storage::memory::thread_balance;
+
+use super::{LoadError, Loaded, Policy};
+use crate::exec::view::Held;
+use crate::exec::{Reload, Reloading};
+use crate::state::Node;
+
+/// Reader of the node's files, for DEBUG.
+#[derive(Debug)]
+pub(crate) struct Reloader;
+
+impl Reload for Reloader {
+    fn snapshot(&self, node: &Node, held: &mut Held<'_>, how: Reloading) -> Result<(), String> {
+        let policy = Policy {
+            merges: how.merges,
+            ..Policy::DATA
+        };
+        let path = node.settings.load().dump_path();
+        // Other loops answer that data is loaded, instead of waiting.
+        node.loading.begin(node.clock.now_us() / 1_000_000);
+        let loaded = super::snapshot(node, &path, policy);
+        node.loading.end();
+        let reloaded = loaded
+            .map_err(describe)
+            .and_then(|loaded| put(node, held, loaded, how));
+        reloaded.inspect_err(|reason| node.log.warning(format_args!("{reason}")))
+    }
+}
+
+/// An error that does not end the process.
+fn describe(error: LoadError) -> String {
+    let text = error.to_string();
+    text.trim_end_matches(" Exiting.").to_owned()
+}
+
+/// Puts loaded data into the partitions that are held.
+fn put(node: &Node, held: &mut Held<'_>, loaded: Loaded, how: Reloading) -> Result<(), String> {
+    let now_ms = node.clock.now_us() / 1000;
+    let mut loaded: Vec<_> = loaded.partitions.into_iter().map(Some).collect();
+    if how.keeps && !how.merges {
+        let mut common = None;
+        held.each(|partition| {
+            let other = loaded[partition.shard].as_ref();
+            common = common.take().or_else(|| partition.find_common(other?));
+        });
+        if let Some((db, key)) = common {
+            let before = thread_balance();
+            drop(loaded);
+            // It was booked to the partitions that nobody uses any more.
+            held.leave_out(thread_balance() - before);
+            let key = key.escape_ascii();
+            return Err(format!("RDB has duplicated key '{key}' in DB {db}"));
+        }
+    }
+    node.persistence.give_up(|_| true);
+    held.each(|partition| {
+        let Some(loaded) = loaded[partition.shard].take() else {
+            return;
+        };
+        if how.keeps {
+            partition.merge(loaded, now_ms);
+        } else {
+            partition.adopt(loaded, now_ms);
+            partition.release_all();
+        }
+    });
+    Ok(())
+}
