@@ -247,11 +247,12 @@ impl<'a> Rules<'a> {
 ///
 /// # Errors
 /// When something is wrong with it, or the node is to stop.
-pub(crate) fn saved(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
-    snapshot(node, path, Policy::DATA)
+pub(crate) fn snapshot(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
+    snapshot_under(Policy::DATA, node, path)
 }
 
-fn snapshot(node: &Node, path: &Path, policy: Policy) -> Result<Loaded, LoadError> {
+/// Reads a snapshot file under this policy.
+fn snapshot_under(policy: Policy, node: &Node, path: &Path) -> Result<Loaded, LoadError> {
     let file = File::open(path).map_err(|error| LoadError::of(path, error))?;
     let size = file.metadata().map_err(|error| LoadError::of(path, error))?.len();
     load_snapshot(node, path, &file, size, policy).map(|(loaded, _)| loaded)

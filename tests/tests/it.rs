@@ -29,6 +29,7 @@ mod it {
     mod dialogues;
     mod differential;
     mod dump_restore;
+    mod eviction_shares;
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
@@ -52,6 +53,7 @@ mod it {
     mod reused_descriptors;
     mod saturated_shards;
     mod saving;
+    mod saving_pressure;
     mod scan;
     mod server_replies;
     mod stock_modes;

@@ -20,7 +20,7 @@ impl Reload for Reloader {
         let path = node.settings.load().dump_path();
         // Other loops answer that data is loaded, instead of waiting.
         node.loading.begin(node.clock.now_us() / 1_000_000);
-        let loaded = super::snapshot(node, &path, policy);
+        let loaded = super::snapshot_under(policy, node, &path);
         node.loading.end();
         let reloaded = loaded
             .map_err(describe)

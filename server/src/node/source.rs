@@ -72,7 +72,7 @@ impl Source {
     pub(super) fn begin(&self, node: &Node, mesh: &Mesh, settings: &Settings) -> Result<(), StartError> {
         let (loaded, origin) = match self {
             Self::Nothing => (None, Origin::Nothing),
-            Self::Snapshot(path) => (Some(loading::saved(node, path)?), Origin::Dump(path)),
+            Self::Snapshot(path) => (Some(loading::snapshot(node, path)?), Origin::Dump(path)),
             Self::File(path) => {
                 install(node, mesh, loading::file(node, mesh, path)?);
                 return self.begin_anew(node, settings);

@@ -41,7 +41,7 @@ impl Purpose {
 pub(crate) enum Form {
     /// A snapshot file of Redis.
     Rdb,
-    /// Commands that make the data anew.
+    /// Commands that make the data anew, as in an append-only file.
     Commands,
 }
 

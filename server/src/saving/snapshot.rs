@@ -70,8 +70,8 @@ pub(crate) struct Plan {
     pub(super) header: Header,
     pub(super) is_summed: bool,
     pub(super) is_synced_early: bool,
-    /// Commands begin with an annotation that tells the time.
-    pub(super) tells_time: bool,
+    /// A file of commands begins with the time.
+    pub(super) is_timed: bool,
     usage: UsageRule,
 }
 
@@ -109,7 +109,7 @@ impl Plan {
             },
             is_summed: settings.rdbchecksum,
             is_synced_early: settings.rdb_save_incremental_fsync,
-            tells_time: settings.aof_timestamp_enabled,
+            is_timed: settings.aof_timestamp_enabled,
             usage: match settings.maxmemory_policy.policy() {
                 Policy::AllKeysLru | Policy::VolatileLru => UsageRule::Idle { now_ms },
                 Policy::AllKeysLfu | Policy::VolatileLfu => UsageRule::Frequency {
@@ -135,24 +135,6 @@ impl Plan {
             }),
             Form::Commands => Box::<Commands>::default(),
         }
-    }
-}
-
-/// Writes entries as commands that make them anew.
-#[derive(Debug, Default)]
-struct Commands(CommandWriter);
-
-impl EntryWriter for Commands {
-    fn another(&self) -> Box<dyn EntryWriter> {
-        Box::<Self>::default()
-    }
-
-    fn begin(&mut self, _entry: &Entry, _out: &mut Vec<u8>) {
-        self.0 = CommandWriter::new();
-    }
-
-    fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
-        self.0.step(entry, out, budget)
     }
 }
 
@@ -186,6 +168,24 @@ impl EntryWriter for Records {
 
     fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
         self.writer.step(entry, out, budget)
+    }
+}
+
+/// Writes entries as commands.
+#[derive(Debug, Default)]
+struct Commands(CommandWriter);
+
+impl EntryWriter for Commands {
+    fn another(&self) -> Box<dyn EntryWriter> {
+        Box::<Self>::default()
+    }
+
+    fn begin(&mut self, _: &Entry, _: &mut Vec<u8>) {
+        self.0 = CommandWriter::new();
+    }
+
+    fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
+        self.0.step(entry, out, budget)
     }
 }
 
