@@ -7,6 +7,7 @@
 pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod batch;
+pub(crate) mod behind_snapshot;
 pub(crate) mod execution;
 pub(crate) mod plan;
 pub(crate) mod room;

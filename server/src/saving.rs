@@ -36,6 +36,8 @@ pub(crate) struct Persistence {
     version: AtomicU64,
     /// A job waits for its cut.
     is_awaited: AtomicBool,
+    /// Number of the job that saves the data before the node stops; 0 when there is none.
+    sealed_by: AtomicU64,
     /// The last save in the background failed.
     has_failed: AtomicBool,
     /// Time of the last successful save, seconds of Unix time.
@@ -125,6 +127,7 @@ impl Persistence {
             current: ArcSwapOption::empty(),
             version: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
+            sealed_by: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             last_save_s: AtomicI64::new(started_us / 1_000_000),
             changes_saved: AtomicU64::new(0),
@@ -286,6 +289,9 @@ impl Persistence {
         };
         match spawned {
             Ok(thread) => {
+                if job.purpose.is_shutdown() {
+                    self.sealed_by.store(number, Ordering::Release);
+                }
                 state.under_way = Some(Arc::clone(&snapshot));
                 state.thread = Some(thread);
                 Some((snapshot, job))
@@ -309,6 +315,9 @@ impl Persistence {
     fn end(&self, snapshot: &Snapshot, outcome: Result<(), &SaveError>, now_us: i64) {
         let mut state = self.state.lock();
         let purpose = snapshot.purpose;
+        if purpose.is_shutdown() && outcome.is_err() {
+            self.sealed_by.store(0, Ordering::Release);
+        }
         if purpose == Purpose::Background {
             state.figures.last_time_s = (now_us - snapshot.began_us) / 1_000_000;
         }
@@ -385,6 +394,12 @@ impl Persistence {
         if let Some(hooks) = self.hooks.get() {
             (hooks.ring)(shard);
         }
+    }
+
+    /// Number of the job that saves the data before the node stops; 0 when there is none.
+    #[inline]
+    pub(crate) fn sealed_by(&self) -> u64 {
+        self.sealed_by.load(Ordering::Acquire)
     }
 
     /// Whether the last save in the background failed.

@@ -8,7 +8,7 @@ mod usage;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -103,6 +103,8 @@ pub(crate) struct Node {
     other_bytes: AtomicI64,
     /// The directive `maxmemory`, in effect for all loops as soon as it is set.
     memory_limit: AtomicU64,
+    /// Place, in the memory of all shards, of the next one to evict from: see [`Node::shard_to_evict_from`].
+    evict_place: AtomicU32,
     /// Wrong passwords given since CONFIG RESETSTAT.
     pub(crate) denied_logins: AtomicU64,
     /// The slow log.
@@ -217,6 +219,7 @@ impl Node {
             started_bytes: AtomicU64::new(0),
             other_bytes: AtomicI64::new(0),
             memory_limit: AtomicU64::new(memory_limit),
+            evict_place: AtomicU32::new(0),
             denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
@@ -403,6 +406,12 @@ impl Node {
         self.shutdown.is_requested() || self.persistence.purpose().is_some_and(Purpose::is_shutdown)
     }
 
+    /// Whether the data was saved for the last time by the job of this number, so that it must not change any more.
+    #[inline]
+    pub(crate) fn is_sealed(&self, seal: u64) -> bool {
+        seal != 0 && self.persistence.sealed_by() == seal
+    }
+
     /// Whether commands that change data are refused, because saving it has failed.
     #[inline]
     pub(crate) fn denies_writes(&self, settings: &Settings) -> bool {
@@ -477,6 +486,26 @@ impl Node {
                 u64::try_from(counted - limit.cast_signed()).unwrap_or(0)
             }
         }
+    }
+
+    /// The shard to evict from next: each as often as its part of the memory is large, whichever loop evicts.
+    ///
+    /// Mostly the excess is a fraction of a key, so that the first shard asked gives all of it. If that were always the loop's
+    /// own, clients of one loop would empty its shard of all that they store there.
+    pub(crate) fn shard_to_evict_from(&self) -> usize {
+        /// The golden ratio, as a part of 2³²: multiples of it are spread evenly, at any number.
+        const STEP: u32 = 0x9e37_79b9;
+        let place = self.evict_place.fetch_add(STEP, Ordering::Relaxed);
+        let all: u64 = self.memory.iter().map(Counter::get).sum();
+        let mut left = ((u128::from(all) * u128::from(place)) >> 32) as u64;
+        for (shard, memory) in self.memory.iter().enumerate() {
+            match left.checked_sub(memory.get()) {
+                Some(rest) => left = rest,
+                None => return shard,
+            }
+        }
+        // Other loops change the figures meanwhile.
+        0
     }
 
     /// Makes all loops and the control thread look at the changed state of the node: wakes those that sleep, and

@@ -19,6 +19,10 @@ pub(crate) mod eviction;
 pub(crate) mod expiry;
 #[path = "load/generator.rs"]
 pub(crate) mod generator;
+#[path = "load/hit_ratio.rs"]
+pub(crate) mod hit_ratio;
+#[path = "load/log.rs"]
+pub(crate) mod log;
 #[path = "load/memory.rs"]
 pub(crate) mod memory;
 #[path = "load/options.rs"]
@@ -31,6 +35,8 @@ pub(crate) mod placement;
 pub(crate) mod report;
 #[path = "load/rows.rs"]
 pub(crate) mod rows;
+#[path = "load/saves.rs"]
+pub(crate) mod saves;
 #[path = "load/server.rs"]
 pub(crate) mod server;
 #[path = "load/skipper.rs"]

@@ -109,9 +109,33 @@ pub fn resident_bytes_max(pid: u32) -> Result<u64> {
     bytes_of_status(pid, "VmHWM:")
 }
 
+/// Memory of `pid` and of its children, in bytes: pages that several of them share are divided among them.
+///
+/// # Errors
+/// The errors of the file system.
+pub fn family_bytes(pid: u32) -> Result<u64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let children = children
+        .split_ascii_whitespace()
+        .filter_map(|child| child.parse().ok());
+    // A child may end at any moment; its part is then that of the others.
+    let of_children = children.filter_map(|child| proportional_bytes(child).ok());
+    Ok(proportional_bytes(pid)? + of_children.sum::<u64>())
+}
+
+fn proportional_bytes(pid: u32) -> Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    kilobytes(&rollup, "Pss:")
+}
+
 fn bytes_of_status(pid: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kilobytes = field(&status, name).and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes(&status, name)
+}
+
+/// A field of such a file that is given in kilobytes, in bytes.
+fn kilobytes(text: &str, name: &str) -> Result<u64> {
+    let kilobytes = field(text, name).and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok());
     kilobytes
         .map(|kilobytes| kilobytes * 1024)
         .ok_or_else(|| unreadable(name))
@@ -181,6 +205,7 @@ mod tests {
         let pid = std::process::id();
         assert!(!threads(pid).unwrap().is_empty());
         assert!(resident_bytes(pid).unwrap() > 100_000);
+        assert!(family_bytes(pid).unwrap() > 100_000);
         assert!(!allowed_cores().unwrap().is_empty());
     }
 

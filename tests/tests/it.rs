@@ -27,6 +27,7 @@ mod it {
     mod dialogues;
     mod differential;
     mod dump_restore;
+    mod eviction_shares;
     mod exec_in_place;
     mod expiry;
     mod expiry_shards;
@@ -50,6 +51,7 @@ mod it {
     mod reused_descriptors;
     mod saturated_shards;
     mod saving;
+    mod saving_pressure;
     mod scan;
     mod server_replies;
     mod stock_modes;

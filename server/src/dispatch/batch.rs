@@ -10,6 +10,7 @@ use shardis_storage::value::MemberAhead;
 use smallvec::SmallVec;
 
 use super::account;
+use super::behind_snapshot::Queue;
 use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
 use super::serve::serve_ready;
@@ -29,6 +30,8 @@ pub(crate) trait Replies {
     fn begin(&mut self, task: &Task) -> Place<'_>;
     /// Completes the reply of a task, which starts at `start` of the buffer.
     fn end(&mut self, task: &Task, start: usize);
+    /// Passes over a task that waits.
+    fn pass_over(&mut self, task: &Task);
     /// Notes that a part of a reply was sent past the buffer.
     fn note_passed(&mut self, task: &Task, bytes: usize);
     /// The buffer for the error of a task that has panicked. The part of its reply that is there from `start` on is to be
@@ -54,7 +57,9 @@ pub(crate) struct Report {
     pub(crate) slow: Vec<(Task, Slow)>,
     /// Indexes of the commands that had effects.
     pub(crate) wrote: Vec<usize>,
-    /// Number of commands that have run; the rest of the batch is to run later.
+    /// Indexes of the commands that wait for a snapshot.
+    pub(crate) waiting: Vec<usize>,
+    /// Number of commands that have run or wait; the rest of the batch is to run later.
     pub(crate) done: usize,
 }
 
@@ -94,26 +99,32 @@ pub(crate) fn run_batch(
     tasks: &[Task],
     source: &mut Source,
     replies: &mut impl Replies,
+    queue: Queue<'_>,
     environment: &mut Environment<'_>,
     mut slice: Slice,
 ) -> Report {
     let _witness = call_commands(&raw const *source, &raw const *tasks);
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
+    let is_looked_at = queue.is_needed(partition);
     let mut recorded = environment.recorder.recorded();
     while done < tasks.len() && !slice.is_over {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while done < tasks.len() && !slice.is_over {
                 let group = next_group(&tasks[done..]);
                 let mut watch = Stopwatch::start(environment.clock.elapsed_ns());
-                if done == 0 || group[0].command.row.runs.is_long() {
-                    environment.look(watch.since_ns);
-                } else {
-                    environment.keep_fresh(watch.since_ns);
-                }
+                look_before(group, done == 0, watch.since_ns, environment);
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
+                    let place = (tasks, done);
+                    if is_looked_at && queue.holds(partition, place, &report.waiting, source, environment) {
+                        watch.lap(&tasks[timed..done], false, source, &mut report, environment);
+                        pass_over(place, replies, &mut report);
+                        done += 1;
+                        timed = done;
+                        continue;
+                    }
                     let reply = (&mut *replies, &mut start);
                     let moved = run_task(partition, task, source, reply, environment, &mut watch.words);
                     if environment.recorder.is_on() {
@@ -135,16 +146,31 @@ pub(crate) fn run_batch(
                 slice.note(watch.since_ns, 0);
             }
         }));
-        if outcome.is_err() {
-            let Some(&task) = tasks.get(done) else { break };
-            end_panicked(&task, (&mut *replies, start), environment);
-            report.panicked.push(task);
+        if let (Err(_), Some(task)) = (outcome, tasks.get(done)) {
+            end_panicked(task, (&mut *replies, start), &mut report, environment);
             note_effects(&mut report, done, &mut recorded, environment);
             done += 1;
         }
     }
     report.done = done;
     report
+}
+
+/// Looks at the clock for the next commands: for the first ones of a batch and a long one in any case.
+#[inline]
+fn look_before(group: &[Task], is_first: bool, now_ns: u64, environment: &mut Environment<'_>) {
+    if is_first || group[0].command.row.runs.is_long() {
+        environment.look(now_ns);
+    } else {
+        environment.keep_fresh(now_ns);
+    }
+}
+
+/// Notes that a command waits.
+#[cold]
+fn pass_over((tasks, index): (&[Task], usize), replies: &mut impl Replies, report: &mut Report) {
+    replies.pass_over(&tasks[index]);
+    report.waiting.push(index);
 }
 
 /// The next commands that are prefetched and timed together: short ones in a group, a long one by itself.
@@ -366,7 +392,13 @@ fn run_task_with_buffers<R: Replies>(
 }
 
 /// Ends the reply of a command that has panicked, which starts at `start`, with an error.
-fn end_panicked<R: Replies>(task: &Task, (replies, start): (&mut R, usize), environment: &Environment<'_>) {
+fn end_panicked<R: Replies>(
+    task: &Task,
+    (replies, start): (&mut R, usize),
+    report: &mut Report,
+    environment: &Environment<'_>,
+) {
+    report.panicked.push(*task);
     let out = replies.retract(task, start);
     let start = start.min(out.len());
     fail(

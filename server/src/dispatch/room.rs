@@ -35,7 +35,7 @@ enum Pursued {
 /// Number of keys that are evicted between two looks at the clock.
 const EVICTED_AT_ONCE: usize = 16;
 
-/// Evicts keys while the node exceeds its limit: from the partitions that are held, then from those that are free. False when
+/// Evicts keys while the node exceeds its limit, from the partitions that are held and from those that are free. False when
 /// nothing is left to evict and the limit is still exceeded, so that a command that may take memory must not run.
 pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bool {
     let excess = environment.node.excess_bytes();
@@ -49,30 +49,44 @@ pub(crate) fn make_room(mut held: Held<'_>, environment: &Environment<'_>) -> bo
         balance: thread_balance() - excess.cast_signed(),
         until_ns: environment.clock.elapsed_ns() + EVICT_SLICE_US.cast_unsigned() * 1000,
     };
+    let first = environment.node.shard_to_evict_from();
     let mut is_left = false;
-    held.each(|partition| is_left |= goal.pursue(partition, environment) == Pursued::Some);
-    held.book();
-    held.each(|partition| {
-        // The command that made the keys ready may still have arguments here, so that an empty partition may take some memory.
-        environment.node.memory[partition.shard].set(partition.memory_bytes.cast_unsigned());
-    });
     loop {
         let mut is_taken = false;
-        for shard in 0..environment.shards {
+        for shard in (0..environment.shards).map(|step| (first + step) % environment.shards) {
             if goal.is_reached() {
                 return true;
             }
-            if !held.holds(shard) {
-                match evict_elsewhere(shard, &mut held, &goal, environment) {
-                    None => is_taken = true,
-                    Some(pursued) => is_left |= pursued == Pursued::Some,
-                }
+            let pursued = if held.holds(shard) {
+                Some(evict_here(shard, &mut held, &goal, environment))
+            } else {
+                evict_elsewhere(shard, &mut held, &goal, environment)
+            };
+            match pursued {
+                None => is_taken = true,
+                Some(pursued) => is_left |= pursued == Pursued::Some,
             }
         }
         if !is_taken || goal.is_late(environment) {
             return goal.is_reached() || is_left || is_taken;
         }
     }
+}
+
+/// Evicts from a shard that is held.
+fn evict_here(shard: usize, held: &mut Held<'_>, goal: &Goal, environment: &Environment<'_>) -> Pursued {
+    let mut pursued = Pursued::All;
+    held.each(|partition| {
+        if partition.shard == shard {
+            pursued = goal.pursue(partition, environment);
+        }
+    });
+    held.book();
+    held.each(|partition| {
+        // The command that made the keys ready may still have arguments here, so that an empty partition may take some memory.
+        environment.node.memory[partition.shard].set(partition.memory_bytes.cast_unsigned());
+    });
+    pursued
 }
 
 /// Evicts from a shard that is not held; none when it is taken.

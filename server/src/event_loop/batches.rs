@@ -10,6 +10,7 @@ use super::turn::Turn;
 use super::{Clients, EventLoop};
 use crate::connection::Connection;
 use crate::dispatch::batch::{Place, Replies, Report, Slice, run_batch};
+use crate::dispatch::behind_snapshot::Queue;
 use crate::dispatch::execution::Environment;
 use crate::dispatch::room::publish_memory;
 use crate::exec::{Closing, Modes, Partition};
@@ -73,6 +74,9 @@ impl EventLoop {
         let Some((report, over)) = self.run_batch_in_place(shard) else {
             return false;
         };
+        if !report.waiting.is_empty() {
+            self.put_off(shard, &report.waiting);
+        }
         self.turn.tasks[shard].drain(..report.done);
         self.report_panics(&report.panicked);
         self.enter_slow(report.slow);
@@ -83,6 +87,18 @@ impl EventLoop {
             self.leave_for_later(shard);
         }
         true
+    }
+
+    /// Puts commands off that wait for a snapshot: they wait on the loop of their shard.
+    #[cold]
+    fn put_off(&mut self, shard: usize, waiting: &[usize]) {
+        let batch = self.turn.pack_some(self.index, shard, waiting);
+        if shard == self.index {
+            self.reach.behind_snapshot.push(batch);
+        } else {
+            self.reach.under_way[shard] += 1;
+            self.reach.send(shard, Message::Run(batch));
+        }
     }
 
     /// Puts commands off that this turn has no time for. Later ones for the shard queue up behind them.
@@ -127,8 +143,17 @@ impl EventLoop {
             over: Over::new(),
         };
         let tasks = &tasks[shard];
+        let queue = self.reach.queue_on(shard);
         let report = count_memory(held.get(), &shared, |partition| {
-            run_batch(partition, tasks, source, &mut replies, &mut environment, slice)
+            run_batch(
+                partition,
+                tasks,
+                source,
+                &mut replies,
+                queue,
+                &mut environment,
+                slice,
+            )
         });
         for &index in &report.wrote {
             if let Some(connection) = replies.connections.get_mut(tasks[index].connection as usize) {
@@ -159,8 +184,14 @@ impl EventLoop {
             position,
             over,
             reply_bytes_max,
+            origin,
+            waiting,
             ..
         } = batch;
+        let queue = Queue {
+            origin: *origin,
+            batches: &self.reach.behind_snapshot,
+        };
         *reply_bytes_max = environment.reply_bytes_max;
         let mut sink = ToBatch {
             tasks: tasks.as_slice(),
@@ -171,10 +202,19 @@ impl EventLoop {
         };
         let shared = environment;
         let report = count_memory(held.get(), &shared, |partition| {
-            run_batch(partition, tasks, source, &mut sink, &mut environment, slice)
+            run_batch(
+                partition,
+                tasks,
+                source,
+                &mut sink,
+                queue,
+                &mut environment,
+                slice,
+            )
         });
         drop(held);
         *wrote = report.wrote;
+        *waiting = report.waiting;
         *position = shared.recorder.position();
         (self.stamp, self.looked_ns) = (environment.stamp, environment.looked_ns);
         self.report_panics(&report.panicked);
@@ -198,6 +238,10 @@ impl EventLoop {
             // From here on, the batch does not hold later batches back.
             self.reach.under_way[batch.target] -= 1;
         }
+        if batch.target != self.index && !batch.waiting.is_empty() {
+            // They come back as a batch of their own.
+            self.reach.under_way[batch.target] += 1;
+        }
         for &index in &batch.wrote {
             let task = &batch.tasks[index];
             if let Some(connection) = self.clients.get_mut(task.connection as usize)
@@ -207,9 +251,12 @@ impl EventLoop {
             }
         }
         let mut start = 0;
-        for (task, &end) in batch.tasks.iter().zip(&batch.ends) {
+        for (index, (task, &end)) in batch.tasks.iter().zip(&batch.ends).enumerate() {
             let reply = &batch.replies[start..end];
             start = end;
+            if batch.waiting.contains(&index) {
+                continue;
+            }
             let number = task.connection as usize;
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
@@ -350,6 +397,8 @@ impl Replies for ToConnections<'_> {
         }
     }
 
+    fn pass_over(&mut self, _: &Task) {}
+
     #[cold]
     fn note_passed(&mut self, task: &Task, bytes: usize) {
         if let Some(connection) = self.connections.get_mut(task.connection as usize) {
@@ -416,6 +465,10 @@ impl Replies for ToBatch<'_> {
             out: self.replies,
             bypass: None,
         }
+    }
+
+    fn pass_over(&mut self, _: &Task) {
+        self.ends.push(self.replies.len());
     }
 
     fn note_passed(&mut self, _: &Task, _: usize) {

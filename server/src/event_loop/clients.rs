@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
-use shardis_protocol::Encoder;
+use shardis_protocol::{Arguments, Encoder};
 use slab::Slab;
 
 use crate::connection::{Connection, Gate};
-use crate::exec::{Closing, ReplyMode};
+use crate::exec::{Closing, OwnedRequest, ReplyMode};
 use crate::pubsub::Hub;
 
 /// The connections that a loop carries, by number.
@@ -21,6 +21,8 @@ pub(super) struct Clients {
     pub(super) dirty: Vec<usize>,
     /// Connections whose command needs a shard that was taken, and tries again.
     pub(super) busy: Vec<usize>,
+    /// Connections whose command over several shards waits for a snapshot.
+    pub(super) behind_snapshot: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
     /// Connections whose output waits for the journal.
@@ -67,6 +69,15 @@ impl Clients {
     #[inline]
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Connection> {
         self.connections.get_mut(number)
+    }
+
+    /// Has a command over several shards wait for a snapshot.
+    #[cold]
+    pub(super) fn put_behind_snapshot(&mut self, number: usize, args: Arguments<'_>) {
+        let connection = &mut self.connections[number];
+        connection.busy_since_ns = None;
+        connection.gate = Gate::Busy(OwnedRequest::copy(args));
+        self.behind_snapshot.push(number);
     }
 
     /// Puts a connection on the list of those to serve.

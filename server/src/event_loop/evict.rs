@@ -1,8 +1,7 @@
 //! Eviction: removes keys while the memory that the node has counted exceeds `maxmemory`.
 //!
-//! Any loop that finds the limit exceeded evicts: first from its own shard, then from every other shard that is free
-//! at this moment, from each in proportion to the memory it holds. So no loop has to be woken, and one shard can give
-//! up what another cannot. A loop spends a bounded time of each turn on it; commands go on running while only time is
+//! Any loop that finds the limit exceeded evicts from every shard that is its own or free at this moment, from each in
+//! proportion to the memory it holds. So no loop has to be woken, and one shard can give up what another cannot. A loop spends a bounded time of each turn on it; commands go on running while only time is
 //! missing. They are refused only when no shard has anything left to evict.
 
 use shardis_storage::keyspace::eviction::Policy;
@@ -91,13 +90,13 @@ impl EventLoop {
         room
     }
 
-    /// Evicts from all shards, this loop's first: once for their shares of the excess, then for what is still
-    /// missing.
+    /// Evicts from all shards: once for their shares of the excess, then for what is still missing.
     fn evict_from_all(&mut self, begin_us: i64) -> Room {
         let shards = self.reach.mesh.len();
+        let first = self.node.shard_to_evict_from();
         let mut is_taken = false;
         for shares in [true, false] {
-            for shard in (0..shards).map(|step| (self.index + step) % shards) {
+            for shard in (0..shards).map(|step| (first + step) % shards) {
                 let excess = self.node.excess_bytes();
                 if excess == 0 {
                     return Room::Enough;

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use shardis_storage::keyspace::ExpireStats;
+
 use super::EventLoop;
 use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
@@ -72,6 +74,8 @@ struct Slice {
     elapsed_ns: u64,
     /// The slice ended before everything that had expired was removed.
     more: bool,
+    /// A snapshot has to save something first that has expired.
+    held: bool,
 }
 
 impl EventLoop {
@@ -105,6 +109,9 @@ impl EventLoop {
             let slice = self.expire_slice(held.get(), slice_ns(late_ms));
             due_ms = next_due(held.get(), now_ms);
             held.get().known_due_ms = due_ms;
+            if slice.held {
+                due_ms = due_ms.max(now_ms + LENT_RETRY_MS);
+            }
             self.account_slice(held.get(), &slice, late_ms, others_wait);
         }
         self.expiry.note(now_ms, due_ms);
@@ -132,12 +139,13 @@ impl EventLoop {
         let databases = partition.keyspace.databases();
         let mut next = self.expiry.next_database;
         let environment = self.environment();
+        let mut held = false;
         let more = count_memory(partition, &environment, |partition| {
             loop {
                 let mut more = false;
                 for _ in 0..databases {
                     next = (next + 1) % databases;
-                    more |= expire_some(
+                    let stats = expire_some(
                         partition,
                         next as u16,
                         now_ms,
@@ -145,6 +153,7 @@ impl EventLoop {
                         chosen,
                         environment.recorder,
                     );
+                    (more, held) = (more | stats.more, held | stats.held);
                     if more && elapsed_ns() >= slice_ns {
                         return true;
                     }
@@ -158,6 +167,7 @@ impl EventLoop {
         Slice {
             elapsed_ns: elapsed_ns(),
             more,
+            held,
         }
     }
 
@@ -219,7 +229,7 @@ fn next_due(partition: &mut Partition, now_ms: i64) -> i64 {
 /// Number of keys and fields removed between two looks at the clock.
 const EXPIRED_AT_ONCE: usize = 64;
 
-/// Removes some expired keys and fields of a database. True if there are more.
+/// Removes some expired keys and fields of a database. The result tells whether there are more, and why.
 fn expire_some(
     partition: &mut Partition,
     db: u16,
@@ -227,13 +237,17 @@ fn expire_some(
     lazily: bool,
     chosen: KeyspaceEvents,
     recorder: &Recorder,
-) -> bool {
+) -> ExpireStats {
     let due = partition.next_due(db, now_ms);
     if due.is_none_or(|due_ms| due_ms > now_ms) {
-        return false;
+        return ExpireStats::default();
     }
     let fields = partition.expire_fields(db, EXPIRED_AT_ONCE, now_ms, chosen);
     let keys = partition.expire_keys(db, EXPIRED_AT_ONCE, now_ms, lazily, chosen);
     partition.record_removals(recorder);
-    fields.more || keys.more
+    ExpireStats {
+        more: fields.more || keys.more,
+        held: fields.held || keys.held,
+        ..keys
+    }
 }

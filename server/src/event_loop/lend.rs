@@ -19,6 +19,7 @@ use super::EventLoop;
 use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
+use crate::dispatch::behind_snapshot::spanning_waits;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
 use crate::exec::cut::make_cut;
 use crate::exec::view::{Held, Lent};
@@ -113,12 +114,17 @@ impl EventLoop {
         shards: &ShardSet,
     ) {
         let mesh = Arc::clone(&self.reach.mesh);
-        let cells = self
+        let mut cells = self
             .reach
             .waiting
             .is_empty()
             .then(|| hold_all(&mesh, shards))
             .flatten();
+        if let Some(cells) = &mut cells
+            && self.waits_in_cells(number, (command, args), cells)
+        {
+            return self.clients.put_behind_snapshot(number, args);
+        }
         let connection = &mut self.clients[number];
         if let Some(cells) = cells {
             connection.busy_since_ns = None;
@@ -227,7 +233,14 @@ impl EventLoop {
         self.ask_for_next(number);
     }
 
-    fn run_operation(&mut self, operation: Operation) {
+    fn run_operation(&mut self, mut operation: Operation) {
+        if self.waits_lent(&mut operation) {
+            // Others need the partitions meanwhile. They are asked for again.
+            operation.missing = operation.lent.shards().rev().collect();
+            let lent = std::mem::replace(&mut operation.lent, Lent::new(self.reach.mesh.len()));
+            self.give_back(lent);
+            return self.reach.operations_behind.push(operation);
+        }
         let Operation {
             purpose, mut lent, ..
         } = operation;
@@ -271,6 +284,68 @@ impl EventLoop {
                 self.cut(&mut lent);
                 self.give_back(lent);
             }
+        }
+    }
+
+    /// Whether a command has to wait for a snapshot, on partitions in cells that are held.
+    fn waits_in_cells(
+        &self,
+        number: usize,
+        request: (&'static Registered, Arguments<'_>),
+        cells: &mut Cells<'_>,
+    ) -> bool {
+        let hashing = self.node.hashing;
+        let mut partitions = cells.iter_mut().map(|(_, held)| &*held.get());
+        if !partitions.any(|partition| partition.keyspace.has_snapshot() || partition.is_sealed()) {
+            return false;
+        }
+        let is_sealed = cells
+            .iter_mut()
+            .any(|(_, held)| self.node.is_sealed(held.get().seal));
+        let client = &self.clients[number].client;
+        spanning_waits(client, request, hashing, is_sealed, |db, key| {
+            let shard = hashing.shard_of(key.slot);
+            let held = cells.iter_mut().find(|(of, _)| *of == shard);
+            held.is_some_and(|(_, held)| held.get().waits_for_snapshot(db, key))
+        })
+    }
+
+    /// Whether the command of an operation has to wait for a snapshot, on partitions that are lent to it.
+    fn waits_lent(&self, operation: &mut Operation) -> bool {
+        let LentFor::Command {
+            connection,
+            command,
+            request,
+            ..
+        } = &operation.purpose
+        else {
+            return false;
+        };
+        let client = &self.clients[*connection].client;
+        let is_begun = client
+            .transaction
+            .as_ref()
+            .is_some_and(|transaction| transaction.suspended.is_some());
+        let partitions = || operation.lent.iter().flatten();
+        if is_begun
+            || !partitions().any(|partition| partition.keyspace.has_snapshot() || partition.is_sealed())
+        {
+            return false;
+        }
+        let is_sealed = partitions().any(|partition| self.node.is_sealed(partition.seal));
+        let (hashing, request) = (self.node.hashing, (*command, request.arguments()));
+        let lent = &mut operation.lent;
+        spanning_waits(client, request, hashing, is_sealed, |db, key| {
+            let partition = lent[hashing.shard_of(key.slot)].as_deref_mut();
+            partition.is_some_and(|partition| partition.waits_for_snapshot(db, key))
+        })
+    }
+
+    /// Begins operations again that wait for a snapshot.
+    pub(super) fn resume_operations(&mut self) {
+        for operation in std::mem::take(&mut self.reach.operations_behind) {
+            let number = self.reach.operations.insert(operation);
+            self.ask_for_next(number);
         }
     }
 

@@ -12,6 +12,7 @@ use super::gather::Gathering;
 use super::lend::Operation;
 use crate::config::Settings;
 use crate::dispatch::account;
+use crate::dispatch::behind_snapshot::Queue;
 use crate::dispatch::execution::Environment;
 use crate::exec::waiter::{Outbox, Retry, Ticket};
 use crate::exec::{Reload, Stamp};
@@ -29,6 +30,11 @@ pub(super) struct Reach {
     pub(super) mesh: Arc<Mesh>,
     /// Work for this shard that waits until its partition is back.
     pub(super) waiting: VecDeque<Work>,
+    /// Commands for this shard that wait for a snapshot.
+    #[expect(clippy::vec_box, reason = "batches travel as boxes")]
+    pub(super) behind_snapshot: Vec<Box<Batch>>,
+    /// Operations of this loop that wait for a snapshot.
+    pub(super) operations_behind: Vec<Operation>,
     /// The work that waits can go on: a turn had no time for it, and the partition is here unless it was lent since.
     pub(super) goes_on: bool,
     /// Commands over several shards that connections of this loop wait for.
@@ -65,6 +71,8 @@ impl Reach {
         Self {
             own,
             waiting: VecDeque::new(),
+            behind_snapshot: Vec::new(),
+            operations_behind: Vec::new(),
             goes_on: false,
             operations: Slab::new(),
             gatherings: Slab::new(),
@@ -83,11 +91,28 @@ impl Reach {
         self.operations.is_empty()
             && self.under_way.iter().all(|&count| count == 0)
             && !self.waiting.iter().any(waits_here)
+            && self.operations_behind.is_empty()
+            && !self.behind_snapshot.iter().any(|batch| batch.origin == self.own)
     }
 
     /// Sends a message to a loop.
     pub(super) fn send(&self, shard: usize, message: Message) {
         self.mesh.send(shard, message);
+    }
+
+    /// The commands that wait for a snapshot, as those of this loop see them that run on a shard in place.
+    pub(super) fn queue_on(&self, shard: usize) -> Queue<'_> {
+        // If a command of this loop waits on another shard, that one is not borrowed.
+        let is_own = shard == self.own;
+        let batches = if is_own {
+            self.behind_snapshot.as_slice()
+        } else {
+            &[]
+        };
+        Queue {
+            origin: self.own,
+            batches,
+        }
     }
 
     /// The environment of the commands that run on this loop now.
@@ -167,8 +192,10 @@ impl EventLoop {
                 let Some(done) = self.run_arrived(&mut batch) else {
                     return Err(Work::Run(batch));
                 };
+                let behind = batch.split_waiting();
                 let rest = batch.split_off(done);
                 self.send_back(batch);
+                self.reach.behind_snapshot.extend(behind);
                 if let Some(rest) = rest {
                     // Ahead of everything else: it came first.
                     self.reach.waiting.push_front(Work::Run(rest));

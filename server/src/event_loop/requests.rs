@@ -383,7 +383,13 @@ impl EventLoop {
             // The thread that holds the shard may need this core to finish.
             std::thread::yield_now();
         }
-        for number in std::mem::take(&mut self.clients.busy) {
+        let busy = std::mem::take(&mut self.clients.busy);
+        self.try_again(busy);
+    }
+
+    /// Takes the requests of connections again that found a shard taken, or wait for a snapshot.
+    pub(super) fn try_again(&mut self, numbers: Vec<usize>) {
+        for number in numbers {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };

@@ -84,6 +84,11 @@ impl EventLoop {
             self.look_at_snapshot();
         }
         self.look_at_cut();
+        self.save_next(others_wait);
+        self.retry_behind();
+    }
+
+    fn save_next(&mut self, others_wait: bool) {
         let Some(snapshot) = self.saving.snapshot.clone() else {
             return;
         };
@@ -96,6 +101,49 @@ impl EventLoop {
         if self.now_us >= self.saving.rests_until_us {
             self.save_slice(&snapshot, others_wait);
         }
+    }
+
+    /// Tries again what waits for a snapshot. Some of it may go on now.
+    fn retry_behind(&mut self) {
+        if !self.reach.behind_snapshot.is_empty() {
+            self.retry_batches();
+        }
+        if !self.clients.behind_snapshot.is_empty() {
+            let numbers = std::mem::take(&mut self.clients.behind_snapshot);
+            self.try_again(numbers);
+        }
+        if !self.reach.operations_behind.is_empty() {
+            self.resume_operations();
+        }
+    }
+
+    fn retry_batches(&mut self) {
+        let mut batches = std::mem::take(&mut self.reach.behind_snapshot).into_iter();
+        while let Some(mut batch) = batches.next() {
+            let Some(done) = self.run_arrived(&mut batch) else {
+                // The partition is lent.
+                self.reach.behind_snapshot.push(batch);
+                return self.reach.behind_snapshot.extend(batches);
+            };
+            if batch.waiting.len() == done {
+                // None has run.
+                batch.waiting.clear();
+                batch.ends.clear();
+                self.reach.behind_snapshot.push(batch);
+                continue;
+            }
+            let behind = batch.split_waiting();
+            let rest = batch.split_off(done);
+            self.send_back(batch);
+            self.reach.behind_snapshot.extend(behind.into_iter().chain(rest));
+        }
+    }
+
+    /// Whether something waits for a snapshot on this loop.
+    fn has_behind(&self) -> bool {
+        !self.reach.behind_snapshot.is_empty()
+            || !self.clients.behind_snapshot.is_empty()
+            || !self.reach.operations_behind.is_empty()
     }
 
     /// Takes in news: another snapshot, jobs that have ended, or one that waits for its cut.
@@ -267,7 +315,8 @@ impl EventLoop {
 
     /// Time at which the loop has to look again at what is saved, Unix microseconds.
     pub(super) fn saves_next_us(&self) -> Option<i64> {
-        let retry_us = self.saving.awaits_cut.then_some(self.now_us + SAVE_RETRY_US);
+        let retries = self.saving.awaits_cut || self.has_behind();
+        let retry_us = retries.then_some(self.now_us + SAVE_RETRY_US);
         self.saving.next_us().into_iter().chain(retry_us).min()
     }
 

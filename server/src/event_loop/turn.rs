@@ -96,6 +96,14 @@ impl Turn {
         batch
     }
 
+    /// Packs some of the commands for a shard, by index, into a batch of their own.
+    pub(super) fn pack_some(&mut self, origin: usize, shard: usize, indexes: &[usize]) -> Box<Batch> {
+        let mut some: Vec<Task> = indexes.iter().map(|&index| self.tasks[shard][index]).collect();
+        let mut batch = self.batches.pop().unwrap_or_default();
+        batch.pack(origin, shard, &mut some, &mut self.source);
+        batch
+    }
+
     /// Takes back a batch whose replies have been delivered.
     pub(super) fn recycle(&mut self, mut batch: Box<Batch>) {
         let pool = &mut self.pool;

@@ -439,7 +439,7 @@ impl Partition {
         })
     }
 
-    /// Removes the key that the eviction policy chooses. False when it finds none.
+    /// Removes the key that the eviction policy chooses, unless a snapshot has to save it first. False when it finds none.
     pub(crate) fn evict(
         &mut self,
         options: EvictionOptions,
@@ -452,6 +452,10 @@ impl Partition {
         };
         let Self { keyspace, door, .. } = self;
         let key = keyspace.key(victim.key);
+        if keyspace.0.database_mut(victim.database).waits_for_snapshot(&key) {
+            // There is something to evict, later or with the next choice.
+            return true;
+        }
         let cause = Cause::Evicted { lazily };
         door.changed(victim.database as u16, key.bytes, cause, chosen);
         let database = keyspace.0.database_mut(victim.database);
@@ -466,8 +470,18 @@ impl Partition {
     pub(crate) fn begin_snapshot(&mut self, snapshot: &Snapshot, writer: &dyn EntryWriter) {
         let lane = snapshot.lane(self.shard);
         self.snapshot = snapshot.number;
+        self.seal = if snapshot.purpose.is_shutdown() {
+            snapshot.number
+        } else {
+            0
+        };
         let is_begun = self.keyspace.0.begin_snapshot(lane, writer);
         debug_assert!(is_begun, "one snapshot at a time");
+    }
+
+    /// Whether a change of a key has to wait for a snapshot, see [`Database::waits_for_snapshot`].
+    pub(crate) fn waits_for_snapshot(&mut self, db: u16, key: &Key<'_>) -> bool {
+        self.keyspace.has_snapshot() && self.open(db).waits_for_snapshot(key)
     }
 
     /// Goes on with its part of a snapshot, like [`Keyspace::save_some`].

@@ -17,7 +17,7 @@ pub(crate) fn make_cut(held: &mut Held<'_>, node: &Node, settings: &Settings) {
     let Some((snapshot, job)) = node.persistence.start(plan, content) else {
         return;
     };
-    let writer = plan.entry_writer();
+    let writer = plan.entry_writer(job.form);
     held.each(|partition| partition.begin_snapshot(&snapshot, &*writer));
     if let Some(at_cut) = job.at_cut {
         at_cut();

@@ -91,6 +91,12 @@ impl Lent {
         }
     }
 
+    /// The shards whose partitions are here, ascending.
+    pub(crate) fn shards(&self) -> impl DoubleEndedIterator<Item = usize> {
+        let partitions = self.partitions.iter().enumerate();
+        partitions.filter_map(|(shard, partition)| partition.as_ref().map(|_| shard))
+    }
+
     /// Starts the use of the partitions: from here on, allocations of this thread are booked to them.
     pub(crate) fn begin(&mut self) {
         self.account.since = thread_balance();

@@ -34,6 +34,8 @@ pub(crate) struct Partition {
     pub(crate) snapshot: u64,
     /// Balance of the thread that uses the partition by itself, up to which everything is booked, bytes.
     booked_to: i64,
+    /// Number of the job that saves the data for the last time; 0 when there was none.
+    pub(crate) seal: u64,
     /// Time of the next expiry that its loop knows of, Unix milliseconds.
     pub(crate) known_due_ms: i64,
 }
@@ -87,6 +89,7 @@ impl Partition {
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
             snapshot: 0,
+            seal: 0,
             booked_to: 0,
             known_due_ms: i64::MAX,
         }
@@ -118,6 +121,11 @@ impl Partition {
             "an empty partition takes {bytes} bytes"
         );
         bytes.cast_unsigned()
+    }
+
+    /// Whether its data may have been saved for the last time.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.seal != 0
     }
 
     /// Adds what it has to the content of a snapshot.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
+use shardis_storage::commands::CommandWriter;
 use shardis_storage::entry::Entry;
 use shardis_storage::keyspace::eviction::{Policy, lfu, lru};
 use shardis_storage::keyspace::{Baton, EntryWriter, Flow, Lane, Saved};
 use shardis_storage::rdb::file::{Header, RecordWriter, Usage};
 use shardis_storage::rdb::{Dialect, WriteOptions};
 
-use super::Purpose;
+use super::{Form, Purpose};
 use crate::config::{FieldExpiryFormat, Settings};
 use crate::limits::{COMPRESSED_BYTES_MAX, LARGE_ENTRY_BYTES, UNWRITTEN_BYTES_MAX};
 
@@ -69,6 +70,8 @@ pub(crate) struct Plan {
     pub(super) header: Header,
     pub(super) is_summed: bool,
     pub(super) is_synced_early: bool,
+    /// A file of commands begins with the time.
+    pub(super) is_timed: bool,
     usage: UsageRule,
 }
 
@@ -106,6 +109,7 @@ impl Plan {
             },
             is_summed: settings.rdbchecksum,
             is_synced_early: settings.rdb_save_incremental_fsync,
+            is_timed: settings.aof_timestamp_enabled,
             usage: match settings.maxmemory_policy.policy() {
                 Policy::AllKeysLru | Policy::VolatileLru => UsageRule::Idle { now_ms },
                 Policy::AllKeysLfu | Policy::VolatileLfu => UsageRule::Frequency {
@@ -123,11 +127,14 @@ impl Plan {
     }
 
     /// Writes entries in the form of the file.
-    pub(crate) fn entry_writer(&self) -> Box<dyn EntryWriter> {
-        Box::new(Records {
-            writer: RecordWriter::new(self.header, self.options),
-            usage: self.usage,
-        })
+    pub(crate) fn entry_writer(&self, form: Form) -> Box<dyn EntryWriter> {
+        match form {
+            Form::Rdb => Box::new(Records {
+                writer: RecordWriter::new(self.header, self.options),
+                usage: self.usage,
+            }),
+            Form::Commands => Box::<Commands>::default(),
+        }
     }
 }
 
@@ -161,6 +168,24 @@ impl EntryWriter for Records {
 
     fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
         self.writer.step(entry, out, budget)
+    }
+}
+
+/// Writes entries as commands.
+#[derive(Debug, Default)]
+struct Commands(CommandWriter);
+
+impl EntryWriter for Commands {
+    fn another(&self) -> Box<dyn EntryWriter> {
+        Box::<Self>::default()
+    }
+
+    fn begin(&mut self, _: &Entry, _: &mut Vec<u8>) {
+        self.0 = CommandWriter::new();
+    }
+
+    fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
+        self.0.step(entry, out, budget)
     }
 }
 

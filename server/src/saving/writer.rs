@@ -177,7 +177,7 @@ fn write_entries(
     save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
 ) -> Result<(), SaveError> {
     let mut target = Target::create(file, plan, content)?;
-    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(), Vec::new(), Ok(()));
+    let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(file.form), Vec::new(), Ok(()));
     save(&mut |db, entry| {
         bytes.clear();
         writer.begin(entry, &mut bytes);
@@ -222,6 +222,7 @@ struct Target {
     /// Bytes written since the file was brought to the disk.
     unsynced: usize,
     is_synced_early: bool,
+    is_timed: bool,
 }
 
 impl Target {
@@ -248,13 +249,14 @@ impl Target {
             db: None,
             unsynced: 0,
             is_synced_early: plan.is_synced_early,
+            is_timed: plan.is_timed,
         }
     }
 
     fn write_head(&mut self, content: &Content) -> io::Result<()> {
+        let seconds = content.now_ms / 1000;
         match self.form {
             Form::Rdb => {
-                let seconds = content.now_ms / 1000;
                 self.rdb.aux(b"redis-ver", content.version.as_bytes());
                 self.rdb.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
                 self.rdb.aux(b"ctime", seconds.to_string().as_bytes());
@@ -264,6 +266,8 @@ impl Target {
                     .aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
                 self.put_collected()
             }
+            Form::Commands if self.is_timed => self.put(format!("#TS:{seconds}\r\n").as_bytes()),
+            Form::Commands => Ok(()),
         }
     }
 
@@ -271,31 +275,43 @@ impl Target {
     fn write(&mut self, db: u16, bytes: &[u8]) -> io::Result<()> {
         if self.db != Some(db) {
             self.db = Some(db);
-            match self.form {
-                Form::Rdb => match self.sizes.get_mut(usize::from(db)).and_then(Option::take) {
-                    Some((keys, expires)) => self.rdb.database(u64::from(db), keys, expires),
-                    None => self.rdb.select(u64::from(db)),
-                },
-            }
-            self.put_collected()?;
+            self.select(db)?;
         }
         self.go_on(bytes)
+    }
+
+    fn select(&mut self, db: u16) -> io::Result<()> {
+        match self.form {
+            Form::Rdb => {
+                match self.sizes.get_mut(usize::from(db)).and_then(Option::take) {
+                    Some((keys, expires)) => self.rdb.database(u64::from(db), keys, expires),
+                    None => self.rdb.select(u64::from(db)),
+                }
+                self.put_collected()
+            }
+            Form::Commands => {
+                let number = db.to_string();
+                let command = format!("*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len());
+                self.put(command.as_bytes())
+            }
+        }
     }
 
     /// Writes further bytes of the same database.
     fn go_on(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.form {
             Form::Rdb => self.rdb.pass(bytes),
+            Form::Commands => {}
         }
         self.put(bytes)
     }
 
     /// Ends the file, and brings it to the disk.
     fn finish(mut self) -> io::Result<()> {
-        match self.form {
-            Form::Rdb => self.rdb.end(),
+        if self.form == Form::Rdb {
+            self.rdb.end();
+            self.put_collected()?;
         }
-        self.put_collected()?;
         self.file.flush()?;
         self.file.get_ref().sync_all()
     }

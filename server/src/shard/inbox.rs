@@ -310,6 +310,8 @@ pub(crate) struct Batch {
     pub(crate) over: Vec<u32>,
     /// Size from which a reply is too long to be sent, and incomplete, bytes.
     pub(crate) reply_bytes_max: usize,
+    /// Indexes of those that have not run, and come back as a batch of their own.
+    pub(crate) waiting: Vec<usize>,
     /// The rest of the batch is still to run, and comes back as a batch of its own.
     pub(crate) goes_on: bool,
 }
@@ -335,6 +337,16 @@ impl Batch {
         }
     }
 
+    /// Copies the commands that wait to a batch of their own; none when no command does.
+    pub(crate) fn split_waiting(&mut self) -> Option<Box<Self>> {
+        let mut waiting: Vec<Task> = self.waiting.iter().map(|&index| self.tasks[index]).collect();
+        (!waiting.is_empty()).then(|| {
+            let mut batch = Box::<Self>::default();
+            batch.pack(self.origin, self.target, &mut waiting, &mut self.source);
+            batch
+        })
+    }
+
     /// Cuts off the commands that have not run, as a batch of their own; none when all have.
     pub(crate) fn split_off(&mut self, done: usize) -> Option<Box<Self>> {
         let mut rest = self.tasks.split_off(done);
@@ -358,6 +370,7 @@ impl Batch {
         self.ends.clear();
         self.slow.clear();
         self.wrote.clear();
+        self.waiting.clear();
         self.over.clear();
     }
 }

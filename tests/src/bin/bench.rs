@@ -15,7 +15,7 @@ use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
-use load::{compare, eviction, expiry, memory, pauses, waits};
+use load::{compare, eviction, expiry, hit_ratio, log, memory, pauses, saves, waits};
 
 fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
@@ -67,9 +67,12 @@ fn run(options: &Options) -> Result<bool> {
             Section::Pauses => pauses::pauses(options, &cores, &pair, &mut report)?,
             Section::Eviction => {
                 eviction::eviction(options, &cores, &pair[0], shardis, &mut report)?;
+                hit_ratio::hit_ratio(options, &cores, &pair[0], shardis, &mut report)?;
             }
             Section::Expiry => expiry::expiry(options, &cores, &pair, &mut report)?,
             Section::Waits => waits::waits(options, &cores, &pair[0], shardis, &mut report)?,
+            Section::Saves => saves::saves(options, &cores, &pair[0], shardis, &mut report)?,
+            Section::Log => log::log(options, &cores, &pair, &mut report)?,
         }
         if let Some(warning) = bystanders.warning()? {
             report.say(&warning)?;

@@ -53,6 +53,11 @@ impl Client {
         self.stream.get_mut().write_all(encoded.as_bytes())
     }
 
+    /// Sends inline requests, whose replies are to be received later.
+    pub(crate) fn send_lines(&mut self, requests: &str) -> Result<()> {
+        self.stream.get_mut().write_all(requests.as_bytes())
+    }
+
     /// Reads the reply to the request sent before.
     pub(crate) fn receive(&mut self) -> Result<Reply> {
         read_reply(&mut self.stream.by_ref().take(REPLY_BYTES_MAX as u64), DEPTH_MAX)

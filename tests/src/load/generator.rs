@@ -73,6 +73,8 @@ struct Probe {
     connection: Connection,
     template: Template,
     sent: Instant,
+    /// All waits so far.
+    waits: Vec<Duration>,
 }
 
 impl Limit {
@@ -107,6 +109,7 @@ impl Generator {
                 connection: open(PROBE)?,
                 template,
                 sent: now(),
+                waits: Vec::new(),
             }),
             None => None,
         };
@@ -209,6 +212,14 @@ impl Generator {
         run.elapsed = now() - start;
         run.nulls = nulls(connections) - nulls_before;
         Ok(run)
+    }
+
+    /// Takes the waits of the probe in all runs so far.
+    pub(crate) fn take_waits(&mut self) -> Vec<Duration> {
+        let probe = self.probe.as_mut();
+        probe
+            .map(|probe| std::mem::take(&mut probe.waits))
+            .unwrap_or_default()
     }
 
     /// Runs the probe alone for `time` and returns its longest wait.
@@ -385,7 +396,9 @@ impl Probe {
     ) -> io::Result<bool> {
         let replied = self.connection.turn(event, input)? > 0;
         if replied {
-            *longest = (*longest).max(now() - self.sent);
+            let wait = now() - self.sent;
+            *longest = (*longest).max(wait);
+            self.waits.push(wait);
         }
         Ok(replied)
     }

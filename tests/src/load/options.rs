@@ -22,6 +22,8 @@ pub(crate) enum Section {
     Eviction,
     Expiry,
     Waits,
+    Saves,
+    Log,
 }
 
 /// The parsed options.
@@ -84,7 +86,7 @@ impl Options {
     }
 }
 
-const ALL: [Section; 7] = [
+const ALL: [Section; 9] = [
     Section::Cpu,
     Section::Shards,
     Section::Memory,
@@ -92,6 +94,8 @@ const ALL: [Section; 7] = [
     Section::Eviction,
     Section::Expiry,
     Section::Waits,
+    Section::Saves,
+    Section::Log,
 ];
 
 fn command() -> Command {
@@ -109,7 +113,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses, eviction, expiry, waits or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction, expiry, waits, saves, log or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -136,7 +140,7 @@ fn command() -> Command {
             Arg::new("quick")
                 .long("quick")
                 .action(ArgAction::SetTrue)
-                .help("3 rounds of 0.4 s; memory and pauses with 1 M keys only, one repetition"),
+                .help("3 rounds of 0.4 s; memory and pauses with 1 M keys only, one repetition; saves with a tenth of the keys"),
         )
         .arg(path("shardis").help("the server to measure [default: shardis-server beside this program]"))
         .arg(path("redis").help("the reference [default: redis-server from the search path]"))
@@ -159,8 +163,10 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "eviction" => Ok(vec![Section::Eviction]),
         "expiry" => Ok(vec![Section::Expiry]),
         "waits" => Ok(vec![Section::Waits]),
+        "saves" => Ok(vec![Section::Saves]),
+        "log" => Ok(vec![Section::Log]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits or all".to_owned()),
+        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits, saves, log or all".to_owned()),
     }
 }
 
@@ -198,7 +204,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (7, 5));
+        assert_eq!((options.sections.len(), options.rounds), (9, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }

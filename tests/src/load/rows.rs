@@ -104,6 +104,27 @@ const SUBSCRIBERS: Audience = Audience {
 const GET: &str = "GET {key}";
 const SET: &str = "SET {key} {value:64}";
 
+/// Five million keys: half of them strings, the others collections of four elements.
+pub(crate) const MIXED: &[Fill] = &[
+    fill(2_500_000, "SET string:{rand:2500000} {value:64}"),
+    fill(
+        625_000,
+        "HSET hash:{rand:625000} field-1 {rand:625000} field-2 value-2 field-3 value-3 field-4 value-4",
+    ),
+    fill(
+        625_000,
+        "RPUSH list:{rand:625000} element-1 element-2 {rand:625000} element-4",
+    ),
+    fill(
+        625_000,
+        "SADD set:{rand:625000} element-1 element-2 element-3 {value:8}",
+    ),
+    fill(
+        625_000,
+        "ZADD zset:{rand:625000} 1 element-1 2 element-2 3 element-3 {rand:625000} element-4",
+    ),
+];
+
 /// One shard against redis-server, and against Valkey.
 #[rustfmt::skip] // A row is a line, however long.
 pub(crate) const CPU: &[Row] = &[
@@ -281,6 +302,9 @@ mod tests {
                 row.at_most > 0.0 && row.user_at_most.is_none_or(|most| most > 0.0),
                 "{row:?}"
             );
+        }
+        for fill in MIXED {
+            assert!(Template::counting(fill.command, 1).is_ok(), "{fill:?}");
         }
         for row in HOT_KEY {
             assert!(Template::random(row.command, row.pipeline).is_ok(), "{row:?}");

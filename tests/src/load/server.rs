@@ -5,6 +5,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use super::client::Client;
 use super::now;
 use super::placement::Placement;
 
-/// Time without an answer after which a start has failed.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time without an answer after which a start has failed: it may have to load its data.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// FLUSHALL or SLOWLOG of a large server may take a while; a test should see it, not give up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Another program may take the port between our choice and the server's bind.
@@ -40,8 +41,8 @@ pub(crate) enum Program {
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
-    /// Its working directory, which also has its log; removed after the process.
-    _directory: TempDir,
+    /// Its working directory, which also has its log; removed after the last server that uses it.
+    directory: Arc<TempDir>,
 }
 
 impl Program {
@@ -64,9 +65,19 @@ impl Program {
     /// Starts the program at `placement` on a free loopback port, without persistence, and waits until it answers.
     /// `extra` are further arguments.
     pub(crate) fn start(&self, placement: Placement, extra: &[&str]) -> Result<Server> {
+        self.start_in(&Arc::new(TempDir::new()?), placement, extra)
+    }
+
+    /// Starts the program like [`start`](Self::start), in a directory that may have files of an earlier server.
+    pub(crate) fn start_in(
+        &self,
+        directory: &Arc<TempDir>,
+        placement: Placement,
+        extra: &[&str],
+    ) -> Result<Server> {
         let mut attempt = 1;
         loop {
-            match self.start_once(placement, extra) {
+            match self.start_once(directory, placement, extra) {
                 Err(error) if attempt == START_ATTEMPTS || error.kind() == ErrorKind::NotFound => {
                     return Err(error);
                 }
@@ -76,8 +87,7 @@ impl Program {
         }
     }
 
-    fn start_once(&self, placement: Placement, extra: &[&str]) -> Result<Server> {
-        let directory = TempDir::new()?;
+    fn start_once(&self, directory: &Arc<TempDir>, placement: Placement, extra: &[&str]) -> Result<Server> {
         let log_path = directory.path().join("log");
         let log = fs::File::create(&log_path)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -111,7 +121,7 @@ impl Program {
         let mut server = Server {
             child,
             address,
-            _directory: directory,
+            directory: Arc::clone(directory),
         };
         server.wait_until_ready().map_err(|error| {
             let log = fs::read_to_string(&log_path).unwrap_or_default();
@@ -130,6 +140,16 @@ impl Server {
     /// Address of the server.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its working directory.
+    pub(crate) fn directory(&self) -> Arc<TempDir> {
+        Arc::clone(&self.directory)
+    }
+
+    /// Memory of the process and of those it has forked, in bytes; what they share counts once.
+    pub(crate) fn family_bytes(&self) -> Result<u64> {
+        procfs::family_bytes(self.child.id())
     }
 
     /// A new connection for questions.
