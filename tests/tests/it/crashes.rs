@@ -35,12 +35,14 @@ fn redis_keeps_its_promises() {
 }
 
 #[test]
-fn saves_keep_their_promise() {
-    for shards in [1, 2, 4] {
-        let launch = || node::launch(shards);
-        let outcome =
-            crash(&launch, Policy::Saves, Policy::Saves, 4).unwrap_or_else(|fault| panic!("{fault}"));
-        assert!(outcome.acknowledged > 0, "{shards} shards");
+fn shardis_keeps_its_promises() {
+    for policy in Policy::ALL {
+        for shards in [1, 2] {
+            let launch = || node::launch(shards);
+            let outcome = crash(&launch, policy, policy, 3)
+                .unwrap_or_else(|fault| panic!("{policy:?}, {shards} shards, {fault}"));
+            assert!(outcome.acknowledged > 0, "{policy:?}, {shards} shards");
+        }
     }
 }
 
