@@ -437,6 +437,15 @@ fn a_killed_save_leaves_the_old_file() {
     assert_eq!(fs::read(dump_of(&server)).expect("the old file"), good);
 }
 
+/// Sets a flag when it is dropped.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Moves one between counters on different shards, until told to stop.
 fn move_between(server: &Process, stop: &AtomicBool, number: usize) {
     let mut client = server.connect();
@@ -471,6 +480,8 @@ fn a_snapshot_is_one_instant_of_all_shards() {
             let (server, stop) = (&server, &stop);
             scope.spawn(move || move_between(server, stop, number));
         }
+        // The threads end with this one, also when it panics.
+        let _stop = StopOnDrop(&stop);
         let mut before = 0;
         for round in 0..12 {
             client.line("BGSAVE");
@@ -493,7 +504,6 @@ fn a_snapshot_is_one_instant_of_all_shards() {
             assert!(moved > before, "transactions run meanwhile");
             before = moved;
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
