@@ -182,6 +182,49 @@ impl<'a> Arguments<'a> {
         self.spans.get(index).and_then(|span| span.detached_index())
     }
 
+    /// The bytes of the request, from its first to its last, if they are those in which every encoder writes it: an array of
+    /// bulks with no digit and no line end but the usual ones, and nothing of it detached.
+    #[must_use]
+    pub fn encoded(&self) -> Option<&'a [u8]> {
+        let first = self.spans.first()?;
+        let before = header_bytes(self.spans.len()) + header_bytes(first.len as usize);
+        let begin = (first.start as usize).checked_sub(before)?;
+        let mut end = self.header_ends(begin, b'*', self.spans.len())?;
+        for span in self.spans {
+            let payload = self.header_ends(end, b'$', span.len as usize)?;
+            if payload != span.start as usize || span.len == DETACHED {
+                return None;
+            }
+            end = payload + span.len as usize + LINE_END.len();
+            if self.base.get(end - LINE_END.len()..end)? != LINE_END {
+                return None;
+            }
+        }
+        self.base.get(begin..end)
+    }
+
+    /// The end of the header of an array or a bulk that begins at `begin` of the base; none if that is no such header.
+    #[inline]
+    fn header_ends(&self, begin: usize, mark: u8, len: usize) -> Option<usize> {
+        let end = begin + header_bytes(len);
+        let header = self.base.get(begin..end)?;
+        let is_usual = match len {
+            0..10 => header == [mark, b'0' + len as u8, b'\r', b'\n'],
+            10..100 => {
+                header
+                    == [
+                        mark,
+                        b'0' + (len / 10) as u8,
+                        b'0' + (len % 10) as u8,
+                        b'\r',
+                        b'\n',
+                    ]
+            }
+            _ => is_header(header, mark, len),
+        };
+        is_usual.then_some(end)
+    }
+
     /// Locations of the arguments.
     #[inline]
     #[must_use]
@@ -198,6 +241,35 @@ impl<'a> Arguments<'a> {
             &self.base[start..start + span.len as usize]
         }
     }
+}
+
+const LINE_END: &[u8] = b"\r\n";
+
+/// Number of bytes of the header of an array or a bulk: a mark, digits, a line end.
+#[inline]
+fn header_bytes(len: usize) -> usize {
+    let digits = match len {
+        0..10 => 1,
+        10..100 => 2,
+        _ => len.ilog10() as usize + 1,
+    };
+    1 + digits + LINE_END.len()
+}
+
+/// Whether bytes are the header of an array or a bulk of this length. There are as many as that has.
+fn is_header(header: &[u8], mark: u8, len: usize) -> bool {
+    let (Some((&first, rest)), mut left) = (header.split_first(), len) else {
+        return false;
+    };
+    let Some(digits) = rest.strip_suffix(LINE_END) else {
+        return false;
+    };
+    first == mark
+        && digits.iter().rev().all(|&digit| {
+            let expected = b'0' + (left % 10) as u8;
+            left /= 10;
+            digit == expected
+        })
 }
 
 impl fmt::Debug for Arguments<'_> {
@@ -237,6 +309,57 @@ mod tests {
         }
         assert_eq!(arguments.get(4), None);
         assert_eq!(format!("{arguments:?}"), r#"["SET", "k", "big", ""]"#);
+    }
+
+    /// The request that a parser finds in these bytes, as it was sent.
+    fn sent(bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut bytes, mut requests) = (bytes.to_vec(), crate::Requests::new());
+        let mut parser = crate::RequestParser::default();
+        parser
+            .parse(
+                &mut bytes,
+                0,
+                &crate::Limits::default(),
+                &mut requests,
+                usize::MAX,
+            )
+            .unwrap();
+        let request = requests.get(0).unwrap();
+        request.arguments(&bytes, &[]).encoded().map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn a_request_is_sent_in_the_usual_form_or_not() {
+        let long = format!("*2\r\n$4\r\nECHO\r\n$123\r\n{}\r\n", "x".repeat(123));
+        let many = format!("*11\r\n{}", "$1\r\na\r\n".repeat(11));
+        for usual in [
+            "*1\r\n$4\r\nPING\r\n",
+            "*2\r\n$3\r\nGET\r\n$0\r\n\r\n",
+            &long,
+            &many,
+        ] {
+            let behind = format!("*1\r\n$4\r\nPING\r\n{usual}*1\r\n");
+            assert_eq!(sent(usual.as_bytes()).as_deref(), Some(usual.as_bytes()));
+            assert_eq!(
+                sent(behind.as_bytes()).as_deref(),
+                Some(b"*1\r\n$4\r\nPING\r\n".as_slice())
+            );
+        }
+        for other in [
+            "GET a\r\n",
+            "*1\r\n$4\r\nPINGxx",
+            "*1\rx$4\r\nPING\r\n",
+            "*1\r\n$4\rxPING\r\n",
+            "*2\r\n$4\r\nPING\r\n$1\r\naxx",
+        ] {
+            assert_eq!(sent(other.as_bytes()), None, "{other:?}");
+        }
+        assert_eq!(sample().encoded(), None);
+        let tail = "*2\r\n$4\r\nECHO\r\n$1\r\na\r\n";
+        let spans = [Span::new(8, 4).unwrap(), Span::new(18, 1).unwrap()];
+        let request = Arguments::new(tail.as_bytes(), &spans, &[]);
+        assert_eq!(request.encoded(), Some(tail.as_bytes()));
+        assert_eq!(request.tail(1).encoded(), None);
     }
 
     #[test]

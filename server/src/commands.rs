@@ -1,5 +1,6 @@
 //! The list of command families, and look-up by name.
 
+pub(crate) mod append_only;
 pub(crate) mod bitmaps;
 pub(crate) mod client;
 pub(crate) mod cluster;
@@ -89,6 +90,7 @@ const FAMILIES: &[&[Command]] = &[
     module::COMMANDS,
     replication::COMMANDS,
     persistence::COMMANDS,
+    append_only::COMMANDS,
     #[cfg(test)]
     testing::COMMANDS,
 ];

@@ -25,6 +25,7 @@ pub use choice::{
 };
 pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
 pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
+pub(crate) use file::{quote, split_args};
 pub use rewrite::Scope;
 pub use special::{
     BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimit, OutputLimits, Percentiles, Primary,
@@ -33,6 +34,7 @@ pub use special::{
 pub use units::{Form, format_memory, parse_memory};
 pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};
 
+use crate::error::describe;
 use shardis_storage::glob;
 use std::collections::HashSet;
 use std::fmt;
@@ -110,7 +112,7 @@ impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFile => f.write_str("ERR The server is running without a config file"),
-            Self::Io(error) => write!(f, "ERR Rewriting config file: {}", value::describe(error)),
+            Self::Io(error) => write!(f, "ERR Rewriting config file: {}", describe(error)),
         }
     }
 }
@@ -341,9 +343,7 @@ const NO_USERS: &str =
     "users and their rules do not exist in this version yet; requirepass sets a password for everybody";
 
 fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
-    let memory_only = "data lives in memory only in this version: nothing would be kept";
     [
-        (settings.appendonly, "appendonly", memory_only),
         (
             settings.replicaof.0.is_some(),
             "replicaof",

@@ -10,6 +10,7 @@ use crate::config::{OutputLimit, OutputLimits};
 use crate::exec::Modes;
 use crate::exec::client::BufferSizes;
 use crate::exec::{Client, Closing, OwnedRequest};
+use crate::journal::Position;
 use crate::limits::{MONITOR_OUTPUT_BYTES, SIZE_CLASSES};
 use crate::shard::poll::{Allocated, Holds, Socket};
 use input::Input;
@@ -38,8 +39,8 @@ pub(crate) struct Connection {
     pub(crate) is_queued: bool,
     /// The connection is in the loop's list of those to write.
     pub(crate) is_dirty: bool,
-    /// Its output waits until the journal has reached what the client wrote, and no further command runs before.
-    pub(crate) is_held: bool,
+    /// The position that its output waits for until the journal has reached it; no further command runs before.
+    pub(crate) held_until: Option<Position>,
     /// The connection is in the loop's list of those that have got messages and are written soon.
     pub(crate) is_pushed_to: bool,
     /// Time since which its output has exceeded the soft limit, Unix milliseconds; `i64::MAX` while it does not.
@@ -105,13 +106,20 @@ impl Connection {
             ends: false,
             is_queued: false,
             is_dirty: false,
-            is_held: false,
+            held_until: None,
             is_pushed_to: false,
             over_soft_limit_since_ms: i64::MAX,
             bytes_in: 0,
             bytes_out: 0,
             booked: Booked::default(),
         }
+    }
+
+    /// The position that its output waits for, if that waits for this one in any case.
+    #[inline]
+    pub(crate) fn waits_for(&self, position: Position) -> Position {
+        let own = self.client.wrote_to.max(position);
+        self.held_until.map_or(own, |held_until| held_until.max(own))
     }
 
     /// Modes of the client that commands depend on.
@@ -135,7 +143,7 @@ impl Connection {
         self.client.closing == Closing::No
             && matches!(self.gate, Gate::Open)
             && self.output.has_room()
-            && !self.is_held
+            && self.held_until.is_none()
     }
 
     /// Sizes for CLIENT LIST; `held` are the bytes that the loop's poll holds for the connection.

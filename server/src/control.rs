@@ -6,6 +6,7 @@
 //! checks by the node's clock whether something is due. It ends after the loops, so that a second SIGINT is still
 //! handled.
 
+pub(crate) mod keeper;
 mod signals;
 
 use std::future::pending;

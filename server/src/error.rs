@@ -4,6 +4,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
+
+/// The operating system's text for an error, without the number that `std` appends.
+pub(crate) fn describe(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(number) = text.rfind(" (os error ") {
+        text.truncate(number);
+    }
+    text
+}
 
 /// Error reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +86,12 @@ pub(crate) enum ReplyError {
     Loading,
     /// Memory is above `maxmemory`.
     OutOfMemory,
+    /// A client asks for what only an append-only file can tell, and there is none.
+    NoFile,
     /// The last save in the background failed: data must not change further.
     CannotSave,
+    /// The append-only file cannot be written, with this number of the system's error: data must not change further.
+    CannotAppend(i32),
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
     /// A negative offset into a string.
@@ -234,6 +248,7 @@ impl ReplyError {
             Self::BadClientName => "ERR Client names cannot contain spaces, newlines or special characters.",
             Self::UnsupportedProtocol => "NOPROTO unsupported protocol version",
             Self::ClusterDisabled => "ERR This instance has cluster support disabled",
+            Self::NoFile => "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
             Self::CannotSave => {
                 "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands \
                  that may modify the data set are disabled, because this instance is configured to report errors during \
@@ -315,6 +330,10 @@ impl ReplyError {
                      run it from a local connection, otherwise you need to set this option in the configuration file, and \
                      then restart the server."
                 ));
+            }
+            Self::CannotAppend(number) => {
+                let error = describe(&io::Error::from_raw_os_error(*number));
+                return Cow::Owned(format!("MISCONF Errors writing to the AOF file: {error}"));
             }
             Self::InvalidExpire(command) => {
                 return Cow::Owned(format!("ERR invalid expire time in '{command}' command"));

@@ -163,6 +163,7 @@ impl EventLoop {
             self.serve_and_execute();
             self.pass_fences();
             self.end_waits_in_time();
+            self.end_waits_for_sync();
             self.empty_outbox();
             self.hand_on_lines();
             self.deliver_published();
@@ -192,6 +193,7 @@ impl EventLoop {
             || self.reach.goes_on
             || self.has_published()
             || self.has_released()
+            || self.has_synced()
             || self.has_garbage()
             || self.is_saving()
     }

@@ -6,11 +6,18 @@
 //! between MULTI and EXEC where it is more than one effect. The journal then ends at a [`Position`], which goes with the reply
 //! of the command: its connection gets nothing before [`Journal::has_reached`] that position.
 //!
-//! So far the only reader is the listener of an embedding host; without one there is no journal, and an effect costs a branch.
+//! Positions count the bytes of the stream that replicas read: the units, and a SELECT before the first effect on another database.
+//! The stream has two readers, the listener of an embedding host and the append-only file ([`aof`]). Without either nothing is
+//! recorded, and an effect costs a branch.
 
+pub(crate) mod aof;
+pub(crate) mod directory;
 pub(crate) mod encoded;
 mod listener;
+pub(crate) mod manifest;
+mod record;
 pub(crate) mod recorder;
+pub(crate) mod tap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +26,13 @@ use std::time::Duration;
 use crossbeam_channel::{SendTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use self::aof::Aof;
 use self::listener::{Effects, Listener, Parcel};
-pub(crate) use self::recorder::{Record, Recorder, Unit};
+pub(crate) use self::record::Record;
+use self::record::{Audience, UnitView};
+pub(crate) use self::recorder::{Recorder, Unit};
+use self::tap::Tap;
+use crate::clock::Clock;
 use crate::feed::{FeedState, SlowListener};
 use crate::limits::{LISTENER_FAREWELL, LISTENER_STEP};
 
@@ -33,7 +45,7 @@ pub struct Effect {
     pub words: Vec<Vec<u8>>,
 }
 
-/// A place in the journal: how many bytes of effects stand before it.
+/// A place in the journal: how many bytes of the stream stand before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position(u64);
 
@@ -53,40 +65,62 @@ impl std::fmt::Display for Position {
 #[derive(Debug)]
 pub(crate) struct Journal {
     stream: Mutex<Stream>,
+    /// Whether effects are recorded, since the stream has a reader.
+    is_read: Arc<AtomicBool>,
+    /// There is a listener.
+    is_listened: AtomicBool,
+    /// The [`Position`] of the end, as of the last units.
+    end: AtomicU64,
     /// Tells the thread that empties the listener's queue that there is something in it.
     work: Condvar,
-    sender: Sender<Effect>,
-    /// The [`Position`] up to which no reply waits any more.
+    /// The [`Position`] up to which no reply waits for the listener any more.
     reached: AtomicU64,
     /// A loop waits for more to be reached.
     is_awaited: AtomicBool,
+    /// The append-only file.
+    pub(crate) aof: Aof,
+    clock: Arc<Clock>,
 }
 
 #[derive(Debug)]
 struct Stream {
     end: Position,
+    /// The database that readers have selected.
+    selected: Option<u16>,
     /// From where on effects are missing: who repeats them no longer has the same data.
     broken_from: Option<Position>,
-    listener: Listener,
+    listener: Option<Listener>,
+    /// The way to the append-only file; none while that is off.
+    tap: Option<Tap>,
 }
 
-/// Bytes that enclose the effects of a unit.
-const MARKS_BYTES: usize = "*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n".len();
-
 impl Journal {
-    /// An empty journal that is read by a listener.
-    pub(crate) fn new(sender: Sender<Effect>, state: Arc<FeedState>) -> Self {
+    /// An empty journal that nobody reads.
+    pub(crate) fn new(clock: Arc<Clock>) -> Self {
         Self {
             stream: Mutex::new(Stream {
                 end: Position::default(),
+                selected: None,
                 broken_from: None,
-                listener: Listener::new(sender.clone(), state),
+                listener: None,
+                tap: None,
             }),
+            is_read: Arc::default(),
+            is_listened: AtomicBool::new(false),
+            end: AtomicU64::new(0),
             work: Condvar::new(),
-            sender,
             reached: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
+            aof: Aof::default(),
+            clock,
         }
+    }
+
+    /// Has a listener read the journal; at the start of the node.
+    pub(crate) fn listen(&self, sender: Sender<Effect>, state: Arc<FeedState>) {
+        self.stream.lock().listener = Some(Listener::new(sender, state));
+        self.is_listened.store(true, Ordering::Release);
+        self.is_read.store(true, Ordering::Release);
     }
 
     /// A journal whose listener's channel has no bound, and the other end of that.
@@ -94,27 +128,66 @@ impl Journal {
     pub(crate) fn unbounded() -> (Self, crossbeam_channel::Receiver<Effect>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let state = FeedState::new(SlowListener::Drop, Arc::default());
-        (Self::new(sender, Arc::new(state)), receiver)
+        let journal = Self::new(Arc::new(Clock::manual(Duration::ZERO)));
+        journal.listen(sender, Arc::new(state));
+        (journal, receiver)
+    }
+
+    /// Whether effects are recorded. That changes only while nobody else uses a partition.
+    #[inline]
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    /// The answer to [`is_read`](Self::is_read), for those who ask it without the journal.
+    pub(crate) fn read_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_read)
     }
 
     /// Appends recorded units, in order and with nobody else's between them. Returns the end of the journal behind them.
     fn append(&self, record: &Record) -> Position {
         // The slow work is done before the lock is taken.
-        let units: Vec<_> = record
-            .units()
-            .map(|(effects, is_torn)| (bytes_of(&effects), decoded(&effects), is_torn))
+        let is_listened = self.is_listened.load(Ordering::Relaxed);
+        let told: Vec<_> = is_listened
+            .then(|| record.units().map(decoded))
+            .into_iter()
+            .flatten()
             .collect();
         let mut stream = self.stream.lock();
-        for (bytes, effects, is_torn) in units {
-            stream.append(bytes, effects, is_torn);
+        if let Some(tap) = &mut stream.tap {
+            tap.take(record, self.aof.stamp(&self.clock));
+            if record.is_torn() {
+                self.aof.note_torn();
+            }
         }
-        if stream.listener.has_waiting() {
-            self.work.notify_one();
-        }
-        if !(stream.listener.has_waiting() && stream.listener.waits()) {
+        if is_listened {
+            for (unit, effects) in record.units().zip(told) {
+                stream.tell(unit, effects);
+            }
+            self.note_told(&stream);
+        } else {
+            stream.pass(record);
             self.reached.store(stream.end.0, Ordering::SeqCst);
         }
+        self.end.store(stream.end.0, Ordering::SeqCst);
         stream.end
+    }
+
+    /// Notes what the listener has got, and has its thread see to what it has not.
+    fn note_told(&self, stream: &Stream) {
+        let Some(listener) = &stream.listener else { return };
+        if listener.has_waiting() {
+            self.work.notify_one();
+        }
+        if !(listener.has_waiting() && listener.waits()) {
+            self.reached.store(stream.end.0, Ordering::SeqCst);
+        }
+    }
+
+    /// The end of the journal.
+    #[inline]
+    pub(crate) fn end(&self) -> Position {
+        Position(self.end.load(Ordering::SeqCst))
     }
 
     /// From where on the journal does not have all effects; none while it has.
@@ -125,7 +198,7 @@ impl Journal {
     /// Whether a reply may leave that tells of what stands before this position.
     #[inline]
     pub(crate) fn has_reached(&self, position: Position) -> bool {
-        self.reached.load(Ordering::SeqCst) >= position.0
+        self.reached.load(Ordering::SeqCst) >= position.0 && self.aof.lets_pass(position)
     }
 
     /// Has the loops rung when more is reached. To be followed by a look at what is.
@@ -133,16 +206,21 @@ impl Journal {
         self.is_awaited.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the listener's channel has a bound, so that [`serve_listener`](Self::serve_listener) is needed.
+    /// Whether there is a listener whose channel has a bound, so that [`serve_listener`](Self::serve_listener) is needed.
     pub(crate) fn has_bound(&self) -> bool {
-        self.sender.capacity().is_some()
+        let stream = self.stream.lock();
+        let sender = stream.listener.as_ref().map(Listener::sender);
+        sender.is_some_and(|sender| sender.capacity().is_some())
     }
 
     /// Sends what waits for the listener, until the node ends. `ring` has the loops look at what is reached.
     pub(crate) fn serve_listener(&self, ring: impl Fn()) {
+        let Some(sender) = self.stream.lock().listener.as_ref().map(Listener::sender) else {
+            return;
+        };
         let mut idle = Duration::ZERO;
         while let Some(effect) = self.next_waiting() {
-            match self.sender.send_timeout(effect, LISTENER_STEP) {
+            match sender.send_timeout(effect, LISTENER_STEP) {
                 Ok(()) => {
                     idle = Duration::ZERO;
                     self.note_sent(&ring);
@@ -150,8 +228,11 @@ impl Journal {
                 Err(SendTimeoutError::Timeout(effect)) => {
                     idle += LISTENER_STEP;
                     let mut stream = self.stream.lock();
-                    stream.listener.put_back(effect);
-                    let is_over = match stream.listener.state.slow() {
+                    let Some(listener) = &mut stream.listener else {
+                        return;
+                    };
+                    listener.put_back(effect);
+                    let is_over = match listener.state.slow() {
                         SlowListener::Wait(limit) => idle >= limit,
                         SlowListener::Drop => false,
                     };
@@ -162,27 +243,32 @@ impl Journal {
                 }
                 Err(SendTimeoutError::Disconnected(effect)) => {
                     let mut stream = self.stream.lock();
-                    stream.listener.put_back(effect);
+                    let Some(listener) = &mut stream.listener else {
+                        return;
+                    };
+                    listener.put_back(effect);
                     self.give_up(stream, true, &ring);
                 }
             }
         }
-        self.finish_begun();
+        self.finish_begun(&sender);
         self.give_up(self.stream.lock(), true, &ring);
     }
 
     /// Sends the rest of a unit that was begun, if the listener still reads. It may be the one who ends the node: it is not
     /// waited for long.
-    fn finish_begun(&self) {
-        let next = || {
-            let mut stream = self.stream.lock();
-            stream.listener.next_of_begun()
-        };
+    fn finish_begun(&self, sender: &Sender<Effect>) {
+        let next = || self.stream.lock().listener.as_mut()?.next_of_begun();
         while let Some(effect) = next() {
-            if let Err(error) = self.sender.send_timeout(effect, LISTENER_FAREWELL) {
-                return self.stream.lock().listener.put_back(error.into_inner());
+            let sent = sender.send_timeout(effect, LISTENER_FAREWELL);
+            let mut stream = self.stream.lock();
+            let Some(listener) = &mut stream.listener else {
+                return;
+            };
+            if let Err(error) = sent {
+                return listener.put_back(error.into_inner());
             }
-            self.stream.lock().listener.sent();
+            listener.sent();
         }
     }
 
@@ -190,10 +276,11 @@ impl Journal {
     fn next_waiting(&self) -> Option<Effect> {
         let mut stream = self.stream.lock();
         loop {
-            if stream.listener.state.has_ended() {
+            let listener = stream.listener.as_mut()?;
+            if listener.state.has_ended() {
                 return None;
             }
-            if let Some(effect) = stream.listener.next() {
+            if let Some(effect) = listener.next() {
                 return Some(effect);
             }
             self.work.wait(&mut stream);
@@ -201,7 +288,7 @@ impl Journal {
     }
 
     /// The node has been told to end: nobody waits for the listener any more.
-    pub(crate) fn end(&self) {
+    pub(crate) fn stop_listening(&self) {
         // With the lock, or it might come between a look at the end and the wait for work.
         let _stream = self.stream.lock();
         self.work.notify_all();
@@ -209,21 +296,23 @@ impl Journal {
 
     fn note_sent(&self, ring: &impl Fn()) {
         let mut stream = self.stream.lock();
-        let Some(end) = stream.listener.sent() else {
+        let end_of_all = stream.end;
+        let Some(listener) = &mut stream.listener else {
             return;
         };
-        let end = if stream.listener.has_waiting() {
-            end
-        } else {
-            stream.end
-        };
+        let Some(end) = listener.sent() else { return };
+        let end = if listener.has_waiting() { end } else { end_of_all };
         drop(stream);
         self.reach(end, ring);
     }
 
     /// Gives up what waits for the listener, as [`Listener::give_up`].
     fn give_up(&self, mut stream: MutexGuard<'_, Stream>, all: bool, ring: &impl Fn()) {
-        if let Some(begin) = stream.listener.give_up(all) {
+        if let Some(begin) = stream
+            .listener
+            .as_mut()
+            .and_then(|listener| listener.give_up(all))
+        {
             stream.breaks_at(begin);
         }
         let end = stream.end;
@@ -233,6 +322,11 @@ impl Journal {
 
     fn reach(&self, position: Position, ring: &impl Fn()) {
         self.reached.fetch_max(position.0, Ordering::SeqCst);
+        self.ring_awaiting(ring);
+    }
+
+    /// Has the loops look at what is reached, if one waits for that.
+    fn ring_awaiting(&self, ring: &impl Fn()) {
         if self.is_awaited.swap(false, Ordering::SeqCst) {
             ring();
         }
@@ -240,18 +334,36 @@ impl Journal {
 }
 
 impl Stream {
-    fn append(&mut self, bytes: u64, effects: Effects, is_torn: bool) {
+    /// Appends units that nobody listens to.
+    fn pass(&mut self, record: &Record) {
         let begin = self.end;
-        self.end.0 += bytes;
-        if is_torn {
+        let mut bytes = 0;
+        record.render(Audience::Replicas, &mut self.selected, |piece| {
+            bytes += piece.len();
+        });
+        self.end.0 += bytes as u64;
+        if record.is_torn() {
             self.breaks_at(begin);
         }
-        if effects.is_empty() {
-            return;
+    }
+
+    /// Appends a unit that the listener gets.
+    fn tell(&mut self, unit: UnitView<'_>, effects: Effects) {
+        let begin = self.end;
+        let mut bytes = 0;
+        unit.render(Audience::Replicas, &mut self.selected, &mut |piece: &[u8]| {
+            bytes += piece.len();
+        });
+        self.end.0 += bytes as u64;
+        if unit.is_torn {
+            self.breaks_at(begin);
         }
-        let is_taken = self.listener.take(Parcel {
+        let Some(listener) = self.listener.as_mut().filter(|_| !effects.is_empty()) else {
+            return;
+        };
+        let is_taken = listener.take(Parcel {
             effects,
-            bytes,
+            bytes: bytes as u64,
             end: self.end,
             is_begun: false,
         });
@@ -265,26 +377,22 @@ impl Stream {
     }
 }
 
-/// The length of a unit, with what encloses it.
-fn bytes_of(effects: &[(u16, &[u8])]) -> u64 {
-    let bytes: usize = effects.iter().map(|(_, effect)| effect.len()).sum();
-    let marks = if effects.len() > 1 { MARKS_BYTES } else { 0 };
-    (bytes + marks) as u64
-}
-
 /// The effects of a unit as the listener gets them.
-fn decoded(effects: &[(u16, &[u8])]) -> Effects {
-    let last_first = effects.iter().rev().map(|&(db, effect)| Effect {
-        db,
-        words: encoded::words(effect),
-    });
-    match effects {
-        [first, .., last] => {
-            let (begin, end) = (mark("MULTI", first.0), mark("EXEC", last.0));
-            std::iter::once(end).chain(last_first).chain([begin]).collect()
-        }
-        _ => last_first.collect(),
+fn decoded(unit: UnitView<'_>) -> Effects {
+    let mut last_first: Effects = unit
+        .effects()
+        .rev()
+        .map(|(scope, effect)| Effect {
+            db: scope.db,
+            words: encoded::words(effect),
+        })
+        .collect();
+    if let [last, .., first] = last_first.as_slice() {
+        let (begin, end) = (mark("MULTI", first.db), mark("EXEC", last.db));
+        last_first.push(begin);
+        last_first.insert(0, end);
     }
+    last_first
 }
 
 fn mark(word: &str, db: u16) -> Effect {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod node;
 pub mod program;
 
+mod append_only;
 mod clock;
 mod commands;
 mod connection;

@@ -186,6 +186,21 @@ pub(crate) const RANDOM_ELEMENTS_MAX: i64 = 1 << 24;
 /// Bytes that a loop keeps for recording effects from one batch to the next.
 pub(crate) const RECORD_KEPT_BYTES: usize = 256 * 1024;
 
+/// Failures of rewrites after which they wait before they begin by themselves.
+pub(crate) const AOF_FAILURES_FREE: u32 = 3;
+
+/// The longest time for which they wait, minutes.
+pub(crate) const AOF_RETRY_MINUTES_MAX: i64 = 60;
+
+/// Bytes that the writer of the append-only file keeps from one turn to the next.
+pub(crate) const AOF_BUFFER_KEPT_BYTES: usize = 1 << 20;
+
+/// Time for which a write to the append-only file is put off while the file is being synced, nanoseconds.
+pub(crate) const AOF_POSTPONE_NS: u64 = 2_000_000_000;
+
+/// Time between two log lines about failing writes to the append-only file, nanoseconds.
+pub(crate) const AOF_FAULT_LOG_NS: u64 = 30_000_000_000;
+
 /// Bytes of effects that may wait for a listener; units beyond are dropped.
 pub(crate) const LISTENER_QUEUE_BYTES: u64 = 256 << 20;
 

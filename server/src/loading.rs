@@ -89,7 +89,7 @@ pub(crate) enum LoadReason {
 
 impl LoadError {
     /// An error that has no place in the file.
-    fn of(path: &Path, reason: impl Into<LoadReason>) -> Self {
+    pub(crate) fn of(path: &Path, reason: impl Into<LoadReason>) -> Self {
         Self {
             path: path.to_owned(),
             offset: None,

@@ -6,6 +6,8 @@
 //! turn and writes what it can; 3. their threads are joined; 4. sockets and files that others see (the Unix socket's
 //! path, the pid file) are removed; 5. the control thread ends.
 
+mod source;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use self::source::Source;
 use crate::clock::Clock;
 use crate::commands::info::lock_free;
 use crate::commands::{names, registry};
@@ -23,15 +26,15 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::connection::binding::{Bound, rebind, unbind};
 use crate::connection::listener::{Listeners, bind_unix};
 use crate::control::Control;
+use crate::control::keeper::Keeper;
 use crate::daemon::{Daemon, describe_by};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
-use crate::loading::install::install;
+use crate::loading::LoadError;
 use crate::loading::reload::Reloader;
-use crate::loading::{self, LoadError};
 use crate::log::Log;
 use crate::saving::Assignment;
 use crate::shard::Mesh;
@@ -61,6 +64,8 @@ pub enum StartError {
     NoAddress,
     /// The data cannot be loaded.
     Load(LoadError),
+    /// The manifest of the append-only file cannot be used.
+    Manifest(String),
     /// The system refused something else.
     Io(io::Error),
 }
@@ -85,6 +90,7 @@ impl fmt::Display for StartError {
                 )
             }
             Self::Load(error) => error.fmt(f),
+            Self::Manifest(error) => f.write_str(error),
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
     }
@@ -141,6 +147,7 @@ pub(crate) struct Running {
     pub(crate) state: Arc<Node>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     control: Option<Control>,
+    keeper: Option<Keeper>,
     listening: Vec<Listening>,
     unix_path: Option<PathBuf>,
 }
@@ -179,7 +186,7 @@ impl Listened {
     /// The node has been told to end.
     fn end(&self) {
         match self {
-            Self::Effects(journal) => journal.end(),
+            Self::Effects(journal) => journal.stop_listening(),
             Self::Events(feed) => feed.end(),
         }
     }
@@ -225,19 +232,18 @@ impl Running {
                 .assign("port", port.as_bytes())
                 .map_err(|error| StartError::Io(io::Error::other(error)))?;
         }
-        let mut state = Node::new(config, clock, log, shards, registry().rows(), seed);
+        let mut state = Node::new(config, clock, log, (shards, registry().rows()), seed);
         state.renames = renames;
         state.daemon = daemon;
-        let journal =
-            effects.map(|sender| Arc::new(Journal::new(sender, state.feed_state("effects", slow_listener))));
+        let journal = Arc::clone(&state.journal);
+        if let Some(sender) = effects {
+            journal.listen(sender, state.feed_state("effects", slow_listener));
+        }
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
-        if match &initial {
-            Initial::Nothing => false,
-            Initial::Saved => state.saved_file().is_some(),
-            Initial::File(_) => true,
-        } {
+        let source = Source::find(initial, &state, &settings)?;
+        if source.is_there() {
             // Before any connection is accepted.
             state.loading.begin(state.started_us / 1_000_000);
         }
@@ -249,7 +255,7 @@ impl Running {
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
             let mut partition =
-                Partition::new(shard, state.keyspace_options(), seed.number, journal.is_some());
+                Partition::new(shard, state.keyspace_options(), seed.number, journal.read_flag());
             partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -265,10 +271,12 @@ impl Running {
             state,
             threads: Vec::new(),
             control: Some(control),
+            keeper: None,
             listening: Vec::new(),
             unix_path: unix_path.map(PathBuf::from),
         };
-        running.listen("effects", journal.clone().map(Listened::Effects))?;
+        running.keeper = Some(Keeper::start(Arc::clone(&running.state))?);
+        running.listen("effects", Some(Listened::Effects(Arc::clone(&journal))))?;
         running.listen("events", events.map(Listened::Events))?;
         for (shard, (poll, inbox)) in polls.into_iter().zip(inboxes).enumerate() {
             let acceptor = Acceptor::new(Arc::clone(&listeners), &poll)?;
@@ -279,11 +287,11 @@ impl Running {
                 inbox,
                 poll,
                 acceptor,
-                Recorder::new(journal.clone()),
+                Recorder::new(Arc::clone(&journal)),
             );
             running.spawn(shard, event_loop.with_reload(Arc::new(Reloader)))?;
         }
-        running.load(&initial, &mesh)?;
+        running.load(&source, &mesh, &settings)?;
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -308,22 +316,10 @@ impl Running {
     }
 
     /// Loads the initial data. A node that is told to stop meanwhile does so.
-    fn load(&self, initial: &Initial, mesh: &Mesh) -> Result<(), LoadError> {
-        let loaded = match initial {
-            Initial::Nothing => return Ok(()),
-            Initial::Saved => match self.state.saved_file() {
-                Some(path) => loading::snapshot(&self.state, &path),
-                None => return Ok(()),
-            },
-            Initial::File(path) => loading::file(&self.state, mesh, path),
-        };
-        match loaded {
-            Ok(loaded) => {
-                install(&self.state, mesh, loaded);
-                Ok(())
-            }
-            Err(error) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
-            Err(error) => Err(error),
+    fn load(&self, source: &Source, mesh: &Mesh, settings: &Settings) -> Result<(), StartError> {
+        match source.begin(&self.state, mesh, settings) {
+            Err(StartError::Load(error)) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
+            outcome => outcome,
         }
     }
 
@@ -383,7 +379,22 @@ impl Running {
             // It has nothing left to do, and nothing is lost by its panic but what was reported then.
             let _ = thread.join();
         }
+        // The loops append no more.
+        drop(self.keeper.take());
+        self.finish_append_only();
         drop(self.control.take());
+    }
+
+    /// Brings what is left of the journal to the append-only file, and that to the disk.
+    fn finish_append_only(&self) {
+        let state = &self.state;
+        if !state.journal.aof.is_on() || state.has_failed() {
+            return;
+        }
+        state.log.notice(format_args!("Calling fsync() on the AOF file."));
+        state.reporting(&state.settings.load(), |reporter| {
+            state.append_only.finish(reporter);
+        });
     }
 }
 

@@ -94,6 +94,9 @@ fn serve(name: &str, source: &ConfigSource) -> Result<(), String> {
         log.notice(format_args!("Removing the pid file."));
         let _ = std::fs::remove_file(path);
     }
+    if running.state.has_failed() {
+        return Err("The node has ended because of an error: see its log.".to_owned());
+    }
     log.warning(format_args!("shardis is now ready to exit, bye bye..."));
     Ok(())
 }

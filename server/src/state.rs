@@ -23,11 +23,14 @@ use self::ids::Ids;
 use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
+use crate::append_only::{AppendOnly, Phase};
 use crate::clock::Clock;
 use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
 use crate::daemon::Daemon;
 use crate::feed::{Feed, FeedState, SlowListener, Weighed};
 use crate::hashing::Hashing;
+use crate::journal::Journal;
+use crate::journal::aof::Reporter;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -115,6 +118,10 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Publish and subscribe.
     pub(crate) pubsub: Arc<Hub>,
+    /// The stream of what changes.
+    pub(crate) journal: Arc<Journal>,
+    /// The files that it is written to.
+    pub(crate) append_only: AppendOnly,
     /// Feeds to readers in this process, by name, and their states.
     pub(crate) feeds: Vec<(&'static str, Arc<FeedState>)>,
     /// State changed by DEBUG.
@@ -125,6 +132,15 @@ pub(crate) struct Node {
     /// Number of times that loops were told to look at the node's state because something in it has changed.
     news: AtomicU64,
     bells: OnceLock<Arc<dyn Fn(usize) + Send + Sync>>,
+}
+
+/// Reason for which commands that change data are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// The last save in the background failed.
+    Snapshot,
+    /// The append-only file cannot be written or synced: the number of the system's error.
+    AppendOnly(i32),
 }
 
 /// Error: the data should be saved before the node stops, and cannot be.
@@ -171,28 +187,31 @@ impl Seed {
 }
 
 impl Node {
-    /// The state of a node that is about to start, for so many commands.
+    /// The state of a node that is about to start, for so many shards and commands.
     pub(crate) fn new(
         config: Config,
         clock: Arc<Clock>,
         log: Log,
-        shards: usize,
-        commands: usize,
+        (shards, commands): (usize, usize),
         seed: Seed,
     ) -> Self {
         let settings = ArcSwap::new(config.settings());
-        let pubsub = Arc::new(Hub::new(shards, seed.number));
-        pubsub.choose_events(settings.load().notify_keyspace_events);
-        let memory_limit = settings.load().maxmemory;
-        let keeps_by_slot = settings.load().cluster_enabled;
         let started_us = clock.now_us();
-        // A random seed makes the ids of each run different in any case.
-        let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
-        log.name(ids.run());
+        let ids = ids_of_run(seed, started_us, &log);
+        let append_only = AppendOnly::new(&clock, started_us, REDIS_VERSION);
         Self {
+            journal: Arc::clone(append_only.journal()),
+            persistence: Arc::clone(append_only.saving()),
+            append_only,
+            memory_limit: AtomicU64::new(settings.load().maxmemory),
+            pubsub: hub(shards, seed, &settings.load()),
             clock,
             log,
-            hashing: Hashing::new(KeyHasher::new(seed.number), shards, keeps_by_slot),
+            hashing: Hashing::new(
+                KeyHasher::new(seed.number),
+                shards,
+                settings.load().cluster_enabled,
+            ),
             shards,
             config: Mutex::new(config),
             settings,
@@ -210,7 +229,6 @@ impl Node {
             memory: (0..shards).map(|_| Counter::default()).collect(),
             garbage: (0..shards).map(|_| Counter::default()).collect(),
             changes: (0..shards).map(|_| Counter::default()).collect(),
-            persistence: Arc::new(Persistence::new(started_us)),
             due_sooner: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
@@ -218,13 +236,11 @@ impl Node {
             started_us,
             started_bytes: AtomicU64::new(0),
             other_bytes: AtomicI64::new(0),
-            memory_limit: AtomicU64::new(memory_limit),
             evict_place: AtomicU32::new(0),
             denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
-            pubsub,
             feeds: Vec::new(),
             debug: Debugging::default(),
             deal: Deal::new(shards),
@@ -286,6 +302,21 @@ impl Node {
         Ok(())
     }
 
+    /// Switches the append-only file on or off.
+    fn switch_append_only(&self, settings: &Settings) -> Result<(), SetError> {
+        match (settings.appendonly, self.append_only.status().phase) {
+            (true, Phase::Off) => self
+                .append_only
+                .turn_on(settings, &self.log)
+                .map_err(|_| SetError::failed("appendonly", "Unable to turn on AOF. Check server logs.")),
+            (false, Phase::First | Phase::On) => {
+                self.reporting(settings, |reporter| self.append_only.turn_off(reporter));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sets whether the allocator returns unused memory in the background.
     pub(crate) fn purge_in_background(&self, settings: &Settings) {
         let wanted = settings.jemalloc_bg_thread;
@@ -301,6 +332,11 @@ impl Node {
             crate::config::find(name.as_bytes()).is_some_and(|row| row.is(DirectiveFlags::PROCESS));
         match (&self.daemon, name) {
             (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
+            (_, "appendonly") => self.switch_append_only(settings)?,
+            (_, "appendfsync" | "aof-timestamp-enabled") => self
+                .journal
+                .aof
+                .configure(settings.appendfsync, settings.aof_timestamp_enabled),
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
             // An embedded node uses absolute paths; the working directory belongs to the embedding program.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
@@ -367,6 +403,14 @@ impl Node {
             return Ok(None);
         }
         self.log.notice(format_args!("User requested shutdown..."));
+        if self.append_only.status().is_first_base_missing() {
+            if !options.force {
+                self.log.warning(format_args!("Writing initial AOF, can't exit"));
+                return Err(CannotSave);
+            }
+            self.log
+                .warning(format_args!("Writing initial AOF. Exit anyway."));
+        }
         let settings = self.settings.load();
         if options.nosave || !options.save && settings.save.0.is_empty() {
             self.shutdown.request();
@@ -412,16 +456,44 @@ impl Node {
         seal != 0 && self.persistence.sealed_by() == seal
     }
 
-    /// Whether commands that change data are refused, because saving it has failed.
+    /// The reason for which commands that change data are refused, if they are.
     #[inline]
-    pub(crate) fn denies_writes(&self, settings: &Settings) -> bool {
-        self.persistence.has_failed() && settings.stop_writes_on_bgsave_error && !settings.save.0.is_empty()
+    pub(crate) fn denial(&self, settings: &Settings) -> Option<Denial> {
+        let cannot_save = self.persistence.has_failed()
+            && settings.stop_writes_on_bgsave_error
+            && !settings.save.0.is_empty();
+        if cannot_save {
+            return Some(Denial::Snapshot);
+        }
+        self.journal.aof.error().map(Denial::AppendOnly)
+    }
+
+    /// Stops the node after a fault that it must not outlive: the program ends with an error.
+    pub(crate) fn fail(&self) {
+        self.shutdown.has_failed.store(true, Ordering::Release);
+        self.shutdown.request();
+        self.ring_all();
+    }
+
+    /// Whether a fault has ended the node.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.shutdown.has_failed.load(Ordering::Acquire)
     }
 
     /// Resets the counters of all loops (CONFIG RESETSTAT).
     pub(crate) fn reset_stats(&self) {
         self.stats.iter().for_each(LoopStats::reset);
         self.denied_logins.store(0, Ordering::Relaxed);
+    }
+
+    /// Calls `act` with the parts of the node that writing the append-only file reports to.
+    #[inline]
+    pub(crate) fn reporting<R>(&self, settings: &Settings, act: impl FnOnce(&Reporter<'_>) -> R) -> R {
+        let note = |event, us| self.note_latency(settings, event, us);
+        act(&Reporter {
+            log: &self.log,
+            note: &note,
+        })
     }
 
     /// Reports an event that took `us` microseconds to the latency monitor, if it exceeds the threshold.
@@ -552,6 +624,21 @@ impl Node {
     }
 }
 
+/// Names for a run of a node, which the log tells from now on.
+fn ids_of_run(seed: Seed, started_us: i64, log: &Log) -> Ids {
+    // A random seed makes the ids of each run different in any case.
+    let ids = Ids::new(seed.number, if seed.is_chosen { 0 } else { started_us });
+    log.name(ids.run());
+    ids
+}
+
+/// The hub of a node that nobody has subscribed to yet.
+fn hub(shards: usize, seed: Seed, settings: &Settings) -> Arc<Hub> {
+    let hub = Hub::new(shards, seed.number);
+    hub.choose_events(settings.notify_keyspace_events);
+    Arc::new(hub)
+}
+
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
@@ -658,6 +745,8 @@ impl Debugging {
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     requested: Arc<AtomicBool>,
+    /// A fault has ended the node.
+    has_failed: AtomicBool,
 }
 
 impl Shutdown {

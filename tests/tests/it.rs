@@ -8,6 +8,8 @@
 )]
 
 mod it {
+    mod append_only;
+    mod append_only_rewrites;
     mod big_pipelines;
     mod blocking;
     mod blocking_account;

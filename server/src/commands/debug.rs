@@ -72,6 +72,7 @@ const fn between(name: &'static str, words_min: usize, words_max: usize, run: Ac
 
 /// The subcommands. They are no rows of their own: for COMMAND, DEBUG is one command.
 const SUBCOMMANDS: &[Subcommand] = &[
+    exactly("AOF-FLUSH-SLEEP", 3, pause_before_writes),
     exactly("ASSERT", 2, abort),
     exactly("CHANGE-REPL-ID", 2, change_replication_id),
     exactly("CONFIG-REWRITE-FORCE-ALL", 2, rewrite),
@@ -135,6 +136,14 @@ fn sleep(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
         node.ring_all();
     }
     std::thread::sleep(duration);
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG AOF-FLUSH-SLEEP microseconds: pauses before each write to the append-only file.
+fn pause_before_writes(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
+    let us = u64::try_from(int(session.args.at(2))?).map_err(|_| ReplyError::NotPositive)?;
+    session.node.journal.aof.pause_us.store(us, Ordering::Relaxed);
     session.reply.ok();
     Ok(())
 }
@@ -583,6 +592,8 @@ fn digest_of_values(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comma
 
 fn help(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
     session.help(&[
+        "AOF-FLUSH-SLEEP <microseconds>",
+        "    Pause before each write to the append-only file.",
         "ASSERT",
         "    End the process as a failed check does.",
         "CHANGE-REPL-ID",
@@ -782,7 +793,7 @@ mod tests {
     fn what_is_replicated_goes_to_listeners() {
         let (journal, receiver) = Journal::unbounded();
         let mut shell = Shell::new();
-        shell.recorder = Recorder::new(Some(Arc::new(journal)));
+        shell.recorder = Recorder::new(Arc::new(journal));
         shell.check(&[("DEBUG REPLICATE DEL k", "+OK")]);
         assert!(shell.recorder.hand_over());
         assert_eq!(

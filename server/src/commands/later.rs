@@ -25,7 +25,6 @@ pub(crate) struct Later {
 /// All of these commands, by name.
 pub(crate) static LATER: &[Later] = &[
     without_keys("acl", Arity::AtLeast(2)),
-    without_keys("bgrewriteaof", Arity::Exactly(1)),
     script("eval", WRITTEN_BY_SCRIPT),
     script("eval_ro", READ_BY_SCRIPT),
     script("evalsha", WRITTEN_BY_SCRIPT),

@@ -110,7 +110,10 @@ fn bgsave(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
     let persistence = &session.node.persistence;
     // A snapshot does not begin in the midst of a transaction.
     let is_in_exec = session.client.transaction_us.is_some();
-    let started = match persistence.purpose() {
+    // A rewrite that was asked for begins before anything else.
+    let is_rewriting = session.node.append_only.status().rewriting_since_us.is_some();
+    let purpose = persistence.purpose().or(is_rewriting.then_some(Purpose::AofBase));
+    let started = match purpose {
         Some(Purpose::AofBase) if !schedules && !is_in_exec => return Err(ANOTHER),
         Some(Purpose::AofBase) => false,
         // The one that this transaction has scheduled waits for its end.

@@ -364,7 +364,7 @@ fn spublish(session: &mut Session<'_>) -> CommandResult {
 
 /// Reports the message as an effect for the subscribers of replicas, whether or not it had receivers here.
 fn published(session: &mut Session<'_>, receivers: usize) {
-    session.repeat();
+    session.repeat_on_replicas();
     session.reply.integer(receivers as i64);
 }
 

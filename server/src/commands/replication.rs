@@ -93,27 +93,36 @@ fn waitaof(ctx: &mut Context<'_>) -> CommandResult {
         .filter(|&count| count >= 0)
         .ok_or(ReplyError::NotPositive)?;
     let deadline_ms = timeout_ms(ctx.args.at(3), ctx.now_ms())?;
-    if files > 0 {
-        return Err(ReplyError::Fixed(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
+    if files > 0 && !ctx.settings.appendonly {
+        return Err(ReplyError::NoFile);
     }
-    acknowledge(ctx, replicas, deadline_ms, TimeoutReply::FileAndReplicas(0, 0));
+    let wish = Wish {
+        awaits_sync: files > 0 && replicas == 0,
+        ..wish(deadline_ms, TimeoutReply::Files(false))
+    };
+    if (files == 0 && replicas == 0) || !ctx.wait(wish) {
+        TimeoutReply::Files(ctx.is_synced).write(&mut ctx.reply);
+    }
     Ok(())
 }
 
 /// Replies at once if no replica is asked for, or if the command must not wait.
 fn acknowledge(ctx: &mut Context<'_>, replicas: i64, deadline_ms: Option<i64>, on_timeout: TimeoutReply) {
-    let wish = Wish {
+    if replicas <= 0 || !ctx.wait(wish(deadline_ms, on_timeout)) {
+        on_timeout.write(&mut ctx.reply);
+    }
+}
+
+/// A wait for something else than a key.
+fn wish(deadline_ms: Option<i64>, on_timeout: TimeoutReply) -> Wish {
+    Wish {
         keys: 0..0,
         kind: shardis_storage::value::Kind::String,
         minds_removal: false,
         deadline_ms,
         on_timeout,
         request: None,
-    };
-    if replicas <= 0 || !ctx.wait(wish) {
-        on_timeout.write(&mut ctx.reply);
+        awaits_sync: false,
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use shardis_cluster::slot::{shard_of_key, slot_of};
@@ -152,8 +153,7 @@ impl Shell {
             Config::default(),
             clock,
             Log::new(Level::Nothing),
-            shards,
-            super::registry().rows(),
+            (shards, super::registry().rows()),
             Seed::chosen(SEED),
         );
         let settings = Settings::clone(&node.settings.load());
@@ -165,7 +165,12 @@ impl Shell {
                 slot_of: |key| slot_of(key).number(),
             };
             // Removals are noted only where somebody listens.
-            Some(Box::new(Partition::new(shard, options, SEED, true)))
+            Some(Box::new(Partition::new(
+                shard,
+                options,
+                SEED,
+                Arc::new(AtomicBool::new(true)),
+            )))
         };
         let mut partitions = Lent::new(shards);
         for (shard, place) in partitions.iter_mut().enumerate() {
@@ -479,6 +484,7 @@ impl Shell {
             routed: None,
             adopted,
             waiting: Waiting::Denied,
+            is_synced: false,
         };
         let result = run(&mut ctx);
         drop(ctx);

@@ -637,32 +637,32 @@ directives! {
     appendonly: bool = false, Row::new("appendonly").flag(DirectiveFlags::DENY_LOADING);
     /// Prefix of the append-only files' names.
     appendfilename: String = text("appendonly.aof"),
-        Row::new("appendfilename").immutable().checked(check_append_filename).accepted(NOT_YET);
+        Row::new("appendfilename").immutable().checked(check_append_filename);
     /// Directory of the append-only files, below `dir`.
     appenddirname: String = text("appendonlydir"),
-        Row::new("appenddirname").immutable().checked(check_append_dirname).accepted(NOT_YET);
+        Row::new("appenddirname").immutable().checked(check_append_dirname);
     /// Time at which the append-only file is synced to disk.
-    appendfsync: AppendFsync = AppendFsync::EverySecond, Row::new("appendfsync").accepted(NOT_YET);
+    appendfsync: AppendFsync = AppendFsync::EverySecond, Row::new("appendfsync");
     /// Whether syncing the append-only file pauses while a snapshot or rewrite is written.
-    no_appendfsync_on_rewrite: bool = false, Row::new("no-appendfsync-on-rewrite").accepted(NOT_YET);
+    no_appendfsync_on_rewrite: bool = false, Row::new("no-appendfsync-on-rewrite");
     /// Percent of growth at which the append-only file is rewritten; 0 for never.
-    auto_aof_rewrite_percentage: u32 = 100, Row::new("auto-aof-rewrite-percentage").accepted(NOT_YET);
+    auto_aof_rewrite_percentage: u32 = 100, Row::new("auto-aof-rewrite-percentage");
     /// Bytes below which the append-only file is not rewritten.
     auto_aof_rewrite_min_size: u64 = 64 << 20,
-        Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory().accepted(NOT_YET);
+        Row::new("auto-aof-rewrite-min-size").range(0, LONG).memory();
     /// Whether a torn end of the append-only file is cut off when it is loaded.
     aof_load_truncated: bool = true, Row::new("aof-load-truncated");
     /// Longest end of an append-only file that is cut off at the start if it is no commands, bytes.
     aof_load_corrupt_tail_max_size: u64 = 0,
         Row::new("aof-load-corrupt-tail-max-size").range(0, LONG).memory();
     /// Whether a rewritten append-only file begins with a snapshot.
-    aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble").accepted(NOT_YET);
+    aof_use_rdb_preamble: bool = true, Row::new("aof-use-rdb-preamble");
     /// Whether the append-only file contains timestamps.
-    aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled").accepted(NOT_YET);
+    aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled");
     /// Whether a rewritten append-only file is synced to disk while it is written.
     aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync").accepted(NOT_YET);
     /// Whether append-only files that a rewrite replaced are kept, for tests.
-    aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden().accepted(NOT_YET);
+    aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden();
 
     // Replication.
 

@@ -5,7 +5,8 @@
 //! number of files are bounded.
 
 use super::directives::{DirectiveFlags, Settings, find};
-use super::value::{Assign, Reason, describe};
+use super::value::{Assign, Reason};
+use crate::error::describe;
 use shardis_protocol::words;
 use shardis_storage::glob;
 use std::fmt;
@@ -427,14 +428,14 @@ pub(super) fn trim(line: &[u8]) -> &[u8] {
 
 /// Splits a line into words by the rules of inline requests, which Redis uses for both. `None` if quotes are
 /// unbalanced.
-pub(super) fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     words::split(&mut line.to_vec(), |_, word| words.push(word.to_vec())).ok()?;
     Some(words)
 }
 
 /// Writes bytes in double quotes such that [`split_args`] reads them back as one word.
-pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn quote(bytes: &[u8]) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = Vec::with_capacity(bytes.len() + 2);
     text.push(b'"');

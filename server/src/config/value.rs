@@ -6,6 +6,7 @@
 
 use super::directives::Row;
 use super::file::quote;
+use crate::error::describe;
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -223,15 +224,6 @@ impl Value for WorkingDirectory {
     fn emit(&self) -> Emit {
         Emit::Always
     }
-}
-
-/// The operating system's text for an error, without the number that `std` appends.
-pub(super) fn describe(error: &std::io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(number) = text.rfind(" (os error ") {
-        text.truncate(number);
-    }
-    text
 }
 
 #[cfg(test)]

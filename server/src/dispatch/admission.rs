@@ -9,7 +9,7 @@ use crate::exec::Client;
 use crate::exec::client::CommandTag;
 use crate::limits::SHOWN_BYTES_MAX;
 use crate::spec::{Flags, Registered, Runs};
-use crate::state::{PauseMode, Renames};
+use crate::state::{Denial, PauseMode, Renames};
 
 /// State of the node that the checks depend on.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +18,8 @@ pub(crate) struct Conditions<'a> {
     pub(crate) renames: &'a Renames,
     /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
-    /// Saving data has failed: it must not change further.
-    pub(crate) denies_writes: bool,
+    /// Reason for which data must not change further.
+    pub(crate) denial: Option<Denial>,
     /// The data is being loaded.
     pub(crate) is_loading: bool,
     /// Mode of the running CLIENT PAUSE.
@@ -70,8 +70,10 @@ pub(crate) fn admit(
     {
         return Err(refusal(command, ReplyError::OutOfMemory));
     }
-    if conditions.denies_writes && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command)) {
-        return Err(refusal(command, ReplyError::CannotSave));
+    if let Some(denial) = conditions.denial
+        && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command))
+    {
+        return Err(refusal(command, denied(denial)));
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
@@ -249,6 +251,15 @@ fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) 
                     .iter()
                     .any(|queued| is_such(registry().row(queued.command.id)))
         })
+}
+
+/// The error for a command that must not change data.
+#[cold]
+fn denied(denial: Denial) -> ReplyError {
+    match denial {
+        Denial::Snapshot => ReplyError::CannotSave,
+        Denial::AppendOnly(number) => ReplyError::CannotAppend(number),
+    }
 }
 
 /// Whether a command changes data. EXEC does if one of its queued commands does.

@@ -441,6 +441,7 @@ impl<'a> Execution<'a> {
             routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
             adopted: self.adopted.take(),
             waiting,
+            is_synced: modes.contains(Modes::SYNCED),
         })
     }
 }
@@ -577,6 +578,7 @@ fn on_shard<T>(
         routed: None,
         adopted: None,
         waiting: Waiting::Denied,
+        is_synced: false,
     });
     recording.end(held);
     result
@@ -641,7 +643,7 @@ impl<'a> Recording<'a> {
     fn record(&mut self, unit: &Unit<'_>) {
         match self.effects.take() {
             Outcome::Nothing => {}
-            Outcome::Verbatim => unit.add(self.db, self.args.iter()),
+            Outcome::Verbatim => unit.repeat(self.db, self.args),
             Outcome::Commands(commands) => unit.append(self.db, &commands),
         }
     }

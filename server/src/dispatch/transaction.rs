@@ -207,6 +207,10 @@ fn run_queued(
     let mut modes = Modes::empty();
     modes.set(Modes::RESP3, caller.client.resp == Resp::V3);
     modes.set(Modes::NO_TOUCH, caller.client.no_touch);
+    modes.set(
+        Modes::SYNCED,
+        caller.node.journal.has_synced(caller.client.wrote_to),
+    );
     let call = Call {
         command: registry().row(queued.command.id),
         args: queued.request.arguments(),

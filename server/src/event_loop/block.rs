@@ -14,12 +14,13 @@ use crate::connection::Gate;
 use crate::dispatch::plan::ShardSet;
 use crate::dispatch::room::publish_memory;
 use crate::dispatch::serve::serve_ready;
+use crate::error::ReplyError;
 use crate::exec::Modes;
 use crate::exec::Partition;
 use crate::exec::client::Unblocked;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
-use crate::exec::waiter::{Retry, Served, Ticket, Wish};
+use crate::exec::waiter::{Retry, Served, Ticket, TimeoutReply, Wish};
 use crate::limits::{BORROW_PATIENCE, BORROW_TRIES};
 use crate::shard::inbox::Message;
 use crate::spec::key_spec::keys_of;
@@ -55,7 +56,7 @@ impl EventLoop {
             wish,
             waits_in.len() > 1,
             other_shard,
-            connection.client.db,
+            (connection.client.db, connection.client.wrote_to),
             connection.modes(),
             (self.index, number),
             issued.sequence,
@@ -71,6 +72,9 @@ impl EventLoop {
             self.clients.deadlines.insert((deadline_ms, number));
         }
         connection.gate = Gate::Blocked;
+        if ticket.awaits_sync {
+            self.clients.awaiting_sync.push(number);
+        }
         connection.client.waits = Some(ticket);
         let ends = connection.ends;
         self.clients.blocked += 1;
@@ -135,6 +139,52 @@ impl EventLoop {
         }
     }
 
+    /// Answers the waiting commands whose clients' writes are on disk.
+    pub(super) fn end_waits_for_sync(&mut self) {
+        if self.clients.awaiting_sync.is_empty() {
+            return;
+        }
+        let is_on = self.node.append_only.is_on();
+        for number in std::mem::take(&mut self.clients.awaiting_sync) {
+            let Some(ticket) = self.ticket_of(number).filter(|ticket| ticket.awaits_sync) else {
+                continue;
+            };
+            if is_on && !self.node.journal.has_synced(ticket.wrote_to) {
+                self.clients.awaiting_sync.push(number);
+            } else if ticket.claim() && self.end_wait(&ticket, None) {
+                self.answer_synced(&ticket, is_on);
+            }
+        }
+    }
+
+    fn answer_synced(&mut self, ticket: &Arc<Ticket>, is_on: bool) {
+        let mut reply = Vec::new();
+        let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
+        if is_on {
+            TimeoutReply::Files(true).write(&mut encoder);
+        } else {
+            let line = ReplyError::NoFile.line();
+            self.node.stats[self.index].failed(ticket.command.id, &line);
+            encoder.error(line);
+        }
+        self.answer(ticket, &reply, 0);
+    }
+
+    /// Whether clients can be answered whose writes are on disk. If not, the loop is rung when more is synced.
+    pub(super) fn has_synced(&self) -> bool {
+        if self.clients.awaiting_sync.is_empty() {
+            return false;
+        }
+        // In this order, or it might be synced unnoticed.
+        self.node.journal.await_more();
+        let is_on = self.node.append_only.is_on();
+        let is_over = |&number: &usize| {
+            let ticket = self.ticket_of(number);
+            ticket.is_none_or(|ticket| !is_on || self.node.journal.has_synced(ticket.wrote_to))
+        };
+        self.clients.awaiting_sync.iter().any(is_over)
+    }
+
     /// Answers the clients of this loop that CLIENT UNBLOCK has marked.
     pub(super) fn answer_unblocked_clients(&mut self) {
         let marked: Vec<_> = self
@@ -159,7 +209,16 @@ impl EventLoop {
         let mut reply = Vec::new();
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
         match how {
-            Unblocked::TimedOut => ticket.on_timeout.write(&mut encoder),
+            Unblocked::TimedOut => {
+                let reply = match ticket.on_timeout {
+                    TimeoutReply::Files(_) => {
+                        let is_on = self.node.append_only.is_on();
+                        TimeoutReply::Files(is_on && self.node.journal.has_synced(ticket.wrote_to))
+                    }
+                    other => other,
+                };
+                reply.write(&mut encoder);
+            }
             Unblocked::WithError => {
                 let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
                 self.node.stats[self.index].failed(ticket.command.id, line);

@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Gate};
 use crate::exec::{Closing, OwnedRequest, ReplyMode};
+use crate::journal::Position;
 use crate::pubsub::Hub;
 
 /// The connections that a loop carries, by number.
@@ -27,6 +28,8 @@ pub(super) struct Clients {
     pub(super) paused: Vec<usize>,
     /// Connections whose output waits for the journal.
     pub(super) held: Vec<usize>,
+    /// Connections whose command waits until what they wrote is on disk.
+    pub(super) awaiting_sync: Vec<usize>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
     /// Connections of monitors, which see all commands.
@@ -90,17 +93,21 @@ impl Clients {
         }
     }
 
-    /// Has the output of a connection wait for the journal.
+    /// Has the output of a connection wait until the journal has reached a position.
     #[cold]
-    pub(super) fn hold(&mut self, number: usize) {
+    pub(super) fn hold(&mut self, number: usize, until: Position) {
         let Some(connection) = self.connections.get_mut(number) else {
             return;
         };
         if connection.client.closing == Closing::Now {
             self.closing.push(number);
         }
-        if !std::mem::replace(&mut connection.is_held, true) {
-            self.held.push(number);
+        match &mut connection.held_until {
+            Some(known) => *known = until.max(*known),
+            none => {
+                *none = Some(until);
+                self.held.push(number);
+            }
         }
     }
 

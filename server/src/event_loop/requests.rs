@@ -227,7 +227,7 @@ impl EventLoop {
         let is_loading = self.node.loading.is_under_way();
         is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading)
             && self.node.excess_bytes() == 0
-            && !self.node.denies_writes(&self.settings)
+            && self.node.denial(&self.settings).is_none()
     }
 
     /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
@@ -274,7 +274,7 @@ impl EventLoop {
         let conditions = Conditions {
             renames: &self.node.renames,
             out_of_memory,
-            denies_writes: self.node.denies_writes(&self.settings),
+            denial: self.node.denial(&self.settings),
             is_loading: self.node.loading.is_under_way(),
             pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
             debugging: self.settings.enable_debug_command,

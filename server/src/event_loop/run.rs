@@ -8,7 +8,7 @@ use shardis_protocol::Arguments;
 use super::EventLoop;
 use super::expire::tell_owner;
 use crate::commands::registry;
-use crate::connection::Gate;
+use crate::connection::{Connection, Gate};
 use crate::daemon::call_commands;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
 use crate::dispatch::plan::Routed;
@@ -18,8 +18,9 @@ use crate::dispatch::witness::Running;
 use crate::error::ReplyError;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{Origin, OwnedRequest, Part};
+use crate::exec::{Modes, Origin, OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
+use crate::state::Node;
 
 /// A command of a connection that has a place in the order of replies.
 #[derive(Clone, Copy, Debug)]
@@ -144,11 +145,12 @@ impl EventLoop {
         }
         let connection = &mut self.clients[issued.number];
         let wish = RefCell::new(None);
+        let modes = modes_of(connection, &self.node);
         let call = Call {
             command: issued.command,
             args: issued.args,
             db: connection.client.db,
-            modes: connection.modes(),
+            modes,
             routed: Routed::default(),
             origin: Origin::Client,
             waiting: Waiting::Allowed(&wish),
@@ -235,4 +237,11 @@ impl EventLoop {
         }
         self.account_for(number, command, args, ran.nanos);
     }
+}
+
+/// Modes of the client for a command that may wait.
+fn modes_of(connection: &Connection, node: &Node) -> Modes {
+    let mut modes = connection.modes();
+    modes.set(Modes::SYNCED, node.journal.has_synced(connection.client.wrote_to));
+    modes
 }

@@ -8,20 +8,34 @@ use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::output::Written;
 use crate::exec::Closing;
-use crate::journal::Journal;
+use crate::journal::{Journal, Position};
 use crate::limits::LARGE_OUTPUT_BYTES;
 
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
     pub(super) fn write(&mut self) {
+        let barrier = self.settle_journal();
+        self.write_behind(barrier);
+    }
+
+    /// Has the effects of the turn written before replies tell of them. Returns the position that all replies of the turn wait for,
+    /// since they may tell of anything before it.
+    fn settle_journal(&mut self) -> Position {
+        let node = &self.node;
+        node.reporting(&self.settings, |reporter| node.journal.settle(reporter))
+    }
+
+    /// Writes the connections that have output, as soon as the journal has reached this position and what each of them wrote.
+    fn write_behind(&mut self, barrier: Position) {
         let (mut written, mut writes, mut unfinished) = (0, 0, Vec::new());
         for number in std::mem::take(&mut self.clients.dirty) {
             let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
             connection.is_dirty = false;
-            if !self.reach.recorder.has_reached(connection.client.wrote_to) {
-                self.clients.hold(number);
+            let barrier = connection.waits_for(barrier);
+            if !self.reach.recorder.has_reached(barrier) {
+                self.clients.hold(number, barrier);
                 continue;
             }
             writes += 1;
@@ -89,32 +103,36 @@ impl EventLoop {
         journal.await_more();
         let may_go_on = |&number: &usize| {
             let connection = self.clients.get(number);
-            connection.is_none_or(|connection| journal.has_reached(connection.client.wrote_to))
+            connection.is_none_or(|connection| journal.has_reached(connection.held_until.unwrap_or_default()))
         };
         self.clients.held.iter().any(may_go_on)
     }
 
-    /// Has connections go on for which the journal has reached what they wrote.
+    /// Has connections go on for which the journal has reached what they wait for. Their output leaves before anything is added to it,
+    /// which may have to wait again.
     pub(super) fn release_held(&mut self) {
         let Some(journal) = self.awaited_journal().map(Arc::clone) else {
             return;
         };
+        let others = std::mem::take(&mut self.clients.dirty);
         for number in std::mem::take(&mut self.clients.held) {
-            let Some(connection) = self
-                .clients
-                .get_mut(number)
-                .filter(|connection| connection.is_held)
-            else {
+            let Some(connection) = self.clients.get_mut(number) else {
                 continue;
             };
-            if journal.has_reached(connection.client.wrote_to) {
-                connection.is_held = false;
-                self.clients.mark_dirty(number);
+            let Some(until) = connection.held_until else {
+                continue;
+            };
+            if journal.has_reached(until) {
+                connection.held_until = None;
+                connection.is_dirty = true;
+                self.clients.dirty.push(number);
                 self.clients.enqueue(number);
             } else {
                 self.clients.held.push(number);
             }
         }
+        self.write_behind(Position::default());
+        self.clients.dirty.extend(others);
     }
 
     /// Closes the connections that are to be closed.
@@ -144,8 +162,13 @@ impl EventLoop {
         }
     }
 
-    /// Writes the remaining output, as far as sockets take it without waiting.
+    /// Writes the remaining output, as far as sockets take it without waiting. Replies that wait for the append-only file leave if it
+    /// can be synced now.
     pub(super) fn farewell(&mut self) {
+        if !self.node.has_failed() {
+            let node = &self.node;
+            node.reporting(&self.settings, |reporter| node.journal.pass_all(reporter));
+        }
         self.clients.dirty = self
             .clients
             .connections

@@ -6,6 +6,8 @@
 //! look-up for reading never returns a value that can be changed.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::rngs::SmallRng;
 use shardis_storage::entry::Entry;
@@ -89,7 +91,7 @@ pub(crate) struct Door {
     /// Effects of expiry and eviction that are not in the journal yet.
     pub(crate) removals: Vec<Effect>,
     /// Effects are recorded: somebody reads the journal.
-    pub(crate) is_recorded: bool,
+    pub(crate) is_recorded: Arc<AtomicBool>,
     /// Receiver of keyspace events; none when nobody listens.
     pub(crate) events: Option<EventSink>,
 }
@@ -108,7 +110,7 @@ impl Cause<'_> {
 
 impl Door {
     /// The door of a partition that nobody watches yet.
-    pub(super) fn new(is_recorded: bool) -> Self {
+    pub(super) fn new(is_recorded: Arc<AtomicBool>) -> Self {
         Self {
             watches: Watches::default(),
             waiters: Waiters::default(),
@@ -176,7 +178,7 @@ impl Door {
     }
 
     fn repeat(&mut self, db: u16, words: impl FnOnce() -> Vec<Vec<u8>>) {
-        if self.is_recorded {
+        if self.is_recorded.load(Ordering::Relaxed) {
             self.removals.push(Effect { db, words: words() });
         }
     }

@@ -178,6 +178,8 @@ bitflags::bitflags! {
         const MUTE = 2;
         /// Its commands do not update access clocks.
         const NO_TOUCH = 4;
+        /// The writes of the client are on disk. Known only where its commands must not wait.
+        const SYNCED = 8;
     }
 }
 

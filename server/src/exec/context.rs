@@ -35,6 +35,8 @@ pub(crate) struct Context<'a> {
     pub(crate) adopted: Option<(usize, Buffer)>,
     /// Permission of the command to wait for its keys.
     pub(crate) waiting: Waiting<'a>,
+    /// The writes of the client are on disk. Known to commands that may wait, or would if they were not in a transaction.
+    pub(crate) is_synced: bool,
 }
 
 /// The bytes of a string about to be stored.

@@ -2,6 +2,7 @@
 //! a command over several shards, and back.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -77,8 +78,13 @@ impl Figures {
 const EMPTY_BYTES_MAX: i64 = 16 << 10;
 
 impl Partition {
-    /// An empty partition.
-    pub(crate) fn new(shard: usize, options: KeyspaceOptions, seed: u64, is_recorded: bool) -> Self {
+    /// An empty partition. `is_recorded` tells whether the journal is read.
+    pub(crate) fn new(
+        shard: usize,
+        options: KeyspaceOptions,
+        seed: u64,
+        is_recorded: Arc<AtomicBool>,
+    ) -> Self {
         let before = memory::thread_balance();
         let keyspace = Guarded::new(options);
         Self {

@@ -27,10 +27,10 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Reports the request itself as the effect of the command.
-    pub(crate) fn repeat(&self) {
+    /// Reports the request itself as an effect on replicas, which is no change of the data.
+    pub(crate) fn repeat_on_replicas(&self) {
         if self.recorder.is_on() {
-            self.recorder.unit().add(self.client.db, self.args.iter());
+            self.recorder.unit().repeat_on_replicas(self.client.db, self.args);
         }
     }
 

@@ -61,8 +61,8 @@ pub(crate) enum TimeoutReply {
     Null,
     /// Number of replicas that have acknowledged the writes.
     Replicas(i64),
-    /// Whether this node's own file has acknowledged the writes (0 or 1), and the number of replicas that have.
-    FileAndReplicas(i64, i64),
+    /// Number of append-only files and of replicas that have acknowledged the writes: whether this node's own has.
+    Files(bool),
 }
 
 impl TimeoutReply {
@@ -71,10 +71,10 @@ impl TimeoutReply {
         match self {
             Self::Null => reply.null_array(),
             Self::Replicas(count) => reply.integer(count),
-            Self::FileAndReplicas(file, count) => {
+            Self::Files(is_synced) => {
                 reply.array(2);
-                reply.integer(file);
-                reply.integer(count);
+                reply.integer(i64::from(is_synced));
+                reply.integer(0);
             }
         }
     }
@@ -95,6 +95,8 @@ pub(crate) struct Wish {
     pub(crate) on_timeout: TimeoutReply,
     /// The request to run again, where that is not the one that the client sent.
     pub(crate) request: Option<OwnedRequest>,
+    /// The command waits until the client's writes are on disk.
+    pub(crate) awaits_sync: bool,
 }
 
 /// A command that runs again because one of its keys is ready.
@@ -152,6 +154,10 @@ pub(crate) struct Ticket {
     pub(crate) deadline_ms: Option<i64>,
     /// The reply at the end of the timeout.
     pub(crate) on_timeout: TimeoutReply,
+    /// The command waits until the client's writes are on disk.
+    pub(crate) awaits_sync: bool,
+    /// The end of the client's writes in the journal.
+    pub(crate) wrote_to: Position,
     /// The client's database.
     pub(crate) db: u16,
     /// Modes of the client.
@@ -183,7 +189,7 @@ impl Ticket {
         wish: Wish,
         spans_shards: bool,
         other_shard: Option<usize>,
-        db: u16,
+        (db, wrote_to): (u16, Position),
         modes: Modes,
         (origin, connection): (usize, usize),
         sequence: u32,
@@ -200,6 +206,8 @@ impl Ticket {
             minds_removal: wish.minds_removal,
             deadline_ms: wish.deadline_ms,
             on_timeout: wish.on_timeout,
+            awaits_sync: wish.awaits_sync,
+            wrote_to,
             db,
             modes,
             origin,
@@ -347,6 +355,7 @@ mod tests {
             deadline_ms: None,
             on_timeout: TimeoutReply::Null,
             request: None,
+            awaits_sync: false,
         };
         let command = CommandTag { id: 0, name: "blpop" };
         let args = Arguments::new(bytes.as_bytes(), &spans, &[]);
@@ -356,7 +365,7 @@ mod tests {
             wish,
             spans_shards,
             None,
-            0,
+            (0, Position::default()),
             Modes::empty(),
             (0, 0),
             0,

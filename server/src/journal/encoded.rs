@@ -1,5 +1,6 @@
 //! Commands in RESP, as replicas and the append-only file repeat them.
 
+use shardis_protocol::Arguments;
 use smallvec::SmallVec;
 
 /// Commands in RESP, one behind the other.
@@ -33,6 +34,18 @@ impl Encoded {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// Appends a request, as the bytes in which it came if those are what [`push`](Self::push) writes.
+    #[inline]
+    pub(crate) fn push_request(&mut self, request: Arguments<'_>) {
+        match request.encoded() {
+            Some(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                self.ends.push(self.bytes.len());
+            }
+            None => self.push(request.iter()),
+        }
+    }
+
     /// Appends commands that are encoded already.
     pub(crate) fn append(&mut self, commands: &Self) {
         let begin = self.bytes.len();
@@ -45,12 +58,21 @@ impl Encoded {
         self.ends.len()
     }
 
+    /// The command at `index`.
+    pub(crate) fn at(&self, index: usize) -> &[u8] {
+        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[begin..self.ends[index]]
+    }
+
     /// The commands.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let begins = std::iter::once(0).chain(self.ends.iter().copied());
-        begins
-            .zip(&self.ends)
-            .map(|(begin, &end)| &self.bytes[begin..end])
+        (0..self.len()).map(|index| self.at(index))
+    }
+
+    /// The bytes of all commands.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Removes all commands, and keeps memory for others, but not more than `kept` bytes.

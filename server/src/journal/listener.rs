@@ -54,6 +54,11 @@ impl Listener {
         }
     }
 
+    /// The end of the channel that effects are put into.
+    pub(super) fn sender(&self) -> Sender<Effect> {
+        self.sender.clone()
+    }
+
     /// Sends a unit, has it wait, or drops it: then false.
     pub(super) fn take(&mut self, mut parcel: Parcel) -> bool {
         if self.queue.is_empty() && self.has_room_for(parcel.effects.len()) {

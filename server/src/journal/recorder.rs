@@ -6,16 +6,16 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use shardis_protocol::Arguments;
 
 use super::encoded::Encoded;
+use super::record::{Audience, Record, Scope};
 use super::{Effect, Journal, Position};
-use crate::limits::RECORD_KEPT_BYTES;
 
 /// The effects that one loop has recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    /// The journal that they enter; none when nobody listens.
+    /// The journal that they enter; none in tests that look at the record itself.
     journal: Option<Arc<Journal>>,
     record: RefCell<Record>,
     /// Units that were ever recorded.
@@ -24,44 +24,20 @@ pub(crate) struct Recorder {
     position: Cell<Position>,
 }
 
-/// Units, one behind the other.
-#[derive(Debug, Default)]
-pub(crate) struct Record {
-    effects: Encoded,
-    /// The database of each effect.
-    databases: Vec<u16>,
-    units: Vec<UnitEnd>,
-    /// Number of units that are open, one within the other.
-    depth: u32,
-    /// Something was changed within the open unit whose effect is not known.
-    is_torn: bool,
-}
-
-/// The effects of a unit, each with its database.
-pub(super) type UnitEffects<'a> = SmallVec<[(u16, &'a [u8]); 1]>;
-
-/// The end of a unit.
-#[derive(Clone, Copy, Debug)]
-struct UnitEnd {
-    /// Number of effects up to here.
-    effects: usize,
-    /// Not all that belongs to it is known.
-    is_torn: bool,
-}
-
 impl Recorder {
-    /// A recorder for a journal; without one it records nothing.
-    pub(crate) fn new(journal: Option<Arc<Journal>>) -> Self {
+    /// A recorder for a journal.
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
         Self {
-            journal,
+            journal: Some(journal),
             ..Self::default()
         }
     }
 
-    /// Whether effects are recorded at all.
+    /// Whether effects are recorded now. That changes only while nobody else uses a partition: who holds one may ask as often as
+    /// it likes.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
-        self.journal.is_some()
+        self.journal.as_ref().is_some_and(|journal| journal.is_read())
     }
 
     /// The journal, if there is one.
@@ -69,7 +45,7 @@ impl Recorder {
         self.journal.as_ref()
     }
 
-    /// Whether a reply may leave to a client whose effects end here.
+    /// Whether a reply may leave whose connection waits for a position.
     #[inline]
     pub(crate) fn has_reached(&self, position: Position) -> bool {
         self.journal
@@ -79,17 +55,14 @@ impl Recorder {
 
     /// Begins a unit; it ends when what this returns is dropped. A unit within another belongs to that one.
     pub(crate) fn unit(&self) -> Unit<'_> {
-        self.record.borrow_mut().depth += 1;
+        self.record.borrow_mut().begin_unit();
         Unit(self)
     }
 
     /// Goes on with a unit that was set aside.
     pub(crate) fn resume(&self, unit: Record) -> Unit<'_> {
         let before = self.record.replace(unit);
-        debug_assert!(
-            before.effects.len() == 0,
-            "what is set aside was alone in the record"
-        );
+        debug_assert!(before.is_empty(), "what is set aside was alone in the record");
         self.unit()
     }
 
@@ -117,21 +90,21 @@ impl Recorder {
 
     /// Whether all that was recorded was handed over.
     pub(crate) fn is_empty(&self) -> bool {
-        self.record.borrow().units.is_empty()
+        !self.record.borrow().has_units()
     }
 
     /// Hands all units to the journal, in one piece. To be called before a partition that they changed is let go of. True when
     /// there were any.
     #[inline]
     pub(crate) fn hand_over(&self) -> bool {
-        self.journal.is_some() && self.hand_over_recorded()
+        !self.is_empty() && self.hand_over_recorded()
     }
 
     fn hand_over_recorded(&self) -> bool {
         let mut record = self.record.borrow_mut();
         // Within a transaction its unit is not over yet: those who borrow a partition beside it hand over what is whole.
-        debug_assert!(record.depth == 0, "a partition is let go of within a unit");
-        let Some(journal) = self.journal.as_ref().filter(|_| !record.units.is_empty()) else {
+        debug_assert!(!record.has_open_unit(), "a partition is let go of within a unit");
+        let Some(journal) = &self.journal else {
             return false;
         };
         self.position.set(journal.append(&record));
@@ -140,9 +113,7 @@ impl Recorder {
     }
 
     fn end_unit(&self) {
-        let mut record = self.record.borrow_mut();
-        record.depth -= 1;
-        if record.depth == 0 && record.end_unit() {
+        if self.record.borrow_mut().end_unit() {
             self.recorded.set(self.recorded.get() + 1);
         }
     }
@@ -155,17 +126,35 @@ pub(crate) struct Unit<'a>(&'a Recorder);
 impl Unit<'_> {
     /// Records an effect.
     pub(crate) fn add<'w>(&self, db: u16, words: impl ExactSizeIterator<Item = &'w [u8]>) {
+        let scope = Scope::of(db);
+        self.0
+            .record
+            .borrow_mut()
+            .add(scope, |effects| effects.push(words));
+    }
+
+    /// Records a request as its effect.
+    pub(crate) fn repeat(&self, db: u16, request: Arguments<'_>) {
+        let scope = Scope::of(db);
         let mut record = self.0.record.borrow_mut();
-        record.effects.push(words);
-        record.databases.push(db);
+        record.add(scope, |effects| effects.push_request(request));
+    }
+
+    /// Records a request as an effect on replicas, which is no change of the data.
+    pub(crate) fn repeat_on_replicas(&self, db: u16, request: Arguments<'_>) {
+        let scope = Scope {
+            db,
+            audience: Audience::Replicas,
+        };
+        let mut record = self.0.record.borrow_mut();
+        record.add(scope, |effects| effects.push_request(request));
     }
 
     /// Records effects that are encoded already.
-    pub(crate) fn append(&self, db: u16, effects: &Encoded) {
+    pub(crate) fn append(&self, db: u16, commands: &Encoded) {
+        let scope = Scope::of(db);
         let mut record = self.0.record.borrow_mut();
-        record.effects.append(effects);
-        let count = record.effects.len();
-        record.databases.resize(count, db);
+        record.add(scope, |effects| effects.append(commands));
     }
 
     /// Records removals of keys that no command asked for.
@@ -177,11 +166,7 @@ impl Unit<'_> {
     /// with a record that was not handed over.
     pub(crate) fn suspend(self) -> Record {
         let mut unit = self.0.record.take();
-        debug_assert!(
-            unit.depth == 1 && unit.units.is_empty(),
-            "a suspended unit is alone in the record"
-        );
-        unit.depth = 0;
+        unit.set_aside();
         // The record has no open unit any more: this one must not end it.
         std::mem::forget(self);
         unit
@@ -189,42 +174,12 @@ impl Unit<'_> {
 
     /// Notes that something was changed within this unit whose effect is not known.
     pub(crate) fn tear(&self) {
-        self.0.record.borrow_mut().is_torn = true;
+        self.0.record.borrow_mut().tear();
     }
 }
 
 impl Drop for Unit<'_> {
     fn drop(&mut self) {
         self.0.end_unit();
-    }
-}
-
-impl Record {
-    /// Ends the unit of what was recorded since the last one. False when that is nothing.
-    fn end_unit(&mut self) -> bool {
-        let begin = self.units.last().map_or(0, |unit| unit.effects);
-        let effects = self.effects.len();
-        let is_torn = std::mem::take(&mut self.is_torn);
-        if effects == begin && !is_torn {
-            return false;
-        }
-        self.units.push(UnitEnd { effects, is_torn });
-        true
-    }
-
-    fn clear(&mut self) {
-        self.effects.clear(RECORD_KEPT_BYTES);
-        self.databases.clear();
-        self.units.clear();
-    }
-
-    /// Its units: their effects, each with its database, and whether some are missing.
-    pub(super) fn units(&self) -> impl Iterator<Item = (UnitEffects<'_>, bool)> {
-        let mut effects = self.databases.iter().copied().zip(self.effects.iter());
-        let mut begin = 0;
-        self.units.iter().map(move |unit| {
-            let count = unit.effects - std::mem::replace(&mut begin, unit.effects);
-            (effects.by_ref().take(count).collect(), unit.is_torn)
-        })
     }
 }

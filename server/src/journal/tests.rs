@@ -21,16 +21,24 @@ fn names(effects: &Receiver<Effect>) -> Vec<String> {
 fn with_bound(bound: usize, slow: SlowListener) -> (Arc<Journal>, Recorder, Receiver<Effect>) {
     let (sender, receiver) = bounded(bound);
     let state = FeedState::new(slow, Arc::default());
-    let journal = Arc::new(Journal::new(sender, Arc::new(state)));
-    let recorder = Recorder::new(Some(Arc::clone(&journal)));
+    let journal = Arc::new(Journal::new(Arc::new(Clock::manual(Duration::ZERO))));
+    journal.listen(sender, Arc::new(state));
+    let recorder = Recorder::new(Arc::clone(&journal));
     (journal, recorder, receiver)
 }
+
+fn dropped(journal: &Journal) -> u64 {
+    journal.stream.lock().listener.as_ref().unwrap().dropped()
+}
+
+/// Bytes of a SELECT of a database with one digit.
+const SELECT: u64 = 23;
 
 #[test]
 fn units_are_whole_whoever_appends_meanwhile() {
     let (journal, receiver) = Journal::unbounded();
     let journal = Arc::new(journal);
-    let recorders = [(); 2].map(|()| Recorder::new(Some(Arc::clone(&journal))));
+    let recorders = [(); 2].map(|()| Recorder::new(Arc::clone(&journal)));
     let unit = recorders[0].unit();
     add(&recorders[0], &["a"]);
     add(&recorders[1], &["x"]);
@@ -50,27 +58,38 @@ fn units_are_whole_whoever_appends_meanwhile() {
 #[test]
 fn positions_count_what_replicas_would_read() {
     let (journal, _receiver) = Journal::unbounded();
-    let recorder = Recorder::new(Some(Arc::new(journal)));
+    let recorder = Recorder::new(Arc::new(journal));
     add(&recorder, &["a"]);
     recorder.hand_over();
-    assert_eq!(recorder.position(), Position(11));
+    assert_eq!(recorder.position(), Position(SELECT + 11));
     add(&recorder, &["b", "c"]);
     recorder.hand_over();
-    assert_eq!(recorder.position(), Position(11 + 15 + 11 + 11 + 14));
+    assert_eq!(recorder.position(), Position(SELECT + 11 + 15 + 11 + 11 + 14));
+    let before = recorder.position();
+    let unit = recorder.unit();
+    unit.add(1, std::iter::once(b"d".as_slice()));
+    unit.add(0, std::iter::once(b"e".as_slice()));
+    drop(unit);
+    add(&recorder, &["f"]);
+    recorder.hand_over();
+    assert_eq!(
+        recorder.position().0 - before.0,
+        SELECT + 15 + 11 + SELECT + 11 + 14 + 11
+    );
 }
 
 #[test]
 fn history_breaks_where_the_torn_unit_begins() {
     let (journal, receiver) = Journal::unbounded();
     let journal = Arc::new(journal);
-    let recorder = Recorder::new(Some(Arc::clone(&journal)));
+    let recorder = Recorder::new(Arc::clone(&journal));
     add(&recorder, &["a"]);
     let unit = recorder.unit();
     recorder.unit().tear();
     drop(unit);
     add(&recorder, &["b"]);
     recorder.hand_over();
-    assert_eq!(journal.broken_from(), Some(Position(11)));
+    assert_eq!(journal.broken_from(), Some(Position(SELECT + 11)));
     assert_eq!(names(&receiver), ["a", "b"]);
 }
 
@@ -84,8 +103,8 @@ fn what_finds_no_room_is_dropped_whole() {
     recorder.hand_over();
     assert!(journal.has_reached(recorder.position()));
     assert_eq!(names(&receiver), ["a", "d"]);
-    assert_eq!(journal.broken_from(), Some(Position(11)));
-    assert_eq!(journal.stream.lock().listener.dropped(), 4);
+    assert_eq!(journal.broken_from(), Some(Position(SELECT + 11)));
+    assert_eq!(dropped(&journal), 4);
 }
 
 #[test]
@@ -143,7 +162,7 @@ fn a_listener_that_takes_nothing_is_given_up_for_once() {
     while !journal.has_reached(end_of_all) {
         std::thread::yield_now();
     }
-    assert_eq!(journal.broken_from(), Some(Position(11)));
+    assert_eq!(journal.broken_from(), Some(Position(SELECT + 11)));
     // It does not wait again.
     add(&recorder, &["d"]);
     recorder.hand_over();
@@ -152,7 +171,7 @@ fn a_listener_that_takes_nothing_is_given_up_for_once() {
     add(&recorder, &["e"]);
     recorder.hand_over();
     assert_eq!(names(&receiver), ["e"]);
-    assert_eq!(journal.stream.lock().listener.dropped(), 3);
+    assert_eq!(dropped(&journal), 3);
     end(&journal, thread);
 }
 
@@ -162,7 +181,7 @@ fn serve(journal: &Arc<Journal>) -> std::thread::JoinHandle<()> {
 }
 
 fn end(journal: &Journal, thread: std::thread::JoinHandle<()>) {
-    journal.stream.lock().listener.end();
-    journal.end();
+    journal.stream.lock().listener.as_ref().unwrap().end();
+    journal.stop_listening();
     thread.join().unwrap();
 }

@@ -1,5 +1,6 @@
 //! [`Builder`]: the thread that builds the data of one shard out of the records that it is sent.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shardis_storage::key::Key;
@@ -47,7 +48,7 @@ impl<'a> Builder<'a> {
             daemon::guard_thread();
         }
         let _entered = node.threads.enter();
-        let mut partition = Partition::new(self.shard, node.keyspace_options(), 0, false);
+        let mut partition = Partition::new(self.shard, node.keyspace_options(), 0, Arc::default());
         let balance = thread_balance();
         let mut has_more = self.arrival.next();
         while has_more {

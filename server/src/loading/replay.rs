@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use shardis_protocol::Arguments;
 use shardis_storage::memory::thread_balance;
@@ -28,7 +29,7 @@ use crate::exec::{Modes, Origin, OwnedRequest, Partition, Stamp};
 use crate::journal::Recorder;
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
-use crate::spec::Flags;
+use crate::spec::{Flags, Runs};
 use crate::state::{Node, Renames};
 
 /// A file of an append-only file that consists of several.
@@ -115,7 +116,7 @@ fn seconds_since(node: &Node, begun_ns: u64) -> f64 {
 fn empty(node: &Node) -> Vec<Partition> {
     let options = node.keyspace_options();
     (0..node.shards)
-        .map(|shard| Partition::new(shard, options, 0, false))
+        .map(|shard| Partition::new(shard, options, 0, Arc::default()))
         .collect()
 }
 
@@ -164,7 +165,7 @@ impl OneFile<'_> {
         let (stats, outbox, recorder) = (
             LoopStats::new(registry().rows()),
             RefCell::new(Outbox::default()),
-            Recorder::new(None),
+            Recorder::default(),
         );
         let stamp = Stamp::new(&settings, node.clock.now_us() / 1000, false).of_loading();
         let environment = Environment {
@@ -398,8 +399,11 @@ impl Replay<'_> {
             // The file may come from a node that called its commands by other names.
             .or_else(|_| find(args, None, &Renames::default()))
             .map_err(|error| refused(args, &error))?;
-        // Whoever wrote the file has put effects there; a command that has none would have none now.
-        if !command.row.flags.contains(Flags::WRITE) {
+        // Whoever wrote the file has put effects there; a command that has none would have none now. PFCOUNT has one.
+        let (flags, runs) = (command.row.flags, command.row.runs);
+        let may_change =
+            flags.contains(Flags::MAY_REPLICATE) && matches!(runs, Runs::OnKeys(_) | Runs::OnKeysLong(_));
+        if !flags.contains(Flags::WRITE) && !may_change {
             return Ok(());
         }
         self.out.clear();

@@ -42,7 +42,6 @@ pub(crate) enum Form {
     /// A snapshot file of Redis.
     Rdb,
     /// Commands that make the data anew, as in an append-only file.
-    #[expect(dead_code, reason = "append-only files are about to use it")]
     Commands,
 }
 

@@ -60,8 +60,10 @@ impl Node {
             process.allocator.allocated as u64
         });
         if process.is_some() {
+            // What waits to be written to the append-only file causes no eviction.
+            let excluded = self.journal.write_figures().buffered as i64;
             self.other_bytes
-                .store(used.cast_signed() - known, Ordering::Relaxed);
+                .store(used.cast_signed() - known - excluded, Ordering::Relaxed);
         }
         self.memory_peak.fetch_max(used, Ordering::Relaxed);
         Usage { used, process }

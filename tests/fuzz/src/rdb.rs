@@ -8,7 +8,7 @@ use shardis_storage::key::KeyHasher;
 use shardis_storage::keyspace::{Keyspace, KeyspaceOptions, Layout};
 use shardis_storage::memory::thread_balance;
 use shardis_storage::rdb::checksum::Checksum;
-use shardis_storage::rdb::file::{FileReader, FileWriter, Header, Item};
+use shardis_storage::rdb::file::{FileReader, FileScanner, FileWriter, Header, Item, Part, Record};
 use shardis_storage::rdb::payload::{self, Payload};
 use shardis_storage::rdb::{Dialect, Limits, WriteOptions};
 use shardis_storage::value::hash::{FieldExpiry, Hash};
@@ -66,6 +66,7 @@ pub(crate) fn check_file(data: &[u8]) {
     };
     let magic: &[u8] = if plan & 4 == 0 { b"REDIS0013" } else { b"VALKEY080" };
     let bytes = [magic, records, &[0xff, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    check_scan(&bytes);
     let reader = FileReader::open(&bytes[..], limits()).expect("the magic is right");
     let mut writer = FileWriter::new(Header::FieldExpiry, options(plan), true);
     let (mut written, mut keys) = (0, Vec::new());
@@ -101,6 +102,43 @@ pub(crate) fn check_file(data: &[u8]) {
         })
         .collect();
     assert_eq!((again.len(), again), (written, keys));
+}
+
+/// Checks that whoever scans a file and decodes its values elsewhere finds the same as whoever reads it.
+fn check_scan(bytes: &[u8]) {
+    let reader = FileReader::open(bytes, limits()).expect("the magic is right");
+    let mut read: Vec<_> = reader
+        .filter_map(|item| match item {
+            Ok(Item::Key(Record { key, .. })) => Some((key, "key")),
+            Ok(Item::Skipped { key, .. }) => Some((key, "skipped")),
+            Ok(_) => None,
+            Err(_) => Some((Vec::new(), "error")),
+        })
+        .collect();
+    read.reverse();
+    let mut expect = |key: &[u8], what: &str| {
+        let expected = read.pop().map(|(key, what)| (key, what.to_owned()));
+        assert_eq!(expected, Some((key.to_vec(), what.to_owned())));
+    };
+    let mut scanner = FileScanner::open(bytes, true).expect("the magic is right");
+    loop {
+        let head = match scanner.next_part() {
+            Ok(None) => break,
+            Ok(Some(Part::Item(_))) => continue,
+            Ok(Some(Part::Key(head))) => head,
+            Err(_) => return expect(b"", "error"),
+        };
+        let mut value = Vec::new();
+        if scanner.copy_value(head, &mut value).is_err() {
+            return expect(b"", "error");
+        }
+        match head.form.decode(&value, &limits(), |_| ()) {
+            Ok(()) => expect(scanner.key(), "key"),
+            Err(error) if head.form.is_left_out(&error.error) => expect(scanner.key(), "skipped"),
+            Err(_) => return expect(b"", "error"),
+        }
+    }
+    assert!(read.is_empty());
 }
 
 fn len(entry: &Entry) -> usize {

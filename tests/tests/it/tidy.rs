@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["spec"],
     &["exec"],
     &["state"],
+    &["append_only"],
     &[
         "acl",
         "keyspace_events",

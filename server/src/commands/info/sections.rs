@@ -7,6 +7,7 @@ use shardis_storage::memory;
 
 use super::figures::{Figure, Gathered};
 use super::line;
+use crate::append_only::Phase;
 use crate::exec::Session;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
@@ -280,8 +281,9 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     if let Some(process) = figures.process() {
         excesses(text, &process);
     }
-    // Only buffers of replicas and of the append-only file are not counted, and neither exist yet.
-    line!(text, "mem_not_counted_for_evict:0");
+    let aof_buffer = session.node.journal.write_figures().buffered;
+    // Buffers of replicas would not be counted either, but there are none yet.
+    line!(text, "mem_not_counted_for_evict:{aof_buffer}");
     line!(text, "mem_replication_backlog:0");
     line!(text, "mem_total_replication_buffers:0");
     line!(text, "mem_replicas_repl_buffer:0");
@@ -290,7 +292,7 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     for name in ["links", "slot_import", "slot_export"] {
         line!(text, "mem_cluster_{name}:0");
     }
-    line!(text, "mem_aof_buffer:0");
+    line!(text, "mem_aof_buffer:{aof_buffer}");
     // A table grows bucket by bucket, so that there are never two copies of it.
     line!(text, "mem_overhead_db_hashtable_rehashing:0");
     line!(text, "mem_allocator:{}", memory::allocator_name());
@@ -347,19 +349,11 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
     saving(text, session, gathered);
     line!(text, "rdb_last_load_keys_expired:{}", loading.keys_expired());
     line!(text, "rdb_last_load_keys_loaded:{}", loading.keys_loaded());
-    for name in ["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"] {
-        line!(text, "{name}:0");
-    }
-    line!(text, "aof_last_rewrite_time_sec:-1");
-    line!(text, "aof_current_rewrite_time_sec:-1");
-    line!(text, "aof_last_bgrewrite_status:ok");
-    line!(text, "aof_rewrites:0");
-    line!(text, "aof_rewrites_consecutive_failures:0");
-    line!(text, "aof_last_write_status:ok");
-    line!(text, "aof_last_cow_size:0");
+    append_only(text, session.node);
     line!(text, "module_fork_in_progress:0");
     line!(text, "module_fork_last_cow_size:0");
     line!(text, "slot_migration_fork_in_progress:0");
+    append_only_sizes(text, session.node);
     if let Some(progress) = loading.progress() {
         line!(text, "loading_start_time:{}", progress.started_s);
         line!(text, "loading_total_bytes:{}", progress.bytes_total);
@@ -369,6 +363,47 @@ pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &G
         let seconds = progress.seconds_left(session.now_ms / 1000);
         line!(text, "loading_eta_seconds:{seconds}");
     }
+}
+
+/// Writes the state of the append-only file.
+fn append_only(text: &mut String, node: &Node) {
+    let (status, written) = (node.append_only.status(), node.journal.write_figures());
+    let flag = |is_set: bool| u8::from(is_set);
+    let word = |is_bad: bool| if is_bad { "err" } else { "ok" };
+    let since_s = |since_us: i64| (node.clock.now_us() - since_us) / 1_000_000;
+    line!(text, "aof_enabled:{}", flag(status.phase != Phase::Off));
+    line!(
+        text,
+        "aof_rewrite_in_progress:{}",
+        flag(status.rewriting_since_us.is_some())
+    );
+    line!(text, "aof_rewrite_scheduled:{}", flag(status.is_scheduled));
+    line!(text, "aof_last_rewrite_time_sec:{}", status.last_rewrite_s);
+    line!(
+        text,
+        "aof_current_rewrite_time_sec:{}",
+        status.rewriting_since_us.map_or(-1, since_s)
+    );
+    line!(text, "aof_last_bgrewrite_status:{}", word(status.has_failed));
+    line!(text, "aof_rewrites:{}", status.rewrites);
+    line!(text, "aof_rewrites_consecutive_failures:{}", status.failures);
+    line!(text, "aof_last_write_status:{}", word(written.is_failing));
+    // Nothing is copied on write.
+    line!(text, "aof_last_cow_size:0");
+}
+
+/// Writes the sizes of the append-only file, if it is on.
+fn append_only_sizes(text: &mut String, node: &Node) {
+    let (status, written) = (node.append_only.status(), node.journal.write_figures());
+    if status.phase == Phase::Off {
+        return;
+    }
+    line!(text, "aof_current_size:{}", node.append_only.bytes());
+    line!(text, "aof_base_size:{}", status.rewritten_bytes);
+    line!(text, "aof_pending_rewrite:0");
+    line!(text, "aof_buffer_length:{}", written.buffered);
+    line!(text, "aof_pending_bio_fsync:{}", u8::from(written.is_syncing));
+    line!(text, "aof_delayed_fsync:{}", written.delayed);
 }
 
 /// Writes the state of saving.

@@ -148,6 +148,7 @@ fn wait(ctx: &Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) -> bool
         deadline_ms,
         on_timeout: TimeoutReply::Null,
         request: None,
+        awaits_sync: false,
     })
 }
 

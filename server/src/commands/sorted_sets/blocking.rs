@@ -132,6 +132,7 @@ fn wait(ctx: &mut Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) {
         deadline_ms,
         on_timeout: TimeoutReply::Null,
         request: None,
+        awaits_sync: false,
     });
     if !may_wait {
         ctx.reply.null_array();

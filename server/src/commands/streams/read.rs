@@ -186,6 +186,7 @@ impl<'a> ReadRequest<'a> {
             keys: self.keys.clone(),
             kind: Kind::Stream,
             minds_removal: self.group.is_some(),
+            awaits_sync: false,
             deadline_ms: (block_ms > 0).then(|| ctx.wall_ms().saturating_add(block_ms)),
             on_timeout: TimeoutReply::Null,
             request,
