@@ -39,7 +39,8 @@ fn appended_files_keep_their_promises() {
     for policy in [Policy::Always, Policy::EverySecond, Policy::No] {
         for shards in [1, 4] {
             let launch = || node::launch(shards);
-            let outcome = crash(&launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{shards} shards: {fault}"));
+            let outcome =
+                crash(&launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{shards} shards: {fault}"));
             assert!(outcome.acknowledged > 0, "{policy:?}");
         }
     }
