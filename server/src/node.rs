@@ -7,6 +7,7 @@
 //! path, the pid file) are removed; 5. the control thread ends.
 
 mod source;
+mod upgrade;
 
 use std::fmt;
 use std::io;
@@ -289,7 +290,7 @@ impl Running {
                 acceptor,
                 Recorder::new(Arc::clone(&journal)),
             );
-            running.spawn(shard, event_loop.with_reload(Arc::new(Reloader)))?;
+            running.spawn(shard, event_loop.with_reload(Arc::new(Reloader::new(&mesh))))?;
         }
         running.load(&source, &mesh, &settings)?;
         let used = running.state.measure_memory().used;

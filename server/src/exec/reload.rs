@@ -23,4 +23,11 @@ pub(crate) trait Reload: fmt::Debug + Send + Sync {
     /// # Errors
     /// The reason, as it was logged.
     fn snapshot(&self, node: &Node, held: &mut Held<'_>, how: Reloading) -> Result<(), String>;
+
+    /// Replaces the data in the partitions of all shards by that of the append-only file. After an error, which is logged, these
+    /// are as before.
+    ///
+    /// # Errors
+    /// The reason, as it was logged.
+    fn append_only(&self, node: &Node, held: &mut Held<'_>) -> Result<(), String>;
 }

@@ -1,15 +1,32 @@
 //! [`Reloader`]: reads the node's files again, while a command holds the partitions of all shards.
 
+use std::sync::{Arc, Weak};
+
 use shardis_storage::memory::thread_balance;
 
+use super::replay::{self, AofFile, Torn};
 use super::{LoadError, Loaded, Policy};
 use crate::exec::view::Held;
 use crate::exec::{Reload, Reloading};
+use crate::journal::directory::Directory;
+use crate::shard::Mesh;
 use crate::state::Node;
 
 /// Reader of the node's files, for DEBUG.
 #[derive(Debug)]
-pub(crate) struct Reloader;
+pub(crate) struct Reloader {
+    /// All shards. The loops that have this reader are among those that keep them.
+    mesh: Weak<Mesh>,
+}
+
+impl Reloader {
+    /// A reader for the node of these shards.
+    pub(crate) fn new(mesh: &Arc<Mesh>) -> Self {
+        Self {
+            mesh: Arc::downgrade(mesh),
+        }
+    }
+}
 
 impl Reload for Reloader {
     fn snapshot(&self, node: &Node, held: &mut Held<'_>, how: Reloading) -> Result<(), String> {
@@ -26,6 +43,38 @@ impl Reload for Reloader {
             .map_err(describe)
             .and_then(|loaded| put(node, held, loaded, how));
         reloaded.inspect_err(|reason| node.log.warning(format_args!("{reason}")))
+    }
+
+    fn append_only(&self, node: &Node, held: &mut Held<'_>) -> Result<(), String> {
+        node.loading.begin(node.clock.now_us() / 1_000_000);
+        let before = thread_balance();
+        let loaded = self.replay(node);
+        // It is booked to the partitions that nobody uses yet.
+        held.leave_out(thread_balance() - before);
+        node.loading.end();
+        let how = Reloading {
+            keeps: false,
+            merges: false,
+        };
+        let reloaded = loaded.and_then(|loaded| put(node, held, loaded, how));
+        reloaded.inspect_err(|reason| node.log.warning(format_args!("{reason}")))
+    }
+}
+
+impl Reloader {
+    /// The data of the append-only file; none where there is no such file.
+    fn replay(&self, node: &Node) -> Result<Loaded, String> {
+        let mesh = self.mesh.upgrade().ok_or("the node ends")?;
+        let directory = Directory::of(&node.settings.load());
+        let manifest = directory.read_manifest().map_err(|error| error.to_string())?;
+        let files = AofFile::all(&directory, &manifest.unwrap_or_default());
+        let replayed = replay::append_only(node, &mesh, &files).map_err(describe)?;
+        match replayed.torn {
+            None => Ok(replayed.loaded),
+            Some(Torn { path, good_bytes }) => {
+                Err(format!("{} is torn at offset {good_bytes}", path.display()))
+            }
+        }
     }
 }
 

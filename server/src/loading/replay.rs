@@ -27,6 +27,8 @@ use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{Modes, Origin, OwnedRequest, Partition, Stamp};
 use crate::journal::Recorder;
+use crate::journal::directory::Directory;
+use crate::journal::manifest::{Manifest, Part};
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
 use crate::spec::{Flags, Runs};
@@ -39,6 +41,19 @@ pub(crate) struct AofFile {
     pub(crate) path: PathBuf,
     /// The file is the base; else it is an increment.
     pub(crate) is_base: bool,
+}
+
+impl AofFile {
+    /// The files that a manifest names, in the order in which they are loaded.
+    pub(crate) fn all(directory: &Directory, manifest: &Manifest) -> Vec<Self> {
+        let file = |part: &Part, is_base| Self {
+            path: directory.path_of(&part.name),
+            is_base,
+        };
+        let base = manifest.base.iter().map(|part| file(part, true));
+        let increments = manifest.increments.iter().map(|part| file(part, false));
+        base.chain(increments).collect()
+    }
 }
 
 /// Data of an append-only file.

@@ -3,6 +3,7 @@
 //! | `appendonly` | there is | the node begins with |
 //! |---|---|---|
 //! | yes | a manifest | the files that it names, and appends to the last of them |
+//! | yes | an append-only file of the old form and no manifest | that file, moved into the directory (`upgrade.rs`) |
 //! | yes | a snapshot file and no manifest | that file, which becomes the first base (Redis would begin with nothing) |
 //! | yes | neither | nothing, and an empty base |
 //! | no | a snapshot file | that file |
@@ -11,11 +12,12 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
 
+use super::upgrade::take_in_old_file;
 use super::{Initial, StartError};
 use crate::append_only::Origin;
 use crate::config::Settings;
 use crate::journal::directory::Directory;
-use crate::journal::manifest::{Manifest, Part};
+use crate::journal::manifest::Manifest;
 use crate::loading::install::install;
 use crate::loading::replay::{self, AofFile, Torn};
 use crate::loading::{self, LoadError};
@@ -51,7 +53,10 @@ impl Source {
             let manifest = directory
                 .read_manifest()
                 .map_err(|error| StartError::Manifest(error.to_string()))?;
-            if let Some(manifest) = manifest.filter(|manifest| settings.appendonly && !manifest.is_empty()) {
+            if settings.appendonly
+                && let Some(manifest) = take_in_old_file(&directory, manifest, settings, &node.log)?
+                && !manifest.is_empty()
+            {
                 return Ok(Self::AppendOnly(directory, manifest));
             }
         }
@@ -78,7 +83,7 @@ impl Source {
                 return self.begin_anew(node, settings);
             }
             Self::AppendOnly(directory, manifest) => {
-                let replayed = replay::append_only(node, mesh, &files(directory, manifest))?;
+                let replayed = replay::append_only(node, mesh, &AofFile::all(directory, manifest))?;
                 if let Some(torn) = &replayed.torn {
                     cut(torn, node)?;
                 }
@@ -103,16 +108,6 @@ impl Source {
         }
         Ok(())
     }
-}
-
-fn files(directory: &Directory, manifest: &Manifest) -> Vec<AofFile> {
-    let file = |part: &Part, is_base| AofFile {
-        path: directory.path_of(&part.name),
-        is_base,
-    };
-    let base = manifest.base.iter().map(|part| file(part, true));
-    let increments = manifest.increments.iter().map(|part| file(part, false));
-    base.chain(increments).collect()
 }
 
 /// Cuts the torn end of a file off.

@@ -45,7 +45,7 @@ struct Trace {
 #[derive(Clone, Copy, Debug)]
 struct Hits {
     percent: f64,
-    /// Those of an exact LRU of the same number of keys.
+    /// Hits of an exact LRU of the same number of keys, percent.
     exact_percent: f64,
     keys: usize,
 }

@@ -163,7 +163,7 @@ struct Plan {
     hash: bool,
 }
 
-/// What was noticed of it.
+/// Observations of one save.
 #[derive(Debug)]
 struct Noticed {
     growth_percent: f64,

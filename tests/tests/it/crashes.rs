@@ -37,11 +37,11 @@ fn redis_keeps_its_promises() {
 #[test]
 fn shardis_keeps_its_promises() {
     for policy in Policy::ALL {
-        for shards in [1, 2] {
+        for shards in [1, 4] {
             let launch = || node::launch(shards);
-            let outcome = crash(&launch, policy, policy, 3)
-                .unwrap_or_else(|fault| panic!("{policy:?}, {shards} shards, {fault}"));
-            assert!(outcome.acknowledged > 0, "{policy:?}, {shards} shards");
+            let outcome =
+                crash(&launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{shards} shards: {fault}"));
+            assert!(outcome.acknowledged > 0, "{policy:?}");
         }
     }
 }

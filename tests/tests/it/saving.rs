@@ -1,12 +1,18 @@
 //! SAVE, BGSAVE, save points and SHUTDOWN: the files are what a real server takes them for, and what is on the disk is replaced by
 //! something whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::scope;
 use std::time::Duration;
 
-use shardis_tests::client::Client;
+use shardis_storage::key::KeyHasher;
+use shardis_storage::rdb::Limits;
+use shardis_storage::rdb::file::{FileReader, Item};
+use shardis_tests::client::{Client, encode};
 use shardis_tests::info::{field, figure};
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process};
@@ -429,4 +435,95 @@ fn a_killed_save_leaves_the_old_file() {
     server.signal(9);
     assert!(client.is_closed_within(PATIENCE));
     assert_eq!(fs::read(dump_of(&server)).expect("the old file"), good);
+}
+
+/// Sets a flag when it is dropped.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Moves one between counters on different shards, until told to stop.
+fn move_between(server: &Process, stop: &AtomicBool, number: usize) {
+    let mut client = server.connect();
+    let [one, other] = [format!("left:{number}"), format!("right:{number}")];
+    let mut request = Vec::new();
+    for words in [
+        vec!["MULTI"],
+        vec!["DECR", &one],
+        vec!["INCR", &other],
+        vec!["RPUSH", "log", "x"],
+        vec!["EXEC"],
+    ] {
+        encode(&mut request, &words);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        client.write(&request).expect("the server reads");
+        for _ in 0..5 {
+            assert!(!client.read().expect("a reply").is_error());
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_one_instant_of_all_shards() {
+    const PAIRS: usize = 4;
+    let server = launch(4).serve();
+    let mut client = server.connect();
+    client.line("DEBUG POPULATE 20000 other 100");
+    let stop = AtomicBool::new(false);
+    scope(|scope| {
+        for number in 0..PAIRS {
+            let (server, stop) = (&server, &stop);
+            scope.spawn(move || move_between(server, stop, number));
+        }
+        // The threads end with this one, also when it panics.
+        let _stop = StopOnDrop(&stop);
+        let mut before = 0;
+        for round in 0..12 {
+            client.line("BGSAVE");
+            wait_until_saved(&mut client);
+            let bytes = fs::read(dump_of(&server)).expect("a file");
+            let found = counters_in(&bytes);
+            let value =
+                |name: &str, number: usize| found.get(&format!("{name}:{number}")).copied().unwrap_or(0);
+            let mut moved = 0;
+            for number in 0..PAIRS {
+                assert_eq!(
+                    value("left", number) + value("right", number),
+                    0,
+                    "round {round}: {found:?}"
+                );
+                moved += value("right", number);
+            }
+            // The list has grown with each transaction: it is of the same instant.
+            assert_eq!(found.get("log").copied().unwrap_or(0), moved, "round {round}");
+            assert!(moved > before, "transactions run meanwhile");
+            before = moved;
+        }
+    });
+}
+
+/// The integers in the bytes of a file, and the lengths of its lists.
+fn counters_in(bytes: &[u8]) -> BTreeMap<String, i64> {
+    let reader = FileReader::open(bytes, Limits::defaults(KeyHasher::new(1))).expect("a file");
+    let mut found = BTreeMap::new();
+    for item in reader {
+        let Item::Key(record) = item.expect("a whole file") else {
+            continue;
+        };
+        let entry = record.value.entry();
+        let number = match entry.string() {
+            Some(text) => text.to_int(),
+            None => entry.collection().and_then(|list| i64::try_from(list.len()).ok()),
+        };
+        if let Some(number) = number {
+            let twice = found.insert(String::from_utf8_lossy(&record.key).into_owned(), number);
+            assert!(twice.is_none(), "each key once");
+        }
+    }
+    found
 }

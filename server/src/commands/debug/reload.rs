@@ -1,4 +1,4 @@
-//! DEBUG RELOAD: the data goes to its file and comes back.
+//! DEBUG RELOAD and LOADAOF: the data goes to its file and comes back.
 
 use shardis_storage::entry::Entry;
 
@@ -40,6 +40,22 @@ pub(super) fn reload(session: &mut Session<'_>, keyspace: &mut View<'_>) -> Comm
         .snapshot(node, keyspace.held(), how)
         .map_err(|_| ReplyError::Fixed("ERR Error trying to load the RDB dump, check server logs"))?;
     node.log.warning(format_args!("DB reloaded by DEBUG RELOAD"));
+    session.reply.ok();
+    Ok(())
+}
+
+/// DEBUG LOADAOF: all that was appended goes to the file, which then replaces the data.
+pub(super) fn load_append_only(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
+    let node = session.node;
+    node.reporting(&node.settings.load(), |reporter| {
+        node.append_only.finish(reporter);
+    });
+    let reload = session.reload.ok_or(ReplyError::Internal)?;
+    reload
+        .append_only(node, keyspace.held())
+        .map_err(|_| ReplyError::Fixed("ERR Error trying to load the AOF files, check server logs"))?;
+    node.log
+        .warning(format_args!("Append Only File loaded by DEBUG LOADAOF"));
     session.reply.ok();
     Ok(())
 }
