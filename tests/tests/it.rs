@@ -39,6 +39,7 @@ mod it {
     mod histories;
     mod info_fields;
     mod instruments;
+    mod libraries;
     mod listening;
     mod load;
     mod loops;
