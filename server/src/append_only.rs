@@ -32,7 +32,7 @@ pub(crate) use self::status::{Phase, Status};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::journal::Journal;
-use crate::journal::aof::{Reporter, Urgency};
+use crate::journal::aof::Reporter;
 use crate::journal::directory::Directory;
 use crate::journal::manifest::{BaseForm, Manifest, Part};
 use crate::journal::tap::Increment;
@@ -205,8 +205,7 @@ impl AppendOnly {
     /// Writes and syncs what there is: the node stops, or the file is switched off.
     pub(crate) fn finish(&self, reporter: &Reporter<'_>) {
         if self.journal.aof.is_on() {
-            self.journal.write(Urgency::Now, reporter);
-            self.journal.sync(reporter);
+            self.journal.write_and_sync(reporter);
         }
     }
 

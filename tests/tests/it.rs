@@ -9,6 +9,7 @@
 
 mod it {
     mod append_only;
+    mod append_only_faults;
     mod append_only_load;
     mod append_only_rewrites;
     mod big_pipelines;

@@ -97,7 +97,7 @@ struct Writer {
 
 /// Whether a write may be put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Urgency {
+enum Urgency {
     /// While a sync is running, for a time.
     Usual,
     /// Not at all.
@@ -338,31 +338,52 @@ impl Journal {
         end
     }
 
-    /// Writes what was appended, and what an earlier write has left. A failure is noted and tried again later.
-    pub(crate) fn write(&self, urgency: Urgency, reporter: &Reporter<'_>) {
+    /// Writes and syncs what was appended, file by file. False after a failure, which is noted.
+    pub(crate) fn write_and_sync(&self, reporter: &Reporter<'_>) -> bool {
+        loop {
+            let is_complete = self.write(Urgency::Now, reporter);
+            if !self.sync(reporter) || self.aof.error().is_some() {
+                return false;
+            }
+            if is_complete {
+                return true;
+            }
+        }
+    }
+
+    /// Writes what was appended, and what an earlier write has left. A failure is noted and tried again later. False when something
+    /// is left for later.
+    fn write(&self, urgency: Urgency, reporter: &Reporter<'_>) -> bool {
         let aof = &self.aof;
         let mut writer = aof.writer.lock();
         if urgency == Urgency::Usual && self.is_put_off(&mut writer, reporter) {
-            return;
+            return false;
         }
-        writer.postponed_since_ns = None;
         let end = self.fetch(&mut writer);
         if writer.queue.is_empty() {
             aof.written.store(end.0, Ordering::SeqCst);
-            return;
+            return true;
         }
+        // `no` promises nothing for a loss of power, but that a killed process loses nothing it has told of.
+        let overtakes = urgency == Urgency::Usual && (aof.mode() == Mode::Never || self.has_waited(&writer));
         let begin_ns = self.clock.elapsed_ns();
         if let pause @ 1.. = aof.pause_us.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(pause));
         }
         aof.queued.store(writer.queued(), Ordering::Relaxed);
-        let outcome = writer.write_queue(reporter.log, || self.clock.elapsed_ns());
+        let outcome = writer.write_queue(overtakes, reporter.log, || self.clock.elapsed_ns());
         aof.queued.store(writer.queued(), Ordering::Relaxed);
         let us = (self.clock.elapsed_ns() - begin_ns) / 1000;
         (reporter.note)(event::WRITE, us);
         (reporter.note)(self.company(), us);
         match outcome {
-            Ok(()) => {
+            Ok(false) => {
+                writer.postponed_since_ns.get_or_insert(begin_ns);
+                aof.call();
+                false
+            }
+            Ok(true) => {
+                writer.postponed_since_ns = None;
                 aof.written.store(end.0, Ordering::SeqCst);
                 if aof.write_error.swap(0, Ordering::Relaxed) != 0 {
                     writer.logged_ns = None;
@@ -370,9 +391,28 @@ impl Journal {
                         "AOF write error looks solved, the server can write again."
                     ));
                 }
+                true
             }
-            Err(error) => aof.write_error.store(number(&error), Ordering::Relaxed),
+            Err(error) => {
+                aof.write_error.store(number(&error), Ordering::Relaxed);
+                false
+            }
         }
+    }
+
+    /// Whether a write has been put off for as long as it may be.
+    fn has_waited(&self, writer: &Writer) -> bool {
+        let now_ns = self.clock.elapsed_ns();
+        writer
+            .postponed_since_ns
+            .is_some_and(|since_ns| now_ns - since_ns >= AOF_POSTPONE_NS)
+    }
+
+    /// Whether a file must be synced before the next one is written, or should have been.
+    fn must_sync(&self) -> bool {
+        let writer = self.aof.writer.lock();
+        let next = writer.queue.front();
+        next.is_some_and(|next| writer.has_unsynced_before(&next.increment)) || writer.unsynced.len() > 1
     }
 
     /// The latency event of a write that goes on beside something else, or alone.
@@ -392,9 +432,8 @@ impl Journal {
         if self.aof.mode() != Mode::EverySecond || !is_syncing {
             return false;
         }
-        let now_ns = self.clock.elapsed_ns();
-        let since_ns = *writer.postponed_since_ns.get_or_insert(now_ns);
-        if now_ns - since_ns < AOF_POSTPONE_NS {
+        writer.postponed_since_ns.get_or_insert(self.clock.elapsed_ns());
+        if !self.has_waited(writer) {
             return true;
         }
         self.aof.delayed.fetch_add(1, Ordering::Relaxed);
@@ -438,10 +477,10 @@ impl Journal {
     ) -> Result<(), FatalError> {
         match self.aof.mode() {
             Mode::Off => {}
-            Mode::Never => self.write_rest(reporter),
-            Mode::EverySecond => {
+            mode @ (Mode::Never | Mode::EverySecond) => {
                 self.write_rest(reporter);
-                if is_tick && may_sync && self.has_unsynced() {
+                let is_due = is_tick && mode == Mode::EverySecond && self.has_unsynced();
+                if may_sync && (is_due || self.must_sync()) {
                     self.sync(reporter);
                     self.ring_awaiting(&ring);
                     self.write_rest(reporter);
@@ -467,7 +506,7 @@ impl Journal {
     ) -> Result<(), FatalError> {
         let aof = &self.aof;
         while aof.passed.load(Ordering::SeqCst) < self.end().0 {
-            self.write(Urgency::Now, reporter);
+            let is_complete = self.write(Urgency::Now, reporter);
             if let Some(number) = aof.error() {
                 let error = describe(&io::Error::from_raw_os_error(number));
                 reporter.log.warning(format_args!(
@@ -476,7 +515,7 @@ impl Journal {
                 return Err(FatalError);
             }
             let written = aof.written.load(Ordering::SeqCst);
-            if may_sync {
+            if may_sync || !is_complete {
                 let begin_ns = self.clock.elapsed_ns();
                 if !self.sync(reporter) {
                     reporter.log.warning(format_args!(
@@ -498,10 +537,9 @@ impl Journal {
         if self.aof.mode() != Mode::Always {
             return;
         }
-        self.write(Urgency::Now, reporter);
-        let written = self.aof.written.load(Ordering::SeqCst);
-        if self.sync(reporter) && self.aof.error().is_none() {
-            self.aof.passed.fetch_max(written, Ordering::SeqCst);
+        if self.write_and_sync(reporter) {
+            let synced = self.aof.synced.load(Ordering::SeqCst);
+            self.aof.passed.fetch_max(synced, Ordering::SeqCst);
         }
     }
 
@@ -543,13 +581,27 @@ impl Writer {
         self.queue.iter().map(|stretch| stretch.bytes.len()).sum()
     }
 
-    /// Writes the queue.
+    /// Whether another file than this one has bytes that are not synced: it comes before it.
+    fn has_unsynced_before(&self, increment: &Arc<Increment>) -> bool {
+        self.unsynced
+            .iter()
+            .any(|unsynced| !Arc::ptr_eq(unsynced, increment))
+    }
+
+    /// Writes the queue, up to the first file before which another one must be synced, unless it `overtakes` that: a loss of power
+    /// must not leave a file whose end is torn and bytes in the next one. True when nothing is left.
     ///
     /// # Errors
     /// The error of the system. What could not be written is still in the queue, and not in the file.
-    fn write_queue(&mut self, log: &Log, now_ns: impl Fn() -> u64) -> io::Result<()> {
-        while let Some(Stretch { increment, bytes }) = self.queue.front_mut() {
+    fn write_queue(&mut self, overtakes: bool, log: &Log, now_ns: impl Fn() -> u64) -> io::Result<bool> {
+        while let Some(Stretch { increment, .. }) = self.queue.front() {
             let increment = Arc::clone(increment);
+            if !overtakes && self.has_unsynced_before(&increment) {
+                return Ok(false);
+            }
+            let Some(Stretch { bytes, .. }) = self.queue.front_mut() else {
+                break;
+            };
             if !bytes.is_empty() && !self.unsynced.iter().any(|known| Arc::ptr_eq(known, &increment)) {
                 self.unsynced.push(Arc::clone(&increment));
             }
@@ -575,7 +627,7 @@ impl Writer {
             bytes.shrink_to(AOF_BUFFER_KEPT_BYTES);
             self.spare = bytes;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -66,7 +66,7 @@ fn written(directory: &Path) -> String {
 }
 
 /// Has the stock tool look at all files.
-fn check(directory: &Path) {
+pub(super) fn check(directory: &Path) {
     let manifest = directory.join("appendonlydir/appendonly.aof.manifest");
     let output = Command::new(redis::tool("redis-check-aof"))
         .arg(&manifest)

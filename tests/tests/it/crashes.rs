@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardis_tests::crash::{Outcome, Plan, Policy, run};
+use shardis_tests::node;
 use shardis_tests::process::Launch;
 use shardis_tests::redis;
 
@@ -30,6 +31,18 @@ fn redis_keeps_its_promises() {
     for policy in Policy::ALL {
         let outcome = crash(&redis::launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{fault}"));
         assert!(outcome.acknowledged > 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn shardis_keeps_its_promises() {
+    for policy in Policy::ALL {
+        for shards in [1, 4] {
+            let launch = || node::launch(shards);
+            let outcome =
+                crash(&launch, policy, policy, 4).unwrap_or_else(|fault| panic!("{shards} shards: {fault}"));
+            assert!(outcome.acknowledged > 0, "{policy:?}");
+        }
     }
 }
 

@@ -96,8 +96,32 @@ fn files_are_switched_exactly_at_the_cut_and_each_selects_its_database() {
     scene.journal.fill(second, AppendFsync::EverySecond);
     scene.add(2, "b");
     scene.settle();
+    scene.keep(false).unwrap();
     assert_eq!(scene.text("1"), "*2 $6 SELECT $1 2 *1 $1 a ");
     assert_eq!(scene.text("2"), "*2 $6 SELECT $1 2 *1 $1 b ");
+}
+
+#[test]
+fn the_next_file_is_not_written_before_the_one_before_it_is_on_disk() {
+    let scene = Scene::new(AppendFsync::EverySecond);
+    scene.add(0, "a");
+    scene.settle();
+    let second = scene.file("2");
+    scene.journal.fill(second, AppendFsync::EverySecond);
+    scene.add(0, "b");
+    scene.settle();
+    assert_eq!(scene.text("2"), "");
+    scene.keep(false).unwrap();
+    assert_eq!(scene.text("2"), "*2 $6 SELECT $1 0 *1 $1 b ");
+    // A disk that takes too long is not waited for.
+    let third = scene.file("3");
+    scene.journal.fill(third, AppendFsync::EverySecond);
+    scene.add(0, "c");
+    scene.settle();
+    assert_eq!(scene.text("3"), "");
+    scene.clock.advance(Duration::from_secs(3));
+    scene.settle();
+    assert_eq!(scene.text("3"), "*2 $6 SELECT $1 0 *1 $1 c ");
 }
 
 #[test]
@@ -227,4 +251,20 @@ fn a_failed_sync_is_not_trusted_again() {
     scene.keep(true).unwrap();
     assert!(scene.journal.has_synced(scene.recorder.position()));
     assert!(scene.journal.aof.error().is_none());
+}
+
+#[test]
+fn without_syncs_a_switch_of_files_holds_nothing_up() {
+    let scene = Scene::new(AppendFsync::Never);
+    scene.journal.aof.complete(true);
+    scene.add(0, "a");
+    scene.settle();
+    let second = scene.file("2");
+    scene.journal.fill(second, AppendFsync::Never);
+    scene.add(0, "b");
+    scene.settle();
+    assert_eq!(scene.text("2"), "*2 $6 SELECT $1 0 *1 $1 b ");
+    // The old file is synced all the same.
+    scene.keep(false).unwrap();
+    assert!(scene.journal.has_synced(scene.recorder.position()));
 }
