@@ -40,6 +40,7 @@ mod it {
     mod histories;
     mod info_fields;
     mod instruments;
+    mod libraries;
     mod listening;
     mod load;
     mod loops;
