@@ -2,6 +2,7 @@
 
 mod deal;
 mod ids;
+mod libraries;
 mod loading;
 mod renames;
 mod usage;
@@ -20,6 +21,7 @@ use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use self::deal::Deal;
 use self::ids::Ids;
+pub(crate) use self::libraries::Libraries;
 use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
