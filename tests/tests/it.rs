@@ -63,6 +63,7 @@ mod it {
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod transaction_queue;
     mod transaction_time;
     mod travelling_replies;
     mod turns;
