@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use shardis_tests::node;
 use shardis_tests::process::Launch;
@@ -54,7 +55,7 @@ fn libraries_pass_from_one_snapshot_file_to_the_next() {
 fn libraries_stay_in_append_only_files() {
     let directory = TempDir::new().expect("a directory");
     let options = ["--appendonly", "yes"];
-    let theirs = in_directory(redis::launch(), directory.path(), &options).serve();
+    let mut theirs = in_directory(redis::launch(), directory.path(), &options).serve();
     let mut client = theirs.connect();
     // One in the increment that is replaced by another, and one that goes.
     for source in [
@@ -66,8 +67,8 @@ fn libraries_stay_in_append_only_files() {
     client.call(&["FUNCTION", "LOAD", "REPLACE", SOURCE]);
     client.line("FUNCTION DELETE gone");
     client.line("SET a 1");
-    // Without a sync the file is complete as well once a command was answered.
-    drop(theirs);
+    theirs.signal(15);
+    assert!(theirs.wait(Duration::from_secs(30)).is_some(), "it stops");
     for (shards, preamble) in [(1, "yes"), (3, "no"), (2, "no"), (2, "yes")] {
         let server = in_directory(node::launch(shards), directory.path(), &options).serve();
         let mut client = server.connect();
