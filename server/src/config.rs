@@ -28,8 +28,8 @@ pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
 pub(crate) use file::{quote, split_args};
 pub use rewrite::Scope;
 pub use special::{
-    BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimit, OutputLimits, Percentiles, Primary,
-    ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
+    BindAddresses, ClientMemory, KeyspaceEvents, MemoryLimit, OomScores, OutputLimit, OutputLimits,
+    Percentiles, Primary, ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
 };
 pub use units::{Form, format_memory, parse_memory};
 pub use value::{Assign, Emit, Reason, Secret, Value, WorkingDirectory};

@@ -31,6 +31,7 @@ mod journal;
 mod limits;
 mod loading;
 mod log;
+mod machine;
 mod observe;
 mod pubsub;
 mod saving;

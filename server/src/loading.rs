@@ -32,7 +32,7 @@ use self::scan::Scan;
 use crate::commands::dump;
 use crate::exec::{Partition, Stamp};
 use crate::shard::Mesh;
-use crate::state::Node;
+use crate::state::{Libraries, Node};
 
 /// Reason for which data cannot be loaded.
 #[derive(Debug)]
@@ -170,6 +170,8 @@ impl std::error::Error for LoadError {}
 pub(crate) struct Loaded {
     /// A partition for each shard.
     pub(crate) partitions: Vec<Partition>,
+    /// Function libraries.
+    pub(crate) libraries: Libraries,
 }
 
 /// Treatment of the keys of a snapshot.
@@ -339,7 +341,11 @@ fn read_snapshot(
         match scanned {
             Ok(scanned) if failures.is_empty() => {
                 rules.report(keys, scanned.expired);
-                Ok((Loaded { partitions }, scanned.end))
+                let loaded = Loaded {
+                    partitions,
+                    libraries: scanned.libraries,
+                };
+                Ok((loaded, scanned.end))
             }
             scanned => {
                 failures.extend(scanned.err());

@@ -2,6 +2,7 @@
 
 mod deal;
 mod ids;
+mod libraries;
 mod loading;
 mod renames;
 mod usage;
@@ -20,6 +21,7 @@ use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 
 use self::deal::Deal;
 use self::ids::Ids;
+pub(crate) use self::libraries::Libraries;
 use self::loading::Loading;
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
@@ -203,7 +205,7 @@ impl Node {
             journal: Arc::clone(append_only.journal()),
             persistence: Arc::clone(append_only.saving()),
             append_only,
-            memory_limit: AtomicU64::new(settings.load().maxmemory),
+            memory_limit: AtomicU64::new(settings.load().maxmemory.bytes()),
             pubsub: hub(shards, seed, &settings.load()),
             clock,
             log,
@@ -273,7 +275,8 @@ impl Node {
             }
         }
         self.pubsub.choose_events(settings.notify_keyspace_events);
-        self.memory_limit.store(settings.maxmemory, Ordering::Relaxed);
+        self.memory_limit
+            .store(settings.maxmemory.bytes(), Ordering::Relaxed);
         self.settings.store(settings);
         drop(config);
         self.ring_all();

@@ -245,7 +245,8 @@ fn run_round(
     let (is_over, saved) = (AtomicBool::new(false), Mutex::new(None));
     let round_ms = rng.random_range(20..=plan.round_max.as_millis() as u64);
     let mut seeds = SmallRng::seed_from_u64(rng.random());
-    let crash = if plan.with_power && rng.random_bool(0.5) {
+    // Without syncs nothing is promised for a loss of power, not even that the files can be read.
+    let crash = if plan.with_power && policy != Policy::No && rng.random_bool(0.5) {
         Crash::Power
     } else {
         Crash::Kill

@@ -40,6 +40,7 @@ mod it {
     mod histories;
     mod info_fields;
     mod instruments;
+    mod libraries;
     mod listening;
     mod load;
     mod loops;
@@ -62,6 +63,7 @@ mod it {
     mod stock_tools;
     mod streams;
     mod tidy;
+    mod transaction_queue;
     mod transaction_time;
     mod travelling_replies;
     mod turns;

@@ -11,8 +11,8 @@ use super::choice::{
     TlsClientAuth,
 };
 use super::special::{
-    BindAddresses, ClientMemory, KeyspaceEvents, OomScores, OutputLimits, Percentiles, ReplicaOf, SavePoints,
-    ShutdownOptions,
+    BindAddresses, ClientMemory, KeyspaceEvents, MemoryLimit, OomScores, OutputLimits, Percentiles,
+    ReplicaOf, SavePoints, ShutdownOptions,
 };
 use super::units::Form;
 use super::value::{Secret, Value, WorkingDirectory};
@@ -519,7 +519,7 @@ directives! {
     /// Number of databases.
     databases: u32 = 16, Row::new("databases").range(1, INT).immutable();
     /// Most bytes of memory for data; 0 for no limit.
-    maxmemory: u64 = 0, Row::new("maxmemory").range(0, u64::MAX as i128).memory();
+    maxmemory: MemoryLimit = MemoryLimit::default(), Row::new("maxmemory").range(0, u64::MAX as i128).memory();
     /// Policy that chooses the keys to evict beyond `maxmemory`.
     maxmemory_policy: EvictionPolicy = EvictionPolicy::NoEviction, Row::new("maxmemory-policy");
     /// Keys that are sampled to find the one to evict.

@@ -524,7 +524,7 @@ mod tests {
         let settings = &loaded.settings;
         assert_eq!(settings.port, 7000);
         assert_eq!(settings.bind.0, ["127.0.0.1", "::1"]);
-        assert_eq!(settings.maxmemory, 1 << 30);
+        assert_eq!(settings.maxmemory.bytes(), 1 << 30);
         assert_eq!(settings.requirepass.get(), Some(b"a b\0".as_slice()));
         assert_eq!(settings.replica_priority, 7);
         assert_eq!(settings.client_output_buffer_limit.replica.hard_bytes, 1 << 20);

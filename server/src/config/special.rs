@@ -10,6 +10,7 @@ use super::file::quote;
 use super::units::{format_memory, parse_memory};
 use super::value::{Assign, Emit, Reason, Value, single, utf8};
 use crate::limits::OUTPUT_CHUNK_BYTES;
+use crate::machine;
 use shardis_storage::number::parse_i64;
 use std::fmt::Write;
 
@@ -632,6 +633,76 @@ impl Value for ClientMemory {
     }
 }
 
+/// `maxmemory`: bytes, or a percentage of the memory that the process may use. Clients are shown bytes, which is what they know;
+/// files keep the percentage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// So many bytes; 0 is no limit.
+    Bytes(u64),
+    /// A percentage of the memory that there was when it was set.
+    Percent {
+        /// The percentage, 1 to 100.
+        percent: u8,
+        /// The bytes that it was then.
+        bytes: u64,
+    },
+}
+
+impl Default for MemoryLimit {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
+}
+
+impl MemoryLimit {
+    /// The limit in bytes; 0 is no limit.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Bytes(bytes) | Self::Percent { bytes, .. } => bytes,
+        }
+    }
+
+    /// A percentage of so many bytes.
+    fn share(percent: &[u8], of_bytes: u64) -> Result<Self, Reason> {
+        let percent = parse_i64(percent)
+            .and_then(|percent| u8::try_from(percent).ok())
+            .filter(|percent| (1..=100).contains(percent))
+            .ok_or("percentage argument must be between 1 and 100")?;
+        if of_bytes == 0 {
+            return Err(
+                "the memory of this system is not known, so that there is no percentage of it".into(),
+            );
+        }
+        let bytes = (u128::from(of_bytes) * u128::from(percent) / 100) as u64;
+        Ok(Self::Percent { percent, bytes })
+    }
+}
+
+impl Value for MemoryLimit {
+    fn assign(&mut self, row: &Row, args: &[&[u8]], how: Assign) -> Result<(), Reason> {
+        *self = if let Some(percent) = single(args)?.strip_suffix(b"%") {
+            Self::share(percent, machine::usable_bytes())?
+        } else {
+            let mut bytes = 0_u64;
+            bytes.assign(row, args, how)?;
+            Self::Bytes(bytes)
+        };
+        Ok(())
+    }
+
+    fn show(&self, row: &Row) -> Vec<u8> {
+        self.bytes().show(row)
+    }
+
+    fn lines(&self, row: &Row) -> Vec<Vec<u8>> {
+        match self {
+            Self::Bytes(bytes) => bytes.lines(row),
+            Self::Percent { percent, .. } => vec![format!("{percent}%").into_bytes()],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -775,6 +846,30 @@ mod tests {
             ("a", Err("wrong number of arguments")),
             ("a 99999", Err("Invalid master port")),
         ]);
+    }
+
+    #[test]
+    fn a_memory_limit_is_bytes_or_a_share_of_what_there_is() {
+        let row = Row::new("maxmemory").range(0, i128::from(u64::MAX)).memory();
+        let set = |text: &str| {
+            let mut value = MemoryLimit::default();
+            value
+                .assign(&row, &[text.as_bytes()], Assign::Replace)
+                .map_err(Reason::into_owned)?;
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            Ok((text(value.show(&row)), text(value.lines(&row).concat())))
+        };
+        let half = (u128::from(machine::usable_bytes()) / 2).to_string();
+        assert_eq!(set("50%"), Ok((half, "50%".to_owned())));
+        assert_eq!(set("1gb"), Ok(((1 << 30).to_string(), "1gb".to_owned())));
+        for text in ["0%", "101%", "-1%", "x%", "%"] {
+            let refused = "percentage argument must be between 1 and 100".to_owned();
+            assert_eq!(set(text), Err(refused), "{text}");
+        }
+        assert_eq!(set("x"), Err("argument must be a memory value".to_owned()));
+        let whole = MemoryLimit::share(b"100", u64::MAX).map(MemoryLimit::bytes);
+        assert!(whole.is_ok_and(|bytes| bytes == u64::MAX));
+        assert!(MemoryLimit::share(b"50", 0).is_err());
     }
 
     #[test]

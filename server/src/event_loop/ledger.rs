@@ -207,7 +207,10 @@ impl EventLoop {
     /// Closes the largest connections of this loop, if all connections of the node together exceed
     /// `maxmemory-clients` and no other loop has larger ones.
     pub(super) fn evict_clients(&mut self) {
-        let limit = self.settings.maxmemory_clients.bytes(self.settings.maxmemory);
+        let limit = self
+            .settings
+            .maxmemory_clients
+            .bytes(self.settings.maxmemory.bytes());
         if limit == 0 || self.client_bytes() < limit {
             self.ledger.has_complained = false;
             return;

@@ -361,8 +361,14 @@ impl EventLoop {
     }
 
     fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
-        let connection = &mut self.clients[number];
-        if let Some(transaction) = &mut connection.client.transaction {
+        let client = &mut self.clients[number].client;
+        let watching = client.watching.as_ref();
+        let has_changed = watching.is_some_and(|watching| watching.token.is_touched());
+        // A transaction that cannot run any more takes no more memory.
+        if let Some(transaction) = &mut client.transaction
+            && !transaction.failed
+            && !has_changed
+        {
             let request = OwnedRequest::copy(args);
             transaction.bytes += request.size();
             transaction.queue.push(Queued {

@@ -30,6 +30,7 @@ pub(crate) fn content_of(held: &mut Held<'_>, node: &Node) -> Content {
     let mut content = Content {
         shards: node.shards,
         version: REDIS_VERSION,
+        libraries: node.loading.libraries.lock().sources().to_vec(),
         used_bytes: node.known_bytes().unsigned_abs(),
         now_ms: node.clock.now_us() / 1000,
         ..Content::default()

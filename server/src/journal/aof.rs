@@ -364,7 +364,8 @@ impl Journal {
             aof.written.store(end.0, Ordering::SeqCst);
             return true;
         }
-        let overtakes = urgency == Urgency::Usual && self.has_waited(&writer);
+        // `no` promises nothing for a loss of power, but that a killed process loses nothing it has told of.
+        let overtakes = urgency == Urgency::Usual && (aof.mode() == Mode::Never || self.has_waited(&writer));
         let begin_ns = self.clock.elapsed_ns();
         if let pause @ 1.. = aof.pause_us.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(pause));
@@ -407,11 +408,11 @@ impl Journal {
             .is_some_and(|since_ns| now_ns - since_ns >= AOF_POSTPONE_NS)
     }
 
-    /// Whether a file must be synced before the next one is written.
+    /// Whether a file must be synced before the next one is written, or should have been.
     fn must_sync(&self) -> bool {
         let writer = self.aof.writer.lock();
         let next = writer.queue.front();
-        next.is_some_and(|next| writer.has_unsynced_before(&next.increment))
+        next.is_some_and(|next| writer.has_unsynced_before(&next.increment)) || writer.unsynced.len() > 1
     }
 
     /// The latency event of a write that goes on beside something else, or alone.

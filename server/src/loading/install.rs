@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// Puts loaded data in the place of the node's, from a thread that is no loop.
 pub(crate) fn install(node: &Node, mesh: &Mesh, loaded: Loaded) {
     let mut cells = hold_all(mesh);
+    *node.loading.libraries.lock() = loaded.libraries;
     let now_ms = node.clock.now_us() / 1000;
     for (cell, loaded) in cells.iter_mut().zip(loaded.partitions) {
         let partition = cell.get();

@@ -125,11 +125,11 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Logs that a library of functions is passed over.
+    /// Logs that there is a library of functions.
     pub(super) fn function(&self, source: &[u8]) {
         let line = source.split(|&byte| byte == b'\n').next().unwrap_or_default();
         self.node.log.warning(format_args!(
-            "The file holds a library of functions ({}), which this version does not have: it is passed over",
+            "The file holds a library of functions ({}). This version keeps and saves it, but cannot run it",
             line.escape_ascii()
         ));
     }

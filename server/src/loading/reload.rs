@@ -87,6 +87,7 @@ fn describe(error: LoadError) -> String {
 /// Puts loaded data into the partitions that are held.
 fn put(node: &Node, held: &mut Held<'_>, loaded: Loaded, how: Reloading) -> Result<(), String> {
     let now_ms = node.clock.now_us() / 1000;
+    let libraries = loaded.libraries;
     let mut loaded: Vec<_> = loaded.partitions.into_iter().map(Some).collect();
     if how.keeps && !how.merges {
         let mut common = None;
@@ -104,6 +105,13 @@ fn put(node: &Node, held: &mut Held<'_>, loaded: Loaded, how: Reloading) -> Resu
         }
     }
     node.persistence.give_up(|_| true);
+    let mut known = node.loading.libraries.lock();
+    if how.keeps {
+        known.add_all(&libraries);
+    } else {
+        *known = libraries;
+    }
+    drop(known);
     held.each(|partition| {
         let Some(loaded) = loaded[partition.shard].take() else {
             return;

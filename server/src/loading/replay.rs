@@ -32,7 +32,7 @@ use crate::journal::manifest::{Manifest, Part};
 use crate::observe::stats::LoopStats;
 use crate::shard::Mesh;
 use crate::spec::{Flags, Runs};
-use crate::state::{Node, Renames};
+use crate::state::{Libraries, Node, Renames};
 
 /// A file of an append-only file that consists of several.
 #[derive(Clone, Debug)]
@@ -116,9 +116,7 @@ pub(crate) fn append_only(node: &Node, mesh: &Mesh, files: &[AofFile]) -> Result
         "DB loaded from append only file: {seconds:.3} seconds"
     ));
     Ok(Replayed {
-        loaded: Loaded {
-            partitions: data.unwrap_or_else(|| empty(node)),
-        },
+        loaded: data.unwrap_or_else(|| empty(node)),
         torn,
     })
 }
@@ -127,12 +125,14 @@ fn seconds_since(node: &Node, begun_ns: u64) -> f64 {
     (node.clock.elapsed_ns() - begun_ns) as f64 / 1e9
 }
 
-/// Partitions without data.
-fn empty(node: &Node) -> Vec<Partition> {
+/// No data.
+fn empty(node: &Node) -> Loaded {
     let options = node.keyspace_options();
-    (0..node.shards)
-        .map(|shard| Partition::new(shard, options, 0, Arc::default()))
-        .collect()
+    let partitions = (0..node.shards).map(|shard| Partition::new(shard, options, 0, Arc::default()));
+    Loaded {
+        partitions: partitions.collect(),
+        libraries: Libraries::default(),
+    }
 }
 
 /// A file that is being loaded.
@@ -148,7 +148,7 @@ struct OneFile<'a> {
 
 impl OneFile<'_> {
     /// Loads the file on top of the data so far. Returns where its end is torn off.
-    fn load(&mut self, data: &mut Option<Vec<Partition>>) -> Result<Option<Torn>, LoadError> {
+    fn load(&mut self, data: &mut Option<Loaded>) -> Result<Option<Torn>, LoadError> {
         let path = &self.file.path;
         let mut file = File::open(path).map_err(|error| LoadError::of(path, error))?;
         let mut offset = 0;
@@ -157,24 +157,19 @@ impl OneFile<'_> {
                 .log
                 .notice(format_args!("Reading RDB base file on AOF loading..."));
             let (loaded, end) = read_snapshot(self.node, path, &file, self.passed, Policy::BASE)?;
-            *data = Some(loaded.partitions);
+            *data = Some(loaded);
             offset = end;
         }
         file.seek(SeekFrom::Start(offset))
             .map_err(|error| LoadError::of(path, error))?;
-        let partitions = data.take().unwrap_or_else(|| empty(self.node));
-        let (partitions, torn) = self.replay(file, offset, partitions)?;
-        *data = Some(partitions);
+        let before = data.take().unwrap_or_else(|| empty(self.node));
+        let (loaded, torn) = self.replay(file, offset, before)?;
+        *data = Some(loaded);
         Ok(torn)
     }
 
     /// Runs the commands from here to the end of the file.
-    fn replay(
-        &self,
-        file: File,
-        offset: u64,
-        partitions: Vec<Partition>,
-    ) -> Result<(Vec<Partition>, Option<Torn>), LoadError> {
+    fn replay(&self, file: File, offset: u64, before: Loaded) -> Result<(Loaded, Option<Torn>), LoadError> {
         let node = self.node;
         let settings = node.settings.load_full();
         let (stats, outbox, recorder) = (
@@ -201,7 +196,8 @@ impl OneFile<'_> {
         };
         let mut replay = Replay {
             environment: &environment,
-            stage: Stage::new(partitions),
+            stage: Stage::new(before.partitions),
+            libraries: before.libraries,
             databases: usize::try_from(settings.databases).unwrap_or(usize::MAX),
             db: 0,
             transaction: None,
@@ -227,7 +223,11 @@ impl OneFile<'_> {
             .as_ref()
             .map_or(file.offset(), |begun| begun.offset);
         let torn = end.map(|fault| self.torn(fault, good, &mut file)).transpose()?;
-        Ok((replay.stage.finish(), torn))
+        let loaded = Loaded {
+            partitions: replay.stage.finish(),
+            libraries: replay.libraries,
+        };
+        Ok((loaded, torn))
     }
 
     fn run_all(
@@ -376,6 +376,7 @@ struct Transaction {
 struct Replay<'a> {
     environment: &'a Environment<'a>,
     stage: Stage,
+    libraries: Libraries,
     /// Number of databases.
     databases: usize,
     /// The database that the file has selected. Every file begins with the first one.
@@ -408,6 +409,9 @@ impl Replay<'_> {
     fn run(&mut self, args: Arguments<'_>) -> Result<(), LoadReason> {
         if args.at(0).eq_ignore_ascii_case(b"select") {
             return self.select(args);
+        }
+        if args.at(0).eq_ignore_ascii_case(b"function") {
+            return self.function(args);
         }
         let node = self.environment.node;
         let command = find(args, None, &node.renames)
@@ -459,6 +463,20 @@ impl Replay<'_> {
             found: found.cast_unsigned(),
         })?;
         self.db = db as u16;
+        Ok(())
+    }
+}
+
+impl Replay<'_> {
+    /// Keeps a library of functions, or drops it. There is no such command for clients.
+    fn function(&mut self, args: Arguments<'_>) -> Result<(), LoadReason> {
+        let last = args.at(args.len() - 1);
+        match (args.get(1).map(<[u8]>::to_ascii_lowercase).as_deref(), args.len()) {
+            (Some(b"load"), 3 | 4) => self.libraries.add(last),
+            (Some(b"delete"), 3) => self.libraries.remove(last),
+            (Some(b"flush"), 2 | 3) => self.libraries = Libraries::default(),
+            _ => return Err(LoadReason::UnknownCommand(args.at(0).escape_ascii().to_string())),
+        }
         Ok(())
     }
 }

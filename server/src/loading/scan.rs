@@ -8,6 +8,7 @@ use shardis_storage::rdb::file::{FileError, FileScanner, Head, Item, Part};
 use super::parcel::{Dispatch, Gone};
 use super::progress::Progress;
 use super::{Failure, LoadReason, Rules};
+use crate::state::Libraries;
 
 /// Scan of a file, which sends its records to the threads that build.
 pub(super) struct Scan<'a> {
@@ -17,13 +18,16 @@ pub(super) struct Scan<'a> {
     progress: Progress<'a>,
     /// Number of the present database.
     db: u16,
+    libraries: Libraries,
 }
 
 /// Result of a scan.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Scanned {
     /// Number of keys that were left out because they had expired.
     pub(super) expired: u64,
+    /// Function libraries.
+    pub(super) libraries: Libraries,
     /// Place of the end of the snapshot in the file.
     pub(super) end: u64,
 }
@@ -36,6 +40,7 @@ impl<'a> Scan<'a> {
             routes,
             progress: Progress::new(rules.node, passed),
             db: 0,
+            libraries: Libraries::default(),
         }
     }
 
@@ -67,6 +72,7 @@ impl<'a> Scan<'a> {
         }
         Ok(Scanned {
             expired: self.progress.expired,
+            libraries: self.libraries,
             end: scanner.offset(),
         })
     }
@@ -101,7 +107,10 @@ impl<'a> Scan<'a> {
     fn item(&mut self, item: Item) -> Result<(), LoadReason> {
         match item {
             Item::Aux { name, value } => self.progress.aux(&name, &value),
-            Item::Function(source) => self.progress.function(&source),
+            Item::Function(source) => {
+                self.progress.function(&source);
+                self.libraries.add(&source);
+            }
             Item::Database(found) => {
                 let databases = self.rules.databases;
                 let db = usize::try_from(found).ok().filter(|&db| db < databases);

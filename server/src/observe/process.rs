@@ -56,18 +56,6 @@ pub(crate) fn thread_cpu_seconds(thread: u64) -> (f64, f64) {
     cpu_seconds_in(&fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default())
 }
 
-/// Bytes of memory that the machine has; 0 where the system does not say.
-pub(crate) fn machine_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    kilobytes
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .unwrap_or(0)
-        * 1024
-}
-
 /// Name and release of the operating system, and the machine's architecture.
 pub(crate) fn operating_system() -> String {
     let read = |path: &str| {
@@ -107,7 +95,6 @@ mod tests {
         // The system books time when it takes the processor away.
         std::thread::sleep(std::time::Duration::from_millis(1));
         assert!(number > 0 && thread_cpu_ns(number) > 0 && thread_cpu_ns(u64::MAX) == 0);
-        assert!(machine_bytes() > 1 << 24);
     }
 
     #[test]

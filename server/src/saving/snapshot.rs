@@ -59,6 +59,8 @@ pub(crate) struct Content {
     pub(crate) used_bytes: u64,
     /// The version of Redis that the node is compatible with.
     pub(crate) version: &'static str,
+    /// Sources of function libraries.
+    pub(crate) libraries: Vec<Vec<u8>>,
     /// Unix time, milliseconds.
     pub(crate) now_ms: i64,
 }

@@ -264,10 +264,22 @@ impl Target {
                     .aux(b"used-mem", content.used_bytes.to_string().as_bytes());
                 self.rdb
                     .aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
+                content
+                    .libraries
+                    .iter()
+                    .for_each(|source| self.rdb.function(source));
                 self.put_collected()
             }
-            Form::Commands if self.is_timed => self.put(format!("#TS:{seconds}\r\n").as_bytes()),
-            Form::Commands => Ok(()),
+            Form::Commands => {
+                if self.is_timed {
+                    self.put(format!("#TS:{seconds}\r\n").as_bytes())?;
+                }
+                for source in &content.libraries {
+                    let head = format!("*3\r\n$8\r\nFUNCTION\r\n$4\r\nLOAD\r\n${}\r\n", source.len());
+                    self.put(&[head.as_bytes(), source, b"\r\n"].concat())?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use super::Libraries;
+
 /// State of the load of data.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
@@ -12,6 +16,8 @@ pub(crate) struct Loading {
     used_memory: AtomicU64,
     keys_loaded: AtomicU64,
     keys_expired: AtomicU64,
+    /// Function libraries that files have brought.
+    pub(crate) libraries: Mutex<Libraries>,
 }
 
 /// Progress of a load.

@@ -14,13 +14,16 @@ use super::dump_restore::{description, fill};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn options(directory: &Path) -> [String; 6] {
+/// Options of a server that has written what it has answered: with another policy, writes wait while a sync is running.
+fn options(directory: &Path) -> [String; 8] {
     let directory = directory.display().to_string();
     [
         "--enable-debug-command",
         "yes",
         "--appendonly",
         "yes",
+        "--appendfsync",
+        "always",
         "--dir",
         &directory,
     ]

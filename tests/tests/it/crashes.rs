@@ -35,8 +35,8 @@ fn redis_keeps_its_promises() {
 }
 
 #[test]
-fn appended_files_keep_their_promises() {
-    for policy in [Policy::Always, Policy::EverySecond, Policy::No] {
+fn shardis_keeps_its_promises() {
+    for policy in Policy::ALL {
         for shards in [1, 4] {
             let launch = || node::launch(shards);
             let outcome =

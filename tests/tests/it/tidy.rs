@@ -35,7 +35,7 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["log"],
     &["config"],
-    &["clock", "error", "feed", "hashing"],
+    &["clock", "error", "feed", "hashing", "machine"],
     &["limits"],
 ];
 

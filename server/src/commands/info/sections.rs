@@ -9,6 +9,7 @@ use super::figures::{Figure, Gathered};
 use super::line;
 use crate::append_only::Phase;
 use crate::exec::Session;
+use crate::machine;
 use crate::observe::process;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::CpuTime;
@@ -226,7 +227,7 @@ pub(in crate::commands) fn excess(figure: u64, over: u64) -> (f64, i64) {
 
 pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let figures = MemoryFigures::now(session, gathered);
-    let machine = process::machine_bytes();
+    let machine = machine::memory_bytes();
     // Resident memory and the figures of the allocator belong to the process: an embedded node does not show them as its own.
     let resident = figures.process().map(|process| process.resident);
     for (name, bytes) in [
@@ -275,8 +276,8 @@ fn scripts_memory(text: &mut String) {
 /// Writes limits, fragmentation ratios, and the memory of other consumers.
 fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFigures) {
     let settings = session.node.settings.load();
-    line!(text, "maxmemory:{}", settings.maxmemory);
-    line!(text, "maxmemory_human:{}", human(settings.maxmemory));
+    line!(text, "maxmemory:{}", settings.maxmemory.bytes());
+    line!(text, "maxmemory_human:{}", human(settings.maxmemory.bytes()));
     line!(text, "maxmemory_policy:{}", settings.maxmemory_policy.policy());
     if let Some(process) = figures.process() {
         excesses(text, &process);

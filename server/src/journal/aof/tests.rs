@@ -252,3 +252,19 @@ fn a_failed_sync_is_not_trusted_again() {
     assert!(scene.journal.has_synced(scene.recorder.position()));
     assert!(scene.journal.aof.error().is_none());
 }
+
+#[test]
+fn without_syncs_a_switch_of_files_holds_nothing_up() {
+    let scene = Scene::new(AppendFsync::Never);
+    scene.journal.aof.complete(true);
+    scene.add(0, "a");
+    scene.settle();
+    let second = scene.file("2");
+    scene.journal.fill(second, AppendFsync::Never);
+    scene.add(0, "b");
+    scene.settle();
+    assert_eq!(scene.text("2"), "*2 $6 SELECT $1 0 *1 $1 b ");
+    // The old file is synced all the same.
+    scene.keep(false).unwrap();
+    assert!(scene.journal.has_synced(scene.recorder.position()));
+}
