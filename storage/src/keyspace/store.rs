@@ -756,6 +756,13 @@ impl<'a> Occupied<'a> {
     #[inline]
     pub(crate) fn into_mut(mut self) -> &'a mut Entry {
         self.before_change();
+        self.into_changed()
+    }
+
+    /// The entry, which a snapshot need not save any more.
+    #[inline]
+    fn into_changed(self) -> &'a mut Entry {
+        debug_assert!(self.store.cut.is_none() || self.entry().mark() == self.store.mark);
         // SAFETY: alive, and the store stays borrowed for `'a`.
         unsafe { self.entry.as_mut() }
     }
@@ -778,11 +785,11 @@ impl<'a> Occupied<'a> {
                 self.follow_expiry(before);
                 self.store.list_fields(self.hash, self.entry, Relist::IfEarlier);
                 let displaced = replaced.map_or(Displaced::Nothing, Displaced::Value);
-                (self.into_mut(), displaced)
+                (self.into_changed(), displaced)
             }
             Err(value) => {
                 let new = EntryBox::new(self.entry().key(), self.entry().clock(), expiry, value);
-                let (entry, old) = self.replace(new);
+                let (entry, old) = self.put(new);
                 (entry, Displaced::Entry(old))
             }
         }
@@ -815,17 +822,17 @@ impl<'a> Occupied<'a> {
     pub(crate) fn set_expiry(mut self, expiry: Option<i64>) -> &'a mut Entry {
         self.before_change();
         match (self.entry().expiry(), expiry) {
-            (None, None) => self.into_mut(),
+            (None, None) => self.into_changed(),
             (before @ Some(_), Some(at)) => {
                 self.entry_mut().set_expiry_in_place(at);
                 self.follow_expiry(before);
-                self.into_mut()
+                self.into_changed()
             }
             (None, Some(_)) | (Some(_), None) => {
                 let clock = self.entry().clock();
                 // SAFETY: the store is borrowed mutably; what is left of the old entry is dropped by `replace`'s result.
                 let new = unsafe { self.entry.rebuild(None, clock, expiry) };
-                self.replace(new).0
+                self.put(new).0
             }
         }
     }
@@ -842,15 +849,20 @@ impl<'a> Occupied<'a> {
         self.before_change();
         // SAFETY: the store is borrowed mutably; entries hold strings.
         if unsafe { self.entry.grow_in_place(len) } {
-            return self.into_mut();
+            return self.into_changed();
         }
         let new = self.entry().grown(len);
-        self.replace(new).0
+        self.put(new).0
     }
 
     /// Puts another entry of the same key in the place of this one, which comes back.
-    pub(crate) fn replace(mut self, mut new: EntryBox) -> (&'a mut Entry, EntryBox) {
+    pub(crate) fn replace(mut self, new: EntryBox) -> (&'a mut Entry, EntryBox) {
         self.before_change();
+        self.put(new)
+    }
+
+    /// Puts another entry of the same key in the place of this one, which a snapshot need not save any more.
+    fn put(self, mut new: EntryBox) -> (&'a mut Entry, EntryBox) {
         new.set_mark(self.store.mark);
         debug_assert_eq!(new.key(), self.entry().key());
         let (before, after) = (self.entry().expiry(), new.expiry());
