@@ -600,9 +600,10 @@ impl Node {
         self.news.load(Ordering::SeqCst)
     }
 
-    /// The snapshot file that the directives name, if it exists.
+    /// The snapshot file that the directives name, unless it is known not to exist: one that cannot be looked at must not be
+    /// taken for none.
     pub(crate) fn saved_file(&self) -> Option<PathBuf> {
-        Some(self.settings.load().dump_path()).filter(|path| path.exists())
+        Some(self.settings.load().dump_path()).filter(|path| !matches!(path.try_exists(), Ok(false)))
     }
 
     /// The arrangement of the data of one shard.

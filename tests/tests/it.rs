@@ -56,6 +56,7 @@ mod it {
     mod reused_descriptors;
     mod saturated_shards;
     mod saving;
+    mod saving_faults;
     mod saving_pressure;
     mod scan;
     mod server_replies;

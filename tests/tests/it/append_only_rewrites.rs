@@ -55,7 +55,6 @@ fn a_rewrite_replaces_the_files() {
         fill(&mut client);
         client.line("SELECT 5");
         client.line("SET elsewhere v");
-        client.line("SELECT 0");
         rewrite(&mut client);
         let base = format!("appendonly.aof.2.base.{suffix}");
         assert_eq!(
@@ -245,6 +244,31 @@ fn rewrites_are_refused_or_scheduled_as_by_redis() {
     assert!(client.line("BGSAVE").text().contains("Use BGSAVE SCHEDULE"));
     client.line("CONFIG SET rdb-key-save-delay 0");
     await_rewrite(&mut client);
+}
+
+/// Neither the old files nor the new base hold what is written while the base is: the next increment does.
+#[test]
+fn writes_during_a_rewrite_survive_a_kill() {
+    let place = directory();
+    let server = launch(2, place.path(), "everysec")
+        .with(&["--rdb-key-save-delay", "100000"])
+        .serve();
+    let mut client = server.connect();
+    let filler: Vec<_> = (0..500)
+        .map(|number| words(&["SET", &format!("key:{number}"), "v"]))
+        .collect();
+    client.pipeline(&filler);
+    client.line("BGREWRITEAOF");
+    let next = place.path().join("appendonlydir/appendonly.aof.2.incr.aof");
+    let mut count = 0;
+    wait_until("the next increment is written", || {
+        count += 1;
+        client.line("INCR count");
+        fs::metadata(&next).is_ok_and(|found| found.len() > 0)
+    });
+    assert_eq!(figure(&mut client, "aof_rewrite_in_progress"), 1);
+    assert_eq!(client.line("GET count").text(), count.to_string());
+    compare_with_others(server, place.path());
 }
 
 /// Each state of the files that a crash may leave during a rewrite is loaded.
