@@ -116,6 +116,10 @@ impl AppendOnly {
             Origin::Nothing => self.first_base(&directory, settings, None, log)?,
             Origin::Dump(path) => self.first_base(&directory, settings, Some(path), log)?,
         };
+        // A killed process may have left bytes that only the system has: what follows must not be safer than they are.
+        for part in &manifest.increments {
+            directory.open(&part.name)?.sync_data()?;
+        }
         let increment = match manifest.increments.last() {
             Some(part) => {
                 log.notice(format_args!(
