@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -131,8 +132,8 @@ impl Faults {
         let mut lost = 0;
         for name in self.files() {
             let path = self.data.join(&name);
-            let length = fs::metadata(&path).expect("a file").len();
-            let safe = safe.get(&name).copied().unwrap_or(0);
+            let metadata = fs::metadata(&path).expect("a file");
+            let (length, safe) = (metadata.len(), safe.get(&metadata.ino()).copied().unwrap_or(0));
             if length > safe {
                 let kept = rng.random_range(safe..=length);
                 lost += length - kept;
@@ -143,18 +144,14 @@ impl Faults {
         lost
     }
 
-    /// Bytes of each file that were synced. A file that a server did not write is not among them.
-    fn safe_bytes(&self) -> HashMap<String, u64> {
-        let mut safe = HashMap::new();
-        for line in self.lines("synced") {
-            if let Some((old, new)) = line.split_once(" -> ") {
-                let bytes = safe.remove(old).unwrap_or(0);
-                safe.insert(new.to_owned(), bytes);
-            } else if let Some((name, bytes)) = line.rsplit_once(' ') {
-                safe.insert(name.to_owned(), bytes.parse().expect("a number"));
-            }
-        }
-        safe
+    /// Bytes of each file that were synced, by inode. A file that a server did not write is not among them.
+    fn safe_bytes(&self) -> HashMap<u64, u64> {
+        let number = |text: &str| text.parse().expect("a number");
+        let lines = self.lines("synced");
+        let pairs = lines.iter().filter_map(|line| line.split_once(' '));
+        pairs
+            .map(|(inode, bytes)| (number(inode), number(bytes)))
+            .collect()
     }
 
     /// Names of the files, those of folders included, in order.

@@ -1,7 +1,7 @@
 //! The control file, read anew whenever it was replaced, and what its faults do to an operation.
 //!
 //! Beside it, `<control>.fired` gets a line for each operation that a fault met, and `<control>.synced` one for each file
-//! that was synced, with the size that is safe since then, and for each rename.
+//! that was synced: its inode, which a rename does not change, and the size that is safe since then.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -18,6 +18,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -163,14 +164,15 @@ fn sync(fd: c_int, call: impl FnOnce() -> c_long) -> c_long {
         return carry_out(judge(Operation::SyncDirectory, paths, 0), |_| call());
     }
     // What is written while it runs may not be safe.
-    let size = inside(|| {
+    let safe = inside(|| {
         let path = path_of(fd, libc::S_IFREG)?;
-        Some((fs::metadata(&path).ok()?.len(), path))
+        let metadata = fs::metadata(&path).ok()?;
+        Some((metadata.ino(), metadata.len(), path))
     });
     on_file(Operation::Sync, fd, 0, |_| {
         let result = call();
-        if let (0, Some((size, path))) = (result, size) {
-            note(|control| Some(format!("{} {size}", control.name(&path)?)));
+        if let (0, Some((inode, size, path))) = (result, safe) {
+            note(|control| control.name(&path).map(|_| format!("{inode} {size}")));
         }
         result
     })
@@ -302,14 +304,7 @@ pub unsafe extern "C" fn sync_file_range(fd: c_int, from: off_t, bytes: off_t, f
 fn renamed(from: (c_int, *const c_char), to: (c_int, *const c_char), flags: c_uint) -> c_int {
     on_paths(Operation::Rename, &[from, to], || {
         // SAFETY: the caller's paths and flags are passed on.
-        let result = unsafe { libc::syscall(libc::SYS_renameat2, from.0, from.1, to.0, to.1, flags) };
-        if result == 0 {
-            note(|control| {
-                let (old, new) = (resolve(from.0, from.1)?, resolve(to.0, to.1)?);
-                Some(format!("{} -> {}", control.name(&old)?, control.name(&new)?))
-            });
-        }
-        result
+        unsafe { libc::syscall(libc::SYS_renameat2, from.0, from.1, to.0, to.1, flags) }
     }) as c_int
 }
 
