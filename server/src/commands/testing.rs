@@ -200,6 +200,7 @@ impl Shell {
     /// Moves the clock forward.
     pub(crate) fn advance(&mut self, ms: i64) {
         self.stamp.now_ms += ms;
+        self.stamp.wall_ms += ms;
         self.node.clock.advance(Duration::from_millis(ms as u64));
     }
 
