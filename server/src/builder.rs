@@ -165,15 +165,10 @@ impl Builder {
         if self.log {
             log = log.to(Lines::new(LogOutput::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
-        let names = |wanted: &str| {
-            self.directives
-                .iter()
-                .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
-        };
-        let any_port = self.port == 0 && !names("port");
-        let initial = match self.initial {
-            Some(file) => Initial::File(file),
-            None if names("dir") => Initial::Saved,
+        let any_port = self.port == 0 && !self.names("port");
+        let initial = match &self.initial {
+            Some(file) => Initial::File(file.clone()),
+            None if self.names("dir") => Initial::Saved,
             None => Initial::Nothing,
         };
         let running = Running::start(Parts {
@@ -189,6 +184,13 @@ impl Builder {
             config,
         })?;
         Ok(Server { running })
+    }
+
+    /// Whether a line for this directive was added.
+    fn names(&self, directive: &str) -> bool {
+        self.directives
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(directive))
     }
 
     /// The configuration: the builder's defaults, followed by the added lines.
@@ -212,6 +214,12 @@ impl Builder {
             ..ConfigSource::default()
         };
         let config = Config::load_with(&source, &mut text.as_slice())?;
+        if config.settings().appendonly && !self.names("dir") {
+            return Err(BuildError::directive(
+                "appendonly",
+                "its files need a place of their own: name it with the directive 'dir'",
+            ));
+        }
         match config.of_process() {
             None => Ok(config),
             Some(name) => Err(BuildError::directive(

@@ -572,7 +572,11 @@ fn command_list_and_count_agree_with_the_rows() {
 }
 
 /// Rows that no dialogue can speak of, and the test file that does, which must name them in capitals.
-const TESTED_ELSEWHERE: &[(&str, &str)] = &[("shutdown", "program.rs"), ("info", "server_replies.rs")];
+const TESTED_ELSEWHERE: &[(&str, &str)] = &[
+    ("shutdown", "program.rs"),
+    ("info", "server_replies.rs"),
+    ("bgrewriteaof", "append_only_rewrites.rs"),
+];
 
 #[test]
 fn every_row_is_hit_by_a_behaviour_test() {
