@@ -276,7 +276,9 @@ fn memory_stays_below_its_limit_and_the_oldest_keys_go() {
         assert!(field("used_memory_dataset") < 2_200_000, "{info}");
         assert!(field("evicted_keys") > 5000, "{info}");
         assert!(client.exists::<_, bool>("key:7999").unwrap());
-        assert!(!client.exists::<_, bool>("key:0").unwrap());
+        let old = (0..500).filter(|number| client.exists::<_, bool>(format!("key:{number}")).unwrap());
+        // Samples pass over a key by chance, but not over many.
+        assert!(old.count() < 25);
     }
 }
 

@@ -80,8 +80,9 @@ fn what_a_write_has_evicted_ends_waits_with_that_write() {
             client.line(&format!("EXPIRE stream{number} 1000"));
         }
         client.line("CONFIG SET maxmemory 1");
-        let reply = client.line("SET key value");
-        assert!(reply.is_error(), "{reply:?}");
+        // A write is taken while there may be something left to evict: on a busy machine, the first one may find that.
+        let is_refused = (0..100).any(|_| client.line("SET key value").is_error());
+        assert!(is_refused, "nothing is left to evict");
         expect_all_told(waiting, "eviction for a write");
     }
 }
