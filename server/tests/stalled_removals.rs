@@ -62,7 +62,10 @@ fn check(shards: usize, lines: &[&'static str]) {
         next(&effects);
     }
     server.advance(Duration::from_secs(1));
+    // In another database, so that a random key is one of those that have expired.
+    run(&mut client, "SELECT 1");
     run(&mut client, "SET full 1");
+    run(&mut client, "SELECT 0");
     let (lines, shown) = (lines.to_vec(), lines);
     let last = thread::spawn(move || {
         for line in lines {

@@ -484,6 +484,9 @@ fn a_snapshot_is_one_instant_of_all_shards() {
         let _stop = StopOnDrop(&stop);
         let mut before = 0;
         for round in 0..12 {
+            wait_until("transactions run", || {
+                client.line("LLEN log").integer() > Some(before)
+            });
             client.line("BGSAVE");
             wait_until_saved(&mut client);
             let bytes = fs::read(dump_of(&server)).expect("a file");
@@ -501,7 +504,7 @@ fn a_snapshot_is_one_instant_of_all_shards() {
             }
             // The list has grown with each transaction: it is of the same instant.
             assert_eq!(found.get("log").copied().unwrap_or(0), moved, "round {round}");
-            assert!(moved > before, "transactions run meanwhile");
+            assert!(moved > before, "what was done before the snapshot is in it");
             before = moved;
         }
     });
