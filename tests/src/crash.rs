@@ -22,7 +22,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::client::{Client, encode};
 use crate::faults::{Act, Fault, Faults, Operation};
+use crate::info::figure;
 use crate::process::{Launch, Process};
+use crate::wait::wait_until;
 use work::{Seen, Work};
 
 /// Clients of each kind of work.
@@ -227,8 +229,16 @@ fn fill(client: &mut Client, policy: Policy) {
     for _ in 0..BYSTANDERS {
         assert_eq!(client.read().expect("a reply").text(), "OK");
     }
-    if policy == Policy::Saves {
-        assert_eq!(client.call(&["SAVE"]).text(), "OK");
+    // They must be on disk: what has just been written may be lost by any policy but `always`.
+    match policy {
+        Policy::Saves => assert_eq!(client.call(&["SAVE"]).text(), "OK"),
+        Policy::Always => {}
+        Policy::EverySecond | Policy::No => {
+            client.call(&["BGREWRITEAOF"]);
+            wait_until("the base is written", || {
+                figure(client, "aof_rewrite_in_progress") == 0
+            });
+        }
     }
 }
 
