@@ -15,7 +15,7 @@ use crate::value::list::{Direction, List};
 use crate::value::set::Set;
 use crate::value::sorted_set::{Order, SortedSet};
 use crate::value::{CollectionRef, INT_TEXT_MAX, StringRef, format_int};
-use crate::window::Window;
+use crate::window::{Steps, Window};
 
 /// Elements that a command adds, except where a table or pack gives more at once.
 const ELEMENTS_PER_COMMAND: usize = 64;
@@ -41,11 +41,7 @@ enum Place {
 
 /// A value on its way out, with its key and expiry.
 #[derive(Debug)]
-pub struct CommandWriter {
-    place: Place,
-    /// Bytes of the next part that are written already.
-    written: usize,
-}
+pub struct CommandWriter(Steps<Place>);
 
 impl Default for CommandWriter {
     fn default() -> Self {
@@ -57,34 +53,17 @@ impl CommandWriter {
     /// A writer at the beginning of a value.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            place: Place::Start,
-            written: 0,
-        }
+        Self(Steps::new(Place::Start))
     }
 
     /// Appends at most `budget` bytes to `out`, which is at least one, and goes on from there the next time. True when
     /// all is written. It is the same entry each time, and has not changed.
     pub fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
-        let mut room = budget.max(1);
-        while self.place != Place::Done {
-            if room == 0 {
-                return false;
-            }
-            let before = out.len();
-            let mut lines = Lines(Window::new(out, self.written, room));
-            let next = part(self.place, entry, &mut lines);
-            let is_cut = lines.0.is_cut();
-            let wrote = out.len() - before;
-            room -= wrote;
-            if is_cut {
-                self.written += wrote;
-            } else {
-                self.place = next;
-                self.written = 0;
-            }
-        }
-        true
+        self.0.step(Place::Done, out, budget, |place, window| {
+            let mut lines = Lines(window);
+            let next = part(place, entry, &mut lines);
+            (next, lines.0.is_cut())
+        })
     }
 }
 

@@ -875,7 +875,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
-        /// Whatever happens between its slices, a snapshot has each key once, as it was at the cut.
+        /// A snapshot has each key once, as it was at the cut, whatever happens between its slices.
         #[test]
         fn a_snapshot_is_what_was_there_when_it_began(
             steps in prop::collection::vec((any::<u32>(), 0..DATABASES, step()), 0..if cfg!(miri) { 60 } else { 500 }),

@@ -16,6 +16,7 @@ use crate::value::hash::{Field, Hash};
 use crate::value::list::{Contents, List};
 use crate::value::set::Set;
 use crate::value::sorted_set::{Order, SortedSet};
+use crate::window::Steps;
 
 /// Members of a sorted set in a part.
 const MEMBERS_PER_PART: usize = 64;
@@ -84,9 +85,7 @@ enum Place {
 #[derive(Debug)]
 pub struct ValueWriter {
     options: WriteOptions,
-    place: Place,
-    /// Bytes of the next part that are written already.
-    written: usize,
+    steps: Steps<Place>,
     packed: Vec<u8>,
 }
 
@@ -96,15 +95,14 @@ impl ValueWriter {
     pub fn new(options: WriteOptions) -> Self {
         Self {
             options,
-            place: Place::Start,
-            written: 0,
+            steps: Steps::new(Place::Start),
             packed: Vec::new(),
         }
     }
 
     /// Returns to the beginning, for another value.
     pub fn restart(&mut self) {
-        (self.place, self.written) = (Place::Start, 0);
+        self.steps = Steps::new(Place::Start);
     }
 
     /// Appends at most `budget` bytes to `out`, which is at least one, and goes on from there the next time. True when
@@ -113,26 +111,16 @@ impl ValueWriter {
     /// # Panics
     /// When the value has changed so that something was left out.
     pub fn step(&mut self, entry: &Entry, out: &mut Vec<u8>, budget: usize) -> bool {
-        let mut room = budget.max(1);
-        while self.place != Place::Done {
-            if room == 0 {
-                return false;
-            }
-            let before = out.len();
-            let compress_max = self.options.compress_max;
-            let mut sink = Sink::new(out, self.written, room, compress_max, &mut self.packed);
-            let next = part(self.place, entry, self.options.dialect, &mut sink);
-            let is_cut = sink.is_cut();
-            let wrote = out.len() - before;
-            room -= wrote;
-            if is_cut {
-                self.written += wrote;
-            } else {
-                self.place = next;
-                self.written = 0;
-            }
-        }
-        true
+        let Self {
+            options,
+            steps,
+            packed,
+        } = self;
+        steps.step(Place::Done, out, budget, |place, window| {
+            let mut sink = Sink::new(window, options.compress_max, packed);
+            let next = part(place, entry, options.dialect, &mut sink);
+            (next, sink.is_cut())
+        })
     }
 }
 

@@ -28,16 +28,10 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// A sink that drops the first `skip` bytes, and then has `room` for bytes.
-    pub(super) fn new(
-        out: &'a mut Vec<u8>,
-        skip: usize,
-        room: usize,
-        compress_max: usize,
-        packed: &'a mut Vec<u8>,
-    ) -> Self {
+    /// A sink whose bytes go to a window.
+    pub(super) fn new(window: Window<'a>, compress_max: usize, packed: &'a mut Vec<u8>) -> Self {
         Self {
-            window: Window::new(out, skip, room),
+            window,
             compress_max,
             packed,
         }

@@ -8,6 +8,7 @@ use super::super::writer::Sink;
 use super::super::{VERSION_COMMON, VERSION_FIELD_EXPIRY, VERSION_VALKEY};
 use super::Usage;
 use crate::entry::Entry;
+use crate::window::Window;
 
 /// Magic of a file, which depends on what will be in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl RecordWriter {
             version_of(entry, dialect) <= self.version,
             "a hash has fields that expire in a file without"
         );
-        let mut sink = Sink::new(out, 0, usize::MAX, self.options.compress_max, &mut self.packed);
+        let mut sink = Sink::new(Window::whole(out), self.options.compress_max, &mut self.packed);
         if let Some(at) = entry.expiry() {
             sink.bytes(&[record::EXPIRY_MS]);
             sink.long(at);
@@ -169,9 +170,7 @@ impl FileWriter {
         debug_assert!(!self.records.is_open, "nothing stands within a value");
         let mut packed = Vec::new();
         write(&mut Sink::new(
-            &mut self.out,
-            0,
-            usize::MAX,
+            Window::whole(&mut self.out),
             self.options.compress_max,
             &mut packed,
         ));
