@@ -380,9 +380,11 @@ impl Running {
             // It has nothing left to do, and nothing is lost by its panic but what was reported then.
             let _ = thread.join();
         }
-        // The loops append no more.
-        drop(self.keeper.take());
-        self.finish_append_only();
+        // The loops append no more. A node is stopped once, however often it is told to.
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper);
+            self.finish_append_only();
+        }
         drop(self.control.take());
     }
 

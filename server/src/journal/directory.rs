@@ -1,6 +1,6 @@
 //! [`Directory`]: the directory of the append-only file, and the steps that change what it holds.
 //!
-//! Whatever must survive a crash is written to a temporary name, synced, renamed, and the directory synced: a manifest is the old or the
+//! A file that must survive a crash is written to a temporary name, synced, renamed, and the directory synced: a manifest is the old or the
 //! new one, never a part of either, and a file that it names is there.
 
 use std::ffi::{OsStr, OsString};

@@ -114,10 +114,6 @@ impl Source {
 fn cut(torn: &Torn, node: &Node) -> Result<(), LoadError> {
     let Torn { path, good_bytes } = torn;
     node.log.warning(format_args!(
-        "!!! Warning: short read while loading the AOF file {}!!!",
-        path.file_name().unwrap_or_default().display()
-    ));
-    node.log.warning(format_args!(
         "Truncating the AOF {} at offset {good_bytes}",
         path.file_name().unwrap_or_default().display()
     ));
