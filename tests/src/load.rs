@@ -46,7 +46,7 @@ pub(crate) mod template;
 #[path = "load/waits.rs"]
 pub(crate) mod waits;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The time, for the only program of the workspace whose subject is real time.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
@@ -66,9 +66,24 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The wait that a part of all of them stayed below, and the longest one, in milliseconds; none of no waits.
+pub(crate) fn percentile_ms(mut waits: Vec<Duration>, part: f64) -> Option<(f64, f64)> {
+    waits.sort_unstable();
+    let wait = waits.get((waits.len() as f64 * part) as usize)?;
+    let longest = waits.last()?;
+    Some((wait.as_secs_f64() * 1e3, longest.as_secs_f64() * 1e3))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
+
+    #[test]
+    fn most_waits_are_below_their_percentile() {
+        let waits = (1..=1000).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile_ms(waits, 0.99), Some((991.0, 1000.0)));
+        assert_eq!(percentile_ms(Vec::new(), 0.99), None);
+    }
 
     #[test]
     fn median_of_odd_and_even() {

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::now;
 use super::options::Options;
 use super::placement::Cores;
 use super::report::{Report, Target};
 use super::server::{Program, Server};
+use super::{now, percentile_ms};
 
 /// Keys written each millisecond: 100,000 a second.
 const KEYS_PER_MS: u64 = 100;
@@ -155,10 +155,7 @@ fn probe(address: SocketAddr, over: &AtomicBool) -> Result<f64> {
         waits.push(sent.elapsed());
         thread::sleep(Duration::from_micros(300));
     }
-    waits.sort_unstable();
-    let place = (waits.len() as f64 * PERCENTILE) as usize;
-    let wait = waits
-        .get(place)
-        .ok_or_else(|| Error::other("the probe got no turn"))?;
-    Ok(wait.as_secs_f64() * 1e3)
+    let (wait_ms, _) =
+        percentile_ms(waits, PERCENTILE).ok_or_else(|| Error::other("the probe got no turn"))?;
+    Ok(wait_ms)
 }

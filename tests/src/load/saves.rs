@@ -7,13 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::generator::{Generator, Limit};
-use super::now;
 use super::options::Options;
 use super::placement::{Cores, Placement};
 use super::report::{Report, Target};
-use super::rows::{Fill, MIXED};
+use super::rows::MIXED;
 use super::server::{Program, Server};
 use super::template::Template;
+use super::{now, percentile_ms};
 
 /// Keys of the mixed data set: as many as its fills make.
 const MIXED_KEYS: u64 = 5_000_000;
@@ -41,7 +41,7 @@ const SPEED_TIMES: f64 = 1.0 / 1.5;
 const SIZE_TIMES: f64 = 1.02;
 const WAIT_TIMES: f64 = 2.0;
 const PAUSE_MS_MAX: f64 = 5.0;
-/// Growth of memory in per cent: a tenth, and 64 MB of buffers beside the 250 MB of data.
+/// Most growth of memory, in per cent.
 const GROWTH_MAX: f64 = 10.0;
 
 /// A row of the report: name, target, figure.
@@ -129,7 +129,7 @@ fn save_and_load(
 fn files(program: &Program, divisor: u64) -> Result<Files> {
     let server = program.start(Placement::Free, &[])?;
     for part in MIXED {
-        fill(&server, part, divisor)?;
+        fill(&server, part.command, part.count / divisor)?;
     }
     let start = now();
     server.client()?.call("SAVE")?;
@@ -147,10 +147,11 @@ fn files(program: &Program, divisor: u64) -> Result<Files> {
     Ok(Files { save, bytes, load })
 }
 
-fn fill(server: &Server, fill: &Fill, divisor: u64) -> Result<()> {
-    let mut template = Template::counting(fill.command, FILL_PIPELINE).map_err(Error::other)?;
+/// Sends so many of a command, with its numbers counting from 0.
+fn fill(server: &Server, command: &str, count: u64) -> Result<()> {
+    let mut template = Template::counting(command, FILL_PIPELINE).map_err(Error::other)?;
     let mut generator = Generator::connect(server.address(), FILL_CLIENTS, None)?;
-    generator.run(&mut template, Limit::requests(fill.count / divisor))?;
+    generator.run(&mut template, Limit::requests(count))?;
     Ok(())
 }
 
@@ -228,16 +229,10 @@ fn beside(options: &Options, plan: Plan, program: &Program) -> Result<Noticed> {
     let keys = LIVE_KEYS / divisor;
     let set = format!("SET key:{{rand:{keys}}} {{value:64}}");
     let template = |pipeline| Template::random(&set, pipeline).map_err(Error::other);
-    let in_turn = Template::counting(&set, FILL_PIPELINE).map_err(Error::other);
-    Generator::connect(server.address(), FILL_CLIENTS, None)?.run(&mut in_turn?, Limit::requests(keys))?;
+    fill(&server, &set, keys)?;
     if plan.hash {
-        let fields = HASH_FIELDS / divisor;
-        let hset = Template::counting(
-            &format!("HSET hash {{rand:{HASH_FIELDS}}} {{value:1000}}"),
-            FILL_PIPELINE,
-        );
-        Generator::connect(server.address(), FILL_CLIENTS, None)?
-            .run(&mut hset.map_err(Error::other)?, Limit::requests(fields))?;
+        let hset = format!("HSET hash {{rand:{HASH_FIELDS}}} {{value:1000}}");
+        fill(&server, &hset, HASH_FIELDS / divisor)?;
     }
     let mut load = template(PIPELINE)?;
     let mut generator = Generator::connect(server.address(), CLIENTS, Some(template(1)?))?;
@@ -292,11 +287,6 @@ fn most_memory(server: &Server, over: &AtomicBool) -> Result<u64> {
 }
 
 /// The wait that nearly all were shorter than, and the longest, in milliseconds.
-fn of_waits(mut waits: Vec<Duration>) -> Result<(f64, f64)> {
-    waits.sort_unstable();
-    let place = (waits.len() as f64 * PERCENTILE) as usize;
-    let (Some(percentile), Some(longest)) = (waits.get(place), waits.last()) else {
-        return Err(Error::other("the probe got no turn"));
-    };
-    Ok((percentile.as_secs_f64() * 1e3, longest.as_secs_f64() * 1e3))
+fn of_waits(waits: Vec<Duration>) -> Result<(f64, f64)> {
+    percentile_ms(waits, PERCENTILE).ok_or_else(|| Error::other("the probe got no turn"))
 }

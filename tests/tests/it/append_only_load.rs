@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shardis_tests::client::encode;
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process, free_port};
 use shardis_tests::redis::{self, Reference};
@@ -64,11 +65,7 @@ fn file(directory: &Path, name: &str) -> PathBuf {
 fn commands(lines: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines {
-        let words: Vec<&str> = line.split(' ').collect();
-        bytes.extend(format!("*{}\r\n", words.len()).bytes());
-        for word in words {
-            bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
-        }
+        encode(&mut bytes, &line.split(' ').collect::<Vec<_>>());
     }
     bytes
 }
