@@ -43,6 +43,15 @@ impl Slot {
         self.0 as usize
     }
 
+    /// The slot at an index.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub(crate) fn at(index: usize) -> Slot {
+        assert!(index < SLOTS, "there are {SLOTS} slots");
+        Slot(index as u16)
+    }
+
     /// All slots, in order.
     pub fn all() -> impl DoubleEndedIterator<Item = Slot> + ExactSizeIterator + Clone {
         (0..SLOTS as u16).map(Slot)
@@ -317,17 +326,25 @@ impl FromIterator<Slot> for SlotSet {
 /// The notation of slots in `CLUSTER NODES`: `0-99 200`.
 impl fmt::Display for SlotSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, range) in self.ranges().enumerate() {
-            let gap = if index == 0 { "" } else { " " };
-            let (start, end) = range.into_inner();
-            if start == end {
-                write!(f, "{gap}{start}")?;
-            } else {
-                write!(f, "{gap}{start}-{end}")?;
-            }
-        }
-        Ok(())
+        write_ranges(f, self.ranges())
     }
+}
+
+/// Writes ranges as texts have them: `0-5460 7000`.
+pub(crate) fn write_ranges(
+    f: &mut impl fmt::Write,
+    ranges: impl IntoIterator<Item = RangeInclusive<Slot>>,
+) -> fmt::Result {
+    for (index, range) in ranges.into_iter().enumerate() {
+        let gap = if index == 0 { "" } else { " " };
+        let (start, end) = range.into_inner();
+        if start == end {
+            write!(f, "{gap}{start}")?;
+        } else {
+            write!(f, "{gap}{start}-{end}")?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for SlotSet {

@@ -173,7 +173,7 @@ impl<'a> Encoder<'a> {
     #[inline]
     pub fn whole_bulk(&mut self, bytes: &[u8]) {
         match self.bypass.take() {
-            // What is too long to be sent is not sent in part, either.
+            // A string that is too long to be sent is not sent in part, either.
             Some(bypass) if bytes.len() >= BYPASS_BYTES && self.out.len() + bytes.len() < self.cut_at => {
                 self.pass(bytes, bypass);
             }

@@ -28,6 +28,8 @@ pub enum ProtocolError {
     UnbalancedQuotes,
     /// The arguments of one request, detached ones aside, lie further apart than a span can express.
     RequestTooLong,
+    /// The bytes are the beginning of a TLS handshake.
+    TlsHandshake,
 }
 
 impl ProtocolError {
@@ -55,6 +57,7 @@ impl ProtocolError {
             ProtocolError::InlineTooLong => "too big inline request",
             ProtocolError::UnbalancedQuotes => "unbalanced quotes in request",
             ProtocolError::RequestTooLong => "too big request",
+            ProtocolError::TlsHandshake => "this port does not speak TLS",
         }
     }
 }

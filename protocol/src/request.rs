@@ -681,6 +681,10 @@ fn inline_line(
     limits: &Limits,
     spans: &mut Vec<Span>,
 ) -> Result<Step, ProtocolError> {
+    // A record of version 3.0 to 3.4 with a handshake message, which is the first of a client. It need not have a newline.
+    if let [0x16, 3, 0..=4, _, _, 1, ..] = rest {
+        return Err(ProtocolError::TlsHandshake);
+    }
     // The end of a line is two bytes or one: the first of two does not count as part of the request.
     let with_cr = rest.get(limits.inline_bytes_max) == Some(&b'\r');
     let bytes_max = limits.inline_bytes_max + usize::from(with_cr);

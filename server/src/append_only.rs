@@ -131,7 +131,7 @@ impl AppendOnly {
                 Increment::new(file, part.clone(), size)
             }
             None => {
-                let part = Part::increment(directory.prefix(), 1);
+                let part = manifest.next_increment(directory.prefix());
                 log.notice(format_args!(
                     "Creating AOF incr file {} on server start",
                     part.name.display()
@@ -146,7 +146,7 @@ impl AppendOnly {
         {
             let mut status = self.status.lock();
             status.phase = Phase::On;
-            status.measure(&directory, &manifest);
+            status.measure(&directory, &manifest, Some(&increment.part));
             status.rewritten_bytes = status.base_bytes;
         }
         self.journal
@@ -225,11 +225,31 @@ impl AppendOnly {
 
     /// Bytes of all files that make up the data.
     pub(crate) fn bytes(&self) -> u64 {
-        let (before, current) = {
+        let (before, replaced, current) = {
             let status = self.status.lock();
-            (status.base_bytes + status.older_bytes, self.journal.increment())
+            (
+                status.base_bytes + status.older_bytes,
+                status.replaced.clone(),
+                self.journal.increment(),
+            )
         };
-        before + current.map_or(0, |increment| increment.size())
+        let is_current = |other: &Arc<Increment>| {
+            current
+                .as_ref()
+                .is_some_and(|increment| Arc::ptr_eq(increment, other))
+        };
+        let replaced = replaced.filter(|increment| !is_current(increment));
+        let written = [replaced, current.clone()].into_iter().flatten();
+        before + written.map(|increment| increment.size()).sum::<u64>()
+    }
+
+    /// Takes the sizes of the files after a rewrite that has brought nothing.
+    fn measure(&self, files: &Files) {
+        let current = self.journal.increment();
+        if let Some(directory) = &files.directory {
+            let current = current.as_ref().map(|increment| &increment.part);
+            self.status.lock().measure(directory, &files.manifest, current);
+        }
     }
 
     /// Makes the base that a fresh append-only file begins with: a copy of a snapshot file, or one of no data.
@@ -292,5 +312,48 @@ fn empty_base(form: BaseForm, settings: &Settings, version: &str) -> Vec<u8> {
             writer.aux(b"aof-base", b"1");
             writer.finish()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::Level;
+
+    /// A process that was killed may have left bytes that only the system has: an older increment must not be less safe than what is
+    /// written from now on. The one here is opened and cannot be synced.
+    #[test]
+    fn every_increment_is_synced_at_the_start() {
+        let scratch = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            appenddirname: scratch.path().join("files").display().to_string(),
+            ..Settings::default()
+        };
+        let directory = Directory::of(&settings);
+        directory.make().unwrap();
+        let increments = [1, 2].map(|sequence| Part::increment(directory.prefix(), sequence));
+        symlink("/dev/null", directory.path_of(&increments[0].name)).unwrap();
+        fs::write(directory.path_of(&increments[1].name), b"").unwrap();
+        let manifest = Manifest {
+            increments: increments.to_vec(),
+            ..Manifest::default()
+        };
+        let clock = Arc::new(Clock::manual(Duration::from_secs(1000)));
+        let open = |manifest: &Manifest| {
+            let append_only = AppendOnly::new(&clock, 0, "7.2.4");
+            append_only.open(
+                &settings,
+                Origin::Files(manifest.clone()),
+                &Log::new(Level::Nothing),
+            )
+        };
+        let error = open(&manifest).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        fs::remove_file(directory.path_of(&increments[0].name)).unwrap();
+        fs::write(directory.path_of(&increments[0].name), b"").unwrap();
+        open(&manifest).unwrap();
     }
 }

@@ -1,5 +1,8 @@
 //! Embedding: a server inside another program, above all inside its tests.
 
+mod authority;
+pub mod cluster;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
+pub use self::authority::{TlsAuthority, TlsIdentity};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ConfigSource};
 use crate::exec::{Effect, KeyspaceEvent};
@@ -49,6 +53,7 @@ pub struct Builder {
     effects: Option<Sender<Effect>>,
     events: Option<Sender<KeyspaceEvent>>,
     initial: Option<PathBuf>,
+    is_secure: bool,
 }
 
 impl Default for Builder {
@@ -64,6 +69,7 @@ impl Default for Builder {
             effects: None,
             events: None,
             initial: None,
+            is_secure: false,
         }
     }
 }
@@ -92,6 +98,22 @@ impl Builder {
     pub fn directive(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.directives.push((name.into(), value.into()));
         self
+    }
+
+    /// Makes clients connect over TLS: [`Builder::port`] is the port for that, and there is no other one unless the directive `port` is
+    /// added. The certificate comes from a throw-away authority, [`Server::tls_authority`], which also makes certificates for clients;
+    /// they are asked for if the directive `tls-auth-clients` is added.
+    #[must_use]
+    pub fn tls_self_signed(mut self) -> Self {
+        self.is_secure = true;
+        self
+    }
+
+    /// Adds a user, by the rules of ACL SETUSER: `user("orders", "on >pw ~orders:* +@all")`. The user `default` is everybody who has not
+    /// authenticated.
+    #[must_use]
+    pub fn user(self, name: &str, rules: &str) -> Self {
+        self.directive("user", format!("{name} {rules}"))
     }
 
     /// Makes the server's time stand still at `start` after the Unix epoch, until [`Server::advance`] moves it.
@@ -159,13 +181,21 @@ impl Builder {
     /// # Errors
     /// When a directive is unknown, wrong or refused, the port cannot be listened on, or the data cannot be loaded.
     pub fn start(self) -> Result<Server, BuildError> {
-        let config = self.config()?;
+        let authority = match self.is_secure {
+            true => Some(TlsAuthority::new().map_err(StartError::Io)?),
+            false => None,
+        };
+        let config = self.config(authority.as_ref())?;
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));
         let mut log = Log::new(config.settings().loglevel.into());
         if self.log {
             log = log.to(Lines::new(LogOutput::Stdout, None, Arc::clone(&clock)).into_dispatch());
         }
-        let any_port = self.port == 0 && !self.names("port");
+        let takes_any = |directive| self.port == 0 && !self.names(directive);
+        let (any_port, any_tls_port) = match self.is_secure {
+            false => (takes_any("port"), false),
+            true => (false, takes_any("tls-port")),
+        };
         let initial = match &self.initial {
             Some(file) => Initial::File(file.clone()),
             None if self.names("dir") => Initial::Saved,
@@ -180,10 +210,11 @@ impl Builder {
             slow_listener: self.slow_listener,
             daemon: None,
             any_port,
+            any_tls_port,
             initial,
             config,
         })?;
-        Ok(Server { running })
+        Ok(Server { running, authority })
     }
 
     /// Whether a line for this directive was added.
@@ -194,12 +225,13 @@ impl Builder {
     }
 
     /// The configuration: the builder's defaults, followed by the added lines.
-    fn config(&self) -> Result<Config, BuildError> {
-        let mut text = format!(
-            "bind 127.0.0.1\nshards {}\nport {}\nsave \"\"\n",
-            self.shards, self.port
-        )
-        .into_bytes();
+    fn config(&self, authority: Option<&TlsAuthority>) -> Result<Config, BuildError> {
+        let ports = match authority {
+            None => format!("port {}", self.port),
+            Some(_) => format!("port 0\ntls-port {}", self.port),
+        };
+        let mut text = format!("bind 127.0.0.1\nshards {}\n{ports}\nsave \"\"\n", self.shards).into_bytes();
+        text.extend(authority.map(TlsAuthority::lines).unwrap_or_default());
         for (name, value) in &self.directives {
             if [name.as_bytes(), value].iter().any(|part| part.contains(&b'\n')) {
                 return Err(BuildError::directive(name, "a line has no line breaks"));
@@ -220,6 +252,12 @@ impl Builder {
                 "its files need a place of their own: name it with the directive 'dir'",
             ));
         }
+        if config.settings().cluster_enabled && !self.names("dir") {
+            return Err(BuildError::directive(
+                "cluster-enabled",
+                "its file of nodes needs a place of its own: name it with the directive 'dir'",
+            ));
+        }
         match config.of_process() {
             None => Ok(config),
             Some(name) => Err(BuildError::directive(
@@ -234,6 +272,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Server {
     running: Running,
+    authority: Option<TlsAuthority>,
 }
 
 impl Server {
@@ -243,11 +282,16 @@ impl Server {
         Builder::default()
     }
 
-    /// Address that clients connect to by TCP. For a wildcard it is the loopback address of the family; the port is 0
+    /// The authority of the server's certificate, if that is a throw-away one: see [`Builder::tls_self_signed`].
+    pub fn tls_authority(&self) -> Option<&TlsAuthority> {
+        self.authority.as_ref()
+    }
+
+    /// Address that clients connect to by TCP, over TLS if it serves nothing else. For a wildcard it is the loopback address of the family; the port is 0
     /// when the server listens only on a Unix socket.
     pub fn address(&self) -> SocketAddr {
         let addresses = self.running.state.addresses.load();
-        let Some(mut address) = addresses.tcp.first().copied() else {
+        let Some(mut address) = addresses.tcp.first().or(addresses.tls.first()).copied() else {
             return SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         };
         if address.ip().is_unspecified() {
@@ -259,7 +303,8 @@ impl Server {
         address
     }
 
-    /// The URL for client libraries, including the password if there is one: `redis://:secret@127.0.0.1:6379/`. When
+    /// The URL for client libraries, including the password if there is one: `redis://:secret@127.0.0.1:6379/`, and `rediss://` for a
+    /// server that serves TLS only. When
     /// the server listens only on a Unix socket, `unix:///path?pass=secret`, as the `redis` crate reads it.
     pub fn url(&self) -> String {
         let state = &self.running.state;
@@ -267,13 +312,18 @@ impl Server {
         let password = &settings.requirepass.0;
         let password = (!password.is_empty()).then(|| percent_encode(password, NON_ALPHANUMERIC));
         let addresses = state.addresses.load();
-        if let (true, Some(path)) = (addresses.tcp.is_empty(), &addresses.unix) {
+        let has_port = !addresses.tcp.is_empty() || !addresses.tls.is_empty();
+        if let (false, Some(path)) = (has_port, &addresses.unix) {
             let path = percent_encode(path.as_bytes(), PATH_ENCODED);
             let password = password.map_or_else(String::new, |password| format!("?pass={password}"));
             return format!("unix://{path}{password}");
         }
         let password = password.map_or_else(String::new, |password| format!(":{password}@"));
-        format!("redis://{password}{}/", self.address())
+        let scheme = match addresses.tcp.is_empty() {
+            true if has_port => "rediss",
+            _ => "redis",
+        };
+        format!("{scheme}://{password}{}/", self.address())
     }
 
     /// Whether the server runs: until it is dropped or stopped, or a client sends SHUTDOWN.
@@ -299,6 +349,18 @@ impl Server {
     /// Stops the server, and waits until its threads have ended.
     pub fn stop(mut self) {
         self.running.stop();
+    }
+
+    /// Stops the server as SIGTERM does: its replicas get what they lack, for as long as `shutdown-timeout` says.
+    fn stop_in_order(mut self) {
+        let state = &self.running.state;
+        let options = state.settings.load().shutdown_on_sigterm;
+        if state.end(options).is_err() {
+            // It cannot save, and has said so in its log; it must end nevertheless.
+            state.shutdown.request();
+            state.ring_all();
+        }
+        self.running.wait();
     }
 }
 
@@ -408,6 +470,25 @@ mod tests {
             );
             assert!(replies.ends_with("+PONG\r\n"), "{replies}");
         }
+    }
+
+    #[test]
+    fn users_are_lines_of_the_configuration() {
+        let server = Server::builder()
+            .directive("user", "orders on >pw ~orders:* +@all")
+            .directive("user", "default off")
+            .start()
+            .unwrap();
+        let mut client = BufReader::new(TcpStream::connect(server.address()).unwrap());
+        for (line, reply) in [
+            ("PING", "-NOAUTH Authentication required."),
+            ("AUTH orders pw", "+OK"),
+            ("SET orders:1 x", "+OK"),
+            ("SET other x", "-NOPERM No permissions to access a key"),
+        ] {
+            assert_eq!(ask(&mut client, line), reply, "{line}");
+        }
+        assert!(Server::builder().directive("user", "a nonsense").start().is_err());
     }
 
     /// Its client has a part of the reply already, so that it cannot be told.

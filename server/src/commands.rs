@@ -1,7 +1,9 @@
 //! The list of command families, and look-up by name.
 
+pub(crate) mod acl;
 pub(crate) mod append_only;
 pub(crate) mod bitmaps;
+pub(crate) mod catalogue;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod command;
@@ -16,9 +18,9 @@ pub(crate) mod hyperloglog;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod latency;
-mod later;
 pub(crate) mod lists;
 pub(crate) mod memory;
+pub(crate) mod migrate;
 pub(crate) mod module;
 pub(crate) mod monitor;
 pub(crate) mod names;
@@ -27,6 +29,7 @@ pub(crate) mod persistence;
 mod pop;
 pub(crate) mod pubsub;
 pub(crate) mod replication;
+pub(crate) mod scripting;
 pub(crate) mod server;
 pub(crate) mod sets;
 pub(crate) mod slowlog;
@@ -37,6 +40,7 @@ pub(crate) mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod transactions;
+pub(crate) mod wait;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -72,10 +76,13 @@ const FAMILIES: &[&[Command]] = &[
     sort::COMMANDS,
     keys::COMMANDS,
     dump::COMMANDS,
+    migrate::COMMANDS,
     object::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,
     transactions::COMMANDS,
+    scripting::COMMANDS,
+    scripting::functions::COMMANDS,
     pubsub::COMMANDS,
     server::COMMANDS,
     command::COMMANDS,
@@ -89,8 +96,10 @@ const FAMILIES: &[&[Command]] = &[
     cluster::COMMANDS,
     module::COMMANDS,
     replication::COMMANDS,
+    wait::COMMANDS,
     persistence::COMMANDS,
     append_only::COMMANDS,
+    acl::COMMANDS,
     #[cfg(test)]
     testing::COMMANDS,
 ];
@@ -234,7 +243,11 @@ mod tests {
             );
             let on_keys = matches!(
                 row.runs,
-                Runs::OnKeys(_) | Runs::OnKeysLong(_) | Runs::OnSessionAndKeys(_) | Runs::Blocking(_)
+                Runs::OnKeys(_)
+                    | Runs::OnKeysLong(_)
+                    | Runs::OnSessionAndKeys(_)
+                    | Runs::Blocking(_)
+                    | Runs::Script(_)
             );
             assert_eq!(
                 matches!(row.runs, Runs::Blocking(_)),

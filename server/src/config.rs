@@ -6,10 +6,11 @@
 //! the table of all directives.
 //!
 //! - `directives.rs`: the table: each directive once, with its type, default, bounds, flags and effect.
-//! - `value.rs`, `choice.rs`, `special.rs`, `units.rs`: types of values, their syntax, how they are shown.
+//! - `value.rs`, `choice.rs`, `special.rs`, `audit_events.rs`, `units.rs`: types of values, their syntax, how they are shown.
 //! - `file.rs`: the format of files and command lines, and their errors.
 //! - `rewrite.rs`: writing the values back into the file.
 
+mod audit_events;
 mod choice;
 mod directives;
 mod file;
@@ -18,15 +19,17 @@ mod special;
 mod units;
 mod value;
 
+pub use audit_events::AuditEvents;
 pub use choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, FieldExpiryFormat, IoBackend,
     LogLevel, OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility,
-    TlsClientAuth,
+    TlsClientAuth, TlsClientUser,
 };
 pub use directives::{Check, DIRECTIVES, Directive, DirectiveEffect, DirectiveFlags, Row, Settings, find};
 pub use file::{ConfigError, ConfigSource, Declaration, LinePosition};
 pub(crate) use file::{quote, split_args};
 pub use rewrite::Scope;
+pub(crate) use rewrite::replace as replace_file;
 pub use special::{
     BindAddresses, ClientMemory, KeyspaceEvents, MemoryLimit, OomScores, OutputLimit, OutputLimits,
     Percentiles, Primary, ReplicaOf, SavePoint, SavePoints, ShutdownOptions,
@@ -217,7 +220,7 @@ impl Config {
         found
     }
 
-    /// Changes some directives, all or none, and returns the names of those whose value has changed.
+    /// Changes some directives, all or none, and returns the names of those whose value has changed, or what it names may have.
     ///
     /// # Errors
     /// The first directive that cannot be changed; then no setting has changed.
@@ -251,7 +254,10 @@ impl Config {
             return Err(SetError::failed(name, why));
         }
         let changed = chosen.iter().map(|(directive, ..)| *directive);
-        let changed = changed.filter(|directive| directive.show(&settings) != directive.show(&self.settings));
+        let changed = changed.filter(|directive| {
+            directive.is(DirectiveFlags::REREAD)
+                || directive.show(&settings) != directive.show(&self.settings)
+        });
         let changed = changed.map(|directive| directive.row.name).collect();
         self.settings = Arc::new(settings);
         Ok(changed)
@@ -314,7 +320,7 @@ impl Config {
 
     /// A directive that this version cannot honour, and the reason: a node must not start as if it could.
     pub fn broken_promise(&self) -> Option<(&'static str, &'static str)> {
-        broken_promise(&self.settings).or_else(|| (!self.users.is_empty()).then_some(("user", NO_USERS)))
+        broken_promise(&self.settings)
     }
 
     /// The name of a directive that acts on the whole process, if one is set.
@@ -339,28 +345,12 @@ impl Config {
 
 const CANNOT_CHANGE: &str = "can't set immutable config";
 
-const NO_USERS: &str =
-    "users and their rules do not exist in this version yet; requirepass sets a password for everybody";
-
 fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
-    [
-        (
-            settings.replicaof.0.is_some(),
-            "replicaof",
-            "replication does not exist in this version yet",
-        ),
-        (
-            settings.cluster_enabled,
-            "cluster-enabled",
-            "the cluster does not exist in this version yet",
-        ),
-        (
-            settings.tls_port != 0,
-            "tls-port",
-            "TLS does not exist in this version yet",
-        ),
-        (!settings.aclfile.is_empty(), "aclfile", NO_USERS),
-    ]
+    [(
+        settings.cluster_enabled && settings.tls_cluster,
+        "tls-cluster",
+        "links between nodes do not use TLS in this version yet",
+    )]
     .into_iter()
     .find_map(|(set, directive, why)| set.then_some((directive, why)))
 }
@@ -615,7 +605,8 @@ mod tests {
                     continue;
                 }
                 let changed = config.set(&[(name.as_bytes(), value.as_slice())], Requester::default());
-                assert_eq!(changed, Ok(vec![]), "round {round}: {name}");
+                let reread = directive.is(DirectiveFlags::REREAD).then_some(directive.row.name);
+                assert_eq!(changed, Ok(Vec::from_iter(reread)), "round {round}: {name}");
             }
             config = Config::load(&source).unwrap();
         }
@@ -634,6 +625,36 @@ mod tests {
             "{line}"
         );
         assert_eq!(notice(find(b"hz").unwrap()), None);
+    }
+
+    #[test]
+    fn every_directive_without_meaning_is_told_in_one_line() {
+        const VALUES: [&str; 9] = [
+            "yes",
+            "no",
+            "1",
+            "2",
+            "100",
+            "70000",
+            "allchannels",
+            "hostname",
+            "panic",
+        ];
+        let without = DIRECTIVES
+            .iter()
+            .filter(|directive| directive.row.effect != DirectiveEffect::Applied);
+        for directive in without {
+            let mut config = Config::default();
+            let initial = directive.show(&config.settings);
+            let is_set = VALUES.iter().any(|value| {
+                let settings = Arc::make_mut(&mut config.settings);
+                set_text(directive, settings, value.as_bytes()).is_ok() && directive.show(settings) != initial
+            });
+            assert!(is_set, "{}: none of the values will do", directive.row.name);
+            let told = config.notices();
+            let name = format!("'{}'", directive.row.name);
+            assert!(told.len() == 1 && told[0].contains(&name), "{name}: {told:?}");
+        }
     }
 
     /// A configuration file of one test, removed when the test ends.

@@ -1,20 +1,22 @@
 //! [`Connection`]: the state of one client's connection, its unparsed input and its unsent output.
 
 pub(crate) mod binding;
+pub(crate) mod handover;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod output;
 mod parked;
+pub(crate) mod session_stream;
 
 use crate::config::{OutputLimit, OutputLimits};
 use crate::exec::Modes;
-use crate::exec::client::BufferSizes;
+use crate::exec::client::{Asking, BufferSizes};
 use crate::exec::{Client, Closing, OwnedRequest};
 use crate::journal::Position;
 use crate::limits::{MONITOR_OUTPUT_BYTES, SIZE_CLASSES};
 use crate::shard::poll::{Allocated, Holds, Socket};
 use input::Input;
-use output::Output;
+use output::{Output, Progress};
 
 /// A connection, as its loop keeps it.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     /// The position that its output waits for until the journal has reached it; no further command runs before.
     pub(crate) held_until: Option<Position>,
+    /// Progress of the output when the client was last told that any key may have changed, in the place of messages that its output
+    /// had no room for; none if it has got another message since.
+    pub(crate) told_all_at: Option<Progress>,
     /// The connection is in the loop's list of those that have got messages and are written soon.
     pub(crate) is_pushed_to: bool,
     /// Time since which its output has exceeded the soft limit, Unix milliseconds; `i64::MAX` while it does not.
@@ -69,6 +74,8 @@ pub(crate) enum Gate {
     UnderWay,
     /// The previous command waits for a key: see [`Client::waits`].
     Blocked,
+    /// The connection leaves the loop to become a link.
+    Leaving,
 }
 
 impl Gate {
@@ -77,7 +84,7 @@ impl Gate {
     fn request(&self) -> Option<&OwnedRequest> {
         match self {
             Self::Drain(request) | Self::Busy(request) | Self::Pause(request) => Some(request),
-            Self::Open | Self::UnderWay | Self::Blocked => None,
+            Self::Open | Self::UnderWay | Self::Blocked | Self::Leaving => None,
         }
     }
 
@@ -107,6 +114,7 @@ impl Connection {
             is_queued: false,
             is_dirty: false,
             held_until: None,
+            told_all_at: None,
             is_pushed_to: false,
             over_soft_limit_since_ms: i64::MAX,
             bytes_in: 0,
@@ -129,7 +137,17 @@ impl Connection {
         modes.set(Modes::RESP3, self.client.resp == shardis_protocol::Resp::V3);
         modes.set(Modes::MUTE, self.client.reply_mode != crate::exec::ReplyMode::On);
         modes.set(Modes::NO_TOUCH, self.client.no_touch);
+        modes.set(Modes::PRIMARY, self.client.is_primary);
+        modes.set(Modes::ASKING, self.client.asking == Asking::Now);
+        modes.set(Modes::READS_REPLICAS, self.client.reads_replicas);
+        modes.set(Modes::TRACKS, self.client.notes_reads());
         modes
+    }
+
+    /// Whether the connection is to be written, or looked at, when its socket accepts more.
+    #[inline]
+    pub(crate) fn has_to_write(&self) -> bool {
+        self.output.is_pending() || self.client.closing == Closing::AfterReply || self.socket.has_sealed()
     }
 
     /// Whether the connection's command has begun, and waits only for shards or loops.
@@ -155,7 +173,7 @@ impl Connection {
             query: self.input.bytes() + held.received,
             query_free: self.input.spare(),
             arguments: self.input.argument_bytes() + self.waiting_argument_bytes(),
-            output: unsent.unsent_tail_len(),
+            output: unsent.unsent_tail_len() + self.socket.sealed_bytes(),
             chunks: chunks + usize::from(sending > 0),
             chunk_bytes: closed + sending + self.output.parked_memory(),
             output_capacity: unsent.tail_capacity() + held.sending - sending,
@@ -171,7 +189,8 @@ impl Connection {
     #[inline]
     pub(crate) fn memory(&self, held: usize) -> usize {
         let waiting = self.gate.request().map_or(0, OwnedRequest::size);
-        size_of::<Self>() + self.input.memory() + self.output.memory() + self.client.memory() + waiting + held
+        let buffers = self.input.memory() + self.output.memory() + self.socket.memory();
+        size_of::<Self>() + buffers + self.client.memory() + waiting + held
     }
 
     /// Bytes of the arguments of a command that waits: for a key, the end of a pause, other shards, or earlier commands.
@@ -245,7 +264,7 @@ impl Booked {
         }
         Self {
             bytes: connection.memory(held.memory),
-            is_evictable: !client.no_evict,
+            is_evictable: !client.no_evict && !client.is_primary,
             is_subscriber: client.is_subscriber(),
             is_watching: client
                 .watching

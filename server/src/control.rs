@@ -1,5 +1,5 @@
 //! The control thread of a node: timers and signals, which no command causes and which concern the whole node. It
-//! runs a single-threaded `tokio` runtime, on which the links to other nodes will live, too.
+//! runs a single-threaded `tokio` runtime, on which the links to other nodes live, too.
 //!
 //! Every node has one, embedded or not: a sleeping thread costs little, and all nodes behave alike. Shards never wait
 //! for it. With a manual clock no timer of `tokio` runs: an advance of the clock rings the bell, and the thread
@@ -11,6 +11,7 @@ mod signals;
 
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 
 use self::signals::{Order, Signals};
 use crate::log::Level;
@@ -30,6 +32,9 @@ const TICK_US: i64 = 1_000_000;
 /// Number of ticks between two log lines about the node's load.
 const TICKS_PER_REPORT: u32 = 5;
 
+/// Begins the links of the node, on the control thread.
+pub(crate) type LinksStart = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
 /// Handle of the control thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -39,11 +44,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Starts the thread. With `signals` it also handles those of the process.
+    /// Starts the thread, which runs `task` beside its own work. With `signals` it also handles those of the process.
     ///
     /// # Errors
     /// The error of the system call.
-    pub(crate) fn start(node: Arc<Node>, signals: bool) -> io::Result<Self> {
+    pub(crate) fn start(node: Arc<Node>, signals: bool, links: LinksStart) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let signals = {
             let _within = runtime.enter();
@@ -59,7 +64,7 @@ impl Control {
         };
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || inner.run(&runtime, ended))?;
+            .spawn(move || inner.run(&runtime, links, ended))?;
         Ok(Self {
             thread: Some(thread),
             end: Some(end),
@@ -96,13 +101,15 @@ struct Inner {
 }
 
 impl Inner {
-    fn run(mut self, runtime: &Runtime, ended: oneshot::Receiver<()>) {
+    fn run(mut self, runtime: &Runtime, links: LinksStart, ended: oneshot::Receiver<()>) {
         if self.node.daemon.is_some() {
             crate::daemon::guard_thread();
         }
         let node = Arc::clone(&self.node);
         let _entered = node.threads.enter();
-        runtime.block_on(self.serve(ended));
+        let tasks = LocalSet::new();
+        tasks.spawn_local(links());
+        tasks.block_on(runtime, self.serve(ended));
     }
 
     async fn serve(&mut self, mut ended: oneshot::Receiver<()>) {
@@ -115,10 +122,13 @@ impl Inner {
                 () = node.control_bell.notified() => {}
                 () = sleep(until_tick) => {}
             }
+            node.debug.freeze.pass();
+            node.end_when_ready();
             self.notice_end();
             if node.clock.now_us() >= self.next_tick_us {
                 self.tick();
             }
+            node.links_bell.notify_waiters();
         }
     }
 
@@ -141,8 +151,9 @@ impl Inner {
             self.node.log.write(
                 Level::Debug,
                 format_args!(
-                    "{} clients connected (0 replicas), {used} bytes in use",
-                    self.node.clients.load(Ordering::Relaxed)
+                    "{} clients connected ({} replicas), {used} bytes in use",
+                    self.node.clients.load(Ordering::Relaxed),
+                    self.node.replication.replicas.count()
                 ),
             );
         }

@@ -62,8 +62,10 @@ pub(crate) enum ReplyError {
     DiscardWithoutMulti,
     /// WATCH inside MULTI.
     WatchInsideMulti,
-    /// EXEC that was refused for the reason in this line.
-    ExecRefused(Vec<u8>),
+    /// The digest of no script.
+    NoScript,
+    /// EXEC that was refused with this error.
+    ExecRefused(Box<ReplyError>),
     /// EXEC after a command that could not be queued.
     ExecAborted,
     /// A command that may not be queued.
@@ -72,6 +74,17 @@ pub(crate) enum ReplyError {
     NoAuth,
     /// A wrong user name or password.
     WrongPassword,
+    /// A command that the rules of the user do not permit.
+    NoCommandPermission {
+        /// Name of the user.
+        user: Box<[u8]>,
+        /// Full name of the command.
+        command: &'static str,
+    },
+    /// A key that the rules of the user do not permit, at this position of the request.
+    NoKeyPermission(usize),
+    /// A channel that the rules of the user do not permit, at this position of the request.
+    NoChannelPermission(usize),
     /// AUTH with one argument where no password is set.
     NoPasswordSet,
     /// A client name with bytes that would break CLIENT LIST.
@@ -84,6 +97,10 @@ pub(crate) enum ReplyError {
     ClusterDisabled,
     /// The data is being loaded.
     Loading,
+    /// The node is a replica that clients cannot write to.
+    ReadOnlyReplica,
+    /// The node is a replica without a link to its primary.
+    PrimaryDown,
     /// Memory is above `maxmemory`.
     OutOfMemory,
     /// A client asks for what only an append-only file can tell, and there is none.
@@ -92,6 +109,10 @@ pub(crate) enum ReplyError {
     CannotSave,
     /// The append-only file cannot be written, with this number of the system's error: data must not change further.
     CannotAppend(i32),
+    /// Fewer replicas than `min-replicas-to-write` keep up.
+    TooFewReplicas,
+    /// The audit log cannot tell of the command, which `audit-strict` demands.
+    Unrecordable,
     /// The result would be longer than `proto-max-bulk-len`.
     StringTooLong,
     /// A negative offset into a string.
@@ -180,6 +201,8 @@ pub(crate) enum ReplyError {
     NumkeysNotPositive,
     /// A COUNT that is not above zero.
     CountNotPositive,
+    /// This node of a cluster does not serve the keys of the request, for the reason in this line.
+    Redirected(String),
     /// A check of the server's own state failed while the command ran.
     Internal,
     /// A text made for one case, with its code, that quotes bytes of the request.
@@ -196,6 +219,14 @@ impl ReplyError {
         Self::Arity(full_name.into())
     }
 
+    /// The error behind the refusal of EXEC, or this one.
+    pub(crate) fn cause(&self) -> &Self {
+        match self {
+            Self::ExecRefused(error) => error,
+            _ => self,
+        }
+    }
+
     /// The line to send, without the leading `-`. Parts of the request are quoted byte by byte.
     pub(crate) fn line(&self) -> Cow<'_, [u8]> {
         match self {
@@ -210,9 +241,20 @@ impl ReplyError {
                 ];
                 Cow::Owned(parts.concat())
             }
-            Self::ExecRefused(reason) => {
-                let reason = reason.strip_prefix(b"ERR ").unwrap_or(reason);
+            Self::ExecRefused(error) => {
+                let line = error.line();
+                let reason = line.strip_prefix(b"ERR ").unwrap_or(&line);
                 Cow::Owned([b"EXECABORT Transaction discarded because of: ", reason].concat())
+            }
+            Self::NoCommandPermission { user, command } => {
+                let parts = [
+                    b"NOPERM User ",
+                    &user[..],
+                    b" has no permissions to run the '",
+                    command.as_bytes(),
+                    b"' command",
+                ];
+                Cow::Owned(parts.concat())
             }
             Self::Bytes(line) => Cow::Borrowed(line),
             _ => match self.text() {
@@ -237,10 +279,13 @@ impl ReplyError {
             Self::ExecWithoutMulti => "ERR EXEC without MULTI",
             Self::DiscardWithoutMulti => "ERR DISCARD without MULTI",
             Self::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
+            Self::NoScript => "NOSCRIPT No matching script. Please use EVAL.",
             Self::ExecAborted => "EXECABORT Transaction discarded because of previous errors.",
             Self::NotInMulti => "ERR Command not allowed inside a transaction",
             Self::NoAuth => "NOAUTH Authentication required.",
             Self::WrongPassword => "WRONGPASS invalid username-password pair or user is disabled.",
+            Self::NoKeyPermission(_) => "NOPERM No permissions to access a key",
+            Self::NoChannelPermission(_) => "NOPERM No permissions to access a channel",
             Self::NoPasswordSet => {
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?"
@@ -256,7 +301,16 @@ impl ReplyError {
                  details about the RDB error."
             }
             Self::Loading => "LOADING Redis is loading the dataset in memory",
+            Self::ReadOnlyReplica => "READONLY You can't write against a read only replica.",
+            Self::PrimaryDown => {
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
+            }
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            Self::Unrecordable => {
+                "MISCONF The audit log cannot be written, and audit-strict refuses the commands that it has to tell of. Please \
+                 check the server logs for details about the error."
+            }
+            Self::TooFewReplicas => "NOREPLICAS Not enough good replicas to write.",
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OffsetOutOfRange => "ERR offset is out of range",
             Self::IncrementOverflow => "ERR increment or decrement would overflow",
@@ -312,7 +366,7 @@ impl ReplyError {
             Self::CountNotPositive => "ERR count should be greater than 0",
             Self::Internal => "ERR internal error: the command was stopped; see the server's log",
             Self::Fixed(text) => text,
-            Self::Text(text) => text,
+            Self::Text(text) | Self::Redirected(text) => text,
             Self::OutOfBounds { min, max } => {
                 return Cow::Owned(format!(
                     "ERR value is out of range, value must between {min} and {max}"
@@ -344,6 +398,7 @@ impl ReplyError {
             Self::UnknownCommand(_)
             | Self::UnknownSubcommand { .. }
             | Self::ExecRefused(_)
+            | Self::NoCommandPermission { .. }
             | Self::Bytes(_) => {
                 unreachable!("`line` writes these")
             }

@@ -7,27 +7,41 @@
 //! 4. write every connection that has output; cron within its time (`write`, `cron`).
 //!
 //! [`Clients`] are the connections of the loop, [`Reach`] is what it has under way elsewhere, [`Turn`] what a turn collects.
-//! Commands that do not run in batches run in `run`; those over several shards get there through `lend`, those that every
-//! shard or loop does by itself through `gather`, those that wait through `block`. What is published reaches connections in
-//! `publish`; what becomes known of commands that have run is in `observe`.
+//! Commands that do not run in batches run in `run`; those over several shards get there through `lend`, and leave what takes
+//! very long to a thread (`errand`); those that every
+//! shard or loop does by itself through `gather`, those that wait through `block`, those that wait for what was admitted before
+//! through `fences`. What is published reaches connections in
+//! `publish`; scripts that run for long are in `scripts`; what becomes known of commands that have run is in `observe`.
 
 mod accept;
+mod apply;
 mod batches;
 mod block;
 mod clients;
 mod cron;
+mod decided;
+mod depart;
+mod doomed;
+mod errand;
 mod evict;
 mod expire;
+mod fences;
 mod gather;
+mod hand_over;
+mod handshakes;
+mod invalidate;
 mod ledger;
 mod lend;
 mod observe;
 mod publish;
 mod reach;
+mod redirects;
 mod requests;
 mod run;
+mod scripts;
 mod snapshot;
 mod turn;
+mod users;
 mod write;
 
 use std::collections::VecDeque;
@@ -39,22 +53,27 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::config::Settings;
+use crate::connection::handover::LinkClients;
 use crate::daemon::call_loop;
 use crate::dispatch::execution::Environment;
-use crate::exec::{Closing, Reload, Stamp};
+use crate::exec::{Reload, Stamp};
 use crate::journal::Recorder;
 use crate::limits::TURN_NS;
 use crate::observe::process;
 use crate::pubsub::Publication;
 use crate::shard::Mesh;
+use crate::shard::departures::Departures;
 use crate::shard::inbox::Message;
 use crate::shard::poll::{Event, Poll};
 use crate::state::Node;
 pub(crate) use accept::Acceptor;
+use apply::Applying;
 use clients::Clients;
 use cron::Cron;
+use decided::Decided;
 use evict::Evicting;
 use expire::Expiry;
+use handshakes::Handshakes;
 use ledger::Ledger;
 use reach::{Reach, Work};
 use snapshot::Saving;
@@ -90,6 +109,21 @@ pub(crate) struct EventLoop {
     news: u64,
     evicting: Evicting,
     saving: Saving,
+    applying: Applying,
+    /// The partition has keys of slots that have gone to another node.
+    has_doomed_keys: bool,
+    /// Clients whose replies wait for the bus.
+    decided: Vec<Decided>,
+    /// Number of the map of slots that the loop's clients are known to agree with.
+    followed_map: Option<u64>,
+    /// The node's clients that are links.
+    links: Arc<LinkClients>,
+    /// The way of keys that leave for another node.
+    departures: Arc<Departures>,
+    /// Version of the users that all connections have taken over.
+    users_version: u64,
+    /// Handshakes of TLS.
+    handshakes: Handshakes,
 }
 
 impl EventLoop {
@@ -127,8 +161,23 @@ impl EventLoop {
             news: 0,
             evicting: Evicting::default(),
             saving: Saving::default(),
+            applying: Applying::default(),
+            has_doomed_keys: false,
+            decided: Vec::new(),
+            followed_map: None,
+            links: Arc::default(),
+            departures: Arc::default(),
+            users_version: node.acl.version(),
+            handshakes: Handshakes::default(),
             node,
         }
+    }
+
+    /// The same loop, whose connections can become links, and whose keys can leave for other nodes.
+    pub(crate) fn with_links(mut self, links: Arc<LinkClients>, departures: Arc<Departures>) -> Self {
+        self.links = links;
+        self.departures = departures;
+        self
     }
 
     /// The same loop, whose commands can have the node's files read again.
@@ -151,19 +200,28 @@ impl EventLoop {
         let _witness = call_loop(&raw const self);
         while !self.node.shutdown.is_requested() {
             self.wait()?;
+            self.node.debug.freeze.pass();
             self.begin_turn();
             let has_mail = !self.inbox.is_empty();
             self.go_on();
+            self.answer_busy();
             self.take_in_messages();
             self.release_held();
             self.accept();
             self.retry_busy();
+            self.retry_behind_script();
             self.resume_paused();
+            self.apply();
             let has_work = !self.clients.queue.is_empty();
             self.serve_and_execute();
+            self.go_on_with_script();
+            self.apply();
+            self.notice_role();
             self.pass_fences();
+            self.pass_fence_of_node();
             self.end_waits_in_time();
-            self.end_waits_for_sync();
+            self.end_waits_for_writes();
+            self.answer_decided();
             self.empty_outbox();
             self.hand_on_lines();
             self.deliver_published();
@@ -173,8 +231,10 @@ impl EventLoop {
             self.write();
             self.run_cron();
             self.expire(has_work || has_mail);
+            self.delete_doomed();
             self.save(has_work || has_mail);
             self.close_connections();
+            self.hand_over_leaving();
             self.evict_clients();
             self.end_turn();
         }
@@ -191,11 +251,15 @@ impl EventLoop {
             || self.acceptor.is_ready()
             || !self.reach.outbox.borrow().is_empty()
             || self.reach.goes_on
+            || self.reach.script.is_some()
             || self.has_published()
+            || self.has_invalidations()
             || self.has_released()
-            || self.has_synced()
+            || self.has_awaited_writes()
             || self.has_garbage()
             || self.is_saving()
+            || self.may_apply()
+            || self.may_delete_doomed()
     }
 
     /// Step 1: waits for events, unless there is work to do at once.
@@ -217,13 +281,16 @@ impl EventLoop {
             self.reach.mesh.bell(self.index),
             self.node.pubsub.mailbox(self.index),
         );
+        let invalidations = self.node.tracking.mailbox(self.index);
         let (node, news, shard) = (&self.node, self.news, self.index);
         let due_sooner = &node.due_sooner[self.index];
         let is_idle = || {
             inbox.is_empty()
                 && mailbox.is_empty()
+                && !invalidations.has_mail()
                 && !due_sooner.load(Ordering::SeqCst)
                 && saving.may_sleep(shard)
+                && !(shard == 0 && node.replication.following.has_news())
                 && node.news() == news
                 && !node.shutdown.is_requested()
         };
@@ -244,8 +311,7 @@ impl EventLoop {
                 };
                 connection.ends |= ended;
                 connection.readable |= readable;
-                let has_to_write =
-                    connection.output.is_pending() || connection.client.closing == Closing::AfterReply;
+                let has_to_write = connection.has_to_write();
                 if readable || ended {
                     clients.enqueue(number);
                 }
@@ -270,7 +336,10 @@ impl EventLoop {
         self.turn_until_ns = self.looked_ns + TURN_NS;
         self.node.deal.begin_turn(self.index, self.now_us);
         self.take_settings();
+        self.follow_users();
+        self.follow_slots();
         self.evicting.begin_turn();
+        self.handshakes.begin_turn();
         self.acceptor.follow(&self.poll);
         self.node.stats[self.index].turns.add(1);
     }
@@ -318,14 +387,27 @@ impl EventLoop {
                 return;
             }
             let Ok(message) = self.inbox.try_recv() else { break };
+            // The message may bring a reply that came of a change which the client is to be told of first.
+            self.deliver_invalidations();
             self.node.stats[self.index].messages.add(1);
             match message {
                 Message::Run(batch) => self.work(Work::Run(batch)),
                 Message::Done(batch) => self.deliver(batch),
-                Message::Lend { borrower, operation } => self.work(Work::Lend { borrower, operation }),
+                Message::Lend {
+                    borrower,
+                    operation,
+                    is_urgent,
+                } => self.work(Work::Lend {
+                    borrower,
+                    operation,
+                    is_urgent,
+                }),
+                Message::GiveWay(request) => self.give_way(&request),
                 Message::Lent { operation, partition } => self.lent(operation, partition),
+                Message::Back { operation, back } => self.came_back(operation, *back),
+                Message::Landed { operation, landed } => self.landed(operation, landed),
                 Message::Returned => self.returned(),
-                Message::Fence { origin, gathering } => self.reach.fences.push((origin, gathering)),
+                Message::Fence { origin, gathering } => self.await_fence(origin, gathering),
                 Message::Gather(gather) => {
                     self.leave_out_of_depth();
                     self.take_part(gather);

@@ -7,10 +7,11 @@
 //! of the command: its connection gets nothing before [`Journal::has_reached`] that position.
 //!
 //! Positions count the bytes of the stream that replicas read: the units, and a SELECT before the first effect on another database.
-//! The stream has two readers, the listener of an embedding host and the append-only file ([`aof`]). Without either nothing is
-//! recorded, and an effect costs a branch.
+//! The stream has three readers, the listener of an embedding host, the append-only file ([`aof`]) and replicas ([`backlog`]). Without
+//! any of them nothing is recorded, and an effect costs a branch.
 
 pub(crate) mod aof;
+pub(crate) mod backlog;
 pub(crate) mod directory;
 pub(crate) mod encoded;
 mod listener;
@@ -18,6 +19,7 @@ pub(crate) mod manifest;
 mod record;
 pub(crate) mod recorder;
 pub(crate) mod tap;
+pub(crate) mod units;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,9 +29,11 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::aof::Aof;
+use self::backlog::{Backlog, BacklogBounds};
 use self::listener::{Effects, Listener, Parcel};
+pub(crate) use self::record::Audience;
 pub(crate) use self::record::Record;
-use self::record::{Audience, UnitView};
+use self::record::UnitView;
 pub(crate) use self::recorder::{Recorder, Unit};
 use self::tap::Tap;
 use crate::clock::Clock;
@@ -50,6 +54,16 @@ pub struct Effect {
 pub(crate) struct Position(u64);
 
 impl Position {
+    /// The place behind so many bytes.
+    pub(crate) fn at(offset: u64) -> Self {
+        Self(offset)
+    }
+
+    /// The number of bytes before it: the replication offset.
+    pub(crate) fn offset(self) -> u64 {
+        self.0
+    }
+
     fn before(self, bytes: u64) -> Self {
         Self(self.0 - bytes)
     }
@@ -79,6 +93,8 @@ pub(crate) struct Journal {
     is_awaited: AtomicBool,
     /// The append-only file.
     pub(crate) aof: Aof,
+    /// Tells links that wait for further bytes that there are some.
+    links: tokio::sync::Notify,
     clock: Arc<Clock>,
 }
 
@@ -87,11 +103,15 @@ struct Stream {
     end: Position,
     /// The database that readers have selected.
     selected: Option<u16>,
+    /// The stream is that of a primary: what this node's clients change does not enter it.
+    follows: bool,
     /// From where on effects are missing: who repeats them no longer has the same data.
     broken_from: Option<Position>,
     listener: Option<Listener>,
     /// The way to the append-only file; none while that is off.
     tap: Option<Tap>,
+    /// The part of it that is kept for replicas; none while there are none.
+    backlog: Option<Box<Backlog>>,
 }
 
 impl Journal {
@@ -101,9 +121,11 @@ impl Journal {
             stream: Mutex::new(Stream {
                 end: Position::default(),
                 selected: None,
+                follows: false,
                 broken_from: None,
                 listener: None,
                 tap: None,
+                backlog: None,
             }),
             is_read: Arc::default(),
             is_listened: AtomicBool::new(false),
@@ -112,6 +134,7 @@ impl Journal {
             reached: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
             aof: Aof::default(),
+            links: tokio::sync::Notify::new(),
             clock,
         }
     }
@@ -154,34 +177,113 @@ impl Journal {
             .flatten()
             .collect();
         let mut stream = self.stream.lock();
+        self.tap(&mut stream, record);
+        if stream.follows {
+            self.append_beside(&mut stream, record, told);
+        } else if is_listened {
+            for (unit, effects) in record.units().zip(told) {
+                stream.tell(unit, effects);
+            }
+        } else {
+            stream.pass(record);
+        }
+        self.publish(stream)
+    }
+
+    /// Takes units in for the append-only file.
+    fn tap(&self, stream: &mut Stream, record: &Record) {
         if let Some(tap) = &mut stream.tap {
             tap.take(record, self.aof.stamp(&self.clock));
             if record.is_torn() {
                 self.aof.note_torn();
             }
         }
-        if is_listened {
-            for (unit, effects) in record.units().zip(told) {
-                stream.tell(unit, effects);
-            }
-            self.note_told(&stream);
-        } else {
-            stream.pass(record);
-            self.reached.store(stream.end.0, Ordering::SeqCst);
-        }
-        self.end.store(stream.end.0, Ordering::SeqCst);
-        stream.end
     }
 
-    /// Notes what the listener has got, and has its thread see to what it has not.
-    fn note_told(&self, stream: &Stream) {
-        let Some(listener) = &stream.listener else { return };
-        if listener.has_waiting() {
-            self.work.notify_one();
+    /// Has the readers of this node get units that are no part of the stream, as that is the one of the primary.
+    fn append_beside(&self, stream: &mut Stream, record: &Record, told: Vec<Effects>) {
+        self.aof.note_beside(stream.end);
+        let end = stream.end;
+        for (unit, effects) in record.units().zip(told) {
+            stream.hand(unit.is_torn, effects, (end, 0));
         }
-        if !(listener.has_waiting() && listener.waits()) {
-            self.reached.store(stream.end.0, Ordering::SeqCst);
+    }
+
+    /// Appends a piece of the stream of the primary, which consists of whole units that were applied. The databases are those that
+    /// were selected before it and at its end.
+    pub(crate) fn append_followed(&self, bytes: &[u8], (before, behind): (u16, u16)) {
+        // The slow work is done before the lock is taken.
+        let (is_listened, has_file) = (self.is_listened.load(Ordering::Relaxed), self.aof.is_on());
+        let record = (is_listened || has_file).then(|| units::record_of(bytes, before));
+        let told: Vec<_> = record
+            .iter()
+            .filter(|_| is_listened)
+            .flat_map(|record| record.units().map(decoded))
+            .collect();
+        let mut stream = self.stream.lock();
+        let begin = stream.end;
+        stream.end.0 += bytes.len() as u64;
+        stream.selected = Some(behind);
+        if let Some(backlog) = &mut stream.backlog {
+            backlog.push(bytes);
         }
+        if let Some(record) = &record {
+            self.tap(&mut stream, record);
+        }
+        let mut left = bytes.len() as u64;
+        for effects in told {
+            stream.hand(false, effects, (begin, std::mem::take(&mut left)));
+        }
+        self.publish(stream);
+    }
+
+    /// Sets whether the stream is that of a primary. What was recorded before has been handed over.
+    pub(crate) fn follow(&self, follows: bool) {
+        let mut stream = self.stream.lock();
+        stream.follows = follows;
+        // A stream of its own begins with the choice of a database, whatever its readers have selected.
+        stream.selected = None;
+    }
+
+    /// Has the stream go on at another offset: that of the data which this node has got. It is kept from there on. `db` is the database
+    /// that is selected there; none has the next effect select one.
+    pub(crate) fn jump(&self, to: u64, db: Option<u16>, bounds: BacklogBounds) {
+        let mut stream = self.stream.lock();
+        stream.end = Position(to);
+        stream.selected = db;
+        stream.broken_from = None;
+        Backlog::restart(&mut stream.backlog, bounds, to);
+        self.is_read.store(true, Ordering::Release);
+        self.aof.jump(stream.end);
+        self.publish(stream);
+    }
+
+    /// Has the stream kept from here on, unless it is: the node follows a primary, and others may follow it.
+    pub(crate) fn keep_followed(&self, bounds: BacklogBounds) {
+        let mut stream = self.stream.lock();
+        let end = stream.end.0;
+        stream
+            .backlog
+            .get_or_insert_with(|| Box::new(Backlog::new(bounds, end)));
+        self.is_read.store(true, Ordering::Release);
+    }
+
+    /// Makes the end of the stream known, and has its readers see to what was appended. Returns the end.
+    fn publish(&self, mut stream: MutexGuard<'_, Stream>) -> Position {
+        let end = stream.end;
+        if !stream.has_waiting(&self.work) {
+            self.reached.store(end.0, Ordering::SeqCst);
+        }
+        self.end.store(end.0, Ordering::SeqCst);
+        let is_awaited = stream
+            .backlog
+            .as_mut()
+            .is_some_and(|backlog| backlog.take_awaited());
+        drop(stream);
+        if is_awaited {
+            self.ring_links();
+        }
+        end
     }
 
     /// The end of the journal.
@@ -195,10 +297,11 @@ impl Journal {
         self.stream.lock().broken_from
     }
 
-    /// Whether a reply may leave that tells of what stands before this position.
+    /// Whether a reply may leave that tells of what stands before this position. One behind the end is of a stream that was left.
     #[inline]
     pub(crate) fn has_reached(&self, position: Position) -> bool {
         self.reached.load(Ordering::SeqCst) >= position.0 && self.aof.lets_pass(position)
+            || position > self.end()
     }
 
     /// Has the loops rung when more is reached. To be followed by a look at what is.
@@ -325,6 +428,11 @@ impl Journal {
         self.ring_awaiting(ring);
     }
 
+    /// Has the loops look whether what they wait for was acknowledged.
+    pub(crate) fn note_acknowledged(&self, ring: impl Fn()) {
+        self.ring_awaiting(&ring);
+    }
+
     /// Has the loops look at what is reached, if one waits for that.
     fn ring_awaiting(&self, ring: &impl Fn()) {
         if self.is_awaited.swap(false, Ordering::SeqCst) {
@@ -334,16 +442,34 @@ impl Journal {
 }
 
 impl Stream {
+    /// Whether somebody reads it.
+    fn has_reader(&self) -> bool {
+        self.listener.is_some() || self.tap.is_some() || self.backlog.is_some()
+    }
+
+    /// Whether replies have to wait for the listener. If something waits for that, its thread is told of the `work`.
+    fn has_waiting(&self, work: &Condvar) -> bool {
+        let Some(listener) = self.listener.as_ref().filter(|listener| listener.has_waiting()) else {
+            return false;
+        };
+        work.notify_one();
+        listener.waits()
+    }
+
     /// Appends units that nobody listens to.
     fn pass(&mut self, record: &Record) {
         let begin = self.end;
         let mut bytes = 0;
+        let backlog = &mut self.backlog;
         record.render(Audience::Replicas, &mut self.selected, |piece| {
             bytes += piece.len();
+            if let Some(backlog) = backlog {
+                backlog.push(piece);
+            }
         });
         self.end.0 += bytes as u64;
         if record.is_torn() {
-            self.breaks_at(begin);
+            self.tears_at(begin);
         }
     }
 
@@ -351,24 +477,41 @@ impl Stream {
     fn tell(&mut self, unit: UnitView<'_>, effects: Effects) {
         let begin = self.end;
         let mut bytes = 0;
+        let backlog = &mut self.backlog;
         unit.render(Audience::Replicas, &mut self.selected, &mut |piece: &[u8]| {
             bytes += piece.len();
+            if let Some(backlog) = backlog {
+                backlog.push(piece);
+            }
         });
         self.end.0 += bytes as u64;
-        if unit.is_torn {
-            self.breaks_at(begin);
+        self.hand(unit.is_torn, effects, (begin, bytes as u64));
+    }
+
+    /// Gives a unit to the listener: so many bytes of the stream, from `begin` on.
+    fn hand(&mut self, is_torn: bool, effects: Effects, (begin, bytes): (Position, u64)) {
+        if is_torn {
+            self.tears_at(begin);
         }
         let Some(listener) = self.listener.as_mut().filter(|_| !effects.is_empty()) else {
             return;
         };
         let is_taken = listener.take(Parcel {
             effects,
-            bytes: bytes as u64,
+            bytes,
             end: self.end,
             is_begun: false,
         });
         if !is_taken {
             self.breaks_at(begin);
+        }
+    }
+
+    /// Notes that a unit lacks effects, for all readers.
+    fn tears_at(&mut self, position: Position) {
+        self.breaks_at(position);
+        if let Some(backlog) = &mut self.backlog {
+            backlog.note_broken();
         }
     }
 

@@ -14,10 +14,11 @@ mod progress;
 pub(crate) mod reload;
 pub(crate) mod replay;
 mod scan;
+pub(crate) mod transfer;
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -29,10 +30,12 @@ use self::build::Builder;
 use self::parcel::route;
 use self::replay::{AofFile, Torn, is_snapshot};
 use self::scan::Scan;
+pub(crate) use self::scan::Told;
 use crate::commands::dump;
 use crate::exec::{Partition, Stamp};
+use crate::scripting::Functions;
 use crate::shard::Mesh;
-use crate::state::{Libraries, Node};
+use crate::state::Node;
 
 /// Reason for which data cannot be loaded.
 #[derive(Debug)]
@@ -81,8 +84,12 @@ pub(crate) enum LoadReason {
         /// The error.
         error: String,
     },
+    /// A library of functions cannot be loaded, for the reason in this text.
+    Library(String),
     /// A thread that decoded values panicked.
     Panic,
+    /// The primary has no keys, and this replica has some.
+    EmptyPrimary,
     /// The node is to stop.
     Stopped,
 }
@@ -101,6 +108,14 @@ impl LoadError {
     /// Whether nothing is wrong but that the node is to stop.
     pub(crate) fn is_stop(&self) -> bool {
         matches!(self.reason, LoadReason::Stopped)
+    }
+}
+
+impl LoadError {
+    /// The error in a node that goes on.
+    pub(crate) fn describe(&self) -> String {
+        let text = self.to_string();
+        text.trim_end_matches(" Exiting.").to_owned()
     }
 }
 
@@ -139,7 +154,12 @@ impl fmt::Display for LoadReason {
             }
             Self::UnknownCommand(name) => write!(f, "Unknown command '{name}' reading the append only file"),
             Self::Command { name, error } => write!(f, "The command '{name}' of the append only file cannot run: {error}"),
+            Self::Library(error) => write!(f, "it holds a library of functions that cannot be loaded: {error}"),
             Self::Panic => write!(f, "a thread of the load panicked. Please report this as a bug"),
+            Self::EmptyPrimary => f.write_str(
+                "the primary has no keys, and this replica has some, which 'replica-refuse-empty-primary' keeps. Follow another \
+                 primary, or set the directive to no",
+            ),
             Self::Stopped => write!(f, "the node is to stop"),
         }
     }
@@ -171,7 +191,9 @@ pub(crate) struct Loaded {
     /// A partition for each shard.
     pub(crate) partitions: Vec<Partition>,
     /// Function libraries.
-    pub(crate) libraries: Libraries,
+    pub(crate) libraries: Box<Functions>,
+    /// Statements of a snapshot about the stream that it is a part of.
+    pub(crate) told: Told,
 }
 
 /// Treatment of the keys of a snapshot.
@@ -187,6 +209,11 @@ impl Policy {
     /// The policy for a snapshot that is the node's data.
     const DATA: Self = Self {
         drops_expired: true,
+        merges: false,
+    };
+    /// The policy for the snapshot of a primary, which decides when keys expire.
+    const REPLICA: Self = Self {
+        drops_expired: false,
         merges: false,
     };
     /// The policy for the base of an append-only file: its commands change keys that have expired since.
@@ -250,7 +277,9 @@ impl<'a> Rules<'a> {
 /// # Errors
 /// When something is wrong with it, or the node is to stop.
 pub(crate) fn snapshot(node: &Node, path: &Path) -> Result<Loaded, LoadError> {
-    snapshot_under(Policy::DATA, node, path)
+    let follows = node.settings.load().replicaof.0.is_some();
+    let policy = if follows { Policy::REPLICA } else { Policy::DATA };
+    snapshot_under(policy, node, path)
 }
 
 /// Reads a snapshot file under this policy.
@@ -306,11 +335,12 @@ pub(crate) fn file(node: &Node, mesh: &Mesh, path: &Path) -> Result<Loaded, Load
     Ok(replayed.loaded)
 }
 
-/// Reads a snapshot out of an open file, after files of so many bytes. Returns also where it ends.
+/// Reads a snapshot out of an open file, or of what else has this name, after files of so many bytes. Returns also where
+/// it ends.
 fn read_snapshot(
     node: &Node,
     path: &Path,
-    file: &File,
+    source: impl Read,
     passed: u64,
     policy: Policy,
 ) -> Result<(Loaded, u64), LoadError> {
@@ -326,7 +356,7 @@ fn read_snapshot(
                 .map_err(|error| LoadError::of(path, error))?;
             threads.push(thread);
         }
-        let scanned = Scan::new(&rules, routes, passed).run(file);
+        let scanned = Scan::new(&rules, routes, passed).run(source);
         let (mut failures, mut partitions, mut keys) = (Vec::new(), Vec::new(), 0);
         for thread in threads {
             match thread.join() {
@@ -343,7 +373,8 @@ fn read_snapshot(
                 rules.report(keys, scanned.expired);
                 let loaded = Loaded {
                     partitions,
-                    libraries: scanned.libraries,
+                    libraries: Box::new(scanned.libraries),
+                    told: scanned.told,
                 };
                 Ok((loaded, scanned.end))
             }

@@ -3,7 +3,7 @@
 //! A node prints nothing by itself. The program's subscriber (`lines.rs`) formats its events as lines of Redis; an
 //! embedding program receives them in a subscriber of its own. All have the target [`TARGET`] and two fields: `node`,
 //! the run id of the node (as in INFO; empty before there is one), and `role`. A line below the level costs one
-//! atomic load.
+//! atomic load. Events of the audit log have the target [`AUDIT_TARGET`], more fields, and no level.
 
 mod lines;
 mod syslog;
@@ -13,7 +13,7 @@ pub(crate) use syslog::Syslog;
 
 use std::fmt::Arguments;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tracing::{Dispatch, debug, info, trace, warn};
 
@@ -21,6 +21,26 @@ use crate::config::LogLevel;
 
 /// The target of all events of this crate.
 const TARGET: &str = "shardis";
+
+/// The target of the events that the audit log tells of.
+const AUDIT_TARGET: &str = "shardis::audit";
+
+/// An event that the audit log tells of, as a subscriber gets it: a field is empty where there is nothing to tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AuditEvent<'a> {
+    /// Kind of the event.
+    pub(crate) event: &'a str,
+    /// Its outcome.
+    pub(crate) outcome: &'a str,
+    /// Name of the user.
+    pub(crate) user: &'a str,
+    /// Address of the client.
+    pub(crate) address: &'a str,
+    /// The reason for its outcome.
+    pub(crate) reason: &'a str,
+    /// All of it, as JSON.
+    pub(crate) line: &'a str,
+}
 
 /// Importance of a line, in the order of `loglevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +77,8 @@ pub(crate) struct Log {
     level: AtomicU8,
     /// The run id of the node; none before it has one.
     node: OnceLock<String>,
+    /// The node is a replica.
+    is_replica: AtomicBool,
     /// A subscriber that replaces the process's.
     subscriber: Option<Dispatch>,
 }
@@ -67,6 +89,7 @@ impl Log {
         Self {
             level: AtomicU8::new(level as u8),
             node: OnceLock::new(),
+            is_replica: AtomicBool::new(false),
             subscriber: None,
         }
     }
@@ -80,6 +103,11 @@ impl Log {
     /// Sets the run id of the node. Only the first call has an effect.
     pub(crate) fn name(&self, node: &str) {
         let _ = self.node.set(node.to_owned());
+    }
+
+    /// Sets the role of the node, which each of its lines tells.
+    pub(crate) fn set_role(&self, is_replica: bool) {
+        self.is_replica.store(is_replica, Ordering::Relaxed);
     }
 
     /// Changes the level.
@@ -97,14 +125,43 @@ impl Log {
 
     #[cold]
     fn emit(&self, level: Level, text: Arguments<'_>) {
+        self.tell(|node, role| event(level, node, role, text));
+    }
+
+    /// Emits an event of the audit log, whatever the level.
+    pub(crate) fn audit(&self, told: AuditEvent<'_>) {
+        let AuditEvent {
+            event,
+            outcome,
+            user,
+            address,
+            reason,
+            line,
+        } = told;
+        self.tell(|node, role| {
+            info!(target: AUDIT_TARGET, node, role, event, outcome, user, address, reason, "{line}");
+        });
+    }
+
+    /// Has the subscriber get an event that names the node and its role.
+    fn tell(&self, event: impl Fn(&str, &str)) {
+        let role = match self.is_replica.load(Ordering::Relaxed) {
+            true => "replica",
+            false => "primary",
+        };
         let event = || match self.node.get() {
-            Some(node) => event(level, node, "primary", text),
-            None => event(level, "", "starting", text),
+            Some(node) => event(node, role),
+            None => event("", "starting"),
         };
         match &self.subscriber {
             Some(subscriber) => tracing::dispatcher::with_default(subscriber, event),
             None => event(),
         }
+    }
+
+    /// The run id of the node; empty before it has one.
+    pub(crate) fn node_name(&self) -> &str {
+        self.node.get().map_or("", String::as_str)
     }
 
     /// Logs a problem that operators must see.
@@ -161,11 +218,14 @@ mod tests {
             log.name("0123");
             log.notice(format_args!("Ready to accept connections tcp"));
             log.warning(format_args!("watch out"));
+            log.set_role(true);
+            log.notice(format_args!("Connecting to MASTER"));
         });
         let ends = [
             (":C ", " * shardis is starting"),
             (":M ", " * Ready to accept connections tcp"),
             (":M ", " # watch out"),
+            (":S ", " * Connecting to MASTER"),
         ];
         assert_eq!(lines.len(), ends.len(), "{lines:?}");
         for (line, (role, end)) in lines.iter().zip(ends) {
@@ -174,6 +234,25 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn audit_lines_are_told_apart_and_have_no_level() {
+        let lines = written("audit", |log| {
+            log.set_level(Level::Nothing);
+            log.audit(AuditEvent {
+                event: "login",
+                outcome: "denied",
+                user: "u",
+                address: "a",
+                reason: "auth",
+                line: "{\"event\":\"login\"}",
+            });
+        });
+        assert!(
+            lines.len() == 1 && lines[0].ends_with(" * audit {\"event\":\"login\"}"),
+            "{lines:?}"
+        );
     }
 
     #[test]

@@ -12,35 +12,45 @@ mod upgrade;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
+use shardis_cluster::event::Command;
 
 use self::source::Source;
+use crate::bus::{self, Bus};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::commands::catalogue::{BadUsers, access_control};
 use crate::commands::info::lock_free;
 use crate::commands::{names, registry};
-use crate::config::{Config, ConfigError, Settings};
-use crate::connection::binding::{Bound, rebind, unbind};
+use crate::config::{Config, ConfigError, Primary, Settings};
+use crate::connection::binding::{Bound, Transport, rebind, unbind};
+use crate::connection::handover::LinkClients;
 use crate::connection::listener::{Listeners, bind_unix};
-use crate::control::Control;
 use crate::control::keeper::Keeper;
+use crate::control::{Control, LinksStart};
 use crate::daemon::{Daemon, describe_by};
 use crate::event_loop::{Acceptor, EventLoop};
 use crate::exec::event::EventSink;
 use crate::exec::{Effect, KeyspaceEvent, Partition};
 use crate::feed::{Feed, SlowListener};
 use crate::journal::{Journal, Recorder};
+use crate::links;
 use crate::loading::LoadError;
+use crate::loading::install::slots_with_keys;
 use crate::loading::reload::Reloader;
 use crate::log::Log;
 use crate::saving::Assignment;
 use crate::shard::Mesh;
+use crate::shard::departures::Departures;
 use crate::shard::poll::{Listener, Poll};
 use crate::state::{Addresses, Node, Renames, Seed};
+use crate::tls::Contexts;
+use crate::tracking::Invalidations;
 
 /// Error that prevents a node from starting.
 #[derive(Debug)]
@@ -54,6 +64,8 @@ pub enum StartError {
     },
     /// A line of the configuration cannot be applied.
     Config(ConfigError),
+    /// The users cannot be taken, for the reason in this text.
+    Users(String),
     /// The configuration asks for something that this version cannot do.
     Unsupported {
         /// The directive.
@@ -63,10 +75,16 @@ pub enum StartError {
     },
     /// The configuration leaves nothing to listen on.
     NoAddress,
+    /// The certificates, or something else that TLS needs, cannot be used, for the reason in this text.
+    Tls(String),
     /// The data cannot be loaded.
     Load(LoadError),
     /// The manifest of the append-only file cannot be used.
     Manifest(String),
+    /// The bus of the cluster cannot be opened.
+    Bus(String),
+    /// The audit log cannot be opened.
+    Audit(io::Error),
     /// The system refused something else.
     Io(io::Error),
 }
@@ -90,8 +108,10 @@ impl fmt::Display for StartError {
                     "Configured to not listen anywhere, exiting. Set a port, or the path of a unixsocket."
                 )
             }
+            Self::Tls(error) => write!(f, "Failed to configure TLS: {error}"),
             Self::Load(error) => error.fmt(f),
-            Self::Manifest(error) => f.write_str(error),
+            Self::Manifest(error) | Self::Users(error) | Self::Bus(error) => f.write_str(error),
+            Self::Audit(error) => write!(f, "The audit log ('audit-log') cannot be opened: {error}"),
             Self::Io(error) => write!(f, "The node could not start: {error}"),
         }
     }
@@ -136,6 +156,8 @@ pub(crate) struct Parts {
     pub(crate) slow_listener: SlowListener,
     /// Port 0 means any free port; otherwise it means none.
     pub(crate) any_port: bool,
+    /// The same for the port of TLS.
+    pub(crate) any_tls_port: bool,
     /// The data to load.
     pub(crate) initial: Initial,
     /// The process, when it is the node's own.
@@ -217,6 +239,7 @@ impl Running {
             events,
             slow_listener,
             any_port,
+            any_tls_port,
             initial,
             daemon,
         } = parts;
@@ -226,15 +249,16 @@ impl Running {
         let settings = config.settings();
         let shards = settings.shard_count();
         let renames = renames(&config)?;
-        let (tcp, unix) = listen(&settings, any_port, &log)?;
-        if let (true, Some(bound)) = (any_port, tcp.first()) {
-            let port = bound.address.port().to_string();
-            config
-                .assign("port", port.as_bytes())
-                .map_err(|error| StartError::Io(io::Error::other(error)))?;
-        }
-        let mut state = Node::new(config, clock, log, (shards, registry().rows()), seed);
+        let acl = access_control(&config).map_err(bad_users)?;
+        let (ports, unix) = listen(&settings, (any_port, any_tls_port), &log)?;
+        ports.enter(&mut config, (any_port, any_tls_port))?;
+        let contexts = Contexts::from_settings(&config.settings(), &clock);
+        let contexts = contexts.map_err(|error| StartError::Tls(error.to_string()))?;
+        let (bus, cluster) = open_bus(&mut config, any_port, seed, &clock, &log)?;
+        let settings = config.settings();
+        let mut state = Node::new((config, acl, clock, log), (shards, registry().rows(), seed));
         state.renames = renames;
+        state.cluster = cluster.map(|cluster| cluster.of_shards(shards));
         state.daemon = daemon;
         let journal = Arc::clone(&state.journal);
         if let Some(sender) = effects {
@@ -243,20 +267,31 @@ impl Running {
         let events = events.map(|sender| state.feed("keyspace events", sender, slow_listener));
         let state = Arc::new(state);
         describe_in_crashes(&state);
+        connect_audit(&state);
+        state
+            .audit
+            .configure(&settings, &state.log)
+            .map_err(StartError::Audit)?;
         let source = Source::find(initial, &state, &settings)?;
         if source.is_there() {
             // Before any connection is accepted.
             state.loading.begin(state.started_us / 1_000_000);
         }
-        let listeners = watch_over(&state, &settings, tcp, unix);
+        state.tls.publish(contexts);
+        let listeners = watch_over(&state, &settings, ports, unix);
         state.purge_in_background(&settings);
         introduce(&state, &settings);
 
         let (mut polls, mut members) = (Vec::new(), Vec::new());
         for shard in 0..shards {
             let (poll, waker) = Poll::new(settings.io_backend)?;
-            let mut partition =
-                Partition::new(shard, state.keyspace_options(), seed.number, journal.read_flag());
+            let mut partition = Partition::new(
+                shard,
+                state.keyspace_options(shard),
+                seed.number,
+                journal.read_flag(),
+            );
+            partition.door.invalidations = Invalidations::new(Arc::clone(&state.tracking));
             partition.door.events = Some(EventSink::new(events.clone(), Arc::clone(&state.pubsub)));
             members.push((partition, waker));
             polls.push(poll);
@@ -266,7 +301,13 @@ impl Running {
         let mesh = Arc::new(mesh);
         state.connect_bells(ringer(&mesh));
         connect_persistence(&state, &mesh);
-        let control = Control::start(Arc::clone(&state), state.daemon.is_some())?;
+        let links = Arc::<LinkClients>::default();
+        let departures = Arc::<Departures>::default();
+        let control = Control::start(
+            Arc::clone(&state),
+            state.daemon.is_some(),
+            links_of(&state, &mesh, (&links, &departures), bus),
+        )?;
         let unix_path = Some(&settings.unixsocket).filter(|path| !path.is_empty());
         let mut running = Self {
             state,
@@ -290,9 +331,16 @@ impl Running {
                 acceptor,
                 Recorder::new(Arc::clone(&journal)),
             );
-            running.spawn(shard, event_loop.with_reload(Arc::new(Reloader::new(&mesh))))?;
+            running.spawn(
+                shard,
+                event_loop
+                    .with_links(Arc::clone(&links), Arc::clone(&departures))
+                    .with_reload(Arc::new(Reloader::new(&mesh))),
+            )?;
         }
-        running.load(&source, &mesh, &settings)?;
+        let is_placed = running.load(&source, &mesh, &settings)?;
+        running.follow(&settings, is_placed);
+        running.begin_bus(&mesh);
         let used = running.state.measure_memory().used;
         running.state.started_bytes.store(used, Ordering::Relaxed);
         running.announce();
@@ -316,11 +364,29 @@ impl Running {
         Ok(())
     }
 
-    /// Loads the initial data. A node that is told to stop meanwhile does so.
-    fn load(&self, source: &Source, mesh: &Mesh, settings: &Settings) -> Result<(), StartError> {
+    /// Loads the initial data. True when that has a place in a history. A node that is told to stop meanwhile does so.
+    fn load(&self, source: &Source, mesh: &Mesh, settings: &Settings) -> Result<bool, StartError> {
         match source.begin(&self.state, mesh, settings) {
-            Err(StartError::Load(error)) if error.is_stop() && self.state.shutdown.is_requested() => Ok(()),
+            Err(StartError::Load(error)) if error.is_stop() && self.state.shutdown.is_requested() => {
+                Ok(false)
+            }
             outcome => outcome,
+        }
+    }
+
+    /// Begins to follow the primary that the configuration names, which may continue from the data if that `is_placed` in its history.
+    fn follow(&self, settings: &Settings, is_placed: bool) {
+        if let Some(primary) = settings.replicaof.0.clone() {
+            self.state.follow(Some(primary), is_placed);
+        }
+    }
+
+    /// Has the bus of the cluster begin, with the data as it was loaded.
+    fn begin_bus(&self, mesh: &Mesh) {
+        if let Some(cluster) = &self.state.cluster {
+            let slots = slots_with_keys(&self.state, mesh);
+            cluster.order(Command::AdoptSlots(Box::new(slots)));
+            cluster.begin();
         }
     }
 
@@ -330,10 +396,12 @@ impl Running {
             return;
         }
         let addresses = self.state.addresses.load();
-        if !addresses.tcp.is_empty() {
-            self.state
-                .log
-                .notice(format_args!("Ready to accept connections tcp"));
+        for (name, bound) in [("tcp", &addresses.tcp), ("tls", &addresses.tls)] {
+            if !bound.is_empty() {
+                self.state
+                    .log
+                    .notice(format_args!("Ready to accept connections {name}"));
+            }
         }
         if addresses.unix.is_some() {
             self.state
@@ -386,6 +454,7 @@ impl Running {
             self.finish_append_only();
         }
         drop(self.control.take());
+        self.state.audit.stop(&self.state.log);
     }
 
     /// Brings what is left of the journal to the append-only file, and that to the disk.
@@ -442,7 +511,8 @@ fn connect_persistence(state: &Arc<Node>, mesh: &Arc<Mesh>) {
                     crate::daemon::guard_thread();
                 }
                 let _entered = node.threads.enter();
-                assignment.run(&node.log, &node.clock);
+                let note = |event, us| node.note_latency(&node.settings.load(), event, us);
+                assignment.run(&node.log, &node.clock, &note);
             })
     };
     let ring_all = move || {
@@ -451,6 +521,62 @@ fn connect_persistence(state: &Arc<Node>, mesh: &Arc<Mesh>) {
         }
     };
     state.persistence.connect(spawn, ring_all, ringer(mesh));
+}
+
+/// Connects the audit log with what its thread needs of the node, which it must not keep alive.
+fn connect_audit(state: &Arc<Node>) {
+    let node = Arc::downgrade(state);
+    state.audit.connect(move |writer| {
+        let node = Weak::clone(&node);
+        std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || {
+                if node.upgrade().is_some_and(|node| node.daemon.is_some()) {
+                    crate::daemon::guard_thread();
+                }
+                writer.run();
+            })
+    });
+}
+
+/// Opens the bus of a node that is part of a cluster. The configuration names what the file of nodes and the system have decided: the
+/// primary, and the port of the bus.
+fn open_bus(
+    config: &mut Config,
+    any_port: bool,
+    seed: Seed,
+    clock: &Arc<Clock>,
+    log: &Log,
+) -> Result<(Option<Bus>, Option<Cluster>), StartError> {
+    let settings = config.settings();
+    if !settings.cluster_enabled {
+        return Ok((None, None));
+    }
+    let (bus, cluster) = Bus::open(&settings, any_port, seed, clock, log)
+        .map_err(|error| StartError::Bus(error.to_string()))?;
+    let mut assign = |name, value: String| {
+        let assigned = config.assign(name, value.as_bytes());
+        assigned.map_err(|error| StartError::Io(io::Error::other(error)))
+    };
+    if any_port {
+        assign("cluster-port", bus.port.to_string())?;
+    }
+    if let Some(Primary { host, port }) = bus::primary_at_start(&cluster) {
+        assign("replicaof", format!("{host} {port}"))?;
+    }
+    Ok((Some(bus), Some(cluster)))
+}
+
+/// The links of a node, to be begun on its control thread.
+fn links_of(
+    node: &Arc<Node>,
+    mesh: &Arc<Mesh>,
+    (clients, departures): (&Arc<LinkClients>, &Arc<Departures>),
+    bus: Option<Bus>,
+) -> LinksStart {
+    let (node, mesh) = (Arc::clone(node), Arc::clone(mesh));
+    let loops = (Arc::clone(clients), Arc::clone(departures));
+    Box::new(move || Box::pin(links::serve(node, mesh, loops, bus)))
 }
 
 /// A function that wakes loops as long as they exist. Partitions hold it, so that it must not keep them alive.
@@ -489,18 +615,76 @@ fn renames(config: &Config) -> Result<Renames, StartError> {
     Ok(renames)
 }
 
+/// The error for users that cannot be taken.
+fn bad_users(bad: BadUsers) -> StartError {
+    match bad {
+        BadUsers::Line(error) => StartError::Config(error),
+        BadUsers::Both => StartError::Users(
+            "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is invalid. This setup is \
+             very likely to lead to configuration errors and security holes, please define either an ACL file or declare users \
+             directly in your redis.conf, but not both."
+                .to_owned(),
+        ),
+        BadUsers::File(why) => StartError::Users(format!("Aborting Redis startup because of ACL errors: {why}")),
+    }
+}
+
+/// The TCP addresses that a node listens on.
+#[derive(Debug, Default)]
+struct Ports {
+    plain: Vec<Bound>,
+    tls: Vec<Bound>,
+}
+
+impl Ports {
+    /// Enters the ports that the system has chosen into the configuration.
+    fn enter(&self, config: &mut Config, (any_port, any_tls_port): (bool, bool)) -> Result<(), StartError> {
+        for (directive, is_chosen, bound) in [
+            ("port", any_port, &self.plain),
+            ("tls-port", any_tls_port, &self.tls),
+        ] {
+            if let (true, Some(bound)) = (is_chosen, bound.first()) {
+                let assigned = config.assign(directive, bound.address.port().to_string().as_bytes());
+                assigned.map_err(|error| StartError::Io(io::Error::other(error)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, unix: Option<String>) -> Addresses {
+        let of = |bound: &[Bound]| bound.iter().map(|bound| bound.address).collect();
+        Addresses {
+            tcp: of(&self.plain),
+            tls: of(&self.tls),
+            unix,
+        }
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = Arc<Listener>> {
+        self.plain.iter().chain(&self.tls).map(Bound::listener)
+    }
+}
+
 /// Listens on every configured address.
 fn listen(
     settings: &Settings,
-    any_port: bool,
+    (any_port, any_tls_port): (bool, bool),
     log: &Log,
-) -> Result<(Vec<Bound>, Option<Listener>), StartError> {
-    let mut tcp = Vec::new();
+) -> Result<(Ports, Option<Listener>), StartError> {
+    let failed = |what: &str, port: u16, error| StartError::Listen {
+        address: format!("port {port} ({what})"),
+        error,
+    };
+    let mut ports = Ports::default();
     if settings.port > 0 || any_port {
-        tcp = rebind(&[], settings, settings.port, log).map_err(|error| StartError::Listen {
-            address: format!("port {} (tcp)", settings.port),
-            error,
-        })?;
+        let wanted = (Transport::Plain, settings.port);
+        ports.plain =
+            rebind(&[], settings, wanted, log).map_err(|error| failed("tcp", settings.port, error))?;
+    }
+    if settings.tls_port > 0 || any_tls_port {
+        let wanted = (Transport::Tls, settings.tls_port);
+        ports.tls =
+            rebind(&[], settings, wanted, log).map_err(|error| failed("tls", settings.tls_port, error))?;
     }
     let mut unix = None;
     if !settings.unixsocket.is_empty() {
@@ -511,36 +695,50 @@ fn listen(
         })?;
         unix = Some(listener);
     }
-    if tcp.is_empty() && unix.is_none() {
+    if ports.plain.is_empty() && ports.tls.is_empty() && unix.is_none() {
         return Err(StartError::NoAddress);
     }
-    Ok((tcp, unix))
+    Ok((ports, unix))
 }
 
-/// Stores the node's addresses, and makes it listen on others when `port` or `bind` change. Returns the listeners for
+/// Stores the node's addresses, and makes it listen on others when a port or `bind` changes. Returns the listeners for
 /// the loops.
-fn watch_over(state: &Node, settings: &Settings, tcp: Vec<Bound>, unix: Option<Listener>) -> Arc<Listeners> {
+fn watch_over(state: &Node, settings: &Settings, ports: Ports, unix: Option<Listener>) -> Arc<Listeners> {
     let path = unix.as_ref().map(|_| settings.unixsocket.clone());
-    let all = tcp.iter().map(Bound::listener).chain(unix.map(Arc::new));
-    let listeners = Arc::new(Listeners::new(all, &settings.unixsocket));
-    let addresses = move |tcp: &[Bound]| Addresses {
-        tcp: tcp.iter().map(|bound| bound.address).collect(),
-        unix: path.clone(),
-    };
-    state.addresses.store(Arc::new(addresses(&tcp)));
-    let (followed, tcp) = (Arc::clone(&listeners), Mutex::new(tcp));
+    let all = ports.listeners().chain(unix.map(Arc::new));
+    let listeners = Arc::new(Listeners::new(all, &settings.unixsocket, Arc::clone(&state.tls)));
+    state.addresses.store(Arc::new(ports.addresses(path.clone())));
+    let (followed, known) = (Arc::clone(&listeners), Mutex::new((ports, settings.clone())));
     state.connect_rebinder(move |settings, log| {
-        let mut tcp = tcp.lock();
-        let bound = match settings.port {
-            0 => {
-                unbind(&tcp);
-                Vec::new()
+        let mut known = known.lock();
+        let (ports, former) = &mut *known;
+        let plain = rebind_or_unbind(&ports.plain, settings, (Transport::Plain, settings.port), log)?;
+        let tls = match rebind_or_unbind(&ports.tls, settings, (Transport::Tls, settings.tls_port), log) {
+            Ok(tls) => tls,
+            Err(error) => {
+                ports.plain = rebind_or_unbind(&plain, former, (Transport::Plain, former.port), log)?;
+                followed.exchange(ports.listeners());
+                return Err(error);
             }
-            port => rebind(&tcp, settings, port, log)?,
         };
-        followed.exchange(bound.iter().map(Bound::listener));
-        *tcp = bound;
-        Ok(addresses(&tcp))
+        *ports = Ports { plain, tls };
+        *former = settings.clone();
+        followed.exchange(ports.listeners());
+        Ok(ports.addresses(path.clone()))
     });
     listeners
+}
+
+/// Listens at another port; at none if it is 0.
+fn rebind_or_unbind(
+    current: &[Bound],
+    settings: &Settings,
+    wanted: (Transport, u16),
+    log: &Log,
+) -> io::Result<Vec<Bound>> {
+    if wanted.1 == 0 {
+        unbind(current);
+        return Ok(Vec::new());
+    }
+    rebind(current, settings, wanted, log)
 }

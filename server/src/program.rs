@@ -221,6 +221,7 @@ fn start(config: Config, clock: Arc<Clock>, daemon: Daemon) -> Result<Running, S
         events: None,
         slow_listener: SlowListener::default(),
         any_port: false,
+        any_tls_port: false,
         initial: Initial::Saved,
         daemon: Some(daemon),
     })?;

@@ -8,6 +8,7 @@
 //! This module knows neither partitions nor loops: `exec/cut.rs` makes the cut, `event_loop/snapshot.rs` saves the slices.
 
 mod job;
+mod payload;
 mod points;
 mod snapshot;
 mod spill;
@@ -22,8 +23,9 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-pub(crate) use self::job::{AtEnd, Form, Job, Purpose, Refused, SaveError};
-pub(crate) use self::snapshot::{Content, Plan, Snapshot};
+pub(crate) use self::job::{AtEnd, Form, Job, Purpose, Refused, SaveError, Selection, payload_path};
+pub(crate) use self::payload::{Delivery, Load, Payload, PayloadFailed, PayloadReader};
+pub(crate) use self::snapshot::{Content, Plan, Snapshot, StreamPoint};
 pub(crate) use self::writer::{Assignment, write_at_once};
 
 /// State of saving, shared by all loops and the thread that writes.
@@ -68,6 +70,8 @@ struct State {
     /// A save in the background begins when nothing else is under way.
     is_scheduled: bool,
     figures: Figures,
+    /// A number that clients wait for, and that no job has yet.
+    reserved: Option<u64>,
     /// The jobs that ended last, by number, and whether they succeeded.
     ended: Vec<(u64, bool)>,
 }
@@ -77,6 +81,26 @@ struct Waiting {
     number: u64,
     began_us: i64,
     job: Job,
+}
+
+/// Jobs that were given up. Whoever gave them up ends them when it does not hold the state any more: their ends may begin other ones.
+#[derive(Debug, Default)]
+struct GivenUp {
+    /// One whose cut was not made.
+    waiting: Option<Job>,
+    /// There is one that was under way: its thread ends it.
+    is_under_way: bool,
+}
+
+impl GivenUp {
+    /// Ends the jobs that nobody else ends; false if there were none.
+    fn end(self) -> bool {
+        let was_waiting = self.waiting.is_some();
+        if let Some(job) = self.waiting {
+            job.end(Err(&SaveError::GivenUp));
+        }
+        was_waiting || self.is_under_way
+    }
 }
 
 /// Figures about saves, for INFO.
@@ -154,10 +178,31 @@ impl Persistence {
     /// # Errors
     /// When another one is under way that was not given up, and that the job does not wait for.
     pub(crate) fn begin(&self, job: Job, now_us: i64) -> Result<u64, Refused> {
-        let mut state = self.state.lock();
-        let may_wait = job.purpose.waits_for_base() && state.waiting.is_none();
+        self.begin_if_free(&mut self.state.lock(), job, now_us)
+    }
+
+    /// Gives up the jobs whose purposes `choose` takes, and begins this one in their place. No other thread can begin one in between.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    pub(crate) fn begin_instead(
+        &self,
+        job: Job,
+        now_us: i64,
+        choose: impl Fn(Purpose) -> bool,
+    ) -> Result<u64, Refused> {
+        let (given_up, begun) = {
+            let mut state = self.state.lock();
+            let given_up = self.give_up_locked(&mut state, choose);
+            (given_up, self.begin_if_free(&mut state, job, now_us))
+        };
+        given_up.end();
+        begun
+    }
+
+    fn begin_if_free(&self, state: &mut State, job: Job, now_us: i64) -> Result<u64, Refused> {
         match state.purpose() {
-            Some(Purpose::AofBase) if may_wait => {}
+            Some(other) if job.purpose.waits_for(other) && state.waiting.is_none() => {}
             Some(by) => {
                 return Err(Refused {
                     by,
@@ -166,13 +211,13 @@ impl Persistence {
             }
             None => {}
         }
-        Ok(self.begin_locked(&mut state, job, now_us))
+        Ok(self.begin_locked(state, job, now_us))
     }
 
     fn begin_locked(&self, state: &mut State, job: Job, now_us: i64) -> u64 {
         state.number += 1;
         let number = state.number;
-        if job.purpose != Purpose::AofBase {
+        if job.purpose.is_save() {
             state.figures.saves += 1;
         }
         if job.purpose == Purpose::Background {
@@ -208,28 +253,28 @@ impl Persistence {
         std::mem::take(&mut self.state.lock().is_scheduled)
     }
 
-    /// Gives the job up, if its purpose is one of those that `choose` takes. False when there is none.
+    /// Gives up the jobs whose purposes `choose` takes. False when there are none.
     pub(crate) fn give_up(&self, choose: impl Fn(Purpose) -> bool) -> bool {
-        let mut state = self.state.lock();
-        let waiting = state.waiting.take_if(|waiting| choose(waiting.job.purpose));
-        if let Some(waiting) = waiting {
+        let given_up = self.give_up_locked(&mut self.state.lock(), choose);
+        given_up.end()
+    }
+
+    fn give_up_locked(&self, state: &mut State, choose: impl Fn(Purpose) -> bool) -> GivenUp {
+        let mut given_up = GivenUp::default();
+        if let Some(waiting) = state.waiting.take_if(|waiting| choose(waiting.job.purpose)) {
             self.is_awaited.store(false, Ordering::Release);
-            self.end_locked(&mut state, waiting.number, false);
-            drop(state);
-            waiting.job.end(Err(&SaveError::GivenUp));
-            return true;
+            self.end_locked(state, waiting.number, false);
+            given_up.waiting = Some(waiting.job);
         }
-        let Some(snapshot) = state
+        let chosen = state
             .under_way
             .as_ref()
-            .filter(|snapshot| choose(snapshot.purpose))
-        else {
-            return false;
-        };
-        let is_first = snapshot.give_up();
-        drop(state);
-        self.announce();
-        is_first
+            .filter(|snapshot| choose(snapshot.purpose));
+        if chosen.is_some_and(|snapshot| snapshot.give_up()) {
+            self.announce();
+            given_up.is_under_way = true;
+        }
+        given_up
     }
 
     /// Purpose of the job that waits or is under way.
@@ -262,7 +307,7 @@ impl Persistence {
     /// Starts the job that waits: its snapshot of the `content`, and the thread that writes it. All partitions are held, and
     /// nothing else is under way. The caller begins the partitions' parts, and then [publishes](Self::publish) the snapshot.
     /// None when no job waits, or its thread cannot be started.
-    pub(crate) fn start(self: &Arc<Self>, plan: Plan, content: Content) -> Option<(Arc<Snapshot>, Job)> {
+    pub(crate) fn start(self: &Arc<Self>, plan: Plan, mut content: Content) -> Option<(Arc<Snapshot>, Job)> {
         let mut state = self.state.lock();
         let is_free = state.under_way.is_none();
         let waiting = state.waiting.take_if(|_| is_free)?;
@@ -272,12 +317,14 @@ impl Persistence {
             began_us,
             mut job,
         } = waiting;
+        content.select(job.selection);
         let (snapshot, pieces) = Snapshot::new(number, job.purpose, began_us, &content);
         let snapshot = Arc::new(snapshot);
         let assignment = Assignment {
             file: job.file(),
+            payload: job.payload.take(),
             at_end: job.at_end.take(),
-            plan,
+            plan: plan.in_dialect(job.dialect),
             content,
             snapshot: Arc::clone(&snapshot),
             pieces,
@@ -321,7 +368,7 @@ impl Persistence {
         if purpose == Purpose::Background {
             state.figures.last_time_s = (now_us - snapshot.began_us) / 1_000_000;
         }
-        if purpose != Purpose::AofBase {
+        if purpose.is_save() {
             state.figures.last_ahead = snapshot.ahead();
             match outcome {
                 Ok(()) => {
@@ -352,15 +399,31 @@ impl Persistence {
         self.announce();
     }
 
+    /// A number that clients can wait for until it is released.
+    pub(crate) fn reserve(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.number += 1;
+        state.reserved = Some(state.number);
+        state.number
+    }
+
+    /// Answers the clients that wait for a reserved number.
+    pub(crate) fn release(&self, number: u64, succeeded: bool) {
+        let mut state = self.state.lock();
+        state.reserved = None;
+        self.end_locked(&mut state, number, succeeded);
+    }
+
     /// Whether a job has succeeded; none while it has not ended.
     pub(crate) fn outcome(&self, number: u64) -> Option<bool> {
         let state = self.state.lock();
         let known = state.ended.iter().find(|(ended, _)| *ended == number);
-        // What is neither known nor going on ended long ago, and nobody can tell how.
-        let goes_on = state
-            .waiting
-            .as_ref()
-            .is_some_and(|waiting| waiting.number == number)
+        // A job that is neither known nor going on ended long ago, and nobody can tell how.
+        let goes_on = state.reserved == Some(number)
+            || state
+                .waiting
+                .as_ref()
+                .is_some_and(|waiting| waiting.number == number)
             || state
                 .under_way
                 .as_ref()
@@ -432,7 +495,10 @@ impl Persistence {
             .map(|snapshot| snapshot.began_us)
             .or(waiting.map(|waiting| waiting.began_us));
         UnderWay {
-            purpose: state.purpose(),
+            // One that was given up goes on until its outcome is known.
+            purpose: waiting
+                .map(|waiting| waiting.job.purpose)
+                .or(snapshot.map(|snapshot| snapshot.purpose)),
             seconds: began_us.map_or(-1, |began_us| (now_us - began_us) / 1_000_000),
             keys_done: snapshot.map_or(0, Snapshot::keys_done),
             keys_all: snapshot.map_or(0, |snapshot| snapshot.keys),
@@ -463,5 +529,65 @@ impl State {
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn job(purpose: Purpose) -> Job {
+        Job::dump(purpose, &Settings::default())
+    }
+
+    /// The thread of the append-only file begins its next rewrite as soon as it hears that the last one was given up: the job for whose
+    /// sake that happened is there by then.
+    #[test]
+    fn no_other_job_begins_before_the_one_that_takes_a_place() {
+        let persistence = Arc::new(Persistence::new(0));
+        let (again, refusal) = (Arc::clone(&persistence), Arc::new(Mutex::new(None)));
+        let mut rewrite = job(Purpose::AofBase);
+        let noted = Arc::clone(&refusal);
+        rewrite.at_end = Some(Box::new(move |outcome| {
+            assert!(matches!(outcome, Err(SaveError::GivenUp)));
+            *noted.lock() = Some(again.begin(job(Purpose::AofBase), 0));
+        }));
+        persistence.begin(rewrite, 0).unwrap();
+        let shutdown = Purpose::Shutdown { insists: false };
+        let number = persistence
+            .begin_instead(job(shutdown), 0, |purpose| !purpose.is_shutdown())
+            .unwrap();
+        assert_eq!(persistence.purpose(), Some(shutdown));
+        let by = Refused { by: shutdown, number };
+        assert_eq!(refusal.lock().take(), Some(Err(by)));
+        // Another one does not take its place.
+        let refused = persistence.begin_instead(job(shutdown), 0, |purpose| !purpose.is_shutdown());
+        assert_eq!(refused, Err(by));
+        assert!(persistence.give_up(Purpose::is_shutdown));
+        assert!(!persistence.give_up(Purpose::is_shutdown));
+    }
+
+    /// A save that waits for a rewrite is not all that stands before a shutdown.
+    #[test]
+    fn what_waits_and_what_is_under_way_are_given_up() {
+        let persistence = Arc::new(Persistence::new(0));
+        let spawn = |assignment: Assignment| Ok(std::thread::spawn(move || drop(assignment)));
+        persistence.connect(spawn, || {}, |_| {});
+        persistence.begin(job(Purpose::AofBase), 0).unwrap();
+        let content = Content {
+            shards: 1,
+            ..Content::default()
+        };
+        let plan = Plan::new(&Settings::default(), &content);
+        let (rewrite, _) = persistence.start(plan, content).unwrap();
+        let save = persistence.begin(job(Purpose::Command), 0).unwrap();
+        let shutdown = Purpose::Shutdown { insists: false };
+        persistence
+            .begin_instead(job(shutdown), 0, |purpose| !purpose.is_shutdown())
+            .unwrap();
+        assert!(rewrite.is_given_up());
+        assert_eq!(persistence.outcome(save), Some(false));
+        assert_eq!(persistence.purpose(), Some(shutdown));
     }
 }

@@ -6,10 +6,12 @@
 pub(crate) mod bypass;
 pub(crate) mod cell;
 pub(crate) mod chunk;
+pub(crate) mod departures;
 pub(crate) mod doorbell;
 pub(crate) mod inbox;
 pub(crate) mod outgoing;
 pub(crate) mod poll;
+pub(crate) mod session;
 pub(crate) mod sync;
 
 use crossbeam_channel::{Receiver, Sender};

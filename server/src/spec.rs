@@ -4,13 +4,16 @@
 //!
 //! Rows stand in `commands/*.rs` beside their handlers; the parts they are built from are in `spec/`.
 
+mod access;
 #[allow(
     dead_code,
     reason = "the vocabulary is whole; families to come use the rest of it"
 )]
 pub(crate) mod argument;
 pub(crate) mod arity;
+pub(crate) mod audited;
 pub(crate) mod category;
+pub(crate) mod channels;
 pub(crate) mod flags;
 #[allow(
     dead_code,
@@ -20,9 +23,11 @@ pub(crate) mod key_spec;
 
 pub(crate) use argument::{Arg, ArgKind, Doc, Group};
 pub(crate) use arity::Arity;
+pub(crate) use audited::Audited;
 pub(crate) use category::Category;
+pub(crate) use channels::Channels;
 pub(crate) use flags::Flags;
-pub(crate) use key_spec::{BeginSearch, FindKeys, KeyFlags, KeySpec};
+pub(crate) use key_spec::{BeginSearch, Derivation, FindKeys, KeyFlags, KeySpec};
 
 use shardis_protocol::Arguments;
 
@@ -47,6 +52,8 @@ pub(crate) struct Command {
     pub(crate) tips: &'static [&'static str],
     /// Specifications of its keys.
     pub(crate) keys: &'static [KeySpec],
+    /// The channels that it publishes to or subscribes to.
+    pub(crate) channels: Channels,
     /// Routing class: the thread that runs the command, and the partitions it gets.
     pub(crate) runs: Runs,
     /// Argument that is a value to be stored: a big one may be kept instead of copied.
@@ -55,6 +62,8 @@ pub(crate) struct Command {
     pub(crate) member: Option<u8>,
     /// Tells which arguments of a request are secrets, if the command has any: they appear in no log.
     pub(crate) conceals: Option<fn(Arguments<'_>, usize) -> bool>,
+    /// Its entry in the audit log. Only commands that run with the state of their client can be audited.
+    pub(crate) audited: Option<&'static Audited>,
     /// Documentation, behind a reference because it is rarely used.
     pub(crate) doc: &'static Doc,
     /// Rows of the subcommands of a container.
@@ -71,6 +80,8 @@ pub(crate) enum Runs {
     OnKeys(Handler),
     /// Like `OnKeys`, but with a cost that grows with the data: only the shard's owner runs it.
     OnKeysLong(Handler),
+    /// On the shard of the slot that argument 2 names. The cost may grow with the data.
+    OnSlot(Handler),
     /// Like `OnKeys`, after all earlier requests of its connection; it may wait for its keys, and later requests of
     /// the connection run only when it has been answered.
     Blocking(Handler),
@@ -89,8 +100,21 @@ pub(crate) enum Runs {
     OnSessionAndAllShards(TransactionHandler),
     /// Runs the commands that the client has queued, with the partitions of their keys and of the watched keys.
     Exec,
+    /// Runs a script, with the partitions of its keys or of all shards.
+    Script(ScriptKind),
     /// Not executable: a container of subcommands.
     Container,
+}
+
+/// Form in which a request names the script that it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScriptKind {
+    /// By its source: EVAL.
+    Source,
+    /// By its digest: EVALSHA.
+    Digest,
+    /// As a function of a library: FCALL.
+    Function,
 }
 
 impl Runs {
@@ -108,6 +132,15 @@ impl Runs {
     #[inline]
     pub(crate) fn is_exec(self) -> bool {
         matches!(self, Self::Exec)
+    }
+
+    /// The form in which the command names a script; `None` if it runs none.
+    #[inline]
+    pub(crate) fn script(self) -> Option<ScriptKind> {
+        match self {
+            Self::Script(kind) => Some(kind),
+            _ => None,
+        }
     }
 
     /// Whether the command works only on its client and the node.
@@ -130,10 +163,12 @@ impl Command {
         acl: Category::empty(),
         tips: &[],
         keys: &[],
+        channels: Channels::None,
         runs: Runs::Container,
         adopts: None,
         member: None,
         conceals: None,
+        audited: None,
         doc: &Doc::BLANK,
         subcommands: &[],
     };
@@ -155,7 +190,14 @@ impl Command {
 
     /// ACL categories: the explicit ones and those that the flags imply.
     pub(crate) fn categories(&self) -> Category {
-        self.acl | Category::implied_by(self.flags)
+        let implied = Category::implied_by(self.flags);
+        // The flag of a script that it only reads is no statement about keys.
+        let implied = if self.acl.contains(Category::SCRIPTING) {
+            implied.difference(Category::READ)
+        } else {
+            implied
+        };
+        self.acl | implied
     }
 }
 

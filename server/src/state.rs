@@ -1,15 +1,20 @@
 //! The state that all loops of a node share: configuration, clock, counters, and requests that concern all loops.
 
 mod deal;
+mod divergence;
+mod ending;
+mod failover;
+mod fence;
+mod freeze;
 mod ids;
-mod libraries;
 mod loading;
+mod pause;
 mod renames;
 mod usage;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,22 +22,29 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use shardis_storage::key::KeyHasher;
-use shardis_storage::keyspace::{KeyspaceOptions, Layout};
+use shardis_storage::keyspace::{KeyspaceOptions, Layout, OwnSlots};
 
 use self::deal::Deal;
+pub(crate) use self::ending::Shutdown;
+use self::fence::Fence;
+use self::freeze::Freeze;
 use self::ids::Ids;
-pub(crate) use self::libraries::Libraries;
 use self::loading::Loading;
+pub(crate) use self::pause::{Pause, PauseCauses, PauseMode};
 pub(crate) use self::renames::{Meaning, Renames};
 pub(crate) use self::usage::{ProcessMemory, Usage};
+use crate::acl::{AccessControl, UserDefaults};
 use crate::append_only::{AppendOnly, Phase};
+use crate::audit::{Audit, Entry, Outcome};
 use crate::clock::Clock;
-use crate::config::{Config, DirectiveFlags, Requester, SetError, Settings, ShutdownOptions};
+use crate::cluster::{Cluster, Doomed, concerns_machine};
+use crate::config::{AuditEvents, Config, DirectiveFlags, Primary, Requester, SetError, Settings};
 use crate::daemon::Daemon;
 use crate::feed::{Feed, FeedState, SlowListener, Weighed};
 use crate::hashing::Hashing;
 use crate::journal::Journal;
 use crate::journal::aof::Reporter;
+use crate::journal::backlog::BacklogBounds;
 use crate::log::{Level, Log};
 use crate::observe::latency::LatencyMonitor;
 use crate::observe::monitor::Monitors;
@@ -40,7 +52,11 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::Threads;
 use crate::pubsub::Hub;
-use crate::saving::{Job, Persistence, Purpose, SaveError};
+use crate::replication::Replication;
+use crate::saving::Persistence;
+use crate::scripting::Scripts;
+use crate::tls::{self, Contexts, Tls};
+use crate::tracking::Tracking;
 
 /// The Redis version whose behaviour and replies this node has.
 pub(crate) const REDIS_VERSION: &str = "7.2.4";
@@ -53,7 +69,7 @@ pub(crate) struct Node {
     /// The clock that all uses of time follow.
     pub(crate) clock: Arc<Clock>,
     /// The log of the node.
-    pub(crate) log: Log,
+    pub(crate) log: Arc<Log>,
     /// The hashing of keys.
     pub(crate) hashing: Hashing,
     /// Number of shards, and of loops.
@@ -64,18 +80,28 @@ pub(crate) struct Node {
     pub(crate) settings: ArcSwap<Settings>,
     /// Addresses that the node listens on.
     pub(crate) addresses: ArcSwap<Addresses>,
-    /// Makes the node listen on other addresses, when `port` or `bind` change.
+    /// Makes the node listen on other addresses, when a port or `bind` changes.
     rebinder: OnceLock<Rebinder>,
+    /// Contexts of connections over TLS.
+    pub(crate) tls: Arc<Tls>,
     /// Names changed by `rename-command`.
     pub(crate) renames: Renames,
+    /// Users, and what they were refused.
+    pub(crate) acl: AccessControl,
+    /// The audit log.
+    pub(crate) audit: Audit,
     /// The process, when it is the node's own; none when the node is embedded.
     pub(crate) daemon: Option<Daemon>,
     /// Wakes the control thread.
     pub(crate) control_bell: tokio::sync::Notify,
+    /// Wakes the links, when the control thread has woken.
+    pub(crate) links_bell: tokio::sync::Notify,
     /// Mechanism by which loops wait for sockets: `epoll` or `io_uring`.
     pub(crate) multiplexing: OnceLock<&'static str>,
     /// State of CLIENT PAUSE.
     pub(crate) pause: Pause,
+    /// The fence of the node's own tasks.
+    pub(crate) fence: Fence,
     /// State of the load of data.
     pub(crate) loading: Loading,
     /// Request to stop the node.
@@ -98,8 +124,12 @@ pub(crate) struct Node {
     memory_peak: AtomicU64,
     /// Number of connected clients.
     pub(crate) clients: AtomicUsize,
-    /// Ids of this run and of its data.
+    /// Id of this run.
     pub(crate) ids: Ids,
+    /// Its part in replication.
+    pub(crate) replication: Replication,
+    /// Its place in a cluster; none when it is not part of one.
+    pub(crate) cluster: Option<Cluster>,
     /// Time of the start, Unix microseconds.
     pub(crate) started_us: i64,
     /// Bytes in use when the node began to serve.
@@ -110,8 +140,6 @@ pub(crate) struct Node {
     memory_limit: AtomicU64,
     /// Place, in the memory of all shards, of the next one to evict from: see [`Node::shard_to_evict_from`].
     evict_place: AtomicU32,
-    /// Wrong passwords given since CONFIG RESETSTAT.
-    pub(crate) denied_logins: AtomicU64,
     /// The slow log.
     pub(crate) slowlog: Mutex<SlowLog>,
     /// Events that held loops up.
@@ -120,6 +148,10 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     /// Publish and subscribe.
     pub(crate) pubsub: Arc<Hub>,
+    /// Scripts and functions.
+    pub(crate) scripts: Scripts,
+    /// Client-side caching.
+    pub(crate) tracking: Arc<Tracking>,
     /// The stream of what changes.
     pub(crate) journal: Arc<Journal>,
     /// The files that it is written to.
@@ -143,11 +175,9 @@ pub(crate) enum Denial {
     Snapshot,
     /// The append-only file cannot be written or synced: the number of the system's error.
     AppendOnly(i32),
+    /// Fewer replicas than `min-replicas-to-write` keep up.
+    Replicas,
 }
-
-/// Error: the data should be saved before the node stops, and cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CannotSave;
 
 /// Function that listens on the TCP addresses in the settings, and returns the addresses bound. After an error, which
 /// it logs, the node listens as before.
@@ -158,6 +188,8 @@ type Rebinder = Box<dyn Fn(&Settings, &Log) -> std::io::Result<Addresses> + Send
 pub(crate) struct Addresses {
     /// TCP addresses, with the ports that were really bound.
     pub(crate) tcp: Vec<std::net::SocketAddr>,
+    /// TCP addresses for clients over TLS.
+    pub(crate) tls: Vec<std::net::SocketAddr>,
     /// Path of the Unix socket.
     pub(crate) unix: Option<String>,
 }
@@ -191,14 +223,10 @@ impl Seed {
 impl Node {
     /// The state of a node that is about to start, for so many shards and commands.
     pub(crate) fn new(
-        config: Config,
-        clock: Arc<Clock>,
-        log: Log,
-        (shards, commands): (usize, usize),
-        seed: Seed,
+        (config, acl, clock, log): (Config, AccessControl, Arc<Clock>, Log),
+        (shards, commands, seed): (usize, usize, Seed),
     ) -> Self {
-        let settings = ArcSwap::new(config.settings());
-        let started_us = clock.now_us();
+        let (settings, started_us) = (ArcSwap::new(config.settings()), clock.now_us());
         let ids = ids_of_run(seed, started_us, &log);
         let append_only = AppendOnly::new(&clock, started_us, REDIS_VERSION);
         Self {
@@ -207,42 +235,46 @@ impl Node {
             append_only,
             memory_limit: AtomicU64::new(settings.load().maxmemory.bytes()),
             pubsub: hub(shards, seed, &settings.load()),
+            tracking: tracking(shards, &settings.load()),
             clock,
-            log,
-            hashing: Hashing::new(
-                KeyHasher::new(seed.number),
-                shards,
-                settings.load().cluster_enabled,
-            ),
+            log: Arc::new(log),
+            hashing: hashing(shards, seed, &settings.load()),
             shards,
             config: Mutex::new(config),
             settings,
             addresses: ArcSwap::default(),
             rebinder: OnceLock::new(),
+            tls: Arc::default(),
             renames: Renames::default(),
+            acl,
+            audit: Audit::default(),
             daemon: None,
             control_bell: tokio::sync::Notify::new(),
+            links_bell: tokio::sync::Notify::new(),
             multiplexing: OnceLock::new(),
             pause: Pause::default(),
+            fence: Fence::new(shards),
             loading: Loading::default(),
             shutdown: Shutdown::default(),
             stats: (0..shards).map(|_| LoopStats::new(commands)).collect(),
             threads: Threads::default(),
-            memory: (0..shards).map(|_| Counter::default()).collect(),
-            garbage: (0..shards).map(|_| Counter::default()).collect(),
-            changes: (0..shards).map(|_| Counter::default()).collect(),
+            memory: counters(shards),
+            garbage: counters(shards),
+            changes: counters(shards),
             due_sooner: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             memory_peak: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
+            replication: Replication::new(ids.fresh(), shards),
+            cluster: None,
             ids,
             started_us,
             started_bytes: AtomicU64::new(0),
             other_bytes: AtomicI64::new(0),
             evict_place: AtomicU32::new(0),
-            denied_logins: AtomicU64::new(0),
             slowlog: Mutex::default(),
             latency: Mutex::default(),
             monitors: Monitors::new(shards),
+            scripts: Scripts::default(),
             feeds: Vec::new(),
             debug: Debugging::default(),
             deal: Deal::new(shards),
@@ -265,22 +297,49 @@ impl Node {
         let previous = config.settings();
         let changed = config.set(pairs, requester)?;
         let settings = config.settings();
-        if let Err(error) = self.apply_all(&settings, &previous, &changed) {
+        if let Err(error) = self.apply_with_tls(&settings, &previous, &changed) {
             config.revert(previous);
             return Err(error);
         }
+        let concerns_cluster = changed.iter().any(|name| concerns_machine(name));
         for name in changed {
             if let Some(notice) = crate::config::find(name.as_bytes()).and_then(crate::config::notice) {
                 self.log.warning(format_args!("{notice}"));
             }
         }
         self.pubsub.choose_events(settings.notify_keyspace_events);
+        self.tracking.bound_keys(settings.tracking_table_max_keys);
         self.memory_limit
             .store(settings.maxmemory.bytes(), Ordering::Relaxed);
-        self.settings.store(settings);
+        self.settings.store(Arc::clone(&settings));
         drop(config);
+        if concerns_cluster && let Some(cluster) = &self.cluster {
+            cluster.reconfigure(&settings);
+        }
+        self.apply_role_rules();
         self.ring_all();
         Ok(())
+    }
+
+    /// Applies the changes like [`apply_all`](Self::apply_all). If they concern TLS, its contexts are made anew before anything else
+    /// changes, from all the new values: a certificate and its key are exchanged as a pair.
+    fn apply_with_tls(
+        &self,
+        settings: &Settings,
+        previous: &Settings,
+        changed: &[&'static str],
+    ) -> Result<(), SetError> {
+        let Some(name) = changed.iter().find(|name| tls::is_of_contexts(name)) else {
+            return self.apply_all(settings, previous, changed);
+        };
+        let contexts = Contexts::from_settings(settings, &self.clock).map_err(|error| {
+            self.log.warning(format_args!("{error}"));
+            SetError::failed(*name, "Unable to update TLS configuration. Check server logs.")
+        })?;
+        let former = self.tls.publish(contexts);
+        self.apply_all(settings, previous, changed).inspect_err(|_| {
+            self.tls.publish(former);
+        })
     }
 
     /// Applies the changes that do not follow from loops reading the settings: all of them, or none.
@@ -336,15 +395,33 @@ impl Node {
         match (&self.daemon, name) {
             (_, "jemalloc-bg-thread") => self.purge_in_background(settings),
             (_, "appendonly") => self.switch_append_only(settings)?,
+            (_, "requirepass") => self
+                .acl
+                .set_default_password(settings.requirepass.get(), UserDefaults::from(settings)),
             (_, "appendfsync" | "aof-timestamp-enabled") => self
                 .journal
                 .aof
                 .configure(settings.appendfsync, settings.aof_timestamp_enabled),
+            (_, "audit-log" | "audit-events" | "audit-strict") => {
+                let configured = self.audit.configure(settings, &self.log);
+                configured.map_err(|error| {
+                    SetError::failed(name, format!("the audit log cannot be opened: {error}"))
+                })?;
+            }
             (_, "loglevel") => self.log.set_level(Level::from(settings.loglevel)),
             // An embedded node uses absolute paths; the working directory belongs to the embedding program.
             (Some(_), "dir") => std::env::set_current_dir(settings.dir.path())
                 .map_err(|error| SetError::failed(name, format!("{error}")))?,
-            (_, "port" | "bind") => self.rebind(settings, name)?,
+            (_, "repl-backlog-size" | "client-output-buffer-limit") => {
+                self.journal.bound_backlog(BacklogBounds::new(settings));
+            }
+            (_, "min-replicas-to-write" | "min-replicas-max-lag") => {
+                let lag_max_s = settings.min_replicas_max_lag;
+                self.replication
+                    .replicas
+                    .count_healthy(lag_max_s, self.clock.now_us());
+            }
+            (_, "port" | "tls-port" | "bind") => self.rebind(settings, name)?,
             (Some(daemon), _) => daemon.apply(name, settings, &self.log)?,
             (None, _) if is_of_process => {
                 return Err(SetError::failed(
@@ -380,7 +457,7 @@ impl Node {
         }
         let Ok(addresses) = bound else {
             let reason = match name {
-                "port" => "Unable to listen on this port. Check server logs.",
+                "port" | "tls-port" => "Unable to listen on this port. Check server logs.",
                 _ => "Failed to bind to specified addresses.",
             };
             return Err(SetError::failed(name, reason));
@@ -389,68 +466,6 @@ impl Node {
         self.daemon
             .as_ref()
             .map_or(Ok(()), |daemon| daemon.apply(name, settings, &self.log))
-    }
-
-    /// Stops the node, in the manner that a signal or a command asks for: at once, or when its data is saved. Then the number of
-    /// that job is returned.
-    ///
-    /// # Errors
-    /// When the data is to be saved first, which cannot be begun: then the node goes on.
-    pub(crate) fn end(&self, options: ShutdownOptions) -> Result<Option<u64>, CannotSave> {
-        if self.loading.is_under_way() {
-            self.log.warning(format_args!(
-                "Received shutdown signal during loading, exiting now."
-            ));
-            self.shutdown.request();
-            self.ring_all();
-            return Ok(None);
-        }
-        self.log.notice(format_args!("User requested shutdown..."));
-        if self.append_only.status().is_first_base_missing() {
-            if !options.force {
-                self.log.warning(format_args!("Writing initial AOF, can't exit"));
-                return Err(CannotSave);
-            }
-            self.log
-                .warning(format_args!("Writing initial AOF. Exit anyway."));
-        }
-        let settings = self.settings.load();
-        if options.nosave || !options.save && settings.save.0.is_empty() {
-            self.shutdown.request();
-            self.ring_all();
-            return Ok(None);
-        }
-        self.persistence.unschedule();
-        self.persistence.give_up(|purpose| !purpose.is_shutdown());
-        self.log
-            .notice(format_args!("Saving the final RDB snapshot before exiting."));
-        let insists = options.force;
-        let requested = self.shutdown.flag();
-        let mut job = Job::dump(Purpose::Shutdown { insists }, &settings);
-        job.at_end = Some(Box::new(move |outcome| {
-            if outcome.is_ok() || insists && !matches!(outcome, Err(SaveError::GivenUp)) {
-                requested.store(true, Ordering::Release);
-            }
-        }));
-        match self.persistence.begin(job, self.clock.now_us()) {
-            Ok(number) => Ok(Some(number)),
-            Err(refused) if refused.by.is_shutdown() => Ok(Some(refused.number)),
-            Err(_) => Err(CannotSave),
-        }
-    }
-
-    /// Ends a stop that waits until data is saved; false when there is none.
-    pub(crate) fn go_on(&self) -> bool {
-        let is_ended = self.persistence.give_up(Purpose::is_shutdown);
-        if is_ended {
-            self.log.notice(format_args!("Shutdown manually aborted."));
-        }
-        is_ended
-    }
-
-    /// Whether the node stops, at once or when its data is saved.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.shutdown.is_requested() || self.persistence.purpose().is_some_and(Purpose::is_shutdown)
     }
 
     /// Whether the data was saved for the last time by the job of this number, so that it must not change any more.
@@ -468,25 +483,23 @@ impl Node {
         if cannot_save {
             return Some(Denial::Snapshot);
         }
-        self.journal.aof.error().map(Denial::AppendOnly)
-    }
-
-    /// Stops the node after a fault that it must not outlive: the program ends with an error.
-    pub(crate) fn fail(&self) {
-        self.shutdown.has_failed.store(true, Ordering::Release);
-        self.shutdown.request();
-        self.ring_all();
-    }
-
-    /// Whether a fault has ended the node.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.shutdown.has_failed.load(Ordering::Acquire)
+        if let Some(error) = self.journal.aof.error() {
+            return Some(Denial::AppendOnly(error));
+        }
+        let replicas_min = settings.min_replicas_to_write;
+        let lacks_replicas = replicas_min > 0
+            && !self.replication.following.is_replica()
+            && settings.min_replicas_max_lag > 0
+            && self.replication.replicas.healthy() < replicas_min
+            && !self.replication.following.is_replica();
+        lacks_replicas.then_some(Denial::Replicas)
     }
 
     /// Resets the counters of all loops (CONFIG RESETSTAT).
     pub(crate) fn reset_stats(&self) {
         self.stats.iter().for_each(LoopStats::reset);
-        self.denied_logins.store(0, Ordering::Relaxed);
+        self.replication.divergence.errors.store(0, Ordering::Relaxed);
+        self.replication.replicas.figures.reset();
     }
 
     /// Calls `act` with the parts of the node that writing the append-only file reports to.
@@ -527,6 +540,59 @@ impl Node {
         state
     }
 
+    /// Has the node follow a primary, or none, from now on: clients notice at once. `resumes` tells whether a primary may find that it
+    /// has all that this node has.
+    pub(crate) fn follow(&self, primary: Option<Primary>, resumes: bool) {
+        let value = primary
+            .as_ref()
+            .map(|Primary { host, port }| format!("{host} {port}"));
+        let mut config = self.config.lock();
+        if let Err(error) = config.assign("replicaof", value.unwrap_or_default().as_bytes()) {
+            self.log
+                .warning(format_args!("'replicaof' cannot show this primary: {error}"));
+        }
+        self.settings.store(config.settings());
+        drop(config);
+        self.replication
+            .following
+            .want(primary, self.clock.now_us(), resumes);
+        self.apply_role_rules();
+        self.ring_all();
+    }
+
+    /// Has the audit log tell of a change of the topology that the node has made by itself.
+    pub(crate) fn audit_topology(&self, reason: &str) {
+        self.audit.record(AuditEvents::TOPOLOGY, || Entry {
+            time_us: self.clock.now_us(),
+            event: "topology",
+            outcome: Outcome::Done,
+            reason: Some(reason.as_bytes().into()),
+            object: None,
+            actor: None,
+            command: Vec::new(),
+        });
+    }
+
+    /// Applies the rules for clients of a replica, after a change of its role, its link or its directives.
+    pub(crate) fn apply_role_rules(&self) {
+        let (settings, following) = (self.settings.load(), &self.replication.following);
+        following.rule(settings.replica_read_only, settings.replica_serve_stale_data);
+        self.log.set_role(following.is_replica());
+    }
+
+    /// Has the loop that applies the primary's stream look at what there is for it.
+    pub(crate) fn tell_applying_loop(&self) {
+        self.replication.following.tell_loop();
+        self.ring_applying_loop();
+    }
+
+    /// Wakes the loop that applies the primary's stream.
+    pub(crate) fn ring_applying_loop(&self) {
+        if let Some(ring) = self.bells.get() {
+            ring(0);
+        }
+    }
+
     /// A client id that was never used before.
     pub(crate) fn next_client_id(&self) -> u64 {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
@@ -536,6 +602,7 @@ impl Node {
     pub(crate) fn connect_bells(&self, ring: impl Fn(usize) + Send + Sync + 'static) {
         let ring: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ring);
         self.pubsub.connect_bells(Arc::clone(&ring));
+        self.tracking.connect_bells(Arc::clone(&ring));
         let _ = self.bells.set(ring);
     }
 
@@ -593,6 +660,14 @@ impl Node {
         }
     }
 
+    /// Has all loops and the control thread stand still, as if the process had been stopped, and waits until they do.
+    pub(crate) fn freeze(&self) {
+        let threads = self.shards + 1;
+        self.debug
+            .freeze
+            .begin(threads, || self.ring_all(), || self.shutdown.is_requested());
+    }
+
     /// Number of changes announced so far. A loop reads it before the clock and the settings, and does not sleep when
     /// it has grown since.
     #[inline]
@@ -607,12 +682,12 @@ impl Node {
     }
 
     /// The arrangement of the data of one shard.
-    pub(crate) fn keyspace_options(&self) -> KeyspaceOptions {
+    pub(crate) fn keyspace_options(&self, shard: usize) -> KeyspaceOptions {
         let settings = self.settings.load();
         KeyspaceOptions {
             databases: settings.databases as usize,
             layout: if settings.cluster_enabled {
-                Layout::PerSlot
+                Layout::PerSlot(OwnSlots::of(shard, self.shards))
             } else {
                 Layout::Single
             },
@@ -621,10 +696,28 @@ impl Node {
         }
     }
 
-    /// The TCP port that clients connect to; 0 when there is none.
+    /// Slots that have gone to another node, whose keys the loop of a shard has still to hear of; none outside of a cluster.
+    #[inline]
+    pub(crate) fn doomed(&self, shard: usize) -> Option<&Doomed> {
+        self.cluster.as_ref()?.doomed(shard)
+    }
+
+    /// Whether keys of doomed slots may be deleted: not while writes are paused, nor on a replica, whose primary decides.
+    pub(crate) fn may_delete_doomed(&self, now_ms: i64) -> bool {
+        self.pause.active(now_ms).is_none() && !self.replication.following.is_replica()
+    }
+
+    /// Whether the node is part of a cluster.
+    #[inline]
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The TCP port that clients connect to; that for TLS if there is no other, and 0 when there is none.
     pub(crate) fn port(&self) -> u16 {
         let addresses = self.addresses.load();
-        addresses.tcp.first().map_or(0, |address| address.port())
+        let first = addresses.tcp.first().or(addresses.tls.first());
+        first.map_or(0, |address| address.port())
     }
 }
 
@@ -636,11 +729,27 @@ fn ids_of_run(seed: Seed, started_us: i64, log: &Log) -> Ids {
     ids
 }
 
+/// The hashing of keys.
+fn hashing(shards: usize, seed: Seed, settings: &Settings) -> Hashing {
+    Hashing::new(KeyHasher::new(seed.number), shards, settings.cluster_enabled)
+}
+
+/// A counter for each shard.
+fn counters(shards: usize) -> Vec<Counter> {
+    (0..shards).map(|_| Counter::default()).collect()
+}
+
 /// The hub of a node that nobody has subscribed to yet.
 fn hub(shards: usize, seed: Seed, settings: &Settings) -> Arc<Hub> {
     let hub = Hub::new(shards, seed.number);
     hub.choose_events(settings.notify_keyspace_events);
     Arc::new(hub)
+}
+
+fn tracking(shards: usize, settings: &Settings) -> Arc<Tracking> {
+    let tracking = Tracking::new(shards);
+    tracking.bound_keys(settings.tracking_table_max_keys);
+    Arc::new(tracking)
 }
 
 impl fmt::Debug for Node {
@@ -652,52 +761,11 @@ impl fmt::Debug for Node {
     }
 }
 
-/// State of CLIENT PAUSE: its end, and the commands it holds back.
-#[derive(Debug, Default)]
-pub(crate) struct Pause {
-    until_ms: AtomicI64,
-    mode: AtomicU8,
-}
-
-/// Commands that a pause holds back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum PauseMode {
-    /// Writes, and commands that may replicate.
-    Write,
-    /// All commands.
-    All,
-}
-
-impl Pause {
-    /// Begins a pause, or extends one: the later end and the stricter mode win.
-    pub(crate) fn begin(&self, mode: PauseMode, until_ms: i64, now_ms: i64) {
-        let running = self.active(now_ms);
-        let mode = running.map_or(mode, |(running, _)| running.max(mode));
-        let until_ms = running.map_or(until_ms, |(_, running)| running.max(until_ms));
-        self.mode.store(mode as u8, Ordering::Release);
-        self.until_ms.store(until_ms, Ordering::Release);
-    }
-
-    /// Ends the pause.
-    pub(crate) fn end(&self) {
-        self.until_ms.store(0, Ordering::Release);
-    }
-
-    /// The running pause: its mode and its end in Unix milliseconds.
-    #[inline]
-    pub(crate) fn active(&self, now_ms: i64) -> Option<(PauseMode, i64)> {
-        let until_ms = self.until_ms.load(Ordering::Acquire);
-        if until_ms <= now_ms {
-            return None;
-        }
-        let all = self.mode.load(Ordering::Acquire) == PauseMode::All as u8;
-        Some((if all { PauseMode::All } else { PauseMode::Write }, until_ms))
-    }
-}
-
 /// State of a running node that DEBUG changes, for tests.
 #[derive(Debug, Default)]
 pub(crate) struct Debugging {
+    /// The standstill of all threads that serve.
+    pub(crate) freeze: Freeze,
     /// End of a stall of all loops, nanoseconds of the node's clock; 0 without one.
     stall_until_ns: AtomicU64,
     /// Expired keys are removed only by look-ups.
@@ -742,50 +810,5 @@ impl Debugging {
                 .filter(|&left| left > 0)
                 .map(Duration::from_nanos),
         }
-    }
-}
-
-/// The request to stop the node.
-#[derive(Debug, Default)]
-pub(crate) struct Shutdown {
-    requested: Arc<AtomicBool>,
-    /// A fault has ended the node.
-    has_failed: AtomicBool,
-}
-
-impl Shutdown {
-    /// The flag that is set by the request.
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.requested)
-    }
-
-    /// Requests the stop of the node. The loops notice it in their next turn.
-    pub(crate) fn request(&self) {
-        self.requested.store(true, Ordering::Release);
-    }
-
-    /// Whether the node is to stop.
-    #[inline]
-    pub(crate) fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_is_only_ever_extended() {
-        let pause = Pause::default();
-        assert_eq!(pause.active(10), None);
-        pause.begin(PauseMode::All, 100, 10);
-        pause.begin(PauseMode::Write, 50, 20);
-        assert_eq!(pause.active(60), Some((PauseMode::All, 100)));
-        assert_eq!(pause.active(100), None);
-        pause.begin(PauseMode::Write, 200, 150);
-        assert_eq!(pause.active(160), Some((PauseMode::Write, 200)));
-        pause.end();
-        assert_eq!(pause.active(160), None);
     }
 }

@@ -91,15 +91,11 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     let keys = vec(proptest::sample::select(&aof::KEYS[..]), 3);
     (proptest::sample::select(LINES), keys).prop_map(|(line, keys)| {
         let mut keys = keys.into_iter().cycle();
-        let words: Vec<&str> = line
-            .split(' ')
-            .filter_map(|word| if word == "K" { keys.next() } else { Some(word) })
-            .collect();
-        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
+        let mut command = redis::Cmd::new();
+        for word in line.split(' ') {
+            command.arg(if word == "K" { keys.next() } else { Some(word) });
         }
-        bytes
+        command.get_packed_command()
     })
 }
 

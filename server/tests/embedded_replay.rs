@@ -9,15 +9,20 @@ use shardis::{Builder, Server};
 
 /// The bytes of commands, one a line.
 fn commands(lines: &[&str]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for line in lines {
-        let words: Vec<&str> = line.split(' ').collect();
-        bytes.extend(format!("*{}\r\n", words.len()).bytes());
-        for word in words {
-            bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
-        }
+    lines
+        .iter()
+        .flat_map(|line| command(line).get_packed_command())
+        .collect()
+}
+
+/// The command of a line.
+fn command(line: &str) -> redis::Cmd {
+    let mut words = line.split(' ');
+    let mut command = redis::cmd(words.next().unwrap_or_default());
+    for word in words {
+        command.arg(word);
     }
-    bytes
+    command
 }
 
 fn file(directory: &Path, bytes: &[u8]) -> PathBuf {
@@ -33,12 +38,7 @@ fn connect(server: &Server) -> Connection {
 
 /// The reply to a command line.
 fn ask<T: FromRedisValue>(connection: &mut Connection, line: &str) -> T {
-    let mut words = line.split(' ');
-    let mut command = redis::cmd(words.next().unwrap_or_default());
-    for word in words {
-        command.arg(word);
-    }
-    command
+    command(line)
         .query(connection)
         .unwrap_or_else(|error| panic!("{line}: {error}"))
 }

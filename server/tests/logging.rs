@@ -1,5 +1,6 @@
 //! The log of an embedded server: events for the embedding program, and nothing printed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -127,6 +128,82 @@ fn a_host_receives_the_events_of_each_node() {
         .map(|seen| seen.target.clone())
         .collect();
     assert!(targets.iter().all(|target| target == "shardis"), "{targets:?}");
+}
+
+/// The fields of an event of the audit log, by name.
+#[derive(Debug, Default)]
+struct Fields(BTreeMap<String, String>);
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+}
+
+/// A host's subscriber that keeps the events of audit logs.
+#[derive(Clone, Default)]
+struct Auditor(Arc<Mutex<Vec<Fields>>>);
+
+impl<S: Subscriber> Layer<S> for Auditor {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "shardis::audit" {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().expect("no test panicked with it").push(fields);
+        }
+    }
+}
+
+/// Runs in a process of its own, for [`a_host_receives_what_the_audit_log_tells`].
+#[test]
+#[ignore = "part of another test"]
+fn a_server_with_an_audit_log() {
+    let auditor = Auditor::default();
+    tracing::subscriber::set_global_default(Registry::default().with(auditor.clone())).unwrap();
+    let server = Server::builder()
+        .directive("loglevel", "nothing")
+        .directive("audit-log", "log")
+        .start()
+        .unwrap();
+    let mut client = Client::of(&server);
+    let run_id = client.ask("INFO server", "run_id:");
+    client.ask("ACL SETUSER default >secret", "+OK");
+    client.ask("AUTH wrong", "-WRONGPASS");
+    // What there is to tell has been told when the node has ended.
+    server.stop();
+    let seen = auditor.0.lock().unwrap();
+    let of = |index: usize, name: &str| seen[index].0[name].as_str();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    let told = ["node", "event", "outcome", "user", "reason"].map(|name| of(1, name));
+    assert_eq!(told, [&run_id, "login", "denied", "default", "auth"]);
+    assert_eq!([of(0, "event"), of(0, "outcome")], ["users", "ok"]);
+    assert!(of(0, "address").starts_with("127.0.0.1:"));
+    assert!(
+        of(0, "message").starts_with("{\"time\":\""),
+        "{}",
+        of(0, "message")
+    );
+    println!("it was told");
+}
+
+#[test]
+fn a_host_receives_what_the_audit_log_tells() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "a_server_with_an_audit_log",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && text.contains("it was told"), "{text}");
 }
 
 /// Runs in a process of its own, for [`nothing_is_printed`].

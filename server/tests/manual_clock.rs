@@ -105,3 +105,30 @@ fn no_loop_sleeps_over_the_move_of_its_clock() {
         "this machine is too busy for the test to see anything"
     );
 }
+
+/// A node of a cluster has the same time: it serves its slots when the wait after its start is over, and not before.
+#[test]
+fn a_node_of_a_cluster_follows_its_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::builder()
+        .manual_clock(Duration::from_secs(1_700_000_000))
+        .directive("cluster-enabled", "yes")
+        .directive("dir", folder.path().display().to_string())
+        .start()
+        .unwrap();
+    let mut client = Client::connect(&server);
+    client.send("CLUSTER ADDSLOTSRANGE 0 16383");
+    assert_eq!(client.read(), "+OK");
+    client.send("SET key value");
+    assert_eq!(client.read(), "-CLUSTERDOWN The cluster is down");
+    let begin = Instant::now();
+    loop {
+        assert!(server.advance(Duration::from_millis(300)));
+        client.send("SET key value");
+        if client.read() == "+OK" {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(15), "it never serves");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

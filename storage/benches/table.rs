@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shardis_storage::key::{Key, KeyHasher};
-use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup, OnExpired};
+use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, Lookup, OnExpired, OwnSlots};
 
 const KEYS: usize = 1_000_000;
 /// Commands that are prefetched together.
@@ -48,7 +48,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 }
 
 fn bench(criterion: &mut Criterion) {
-    for layout in [Layout::Single, Layout::PerSlot] {
+    for layout in [Layout::Single, Layout::PerSlot(OwnSlots::ALL)] {
         bench_layout(criterion, layout);
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use shardis_storage::key::KeyHasher;
-use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout};
+use shardis_storage::keyspace::{Expiry, Keyspace, KeyspaceOptions, Layout, OwnSlots};
 use shardis_storage::memory;
 
 const ROUNDS: usize = 3;
@@ -51,7 +51,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let keys: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let layout = match arguments.next().as_deref() {
-        Some("per-slot") => Layout::PerSlot,
+        Some("per-slot") => Layout::PerSlot(OwnSlots::ALL),
         _ => Layout::Single,
     };
     let mut insertions = vec![u32::MAX; keys];

@@ -21,6 +21,7 @@ use std::fmt;
 pub use database::{Database, Lookup, OnExpired};
 pub use expiry::{ExpireStats, Expiry};
 pub use field_expiry::FieldEvent;
+pub use slots::OwnSlots;
 pub use snapshot::{Baton, EntryWriter, Flow, Lane, Part, Progress, Saved};
 pub use store::Layout;
 
@@ -248,9 +249,10 @@ mod tests {
 
     #[test]
     fn flushed_keys_are_gone_at_once_and_freed_by_and_by() {
-        for layout in [Layout::Single, Layout::PerSlot] {
+        for layout in [Layout::Single, Layout::PerSlot(OwnSlots::ALL)] {
             let start = thread_balance();
             let mut keyspace = keyspace(layout);
+            let empty = thread_balance();
             for n in 0..5000 {
                 let name = format!("{n}");
                 let key = keyspace.key(name.as_bytes());
@@ -279,6 +281,10 @@ mod tests {
                 before = left;
             }
             assert!(calls >= 50);
+            assert!(
+                thread_balance() < empty + 4096,
+                "the tables are freed with the last entry"
+            );
             drop(keyspace);
             assert_eq!(thread_balance(), start);
         }

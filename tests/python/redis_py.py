@@ -156,6 +156,66 @@ def streams(tcp, unix):
     assert sorted(map(int, taken)) == list(range(0, 1000, 10)), taken
 
 
+def refused(call, kind=redis.exceptions.NoPermissionError):
+    """Checks that a call fails with this kind of error."""
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError("that was not refused")
+
+
+def users(tcp, unix):
+    """Checks the library's functions for users, in both protocols, and that its errors for refusals are raised."""
+    for protocol in (2, 3):
+        options = {
+            "port": tcp.connection_pool.connection_kwargs["port"],
+            "protocol": protocol,
+            "decode_responses": True,
+        }
+        admin = redis.Redis(**options)
+        assert admin.acl_whoami() == "default" and "default" in admin.acl_users()
+        assert {"string", "dangerous"} <= set(admin.acl_cat()) and "get" in admin.acl_cat("string")
+        assert len(admin.acl_genpass()) == 64 and len(admin.acl_genpass(5)) == 2
+        assert admin.acl_setuser(
+            "orders",
+            enabled=True,
+            passwords=["+first", "+second"],
+            categories=["+@read", "+@write", "-@dangerous"],
+            commands=["+ping", "+client", "+hello", "-mset"],
+            keys=["orders:*"],
+            channels=["orders.*"],
+            selectors=[("+get", "%R~prices:*")],
+        )
+        shown = admin.acl_getuser("orders")
+        assert shown["enabled"] and shown["flags"] == ["on"] and len(shown["passwords"]) == 2, shown
+        assert "orders:*" in str(shown["keys"]) and "prices:*" in str(shown["selectors"]), shown
+        assert admin.acl_getuser("nobody") is None
+        assert any("user orders on" in line for line in admin.acl_list())
+        assert admin.acl_dryrun("orders", "set", "orders:1", "x") == "OK"
+        assert "no permissions" in admin.acl_dryrun("orders", "set", "other", "x")
+
+        wrong = redis.Redis(**options, username="orders", password="wrong")
+        refused(wrong.ping, redis.exceptions.AuthenticationError)
+        client = redis.Redis(**options, username="orders", password="second")
+        assert client.set("orders:1", 5) and client.get("orders:1") == "5"
+        assert client.get("prices:1") is None
+        refused(lambda: client.set("prices:1", 1))
+        refused(lambda: client.mset({"orders:1": 1}))
+        refused(client.pipeline().set("orders:1", 1).set("other", 1).execute, redis.exceptions.RedisError)
+
+        log = admin.acl_log()
+        assert {entry["reason"] for entry in log} >= {"key", "command", "auth"}, log
+        assert all("id" in entry["client-info"] for entry in log), log
+        assert admin.acl_log(1)[0]["count"] >= 1 and admin.acl_log_reset()
+        assert admin.acl_log() == []
+        refused(admin.acl_load, redis.exceptions.ResponseError)
+        refused(admin.acl_save, redis.exceptions.ResponseError)
+        assert admin.acl_help() and admin.acl_deluser("orders", "nobody") == 1
+        refused(lambda: client.get("orders:1"), redis.exceptions.RedisError)
+        admin.delete("orders:1")
+
+
 def main():
     """Runs the test that the command line names."""
     name, port, socket = sys.argv[1:]

@@ -6,7 +6,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::reply::Reply;
 
@@ -26,6 +30,7 @@ pub struct Client {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Stream {
@@ -33,6 +38,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
             Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(timeout)),
         }
     }
 
@@ -42,6 +48,7 @@ impl Stream {
             let result = match self {
                 Stream::Tcp(stream) => stream.read(buffer),
                 Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tls(stream) => stream.read(buffer),
             };
             match result {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -54,6 +61,10 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => {
+                stream.write_all(bytes)?;
+                stream.flush()
+            }
         }
     }
 }
@@ -84,6 +95,38 @@ impl Client {
             stream: Stream::Unix(stream),
             received: Vec::new(),
         })
+    }
+
+    /// Connects over TLS, and completes the handshake.
+    ///
+    /// # Errors
+    /// The errors of the socket and of the handshake.
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let name = ServerName::from(address.ip());
+        let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Client {
+            stream: Stream::Tls(Box::new(stream)),
+            received: Vec::new(),
+        })
+    }
+
+    /// The session of a connection over TLS.
+    ///
+    /// # Panics
+    /// When the connection is none.
+    pub fn session(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
+        match &mut self.stream {
+            Stream::Tls(stream) => stream,
+            _ => panic!("the connection has no session of TLS"),
+        }
     }
 
     /// Sends any bytes.

@@ -1,5 +1,5 @@
 //! Faults of files: a program under test runs with the library of `preload/`, which makes its writes, syncs and renames in
-//! one directory fail, wait, or kill it, as the test says at any moment.
+//! one directory fail, wait, or kill it, and its clock jump, as the test says at any moment.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -104,6 +104,16 @@ impl Faults {
         let written = self.directory.path().join("faults.new");
         fs::write(&written, text).expect("the control file");
         fs::rename(written, self.control()).expect("the control file");
+    }
+
+    /// Sets the wall clock of the server so many seconds forward, or back; durations are measured as before.
+    ///
+    /// # Panics
+    /// When the file for that cannot be written.
+    pub fn shift_clock(&self, seconds: i64) {
+        let written = self.directory.path().join("clock.new");
+        fs::write(&written, seconds.to_string()).expect("the file of the clock");
+        fs::rename(written, self.control().with_extension("clock")).expect("the file of the clock");
     }
 
     /// Ends all faults.

@@ -15,6 +15,7 @@ mod hashes;
 mod hyperloglog;
 mod keys;
 mod lists;
+mod scripts;
 mod sets;
 mod sorted_sets;
 mod streams;
@@ -126,6 +127,7 @@ const FAMILIES: &[&[Template]] = &[
     hyperloglog::TEMPLATES,
     geo::TEMPLATES,
     streams::TEMPLATES,
+    scripts::TEMPLATES,
 ];
 
 /// The keys: few, and one that stays absent most of the time.
@@ -246,6 +248,8 @@ const MEMBERS: &[&str] = &[
 
 /// Values of blanks that are one of a few words.
 const CHOICES: &[(&str, &[&str])] = &[
+    ("script", scripts::SOURCES),
+    ("digest", scripts::DIGESTS),
     (
         "distance",
         &[

@@ -5,16 +5,21 @@
 //! one that a single key would give. Since linearizability is local, each key is checked on its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use todc_utils::{Action, History, Specification, WGLChecker};
+
+use crate::reply::Reply;
 
 /// The counter that orders the moments of a history.
 #[derive(Default)]
-pub struct Moments(AtomicU64);
+struct Moments(AtomicU64);
 
 impl Moments {
     /// The next moment: later than all moments before it, on all threads.
-    pub fn next(&self) -> u64 {
+    fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 }
@@ -47,6 +52,86 @@ pub struct Event {
     pub answered: u64,
     /// The operation, and the answer to it.
     pub operation: Operation,
+}
+
+/// Does one random operation on a key, by a function that sends a command about a key, and returns its outcome.
+fn operate(
+    call: &mut impl FnMut(&str, &[&str]) -> Reply,
+    rng: &mut StdRng,
+    key: &str,
+    value: i64,
+) -> Operation {
+    let text = value.to_string();
+    let mut say = |words: &[&str]| call(key, words);
+    match rng.random_range(0..10) {
+        0..=3 => Operation::Get(number(&say(&["GET", key]))),
+        4..=5 => {
+            assert_eq!(say(&["SET", key, &text]).text(), "OK");
+            Operation::Set(value)
+        }
+        6 => Operation::Increment(number(&say(&["INCR", key])).expect("INCR gives a number")),
+        7 => Operation::Exchange(value, number(&say(&["GETSET", key, &text]))),
+        8 => Operation::SetIfMissing(value, !say(&["SET", key, &text, "NX"]).is_null()),
+        _ => Operation::Take(number(&say(&["GETDEL", key]))),
+    }
+}
+
+/// A number in a reply, if there is one.
+fn number(reply: &Reply) -> Option<i64> {
+    reply.integer().or_else(|| reply.text().parse().ok())
+}
+
+/// The events of each key, as so many clients saw them that did so many operations each. A client is a function that sends a command
+/// about a key and returns the reply, made by `connect`.
+///
+/// # Panics
+/// When a client does.
+pub fn record<C>(
+    clients: usize,
+    operations: usize,
+    keys: &[String],
+    connect: impl Fn() -> C + Sync,
+) -> Vec<Vec<Event>>
+where
+    C: FnMut(&str, &[&str]) -> Reply,
+{
+    let moments = Moments::default();
+    let one_client = |client: usize| {
+        let (mut call, mut rng) = (connect(), StdRng::seed_from_u64(client as u64));
+        let mut events = Vec::with_capacity(operations);
+        for step in 0..operations {
+            let key = rng.random_range(0..keys.len());
+            let value = i64::try_from(client * operations + step).expect("small") * 1000;
+            let asked = moments.next();
+            let operation = operate(&mut call, &mut rng, &keys[key], value);
+            let answered = moments.next();
+            let event = Event {
+                client,
+                asked,
+                answered,
+                operation,
+            };
+            events.push((key, event));
+        }
+        events
+    };
+    let one_client = &one_client;
+    let all: Vec<(usize, Event)> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|client| scope.spawn(move || one_client(client)))
+            .collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("a client that ends well"))
+            .collect()
+    });
+    let of_key = |key| {
+        all.iter()
+            .filter(|(of, _)| *of == key)
+            .map(|(_, event)| *event)
+            .collect()
+    };
+    (0..keys.len()).map(of_key).collect()
 }
 
 /// One key holding an integer, as a sequential object.

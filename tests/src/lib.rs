@@ -3,13 +3,14 @@
 //!
 //! * [`process`] starts and stops programs; [`node`] and [`redis`] know which ones.
 //! * [`client`] speaks to them and [`reply`] is what comes back, as it was on the wire; [`loops`] connects to a chosen loop.
+//! * [`tls`] makes certificates, and has clients speak TLS.
 //! * [`info`] reads what a server says about itself, [`procfs`] what the kernel says about it; [`wait`] waits for either.
 //! * [`novelty`] lists the intended differences from the references; [`diff`] compares two replies under a rule, and
 //!   [`score`] doubles in the notations of several versions; [`dialogue`] reads and runs the files of `cases/`.
 //! * [`generate`] makes random commands and [`duel`] plays them; [`history`] records what concurrent clients saw, and
 //!   checks it.
 //! * [`faults`] makes the files of a server fail, and kills it at a chosen operation; [`crash`] compares what it kept with
-//!   what it had promised.
+//!   what it had promised. [`replication`] has servers follow each other, and [`cluster`] has them form clusters.
 //!
 //! Nothing here uses code of the server, because an oracle with the same parser would share its faults. Every wait has
 //! an end, so that a broken server fails a test instead of hanging it. Functions of the harness panic with a message
@@ -21,6 +22,7 @@
 )]
 
 pub mod client;
+pub mod cluster;
 pub mod crash;
 pub mod dialogue;
 pub mod diff;
@@ -35,8 +37,10 @@ pub mod novelty;
 pub mod process;
 pub mod procfs;
 pub mod redis;
+pub mod replication;
 pub mod reply;
 pub mod score;
 pub mod slot;
 pub mod stress;
+pub mod tls;
 pub mod wait;

@@ -11,6 +11,8 @@
 pub(crate) mod bystanders;
 #[path = "load/client.rs"]
 pub(crate) mod client;
+#[path = "load/cluster.rs"]
+pub(crate) mod cluster;
 #[path = "load/compare.rs"]
 pub(crate) mod compare;
 #[path = "load/eviction.rs"]
@@ -31,6 +33,8 @@ pub(crate) mod options;
 pub(crate) mod pauses;
 #[path = "load/placement.rs"]
 pub(crate) mod placement;
+#[path = "load/replication.rs"]
+pub(crate) mod replication;
 #[path = "load/report.rs"]
 pub(crate) mod report;
 #[path = "load/rows.rs"]
@@ -43,6 +47,10 @@ pub(crate) mod server;
 pub(crate) mod skipper;
 #[path = "load/template.rs"]
 pub(crate) mod template;
+#[path = "load/tls.rs"]
+pub(crate) mod tls;
+#[path = "load/users.rs"]
+pub(crate) mod users;
 #[path = "load/waits.rs"]
 pub(crate) mod waits;
 

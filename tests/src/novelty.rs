@@ -34,14 +34,15 @@ fn is_newer_than_7_0(name: &[u8], words: &[Vec<u8>]) -> bool {
 
 /// Valkey's own: scores cannot be hexadecimal, MULTI and WATCH spoil a transaction, BITCOUNT takes a start alone,
 /// LTRIM that removes nothing is no change to who watches, and LIMIT counts a negative offset from the end. And faults of all
-/// since 7.2: LSET takes the low half of an index, a client's name is checked up to a zero byte only.
+/// since 7.2: LSET takes the low half of an index, a client's name is checked up to a zero byte only. Errors of scripts have words of
+/// its own, and what they store is never kept as a number.
 fn is_other_in_valkey(name: &[u8], arguments: &[Vec<u8>], in_transaction: bool) -> bool {
     match name {
         b"multi" | b"watch" => in_transaction,
         b"lset" => arguments.get(1).is_some_and(|index| index.len() > 9),
         b"sort" => arguments.iter().any(|word| word.eq_ignore_ascii_case(b"store")),
         b"bitcount" => arguments.len() == 2,
-        b"ltrim" => true,
+        b"ltrim" | b"eval" | b"eval_ro" | b"evalsha" | b"evalsha_ro" => true,
         b"client" | b"hello" => arguments.iter().any(|word| word.contains(&0)),
         name if name.starts_with(b"z") || name.starts_with(b"geo") => {
             arguments.iter().any(|word| is_odd_number(word)) || has_negative_offset(arguments)

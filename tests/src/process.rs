@@ -9,10 +9,12 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -25,6 +27,9 @@ const READY: &str = "Ready to accept connections";
 
 /// The log line of a server whose port somebody else has.
 const PORT_TAKEN: &str = "Failed listening on port";
+
+/// Distance of the port of a node's bus from that of its clients.
+pub const BUS_OFFSET: u16 = 10_000;
 
 /// A program and its options, not yet started.
 #[derive(Clone)]
@@ -136,6 +141,7 @@ impl Launch {
             port,
             directory,
             log,
+            tls: None,
         }
     }
 
@@ -179,9 +185,18 @@ pub struct Process {
     port: u16,
     directory: TempDir,
     log: PathBuf,
+    /// Configuration of clients, if it is reached over TLS.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Process {
+    /// The same process, reached over TLS at another port.
+    #[must_use]
+    pub fn over_tls(mut self, port: u16, config: Arc<ClientConfig>) -> Process {
+        (self.port, self.tls) = (port, Some(config));
+        self
+    }
+
     /// Waits for the line that says it serves.
     ///
     /// # Errors
@@ -201,7 +216,8 @@ impl Process {
     }
 
     /// True while the process has not ended (and become a zombie).
-    fn is_running(&self) -> bool {
+    #[must_use]
+    pub fn is_running(&self) -> bool {
         state(&format!("/proc/{}/stat", self.pid())).is_some_and(|state| state != 'Z')
     }
 
@@ -254,8 +270,11 @@ impl Process {
     /// When the server does not accept it; the message has its log.
     #[must_use]
     pub fn connect(&self) -> Client {
-        Client::connect(self.address())
-            .unwrap_or_else(|error| panic!("connect to {}: {error}\n{}", self.address(), self.log()))
+        let connected = match &self.tls {
+            None => Client::connect(self.address()),
+            Some(config) => Client::connect_tls(self.address(), config),
+        };
+        connected.unwrap_or_else(|error| panic!("connect to {}: {error}\n{}", self.address(), self.log()))
     }
 
     /// Sends a signal, for example `libc::SIGTERM`.
@@ -311,6 +330,19 @@ pub fn free_port() -> u16 {
         .into_iter()
         .find(is_free)
         .expect("one of a thousand random ports is free")
+}
+
+/// A port of 127.0.0.1 that nobody listens on, nor on the one that a node of a cluster takes for its bus.
+///
+/// # Panics
+/// When a thousand random ports are all taken.
+#[must_use]
+pub fn cluster_port() -> u16 {
+    let mut ports = (0..1000).map(|_| free_port());
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port + BUS_OFFSET)).is_ok();
+    ports
+        .find(is_free)
+        .expect("one of a thousand random ports has a free one for its bus")
 }
 
 /// The program `name` if it is on the search path.

@@ -1,6 +1,9 @@
 //! Waiting until a server is in a state, without a promise about how long that takes: a test must also pass where
 //! other programs use the processor. It fails after [`PATIENCE`].
 
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,29 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for a connection to a server that the test plays.
+///
+/// # Panics
+/// When there is none after [`PATIENCE`].
+#[must_use]
+pub fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).expect("a listener");
+    let mut accepted = None;
+    wait_until("a connection", || match listener.accept() {
+        Ok((stream, _)) => {
+            accepted = Some(stream);
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+            false
+        }
+    });
+    let stream = accepted.expect("it was waited for");
+    stream.set_nonblocking(false).expect("a connection");
+    stream
+}
+
 /// Waits until the commands of so many clients wait.
 ///
 /// # Panics
@@ -30,4 +56,29 @@ pub fn await_blocked(client: &mut Client, count: usize) {
     wait_until(&format!("{count} blocked clients"), || {
         figure(client, "blocked_clients") == count as u64
     });
+}
+
+/// Tries until it succeeds, and returns that; after `patience`, the last reason for which it did not.
+///
+/// # Errors
+/// The reason of the last attempt.
+pub fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(reason) if Instant::now() > deadline => return Err(reason),
+            Err(_) => sleep(BETWEEN),
+            Ok(found) => return Ok(found),
+        }
+    }
+}
+
+/// Sets a flag at its end, so that threads that run until then come to an end even when their test panics.
+#[derive(Debug)]
+pub struct EndOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -18,7 +18,10 @@ use crate::journal::manifest::{BaseForm, Manifest, Part};
 use crate::journal::tap::Increment;
 use crate::limits::{AOF_FAILURES_FREE, AOF_RETRY_MINUTES_MAX};
 use crate::log::Log;
-use crate::saving::{Form, Job, Purpose, SaveError};
+use crate::saving::{Form, Job, Purpose, SaveError, Selection};
+
+/// Latency event: the renaming of the files that a rewrite puts in place. A name of Redis's.
+const RENAME_EVENT: &str = "aof-rename";
 
 /// Answer to a request for a rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,13 @@ pub(super) struct Rewrite {
     faults: Arc<Mutex<Faults>>,
     /// The end of the job that writes the base.
     verdict: Arc<Mutex<Option<Verdict>>>,
+}
+
+impl Rewrite {
+    /// The part of the data that its increment is.
+    fn part(&self) -> Option<&Part> {
+        self.increment.as_ref().map(|increment| &increment.part)
+    }
 }
 
 /// The end of the job that wrote a base.
@@ -175,6 +185,7 @@ impl AppendOnly {
         };
         let Some(directory) = &files.directory else { return };
         let job = self.job(&rewrite, directory, settings);
+        self.status.lock().replaced = self.journal.increment();
         match self.persistence.begin(job, self.clock.now_us()) {
             Ok(_) => {
                 log.notice(format_args!("Background append only file rewriting started"));
@@ -185,6 +196,7 @@ impl AppendOnly {
                 // Something else was quicker.
                 files.prepared = rewrite.increment.filter(|_| rewrite.temporary.is_none());
                 let mut status = self.status.lock();
+                status.replaced = None;
                 status.rewriting_since_us = None;
                 status.is_scheduled = true;
             }
@@ -222,7 +234,7 @@ impl AppendOnly {
         } else {
             BaseForm::Commands
         };
-        let base = Part::base(directory.prefix(), manifest.base_sequence() + 1, form);
+        let base = manifest.next_base(directory.prefix(), form);
         let temporary = (phase == Phase::First).then(|| directory.temporary_increment());
         let increment = match (phase, &temporary) {
             (Phase::Off, _) => None,
@@ -262,8 +274,11 @@ impl AppendOnly {
             } else {
                 Form::Commands
             },
+            selection: Selection::ALL,
+            dialect: None,
             path: directory.path_of(&rewrite.base.name),
             temporary: directory.temporary_base(),
+            payload: None,
             at_cut: Some(Box::new(at_cut)),
             at_end: Some(Box::new(move |outcome| messenger.tell(outcome))),
         }
@@ -293,18 +308,21 @@ impl AppendOnly {
                 Err(None)
             }
             Verdict::GivenUp => {
+                // Who reads of it in the log may ask for the next one.
+                self.measure(&files);
+                self.note_given_up();
                 reporter
                     .log
                     .warning(format_args!("Background AOF rewrite given up"));
-                return self.note_end(self.status.lock().phase == Phase::First);
+                return;
             }
         };
         match ended {
             Ok(()) => {
+                self.note_success();
                 reporter
                     .log
                     .notice(format_args!("Background AOF rewrite finished successfully"));
-                self.note_success();
             }
             Err(error) => {
                 if let Some(error) = error {
@@ -312,6 +330,7 @@ impl AppendOnly {
                         "The rewritten AOF could not be put in place: {error}"
                     ));
                 }
+                self.measure(&files);
                 self.note_failure(reporter.log);
             }
         }
@@ -334,10 +353,11 @@ impl AppendOnly {
             return Err(None);
         };
         if rewrite.increment.is_some() {
-            // What the increment has so far is to be no less safe than what it follows.
+            // The bytes of the increment so far are to be no less safe than the base that they follow.
             self.journal.sync(reporter);
         }
         let mut new = manifest.clone();
+        let begin_ns = self.clock.elapsed_ns();
         if let (Some(name), Some(increment)) = (&rewrite.temporary, &rewrite.increment) {
             directory.rename(name, &increment.part.name)?;
             reporter.log.notice(format_args!(
@@ -346,19 +366,17 @@ impl AppendOnly {
             ));
             new.increments.push(increment.part.clone());
         }
-        let first = rewrite
-            .increment
-            .as_ref()
-            .map_or(u64::MAX, |increment| increment.part.sequence);
+        let first = rewrite.part().map_or(u64::MAX, |part| part.sequence);
         new.rebase(rewrite.base.clone(), first);
         directory.replace_manifest(&new)?;
         *manifest = new;
+        (reporter.note)(RENAME_EVENT, (self.clock.elapsed_ns() - begin_ns) / 1000);
         if !settings.aof_disable_auto_gc {
             remove_history(directory, manifest, reporter.log);
         }
         {
             let mut status = self.status.lock();
-            status.measure(directory, manifest);
+            status.measure(directory, manifest, rewrite.part());
             if status.phase == Phase::First {
                 status.phase = Phase::On;
                 self.journal.aof.complete(true);
@@ -400,8 +418,11 @@ impl AppendOnly {
         self.note_end_in(&mut status, is_first);
     }
 
-    fn note_end(&self, is_wanted_still: bool) {
-        self.note_end_in(&mut self.status.lock(), is_wanted_still);
+    /// Notes that a rewrite was given up. The first one is still wanted.
+    fn note_given_up(&self) {
+        let mut status = self.status.lock();
+        let is_first = status.phase == Phase::First;
+        self.note_end_in(&mut status, is_first);
     }
 
     fn note_end_in(&self, status: &mut super::Status, is_wanted_still: bool) {
@@ -422,7 +443,11 @@ impl AppendOnly {
                 .map(|(name, directory)| directory.path_of(name))
         };
         self.persistence.give_up(|purpose| purpose == Purpose::AofBase);
-        self.status.lock().rewriting_since_us = None;
+        {
+            let mut status = self.status.lock();
+            status.rewriting_since_us = None;
+            status.replaced = None;
+        }
         // It may have been complete already.
         if let Some(path) = path {
             remove_unless_missing(&path);
@@ -437,7 +462,7 @@ fn first_increment(
     name: &str,
     log: &Log,
 ) -> io::Result<Arc<Increment>> {
-    let part = Part::increment(directory.prefix(), manifest.last_increment() + 1);
+    let part = manifest.next_increment(directory.prefix());
     // Another try has maybe left one, which is still being written to.
     directory.remove(name)?;
     let file = directory.create(name)?;
@@ -449,7 +474,7 @@ fn first_increment(
 
 /// Creates the next increment, and has the manifest name it.
 fn next_increment(directory: &Directory, manifest: &mut Manifest, log: &Log) -> io::Result<Arc<Increment>> {
-    let part = Part::increment(directory.prefix(), manifest.last_increment() + 1);
+    let part = manifest.next_increment(directory.prefix());
     let file = directory.create(&part.name)?;
     log.notice(format_args!(
         "Creating AOF incr file {} on background rewrite",

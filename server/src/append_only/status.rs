@@ -1,9 +1,11 @@
 //! [`Status`]: what is known of the append-only file without looking at it.
 
 use std::fs;
+use std::sync::Arc;
 
 use crate::journal::directory::Directory;
 use crate::journal::manifest::{Manifest, Part};
+use crate::journal::tap::Increment;
 
 /// State and figures of the append-only file.
 #[derive(Clone, Debug)]
@@ -28,8 +30,10 @@ pub(crate) struct Status {
     pub(super) delay_minutes: i64,
     /// Bytes of the base.
     pub(crate) base_bytes: u64,
-    /// Bytes of the increments before the last one.
+    /// Bytes of the increments other than the one that is written, and that which a rewrite under way has replaced.
     pub(crate) older_bytes: u64,
+    /// The increment that is written when a rewrite begins, and is not any more from its cut on.
+    pub(super) replaced: Option<Arc<Increment>>,
     /// Bytes of all files after the last rewrite, or of the base at the start: growth is measured against that.
     pub(crate) rewritten_bytes: u64,
     /// Number of units that lacked effects and that a rewrite has made up for.
@@ -62,6 +66,7 @@ impl Default for Status {
             delay_minutes: 0,
             base_bytes: 0,
             older_bytes: 0,
+            replaced: None,
             rewritten_bytes: 0,
             torn_mended: 0,
         }
@@ -74,15 +79,13 @@ impl Status {
         self.phase == Phase::First && self.rewriting_since_us.is_some()
     }
 
-    /// Takes the sizes of the files that will not grow any more.
-    pub(super) fn measure(&mut self, directory: &Directory, manifest: &Manifest) {
+    /// Takes the sizes of the files but the `current` increment, which is written. No rewrite is under way.
+    pub(super) fn measure(&mut self, directory: &Directory, manifest: &Manifest, current: Option<&Part>) {
         // A file that cannot be looked at counts as empty here; whoever loads it reports what is wrong with it.
         let size = |part: &Part| fs::metadata(directory.path_of(&part.name)).map_or(0, |found| found.len());
         self.base_bytes = manifest.base.as_ref().map_or(0, size);
-        let older = manifest
-            .increments
-            .split_last()
-            .map_or(&[][..], |(_, older)| older);
-        self.older_bytes = older.iter().map(size).sum();
+        let older = manifest.increments.iter().filter(|&part| Some(part) != current);
+        self.older_bytes = older.map(size).sum();
+        self.replaced = None;
     }
 }

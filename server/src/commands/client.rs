@@ -3,9 +3,12 @@
 //! Subcommands about all connections run on every loop, over the connections of that loop; their parts are merged
 //! into one reply.
 
+mod tracking;
+
 use shardis_protocol::Arguments;
 use shardis_storage::number::parse_i64;
 
+use crate::acl::Users;
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, int, is};
 use crate::exec::client::Unblocked;
@@ -53,6 +56,22 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
     },
     subcommands: &[
         Command {
+            name: "caching",
+            arity: Arity::Exactly(3),
+            flags: ANY_TIME.union(Flags::ALLOW_BUSY),
+            runs: Runs::OnSession(tracking::caching),
+            doc: &Doc {
+                since: "6.0.0",
+                summary: "Says whether the keys that the next command reads are to be tracked.",
+                args: &[Arg::one_of(
+                    "mode",
+                    &[Arg::flag("yes", "YES"), Arg::flag("no", "NO")],
+                )],
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
             name: "getname",
             arity: Arity::Exactly(2),
             runs: Runs::OnSession(getname),
@@ -66,7 +85,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
         Command {
             name: "getredir",
             arity: Arity::Exactly(2),
-            runs: Runs::OnSession(getredir),
+            runs: Runs::OnSession(tracking::getredir),
             doc: &Doc {
                 since: "6.0.0",
                 summary: "Tells which connection gets the invalidation messages of this one.",
@@ -286,10 +305,36 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             name: "trackinginfo",
             arity: Arity::Exactly(2),
             flags: ANY_TIME,
-            runs: Runs::OnSession(trackinginfo),
+            runs: Runs::OnSession(tracking::trackinginfo),
             doc: &Doc {
                 since: "6.2.0",
                 summary: "Tells which keys of this connection are tracked, and how.",
+                ..DOC
+            },
+            ..OWN
+        },
+        Command {
+            name: "tracking",
+            arity: Arity::AtLeast(3),
+            flags: ANY_TIME,
+            runs: Runs::OnEveryLoop(tracking::find, tracking::tracking),
+            doc: &Doc {
+                since: "6.0.0",
+                complexity: "O(N) for N connections, once; then O(1) for each key read",
+                summary: "Has this connection be told when keys change that it has read, or that begin in a certain way.",
+                args: &[
+                    Arg::one_of("status", &[Arg::flag("on", "ON"), Arg::flag("off", "OFF")]),
+                    Arg::integer("client-id").token("REDIRECT").optional(),
+                    Arg::string("prefix")
+                        .token("PREFIX")
+                        .optional()
+                        .multiple()
+                        .multiple_token(),
+                    Arg::flag("BCAST", "BCAST").optional(),
+                    Arg::flag("OPTIN", "OPTIN").optional(),
+                    Arg::flag("OPTOUT", "OPTOUT").optional(),
+                    Arg::flag("NOLOOP", "NOLOOP").optional(),
+                ],
                 ..DOC
             },
             ..OWN
@@ -445,25 +490,6 @@ fn setinfo(session: &mut Session<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Replies that tracking is off: this version has no client-side caching.
-fn getredir(session: &mut Session<'_>) -> CommandResult {
-    session.reply.integer(-1);
-    Ok(())
-}
-
-fn trackinginfo(session: &mut Session<'_>) -> CommandResult {
-    let reply = &mut session.reply;
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
-    Ok(())
-}
-
 /// Sets capabilities. The known one is Valkey's; unknown ones are ignored.
 fn capa(session: &mut Session<'_>) -> CommandResult {
     session.client.can_redirect |= session.args.iter().skip(2).any(|word| is(word, "REDIRECT"));
@@ -545,13 +571,17 @@ fn unpause(session: &mut Session<'_>) -> CommandResult {
 enum ClientType {
     Normal,
     Subscriber,
-    /// Replicas and primaries, of which there are none yet.
-    Node,
+    Replica,
+    Primary,
 }
 
 impl ClientType {
     fn of(client: &Client) -> Self {
-        if client.is_subscriber() {
+        if client.is_primary {
+            Self::Primary
+        } else if client.is_replica {
+            Self::Replica
+        } else if client.is_subscriber() {
             Self::Subscriber
         } else {
             Self::Normal
@@ -564,7 +594,8 @@ fn kind(word: &[u8]) -> Result<ClientType, ReplyError> {
     match word {
         word if is(word, "NORMAL") => Ok(ClientType::Normal),
         word if is(word, "PUBSUB") => Ok(ClientType::Subscriber),
-        word if ["MASTER", "REPLICA", "SLAVE"].iter().any(|known| is(word, known)) => Ok(ClientType::Node),
+        word if is(word, "REPLICA") || is(word, "SLAVE") => Ok(ClientType::Replica),
+        word if is(word, "MASTER") => Ok(ClientType::Primary),
         _ => Err(ReplyError::Text(format!(
             "ERR Unknown client type '{}'",
             String::from_utf8_lossy(word)
@@ -657,6 +688,8 @@ struct Killed<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     id: Option<i64>,
+    /// Number of the user.
+    user: Option<u64>,
     kind: Option<ClientType>,
     /// The least age of a connection, seconds.
     age_s: Option<i64>,
@@ -665,11 +698,12 @@ struct Killed<'a> {
 
 impl<'a> Killed<'a> {
     /// Reads either `CLIENT KILL addr` or filters, which must all match.
-    fn parse(args: Arguments<'a>) -> Result<Self, ReplyError> {
+    fn parse(args: Arguments<'a>, users: &Users) -> Result<Self, ReplyError> {
         let mut killed = Self {
             address: None,
             local_address: None,
             id: None,
+            user: None,
             kind: None,
             age_s: None,
             skip_me: true,
@@ -683,12 +717,12 @@ impl<'a> Killed<'a> {
         }
         let mut words = args.tail(2).iter();
         while let Some(word) = words.next() {
-            killed.set(word, words.next().ok_or(ReplyError::Syntax)?)?;
+            killed.set(word, words.next().ok_or(ReplyError::Syntax)?, users)?;
         }
         Ok(killed)
     }
 
-    fn set(&mut self, filter: &[u8], value: &'a [u8]) -> Result<(), ReplyError> {
+    fn set(&mut self, filter: &[u8], value: &'a [u8], users: &Users) -> Result<(), ReplyError> {
         match filter {
             word if is(word, "ID") => {
                 let id = parse_i64(value).filter(|&id| id > 0);
@@ -698,12 +732,9 @@ impl<'a> Killed<'a> {
             word if is(word, "ADDR") => self.address = Some(value),
             word if is(word, "LADDR") => self.local_address = Some(value),
             word if is(word, "USER") => {
-                if value != b"default" {
-                    return Err(ReplyError::Text(format!(
-                        "ERR No such user '{}'",
-                        String::from_utf8_lossy(value)
-                    )));
-                }
+                let user = users.find(value);
+                let missing = || ReplyError::Bytes([b"ERR No such user '", value, b"'"].concat());
+                self.user = Some(user.ok_or_else(missing)?.id());
             }
             word if is(word, "MAXAGE") => {
                 let age_s = parse_i64(value)
@@ -725,6 +756,7 @@ impl<'a> Killed<'a> {
             && self.address.is_none_or(|address| client.peer.remote().as_bytes() == address)
             && self.local_address.is_none_or(|address| client.peer.local().as_bytes() == address)
             && self.id.is_none_or(|id| client.id as i64 == id)
+            && self.user.is_none_or(|user| client.identity.user().id() == user && !client.is_primary)
             // The ages are compared in whole seconds of the clock, like the field `age` of CLIENT LIST.
             && self.age_s.is_none_or(|age_s| (now_ms / 1000) - (client.created_ms / 1000) >= age_s)
             && !(self.skip_me && client.id == asker)
@@ -734,7 +766,7 @@ impl<'a> Killed<'a> {
 }
 
 fn kill(clients: &mut Roster<'_>) -> Result<Part, ReplyError> {
-    let killed = Killed::parse(clients.args)?;
+    let killed = Killed::parse(clients.args, clients.users)?;
     let mut part = Part::default();
     for mut client in &mut clients.clients {
         if killed.includes(&client, clients.asker, clients.now_ms) {
@@ -797,6 +829,8 @@ fn merge_unblock(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 
 fn help(session: &mut Session<'_>) -> CommandResult {
     session.help(&[
+        "CACHING (YES|NO)",
+        "    Track what the next command reads, or not.",
         "CAPA <capability> [<capability> ...]",
         "    Say what this client is able to do: REDIRECT, go to another server when told so.",
         "GETNAME",
@@ -839,6 +873,8 @@ fn help(session: &mut Session<'_>) -> CommandResult {
         "    Say which library this connection uses.",
         "SETNAME <name>",
         "    Give this connection a name; an empty one takes it away.",
+        "TRACKING (ON|OFF) [REDIRECT <client-id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+        "    Tell this connection, or that one, when keys change.",
         "TRACKINGINFO",
         "    Which keys of this connection are tracked, and how.",
         "UNBLOCK <client-id> [TIMEOUT|ERROR]",
@@ -854,7 +890,7 @@ mod tests {
 
     use super::*;
     use crate::commands::testing::{START_MS, Shell};
-    use crate::exec::Peer;
+    use crate::exec::{Identity, Peer};
 
     /// A shell whose client is number 1, with two more on another loop: 7 from port 7007 and 3 from port 7003.
     fn three_clients() -> Shell {
@@ -864,9 +900,9 @@ mod tests {
                 remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 7000 + id)),
                 local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
             };
-            shell
-                .others
-                .push(Client::new(id.into(), peer, 10, START_MS, true));
+            let identity = Identity::of_new_client(&shell.node.acl.users());
+            let client = Client::new(id.into(), peer, 10, START_MS, identity);
+            shell.others.push(client);
         }
         shell
     }
@@ -896,7 +932,7 @@ mod tests {
             ("CLIENT CAPA other", "+OK"),
         ]);
         assert!(shell.run("CLIENT INFO").reply.contains(" capa=r"));
-        shell.client.reset(true);
+        shell.run("RESET");
         assert!(!shell.client.can_redirect);
     }
 

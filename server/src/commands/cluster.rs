@@ -1,18 +1,47 @@
-//! CLUSTER, and the commands that clients of a cluster send to its nodes, for a node that is not part of a cluster.
+//! CLUSTER, and the commands that clients of a cluster send to its nodes.
 //!
-//! The rows are those of Redis, so that a faulty request gets the error for its fault first.
+//! On a node that is not part of a cluster a faulty request gets the error for its fault first, as in Redis.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`topology`] | the cluster as this node sees it |
+//! | [`administration`] | changes of the cluster |
+//! | [`keys`] | slots and their keys, and what a connection says about redirects |
 
+mod administration;
+mod keys;
+mod topology;
+
+use shardis_cluster::node::{NodeId, NodeKey};
+use shardis_cluster::view::View;
+
+use crate::cluster::Cluster;
 use crate::error::ReplyError;
-use crate::exec::{CommandResult, Session};
+use crate::exec::Session;
 use crate::spec::argument::Deprecated;
-use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+use crate::spec::{Arg, Arity, Audited, Category, Command, Doc, Flags, Group, Runs};
 
 const fn with_flags(flags: Flags) -> Command {
     Command {
         flags,
-        runs: Runs::OnSession(refuse),
         ..Command::BLANK
     }
+}
+
+/// The node's place in a cluster.
+fn place<'a>(session: &Session<'a>) -> Result<&'a Cluster, ReplyError> {
+    session.node.cluster.as_ref().ok_or(ReplyError::ClusterDisabled)
+}
+
+/// The error for a name that no known node has.
+fn unknown(name: &[u8]) -> ReplyError {
+    ReplyError::Bytes([b"ERR Unknown node ", name].concat())
+}
+
+/// The known node of this name.
+fn known(view: &View, name: &[u8]) -> Result<NodeKey, ReplyError> {
+    let id = name.try_into().ok().and_then(NodeId::from_text);
+    id.and_then(|id| view.find(&id)).ok_or_else(|| unknown(name))
 }
 
 /// Common part of the rows of subcommands that describe the cluster.
@@ -49,7 +78,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: Flags::FAST,
         acl: Category::CONNECTION,
-        runs: Runs::OnSession(refuse),
+        runs: Runs::OnSession(keys::asking),
         doc: &Doc {
             summary: "Has the next command run although its slot is only on its way to this node.",
             ..DOC
@@ -61,7 +90,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: Flags::LOADING.union(Flags::STALE).union(Flags::FAST),
         acl: Category::CONNECTION,
-        runs: Runs::OnSession(refuse),
+        runs: Runs::OnSession(keys::readonly),
         doc: &Doc {
             summary: "Lets this connection read from a replica.",
             ..DOC
@@ -73,7 +102,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: Flags::LOADING.union(Flags::STALE).union(Flags::FAST),
         acl: Category::CONNECTION,
-        runs: Runs::OnSession(refuse),
+        runs: Runs::OnSession(keys::readwrite),
         doc: &Doc {
             summary: "Ends what READONLY began.",
             ..DOC
@@ -98,6 +127,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "addslots",
         arity: Arity::AtLeast(3),
+        runs: Runs::OnSessionAndAllShards(administration::add_slots),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             complexity: "O(N) for N slots",
             summary: "Makes this node the owner of slots that nobody owns.",
@@ -109,6 +140,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "addslotsrange",
         arity: Arity::AtLeast(4),
+        runs: Runs::OnSessionAndAllShards(administration::add_slot_ranges),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             since: "7.0.0",
             complexity: "O(N) for N slots",
@@ -122,6 +155,8 @@ const SUBCOMMANDS: &[Command] = &[
         name: "bumpepoch",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(administration::bump_epoch),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Raises the configuration epoch of this node above all others.",
             ..DOC
@@ -132,6 +167,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "count-failure-reports",
         arity: Arity::Exactly(3),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::count_failure_reports),
         doc: &Doc {
             complexity: "O(N) for N reports",
             summary: "Counts the nodes that take another one for failed.",
@@ -143,6 +179,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "countkeysinslot",
         arity: Arity::Exactly(3),
+        runs: Runs::OnSlot(keys::count_in_slot),
         doc: &Doc {
             summary: "Counts the keys of a slot on this node.",
             args: SLOT,
@@ -153,6 +190,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "delslots",
         arity: Arity::AtLeast(3),
+        runs: Runs::OnSessionAndAllShards(administration::del_slots),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             complexity: "O(N) for N slots",
             summary: "Has this node forget who owns slots.",
@@ -164,6 +203,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "delslotsrange",
         arity: Arity::AtLeast(4),
+        runs: Runs::OnSessionAndAllShards(administration::del_slot_ranges),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             since: "7.0.0",
             complexity: "O(N) for N slots",
@@ -176,6 +217,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "failover",
         arity: Arity::AtLeast(2),
+        runs: Runs::OnSession(administration::failover),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Has this replica take the place of its primary.",
             args: &[Arg::one_of(
@@ -190,6 +233,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "flushslots",
         arity: Arity::Exactly(2),
+        runs: Runs::OnSessionAndAllShards(administration::flush_slots),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Has this node forget who owns any slot.",
             ..DOC
@@ -199,6 +244,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "forget",
         arity: Arity::Exactly(3),
+        runs: Runs::OnSession(administration::forget),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Removes a node from those that this node knows.",
             args: NODE,
@@ -209,6 +256,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "getkeysinslot",
         arity: Arity::Exactly(4),
+        runs: Runs::OnSlot(keys::names_in_slot),
         tips: TOPOLOGY,
         doc: &Doc {
             complexity: "O(N) for N keys asked for",
@@ -221,6 +269,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "help",
         arity: Arity::Exactly(2),
+        runs: Runs::OnSession(topology::help),
         doc: &Doc {
             since: "5.0.0",
             summary: "Lists the subcommands.",
@@ -232,6 +281,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "info",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::info),
         doc: &Doc {
             summary: "Describes the state of the cluster as this node sees it.",
             ..DOC
@@ -241,6 +291,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "keyslot",
         arity: Arity::Exactly(3),
+        runs: Runs::OnSession(keys::slot),
         doc: &Doc {
             complexity: "O(N) for a key of N bytes",
             summary: "Tells the slot of a key.",
@@ -253,6 +304,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "links",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::links),
         doc: &Doc {
             since: "7.0.0",
             complexity: "O(N) for N nodes",
@@ -264,6 +316,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "meet",
         arity: Arity::AtLeast(4),
+        runs: Runs::OnSession(administration::meet),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Has this node and another one get to know each other.",
             history: &[("4.0.0", "The port of the cluster bus.")],
@@ -279,6 +333,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "myid",
         arity: Arity::Exactly(2),
+        runs: Runs::OnSession(topology::myid),
         doc: &Doc {
             summary: "Tells the id of this node.",
             ..DOC
@@ -289,6 +344,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "myshardid",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::myshardid),
         doc: &Doc {
             since: "7.2.0",
             summary: "Tells the id of the shard that this node belongs to.",
@@ -300,6 +356,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "nodes",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::nodes),
         doc: &Doc {
             complexity: "O(N) for N nodes",
             summary: "Describes the nodes that this node knows, in the form of its nodes file.",
@@ -311,6 +368,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "replicas",
         arity: Arity::Exactly(3),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::replicas),
         doc: &Doc {
             since: "5.0.0",
             complexity: "O(N) for N replicas",
@@ -323,6 +381,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "replicate",
         arity: Arity::Exactly(3),
+        runs: Runs::OnSessionAndAllShards(administration::replicate),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Makes this node a replica of another one.",
             args: NODE,
@@ -333,6 +393,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "reset",
         arity: Arity::AtLeast(2),
+        runs: Runs::OnSessionAndAllShards(administration::reset),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             complexity: "O(N) for N known nodes",
             summary: "Has this node leave the cluster.",
@@ -348,6 +410,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "saveconfig",
         arity: Arity::Exactly(2),
+        runs: Runs::OnSession(administration::save_config),
         doc: &Doc {
             summary: "Writes the nodes file.",
             ..DOC
@@ -357,6 +420,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "set-config-epoch",
         arity: Arity::Exactly(3),
+        runs: Runs::OnSession(administration::set_config_epoch),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Sets the configuration epoch of a new node.",
             args: &[Arg::integer("config-epoch")],
@@ -367,6 +432,8 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "setslot",
         arity: Arity::AtLeast(4),
+        runs: Runs::OnSessionAndAllShards(administration::set_slot),
+        audited: Some(&Audited::TOPOLOGY),
         doc: &Doc {
             summary: "Says who owns a slot, or that it is on its way to another node.",
             args: &[
@@ -389,6 +456,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "shards",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::shards),
         doc: &Doc {
             since: "7.0.0",
             complexity: "O(N) for N nodes",
@@ -401,6 +469,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "slaves",
         arity: Arity::Exactly(3),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::replicas),
         doc: &Doc {
             complexity: "O(N) for N replicas",
             summary: "Describes the replicas of a node.",
@@ -417,6 +486,7 @@ const SUBCOMMANDS: &[Command] = &[
         name: "slots",
         arity: Arity::Exactly(2),
         tips: TOPOLOGY,
+        runs: Runs::OnSession(topology::slots),
         doc: &Doc {
             complexity: "O(N) for N ranges of slots",
             summary: "Tells which nodes serve which slots.",
@@ -433,11 +503,6 @@ const SUBCOMMANDS: &[Command] = &[
         ..ANYBODY
     },
 ];
-
-/// Replies that cluster support is disabled.
-fn refuse(_: &mut Session<'_>) -> CommandResult {
-    Err(ReplyError::ClusterDisabled)
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,6 @@ use shardis_protocol::{Arguments, Encoder};
 use shardis_storage::glob;
 
 use super::names;
-use crate::commands::later::Later;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Session};
@@ -200,12 +199,9 @@ struct Shape {
 }
 
 impl Shape {
-    /// The shape of the command that a request names, whether this version has the command or a later one will.
+    /// The shape of the command that a request names.
     fn of(request: Arguments<'_>, renames: &Renames) -> Option<Self> {
-        let name = request.get(0)?;
-        let Some(command) = names::find(name, renames) else {
-            return names::find_later(name, renames).map(Self::of_later);
-        };
+        let command = names::find(request.get(0)?, renames)?;
         let command = match request.get(1) {
             Some(word) if !command.subcommands.is_empty() => command.subcommand(word)?,
             _ => command,
@@ -215,14 +211,6 @@ impl Shape {
             keys: command.row.keys,
             keys_are_optional: command.row.flags.contains(Flags::NO_MANDATORY_KEYS),
         })
-    }
-
-    fn of_later(later: &'static Later) -> Self {
-        Self {
-            arity: later.arity,
-            keys: later.keys,
-            keys_are_optional: later.keys_are_optional,
-        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use shardis_protocol::Arguments;
 
-use crate::config::{DirectiveFlags, Requester, Scope, find};
+use crate::config::{AuditEvents, DirectiveFlags, Requester, Scope, Settings, find, quote};
 use crate::error::ReplyError;
 use crate::exec::{CommandResult, Part, Session};
-use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+use crate::spec::{Arg, Arity, Audited, Category, Command, Doc, Flags, Group, Runs};
+use crate::state::Node;
 
 /// The flags of all subcommands but HELP.
 const OPERATOR: Flags = Flags::ADMIN
@@ -13,6 +14,20 @@ const OPERATOR: Flags = Flags::ADMIN
     .union(Flags::LOADING)
     .union(Flags::STALE)
     .union(Flags::ORDERED);
+
+/// The audit log also hides values of directives that do not exist: the name of a secret one may have been misspelt.
+const CHANGES_DIRECTIVES: Audited = Audited {
+    events: |args| {
+        let is_users = |name: &[u8]| find(name).is_some_and(|directive| directive.row.name == "requirepass");
+        let mut names = args.tail(2).iter().step_by(2);
+        match names.any(is_users) {
+            true => AuditEvents::CONFIG | AuditEvents::USERS,
+            false => AuditEvents::CONFIG,
+        }
+    },
+    conceals: Some(|args, index| is_secret(args, index) || is_unknown(args, index)),
+    claims: None,
+};
 
 pub(crate) static COMMANDS: &[Command] = &[Command {
     name: "config",
@@ -78,6 +93,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             flags: OPERATOR,
             tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnSession(rewrite),
+            audited: Some(&Audited::CONFIG),
             doc: &Doc {
                 since: "2.8.0",
                 group: Group::Server,
@@ -94,6 +110,7 @@ pub(crate) static COMMANDS: &[Command] = &[Command {
             tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
             runs: Runs::OnSession(set),
             conceals: Some(is_secret),
+            audited: Some(&CHANGES_DIRECTIVES),
             doc: &Doc {
                 since: "2.0.0",
                 group: Group::Server,
@@ -144,16 +161,25 @@ fn set(session: &mut Session<'_>) -> CommandResult {
 
 /// Whether an argument of CONFIG SET is the value of a directive that holds a secret.
 fn is_secret(args: Arguments<'_>, index: usize) -> bool {
-    let name = args
-        .get(index.wrapping_sub(1))
-        .filter(|_| index > 2 && index % 2 == 1);
-    name.and_then(find)
+    directive_of_value(args, index)
+        .and_then(find)
         .is_some_and(|directive| directive.is(DirectiveFlags::SENSITIVE))
+}
+
+/// Whether an argument of CONFIG SET is the value of a directive that does not exist.
+fn is_unknown(args: Arguments<'_>, index: usize) -> bool {
+    directive_of_value(args, index).is_some_and(|name| find(name).is_none())
+}
+
+/// The name in front of an argument of CONFIG SET, if that is a value.
+fn directive_of_value(args: Arguments<'_>, index: usize) -> Option<&[u8]> {
+    args.get(index.wrapping_sub(1))
+        .filter(|_| index > 2 && index % 2 == 1)
 }
 
 fn rewrite(session: &mut Session<'_>) -> CommandResult {
     let config = session.node.config.lock();
-    match config.rewrite(&[], Scope::Changed) {
+    match config.rewrite(&declared_users(session.node, &config.settings()), Scope::Changed) {
         Ok(()) => {
             session
                 .node
@@ -170,6 +196,31 @@ fn rewrite(session: &mut Session<'_>) -> CommandResult {
             Err(ReplyError::Text(error.to_string()))
         }
     }
+}
+
+/// The users as lines of the configuration, without the word `user`. None if they have a file of their own.
+fn declared_users(node: &Node, settings: &Settings) -> Vec<Vec<u8>> {
+    if !settings.aclfile.is_empty() {
+        return Vec::new();
+    }
+    let users = node.acl.users();
+    users
+        .all()
+        .map(|user| quote_words(&user.describe()[b"user ".len()..]))
+        .collect()
+}
+
+/// A line whose words are quoted where the configuration would read them otherwise.
+fn quote_words(line: &[u8]) -> Vec<u8> {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    let words = line.split(|&byte| byte == b' ').map(|word| {
+        if word.iter().all(is_plain) {
+            word.to_vec()
+        } else {
+            quote(word)
+        }
+    });
+    words.collect::<Vec<_>>().join(&b' ')
 }
 
 fn reset_partition(ctx: &mut crate::exec::Context<'_>) -> Result<u64, ReplyError> {

@@ -1,15 +1,15 @@
 //! Commands on the connection itself: greeting, authentication, selected database.
 
-use std::sync::atomic::Ordering;
-
 use shardis_protocol::{Arguments, Resp};
 
 use super::client::is_plain;
+use crate::acl::{DEFAULT_USER, RefusalReason, Users};
+use crate::config::AuditEvents;
 use crate::error::ReplyError;
-use crate::exec::arguments::{database, int, is};
-use crate::exec::{Closing, CommandResult, Session};
+use crate::exec::arguments::{database_at, int, int32, is};
+use crate::exec::{Closing, CommandResult, Identity, Session};
 use crate::spec::argument::Deprecated;
-use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, Runs};
+use crate::spec::{Arg, Arity, Audited, Category, Command, Doc, Flags, Group, Runs};
 use crate::state::{REDIS_VERSION, SHARDIS_VERSION};
 
 /// Flags of commands that may run at any time, even before authentication.
@@ -20,6 +20,26 @@ const ALWAYS: Flags = Flags::NOSCRIPT
     .union(Flags::NO_AUTH)
     .union(Flags::ALLOW_BUSY);
 
+/// AUTH is a login.
+const LOGS_IN: Audited = Audited {
+    events: |_| AuditEvents::LOGINS,
+    conceals: None,
+    claims: Some(|args| match args.len() {
+        2 => DEFAULT_USER,
+        _ => args.at(1),
+    }),
+};
+
+/// HELLO is a login if it has a password.
+const MAY_LOG_IN: Audited = Audited {
+    events: |args| match credential(args) {
+        Some(_) => AuditEvents::LOGINS,
+        None => AuditEvents::empty(),
+    },
+    conceals: None,
+    claims: Some(|args| credential(args).map_or(DEFAULT_USER, |place| args.at(place))),
+};
+
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "auth",
@@ -28,6 +48,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::CONNECTION,
         runs: Runs::OnSession(auth),
         conceals: Some(|_, index| index > 0),
+        audited: Some(&LOGS_IN),
         doc: &Doc {
             since: "1.0.0",
             group: Group::Connection,
@@ -65,6 +86,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: Category::CONNECTION,
         runs: Runs::OnSession(hello),
         conceals: Some(is_credential),
+        audited: Some(&MAY_LOG_IN),
         doc: &Doc {
             since: "6.0.0",
             group: Group::Connection,
@@ -190,8 +212,12 @@ fn echo(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn select(session: &mut Session<'_>) -> CommandResult {
-    let databases = session.node.settings.load().databases as usize;
-    session.client.db = database(session.args.at(1), databases)?;
+    let settings = session.node.settings.load();
+    let chosen = int32(session.args.at(1))?;
+    if settings.cluster_enabled && chosen != 0 {
+        return Err(ReplyError::Fixed("ERR SELECT is not allowed in cluster mode"));
+    }
+    session.client.db = database_at(chosen, settings.databases as usize)?;
     session.reply.ok();
     Ok(())
 }
@@ -203,60 +229,55 @@ fn quit(session: &mut Session<'_>) -> CommandResult {
 }
 
 fn reset(session: &mut Session<'_>) -> CommandResult {
-    let open = session.node.settings.load().requirepass.get().is_none();
+    let identity = Identity::of_new_client(&session.node.acl.users());
     session.client.leave_all(&session.node.pubsub);
-    session.client.reset(open);
+    session.client.end_tracking(&session.node.tracking);
+    session.client.reset(identity);
     session.reply.set_resp(session.client.resp);
     session.reply.simple("RESET");
     Ok(())
 }
 
 fn auth(session: &mut Session<'_>) -> CommandResult {
+    let users = session.node.acl.users();
     let (user, password) = match session.args.len() {
-        2 if session.node.settings.load().requirepass.get().is_none() => {
-            return Err(ReplyError::NoPasswordSet);
-        }
+        2 if users.default_user().has_no_password() => return Err(ReplyError::NoPasswordSet),
         2 => (DEFAULT_USER, session.args.at(1)),
         3 => (session.args.at(1), session.args.at(2)),
         _ => return Err(ReplyError::Syntax),
     };
-    authenticate(session, user, password)?;
+    authenticate(session, &users, user, password)?;
     session.reply.ok();
     Ok(())
 }
 
-/// Name of the only user.
-const DEFAULT_USER: &[u8] = b"default";
-
-/// Accepts the default user with the password that `requirepass` sets, or with any password if it sets none.
-fn authenticate(session: &mut Session<'_>, user: &[u8], password: &[u8]) -> CommandResult {
-    let settings = session.node.settings.load();
-    let accepts = |known: &[u8]| same_secret(known, password);
-    if user != DEFAULT_USER || !settings.requirepass.get().is_none_or(accepts) {
-        session.node.denied_logins.fetch_add(1, Ordering::Relaxed);
-        return Err(ReplyError::WrongPassword);
+/// Has the client act as a user, if the password is right. A user who does not exist takes as long as one who does.
+fn authenticate(session: &mut Session<'_>, users: &Users, name: &[u8], password: &[u8]) -> CommandResult {
+    let known = users.find(name);
+    let accepts = known.unwrap_or(users.default_user()).accepts(password);
+    match known.filter(|_| accepts) {
+        Some(user) => {
+            session.client.identity.authenticate(user, users);
+            Ok(())
+        }
+        None => {
+            let object = session.args.at(0);
+            session
+                .client
+                .note_refusal(RefusalReason::Auth, object, Some(name));
+            Err(ReplyError::WrongPassword)
+        }
     }
-    session.client.authenticated = true;
-    Ok(())
-}
-
-/// Whether two secrets are equal. Every byte is compared, so that the time this takes does not reveal how much of a
-/// guess was right.
-fn same_secret(known: &[u8], given: &[u8]) -> bool {
-    let differing = known
-        .iter()
-        .zip(given)
-        .fold(0, |differing, (known, given)| differing | (known ^ given));
-    known.len() == given.len() && std::hint::black_box(differing) == 0
 }
 
 fn hello(session: &mut Session<'_>) -> CommandResult {
     let resp = session.args.get(1).map(protocol).transpose()?;
     let options = HelloOptions::parse(session)?;
     if let Some((user, password)) = options.credentials {
-        authenticate(session, user, password)?;
+        let users = session.node.acl.users();
+        authenticate(session, &users, user, password)?;
     }
-    if !session.client.authenticated {
+    if !session.client.identity.has_authenticated() {
         return Err(ReplyError::Fixed(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
              <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
@@ -323,18 +344,29 @@ impl<'a> HelloOptions<'a> {
 
 /// Whether an argument of HELLO is a user name or a password: one of the two after AUTH.
 fn is_credential(args: Arguments<'_>, index: usize) -> bool {
+    logins(args).any(|place| index == place + 1 || index == place + 2)
+}
+
+/// Position of the user name that HELLO logs in with, if it does.
+fn credential(args: Arguments<'_>) -> Option<usize> {
+    let last = logins(args).last()?;
+    args.get(last + 2).map(|_| last + 1)
+}
+
+/// Positions of the word AUTH in HELLO.
+fn logins(args: Arguments<'_>) -> impl Iterator<Item = usize> {
     let mut place = 2;
-    while let Some(word) = args.get(place) {
-        if is(word, "AUTH") {
-            if index == place + 1 || index == place + 2 {
-                return true;
+    std::iter::from_fn(move || {
+        while let Some(word) = args.get(place) {
+            let here = place;
+            if is(word, "AUTH") {
+                place += 3;
+                return Some(here);
             }
-            place += 3;
-        } else {
             place += if is(word, "SETNAME") { 2 } else { 1 };
         }
-    }
-    false
+        None
+    })
 }
 
 /// Replies to HELLO with a description of the server and of this connection.
@@ -351,9 +383,15 @@ fn introduce(session: &mut Session<'_>) {
     reply.bulk(b"id");
     reply.integer(session.client.id as i64);
     reply.bulk(b"mode");
-    reply.bulk(b"standalone");
+    let is_cluster = session.node.cluster.is_some();
+    reply.bulk(if is_cluster {
+        &b"cluster"[..]
+    } else {
+        b"standalone"
+    });
     reply.bulk(b"role");
-    reply.bulk(b"master");
+    let is_replica = session.node.replication.following.is_replica();
+    reply.bulk(if is_replica { &b"replica"[..] } else { b"master" });
     reply.bulk(b"modules");
     reply.array(0);
     // A field of shardis, at the end: clients skip fields that they do not know.
@@ -366,6 +404,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::acl::UserDefaults;
     use crate::commands::testing::Shell;
     use crate::config::Settings;
     use crate::exec::ReplyMode;
@@ -374,8 +413,12 @@ mod tests {
         let mut shell = Shell::new();
         let mut settings = Settings::clone(&shell.node.settings.load());
         settings.requirepass.0 = password.into();
+        shell
+            .node
+            .acl
+            .set_default_password(settings.requirepass.get(), UserDefaults::from(&settings));
         shell.node.settings.store(Arc::new(settings));
-        shell.client.authenticated = false;
+        shell.client.identity = Identity::of_new_client(&shell.node.acl.users());
         shell
     }
 
@@ -426,10 +469,10 @@ mod tests {
             (client.db, client.resp, client.reply_mode),
             (0, Resp::V2, ReplyMode::On)
         );
-        assert!(client.name.is_none() && !client.no_touch && client.authenticated);
+        assert!(client.name.is_none() && !client.no_touch && client.identity.has_authenticated());
         let mut shell = with_password("secret");
         shell.check(&[("AUTH secret", "+OK"), ("RESET", "+RESET")]);
-        assert!(!shell.client.authenticated);
+        assert!(!shell.client.identity.has_authenticated());
     }
 
     #[test]
@@ -459,13 +502,13 @@ mod tests {
             "AUTH default x",
         ] {
             shell.check(&[(line, wrong)]);
-            assert!(!shell.client.authenticated, "{line}");
+            assert!(!shell.client.identity.has_authenticated(), "{line}");
         }
         shell.check(&[("AUTH secret", "+OK")]);
-        assert!(shell.client.authenticated);
+        assert!(shell.client.identity.has_authenticated());
         // A wrong password later does not undo it.
         shell.check(&[("AUTH x", wrong)]);
-        assert!(shell.client.authenticated);
+        assert!(shell.client.identity.has_authenticated());
     }
 
     #[test]
@@ -510,7 +553,7 @@ mod tests {
                 .reply
                 .starts_with('{')
         );
-        assert!(shell.client.authenticated);
+        assert!(shell.client.identity.has_authenticated());
         assert_eq!(shell.client.name.as_deref(), Some(&b"me"[..]));
         shell.run("HELLO 2 SETNAME \"\"");
         assert!(shell.client.name.is_none());

@@ -161,7 +161,8 @@ fn set_active_expire(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResu
 }
 
 fn change_replication_id(session: &mut Session<'_>, _: &mut View<'_>) -> CommandResult {
-    session.node.ids.change_replication();
+    let fresh = session.node.ids.fresh();
+    session.node.replication.history.lock().change(fresh);
     session.reply.ok();
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::config::{FieldExpiryFormat, KeyspaceEvents, Settings};
 use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::{CommandResult, Context, Options};
-use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
+use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 /// The commands of this family.
 pub(crate) static COMMANDS: &[Command] = &[
@@ -36,39 +36,63 @@ pub(crate) static COMMANDS: &[Command] = &[
         },
         ..Command::BLANK
     },
+    RESTORE,
     Command {
-        name: "restore",
-        arity: Arity::AtLeast(4),
-        flags: Flags::WRITE.union(Flags::DENYOOM),
-        acl: Category::KEYSPACE.union(Category::DANGEROUS),
-        keys: &[KeySpec::at(1).overwrite().update()],
-        runs: Runs::OnKeysLong(restore),
+        name: "restore-asking",
+        flags: RESTORE.flags.union(Flags::ASKING),
         doc: &Doc {
-            since: "2.6.0",
+            since: "3.0.0",
+            group: Group::Server,
+            system: true,
             complexity: "O(N) for a value of N bytes; O(N*log(N)) for a large sorted set",
-            summary: "Creates a key with a value that DUMP returned.",
+            summary: "Is RESTORE as nodes of a cluster send it to each other.",
             history: &[
                 ("3.0.0", "The option `REPLACE`."),
                 ("5.0.0", "The option `ABSTTL`."),
                 ("5.0.0", "The options `IDLETIME` and `FREQ`."),
             ],
-            args: &[
-                Arg::key("key", 0),
-                Arg::integer("ttl"),
-                Arg::string("serialized-value"),
-                Arg::flag("replace", "REPLACE").since("3.0.0").optional(),
-                Arg::flag("absttl", "ABSTTL").since("5.0.0").optional(),
-                Arg::integer("seconds")
-                    .token("IDLETIME")
-                    .since("5.0.0")
-                    .optional(),
-                Arg::integer("frequency").token("FREQ").since("5.0.0").optional(),
-            ],
+            args: RESTORED,
             ..Doc::BLANK
         },
-        ..Command::BLANK
+        ..RESTORE
     },
 ];
+
+const RESTORED: &[Arg] = &[
+    Arg::key("key", 0),
+    Arg::integer("ttl"),
+    Arg::string("serialized-value"),
+    Arg::flag("replace", "REPLACE").since("3.0.0").optional(),
+    Arg::flag("absttl", "ABSTTL").since("5.0.0").optional(),
+    Arg::integer("seconds")
+        .token("IDLETIME")
+        .since("5.0.0")
+        .optional(),
+    Arg::integer("frequency").token("FREQ").since("5.0.0").optional(),
+];
+
+/// The row of RESTORE, and with other names of those that are alike.
+const RESTORE: Command = Command {
+    name: "restore",
+    arity: Arity::AtLeast(4),
+    flags: Flags::WRITE.union(Flags::DENYOOM),
+    acl: Category::KEYSPACE.union(Category::DANGEROUS),
+    keys: &[KeySpec::at(1).overwrite().update()],
+    runs: Runs::OnKeysLong(restore),
+    doc: &Doc {
+        since: "2.6.0",
+        complexity: "O(N) for a value of N bytes; O(N*log(N)) for a large sorted set",
+        summary: "Creates a key with a value that DUMP returned.",
+        history: &[
+            ("3.0.0", "The option `REPLACE`."),
+            ("5.0.0", "The option `ABSTTL`."),
+            ("5.0.0", "The options `IDLETIME` and `FREQ`."),
+        ],
+        args: RESTORED,
+        ..Doc::BLANK
+    },
+    ..Command::BLANK
+};
 
 const BUSY_KEY: ReplyError = ReplyError::Fixed("BUSYKEY Target key name already exists.");
 const BAD_TTL: ReplyError = ReplyError::Fixed("ERR Invalid TTL value, must be >= 0");

@@ -12,7 +12,7 @@ use shardis_storage::algorithm::geohash::{DEGREES_TEXT_MAX, Point, degrees_text}
 use shardis_storage::number::parse_f64;
 use shardis_storage::value::sorted_set::SortedSet;
 
-use super::sorted_sets::{AddRule, Scores, add_members};
+use super::sorted_sets::{AddRule, Scores, add_members, report_scores};
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Context};
@@ -203,36 +203,11 @@ fn geoadd(ctx: &mut Context<'_>) -> CommandResult {
     let member = |n| args.at(first + 3 * n + 2);
     let repeated = ctx.effects.is_recording().then(|| scores.clone());
     add_members(ctx, rule, scores, member)?;
-    if let Some(scores) = repeated
-        && ctx.effects.changes() > 0
-    {
-        report_as_zadd(ctx, first, &scores, member);
+    // Replicas only need the sorted set.
+    if let Some(scores) = repeated {
+        report_scores(ctx, (b"ZADD".as_slice(), first), &scores, member);
     }
     Ok(())
-}
-
-/// Reports the change as a ZADD: replicas only need the sorted set.
-fn report_as_zadd<'a>(
-    ctx: &mut Context<'_>,
-    first: usize,
-    scores: &[f64],
-    member: impl Fn(usize) -> &'a [u8],
-) {
-    let mut texts = itoa::Buffer::new();
-    let texts: Vec<String> = scores
-        .iter()
-        .map(|&score| texts.format(score as u64).to_owned())
-        .collect();
-    let options = (1..first).map(|at| ctx.args.at(at));
-    let pairs = texts
-        .iter()
-        .enumerate()
-        .flat_map(|(n, score)| [score.as_bytes(), member(n)]);
-    let words: Vec<&[u8]> = std::iter::once(&b"ZADD"[..])
-        .chain(options)
-        .chain(pairs)
-        .collect();
-    ctx.effects.replace(&words);
 }
 
 fn geodist(ctx: &mut Context<'_>) -> CommandResult {

@@ -5,6 +5,7 @@
 
 mod by_command;
 pub(super) mod figures;
+mod replication;
 pub(super) mod sections;
 
 use std::fmt::Write;
@@ -115,7 +116,7 @@ const SECTIONS: &[Section] = &[
     section("memory", "Memory", sections::memory),
     section("persistence", "Persistence", sections::persistence),
     section("stats", "Stats", sections::stats),
-    section("replication", "Replication", sections::replication),
+    section("replication", "Replication", replication::replication),
     section("cpu", "CPU", sections::cpu),
     section("modules", "Modules", |_, _, _| {}),
     on_demand("commandstats", "Commandstats", by_command::command_stats),
@@ -207,6 +208,10 @@ fn shutdown(session: &mut Session<'_>) -> CommandResult {
         }
         session.reply.ok();
         return Ok(());
+    }
+    let busy = session.node.scripts.long.find_busy(|_| true);
+    if let Some(busy) = busy.filter(|_| !options.nosave) {
+        return Err(busy.busy_error());
     }
     match session.node.end(options).map_err(|_| CANNOT_END)? {
         Some(number) => {

@@ -161,7 +161,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "copy",
         arity: Arity::AtLeast(3),
-        flags: Flags::WRITE.union(Flags::DENYOOM),
+        flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::ELSEWHERE),
         acl: Category::KEYSPACE,
         keys: &[
             KeySpec::at(1).read_only().access(),
@@ -185,7 +185,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "move",
         arity: Arity::Exactly(3),
-        flags: Flags::WRITE.union(Flags::FAST),
+        flags: Flags::WRITE.union(Flags::FAST).union(Flags::ELSEWHERE),
         acl: Category::KEYSPACE,
         keys: &[KeySpec::at(1).read_write().access().update()],
         runs: Runs::OnKeys(move_key),
@@ -514,6 +514,11 @@ fn carry(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>) {
 
 fn copy(ctx: &mut Context<'_>) -> CommandResult {
     let (db, replace) = copy_options(ctx)?;
+    if ctx.settings.cluster_enabled && db != 0 {
+        return Err(ReplyError::Fixed(
+            "ERR Copying to another database is not allowed in cluster mode",
+        ));
+    }
     let (from, to) = (ctx.key(1), ctx.key(2));
     if db == ctx.keyspace.db && from.bytes == to.bytes {
         return Err(ReplyError::SameObject);
@@ -560,6 +565,9 @@ fn store_copy(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>, db: u16, repl
 }
 
 fn move_key(ctx: &mut Context<'_>) -> CommandResult {
+    if ctx.settings.cluster_enabled {
+        return Err(ReplyError::Fixed("ERR MOVE is not allowed in cluster mode"));
+    }
     let db = database(ctx.args.at(2), ctx.settings.databases as usize)?;
     if db == ctx.keyspace.db {
         return Err(ReplyError::SameObject);

@@ -602,8 +602,13 @@ fn lrange(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn lrem(ctx: &mut Context<'_>) -> CommandResult {
-    // The lowest number has no positive counterpart.
-    let count = int_within(ctx.args.at(2), -i64::MAX, i64::MAX)?;
+    let count = if ctx.keyspace.stamp.is_of_repetition() {
+        // A real server removes all equal elements for the lowest number.
+        int(ctx.args.at(2))?
+    } else {
+        // The least number has no positive counterpart.
+        int_within(ctx.args.at(2), -i64::MAX, i64::MAX)?
+    };
     let (key, limits) = (ctx.key(1), limits(ctx.settings));
     let Some(list) = ctx.keyspace.write_as::<List>(&key)? else {
         ctx.reply.integer(0);
@@ -629,13 +634,21 @@ fn lrem(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn lset(ctx: &mut Context<'_>) -> CommandResult {
+    let is_repeated = ctx.keyspace.stamp.is_of_repetition();
     let (key, limits) = (ctx.key(1), limits(ctx.settings));
     let list = ctx
         .keyspace
         .write_as::<List>(&key)?
         .ok_or(ReplyError::NoSuchKey)?;
+    let index = int(ctx.args.at(2))?;
+    // A real server looks at the low half of the number only.
+    let index = if is_repeated {
+        i64::from(index as i32)
+    } else {
+        index
+    };
     // An index out of range is passed on, since the list prepares for the element before it checks the index.
-    let index = resolve_index(int(ctx.args.at(2))?, list.len()).unwrap_or(usize::MAX);
+    let index = resolve_index(index, list.len()).unwrap_or(usize::MAX);
     if !list.set(index, ctx.args.at(3), &limits) {
         return Err(INDEX_OUT_OF_RANGE);
     }

@@ -148,7 +148,7 @@ enum Number {
 fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
     let gathered = Gathered::decode(parts);
     let figures = MemoryFigures::now(session, &gathered);
-    let first = whole_numbers(&figures);
+    let first = whole_numbers(&figures, session.node.scripts.source_bytes());
     let mut last = relative_numbers(&figures, gathered.sum(Figure::Keys)).to_vec();
     if let Some(process) = figures.process() {
         last.extend(numbers_of_process(&process));
@@ -175,7 +175,10 @@ fn stats(session: &mut Session<'_>, parts: &[Part]) -> CommandResult {
 }
 
 /// The bytes in use, by consumer.
-fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
+fn whole_numbers(
+    figures: &MemoryFigures,
+    (scripts, libraries): (usize, usize),
+) -> [(&'static str, Number); 13] {
     use Number::Bytes;
     [
         ("peak.allocated", Bytes(figures.peak)),
@@ -189,8 +192,8 @@ fn whole_numbers(figures: &MemoryFigures) -> [(&'static str, Number); 13] {
         ("cluster.slot_import", Bytes(0)),
         ("cluster.slot_export", Bytes(0)),
         ("aof.buffer", Bytes(0)),
-        ("lua.caches", Bytes(0)),
-        ("functions.caches", Bytes(0)),
+        ("lua.caches", Bytes(scripts as u64)),
+        ("functions.caches", Bytes(libraries as u64)),
     ]
 }
 

@@ -3,7 +3,6 @@
 //! `rename-command` changes the name that a client has to send. Like in Redis, the output of COMMAND, statistics and
 //! errors keep the name of the row.
 
-use super::later::{self, Later};
 use super::registry;
 use crate::spec::Registered;
 use crate::state::{Meaning, Renames};
@@ -17,7 +16,7 @@ pub(crate) fn find(name: &[u8], renames: &Renames) -> Option<&'static Registered
     match renames.meaning(name) {
         None => registry().find(name),
         Some(Meaning::Row(id)) => Some(registry().row(id)),
-        Some(Meaning::Later(_) | Meaning::Nothing) => None,
+        Some(Meaning::Nothing) => None,
     }
 }
 
@@ -29,15 +28,6 @@ pub(crate) fn find_full(name: &[u8], renames: &Renames) -> Option<&'static Regis
         (None, _) => Some(command),
         (Some(word), None) => command.subcommand(word),
         _ => None,
-    }
-}
-
-/// The later command of a name.
-pub(crate) fn find_later(name: &[u8], renames: &Renames) -> Option<&'static Later> {
-    match renames.meaning(name) {
-        None => later::find(name).map(|number| &later::LATER[usize::from(number)]),
-        Some(Meaning::Later(number)) => Some(&later::LATER[usize::from(number)]),
-        Some(Meaning::Row(_) | Meaning::Nothing) => None,
     }
 }
 
@@ -68,10 +58,7 @@ fn meaning(name: &[u8], renames: &Renames) -> Option<Meaning> {
     match renames.meaning(name) {
         Some(Meaning::Nothing) => None,
         Some(meaning) => Some(meaning),
-        None => registry()
-            .find(name)
-            .map(|command| Meaning::Row(command.id))
-            .or_else(|| later::find(name).map(Meaning::Later)),
+        None => registry().find(name).map(|command| Meaning::Row(command.id)),
     }
 }
 
@@ -141,23 +128,5 @@ mod tests {
             (name("get", &renames), name("restore", &renames)),
             (Some("mget"), Some("set"))
         );
-    }
-
-    #[test]
-    fn commands_of_later_versions_have_names_too() {
-        let renames = renamed(&[("eval", "run"), ("migrate", "")]);
-        let later = |name: &str| find_later(name.as_bytes(), &renames).map(|later| later.name);
-        assert_eq!(
-            [
-                later("run"),
-                later("eval"),
-                later("migrate"),
-                later("SYNC"),
-                later("get")
-            ],
-            [Some("eval"), None, None, Some("sync"), None]
-        );
-        // They are no commands yet.
-        assert_eq!(name("run", &renames), None);
     }
 }

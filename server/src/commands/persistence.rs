@@ -85,7 +85,10 @@ fn begin(session: &Session<'_>, keyspace: &mut View<'_>, purpose: Purpose) -> Re
     let (node, settings) = (session.node, session.node.settings.load());
     let job = Job::dump(purpose, &settings);
     let number = node.persistence.begin(job, node.clock.now_us())?;
-    make_cut(keyspace.held(), node, &settings);
+    // The cut of a replica is made between two rounds of its primary's stream, by the loop that applies them.
+    if !node.replication.following.is_replica() {
+        make_cut(keyspace.held(), node, &settings);
+    }
     Ok(number)
 }
 

@@ -7,7 +7,7 @@ use crate::error::ReplyError;
 use crate::exec::arguments::bad_subcommand;
 use crate::exec::{CommandResult, Session};
 use crate::pubsub::Topic;
-use crate::spec::{Arg, Arity, Command, Doc, Flags, Group, KeySpec, Runs};
+use crate::spec::{Arg, Arity, Channels, Command, Doc, Flags, Group, KeySpec, Runs};
 
 /// Flags of commands that may run in any state of the dataset.
 const ANY_TIME: Flags = Flags::PUBSUB
@@ -60,6 +60,7 @@ const MESSAGE: Arg = Arg::string("message");
 pub(crate) static COMMANDS: &[Command] = &[
     Command {
         name: "subscribe",
+        channels: Channels::All,
         runs: Runs::OnSession(subscribe),
         doc: &Doc {
             complexity: "O(N) for N channels",
@@ -82,6 +83,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "psubscribe",
+        channels: Channels::Patterns,
         runs: Runs::OnSession(psubscribe),
         doc: &Doc {
             complexity: "O(N) for N patterns",
@@ -104,6 +106,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "ssubscribe",
+        channels: Channels::All,
         keys: SHARD_CHANNELS,
         runs: Runs::OnSession(ssubscribe),
         doc: &Doc {
@@ -130,6 +133,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "publish",
+        channels: Channels::First,
         runs: Runs::OnSession(publish),
         doc: &Doc {
             complexity: "O(N+M) for N subscribers of the channel and M patterns that anybody is subscribed to",
@@ -141,6 +145,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "spublish",
+        channels: Channels::First,
         keys: &[KeySpec::at(1).not_key()],
         runs: Runs::OnSession(spublish),
         doc: &Doc {
@@ -345,26 +350,31 @@ fn confirm(reply: &mut Encoder<'_>, verb: &[u8], name: Option<&[u8]>, count: usi
 }
 
 fn publish(session: &mut Session<'_>) -> CommandResult {
-    let receivers = session
-        .node
-        .pubsub
-        .publish(session.args.at(1), session.args.at(2));
-    published(session, receivers);
+    let (channel, message) = (session.args.at(1), session.args.at(2));
+    let receivers = session.node.pubsub.publish(channel, message);
+    published(session, false, receivers);
     Ok(())
 }
 
 fn spublish(session: &mut Session<'_>) -> CommandResult {
-    let receivers = session
-        .node
-        .pubsub
-        .publish_on_shard(session.args.at(1), session.args.at(2));
-    published(session, receivers);
+    let (channel, message) = (session.args.at(1), session.args.at(2));
+    let receivers = session.node.pubsub.publish_on_shard(channel, message);
+    published(session, true, receivers);
     Ok(())
 }
 
-/// Reports the message as an effect for the subscribers of replicas, whether or not it had receivers here.
-fn published(session: &mut Session<'_>, receivers: usize) {
-    session.repeat_on_replicas();
+/// Has the message reach the subscribers of other nodes, whether or not it had receivers here: over the bus of the cluster, else as an
+/// effect that replicas repeat.
+fn published(session: &mut Session<'_>, is_sharded: bool, receivers: usize) {
+    match &session.node.cluster {
+        Some(cluster) => {
+            let (channel, message) = (session.args.at(1), session.args.at(2));
+            if let Some(number) = cluster.publish_message(is_sharded, channel, message) {
+                session.client.awaits_bus = Some(number);
+            }
+        }
+        None => session.repeat_on_replicas(),
+    }
     session.reply.integer(receivers as i64);
 }
 

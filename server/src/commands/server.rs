@@ -199,6 +199,9 @@ fn repeat_as_sent(ctx: &mut Context<'_>) {
 }
 
 fn swapdb(ctx: &mut Context<'_>) -> CommandResult {
+    if ctx.settings.cluster_enabled {
+        return Err(ReplyError::Fixed("ERR SWAPDB is not allowed in cluster mode"));
+    }
     let index = |arg, error| int32(ctx.args.at(arg)).map_err(|_| ReplyError::Fixed(error));
     let first = index(1, "ERR invalid first DB index")?;
     let second = index(2, "ERR invalid second DB index")?;

@@ -22,7 +22,7 @@ use crate::config::KeyspaceEvents;
 use crate::error::ReplyError;
 use crate::exec::arguments::is;
 use crate::exec::{CommandResult, Context, Options, View};
-use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, KeySpec, Runs};
+use crate::spec::{Arg, Arity, Category, Command, Derivation, Doc, Flags, KeySpec, Runs};
 
 const COMPLEXITY: &str =
     "O(N+M*log(M)) for N elements, of which M are returned; O(N) where they are not sorted.";
@@ -34,10 +34,16 @@ const CATEGORIES: Category = Category::SET
 
 const SORTED_KEY: KeySpec = KeySpec::at(1).read_only().access();
 
-const DERIVED_KEYS: KeySpec = KeySpec::derived(derives_keys)
+/// The keys that BY and GET name, with the check for a user who may not read all keys.
+const fn derived(check: fn(Arguments<'_>) -> CommandResult) -> KeySpec {
+    KeySpec::derived(Derivation {
+        exists: derives_keys,
+        check,
+    })
     .read_only()
     .access()
-    .notes("Keys that BY and GET name by patterns: their names come out of the elements");
+    .notes("Keys that BY and GET name by patterns: their names come out of the elements")
+}
 
 const ORDERS: &[Arg] = &[Arg::flag("asc", "ASC"), Arg::flag("desc", "DESC")];
 
@@ -63,7 +69,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         acl: CATEGORIES,
         keys: &[
             SORTED_KEY,
-            DERIVED_KEYS,
+            derived(check_sort),
             KeySpec::told(destination_of)
                 .overwrite()
                 .update()
@@ -92,7 +98,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: Flags::READONLY,
         acl: CATEGORIES,
-        keys: &[SORTED_KEY, DERIVED_KEYS],
+        keys: &[SORTED_KEY, derived(check_sort_ro)],
         runs: Runs::OnKeysLong(sort_ro),
         doc: &Doc {
             since: "7.0.0",
@@ -112,6 +118,51 @@ fn derives_keys(args: Arguments<'_>) -> bool {
         .zip(args.iter().skip(1))
         .skip(2)
         .any(|(word, value)| names_pattern(word) && value.contains(&b'*'))
+}
+
+/// Checks SORT for a user who may not read all keys.
+fn check_sort(args: Arguments<'_>) -> CommandResult {
+    Request::parse(args, true, Readable::NamedKeys).map(drop)
+}
+
+/// Checks SORT_RO for a user who may not read all keys.
+fn check_sort_ro(args: Arguments<'_>) -> CommandResult {
+    Request::parse(args, false, Readable::NamedKeys).map(drop)
+}
+
+/// Keys that a client may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readable {
+    /// All keys.
+    All,
+    /// The keys that its request names.
+    NamedKeys,
+    /// The keys of one slot: the node is one of a cluster.
+    OneSlot,
+}
+
+impl Readable {
+    /// The keys that a client may read on the node of a command.
+    fn on(ctx: &Context<'_>) -> Self {
+        if ctx.settings.cluster_enabled {
+            Self::OneSlot
+        } else {
+            Self::All
+        }
+    }
+
+    /// Fails for an option that reads keys which the request does not name.
+    fn permit(self, option: &'static str) -> CommandResult {
+        match self {
+            Self::All => Ok(()),
+            Self::OneSlot => Err(ReplyError::Text(format!(
+                "ERR {option} option of SORT denied in Cluster mode."
+            ))),
+            Self::NamedKeys => Err(ReplyError::Text(format!(
+                "ERR {option} option of SORT denied due to insufficient ACL permissions."
+            ))),
+        }
+    }
 }
 
 /// Index of the argument that is the key to store to; the last one counts.
@@ -220,7 +271,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn parse(args: Arguments<'a>, stores: bool) -> Result<Self, ReplyError> {
+    fn parse(args: Arguments<'a>, stores: bool, readable: Readable) -> Result<Self, ReplyError> {
         let mut request = Self {
             count: -1,
             ..Self::default()
@@ -241,11 +292,17 @@ impl<'a> Request<'a> {
                 }
                 word if is(word, "BY") => {
                     request.by = Pattern::parse(options.value()?);
+                    if request.by.is_some() {
+                        readable.permit("BY")?;
+                    }
                     // A constant pattern gives all elements the same weight, so that there is nothing to sort; a
                     // later BY does not change that.
                     request.unsorted |= request.by.is_none();
                 }
-                word if is(word, "GET") => request.outputs.push(Column::parse(options.value()?)),
+                word if is(word, "GET") => {
+                    request.outputs.push(Column::parse(options.value()?));
+                    readable.permit("GET")?;
+                }
                 _ => return Err(ReplyError::Syntax),
             }
         }
@@ -421,7 +478,7 @@ fn number(value: StringRef<'_>) -> Option<f64> {
 }
 
 fn sort(ctx: &mut Context<'_>) -> CommandResult {
-    let mut request = Request::parse(ctx.args, true)?;
+    let mut request = Request::parse(ctx.args, true, Readable::on(ctx))?;
     let elements = sorted(ctx, &mut request)?;
     match request.destination {
         Some(position) => {
@@ -437,7 +494,7 @@ fn sort(ctx: &mut Context<'_>) -> CommandResult {
 }
 
 fn sort_ro(ctx: &mut Context<'_>) -> CommandResult {
-    let mut request = Request::parse(ctx.args, false)?;
+    let mut request = Request::parse(ctx.args, false, Readable::on(ctx))?;
     let elements = sorted(ctx, &mut request)?;
     reply(ctx, &request, &elements);
     Ok(())

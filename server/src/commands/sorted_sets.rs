@@ -341,7 +341,7 @@ impl AddRule {
 
 fn zadd(ctx: &mut Context<'_>) -> CommandResult {
     let (rule, first) = AddRule::parse(ctx.args)?;
-    add(ctx, rule, first)
+    add(ctx, rule, (b"ZADD".as_slice(), first))
 }
 
 fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
@@ -353,21 +353,55 @@ fn zincrby(ctx: &mut Context<'_>) -> CommandResult {
         increment: true,
         ..AddRule::default()
     };
-    add(ctx, rule, 2)
+    add(ctx, rule, (b"ZINCRBY".as_slice(), 2))
 }
 
 /// Scores of members that are about to be added.
 pub(super) type Scores = SmallVec<[f64; PAIRS_AT_ONCE]>;
 
-/// Adds the pairs of score and member from argument `first` on.
-fn add(ctx: &mut Context<'_>, rule: AddRule, first: usize) -> CommandResult {
+/// Adds the pairs of score and member from argument `first` on, as the command of this name does.
+fn add(ctx: &mut Context<'_>, rule: AddRule, (name, first): (&[u8], usize)) -> CommandResult {
     let args = ctx.args;
     // All scores are parsed before anything changes.
     let scores: Scores = (first..args.len())
         .step_by(2)
         .map(|index| score(args.at(index)))
         .collect::<Result<_, _>>()?;
-    add_members(ctx, rule, scores, |n| args.at(first + 2 * n + 1))
+    let member = |n| args.at(first + 2 * n + 1);
+    let is_common = |index: usize| is_common_spelling(args.at(index));
+    let repeated = (ctx.effects.is_recording() && !(first..args.len()).step_by(2).all(is_common))
+        .then(|| scores.clone());
+    add_members(ctx, rule, scores, member)?;
+    if let Some(scores) = repeated {
+        report_scores(ctx, (name, first), &scores, member);
+    }
+    Ok(())
+}
+
+/// Whether any server reads a score that is spelt so. Hexadecimal numbers and words are read by some.
+fn is_common_spelling(score: &[u8]) -> bool {
+    let is_common = |byte: &u8| byte.is_ascii_digit() || b".eE+-".contains(byte);
+    !score.starts_with(b"+") && score.iter().all(is_common)
+}
+
+/// Reports a change of scores in their usual spelling; those of the request begin at argument `first`, behind its options.
+pub(super) fn report_scores<'a>(
+    ctx: &mut Context<'_>,
+    (name, first): (&[u8], usize),
+    scores: &[f64],
+    member: impl Fn(usize) -> &'a [u8],
+) {
+    if ctx.effects.changes() == 0 {
+        return;
+    }
+    let texts: Vec<DoubleText> = scores.iter().map(|&score| DoubleText::new(score)).collect();
+    let options = (1..first).map(|at| ctx.args.at(at));
+    let pairs = texts
+        .iter()
+        .enumerate()
+        .flat_map(|(n, score)| [score.as_bytes(), member(n)]);
+    let words: Vec<&[u8]> = std::iter::once(name).chain(options).chain(pairs).collect();
+    ctx.effects.replace(&words);
 }
 
 /// Gives members their scores (`member` returns the member of an index), and replies like ZADD.
@@ -555,6 +589,13 @@ mod tests {
             ("ZADD z 1 new x newer", NOT_FLOAT, &[]),
             ("ZADD z nan a", NOT_FLOAT, &[]),
             ("ZSCORE z new", "nil", &[]),
+            ("ZADD s 1e1 a -2.5E-1 b", ":2", &["ZADD s 1e1 a -2.5E-1 b"]),
+            // Not every server reads these spellings.
+            ("ZADD s CH 0x1p4 a 3 b", ":2", &["ZADD s CH 16 a 3 b"]),
+            ("ZADD s +5 a -Infinity b", ":0", &["ZADD s 5 a -inf b"]),
+            ("ZADD s 0x5 a", ":0", &[]),
+            ("ZINCRBY s 0x1p-1 a", "\"5.5\"", &["ZINCRBY s 0.5 a"]),
+            ("DEL s", ":1", &["DEL s"]),
             ("ZREM z a none b", ":2", &["ZREM z a none b"]),
             ("ZREM z none", ":0", &[]),
             ("ZREM z c d", ":2", &["ZREM z c d"]),

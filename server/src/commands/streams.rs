@@ -364,7 +364,8 @@ struct AddRequest {
 
 impl AddRequest {
     #[inline]
-    fn parse(args: Arguments<'_>, settings: &Settings) -> Result<Self, ReplyError> {
+    fn parse(ctx: &Context<'_>) -> Result<Self, ReplyError> {
+        let args = ctx.args;
         let mut request = Self {
             only_known: false,
             trim: None,
@@ -372,7 +373,7 @@ impl AddRequest {
             id_at: 2,
         };
         if args.at(2) != b"*" {
-            request.parse_options(args, settings)?;
+            request.parse_options(ctx)?;
         }
         let words = args.len().saturating_sub(request.id_at + 1);
         if words < 2 || !words.is_multiple_of(2) {
@@ -381,8 +382,8 @@ impl AddRequest {
         Ok(request)
     }
 
-    fn parse_options(&mut self, args: Arguments<'_>, settings: &Settings) -> CommandResult {
-        let mut trim = trim::Parser::new(args);
+    fn parse_options(&mut self, ctx: &Context<'_>) -> CommandResult {
+        let mut trim = trim::Parser::new(ctx.args);
         while let Some(word) = trim.next_unknown()? {
             if word == b"*" {
                 break;
@@ -396,13 +397,13 @@ impl AddRequest {
             break;
         }
         self.id_at = trim.position();
-        self.trim = trim.finish(settings)?;
+        self.trim = trim.finish(ctx.settings, ctx.keyspace.stamp.is_of_repetition())?;
         Ok(())
     }
 }
 
 fn xadd(ctx: &mut Context<'_>) -> CommandResult {
-    let request = AddRequest::parse(ctx.args, ctx.settings)?;
+    let request = AddRequest::parse(ctx)?;
     if matches!(request.id, NewId::Given(StreamId::MIN)) {
         return Err(ReplyError::Fixed(
             "ERR The ID specified in XADD must be greater than 0-0",

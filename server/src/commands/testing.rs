@@ -24,6 +24,7 @@ use shardis_storage::entry::Entry;
 use shardis_storage::keyspace::{KeyspaceOptions, Layout};
 use shardis_storage::memory::Buffer;
 
+use super::catalogue::access_control;
 use crate::clock::Clock;
 use crate::config::{Config, Settings};
 use crate::error::ReplyError;
@@ -33,9 +34,10 @@ use crate::exec::view::{Held, Lent, Stamp, View};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchToken;
 use crate::exec::{
-    Carried, Client, Context, Effects, LoopHandler, Part, Partition, Peer, Roster, Session, Walk, WalkHandler,
+    Carried, Client, Context, Effects, Identity, LoopHandler, Part, Partition, Peer, Roster, Session, Walk,
+    WalkHandler, Written,
 };
-use crate::journal::{Recorder, encoded};
+use crate::journal::{Position, Recorder, encoded};
 use crate::log::{Level, Log};
 use crate::spec::key_spec::keys_of;
 use crate::spec::{Arity, Command, Doc, Flags, KeySpec, Registered, Runs};
@@ -149,12 +151,10 @@ impl Shell {
     /// A shell over so many partitions: keys go to that of their slot.
     pub(crate) fn over(shards: usize) -> Self {
         let clock = Arc::new(Clock::manual(Duration::from_millis(START_MS as u64)));
+        let acl = access_control(&Config::default()).expect("the configuration names no users");
         let node = Node::new(
-            Config::default(),
-            clock,
-            Log::new(Level::Nothing),
-            (shards, super::registry().rows()),
-            Seed::chosen(SEED),
+            (Config::default(), acl, clock, Log::new(Level::Nothing)),
+            (shards, super::registry().rows(), Seed::chosen(SEED)),
         );
         let settings = Settings::clone(&node.settings.load());
         let partition = |shard| {
@@ -181,7 +181,13 @@ impl Shell {
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, 6379)),
         };
         Self {
-            client: Client::new(node.next_client_id(), peer, 8, START_MS, true),
+            client: Client::new(
+                node.next_client_id(),
+                peer,
+                8,
+                START_MS,
+                Identity::of_new_client(&node.acl.users()),
+            ),
             others: Vec::new(),
             settings: settings.clone(),
             stamp: Stamp::new(&settings, START_MS, false),
@@ -332,7 +338,7 @@ impl Shell {
                 let shards = self.shards_of_keys(known, args);
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
-            Runs::OnAllShards(handler) => {
+            Runs::OnAllShards(handler) | Runs::OnSlot(handler) => {
                 let shards: Vec<_> = (0..self.partitions.len()).collect();
                 self.on_shards(&shards, args, adopted, effects, out, handler)
             }
@@ -373,17 +379,19 @@ impl Shell {
                     &mut View::new(held, self.node.hashing, &self.stamp, db),
                 )
             }
-            Runs::Exec | Runs::Container => panic!("run by the event loop, or by a subcommand"),
+            Runs::Exec | Runs::Script(_) | Runs::Container => panic!("run by the event loop"),
         }
     }
 
     /// Parts of the client's loop and of the other loops.
     fn parts_of_loops(&mut self, args: Arguments<'_>, handler: LoopHandler) -> Result<[Part; 2], ReplyError> {
         let (asker, now_ms) = (self.client.id, self.stamp.now_ms);
+        let users = self.node.acl.users();
         let part = |clients| {
             handler(&mut Roster {
                 args,
                 asker,
+                users: &users,
                 clients,
                 now_ms,
             })
@@ -485,7 +493,7 @@ impl Shell {
             routed: None,
             adopted,
             waiting: Waiting::Denied,
-            is_synced: false,
+            written: Written::new(&self.node, Position::default()),
         };
         let result = run(&mut ctx);
         drop(ctx);

@@ -1,6 +1,6 @@
 //! Directives whose value is one word of a fixed list.
 //!
-//! Words are matched without regard to case and shown in lower case; the error for a wrong one lists all of them.
+//! Words are matched without regard to case and shown as they are written here; the error for a wrong one lists all of them.
 
 use shardis_storage::keyspace::eviction::Policy;
 
@@ -209,6 +209,15 @@ choices! {
         Yes = "yes",
         /// One is asked for, and must be valid if given.
         Optional = "optional",
+    }
+    /// `tls-auth-clients-user`: the field of a client's certificate that names its user.
+    TlsClientUser {
+        /// None.
+        Off = "off",
+        /// The common name of the subject.
+        CommonName = "CN",
+        /// A URI among the alternative names of the subject.
+        Uri = "URI",
     }
 }
 

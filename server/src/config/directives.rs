@@ -5,10 +5,11 @@
 //! bounds are those of Redis 7.2; a directive that has no meaning here gives the reason (`accepted`), and is kept and
 //! shown all the same.
 
+use super::audit_events::AuditEvents;
 use super::choice::{
     AppendFsync, ChannelDefault, DisklessLoad, EndpointType, EvictionPolicy, FieldExpiryFormat, IoBackend,
     LogLevel, OomScoreAdj, Permission, PropagationError, SanitizeDump, Supervision, SyslogFacility,
-    TlsClientAuth,
+    TlsClientAuth, TlsClientUser,
 };
 use super::special::{
     BindAddresses, ClientMemory, KeyspaceEvents, MemoryLimit, OomScores, OutputLimits, Percentiles,
@@ -40,11 +41,14 @@ const NO_RDMA: &str = "clients connect over TCP and Unix sockets only";
 const OLD_LINES: &str =
     "lines have the format that tools for Redis read; an embedding program can format events itself";
 const ONE_LOG: &str = "only slow commands are logged";
+const ONE_CHANNEL: &str =
+    "a full synchronisation has one connection, and the primary keeps the stream meanwhile";
+const OWN_HEARTBEAT: &str = "a node pings another one each second, and all of them twice in a node timeout";
 const NOT_YET: &str = "its feature does not exist in this version yet";
 
 /// Properties of a directive, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DirectiveFlags(u8);
+pub struct DirectiveFlags(u16);
 
 impl DirectiveFlags {
     /// Can be changed at run time.
@@ -66,6 +70,8 @@ impl DirectiveFlags {
     /// Decided at the start, and unknown to Redis: setting it to its present value is no error, since tools set back
     /// what CONFIG GET showed.
     pub const FIXED: Self = Self(1 << 7);
+    /// Names something that may have changed since: setting it to its present value takes effect, too.
+    pub const REREAD: Self = Self(1 << 8);
 
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
@@ -181,8 +187,8 @@ impl Row {
         }
     }
 
-    /// A directive of a later version than the one that this node corresponds to, without effect here.
-    const fn later(self, why: &'static str) -> Self {
+    /// A directive of another version than the one that this node corresponds to, without effect here.
+    const fn foreign(self, why: &'static str) -> Self {
         self.hidden().accepted(why)
     }
 
@@ -211,6 +217,10 @@ impl Row {
 
     const fn of_process(self) -> Self {
         self.flag(DirectiveFlags::PROCESS)
+    }
+
+    const fn reread(self) -> Self {
+        self.flag(DirectiveFlags::REREAD)
     }
 
     const fn sensitive(self) -> Self {
@@ -360,7 +370,7 @@ directives! {
     /// Addresses to listen on.
     bind: BindAddresses = BindAddresses::default(), Row::new("bind").multi();
     /// Local address of connections that this node opens.
-    bind_source_addr: String = none(), Row::new("bind-source-addr").accepted(NOT_YET);
+    bind_source_addr: String = none(), Row::new("bind-source-addr");
     /// Path of a Unix socket to listen on.
     unixsocket: String = none(), Row::new("unixsocket").immutable();
     /// Mode of the Unix socket's file; 0 leaves it to the umask.
@@ -387,51 +397,51 @@ directives! {
         Row::new("client-output-buffer-limit").multi();
     /// Most memory of all clients together.
     maxmemory_clients: ClientMemory = ClientMemory::default(),
-        Row::new("maxmemory-clients").range(-100, LONG).memory().accepted(NOT_YET);
+        Row::new("maxmemory-clients").range(-100, LONG).memory();
 
     // TLS.
 
     /// Port for clients over TLS; 0 listens on none.
     tls_port: u16 = 0, Row::new("tls-port").range(0, PORT);
     /// File of the server's certificate.
-    tls_cert_file: String = none(), Row::new("tls-cert-file").accepted(NOT_YET);
+    tls_cert_file: String = none(), Row::new("tls-cert-file").reread();
     /// File of the certificate's private key.
-    tls_key_file: String = none(), Row::new("tls-key-file").accepted(NOT_YET);
+    tls_key_file: String = none(), Row::new("tls-key-file").reread();
     /// Password of that key.
-    tls_key_file_pass: Secret = Secret::default(), Row::new("tls-key-file-pass").sensitive().accepted(NOT_YET);
+    tls_key_file_pass: Secret = Secret::default(), Row::new("tls-key-file-pass").sensitive().reread();
     /// File of the certificate for outgoing connections, if another.
-    tls_client_cert_file: String = none(), Row::new("tls-client-cert-file").accepted(NOT_YET);
+    tls_client_cert_file: String = none(), Row::new("tls-client-cert-file").reread();
     /// File of that certificate's private key.
-    tls_client_key_file: String = none(), Row::new("tls-client-key-file").accepted(NOT_YET);
+    tls_client_key_file: String = none(), Row::new("tls-client-key-file").reread();
     /// Password of that key.
-    tls_client_key_file_pass: Secret = Secret::default(), Row::new("tls-client-key-file-pass").sensitive().accepted(NOT_YET);
+    tls_client_key_file_pass: Secret = Secret::default(), Row::new("tls-client-key-file-pass").sensitive().reread();
     /// File of Diffie-Hellman parameters.
     tls_dh_params_file: String = none(),
         Row::new("tls-dh-params-file").accepted("keys are exchanged over elliptic curves only");
     /// File of the authorities whose certificates are trusted.
-    tls_ca_cert_file: String = none(), Row::new("tls-ca-cert-file").accepted(NOT_YET);
+    tls_ca_cert_file: String = none(), Row::new("tls-ca-cert-file").reread();
     /// Directory of the authorities' certificates.
-    tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir").accepted(NOT_YET);
+    tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir").reread();
     /// Whether clients must show a certificate.
-    tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients").accepted(NOT_YET);
+    tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients");
     /// Whether links to replicas and to the primary use TLS.
     tls_replication: bool = false, Row::new("tls-replication").accepted(NOT_YET);
     /// Whether the cluster bus uses TLS.
-    tls_cluster: bool = false, Row::new("tls-cluster").accepted(NOT_YET);
+    tls_cluster: bool = false, Row::new("tls-cluster");
     /// Allowed versions of TLS, as in `TLSv1.2 TLSv1.3`.
-    tls_protocols: String = none(), Row::new("tls-protocols").accepted(NOT_YET);
+    tls_protocols: String = none(), Row::new("tls-protocols");
     /// Cipher suites allowed up to TLS 1.2.
-    tls_ciphers: String = none(), Row::new("tls-ciphers").accepted(NOT_YET);
+    tls_ciphers: String = none(), Row::new("tls-ciphers");
     /// Cipher suites allowed in TLS 1.3.
-    tls_ciphersuites: String = none(), Row::new("tls-ciphersuites").accepted(NOT_YET);
+    tls_ciphersuites: String = none(), Row::new("tls-ciphersuites");
     /// Whether the server's order of ciphers decides.
-    tls_prefer_server_ciphers: bool = false, Row::new("tls-prefer-server-ciphers").accepted(NOT_YET);
+    tls_prefer_server_ciphers: bool = false, Row::new("tls-prefer-server-ciphers");
     /// Whether TLS sessions can be resumed.
-    tls_session_caching: bool = true, Row::new("tls-session-caching").accepted(NOT_YET);
+    tls_session_caching: bool = true, Row::new("tls-session-caching");
     /// TLS sessions that are kept to be resumed.
-    tls_session_cache_size: u32 = 20_480, Row::new("tls-session-cache-size").accepted(NOT_YET);
+    tls_session_cache_size: u32 = 20_480, Row::new("tls-session-cache-size");
     /// Seconds for which TLS sessions are kept.
-    tls_session_cache_timeout: u32 = 300, Row::new("tls-session-cache-timeout").accepted(NOT_YET);
+    tls_session_cache_timeout: u32 = 300, Row::new("tls-session-cache-timeout");
 
     // The process.
 
@@ -484,7 +494,7 @@ directives! {
     oom_score_adj_values: OomScores = OomScores::default(),
         Row::new("oom-score-adj-values").multi().of_process();
     /// Most seconds a shutdown waits for replicas that lag.
-    shutdown_timeout: u32 = 10, Row::new("shutdown-timeout").accepted(NOT_YET);
+    shutdown_timeout: u32 = 10, Row::new("shutdown-timeout");
     /// Manner of the shutdown on SIGINT.
     shutdown_on_sigint: ShutdownOptions = ShutdownOptions::default(), Row::new("shutdown-on-sigint").multi().of_process();
     /// Manner of the shutdown on SIGTERM.
@@ -503,9 +513,15 @@ directives! {
     /// File of users.
     aclfile: String = none(), Row::new("aclfile").immutable();
     /// Entries of ACL LOG.
-    acllog_max_len: u64 = 128, Row::new("acllog-max-len").range(0, LONG).accepted(NOT_YET);
+    acllog_max_len: u64 = 128, Row::new("acllog-max-len").range(0, LONG);
     /// Channels of a new user.
-    acl_pubsub_default: ChannelDefault = ChannelDefault::ResetChannels, Row::new("acl-pubsub-default").accepted(NOT_YET);
+    acl_pubsub_default: ChannelDefault = ChannelDefault::ResetChannels, Row::new("acl-pubsub-default");
+    /// File of the audit log; `log` for the log itself, empty for none.
+    audit_log: String = none(), Row::new("audit-log").flag(DirectiveFlags::PROTECTED);
+    /// Kinds of events that the audit log tells of.
+    audit_events: AuditEvents = AuditEvents::all(), Row::new("audit-events").multi().flag(DirectiveFlags::PROTECTED);
+    /// Whether a command that the audit log cannot tell of is refused.
+    audit_strict: bool = false, Row::new("audit-strict").flag(DirectiveFlags::PROTECTED);
     /// Clients that may change protected directives.
     enable_protected_configs: Permission = Permission::No, Row::new("enable-protected-configs").immutable();
     /// Clients that may use DEBUG.
@@ -525,7 +541,7 @@ directives! {
     /// Keys that are sampled to find the one to evict.
     maxmemory_samples: u32 = 5, Row::new("maxmemory-samples").range(1, 64);
     /// Length of the delay that eviction may cause a write, 0 to 100.
-    maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100).accepted(NOT_YET);
+    maxmemory_eviction_tenacity: u8 = 10, Row::new("maxmemory-eviction-tenacity").range(0, 100);
     /// Slowness with which the counter of a key's uses grows (LFU).
     lfu_log_factor: u32 = 10, Row::new("lfu-log-factor");
     /// Minutes after which the counter of a key's uses falls by one (LFU).
@@ -548,7 +564,7 @@ directives! {
     /// Classes of keyspace events to publish, and their channels.
     notify_keyspace_events: KeyspaceEvents = KeyspaceEvents::default(), Row::new("notify-keyspace-events");
     /// Most keys remembered for clients that cache; 0 for no limit.
-    tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG).accepted(NOT_YET);
+    tracking_table_max_keys: u64 = 1_000_000, Row::new("tracking-table-max-keys").range(0, LONG);
     /// Whether fragmented memory is compacted.
     activedefrag: bool = false, Row::new("activedefrag").accepted(NO_DEFRAG);
     /// Most fields of a value that is compacted at once.
@@ -618,7 +634,7 @@ directives! {
     /// Whether a snapshot ends with a checksum.
     rdbchecksum: bool = true, Row::new("rdbchecksum").immutable();
     /// Whether a file that served a full synchronisation is removed when nothing else needs it.
-    rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files").accepted(NOT_YET);
+    rdb_del_sync_files: bool = false, Row::new("rdb-del-sync-files");
     /// Whether a snapshot is synced to disk while it is written.
     rdb_save_incremental_fsync: bool = true, Row::new("rdb-save-incremental-fsync");
     /// Microseconds to wait after each key of a snapshot, for tests.
@@ -660,7 +676,7 @@ directives! {
     /// Whether the append-only file contains timestamps.
     aof_timestamp_enabled: bool = false, Row::new("aof-timestamp-enabled");
     /// Whether a rewritten append-only file is synced to disk while it is written.
-    aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync").accepted(NOT_YET);
+    aof_rewrite_incremental_fsync: bool = true, Row::new("aof-rewrite-incremental-fsync");
     /// Whether append-only files that a rewrite replaced are kept, for tests.
     aof_disable_auto_gc: bool = false, Row::new("aof-disable-auto-gc").hidden();
 
@@ -669,112 +685,116 @@ directives! {
     /// The primary to follow.
     replicaof: ReplicaOf = ReplicaOf::default(), Row::new("replicaof").alias("slaveof").immutable().multi();
     /// User name for logging in to the primary.
-    masteruser: Secret = Secret::default(), Row::new("masteruser").alias("primaryuser").sensitive().accepted(NOT_YET);
+    masteruser: Secret = Secret::default(), Row::new("masteruser").alias("primaryuser").sensitive();
     /// Password for logging in to the primary.
-    masterauth: Secret = Secret::default(), Row::new("masterauth").alias("primaryauth").sensitive().accepted(NOT_YET);
+    masterauth: Secret = Secret::default(), Row::new("masterauth").alias("primaryauth").sensitive();
     /// Whether a replica answers while it has no link to its primary.
     replica_serve_stale_data: bool = true,
-        Row::new("replica-serve-stale-data").alias("slave-serve-stale-data").accepted(NOT_YET);
+        Row::new("replica-serve-stale-data").alias("slave-serve-stale-data");
     /// Whether a replica refuses writes of clients.
-    replica_read_only: bool = true, Row::new("replica-read-only").alias("slave-read-only").accepted(NOT_YET);
+    replica_read_only: bool = true, Row::new("replica-read-only").alias("slave-read-only");
     /// Whether a replica leaves eviction to its primary.
     replica_ignore_maxmemory: bool = true,
-        Row::new("replica-ignore-maxmemory").alias("slave-ignore-maxmemory").accepted(NOT_YET);
+        Row::new("replica-ignore-maxmemory").alias("slave-ignore-maxmemory");
     /// Whether a replica frees its old data in the background before a full synchronisation.
-    replica_lazy_flush: bool = false, Row::new("replica-lazy-flush").alias("slave-lazy-flush").accepted(NOT_YET);
+    replica_lazy_flush: bool = false, Row::new("replica-lazy-flush")
+            .alias("slave-lazy-flush")
+            .accepted("replaced data is always freed in the background");
     /// Whether a replica goes on when it cannot write to its disk.
-    replica_ignore_disk_write_errors: bool = false, Row::new("replica-ignore-disk-write-errors").accepted(NOT_YET);
+    replica_ignore_disk_write_errors: bool = false, Row::new("replica-ignore-disk-write-errors");
+    /// Whether a replica that has keys refuses the data of a primary that has none.
+    replica_refuse_empty_primary: bool = false, Row::new("replica-refuse-empty-primary");
     /// Rank for promotion, lower first; 0 for never.
-    replica_priority: u32 = 100, Row::new("replica-priority").alias("slave-priority").accepted(NOT_YET);
+    replica_priority: u32 = 100, Row::new("replica-priority").alias("slave-priority");
     /// Whether Sentinel is told of this replica.
-    replica_announced: bool = true, Row::new("replica-announced").accepted(NOT_YET);
+    replica_announced: bool = true, Row::new("replica-announced");
     /// Address a replica tells its primary.
-    replica_announce_ip: String = none(), Row::new("replica-announce-ip").alias("slave-announce-ip").accepted(NOT_YET);
+    replica_announce_ip: String = none(), Row::new("replica-announce-ip").alias("slave-announce-ip");
     /// Port a replica tells its primary; 0 for the real one.
     replica_announce_port: u16 = 0,
-        Row::new("replica-announce-port").alias("slave-announce-port").range(0, PORT).accepted(NOT_YET);
+        Row::new("replica-announce-port").alias("slave-announce-port").range(0, PORT);
     /// Replicas without which writes are refused; 0 for none.
-    min_replicas_to_write: u32 = 0, Row::new("min-replicas-to-write").alias("min-slaves-to-write").accepted(NOT_YET);
+    min_replicas_to_write: u32 = 0, Row::new("min-replicas-to-write").alias("min-slaves-to-write");
     /// Most seconds of lag for a replica to count.
-    min_replicas_max_lag: u32 = 10, Row::new("min-replicas-max-lag").alias("min-slaves-max-lag").accepted(NOT_YET);
+    min_replicas_max_lag: u32 = 10, Row::new("min-replicas-max-lag").alias("min-slaves-max-lag");
     /// Whether a full synchronisation is streamed without a file.
-    repl_diskless_sync: bool = true, Row::new("repl-diskless-sync").accepted(NOT_YET);
+    repl_diskless_sync: bool = true, Row::new("repl-diskless-sync");
     /// Seconds for which a streamed synchronisation waits for more replicas.
-    repl_diskless_sync_delay: u32 = 5, Row::new("repl-diskless-sync-delay").accepted(NOT_YET);
+    repl_diskless_sync_delay: u32 = 5, Row::new("repl-diskless-sync-delay");
     /// Replicas at which a streamed synchronisation stops waiting; 0 for no such number.
-    repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas").accepted(NOT_YET);
+    repl_diskless_sync_max_replicas: u32 = 0, Row::new("repl-diskless-sync-max-replicas");
     /// Whether a replica loads a synchronisation without a file.
     repl_diskless_load: DisklessLoad = DisklessLoad::Disabled,
-        Row::new("repl-diskless-load").flag(DirectiveFlags::DENY_LOADING).accepted(NOT_YET);
+        Row::new("repl-diskless-load").flag(DirectiveFlags::DENY_LOADING);
     /// Whether the stream to replicas trades latency for fewer packets.
-    repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay").accepted(NOT_YET);
+    repl_disable_tcp_nodelay: bool = false, Row::new("repl-disable-tcp-nodelay");
     /// Bytes of the stream kept for replicas that return.
     repl_backlog_size: u64 = 1 << 20,
-        Row::new("repl-backlog-size").range(1, LONG).memory().clamped(BACKLOG_BYTES_MIN, LONG).accepted(NOT_YET);
+        Row::new("repl-backlog-size").range(1, LONG).memory().clamped(BACKLOG_BYTES_MIN, LONG);
     /// Seconds for which the backlog is kept without any replica; 0 for ever.
-    repl_backlog_ttl: u64 = 3600, Row::new("repl-backlog-ttl").range(0, LONG).accepted(NOT_YET);
+    repl_backlog_ttl: u64 = 3600, Row::new("repl-backlog-ttl").range(0, LONG);
     /// Seconds of silence after which a replication link is given up.
-    repl_timeout: u32 = 60, Row::new("repl-timeout").range(1, INT).accepted(NOT_YET);
+    repl_timeout: u32 = 60, Row::new("repl-timeout").range(1, INT);
     /// Seconds between pings to replicas.
     repl_ping_replica_period: u32 = 10,
-        Row::new("repl-ping-replica-period").alias("repl-ping-slave-period").range(1, INT).accepted(NOT_YET);
+        Row::new("repl-ping-replica-period").alias("repl-ping-slave-period").range(1, INT);
     /// Consequence of a failing replicated command.
     propagation_error_behavior: PropagationError = PropagationError::Ignore,
-        Row::new("propagation-error-behavior").accepted(NOT_YET);
+        Row::new("propagation-error-behavior");
 
     // Cluster.
 
     /// Whether this node is part of a cluster.
     cluster_enabled: bool = false, Row::new("cluster-enabled").immutable();
     /// File in which the node keeps its view of the cluster.
-    cluster_config_file: String = text("nodes.conf"), Row::new("cluster-config-file").immutable().accepted(NOT_YET);
+    cluster_config_file: String = text("nodes.conf"), Row::new("cluster-config-file").immutable();
     /// Port of the cluster bus; 0 for the client port plus 10000.
-    cluster_port: u16 = 0, Row::new("cluster-port").range(0, PORT).immutable().accepted(NOT_YET);
+    cluster_port: u16 = 0, Row::new("cluster-port").range(0, PORT).immutable();
     /// Milliseconds of silence after which a node is suspected.
-    cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG).accepted(NOT_YET);
+    cluster_node_timeout: u64 = 15_000, Row::new("cluster-node-timeout").range(0, LONG);
     /// Milliseconds between pings of random nodes, for tests.
-    cluster_ping_interval: u64 = 1_000, Row::new("cluster-ping-interval").range(0, LONG).hidden().accepted(NOT_YET);
+    cluster_ping_interval: u64 = 1_000, Row::new("cluster-ping-interval").range(0, LONG).hidden().accepted(OWN_HEARTBEAT);
     /// Greatest age of a replica's data for it to stand for election, in node timeouts; 0 for any age.
     cluster_replica_validity_factor: u32 = 10,
-        Row::new("cluster-replica-validity-factor").alias("cluster-slave-validity-factor").accepted(NOT_YET);
+        Row::new("cluster-replica-validity-factor").alias("cluster-slave-validity-factor");
     /// Whether this replica stays out of elections.
     cluster_replica_no_failover: bool = false,
-        Row::new("cluster-replica-no-failover").alias("cluster-slave-no-failover").accepted(NOT_YET);
+        Row::new("cluster-replica-no-failover").alias("cluster-slave-no-failover");
     /// Replicas that a primary must keep before one may move to a primary without replicas.
-    cluster_migration_barrier: u32 = 1, Row::new("cluster-migration-barrier").accepted(NOT_YET);
+    cluster_migration_barrier: u32 = 1, Row::new("cluster-migration-barrier");
     /// Whether replicas may move to primaries without replicas.
-    cluster_allow_replica_migration: bool = true, Row::new("cluster-allow-replica-migration").accepted(NOT_YET);
+    cluster_allow_replica_migration: bool = true, Row::new("cluster-allow-replica-migration");
     /// Whether the cluster is down while a slot has no owner.
-    cluster_require_full_coverage: bool = true, Row::new("cluster-require-full-coverage").accepted(NOT_YET);
+    cluster_require_full_coverage: bool = true, Row::new("cluster-require-full-coverage");
     /// Whether reads are answered while the cluster is down.
-    cluster_allow_reads_when_down: bool = false, Row::new("cluster-allow-reads-when-down").accepted(NOT_YET);
+    cluster_allow_reads_when_down: bool = false, Row::new("cluster-allow-reads-when-down");
     /// Whether shard channels work while the cluster is down.
-    cluster_allow_pubsubshard_when_down: bool = true, Row::new("cluster-allow-pubsubshard-when-down").accepted(NOT_YET);
+    cluster_allow_pubsubshard_when_down: bool = true, Row::new("cluster-allow-pubsubshard-when-down");
     /// Most bytes queued for one link of the bus; 0 for no limit.
     cluster_link_sendbuf_limit: u64 = 0,
-        Row::new("cluster-link-sendbuf-limit").range(0, u64::MAX as i128).memory().accepted(NOT_YET);
+        Row::new("cluster-link-sendbuf-limit").range(0, u64::MAX as i128).memory();
     /// Address told to other nodes.
-    cluster_announce_ip: String = none(), Row::new("cluster-announce-ip").accepted(NOT_YET);
+    cluster_announce_ip: String = none(), Row::new("cluster-announce-ip").checked(check_announced_ip);
     /// Client port told to other nodes; 0 for the real one.
-    cluster_announce_port: u16 = 0, Row::new("cluster-announce-port").range(0, PORT).accepted(NOT_YET);
+    cluster_announce_port: u16 = 0, Row::new("cluster-announce-port").range(0, PORT);
     /// TLS port told to other nodes; 0 for the real one.
-    cluster_announce_tls_port: u16 = 0, Row::new("cluster-announce-tls-port").range(0, PORT).accepted(NOT_YET);
+    cluster_announce_tls_port: u16 = 0, Row::new("cluster-announce-tls-port").range(0, PORT);
     /// Bus port told to other nodes; 0 for the real one.
-    cluster_announce_bus_port: u16 = 0, Row::new("cluster-announce-bus-port").range(0, PORT).accepted(NOT_YET);
+    cluster_announce_bus_port: u16 = 0, Row::new("cluster-announce-bus-port").range(0, PORT);
     /// Host name told to other nodes and to clients.
-    cluster_announce_hostname: String = none(), Row::new("cluster-announce-hostname").checked(check_hostname).accepted(NOT_YET);
+    cluster_announce_hostname: String = none(), Row::new("cluster-announce-hostname").checked(check_hostname);
     /// Name for people, told to other nodes.
     cluster_announce_human_nodename: String = none(),
-        Row::new("cluster-announce-human-nodename").checked(check_nodename).accepted(NOT_YET);
+        Row::new("cluster-announce-human-nodename").checked(check_nodename);
     /// Form in which a redirect names a node.
     cluster_preferred_endpoint_type: EndpointType = EndpointType::Ip,
-        Row::new("cluster-preferred-endpoint-type").accepted(NOT_YET);
+        Row::new("cluster-preferred-endpoint-type");
 
     // Scripts and observation.
 
     /// Milliseconds after which a running script may be interrupted.
     busy_reply_threshold: u64 = 5_000,
-        Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG).accepted(NOT_YET);
+        Row::new("busy-reply-threshold").alias("lua-time-limit").range(0, LONG);
     /// Microseconds from which a command is slow; 0 for all, -1 for none.
     slowlog_log_slower_than: i64 = 10_000, Row::new("slowlog-log-slower-than").alias("commandlog-execution-slower-than").range(-1, LONG);
     /// Entries of the slow log.
@@ -787,125 +807,128 @@ directives! {
     latency_tracking_info_percentiles: Percentiles = Percentiles::default(),
         Row::new("latency-tracking-info-percentiles").multi();
 
-    // Directives of Redis 7.4 to 8 and Valkey 8 to 9, so that their files start a server, too. CONFIG GET lists those of 7.2;
-    // these only by their exact names.
+    // Directives of Redis 6, Redis 7.4 to 8 and Valkey 8 to 9, so that their files start a server, too. CONFIG GET lists those
+    // of 7.2; these only by their exact names.
+
+    /// Whether Gopher requests are answered.
+    gopher_enabled: bool = false, Row::new("gopher-enabled").foreign("Gopher requests are not answered");
 
     /// Connections accepted in one turn of a loop.
-    max_new_connections_per_cycle: u32 = 10, Row::new("max-new-connections-per-cycle").range(1, 1000).later(OWN_PACE);
-    /// TLS connections accepted in one turn of a loop.
+    max_new_connections_per_cycle: u32 = 10, Row::new("max-new-connections-per-cycle").range(1, 1000).foreign(OWN_PACE);
+    /// Steps of TLS handshakes in one turn of a loop.
     max_new_tls_connections_per_cycle: u32 = 1,
-        Row::new("max-new-tls-connections-per-cycle").range(1, 1000).later(OWN_PACE);
+        Row::new("max-new-tls-connections-per-cycle").range(1, 1000).hidden();
     /// Group of the Unix socket's file.
-    unixsocketgroup: String = none(), Row::new("unixsocketgroup").immutable().later(NOT_YET);
+    unixsocketgroup: String = none(), Row::new("unixsocketgroup").immutable().foreign(NOT_YET);
     /// Whether client connections may use Multipath TCP.
-    mptcp: bool = false, Row::new("mptcp").immutable().later(NOT_YET);
+    mptcp: bool = false, Row::new("mptcp").immutable().foreign(NOT_YET);
     /// Whether replication links may use Multipath TCP.
-    repl_mptcp: bool = false, Row::new("repl-mptcp").later(NOT_YET);
+    repl_mptcp: bool = false, Row::new("repl-mptcp").foreign("links use plain TCP");
     /// Addresses for clients over RDMA.
-    rdma_bind: String = none(), Row::new("rdma-bind").later(NO_RDMA);
+    rdma_bind: String = none(), Row::new("rdma-bind").foreign(NO_RDMA);
     /// Port for clients over RDMA.
-    rdma_port: u16 = 0, Row::new("rdma-port").range(0, PORT).later(NO_RDMA);
+    rdma_port: u16 = 0, Row::new("rdma-port").range(0, PORT).foreign(NO_RDMA);
     /// Bytes of an RDMA receive buffer.
-    rdma_rx_size: u64 = 1 << 20, Row::new("rdma-rx-size").range(65_536, 16 << 20).memory().immutable().later(NO_RDMA);
+    rdma_rx_size: u64 = 1 << 20, Row::new("rdma-rx-size").range(65_536, 16 << 20).memory().immutable().foreign(NO_RDMA);
     /// Vector of RDMA completions.
     rdma_completion_vector: i32 = -1,
-        Row::new("rdma-completion-vector").range(-1, 1024).immutable().later(NO_RDMA);
-    /// The field of a certificate that names the user.
-    tls_auth_clients_user: String = text("off"), Row::new("tls-auth-clients-user").later(NOT_YET);
+        Row::new("rdma-completion-vector").range(-1, 1024).immutable().foreign(NO_RDMA);
+    /// Field of a client's certificate that names its user.
+    tls_auth_clients_user: TlsClientUser = TlsClientUser::Off, Row::new("tls-auth-clients-user").hidden();
     /// Seconds between checks for new certificates.
-    tls_auto_reload_interval: u32 = 0, Row::new("tls-auto-reload-interval").later(NOT_YET);
+    tls_auto_reload_interval: u32 = 0, Row::new("tls-auto-reload-interval").foreign(NOT_YET);
     /// Commands whose keys are prefetched together.
-    prefetch_batch_max_size: u32 = 16, Row::new("prefetch-batch-max-size").range(0, 128).later(OWN_PACE);
+    prefetch_batch_max_size: u32 = 16, Row::new("prefetch-batch-max-size").range(0, 128).foreign(OWN_PACE);
     /// Commands parsed ahead of the one that runs.
-    lookahead: u32 = 16, Row::new("lookahead").range(1, INT).later(OWN_PACE);
+    lookahead: u32 = 16, Row::new("lookahead").range(1, INT).foreign(OWN_PACE);
     /// The form of log lines.
-    log_format: String = text("legacy"), Row::new("log-format").later(OLD_LINES);
+    log_format: String = text("legacy"), Row::new("log-format").foreign(OLD_LINES);
     /// The form of times in the log.
-    log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").later(OLD_LINES);
+    log_timestamp_format: String = text("legacy"), Row::new("log-timestamp-format").foreign(OLD_LINES);
     /// Whether the server calls itself Redis.
     extended_redis_compatibility: bool = false,
-        Row::new("extended-redis-compatibility").later("the server always uses the names of Redis");
+        Row::new("extended-redis-compatibility").foreign("the server always uses the names of Redis");
     /// Availability zone of the server, for clients.
-    availability_zone: String = none(), Row::new("availability-zone").later(NOT_YET);
+    availability_zone: String = none(), Row::new("availability-zone").foreign(NOT_YET);
     /// Seed of the hashes of keys.
-    hash_seed: String = none(), Row::new("hash-seed").immutable().later("keys are hashed with a random seed");
+    hash_seed: String = none(), Row::new("hash-seed").immutable().foreign("keys are hashed with a random seed");
     /// Microseconds of one step of compaction.
-    active_defrag_cycle_us: u32 = 500, Row::new("active-defrag-cycle-us").range(0, 100_000).later(NO_DEFRAG);
+    active_defrag_cycle_us: u32 = 500, Row::new("active-defrag-cycle-us").range(0, 100_000).foreign(NO_DEFRAG);
     /// Whether the memory of keys is counted by size.
-    key_memory_histograms: bool = false, Row::new("key-memory-histograms").later(NOT_YET);
+    key_memory_histograms: bool = false, Row::new("key-memory-histograms").foreign(NOT_YET);
     /// Whether vector queries run on one thread.
     vset_force_single_threaded_execution: bool = false,
-        Row::new("vset-force-single-threaded-execution").later("there are no vector sets");
+        Row::new("vset-force-single-threaded-execution").foreign("there are no vector sets");
     /// Bytes from which a request is logged as large.
     commandlog_request_larger_than: i64 = 1 << 20,
-        Row::new("commandlog-request-larger-than").range(-1, LONG).later(ONE_LOG);
+        Row::new("commandlog-request-larger-than").range(-1, LONG).foreign(ONE_LOG);
     /// Bytes from which a reply is logged as large.
     commandlog_reply_larger_than: i64 = 1 << 20,
-        Row::new("commandlog-reply-larger-than").range(-1, LONG).later(ONE_LOG);
+        Row::new("commandlog-reply-larger-than").range(-1, LONG).foreign(ONE_LOG);
     /// Entries of the log of large requests.
     commandlog_large_request_max_len: u64 = 128,
-        Row::new("commandlog-large-request-max-len").range(0, LONG).later(ONE_LOG);
+        Row::new("commandlog-large-request-max-len").range(0, LONG).foreign(ONE_LOG);
     /// Entries of the log of large replies.
     commandlog_large_reply_max_len: u64 = 128,
-        Row::new("commandlog-large-reply-max-len").range(0, LONG).later(ONE_LOG);
+        Row::new("commandlog-large-reply-max-len").range(0, LONG).foreign(ONE_LOG);
     /// Whether deprecated Lua functions are available.
     lua_enable_deprecated_api: bool = false,
-        Row::new("lua-enable-deprecated-api").alias("lua-enable-insecure-api").later(NOT_YET);
+        Row::new("lua-enable-deprecated-api").alias("lua-enable-insecure-api").foreign(NOT_YET);
     /// Milliseconds for which a stream recognises repeated entries.
-    stream_idmp_duration: u64 = 100, Row::new("stream-idmp-duration").range(1, LONG).later(NOT_YET);
+    stream_idmp_duration: u64 = 100, Row::new("stream-idmp-duration").range(1, LONG).foreign(NOT_YET);
     /// Recent entries among which a stream recognises repeated ones.
-    stream_idmp_maxsize: u64 = 100, Row::new("stream-idmp-maxsize").range(1, LONG).later(NOT_YET);
+    stream_idmp_maxsize: u64 = 100, Row::new("stream-idmp-maxsize").range(1, LONG).foreign(NOT_YET);
     /// Whether snapshots of later versions are accepted.
-    rdb_version_check: String = text("strict"), Row::new("rdb-version-check").later(NOT_YET);
+    rdb_version_check: String = text("strict"), Row::new("rdb-version-check").foreign(NOT_YET);
     /// Whether keys are being imported from another server.
-    import_mode: bool = false, Row::new("import-mode").later(NOT_YET);
+    import_mode: bool = false, Row::new("import-mode").foreign(NOT_YET);
     /// Whether a full synchronisation has a connection of its own.
     dual_channel_replication_enabled: bool = false,
-        Row::new("dual-channel-replication-enabled").alias("repl-rdb-channel").later(NOT_YET);
+        Row::new("dual-channel-replication-enabled").alias("repl-rdb-channel").foreign(ONE_CHANNEL);
     /// Most bytes a replica keeps of the stream during a full synchronisation.
     replica_full_sync_buffer_limit: u64 = 256 << 20,
-        Row::new("replica-full-sync-buffer-limit").range(0, LONG).memory().later(NOT_YET);
+        Row::new("replica-full-sync-buffer-limit").range(0, LONG).memory().foreign(ONE_CHANNEL);
     /// IPv4 address told to clients.
-    cluster_announce_client_ipv4: String = none(), Row::new("cluster-announce-client-ipv4").later(NOT_YET);
+    cluster_announce_client_ipv4: String = none(), Row::new("cluster-announce-client-ipv4").foreign(NOT_YET);
     /// IPv6 address told to clients.
-    cluster_announce_client_ipv6: String = none(), Row::new("cluster-announce-client-ipv6").later(NOT_YET);
+    cluster_announce_client_ipv6: String = none(), Row::new("cluster-announce-client-ipv6").foreign(NOT_YET);
     /// Port told to clients.
-    cluster_announce_client_port: u16 = 0, Row::new("cluster-announce-client-port").range(0, PORT).later(NOT_YET);
+    cluster_announce_client_port: u16 = 0, Row::new("cluster-announce-client-port").range(0, PORT).foreign(NOT_YET);
     /// TLS port told to clients.
     cluster_announce_client_tls_port: u16 = 0,
-        Row::new("cluster-announce-client-tls-port").range(0, PORT).later(NOT_YET);
+        Row::new("cluster-announce-client-tls-port").range(0, PORT).foreign(NOT_YET);
     /// Seconds for which a forgotten node stays forgotten.
-    cluster_blacklist_ttl: u64 = 60, Row::new("cluster-blacklist-ttl").range(0, LONG).later(NOT_YET);
+    cluster_blacklist_ttl: u64 = 60, Row::new("cluster-blacklist-ttl").range(0, LONG).foreign(NOT_YET);
     /// Manner in which nodes.conf is written.
-    cluster_config_save_behavior: String = text("sync"), Row::new("cluster-config-save-behavior").later(NOT_YET);
+    cluster_config_save_behavior: String = text("sync"), Row::new("cluster-config-save-behavior").foreign(NOT_YET);
     /// Number of databases of a cluster node.
-    cluster_databases: u32 = 1, Row::new("cluster-databases").range(1, INT).immutable().later(NOT_YET);
+    cluster_databases: u32 = 1, Row::new("cluster-databases").range(1, INT).immutable().foreign(NOT_YET);
     /// Milliseconds that a manual failover may take.
     cluster_manual_failover_timeout: u64 = 5_000,
-        Row::new("cluster-manual-failover-timeout").range(1, LONG).later(NOT_YET);
+        Row::new("cluster-manual-failover-timeout").range(1, LONG).foreign(NOT_YET);
     /// Percent of commands that are checked for compatibility with a cluster.
     cluster_compatibility_sample_ratio: u32 = 0,
-        Row::new("cluster-compatibility-sample-ratio").range(0, 100).later(NOT_YET);
+        Row::new("cluster-compatibility-sample-ratio").range(0, 100).foreign(NOT_YET);
     /// Whether commands are counted by slot.
-    cluster_slot_stats_enabled: bool = false, Row::new("cluster-slot-stats-enabled").later(NOT_YET);
+    cluster_slot_stats_enabled: bool = false, Row::new("cluster-slot-stats-enabled").foreign(NOT_YET);
     /// Entries of the log of slot migrations.
     cluster_slot_migration_log_max_len: u64 = 1_000,
-        Row::new("cluster-slot-migration-log-max-len").range(0, LONG).later(NOT_YET);
+        Row::new("cluster-slot-migration-log-max-len").range(0, LONG).foreign(NOT_YET);
     /// Bytes of lag at which writes to a migrating slot are paused.
     slot_migration_max_failover_repl_bytes: i64 = 0,
-        Row::new("slot-migration-max-failover-repl-bytes").range(-1, LONG).memory().later(NOT_YET);
+        Row::new("slot-migration-max-failover-repl-bytes").range(-1, LONG).memory().foreign(NOT_YET);
     /// Bytes of lag at which a slot may be handed over.
     cluster_slot_migration_handoff_max_lag_bytes: u64 = 1 << 20,
-        Row::new("cluster-slot-migration-handoff-max-lag-bytes").range(0, LONG).memory().later(NOT_YET);
+        Row::new("cluster-slot-migration-handoff-max-lag-bytes").range(0, LONG).memory().foreign(NOT_YET);
     /// Milliseconds for which writes to a migrating slot may pause.
     cluster_slot_migration_write_pause_timeout: u64 = 10_000,
-        Row::new("cluster-slot-migration-write-pause-timeout").range(0, LONG).later(NOT_YET);
+        Row::new("cluster-slot-migration-write-pause-timeout").range(0, LONG).foreign(NOT_YET);
     /// Milliseconds for sending the rest of a migrating slot's stream.
     cluster_slot_migration_sync_buffer_drain_timeout: u64 = 60_000,
-        Row::new("cluster-slot-migration-sync-buffer-drain-timeout").range(0, LONG).later(NOT_YET);
+        Row::new("cluster-slot-migration-sync-buffer-drain-timeout").range(0, LONG).foreign(NOT_YET);
     /// Finished slot migrations that are remembered.
     cluster_slot_migration_max_archived_tasks: u64 = 32,
-        Row::new("cluster-slot-migration-max-archived-tasks").range(1, LONG).later(NOT_YET);
+        Row::new("cluster-slot-migration-max-archived-tasks").range(1, LONG).foreign(NOT_YET);
 }
 
 fn check_db_filename(name: &str) -> Result<(), &'static str> {
@@ -943,6 +966,14 @@ fn check_hostname(name: &str) -> Result<(), &'static str> {
         return Err("Hostnames may only contain alphanumeric characters, hyphens or dots");
     }
     Ok(())
+}
+
+/// Checks an announced address: the nodes file contains it, so that it must be an address or a host name.
+fn check_announced_ip(text: &str) -> Result<(), &'static str> {
+    match shardis_cluster::node::host(text) {
+        Some(_) => Ok(()),
+        None => Err("An address has at most 45 letters, digits, hyphens, dots and colons"),
+    }
 }
 
 /// Checks the name of a node: the nodes file and CLUSTER NODES contain it, so that it must have none of the characters

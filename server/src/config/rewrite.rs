@@ -102,6 +102,10 @@ impl Draft {
 
     fn directive(&mut self, directive: &Directive, settings: &Settings, defaults: &Settings, scope: Scope) {
         let (row, value) = (&directive.row, directive.value(settings));
+        if row.name == "replicaof" && settings.cluster_enabled {
+            // Nodes of a cluster know their primary from the file of nodes; a line here would keep them from starting.
+            return;
+        }
         let (mut lines, default) = (value.lines(row), directive.value(defaults).lines(row));
         let needed = |index: usize, line: &Vec<u8>| match value.emit() {
             _ if scope == Scope::Everything => true,
@@ -153,7 +157,7 @@ pub(super) fn render(old: &[u8], settings: &Settings, users: &[Vec<u8>], scope: 
 ///
 /// # Errors
 /// The error of the system call; the old file is unchanged then.
-pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));

@@ -9,7 +9,7 @@ use super::directives::Row;
 use super::file::quote;
 use super::units::{format_memory, parse_memory};
 use super::value::{Assign, Emit, Reason, Value, single, utf8};
-use crate::limits::OUTPUT_CHUNK_BYTES;
+use crate::limits::{CLIENT_MEMORY_LIMIT_MIN, OUTPUT_CHUNK_BYTES};
 use crate::machine;
 use shardis_storage::number::parse_i64;
 use std::fmt::Write;
@@ -579,12 +579,17 @@ impl Default for ClientMemory {
 }
 
 impl ClientMemory {
-    /// The limit in bytes given `maxmemory`; 0 is no limit.
+    /// The limit in bytes given `maxmemory`; 0 is no limit. It is never so low that nobody could talk to the server to raise it.
     pub fn bytes(self, maxmemory: u64) -> u64 {
-        match self {
+        let bytes = match self {
             Self::Bytes(bytes) => bytes,
             // Divided first: this may lose up to 99 bytes, but cannot overflow.
             Self::Percent(percent) => maxmemory / 100 * u64::from(percent),
+        };
+        if bytes == 0 {
+            0
+        } else {
+            bytes.max(CLIENT_MEMORY_LIMIT_MIN)
         }
     }
 
@@ -895,6 +900,10 @@ mod tests {
             assert_eq!(set(text), refused, "{text:?}");
         }
         assert_eq!(ClientMemory::Percent(50).bytes(u64::MAX), u64::MAX / 100 * 50);
-        assert_eq!(ClientMemory::Bytes(7).bytes(0), 7);
+        let floor = CLIENT_MEMORY_LIMIT_MIN;
+        for (limit, bytes) in [(0, 0), (1, floor), (floor, floor), (floor + 1, floor + 1)] {
+            assert_eq!(ClientMemory::Bytes(limit).bytes(0), bytes);
+        }
+        assert_eq!(ClientMemory::Percent(50).bytes(0), 0);
     }
 }

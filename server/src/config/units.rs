@@ -55,8 +55,11 @@ impl Form {
 }
 
 /// Reads a size in bytes: digits, then nothing, `b`, `k` (1000), `kb` (1024), `m`, `mb`, `g` or `gb`, in any
-/// case. `None` if it is anything else, or does not fit.
+/// case; no text at all is 0. `None` if it is anything else, or does not fit.
 pub fn parse_memory(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return Some(0);
+    }
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit.to_ascii_lowercase().as_slice() {
@@ -113,7 +116,7 @@ mod tests {
             ("18446744073709551615", Some(u64::MAX)),
             ("18446744073709551616", None),
             ("18446744073709551615k", None),
-            ("", None),
+            ("", Some(0)),
             ("kb", None),
             ("-1", None),
             (" 5", None),

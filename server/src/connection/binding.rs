@@ -24,14 +24,29 @@ pub(crate) struct Bound {
     listener: Arc<Listener>,
 }
 
+/// Traffic of the connections of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// Requests.
+    Plain,
+    /// Sessions of TLS.
+    Tls,
+}
+
 /// Listens on every address of `bind` at a port; 0 means any free port, the same for all. Sockets of `current` stay
 /// open if their addresses are still configured; on success, the others no longer listen.
 ///
 /// # Errors
 /// The error for the first address that cannot be listened on. Then nothing has changed.
-pub(crate) fn rebind(current: &[Bound], settings: &Settings, port: u16, log: &Log) -> io::Result<Vec<Bound>> {
+pub(crate) fn rebind(
+    current: &[Bound],
+    settings: &Settings,
+    (transport, port): (Transport, u16),
+    log: &Log,
+) -> io::Result<Vec<Bound>> {
     let mut change = Change {
         current,
+        transport,
         backlog: settings.tcp_backlog as i32,
         bound: Vec::new(),
         has_made_room: false,
@@ -65,9 +80,17 @@ impl Bound {
         Arc::clone(&self.listener)
     }
 
+    /// Its socket, for another runtime than the loops'; none if something else uses it already.
+    pub(crate) fn into_std(self) -> Option<std::net::TcpListener> {
+        match Arc::into_inner(self.listener)? {
+            Listener::Tcp(listener) | Listener::Tls(listener) => Some(listener.into()),
+            Listener::Unix(_) => None,
+        }
+    }
+
     fn socket(&self) -> Option<SockRef<'_>> {
         match &*self.listener {
-            Listener::Tcp(listener) => Some(SockRef::from(listener)),
+            Listener::Tcp(listener) | Listener::Tls(listener) => Some(SockRef::from(listener)),
             Listener::Unix(_) => None,
         }
     }
@@ -89,6 +112,7 @@ impl Bound {
 /// A change of addresses under way.
 struct Change<'a> {
     current: &'a [Bound],
+    transport: Transport,
     backlog: i32,
     /// Addresses after the change, as far as they are open already.
     bound: Vec<Bound>,
@@ -131,7 +155,10 @@ impl Change<'_> {
         };
         self.bound.push(Bound {
             address,
-            listener: Arc::new(listener),
+            listener: Arc::new(match self.transport {
+                Transport::Plain => Listener::Tcp(listener),
+                Transport::Tls => Listener::Tls(listener),
+            }),
         });
         Ok(address.port())
     }
@@ -156,6 +183,7 @@ impl Change<'_> {
             backlog,
             bound,
             has_made_room,
+            ..
         } = self;
         // Closing the new sockets makes room for the old ones again.
         drop(bound);
@@ -221,7 +249,8 @@ mod tests {
     }
 
     fn listen(current: &[Bound], addresses: &[&str], port: u16) -> io::Result<Vec<Bound>> {
-        rebind(current, &settings(addresses), port, &Log::new(Level::Nothing))
+        let (settings, log) = (settings(addresses), Log::new(Level::Nothing));
+        rebind(current, &settings, (Transport::Plain, port), &log)
     }
 
     fn answers(ip: &str, port: u16) -> bool {

@@ -355,6 +355,12 @@ impl Input {
         self.kept.capacity() > 0 || self.filling.is_some() || !self.detached.is_empty()
     }
 
+    /// The bytes of no complete request, between turns. A big argument that had begun is lost with its request.
+    pub(crate) fn into_unparsed(self) -> Vec<u8> {
+        debug_assert!(self.fresh.is_none(), "the turn has kept what it did not use");
+        self.kept
+    }
+
     /// Frees memory that an incomplete request does not use.
     pub(crate) fn release(&mut self) {
         self.kept.shrink_to_fit();

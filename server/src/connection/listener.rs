@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::exec::Peer;
-use crate::shard::poll::{Listener, Socket};
+use crate::shard::poll::{Listener, Secured, Socket};
+use crate::tls::Tls;
 
 /// The listening sockets of a node. They may be exchanged at run time: each loop follows the list in here.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     current: ArcSwap<Vec<NumberedListener>>,
     unix_path: Arc<str>,
+    /// Contexts of connections over TLS.
+    tls: Arc<Tls>,
 }
 
 /// A listening socket and its number.
@@ -30,12 +34,17 @@ pub(crate) struct NumberedListener {
 
 impl Listeners {
     /// A list of these sockets; a Unix socket among them is bound to `unix_path`.
-    pub(crate) fn new(listeners: impl IntoIterator<Item = Arc<Listener>>, unix_path: &str) -> Self {
+    pub(crate) fn new(
+        listeners: impl IntoIterator<Item = Arc<Listener>>,
+        unix_path: &str,
+        tls: Arc<Tls>,
+    ) -> Self {
         let numbered = listeners.into_iter().enumerate();
         let numbered = numbered.map(|(number, listener)| NumberedListener { number, listener });
         Self {
             current: ArcSwap::from_pointee(numbered.collect()),
             unix_path: unix_path.into(),
+            tls,
         }
     }
 
@@ -68,7 +77,27 @@ impl Listeners {
     /// # Errors
     /// The error of the system call, `WouldBlock` when no connection waits.
     pub(crate) fn accept(&self, from: &NumberedListener, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
-        accept(&from.listener, &self.unix_path, keepalive_s)
+        match &*from.listener {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = accept_tcp(listener, keepalive_s)?;
+                Ok((Socket::Tcp(stream), peer))
+            }
+            Listener::Tls(listener) => {
+                let (stream, peer) = accept_tcp(listener, keepalive_s)?;
+                Ok((Socket::Tls(Box::new(self.secure(stream)?)), peer))
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Socket::Unix(stream), Peer::Unix(Arc::clone(&self.unix_path))))
+            }
+        }
+    }
+
+    /// A connection whose session begins with the contexts of this moment.
+    fn secure(&self, stream: TcpStream) -> io::Result<Secured> {
+        // While the port is being closed, there may be none any more.
+        let contexts = self.tls.contexts().ok_or(io::ErrorKind::ConnectionAborted)?;
+        Secured::new(stream, contexts.for_clients())
     }
 }
 
@@ -76,7 +105,7 @@ impl Listeners {
 ///
 /// # Errors
 /// The error of the system call.
-pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Listener, SocketAddr)> {
+pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(TcpListener, SocketAddr)> {
     let address = SocketAddr::new(ip, port);
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -87,9 +116,9 @@ pub(crate) fn bind_tcp(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(Liste
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
-    let listener = mio::net::TcpListener::from_std(socket.into());
+    let listener = TcpListener::from_std(socket.into());
     let address = listener.local_addr()?;
-    Ok((Listener::Tcp(listener), address))
+    Ok((listener, address))
 }
 
 /// Binds a Unix socket, after removing the file that an earlier run left at its path.
@@ -105,27 +134,16 @@ pub(crate) fn bind_unix(path: &str, mode: Option<u32>) -> io::Result<Listener> {
     Ok(Listener::Unix(listener))
 }
 
-/// Accepts the next connection.
-///
-/// # Errors
-/// The error of the system call, `WouldBlock` when no connection waits.
-fn accept(listener: &Listener, unix_path: &Arc<str>, keepalive_s: u32) -> io::Result<(Socket, Peer)> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (stream, remote) = listener.accept()?;
-            let local = stream.local_addr()?;
-            // Replies are written once per turn: a delay by the kernel to collect more would be useless.
-            let _ = stream.set_nodelay(true);
-            if keepalive_s > 0 {
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive(keepalive_s));
-            }
-            Ok((Socket::Tcp(stream), Peer::Tcp { remote, local }))
-        }
-        Listener::Unix(listener) => {
-            let (stream, _) = listener.accept()?;
-            Ok((Socket::Unix(stream), Peer::Unix(Arc::clone(unix_path))))
-        }
+/// Accepts the next connection over TCP.
+fn accept_tcp(listener: &TcpListener, keepalive_s: u32) -> io::Result<(TcpStream, Peer)> {
+    let (stream, remote) = listener.accept()?;
+    let local = stream.local_addr()?;
+    // Replies are written once per turn: a delay by the kernel to collect more would be useless.
+    let _ = stream.set_nodelay(true);
+    if keepalive_s > 0 {
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive(keepalive_s));
     }
+    Ok((stream, Peer::Tcp { remote, local }))
 }
 
 /// Keepalive with the first probe after the whole interval, and three further ones at a third of it.

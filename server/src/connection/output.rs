@@ -29,6 +29,9 @@ pub(crate) struct Output {
     peak: usize,
 }
 
+/// Progress of an output: commands so far, and replies to come. It stands still only while nothing is answered.
+pub(crate) type Progress = (u64, u32);
+
 /// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -63,12 +66,23 @@ impl Output {
         self.commands - u64::from(self.in_flight())
     }
 
-    /// Whether further commands may be taken before the next write. Unsent output keeps no command waiting: many
+    /// Whether further commands may be taken before the next write.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.room() > 0
+    }
+
+    /// Number of further commands that may be taken before the next write. Unsent output keeps no command waiting: many
     /// clients send all of a pipeline before they read, so that both sides would wait. `client-output-buffer-limit`
     /// bounds the output.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.in_flight() < IN_FLIGHT_MAX && self.unsent.len() < self.left + OUTPUT_TURN_BYTES
+    pub(crate) fn room(&self) -> usize {
+        if self.unsent.len() < self.left + OUTPUT_TURN_BYTES {
+            // Refused output has more replies to come than any other.
+            IN_FLIGHT_MAX.saturating_sub(self.in_flight()) as usize
+        } else {
+            0
+        }
     }
 
     /// The buffer that the reply of a command is appended to.
@@ -155,6 +169,28 @@ impl Output {
         self.unsent.close_if_full(message.len())
     }
 
+    /// Appends a message like [`push`](Self::push), in two parts that are encoded for the client's protocol.
+    pub(crate) fn push_parts(&mut self, head: &[u8], body: &[u8]) -> bool {
+        let tail = self.unsent.tail();
+        tail.extend_from_slice(head);
+        tail.extend_from_slice(body);
+        self.unsent.close_if_full(head.len() + body.len())
+    }
+
+    /// Has a message follow the replies to all commands so far, some of which have not come yet.
+    pub(crate) fn push_behind(&mut self, head: &[u8], body: &[u8]) {
+        let in_flight = self.in_flight();
+        debug_assert!(in_flight > 0, "a message that need not wait is pushed");
+        self.parked
+            .get_or_insert_default()
+            .put_message(in_flight as usize, [head, body].concat());
+    }
+
+    /// The present progress.
+    pub(crate) fn progress(&self) -> Progress {
+        (self.commands, self.in_flight())
+    }
+
     fn park(&mut self, sequence: u32, start: usize) -> bool {
         let index = sequence.wrapping_sub(self.next_reply) as usize;
         self.parked.get_or_insert_default().park(index, start)
@@ -203,7 +239,10 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
+        Ok(match socket.flush()? {
+            true => Written::All,
+            false => Written::Blocked,
+        })
     }
 
     /// Whether there are bytes to write.
@@ -373,6 +412,27 @@ mod tests {
         assert_eq!(
             output.text(),
             "*1\r\n$1\r\na\r\n+one\r\n+two\r\n>1\r\n$1\r\nb\r\n"
+        );
+    }
+
+    #[test]
+    fn a_message_can_follow_replies_that_have_not_come() {
+        let mut output = Output::default();
+        let sequences: Vec<u32> = (0..4).map(|_| output.issue()).collect();
+        output.deliver(sequences[1], b"+two\r\n");
+        output.push_behind(b">1\r\n", b"+all\r\n");
+        let last = output.issue();
+        output.deliver(last, b"+last\r\n");
+        output.deliver(sequences[3], b"+four\r\n");
+        output.deliver(sequences[0], b"+one\r\n");
+        assert_eq!(output.text(), "+one\r\n+two\r\n");
+        output.push_parts(b">1\r\n", b"+now\r\n");
+        output.deliver(sequences[2], b"+three\r\n");
+        let behind = "+three\r\n+four\r\n>1\r\n+all\r\n+last\r\n";
+        assert_eq!(output.text(), format!("+one\r\n+two\r\n>1\r\n+now\r\n{behind}"));
+        assert_eq!(
+            (output.in_flight(), output.parked.as_ref().unwrap().bytes()),
+            (0, 0)
         );
     }
 

@@ -1,4 +1,4 @@
-//! Replies that came before those of earlier commands, until it is their turn.
+//! Replies that came before those of earlier commands, until it is their turn, and messages that have to follow replies to come.
 //!
 //! They lie one behind the other in chunks, so that a small one costs no allocation. A chunk goes when the last of its replies
 //! has left; a large reply has one of its own, and leaves as a whole. In one growing buffer they would be copied each
@@ -18,7 +18,11 @@ pub(super) struct Parked {
     chunks: VecDeque<Chunk>,
     /// Number of the first chunk.
     first: usize,
-    /// Bytes of the replies that have not left.
+    /// Messages, each with the number of replies in all that have left when it is its turn.
+    messages: VecDeque<(usize, Vec<u8>)>,
+    /// Replies that have left so far.
+    left: usize,
+    /// Bytes of the replies and messages that have not left.
     bytes: usize,
     /// Replies are dropped instead.
     refused: bool,
@@ -100,18 +104,38 @@ impl Parked {
         self.bytes >= LARGE_OUTPUT_BYTES
     }
 
-    /// The next command has been answered: moves the replies behind it to the output, up to one that has not come. Returns
-    /// the number of replies moved.
+    /// Has a message follow so many replies that have not left.
+    pub(super) fn put_message(&mut self, replies: usize, message: Vec<u8>) {
+        if !self.refused {
+            self.bytes += message.len();
+            self.messages.push_back((self.left + replies, message));
+        }
+    }
+
+    /// The next command has been answered: moves the replies behind it to the output, up to one that has not come, and the messages
+    /// between them. Returns the number of replies moved.
     pub(super) fn unpark(&mut self, output: &mut Outgoing) -> u32 {
         // The place of the reply that was just completed.
         self.places.pop_front();
+        self.note_left(output);
         let mut count = 0;
         while let Some(&Some(place)) = self.places.front() {
             self.places.pop_front();
             self.move_reply(place, output);
+            self.note_left(output);
             count += 1;
         }
         count
+    }
+
+    /// Notes that a reply has left, and moves the messages to the output whose turn it is.
+    fn note_left(&mut self, output: &mut Outgoing) {
+        self.left += 1;
+        while let Some((_, message)) = self.messages.pop_front_if(|(behind, _)| *behind <= self.left) {
+            self.bytes -= message.len();
+            output.tail().extend_from_slice(&message);
+            output.close_if_full(message.len());
+        }
     }
 
     fn move_reply(&mut self, place: Place, output: &mut Outgoing) {
@@ -143,9 +167,9 @@ impl Parked {
         }
     }
 
-    /// Whether no reply is parked.
+    /// Whether no reply and no message is parked.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.places.is_empty() && self.messages.is_empty()
     }
 
     /// Whether it holds more memory than an idle connection keeps.
@@ -153,7 +177,7 @@ impl Parked {
         self.memory() > OUTPUT_KEPT_BYTES
     }
 
-    /// Bytes of parked replies.
+    /// Bytes of parked replies and messages.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -162,7 +186,8 @@ impl Parked {
     /// Memory it holds.
     pub(super) fn memory(&self) -> usize {
         let chunks = self.chunks.iter().map(|chunk| chunk.bytes.capacity());
-        size_of::<Self>() + chunks.sum::<usize>()
+        let messages = self.messages.iter().map(|(_, message)| message.capacity());
+        size_of::<Self>() + chunks.sum::<usize>() + messages.sum::<usize>()
     }
 }
 

@@ -73,9 +73,21 @@ pub(crate) fn show(
     command: &Registered,
     args: Arguments<'_>,
 ) {
-    if command.row.flags.intersects(Flags::ADMIN | Flags::SKIP_MONITOR) {
-        return;
+    if !command.row.flags.intersects(Flags::ADMIN | Flags::SKIP_MONITOR) {
+        show_always(lines, node, client, command, args);
     }
+}
+
+/// Appends the line of a command for the monitors: that of a script, which its row hides because it is to stand before those of the
+/// commands that the script calls.
+#[cold]
+pub(crate) fn show_always(
+    lines: &mut Vec<u8>,
+    node: &Node,
+    client: &Client,
+    command: &Registered,
+    args: Arguments<'_>,
+) {
     let address = match &client.peer {
         Peer::Unix(path) => format!("unix:{path}"),
         peer @ Peer::Tcp { .. } => peer.remote(),
@@ -84,6 +96,26 @@ pub(crate) fn show(
         now_us: node.clock.now_us(),
         db: client.db,
         address: &address,
+    };
+    monitor::append_line(lines, origin, args, |index| command.row.is_secret(args, index));
+}
+
+/// Appends the line of a command that a script calls, unless the command is hidden from monitors.
+#[cold]
+pub(crate) fn show_of_script(
+    lines: &mut Vec<u8>,
+    node: &Node,
+    db: u16,
+    command: &Registered,
+    args: Arguments<'_>,
+) {
+    if command.row.flags.intersects(Flags::ADMIN | Flags::SKIP_MONITOR) {
+        return;
+    }
+    let origin = Origin {
+        now_us: node.clock.now_us(),
+        db,
+        address: "lua",
     };
     monitor::append_line(lines, origin, args, |index| command.row.is_secret(args, index));
 }

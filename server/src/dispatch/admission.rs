@@ -2,32 +2,65 @@
 
 use shardis_protocol::{Arguments, Resp};
 
+use super::rights;
+use super::script::{Declared, declared_flags};
 use crate::commands::{names, registry};
 use crate::config::Permission;
 use crate::error::ReplyError;
-use crate::exec::Client;
-use crate::exec::client::CommandTag;
+use crate::exec::client::{Asking, CommandTag};
+use crate::exec::{Client, Standing};
 use crate::limits::SHOWN_BYTES_MAX;
 use crate::spec::{Flags, Registered, Runs};
-use crate::state::{Denial, PauseMode, Renames};
+use crate::state::{Denial, Node, PauseMode, Renames};
+use crate::tracking::Caching;
 
 /// State of the node that the checks depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conditions<'a> {
     /// Names changed by `rename-command`.
     pub(crate) renames: &'a Renames,
+    /// The error that sends the client elsewhere, if this node of a cluster does not serve the request.
+    pub(crate) redirect: Option<&'a ReplyError>,
     /// Memory exceeds `maxmemory`, and nothing could be evicted.
     pub(crate) out_of_memory: bool,
     /// Reason for which data must not change further.
     pub(crate) denial: Option<Denial>,
+    /// The node is a replica that clients cannot write to.
+    pub(crate) reads_only: bool,
+    /// The node is a replica without a link to its primary, and is to tell so.
+    pub(crate) is_stale: bool,
     /// The data is being loaded.
     pub(crate) is_loading: bool,
+    /// Data is being loaded beside that which is served.
+    pub(crate) is_loading_beside: bool,
     /// Mode of the running CLIENT PAUSE.
     pub(crate) pause: Option<PauseMode>,
     /// `enable-debug-command`: the clients that may use DEBUG.
     pub(crate) debugging: Permission,
     /// `enable-module-command`: the clients that may use MODULE.
     pub(crate) modules: Permission,
+    /// The node whose scripts declare what they need; none where nothing is checked.
+    pub(crate) scripts: Option<&'a Node>,
+}
+
+impl<'a> Conditions<'a> {
+    /// The conditions of what the primary sends: it has passed the checks there.
+    pub(crate) fn of_primary(renames: &'a Renames) -> Self {
+        Self {
+            renames,
+            redirect: None,
+            out_of_memory: false,
+            denial: None,
+            reads_only: false,
+            is_stale: false,
+            is_loading: false,
+            is_loading_beside: false,
+            pause: None,
+            debugging: Permission::Yes,
+            modules: Permission::Yes,
+            scripts: None,
+        }
+    }
 }
 
 /// Result for a request that passed the checks.
@@ -56,37 +89,42 @@ pub(crate) fn admit(
     if flags.intersects(Flags::PROTECTED | Flags::MODULES) {
         check_permission(client, flags, conditions)?;
     }
-    if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
+    let needs_login = client.identity.standing() == Standing::Unauthenticated;
+    if needs_login && !flags.contains(Flags::NO_AUTH) {
         return Err(refusal(command, ReplyError::NoAuth));
     }
     let in_multi = client.transaction.is_some();
     if in_multi && flags.contains(Flags::NO_MULTI) {
         return Err(ReplyError::NotInMulti);
     }
-    if conditions.out_of_memory
-        && any(client, command, |command| {
-            command.row.flags.contains(Flags::DENYOOM)
-        })
-    {
+    rights::check_client(client, command, args).map_err(|error| refusal(command, error))?;
+    if let Some(redirect) = conditions.redirect {
+        return Err(redirect.clone());
+    }
+    let declared = declared_by(command, args, conditions);
+    let writes = changes_data(client, command) || declared.is_some_and(|declared| declared.writes);
+    if conditions.out_of_memory && takes_memory(client, command, declared) {
         return Err(refusal(command, ReplyError::OutOfMemory));
     }
     if let Some(denial) = conditions.denial
-        && (flags.contains(Flags::TELLS_HEALTH) || changes_data(client, command))
+        && (flags.contains(Flags::TELLS_HEALTH) && denial != Denial::Replicas || writes)
     {
         return Err(refusal(command, denied(denial)));
+    }
+    if conditions.reads_only && writes {
+        return Err(refusal(command, ReplyError::ReadOnlyReplica));
     }
     if client.is_subscriber() && client.resp == Resp::V2 && !flags.contains(Flags::WHILE_SUBSCRIBED) {
         return Err(refusal(command, not_while_subscribed(command)));
     }
-    if conditions.is_loading
-        && any(client, command, |command| {
-            !command.row.flags.contains(Flags::LOADING)
-        })
-    {
+    if conditions.is_stale && needs_fresh_data(client, command, declared) {
+        return Err(refusal(command, ReplyError::PrimaryDown));
+    }
+    if must_wait_for_load(client, command, conditions) {
         return Err(refusal(command, ReplyError::Loading));
     }
     if let Some(mode) = conditions.pause
-        && is_held_back(client, command, mode)
+        && is_held_back(client, command, mode, declared)
     {
         return Ok(Admitted::Wait(command));
     }
@@ -96,26 +134,49 @@ pub(crate) fn admit(
     Ok(Admitted::Run(command))
 }
 
-/// Whether requests of a client need no other checks than those of their rows, as is usual: determined once for many
-/// requests. The caller checks the memory.
-pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>, is_loading: bool) -> bool {
-    client.authenticated
+/// Needs that the script of a request declares; none if it declares nothing, or the request calls none.
+#[inline]
+fn declared_by(command: &Registered, args: Arguments<'_>, conditions: &Conditions<'_>) -> Option<Declared> {
+    let kind = command.row.runs.script()?;
+    declared_flags(kind, args, conditions.scripts?).map(Declared::of)
+}
+
+/// Whether a command cannot run while data is being loaded.
+fn must_wait_for_load(client: &Client, command: &Registered, conditions: &Conditions<'_>) -> bool {
+    let needs_data = |command: &Registered| !command.row.flags.contains(Flags::LOADING);
+    let disturbs = |command: &Registered| command.row.flags.contains(Flags::NO_ASYNC_LOADING);
+    conditions.is_loading && any(client, command, needs_data)
+        || conditions.is_loading_beside && any(client, command, disturbs)
+}
+
+/// Whether requests of a client need no other checks than those of their rows and their user's rules, as is usual: determined
+/// once for many requests. The node is not `is_waiting` for data. The caller checks the memory.
+pub(crate) fn is_unrestricted(client: &Client, pause: Option<PauseMode>, is_waiting: bool) -> bool {
+    client.identity.standing() != Standing::Unauthenticated
         && client.transaction.is_none()
-        && !is_loading
+        && client.asking == Asking::Off
+        && client
+            .tracking
+            .as_ref()
+            .is_none_or(|tracking| tracking.caching == Caching::Unsaid)
+        && !is_waiting
         && pause.is_none()
         && !(client.is_subscriber() && client.resp == Resp::V2)
 }
 
-/// The command of an unrestricted client's request. `None` where [`admit`] has more to check.
+/// The command of an unrestricted client's request, which is none that writes if the client `reads_only`. `None` where [`admit`]
+/// has more to check.
 #[inline]
 pub(crate) fn admit_plainly(
     args: Arguments<'_>,
     last: Option<CommandTag>,
     renames: &Renames,
+    reads_only: bool,
 ) -> Option<&'static Registered> {
     let command = by_name(args.at(0), last, renames)?;
     let row = &command.row;
-    let is_plain = matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_))
+    let is_plain = !(reads_only && row.flags.contains(Flags::WRITE))
+        && matches!(row.runs, Runs::OnKeys(_) | Runs::OnKeysLong(_))
         && !row.flags.intersects(Flags::PROTECTED | Flags::MODULES)
         && row.subcommands.is_empty()
         && row.arity.accepts(args.len());
@@ -141,7 +202,7 @@ fn check_permission(client: &Client, flags: Flags, conditions: &Conditions<'_>) 
 #[cold]
 fn refusal(command: &Registered, error: ReplyError) -> ReplyError {
     match command.row.runs {
-        Runs::Exec => ReplyError::ExecRefused(error.line().into_owned()),
+        Runs::Exec => ReplyError::ExecRefused(Box::new(error)),
         _ => error,
     }
 }
@@ -242,7 +303,7 @@ fn shown(text: &[u8], bytes_max: usize) -> &[u8] {
 }
 
 /// Whether a command is such a one. EXEC is if itself or one of its queued commands is.
-fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) -> bool {
+pub(crate) fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) -> bool {
     is_such(command)
         || client.transaction.as_ref().is_some_and(|transaction| {
             matches!(command.row.runs, Runs::Exec)
@@ -253,12 +314,29 @@ fn any(client: &Client, command: &Registered, is_such: fn(&Registered) -> bool) 
         })
 }
 
+/// Whether a command may take memory.
+fn takes_memory(client: &Client, command: &Registered, declared: Option<Declared>) -> bool {
+    declared.is_some_and(|declared| declared.takes_memory)
+        || any(client, command, |command| {
+            command.row.flags.contains(Flags::DENYOOM)
+        })
+}
+
+/// Whether a command cannot run on a replica without a link to its primary.
+fn needs_fresh_data(client: &Client, command: &Registered, declared: Option<Declared>) -> bool {
+    declared.is_some_and(|declared| !declared.is_for_stale)
+        || any(client, command, |command| {
+            !command.row.flags.contains(Flags::STALE)
+        })
+}
+
 /// The error for a command that must not change data.
 #[cold]
-fn denied(denial: Denial) -> ReplyError {
+pub(super) fn denied(denial: Denial) -> ReplyError {
     match denial {
         Denial::Snapshot => ReplyError::CannotSave,
         Denial::AppendOnly(number) => ReplyError::CannotAppend(number),
+        Denial::Replicas => ReplyError::TooFewReplicas,
     }
 }
 
@@ -274,7 +352,7 @@ fn changes_data(client: &Client, command: &Registered) -> bool {
     }
 }
 
-fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool {
+fn is_held_back(client: &Client, command: &Registered, mode: PauseMode, declared: Option<Declared>) -> bool {
     let writes = |command: &Registered| command.row.flags.intersects(Flags::WRITE | Flags::MAY_REPLICATE);
     match (mode, &client.transaction) {
         (PauseMode::All, _) => true,
@@ -282,6 +360,6 @@ fn is_held_back(client: &Client, command: &Registered, mode: PauseMode) -> bool 
             .queue
             .iter()
             .any(|queued| writes(registry().row(queued.command.id))),
-        (PauseMode::Write, _) => writes(command),
+        (PauseMode::Write, _) => declared.map_or_else(|| writes(command), |declared| declared.writes),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use shardis_protocol::{Arguments, Bypass};
+use shardis_protocol::{Arguments, Bypass, Encoder};
 use shardis_storage::entry::Entry;
 use shardis_storage::key::Key;
 use shardis_storage::memory::{self, Buffer};
@@ -13,12 +13,15 @@ use super::account;
 use super::behind_snapshot::Queue;
 use super::execution::{Access, Call, Environment, Execution, fail};
 use super::plan::Routed;
+use super::redirect::{self, is_plain_task};
 use super::serve::serve_ready;
+use crate::cluster::{Doomed, SeenMap, SlotMap};
 use crate::daemon::call_commands;
 use crate::error::ReplyError;
+use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
-use crate::exec::{Origin, Partition};
+use crate::journal::Position;
 use crate::limits::{BATCH_BYTES, HEAVY_BYTES, PREFETCH_BATCH};
 use crate::observe::slowlog::{Slow, Words};
 use crate::shard::bypass::SocketBypass;
@@ -30,6 +33,21 @@ pub(crate) trait Replies {
     fn begin(&mut self, task: &Task) -> Place<'_>;
     /// Completes the reply of a task, which starts at `start` of the buffer.
     fn end(&mut self, task: &Task, start: usize);
+    /// Has the reply of a task encoded, and completes it. `start` tells where it starts as soon as that is known. Returns the least
+    /// number of its bytes.
+    #[inline]
+    fn answer(&mut self, task: &Task, start: &mut usize, encode: impl FnOnce(&mut Place<'_>)) -> usize {
+        let mut place = self.begin(task);
+        *start = place.out.len();
+        encode(&mut place);
+        let appended = place.out.len() - *start;
+        let passed = place.bypass.map_or(0, |bypass| bypass.passed());
+        self.end(task, *start);
+        if passed > 0 {
+            self.note_passed(task, passed);
+        }
+        appended | passed
+    }
     /// Passes over a task that waits.
     fn pass_over(&mut self, task: &Task);
     /// Notes that a part of a reply was sent past the buffer.
@@ -106,7 +124,8 @@ pub(crate) fn run_batch(
     let _witness = call_commands(&raw const *source, &raw const *tasks);
     let mut report = Report::default();
     let (mut done, mut start) = (0, 0);
-    let is_looked_at = queue.is_needed(partition);
+    let newer_slots = environment.newer_slots();
+    let checks = Checks::on(partition, queue, newer_slots.as_deref(), environment);
     let mut recorded = environment.recorder.recorded();
     while done < tasks.len() && !slice.is_over {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -117,10 +136,9 @@ pub(crate) fn run_batch(
                 prefetch(partition, group, source);
                 let mut timed = done;
                 for task in group {
-                    let place = (tasks, done);
-                    if is_looked_at && queue.holds(partition, place, &report.waiting, source, environment) {
+                    let out = (&mut *replies, &mut report);
+                    if checks.stop((tasks, done), partition, source, out, environment) {
                         watch.lap(&tasks[timed..done], false, source, &mut report, environment);
-                        pass_over(place, replies, &mut report);
                         done += 1;
                         timed = done;
                         continue;
@@ -164,6 +182,103 @@ fn look_before(group: &[Task], is_first: bool, now_ns: u64, environment: &mut En
     } else {
         environment.keep_fresh(now_ns);
     }
+}
+
+/// Reasons for which a command of a batch does not run now.
+struct Checks<'a> {
+    /// The commands that wait on the partition, if there may be any.
+    queue: Option<Queue<'a>>,
+    /// The map of slots, in a cluster.
+    slots: Option<SeenMap<'a>>,
+    /// The partition has keys that belong to another node.
+    has_doomed: bool,
+}
+
+impl<'a> Checks<'a> {
+    /// The checks of commands on a partition; `newer` is a map of slots that is newer than the turn's, if there is any.
+    fn on(
+        partition: &Partition,
+        queue: Queue<'a>,
+        newer: Option<&'a SlotMap>,
+        environment: &Environment<'a>,
+    ) -> Self {
+        let doomed = environment.node.doomed(partition.shard);
+        Self {
+            queue: queue.is_needed(partition).then_some(queue),
+            slots: environment
+                .slots
+                .map(|known| newer.map_or(known, |newer| known.with(newer))),
+            has_doomed: partition.has_doomed() || doomed.is_some_and(Doomed::is_new),
+        }
+    }
+
+    /// Passes over a command that has to wait, or sends its client elsewhere. False if it runs, as nearly all do.
+    #[inline]
+    fn stop(
+        &self,
+        (tasks, index): (&[Task], usize),
+        partition: &mut Partition,
+        source: &Source,
+        out: (&mut impl Replies, &mut Report),
+        environment: &Environment<'_>,
+    ) -> bool {
+        let is_plain = |slots| is_plain_task(slots, &tasks[index]);
+        if self.queue.is_none() && !self.has_doomed && self.slots.is_none_or(is_plain) {
+            return false;
+        }
+        self.look_closely((tasks, index), partition, source, out, environment)
+    }
+
+    #[cold]
+    fn look_closely(
+        &self,
+        (tasks, index): (&[Task], usize),
+        partition: &mut Partition,
+        source: &Source,
+        (replies, report): (&mut impl Replies, &mut Report),
+        environment: &Environment<'_>,
+    ) -> bool {
+        let task = &tasks[index];
+        if let Some(queue) = &self.queue
+            && queue.holds(partition, (tasks, index), &report.waiting, source, environment)
+        {
+            pass_over((tasks, index), replies, report);
+            return true;
+        }
+        let is_elsewhere = |slots: SeenMap<'_>| {
+            let held = (&*partition, source, environment.hashing);
+            if is_plain_task(slots, task) {
+                None
+            } else {
+                redirect::of_task(task, slots, held)
+            }
+        };
+        let Some(error) = self.slots.and_then(is_elsewhere) else {
+            let node = environment.node;
+            if node.may_delete_doomed(environment.stamp.now_ms) {
+                partition.delete_if_doomed(task.slot, node.doomed(partition.shard), &environment.stamp);
+            }
+            return false;
+        };
+        send_elsewhere(task, &error, replies, environment);
+        true
+    }
+}
+
+/// Replies with a redirect to a command that this node does not serve.
+#[cold]
+fn send_elsewhere(
+    task: &Task,
+    error: &ReplyError,
+    replies: &mut impl Replies,
+    environment: &Environment<'_>,
+) {
+    let line = error.line();
+    environment.stats.refused(Some(task.command.id), &line);
+    let out = replies.begin(task).out;
+    let start = out.len();
+    Encoder::new(out, task.modes.resp()).error(&line);
+    replies.end(task, start);
 }
 
 /// Notes that a command waits.
@@ -331,24 +446,11 @@ fn run_task<R: Replies>(
         return HEAVY_BYTES;
     }
     let balance = memory::thread_balance();
-    let mut place = replies.begin(task);
-    *start = place.out.len();
-    run_on(
-        partition,
-        task,
-        source.arguments(task, &[]),
-        None,
-        &mut place,
-        environment,
-    );
-    let passed = place.bypass.map_or(0, |bypass| bypass.passed());
-    let appended = place.out.len() - *start;
-    let moved = appended | passed | (memory::thread_balance() - balance).unsigned_abs() as usize;
-    replies.end(task, *start);
-    if passed > 0 {
-        replies.note_passed(task, passed);
-    }
-    moved
+    let args = source.arguments(task, &[]);
+    let moved = replies.answer(task, start, |place| {
+        run_on(partition, task, args, None, place, environment);
+    });
+    moved | (memory::thread_balance() - balance).unsigned_abs() as usize
 }
 
 /// Runs a command whose request has arguments in buffers of their own, one of which its row may keep. Returns the
@@ -434,17 +536,22 @@ fn run_on(
         command: task.command,
         args,
         db: task.db,
+        client: task.client,
         modes: task.modes,
+        wrote_to: Position::default(),
         routed: Routed {
             index: task.key,
             hash: task.hash,
             slot: task.slot,
         },
-        origin: Origin::Client,
+        origin: task.modes.origin(),
         waiting: Waiting::Denied,
     };
+    // What a reply tells of must not leave before the messages to trackers about it are in the mailboxes of their loops.
+    let may_pass = !partition.door.invalidations.are_raised();
     let access = Access::Partitions(Held::One(partition));
-    let bypass = place.bypass.as_mut().map(|bypass| bypass as &mut dyn Bypass);
+    let bypass = place.bypass.as_mut().filter(|_| may_pass);
+    let bypass = bypass.map(|bypass| bypass as &mut dyn Bypass);
     Execution::begin(call, adopted, place.out)
         .with_bypass(bypass)
         .run(None, access, environment);

@@ -7,13 +7,15 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use shardis_protocol::{Arguments, Bypass, Encoder, Resp};
 use shardis_storage::memory::Buffer;
 
 use super::plan::{self, Routed};
-use super::transaction;
+use super::{auditing, script, transaction};
 use crate::clock::Clock;
+use crate::cluster::{SeenMap, SlotMap};
 use crate::config::Settings;
 use crate::error::ReplyError;
 use crate::exec::client::AwaitedSave;
@@ -22,15 +24,16 @@ use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{
     Client, CommandResult, Context, Effects, Handler, Modes, Origin, Part, Partition, Reload, Roster,
-    Session, ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply,
+    Session, ShardHandler, Stamp, View, Walk, WalkHandler, WalkReply, Written,
 };
 use crate::hashing::Hashing;
-use crate::journal::{Recorder, Unit};
+use crate::journal::{Position, Recorder, Unit};
 use crate::limits::{LOOK_SHARED_NS, TIMED_EACH_BELOW_NS};
 use crate::observe::stats::LoopStats;
 use crate::saving::{Job, Purpose};
 use crate::shard::Mesh;
-use crate::spec::{Registered, Runs};
+use crate::spec::key_spec::{KeyFlags, keys_of};
+use crate::spec::{Flags, Registered, Runs};
 use crate::state::Node;
 
 /// Data shared by the commands of a turn.
@@ -44,8 +47,12 @@ pub(crate) struct Environment<'a> {
     pub(crate) settings: &'a Settings,
     /// Number of shards of the node.
     pub(crate) shards: usize,
+    /// Index of the loop that runs the commands.
+    pub(crate) of_loop: usize,
     /// The node.
     pub(crate) node: &'a Node,
+    /// The map of slots, in a cluster.
+    pub(crate) slots: Option<SeenMap<'a>>,
     /// Time of the look at the clock behind `stamp`, on the node's stopwatch, nanoseconds.
     pub(crate) looked_ns: u64,
     /// Clock that measures how long commands take.
@@ -62,6 +69,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) outbox: &'a RefCell<Outbox>,
     /// Records effects.
     pub(crate) recorder: &'a Recorder,
+    /// Stands in for it where effects are not recorded: they are in the primary's stream.
+    pub(crate) silent: &'a Recorder,
     /// Size from which a reply is too long for any client, bytes.
     pub(crate) reply_bytes_max: usize,
 }
@@ -71,6 +80,14 @@ impl Environment<'_> {
     /// would not do.
     pub(crate) fn times_each(&self) -> bool {
         self.slow_from_ns < TIMED_EACH_BELOW_NS
+    }
+
+    /// The newest map of slots, if there is one after that of this environment. A look at it that is taken while a partition is
+    /// held is good for all commands on that partition, until it is let go of.
+    #[inline]
+    pub(crate) fn newer_slots(&self) -> Option<Arc<SlotMap>> {
+        let (cluster, slots) = (self.node.cluster.as_ref()?, self.slots?);
+        (cluster.version() != slots.number()).then(|| cluster.map())
     }
 
     /// Hands the recorded effects to the journal. To be called before a partition that they changed is let go of.
@@ -109,8 +126,12 @@ pub(crate) struct Call<'a> {
     pub(crate) args: Arguments<'a>,
     /// The database that its client selected.
     pub(crate) db: u16,
+    /// Low bits of its client's id; 0 if no client has sent it.
+    pub(crate) client: u32,
     /// Modes of its client.
     pub(crate) modes: Modes,
+    /// The end of the effects of its client's commands in the journal, for a command that may wait, or is in a transaction.
+    pub(crate) wrote_to: Position,
     /// The key that routed the command.
     pub(crate) routed: Routed,
     /// On whose behalf it runs.
@@ -208,8 +229,41 @@ impl<'a> Execution<'a> {
         access: Access<'_>,
         environment: &Environment<'_>,
     ) {
+        if self.call.origin == Origin::Primary {
+            return self.run_for_primary(caller, access, environment);
+        }
         if let Err(error) = self.run_row(caller, access, environment) {
             self.fail(&error, environment);
+        }
+    }
+
+    /// Runs a command of the primary's stream. Nothing has expired for it, and its effects are not recorded: they are in the stream.
+    fn run_for_primary(
+        &mut self,
+        caller: Option<&mut Caller<'_>>,
+        access: Access<'_>,
+        environment: &Environment<'_>,
+    ) {
+        let environment = &Environment {
+            stamp: environment.stamp.of_primary(),
+            recorder: environment.silent,
+            ..*environment
+        };
+        let result = match caller {
+            Some(caller) => {
+                let caller = &mut Caller {
+                    client: &mut *caller.client,
+                    recorder: environment.silent,
+                    lines: caller.lines.as_deref_mut(),
+                    ..*caller
+                };
+                self.run_row(Some(caller), access, environment)
+            }
+            None => self.run_row(None, access, environment),
+        };
+        if let Err(error) = result {
+            self.fail(&error, environment);
+            report_to_primary(environment.node, self.call.command, &error);
         }
     }
 
@@ -238,19 +292,20 @@ impl<'a> Execution<'a> {
     }
 
     /// Calls the handler of the command's row with what that kind of row gets.
-    #[inline]
+    #[inline(always)]
     fn run_row(
         &mut self,
         caller: Option<&mut Caller<'_>>,
         access: Access<'_>,
         environment: &Environment<'_>,
     ) -> CommandResult {
-        let Call {
-            command, args, db, ..
-        } = self.call;
+        let (command, args, db) = (self.call.command, self.call.args, self.call.db);
         match (command.row.runs, access, caller) {
             (
-                Runs::OnKeys(handler) | Runs::OnKeysLong(handler) | Runs::Blocking(handler),
+                Runs::OnKeys(handler)
+                | Runs::OnKeysLong(handler)
+                | Runs::OnSlot(handler)
+                | Runs::Blocking(handler),
                 Access::Partitions(held),
                 _,
             ) => self.run_on_keys(handler, held, environment),
@@ -264,20 +319,25 @@ impl<'a> Execution<'a> {
             (Runs::OnCursorShards(handler, reply), access, _) => {
                 self.answer_walk(handler, reply, access, environment)
             }
-            (Runs::OnSession(handler), _, Some(caller)) => handler(&mut self.session(caller, environment)),
+            (Runs::OnSession(handler), _, Some(caller)) => self.run_on_session(caller, environment, handler),
             (
                 Runs::OnSessionAndKeys(handler) | Runs::OnSessionAndAllShards(handler),
                 Access::Partitions(mut held),
                 Some(caller),
             ) => {
+                held.note_writer(self.call.client);
                 let recording = Recording::begin(environment.recorder, db, args);
                 let mut view = View::new(held.reborrow(), environment.hashing, &environment.stamp, db);
-                let result = handler(&mut self.session(caller, environment), &mut view);
+                let run = |session: &mut Session<'_>| handler(session, &mut view);
+                let result = self.run_on_session(caller, environment, run);
                 recording.end(held);
                 result
             }
             (Runs::Exec, Access::Partitions(Held::Many(partitions)), Some(caller)) => {
                 transaction::exec(caller, partitions, self.out, environment)
+            }
+            (Runs::Script(kind), Access::Partitions(Held::Many(partitions)), Some(caller)) => {
+                script::run(kind, &self.call, caller, partitions, self.out, environment)
             }
             (
                 Runs::OnEveryShard(_, merge) | Runs::OnEveryLoop(_, merge),
@@ -293,6 +353,26 @@ impl<'a> Execution<'a> {
             }
             _ => unreachable!("a command is run with what its row needs"),
         }
+    }
+
+    /// Runs a handler on the client with this request, and has the audit log tell of that if the row says so.
+    #[inline]
+    fn run_on_session(
+        &mut self,
+        caller: &mut Caller<'_>,
+        environment: &Environment<'_>,
+        run: impl FnOnce(&mut Session<'_>) -> CommandResult,
+    ) -> CommandResult {
+        let Call { command, args, .. } = self.call;
+        let Some(audited) = command.row.audited else {
+            return run(&mut self.session(caller, environment));
+        };
+        let begun = auditing::begin(caller.node, caller.client, command, audited, args)?;
+        let result = run(&mut self.session(caller, environment));
+        if let Some(begun) = begun {
+            auditing::end(begun, caller.node, command, args, &result);
+        }
+        result
     }
 
     /// The client with this request.
@@ -372,7 +452,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Runs a handler on the partitions, and hands its effects to the journal, if there is one.
-    #[inline]
+    #[inline(always)]
     fn run_on_keys(
         &mut self,
         handler: Handler,
@@ -380,8 +460,10 @@ impl<'a> Execution<'a> {
         environment: &Environment<'_>,
     ) -> CommandResult {
         count_on_shards(&mut held, &self.call, environment);
+        held.note_writer(self.call.client);
+        let tracks = self.call.modes.contains(Modes::TRACKS);
         match held {
-            Held::One(partition) if !environment.recorder.is_on() => {
+            Held::One(partition) if !environment.recorder.is_on() && !tracks => {
                 let mut effects = Effects::new(false);
                 let held = Held::One(&mut *partition);
                 let result = self.call_handler(handler, held, &mut effects, environment);
@@ -401,12 +483,15 @@ impl<'a> Execution<'a> {
         let mut recording = Recording::begin(environment.recorder, self.call.db, self.call.args);
         let result = self.call_handler(handler, held.reborrow(), &mut recording.effects, environment);
         held.end_command();
+        if self.call.modes.contains(Modes::TRACKS) {
+            remember_reads(&mut held, &self.call, environment);
+        }
         self.has_flushed_all = recording.effects.has_flushed_all();
         recording.end(held);
         result
     }
 
-    #[inline]
+    #[inline(always)]
     fn call_handler(
         &mut self,
         handler: Handler,
@@ -418,6 +503,7 @@ impl<'a> Execution<'a> {
             args,
             db,
             modes,
+            wrote_to,
             routed,
             waiting,
             ..
@@ -441,9 +527,15 @@ impl<'a> Execution<'a> {
             routed: (routed.index > 0).then_some((usize::from(routed.index), routed.hash, routed.slot)),
             adopted: self.adopted.take(),
             waiting,
-            is_synced: modes.contains(Modes::SYNCED),
+            written: Written::new(environment.node, wrote_to),
         })
     }
+}
+
+/// Notes that a command of the primary's stream has failed, which it did not there.
+#[cold]
+fn report_to_primary(node: &Node, command: &Registered, error: &ReplyError) {
+    node.note_divergence(&error.line(), &command.full_name);
 }
 
 /// Replies with an error, replacing what the command has written from `start` on.
@@ -466,12 +558,12 @@ pub(crate) fn fail(
 fn save_emptied(caller: Option<&mut Caller<'_>>, environment: &Environment<'_>) {
     let (persistence, settings) = (&environment.node.persistence, environment.settings);
     let is_of_data = |purpose| matches!(purpose, Purpose::Background | Purpose::Command | Purpose::Flush);
-    persistence.give_up(is_of_data);
     if settings.save.0.is_empty() {
+        persistence.give_up(is_of_data);
         return;
     }
     let job = Job::dump(Purpose::Flush, settings);
-    let begun = persistence.begin(job, environment.clock.now_us());
+    let begun = persistence.begin_instead(job, environment.clock.now_us(), is_of_data);
     if let (Ok(number), Some(caller)) = (begun, caller) {
         caller.client.awaits_save = Some(AwaitedSave {
             number,
@@ -578,7 +670,7 @@ fn on_shard<T>(
         routed: None,
         adopted: None,
         waiting: Waiting::Denied,
-        is_synced: false,
+        written: Written::new(environment.node, Position::default()),
     });
     recording.end(held);
     result
@@ -605,6 +697,22 @@ fn count_on_shards(held: &mut Held<'_>, call: &Call<'_>, environment: &Environme
             }
         }
     }
+}
+
+/// Has the partitions remember that a tracker has read the keys of a command. They are still held: no change in between goes untold.
+#[cold]
+fn remember_reads(held: &mut Held<'_>, call: &Call<'_>, environment: &Environment<'_>) {
+    if !call.command.row.flags.contains(Flags::READONLY) {
+        return;
+    }
+    // The keys of a command that may run have been found before.
+    let _ = keys_of(call.command.row.keys, call.args, |index, flags| {
+        if !flags.contains(KeyFlags::NOT_KEY)
+            && let Some(name) = call.args.get(index)
+        {
+            held.remember_read(&environment.hashing.key(name), call.client);
+        }
+    });
 }
 
 /// Collector for the effects of a running command. When the command panics, the effects reported before still enter

@@ -1,6 +1,8 @@
 //! Decides where a command runs; no other module does.
 
+use shardis_cluster::Slot;
 use shardis_protocol::Arguments;
+use shardis_storage::number::parse_i64;
 use smallvec::SmallVec;
 
 use crate::commands::registry;
@@ -9,7 +11,7 @@ use crate::exec::Client;
 use crate::exec::arguments::decode_cursor;
 use crate::hashing::Hashing;
 use crate::spec::key_spec::keys_of;
-use crate::spec::{KeyShape, Registered, Runs};
+use crate::spec::{KeyShape, Registered, Runs, ScriptKind};
 
 /// Place where a command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(crate) enum Place {
     LendToSession(ShardSet),
     /// The loop of its connection, with the partitions that the client's transaction needs.
     Exec,
+    /// The loop of its connection, with the partitions of a script, which depend on how it has behaved.
+    Script(ScriptKind),
     /// Every shard, which each run a part.
     EveryShard,
     /// Every loop, which each run a part.
@@ -85,6 +89,15 @@ pub(crate) fn place(
         Runs::OnEveryLoop(..) => Ok(Place::EveryLoop),
         Runs::OnAllShards(_) => Ok(Place::Lend(ShardSet::all(shards))),
         Runs::Blocking(_) => Ok(Place::Lend(shards_of_keys(command, args, hashing))),
+        Runs::OnSlot(_) => {
+            // The handler reports the error of a slot that does not exist, on any shard.
+            let slot = parse_i64(args.at(2)).and_then(|slot| u16::try_from(slot).ok());
+            let slot = slot.and_then(Slot::new).unwrap_or_default();
+            Ok(Place::Shard {
+                shard: hashing.shard_of(slot.number()),
+                key: Routed::default(),
+            })
+        }
         Runs::OnCursorShards(..) => {
             let (shard, _) = decode_cursor(args.at(1), shards)?;
             let key = Routed::default();
@@ -96,6 +109,7 @@ pub(crate) fn place(
         Runs::OnSessionAndKeys(_) => Ok(Place::LendToSession(shards_of_keys(command, args, hashing))),
         Runs::OnSessionAndAllShards(_) => Ok(Place::LendToSession(ShardSet::all(shards))),
         Runs::Exec => Ok(Place::Exec),
+        Runs::Script(kind) => Ok(Place::Script(kind)),
     }
 }
 
@@ -173,7 +187,8 @@ pub(crate) fn shards_of(command: &Registered, args: Arguments<'_>, hashing: Hash
             set
         }
         Ok(Place::Lend(set) | Place::LendToSession(set)) => set,
-        Ok(Place::EveryShard) => ShardSet::all(shards),
+        // In a transaction, a script can touch whatever it likes: it cannot begin anew.
+        Ok(Place::EveryShard | Place::Script(_)) => ShardSet::all(shards),
         Ok(Place::From(first)) => {
             let mut set = ShardSet::none(shards);
             (first..shards).for_each(|shard| set.insert(shard));

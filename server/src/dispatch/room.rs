@@ -14,6 +14,7 @@ use crate::exec::Partition;
 use crate::exec::view::Held;
 use crate::limits::{EVICT_RELEASE_SLICE, EVICT_SLICE_US};
 use crate::state::Node;
+use crate::tracking::Told;
 
 /// An amount of memory to free within a bounded time.
 struct Goal {
@@ -103,7 +104,7 @@ fn evict_elsewhere(
     let pursued = goal.pursue(partition, environment);
     serve_ready(Held::One(&mut *partition), environment);
     partition.book();
-    publish_memory(partition, environment.node);
+    publish(partition, environment.node);
     environment.hand_over();
     held.leave_out(thread_balance() - begin);
     Some(pursued)
@@ -162,9 +163,26 @@ pub(crate) fn give_up(partition: &mut Partition, environment: &Environment<'_>) 
     found
 }
 
-/// Publishes the memory of a partition, and the number of changes to it, in the node's counters.
-pub(crate) fn publish_memory(partition: &Partition, node: &Node) {
+/// Publishes what the use of a partition has led to, before it is let go of: messages to trackers, its memory, and the number of
+/// changes.
+pub(crate) fn publish(partition: &mut Partition, node: &Node) {
+    partition.door.invalidations.hand_out();
     node.changes[partition.shard].set(partition.door.figures.changes);
     node.memory[partition.shard].set(partition.counted_bytes());
     node.garbage[partition.shard].set(partition.keyspace.pending_release() as u64);
+}
+
+/// Publishes what the common use of partitions has led to, like [`publish`]. Trackers are told of it as of one change.
+pub(crate) fn publish_all<'p>(partitions: impl Iterator<Item = &'p mut Partition>, node: &Node) {
+    let mut told: Option<Told> = None;
+    for partition in partitions {
+        if partition.door.invalidations.are_raised() {
+            let more = partition.door.invalidations.take();
+            told.get_or_insert_default().add(more);
+        }
+        publish(partition, node);
+    }
+    if let Some(told) = told {
+        node.tracking.tell(told);
+    }
 }

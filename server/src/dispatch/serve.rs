@@ -1,19 +1,22 @@
-//! Serves waiting commands, immediately after the command or transaction that made their keys ready.
+//! Serves waiting commands, immediately after the command or transaction that made their keys ready, or when a snapshot has
+//! saved what they would change.
 
 use std::sync::Arc;
 
 use shardis_cluster::slot::shard_of;
 use shardis_storage::key::Key;
 
+use super::behind_snapshot::{any_changed_key, reached};
 use super::execution::{Access, Call, Environment, Execution};
 use super::plan::Routed;
-use super::room::{make_room, publish_memory};
+use super::room::{make_room, publish};
 use crate::commands::registry;
 use crate::error::ReplyError;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Found, Ready, Retry, Served, Serving, Ticket, Waiting};
 use crate::exec::{Origin, Partition};
+use crate::journal::Position;
 use crate::limits::BORROW_TRIES;
 use crate::shard::cell;
 use crate::spec::Flags;
@@ -26,11 +29,19 @@ enum Tried {
     Nothing,
 }
 
+/// Reason for which the next ticket of a ready key cannot be tried now.
+enum Halt {
+    /// The command needs this shard, whose partition is not held.
+    NeedsShard(usize),
+    /// The command would change what a snapshot has still to save.
+    WaitsForSnapshot,
+}
+
 /// Goes through the ready keys of these partitions, and serves the tickets that wait for them: first come, first
 /// served.
 ///
 /// Serving can make further keys ready; they are handled as well. A key whose first ticket needs a shard that is
-/// taken becomes stuck, and the tickets behind that one go on waiting.
+/// taken becomes stuck, and so does one whose first ticket has to wait for a snapshot; the tickets behind it go on waiting.
 pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
     if first_ready(&mut held).is_none() {
         return;
@@ -42,8 +53,10 @@ pub(crate) fn serve_ready(mut held: Held<'_>, environment: &Environment<'_>) {
         ..*environment
     };
     while let Some(ready) = take_ready(&mut held) {
-        if let Some(shard) = serve_key(&mut held, &ready, environment) {
-            serve_with(held.reborrow(), ready, shard, environment);
+        match serve_key(&mut held, &ready, environment) {
+            None => {}
+            Some(Halt::NeedsShard(shard)) => serve_with(held.reborrow(), ready, shard, environment),
+            Some(Halt::WaitsForSnapshot) => serve_later(held.reborrow(), ready, environment),
         }
     }
 }
@@ -70,15 +83,17 @@ fn take_ready(held: &mut Held<'_>) -> Option<Ready> {
     taken
 }
 
-/// Serves the tickets of a key as long as it has something for them. Returns the shard that the next ticket needs, if
-/// its partition is not held.
-fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) -> Option<usize> {
+/// Serves the tickets of a key as long as it has something for them, or until one of them cannot be tried now.
+fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) -> Option<Halt> {
     let slot = environment.hashing.slot(&ready.key);
     let mut from = 0;
     while let Some((place, ticket)) = candidate(held, slot, ready, from, environment) {
         let missing = ticket.other_shard.filter(|&other| !held.holds(other));
-        if missing.is_some() {
-            return missing;
+        if let Some(shard) = missing {
+            return Some(Halt::NeedsShard(shard));
+        }
+        if waits_for_snapshot(held, &ticket, environment) {
+            return Some(Halt::WaitsForSnapshot);
         }
         match attempt(held.reborrow(), slot, &ticket, environment) {
             Tried::Served => from = place,
@@ -86,6 +101,38 @@ fn serve_key(held: &mut Held<'_>, ready: &Ready, environment: &Environment<'_>) 
         }
     }
     None
+}
+
+/// Whether a ticket's command would change what a snapshot has still to save, or data that was saved for the last time. Its
+/// destination above all: it takes from a key that was just changed, and thus saved.
+fn waits_for_snapshot(held: &mut Held<'_>, ticket: &Ticket, environment: &Environment<'_>) -> bool {
+    let (mut has_snapshot, mut is_sealed) = (false, false);
+    held.each(|partition| {
+        has_snapshot |= partition.may_hold_back();
+        is_sealed |= environment.node.is_sealed(partition.seal);
+    });
+    if is_sealed || !has_snapshot {
+        return is_sealed;
+    }
+    let command = registry().row(ticket.command.id);
+    let (args, reached) = (ticket.request.arguments(), reached(command, ticket.db));
+    any_changed_key(command, args, environment.hashing, |key| {
+        let shard = environment.hashing.shard_of(key.slot);
+        let mut waits = false;
+        held.each(|partition| {
+            waits |= partition.shard == shard && partition.holds_back(reached, key);
+        });
+        waits
+    })
+}
+
+/// Sets a key aside until a snapshot has saved more. Its own loop tries it again.
+fn serve_later(mut held: Held<'_>, ready: Ready, environment: &Environment<'_>) {
+    let slot = environment.hashing.slot(&ready.key);
+    if let Some(partition) = held.beside(slot) {
+        let own = partition.shard;
+        set_aside(partition, ready, own, environment);
+    }
 }
 
 /// Continues serving with the partition of one more shard, starting with the key that needs it. If that shard is
@@ -116,6 +163,7 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
             environment.hand_over();
             partition.memory_bytes += account.take(own);
             borrowed.get().memory_bytes += account.take(shard);
+            publish(borrowed.get(), environment.node);
             // The account has booked all of it, and left out what other shards gave up to make room.
             partition.begin_use();
         }
@@ -123,10 +171,11 @@ fn serve_with(mut held: Held<'_>, ready: Ready, shard: usize, environment: &Envi
             let loan = Loan::begin(lent, shard, &mut borrowed);
             serve_ready(Held::Many(&mut *loan.lent), environment);
             environment.hand_over();
+            drop(loan);
+            publish(borrowed.get(), environment.node);
         }
         Held::Two(..) => unreachable!("no shard is borrowed beside two others"),
     }
-    publish_memory(borrowed.get(), environment.node);
 }
 
 /// Sets a key aside that needs a shard which is taken, and asks for a retry if none is under way.
@@ -199,7 +248,9 @@ fn attempt(mut held: Held<'_>, slot: u16, ticket: &Arc<Ticket>, environment: &En
         command: registry().row(ticket.command.id),
         args: ticket.request.arguments(),
         db: ticket.db,
+        client: ticket.client,
         modes: ticket.modes,
+        wrote_to: Position::default(),
         routed: Routed::default(),
         origin: Origin::Waiter,
         waiting: Waiting::Served(&serving),

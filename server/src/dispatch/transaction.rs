@@ -7,6 +7,7 @@ use shardis_protocol::{Encoder, Resp};
 use super::account;
 use super::execution::{Access, Call, Caller, Environment, Execution};
 use super::plan::Routed;
+use super::rights::check_queued;
 use crate::commands::registry;
 use crate::config::Settings;
 use crate::error::ReplyError;
@@ -14,7 +15,7 @@ use crate::exec::client::{Queued, Suspended};
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Waiting;
 use crate::exec::watch::WatchList;
-use crate::exec::{Closing, Modes, Origin};
+use crate::exec::{Closing, Modes};
 use crate::exec::{CommandResult, Stamp};
 use crate::journal::{Record, Unit};
 use crate::spec::Flags;
@@ -99,8 +100,15 @@ fn run_queue<'q>(
     let (mut changed, mut stamp) = (None, environment.stamp.at(now_ms, environment.settings));
     caller.now_ms = now_ms;
     for (index, queued) in queue {
-        if queued.parts.is_none() && registry().row(queued.command.id).row.runs.is_on_every_loop() {
-            return Some(index);
+        if queued.parts.is_none() && !caller.client.script.is_under_way() {
+            // Parts have been run for a command that was checked before.
+            if let Err(error) = check_queued(caller.client, caller.node, queued) {
+                refuse_queued(caller, &error, (&mut *out, *is_leaving), environment);
+                continue;
+            }
+            if registry().row(queued.command.id).row.runs.is_on_every_loop() {
+                return Some(index);
+            }
         }
         let begin_ns = environment.clock.elapsed_ns();
         let here = Environment {
@@ -111,6 +119,9 @@ fn run_queue<'q>(
         };
         let before = out.len();
         run_queued(caller, queued, partitions, out, &here);
+        if caller.client.departs() || caller.client.script.is_under_way() {
+            return Some(index);
+        }
         if *is_leaving {
             out.truncate(before);
         }
@@ -125,6 +136,20 @@ fn run_queue<'q>(
         account_for(caller, queued, nanos, &under(environment, &changed));
     }
     None
+}
+
+/// Puts an error in the place of the reply to a command of the queue that may not run.
+#[cold]
+fn refuse_queued(
+    caller: &Caller<'_>,
+    error: &ReplyError,
+    (out, is_leaving): (&mut Vec<u8>, bool),
+    environment: &Environment<'_>,
+) {
+    environment.stats.answered_error(&error.line());
+    if !is_leaving {
+        Encoder::new(out, caller.client.resp).error(error.line());
+    }
 }
 
 /// The environment of a transaction, with settings that one of its commands has changed.
@@ -207,17 +232,17 @@ fn run_queued(
     let mut modes = Modes::empty();
     modes.set(Modes::RESP3, caller.client.resp == Resp::V3);
     modes.set(Modes::NO_TOUCH, caller.client.no_touch);
-    modes.set(
-        Modes::SYNCED,
-        caller.node.journal.has_synced(caller.client.wrote_to),
-    );
+    modes.set(Modes::PRIMARY, caller.client.is_primary);
+    modes.set(Modes::TRACKS, caller.client.notes_reads());
     let call = Call {
         command: registry().row(queued.command.id),
         args: queued.request.arguments(),
         db: caller.client.db,
+        client: caller.client.seat.subscriber.client,
         modes,
+        wrote_to: caller.client.wrote_to,
         routed: Routed::default(),
-        origin: Origin::Client,
+        origin: modes.origin(),
         waiting: Waiting::Denied,
     };
     let access = match &queued.parts {

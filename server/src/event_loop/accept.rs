@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::listener::{Listeners, NumberedListener};
-use crate::exec::{Client, Peer};
+use crate::exec::{Client, Identity, Peer};
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::pubsub::Seat;
 use crate::shard::inbox::Message;
@@ -103,7 +103,7 @@ impl EventLoop {
                 return;
             };
             self.node.stats[self.index].connections.add(1);
-            if let Some(line) = self.refusal(&peer) {
+            if let Some(line) = self.refusal(&socket, &peer) {
                 // One attempt only: the loop does not wait for a client that does not read.
                 let _ = socket.write(line.as_bytes());
                 self.node.stats[self.index].rejected.add(1);
@@ -121,19 +121,22 @@ impl EventLoop {
     }
 
     /// The error for a client that may not connect, if there is one.
-    fn refusal(&self, peer: &Peer) -> Option<&'static str> {
+    fn refusal(&self, socket: &Socket, peer: &Peer) -> Option<&'static str> {
         if self.node.clients.load(Ordering::Relaxed) >= self.settings.maxclients as usize {
             return Some("-ERR max number of clients reached\r\n");
         }
-        if self.settings.protected_mode && self.settings.requirepass.get().is_none() && !peer.is_local() {
-            return Some(PROTECTED);
-        }
-        None
+        // A client that has to complete a handshake first is told after that.
+        (socket.handshake_bytes().is_none() && self.is_protected_from(peer)).then_some(PROTECTED)
+    }
+
+    /// Whether the node does not serve this client, because it has no password.
+    pub(super) fn is_protected_from(&self, peer: &Peer) -> bool {
+        let is_open = || self.node.acl.users().default_user().has_no_password();
+        self.settings.protected_mode && !peer.is_local() && is_open()
     }
 
     /// Starts carrying a connection.
     pub(super) fn connect(&mut self, mut socket: Socket, peer: Peer) {
-        let authenticated = self.settings.requirepass.get().is_none();
         let entry = self.clients.connections.vacant_entry();
         if let Err(error) = self.poll.add(&mut socket, entry.key()) {
             self.node.log.warning(format_args!(
@@ -147,7 +150,7 @@ impl EventLoop {
             peer,
             socket.fd(),
             self.now_us / 1000,
-            authenticated,
+            Identity::of_new_client(&self.node.acl.users()),
         );
         let number = entry.key();
         client.seat = Seat::new(self.index, number, client.id);
@@ -157,6 +160,7 @@ impl EventLoop {
     }
 }
 
-const PROTECTED: &str = "-DENIED shardis is in protected mode: no password is set, so only clients on this machine may \
+/// The error for a client that the node is protected from.
+pub(super) const PROTECTED: &str = "-DENIED shardis is in protected mode: no password is set, so only clients on this machine may \
     connect. To let others in, set a password (requirepass), or turn protected mode off (CONFIG SET protected-mode no, \
     or --protected-mode no at start) if the network is trusted.\r\n";

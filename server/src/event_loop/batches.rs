@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::dispatch::batch::{Place, Replies, Report, Slice, run_batch};
 use crate::dispatch::behind_snapshot::Queue;
 use crate::dispatch::execution::Environment;
-use crate::dispatch::room::publish_memory;
+use crate::dispatch::room::publish;
 use crate::exec::{Closing, Modes, Partition};
 use crate::limits::{BORROW_TRIES, HEAVY_BYTES};
 use crate::shard::bypass::SocketBypass;
@@ -46,7 +46,7 @@ impl EventLoop {
 
     /// Keeps the commands that are left for this loop's shard until they can go on.
     fn keep_tasks(&mut self, own: usize) {
-        let batch = self.turn.pack(own, own);
+        let batch = self.turn.pack((own, own), self.reach.eras.present());
         self.reach.waiting.push_back(Work::Run(batch));
     }
 
@@ -63,10 +63,9 @@ impl EventLoop {
 
     /// Sends another shard the commands that are left for it.
     fn send_tasks(&mut self, shard: usize) {
-        let batch = self.turn.pack(self.index, shard);
-        self.reach.under_way[shard] += 1;
+        let batch = self.turn.pack((self.index, shard), self.reach.eras.present());
         self.node.stats[self.index].batches_sent.add(1);
-        self.reach.send(shard, Message::Run(batch));
+        self.reach.send_batch(batch);
     }
 
     /// Runs the turn's commands for a shard on this thread. False when its partition is taken.
@@ -92,12 +91,12 @@ impl EventLoop {
     /// Puts commands off that wait for a snapshot: they wait on the loop of their shard.
     #[cold]
     fn put_off(&mut self, shard: usize, waiting: &[usize]) {
-        let batch = self.turn.pack_some(self.index, shard, waiting);
+        let route = (self.index, shard);
+        let batch = self.turn.pack_some(route, waiting, self.reach.eras.present());
         if shard == self.index {
             self.reach.behind_snapshot.push(batch);
         } else {
-            self.reach.under_way[shard] += 1;
-            self.reach.send(shard, Message::Run(batch));
+            self.reach.send_batch(batch);
         }
     }
 
@@ -236,11 +235,11 @@ impl EventLoop {
     pub(super) fn deliver(&mut self, mut batch: Box<Batch>) {
         if batch.target != self.index && !batch.goes_on {
             // From here on, the batch does not hold later batches back.
-            self.reach.under_way[batch.target] -= 1;
+            self.reach.note_back(&batch);
         }
         if batch.target != self.index && !batch.waiting.is_empty() {
             // They come back as a batch of their own.
-            self.reach.under_way[batch.target] += 1;
+            self.reach.note_sent(&batch);
         }
         for &index in &batch.wrote {
             let task = &batch.tasks[index];
@@ -316,7 +315,7 @@ pub(super) fn count_memory<R>(
     partition.begin_use();
     let result = act(partition);
     partition.book();
-    publish_memory(partition, environment.node);
+    publish(partition, environment.node);
     environment.hand_over();
     result
 }
@@ -353,6 +352,24 @@ impl ToConnections<'_> {
                 .push((number, connection.client.describe(&buffers, now_ms, 0)));
             connection.output.refuse();
         }
+    }
+}
+
+impl ToConnections<'_> {
+    /// Runs a command whose reply nobody gets.
+    #[cold]
+    fn answer_nobody(
+        &mut self,
+        task: &Task,
+        start: &mut usize,
+        encode: impl FnOnce(&mut Place<'_>),
+    ) -> usize {
+        let mut place = self.begin(task);
+        *start = place.out.len();
+        encode(&mut place);
+        let appended = place.out.len() - *start;
+        self.end(task, *start);
+        appended
     }
 }
 
@@ -395,6 +412,39 @@ impl Replies for ToConnections<'_> {
         if is_large {
             self.look_at_limits(task.connection as usize, 0);
         }
+    }
+
+    /// As the other two functions do, with one look at the connection.
+    #[inline]
+    fn answer(&mut self, task: &Task, start: &mut usize, encode: impl FnOnce(&mut Place<'_>)) -> usize {
+        let number = task.connection as usize;
+        let Some(connection) = self
+            .connections
+            .get_mut(number)
+            .filter(|_| !task.modes.contains(Modes::MUTE))
+        else {
+            return self.answer_nobody(task, start, encode);
+        };
+        let (out, sent) = connection.output.begin_to_pass(task.sequence);
+        *start = out.len();
+        let sent = sent.filter(|_| self.may_pass);
+        let bypass = sent.map(|sent| SocketBypass::new(self.poll.link(&mut connection.socket, number), sent));
+        let mut place = Place { out, bypass };
+        encode(&mut place);
+        let appended = place.out.len() - *start;
+        let passed = place.bypass.map_or(0, |bypass| bypass.passed());
+        let is_large = connection.output.end(task.sequence, *start);
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(number);
+        }
+        if is_large {
+            self.look_at_limits(number, 0);
+        }
+        if passed > 0 {
+            self.note_passed(task, passed);
+        }
+        appended | passed
     }
 
     fn pass_over(&mut self, _: &Task) {}

@@ -12,15 +12,14 @@ use super::run::Issued;
 use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::plan::ShardSet;
-use crate::dispatch::room::publish_memory;
+use crate::dispatch::room::{publish, publish_all};
 use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
-use crate::exec::Modes;
-use crate::exec::Partition;
 use crate::exec::client::Unblocked;
 use crate::exec::held::Account;
 use crate::exec::view::{Held, Lent};
-use crate::exec::waiter::{Retry, Served, Ticket, TimeoutReply, Wish};
+use crate::exec::waiter::{Retry, Served, Ticket, Wish};
+use crate::exec::{Awaited, Closing, Modes, Partition, Written};
 use crate::limits::{BORROW_PATIENCE, BORROW_TRIES};
 use crate::shard::inbox::Message;
 use crate::spec::key_spec::keys_of;
@@ -58,7 +57,7 @@ impl EventLoop {
             other_shard,
             (connection.client.db, connection.client.wrote_to),
             connection.modes(),
-            (self.index, number),
+            connection.client.seat,
             issued.sequence,
             nanos,
         ));
@@ -72,17 +71,27 @@ impl EventLoop {
             self.clients.deadlines.insert((deadline_ms, number));
         }
         connection.gate = Gate::Blocked;
-        if ticket.awaits_sync {
-            self.clients.awaiting_sync.push(number);
+        if ticket.awaited != Awaited::Nothing {
+            self.clients.awaiting_writes.push(number);
         }
         connection.client.waits = Some(ticket);
         let ends = connection.ends;
         self.clients.blocked += 1;
+        self.ask_replicas(number);
         self.count_blocked();
         self.book_client(number);
         if ends {
             // The end of the connection was noticed before the wait began, and poll does not report it again.
             self.clients.enqueue(number);
+        }
+    }
+
+    /// Has replicas asked what they have, if a command waits for that. They tell it once a second by themselves.
+    fn ask_replicas(&self, number: usize) {
+        let waits = self.clients[number].client.waits.as_ref();
+        if waits.is_some_and(|ticket| ticket.awaited.concerns_replicas()) {
+            self.node.replication.replicas.ask();
+            self.node.control_bell.notify_one();
         }
     }
 
@@ -101,8 +110,12 @@ impl EventLoop {
             }
         }
         for retry in outbox.stuck {
-            // The loop of the needed shard handles the retry after the work that keeps the shard taken.
-            self.reach.send(retry.needs, Message::Serve(retry));
+            if retry.shard == retry.needs && retry.shard == self.index {
+                self.reach.serves_behind = true;
+            } else {
+                // The loop of the needed shard handles the retry after the work that keeps the shard taken.
+                self.reach.send(retry.needs, Message::Serve(retry));
+            }
         }
     }
 
@@ -139,50 +152,61 @@ impl EventLoop {
         }
     }
 
-    /// Answers the waiting commands whose clients' writes are on disk.
-    pub(super) fn end_waits_for_sync(&mut self) {
-        if self.clients.awaiting_sync.is_empty() {
+    /// Answers the waiting commands whose clients' writes are where they have to be.
+    pub(super) fn end_waits_for_writes(&mut self) {
+        if self.clients.awaiting_writes.is_empty() {
             return;
         }
-        let is_on = self.node.append_only.is_on();
-        for number in std::mem::take(&mut self.clients.awaiting_sync) {
-            let Some(ticket) = self.ticket_of(number).filter(|ticket| ticket.awaits_sync) else {
+        for number in std::mem::take(&mut self.clients.awaiting_writes) {
+            let awaits_writes = |ticket: &Arc<Ticket>| ticket.awaited != Awaited::Nothing;
+            let Some(ticket) = self.ticket_of(number).filter(awaits_writes) else {
                 continue;
             };
-            if is_on && !self.node.journal.has_synced(ticket.wrote_to) {
-                self.clients.awaiting_sync.push(number);
+            if !self.is_over(&ticket) {
+                self.clients.awaiting_writes.push(number);
             } else if ticket.claim() && self.end_wait(&ticket, None) {
-                self.answer_synced(&ticket, is_on);
+                let reply = self.report_writes(&ticket);
+                self.answer(&ticket, &reply, 0);
             }
         }
     }
 
-    fn answer_synced(&mut self, ticket: &Arc<Ticket>, is_on: bool) {
+    /// Whether a wait for writes ends: they are where they have to be, or will never be.
+    fn is_over(&self, ticket: &Ticket) -> bool {
+        Written::new(&self.node, ticket.wrote_to).fulfil(ticket.awaited) || self.lacks_file(ticket)
+    }
+
+    /// Whether a command waits for a file that is no longer written.
+    fn lacks_file(&self, ticket: &Ticket) -> bool {
+        matches!(ticket.awaited, Awaited::Files { here: true, .. }) && !self.node.append_only.is_on()
+    }
+
+    /// The reply to a command that has waited for writes.
+    fn report_writes(&self, ticket: &Ticket) -> Vec<u8> {
         let mut reply = Vec::new();
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
-        if is_on {
-            TimeoutReply::Files(true).write(&mut encoder);
-        } else {
+        if self.lacks_file(ticket) {
             let line = ReplyError::NoFile.line();
             self.node.stats[self.index].failed(ticket.command.id, &line);
             encoder.error(line);
+        } else {
+            Written::new(&self.node, ticket.wrote_to).report(ticket.awaited, &mut encoder);
         }
-        self.answer(ticket, &reply, 0);
+        reply
     }
 
-    /// Whether clients can be answered whose writes are on disk. If not, the loop is rung when more is synced.
-    pub(super) fn has_synced(&self) -> bool {
-        if self.clients.awaiting_sync.is_empty() {
+    /// Whether clients can be answered that wait for their writes. If not, the loop is rung when more of them have got somewhere.
+    pub(super) fn has_awaited_writes(&self) -> bool {
+        if self.clients.awaiting_writes.is_empty() {
             return false;
         }
-        // In this order, or it might be synced unnoticed.
+        // In this order, or it might happen unnoticed.
         self.node.journal.await_more();
-        let is_on = self.node.append_only.is_on();
         let is_over = |&number: &usize| {
             let ticket = self.ticket_of(number);
-            ticket.is_none_or(|ticket| !is_on || self.node.journal.has_synced(ticket.wrote_to))
+            ticket.is_none_or(|ticket| self.is_over(&ticket))
         };
-        self.clients.awaiting_sync.iter().any(is_over)
+        self.clients.awaiting_writes.iter().any(is_over)
     }
 
     /// Answers the clients of this loop that CLIENT UNBLOCK has marked.
@@ -201,6 +225,17 @@ impl EventLoop {
         }
     }
 
+    /// Answers a claimed ticket whose keys this node does not serve any more.
+    pub(super) fn answer_redirected(&mut self, ticket: &Arc<Ticket>, error: &ReplyError) {
+        if !self.end_wait(ticket, None) {
+            return;
+        }
+        let (line, mut reply) = (error.line(), Vec::new());
+        self.node.stats[self.index].answered_error(&line);
+        shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp()).error(&line);
+        self.answer(ticket, &reply, 0);
+    }
+
     /// Answers a claimed ticket whose command got nothing.
     fn answer_unblocked(&mut self, ticket: &Arc<Ticket>, how: Unblocked) {
         if !self.end_wait(ticket, None) {
@@ -210,19 +245,19 @@ impl EventLoop {
         let mut encoder = shardis_protocol::Encoder::new(&mut reply, ticket.modes.resp());
         match how {
             Unblocked::TimedOut => {
-                let reply = match ticket.on_timeout {
-                    TimeoutReply::Files(_) => {
-                        let is_on = self.node.append_only.is_on();
-                        TimeoutReply::Files(is_on && self.node.journal.has_synced(ticket.wrote_to))
-                    }
-                    other => other,
-                };
-                reply.write(&mut encoder);
+                let written = Written::new(&self.node, ticket.wrote_to);
+                written.report(ticket.awaited, &mut encoder);
             }
             Unblocked::WithError => {
                 let line = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
                 self.node.stats[self.index].failed(ticket.command.id, line);
                 encoder.error(line);
+            }
+            Unblocked::RoleChanged => {
+                let line = b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+                self.node.stats[self.index].failed(ticket.command.id, line);
+                encoder.error(line);
+                self.clients[ticket.connection].client.closing = Closing::AfterReply;
             }
         }
         self.answer(ticket, &reply, 0);
@@ -319,6 +354,10 @@ impl EventLoop {
     /// Serves the stuck keys of a shard with the partitions of both shards of the retry, if the other one is free;
     /// else sends the retry there. False when this shard's partition is lent.
     pub(super) fn serve_stuck(&mut self, retry: Retry) -> bool {
+        if retry.shard == retry.needs {
+            self.reach.serves_behind = true;
+            return true;
+        }
         let mesh = Arc::clone(&self.reach.mesh);
         let Some(mut own) = mesh.cell(self.index).own() else {
             return false;
@@ -347,10 +386,25 @@ impl EventLoop {
         environment.hand_over();
         for partition in [own.get(), borrowed.get()] {
             partition.memory_bytes += account.take(partition.shard);
-            publish_memory(partition, &self.node);
+            publish(partition, &self.node);
             tell_owner(partition, &self.node, &mesh);
         }
         true
+    }
+
+    /// Serves the keys of this shard that are stuck until a snapshot has saved more, if it has.
+    pub(super) fn serve_behind_snapshot(&mut self) {
+        let mesh = Arc::clone(&self.reach.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return;
+        };
+        self.reach.serves_behind = false;
+        let partition = held.get();
+        partition.door.waiters.retry(self.index);
+        self.serve_own(partition);
+        drop(held);
+        // Those that are still stuck are to be noted before the loop sleeps.
+        self.empty_outbox();
     }
 
     /// Serves the stuck keys of a shard with the partitions of both shards of the retry, which were lent for it.
@@ -363,9 +417,7 @@ impl EventLoop {
         serve_ready(Held::Many(lent), &environment);
         lent.settle();
         environment.hand_over();
-        for partition in lent.iter().flatten() {
-            publish_memory(partition, &self.node);
-        }
+        publish_all(lent.iter_mut().filter_map(Option::as_deref_mut), &self.node);
     }
 
     /// Serves the tickets of the ready keys of this shard.

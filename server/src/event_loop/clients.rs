@@ -6,6 +6,7 @@ use std::ops::{Index, IndexMut};
 use shardis_protocol::{Arguments, Encoder};
 use slab::Slab;
 
+use super::hand_over::Leaving;
 use crate::connection::{Connection, Gate};
 use crate::exec::{Closing, OwnedRequest, ReplyMode};
 use crate::journal::Position;
@@ -24,12 +25,16 @@ pub(super) struct Clients {
     pub(super) busy: Vec<usize>,
     /// Connections whose command over several shards waits for a snapshot.
     pub(super) behind_snapshot: Vec<usize>,
+    /// Connections whose command waits for a script that runs for long.
+    pub(super) behind_script: Vec<usize>,
     /// Connections that wait for the end of a CLIENT PAUSE.
     pub(super) paused: Vec<usize>,
     /// Connections whose output waits for the journal.
     pub(super) held: Vec<usize>,
-    /// Connections whose command waits until what they wrote is on disk.
-    pub(super) awaiting_sync: Vec<usize>,
+    /// Connections whose command waits until what they wrote is on disk, or on replicas.
+    pub(super) awaiting_writes: Vec<usize>,
+    /// Connections that leave the loop to become links.
+    pub(super) leaving: Vec<Leaving>,
     /// Connections that are to be closed.
     pub(super) closing: Vec<usize>,
     /// Connections of monitors, which see all commands.
@@ -152,7 +157,7 @@ impl Clients {
             Gate::Open => {
                 connection.output.has_room() && (connection.readable || connection.input.has_unparsed())
             }
-            Gate::Busy(_) | Gate::Pause(_) | Gate::UnderWay | Gate::Blocked => false,
+            Gate::Busy(_) | Gate::Pause(_) | Gate::UnderWay | Gate::Blocked | Gate::Leaving => false,
         };
         if waits || is_over {
             self.enqueue(number);

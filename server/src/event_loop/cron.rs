@@ -9,6 +9,7 @@ use crate::exec::Closing;
 use crate::limits::RELEASE_SLICE;
 use crate::observe::latency;
 use crate::observe::stats::Counter;
+use crate::scripting::interpreter_bytes;
 
 /// State of the periodic work. Times are in Unix microseconds.
 #[derive(Debug)]
@@ -90,6 +91,8 @@ impl EventLoop {
         let hz = i64::from(self.settings.hz.clamp(1, 500));
         self.cron.next_us = self.now_us + 1_000_000 / hz;
         self.sweep_clients(hz);
+        self.expire_own();
+        self.drop_tracked_keys();
         if self.now_us >= self.cron.next_second_us {
             self.cron.next_second_us = self.now_us + 1_000_000;
             self.every_second();
@@ -145,6 +148,7 @@ impl EventLoop {
                 let held_before = connection.output.memory() + self.poll.holds(number).sending;
                 connection.input.release();
                 connection.output.release();
+                connection.socket.release();
                 self.poll.release(number);
                 let held_now = connection.output.memory() + self.poll.holds(number).sending;
                 self.node.stats[self.index]
@@ -152,9 +156,14 @@ impl EventLoop {
                     .add(u64::from(held_now < held_before));
             }
             // Subscribers are idle by nature, and a client that waits for a key has a timeout of its own.
+            let client = &connection.client;
             let may_time_out =
-                timeout_s > 0 && !connection.client.is_subscriber() && connection.client.waits.is_none();
+                timeout_s > 0 && !client.is_subscriber() && client.waits.is_none() && !client.is_primary;
             let idle_too_long = may_time_out && idle_ms > timeout_s * 1000;
+            if connection.socket.handshake_bytes().is_some() {
+                self.end_late_handshake(number);
+            }
+            let connection = &self.clients[number];
             if idle_too_long && connection.client.closing == Closing::No {
                 self.node.log.verbose(format_args!("Closing idle client"));
                 self.node.stats[self.index].timeouts.add(1);
@@ -226,6 +235,7 @@ impl EventLoop {
         stats.bytes_out_per_second.set(per_second(bytes_out));
         stats.turns_per_second.set(per_second(turns));
         stats.turn_average_us.set(turn_us / turns.max(1));
+        stats.interpreter_bytes.set(interpreter_bytes() as u64);
         self.turn.release_half();
         self.flush_when_idle(commands);
         let mesh = std::sync::Arc::clone(&self.reach.mesh);

@@ -69,6 +69,10 @@ impl EventLoop {
             // A client that pauses writes wants the data to stay as it is.
             return Room::Enough;
         }
+        if self.settings.replica_ignore_maxmemory && self.node.replication.following.is_replica() {
+            // The primary evicts for its replicas as well.
+            return Room::Enough;
+        }
         if !self.evicting.is_over {
             self.evicting.is_over = true;
             let since = self.now_us.cast_unsigned();
@@ -77,21 +81,23 @@ impl EventLoop {
         if self.settings.maxmemory_policy.policy() == Policy::NoEviction {
             return Room::None;
         }
-        if self.evicting.spent_us >= EVICT_SLICE_US {
+        let slice_us = slice_us(self.settings.maxmemory_eviction_tenacity);
+        // The first keys of a turn go whatever the slice is.
+        if self.evicting.spent_us > 0 && self.evicting.spent_us >= slice_us {
             return Room::Coming;
         }
         let begin_us = self.elapsed_us();
-        let room = self.evict_from_all(begin_us);
+        let room = self.evict_from_all(begin_us, slice_us);
         let us = self.elapsed_us() - begin_us;
         self.evicting.spent_us += us;
-        self.evicting.goes_on = room == Room::Coming && self.evicting.spent_us >= EVICT_SLICE_US;
+        self.evicting.goes_on = room == Room::Coming && self.evicting.spent_us >= slice_us;
         self.node
             .note_latency(&self.settings, latency::EVICTION_CYCLE, us.cast_unsigned());
         room
     }
 
     /// Evicts from all shards: once for their shares of the excess, then for what is still missing.
-    fn evict_from_all(&mut self, begin_us: i64) -> Room {
+    fn evict_from_all(&mut self, begin_us: i64, slice_us: i64) -> Room {
         let shards = self.reach.mesh.len();
         let first = self.node.shard_to_evict_from();
         let mut is_taken = false;
@@ -102,7 +108,7 @@ impl EventLoop {
                     return Room::Enough;
                 }
                 let wanted = if shares { self.share(shard, excess) } else { excess };
-                match self.evict_from(shard, wanted, begin_us) {
+                match self.evict_from(shard, wanted, (begin_us, slice_us)) {
                     Evicted::Some => return Room::Coming,
                     Evicted::Taken => is_taken = true,
                     Evicted::Enough | Evicted::All => {}
@@ -126,8 +132,8 @@ impl EventLoop {
         u64::try_from(share).unwrap_or(excess)
     }
 
-    /// Evicts keys of a shard until it holds `wanted` bytes less.
-    fn evict_from(&self, shard: usize, wanted: u64, begin_us: i64) -> Evicted {
+    /// Evicts keys of a shard until it holds `wanted` bytes less, or the slice that began at `begin_us` is over.
+    fn evict_from(&self, shard: usize, wanted: u64, (begin_us, slice_us): (i64, i64)) -> Evicted {
         let environment = self.environment();
         let cell = environment.mesh.cell(shard);
         let held = if shard == self.index {
@@ -155,7 +161,7 @@ impl EventLoop {
             let us = now_us - std::mem::replace(&mut deleted_us, now_us);
             self.node
                 .note_latency(&self.settings, latency::EVICTION_DEL, us.cast_unsigned());
-            if self.evicting.spent_us + now_us - begin_us >= EVICT_SLICE_US {
+            if self.evicting.spent_us + now_us - begin_us >= slice_us {
                 return Evicted::Some;
             }
         }
@@ -164,6 +170,16 @@ impl EventLoop {
 
     fn elapsed_us(&self) -> i64 {
         (self.node.clock.elapsed_ns() / 1000).cast_signed()
+    }
+}
+
+/// Duration of a slice of eviction, microseconds per turn. Up to 10, the tenacity counts tenths of the usual slice; each further
+/// step makes the slice longer by 15 percent, and the last one endless.
+fn slice_us(tenacity: u8) -> i64 {
+    match tenacity {
+        0..=10 => EVICT_SLICE_US * i64::from(tenacity) / 10,
+        100.. => i64::MAX,
+        steps => (EVICT_SLICE_US as f64 * 1.15_f64.powi(i32::from(steps) - 10)) as i64,
     }
 }
 
@@ -183,5 +199,21 @@ impl Evicting {
     pub(super) fn begin_turn(&mut self) {
         self.spent_us = 0;
         self.goes_on = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenacity_makes_slices_longer() {
+        assert_eq!(
+            (slice_us(0), slice_us(5), slice_us(10)),
+            (0, EVICT_SLICE_US / 2, EVICT_SLICE_US)
+        );
+        assert!((1..100).all(|tenacity| slice_us(tenacity) > slice_us(tenacity - 1)));
+        assert_eq!(slice_us(11), EVICT_SLICE_US * 115 / 100);
+        assert_eq!(slice_us(100), i64::MAX);
     }
 }

@@ -16,7 +16,9 @@ use super::batches::count_memory;
 use crate::config::KeyspaceEvents;
 use crate::exec::Partition;
 use crate::journal::Recorder;
-use crate::limits::{EXPIRE_LATE_MS, EXPIRE_SHARE_MAX, EXPIRE_SLICE_MAX_NS, EXPIRE_SLICE_NS};
+use crate::limits::{
+    EXPIRE_LATE_MS, EXPIRE_SHARE_MAX, EXPIRE_SLICE_MAX_NS, EXPIRE_SLICE_NS, OWN_KEYS_AT_ONCE,
+};
 use crate::observe::latency;
 use crate::shard::Mesh;
 use crate::state::Node;
@@ -127,6 +129,29 @@ impl EventLoop {
         debug.lazy_expiry_only.load(Ordering::Relaxed)
             || debug.cron_paused.load(Ordering::Relaxed)
             || self.node.pause.active(self.now_ms()).is_some()
+            || self.node.replication.following.is_replica()
+    }
+
+    /// Removes keys that clients of this replica have given a time to live, and that have expired.
+    pub(super) fn expire_own(&mut self) {
+        if !self.node.replication.following.is_replica() || self.node.pause.active(self.now_ms()).is_some() {
+            return;
+        }
+        let (now_ms, chosen) = (self.now_ms(), self.stamp.events);
+        let lazily = self.settings.lazyfree_lazy_expire;
+        let mesh = Arc::clone(&self.reach.mesh);
+        let Some(mut held) = mesh.cell(self.index).own() else {
+            return;
+        };
+        let partition = held.get();
+        if partition.own_volatile.len() == 0 || partition.is_sealed() {
+            return;
+        }
+        let environment = self.environment();
+        count_memory(partition, &environment, |partition| {
+            partition.expire_own(OWN_KEYS_AT_ONCE, now_ms, lazily, chosen);
+            partition.record_removals(environment.recorder);
+        });
     }
 
     /// Goes round the databases, removing some keys of each at a time, until nothing is due or the slice is used up.

@@ -17,7 +17,7 @@ use crate::dispatch::serve::serve_ready;
 use crate::error::ReplyError;
 use crate::exec::view::Held;
 use crate::exec::waiter::Waiting;
-use crate::exec::{Carried, Origin, OwnedRequest, Part, Roster, Walk};
+use crate::exec::{Carried, OwnedRequest, Part, Roster, Walk};
 use crate::journal::Position;
 use crate::shard::inbox::{Gather, Message, PartRun, Walking};
 use crate::spec::Registered;
@@ -55,9 +55,11 @@ impl Gather {
             command: self.command,
             args: self.request.arguments(),
             db: self.db,
+            client: self.client as u32,
             modes: self.modes,
+            wrote_to: Position::default(),
             routed: Routed::default(),
-            origin: Origin::Client,
+            origin: self.modes.origin(),
             waiting: Waiting::Denied,
         }
     }
@@ -203,31 +205,9 @@ impl EventLoop {
         })
     }
 
-    /// Sends the reply of a command once everything that was admitted before it has run, on every loop. All loops see
-    /// the command's change already, and admit nothing more that it forbids.
-    pub(super) fn begin_fence(&mut self, number: usize, sequence: u32, reply: Vec<u8>) {
-        self.clients[number].gate = Gate::UnderWay;
-        let gathering = self.begin(number, Purpose::Fence { reply, sequence }, self.reach.mesh.len());
-        let origin = self.index;
-        self.reach.fences.push((origin, gathering));
-        for shard in (0..self.reach.mesh.len()).filter(|&shard| shard != origin) {
-            self.reach.send(shard, Message::Fence { origin, gathering });
-        }
-    }
-
-    /// Reports to the waiting fences if everything has run that this loop had admitted before them.
-    pub(super) fn pass_fences(&mut self) {
-        if self.reach.fences.is_empty() || !self.reach.is_quiet() || self.has_stuck_keys() {
-            return;
-        }
-        for (origin, gathering) in std::mem::take(&mut self.reach.fences) {
-            let part = PartRun {
-                result: Ok(Part::default()),
-                nanos: 0,
-                end: Position::default(),
-            };
-            self.send_part(origin, gathering, part);
-        }
+    /// Notes that the reports of all loops to a fence are awaited, for which a command's reply waits.
+    pub(super) fn gather_for_fence(&mut self, number: usize, sequence: u32, reply: Vec<u8>) -> usize {
+        self.begin(number, Purpose::Fence { reply, sequence }, self.reach.mesh.len())
     }
 
     /// Runs this shard's or loop's part.
@@ -238,6 +218,9 @@ impl EventLoop {
         let begin_ns = self.node.clock.elapsed_ns();
         let result = self.part_of_loop(&gather);
         self.clients.disconnect_marked(&self.node.pubsub);
+        if self.index == 0 {
+            self.links.end_killed();
+        }
         self.answer_unblocked_clients();
         let nanos = self.node.clock.elapsed_ns() - begin_ns;
         // It is about connections, and has no effects.
@@ -253,10 +236,23 @@ impl EventLoop {
             buffers: connection.measure(poll.holds(number)),
             client: &mut connection.client,
         });
+        // Links are on no loop: this one speaks for them.
+        let links = if self.index == 0 {
+            self.links.all()
+        } else {
+            Vec::new()
+        };
+        let mut linked: Vec<_> = links.iter().map(|link| (link.lock(), link.measure())).collect();
+        let linked = linked.iter_mut().map(|(client, buffers)| Carried {
+            client: &mut *client,
+            buffers: *buffers,
+        });
+        let users = self.node.acl.users();
         let roster = Roster {
             args: gather.request.arguments(),
             asker: gather.client,
-            clients: Box::new(clients),
+            users: &users,
+            clients: Box::new(clients.chain(linked)),
             now_ms: self.stamp.now_ms,
         };
         let looked = (self.stamp, self.looked_ns);
@@ -293,16 +289,8 @@ impl EventLoop {
         self.send_part(gather.origin, gather.gathering, part);
     }
 
-    /// Whether a waiting command of this shard is still to be served with a shard that is taken. Unknown while the partition is
-    /// lent, which counts as yes.
-    fn has_stuck_keys(&self) -> bool {
-        match self.reach.mesh.cell(self.index).own() {
-            Some(mut held) => held.get().door.waiters.has_stuck(),
-            None => true,
-        }
-    }
-
-    fn send_part(&mut self, origin: usize, gathering: usize, part: PartRun) {
+    /// Sends a part to the loop that gathers.
+    pub(super) fn send_part(&mut self, origin: usize, gathering: usize, part: PartRun) {
         if origin == self.index {
             return self.gathered(gathering, self.index, part);
         }

@@ -21,6 +21,8 @@ use crate::commands::registry;
 use crate::connection::Gate;
 use crate::dispatch::behind_snapshot::spanning_waits;
 use crate::dispatch::plan::{Place, ShardSet, shards_of_transaction};
+use crate::dispatch::script::{is_short, shards_of_script};
+use crate::exec::client::ScriptStage;
 use crate::exec::cut::make_cut;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::Retry;
@@ -29,23 +31,27 @@ use crate::limits::{BORROW_LIMIT, BORROW_PATIENCE, SHORT_QUEUE_MAX};
 use crate::shard::Mesh;
 use crate::shard::cell::Guard;
 use crate::shard::inbox::Message;
-use crate::spec::Registered;
+use crate::spec::{Flags, Registered};
 
 /// Something over several shards that is under way: it waits for partitions, or holds them and waits for parts of other
 /// loops.
 #[derive(Debug)]
 pub(super) struct Operation {
     /// Use of the partitions once all are lent.
-    purpose: LentFor,
+    pub(super) purpose: LentFor,
     /// Shards that are still to be asked, the next one last.
-    missing: Vec<usize>,
+    pub(super) missing: Vec<usize>,
     /// Partitions lent so far, by shard.
     pub(super) lent: Lent,
+    /// Shard that was asked for, and that is given back when it comes: the operation has given way to another one.
+    pub(super) returns: Option<usize>,
+    /// Era of the loop's work that it belongs to: one that has run in part stays in its own.
+    pub(super) era: u64,
 }
 
 /// Use of the partitions that are lent to an operation.
 #[derive(Debug)]
-enum LentFor {
+pub(super) enum LentFor {
     /// A command of a connection.
     Command {
         connection: usize,
@@ -59,20 +65,39 @@ enum LentFor {
     Retry(Retry),
     /// The cut of a snapshot.
     Cut,
+    /// Nothing any more: what was asked for is given back when it comes.
+    Nobody,
 }
 
 impl Operation {
+    /// A command that has run in part, with its partitions.
+    fn of(issued: Issued<'_>, nanos: u64, lent: Lent, era: u64) -> Self {
+        Self {
+            purpose: LentFor::Command {
+                connection: issued.number,
+                sequence: issued.sequence,
+                command: issued.command,
+                request: OwnedRequest::copy(issued.args),
+                nanos,
+            },
+            missing: Vec::new(),
+            lent,
+            returns: None,
+            era,
+        }
+    }
+
     /// The connection whose command it is, if it is one.
     pub(super) fn connection(&self) -> Option<usize> {
         match self.purpose {
             LentFor::Command { connection, .. } => Some(connection),
-            LentFor::Retry(_) | LentFor::Cut => None,
+            LentFor::Retry(_) | LentFor::Cut | LentFor::Nobody => None,
         }
     }
 }
 
 /// Cells that are held together, in ascending order of shards.
-type Cells<'m> = SmallVec<[(usize, Guard<'m, Partition>); 8]>;
+pub(super) type Cells<'m> = SmallVec<[(usize, Guard<'m, Partition>); 8]>;
 
 impl EventLoop {
     /// Begins a command that needs more than one shard or loop. It runs when all commands before it have been
@@ -97,6 +122,10 @@ impl EventLoop {
             }
             Place::Exec => {
                 let shards = shards_of_transaction(&connection.client, self.node.hashing);
+                self.begin_operation(number, command, args, &shards);
+            }
+            Place::Script(kind) => {
+                let shards = shards_of_script(kind, args, &self.environment());
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Session | Place::Shard { .. } => {
@@ -125,21 +154,37 @@ impl EventLoop {
         {
             return self.clients.put_behind_snapshot(number, args);
         }
+        let Some(cells) = cells else {
+            return self.try_later_or_ask(number, (command, args), shards);
+        };
+        let is_long = self.is_long(number, command, args);
         let connection = &mut self.clients[number];
-        if let Some(cells) = cells {
-            connection.busy_since_ns = None;
-            let issued = Issued {
-                number,
-                sequence: connection.output.issue(),
-                command,
-                args,
-            };
-            return if is_long(&connection.client, command, args) {
-                self.run_taken_away(issued, cells);
-            } else {
-                self.run_in_cells(issued, cells);
-            };
+        connection.busy_since_ns = None;
+        let issued = Issued {
+            number,
+            sequence: connection.output.issue(),
+            command,
+            args,
+        };
+        if is_long {
+            self.run_taken_away(issued, cells);
+        } else {
+            self.run_in_cells(issued, cells, shards);
         }
+    }
+
+    /// Has a command that has found a shard taken try again, or asks for the partitions when it has tried for too long.
+    fn try_later_or_ask(
+        &mut self,
+        number: usize,
+        (command, args): (&'static Registered, Arguments<'_>),
+        shards: &ShardSet,
+    ) {
+        if self.node.scripts.long.hold_any(shards.iter()) {
+            // Nobody else's shards are taken along to wait for a script.
+            return self.put_behind_script(number, args);
+        }
+        let connection = &mut self.clients[number];
         let now_ns = self.node.clock.elapsed_ns();
         let since_ns = *connection.busy_since_ns.get_or_insert(now_ns);
         if now_ns - since_ns < BORROW_PATIENCE.as_nanos() as u64 {
@@ -150,28 +195,57 @@ impl EventLoop {
         connection.busy_since_ns = None;
         self.node.stats[self.index].lends.add(1);
         connection.gate = Gate::UnderWay;
+        let issued = Issued {
+            number,
+            sequence: connection.output.issue(),
+            command,
+            args,
+        };
         let mut missing: Vec<usize> = shards.iter().collect();
         missing.reverse();
         let operation = self.reach.operations.insert(Operation {
-            purpose: LentFor::Command {
-                connection: number,
-                sequence: connection.output.issue(),
-                command,
-                request: OwnedRequest::copy(args),
-                nanos: 0,
-            },
             missing,
-            lent: Lent::new(mesh.len()),
+            ..Operation::of(
+                issued,
+                0,
+                Lent::new(self.reach.mesh.len()),
+                self.reach.eras.present(),
+            )
         });
         self.ask_for_next(operation);
     }
 
+    /// Whether a command takes long. A script does unless it is known not to.
+    fn is_long(&self, number: usize, command: &'static Registered, args: Arguments<'_>) -> bool {
+        match command.row.runs.script() {
+            Some(kind) => !is_short(kind, args, &self.environment()),
+            None => is_long(&self.clients[number].client, command, args),
+        }
+    }
+
     /// Runs a short command while its cells are held.
-    fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>) {
+    fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>, shards: &ShardSet) {
+        let (mut suspended, mut kept) = (None, None);
         self.with_cells(&mut cells, |event_loop, partitions| {
-            let suspended = event_loop.run_on_partitions(issued, partitions, 0);
-            debug_assert!(suspended.is_none(), "what may be suspended is long");
+            suspended = event_loop.run_on_partitions(issued, partitions, 0);
+            if event_loop.clients[issued.number].client.script != ScriptStage::None {
+                // A script that is not at its end keeps its partitions: the cells stay empty, as if they had been taken away.
+                let empty = Lent::new(partitions.len());
+                kept = Some(std::mem::replace(partitions, empty));
+            }
         });
+        drop(cells);
+        match (suspended, kept) {
+            (None, _) => {}
+            (Some(nanos), Some(lent)) => {
+                let era = self.reach.eras.present();
+                self.suspend(Operation::of(issued, nanos, lent, era));
+            }
+            (Some(nanos), None) => {
+                debug_assert!(self.departs(issued.number), "what else may be suspended is long");
+                self.depart_from_cells(issued, shards, nanos);
+            }
+        }
     }
 
     /// Runs a long command on partitions that were taken out of their cells.
@@ -183,24 +257,25 @@ impl EventLoop {
         match self.run_on_partitions(issued, &mut partitions, 0) {
             None => self.give_back(partitions),
             Some(nanos) => {
-                self.suspend(Operation {
-                    purpose: LentFor::Command {
-                        connection: issued.number,
-                        sequence: issued.sequence,
-                        command: issued.command,
-                        request: OwnedRequest::copy(issued.args),
-                        nanos,
-                    },
-                    missing: Vec::new(),
-                    lent: partitions,
-                });
+                let era = self.reach.eras.present();
+                self.suspend(Operation::of(issued, nanos, partitions, era));
             }
         }
     }
 
-    /// Keeps an operation whose transaction needs the parts of all loops for its next command, and asks for them.
+    /// Keeps an operation whose transaction needs the parts of all loops for its next command, and asks for them; or one that leaves
+    /// its work to a thread.
     fn suspend(&mut self, operation: Operation) {
         let number = operation.connection().expect("a retry is no transaction");
+        if let Some(errand) = self.clients[number].client.errand.take() {
+            return self.send_on_errand(operation, errand);
+        }
+        if self.departs(number) {
+            return self.depart_with_partitions(operation);
+        }
+        if self.clients[number].client.script != ScriptStage::None {
+            return self.set_script_aside(number, operation);
+        }
         let operation = self.reach.operations.insert(operation);
         self.gather_for_exec(number, operation);
     }
@@ -211,13 +286,20 @@ impl EventLoop {
             return;
         };
         if let Some(&shard) = operation.missing.last() {
+            // Only a script that has changed something keeps partitions while it asks out of order.
+            let is_urgent = self.is_script(number);
             return self.reach.send(
                 shard,
                 Message::Lend {
                     borrower: self.index,
                     operation: number,
+                    is_urgent,
                 },
             );
+        }
+        if self.script_has_all(number) {
+            // It goes on in its turn.
+            return;
         }
         let operation = self.reach.operations.remove(number);
         self.run_operation(operation);
@@ -226,6 +308,9 @@ impl EventLoop {
     /// Takes in a partition that was asked for.
     pub(super) fn lent(&mut self, number: usize, partition: Box<Partition>) {
         let operation = &mut self.reach.operations[number];
+        if operation.returns.take().is_some() {
+            return self.lent_in_vain(number, partition);
+        }
         let asked_for = operation.missing.pop();
         debug_assert_eq!(asked_for, Some(partition.shard));
         let shard = partition.shard;
@@ -233,7 +318,19 @@ impl EventLoop {
         self.ask_for_next(number);
     }
 
-    fn run_operation(&mut self, mut operation: Operation) {
+    /// Gives a partition back that was asked for by an operation which has given way since.
+    fn lent_in_vain(&mut self, number: usize, partition: Box<Partition>) {
+        let mut lent = Lent::new(self.reach.mesh.len());
+        lent.add(partition);
+        self.give_back(lent);
+        if matches!(self.reach.operations[number].purpose, LentFor::Nobody) {
+            self.reach.operations.remove(number);
+        } else {
+            self.ask_for_next(number);
+        }
+    }
+
+    pub(super) fn run_operation(&mut self, mut operation: Operation) {
         if self.waits_lent(&mut operation) {
             // Others need the partitions meanwhile. They are asked for again.
             operation.missing = operation.lent.shards().rev().collect();
@@ -241,8 +338,17 @@ impl EventLoop {
             self.give_back(lent);
             return self.reach.operations_behind.push(operation);
         }
+        if self.waits_for_interpreter(&operation) {
+            operation.missing = operation.lent.shards().rev().collect();
+            let lent = std::mem::replace(&mut operation.lent, Lent::new(self.reach.mesh.len()));
+            self.give_back(lent);
+            return self.reach.operations_behind_script.push(operation);
+        }
         let Operation {
-            purpose, mut lent, ..
+            purpose,
+            mut lent,
+            era,
+            ..
         } = operation;
         match purpose {
             LentFor::Command {
@@ -260,17 +366,7 @@ impl EventLoop {
                     args: request.arguments(),
                 };
                 if let Some(nanos) = self.run_on_partitions(issued, &mut lent, nanos) {
-                    return self.suspend(Operation {
-                        purpose: LentFor::Command {
-                            connection,
-                            sequence,
-                            command,
-                            request,
-                            nanos,
-                        },
-                        missing: Vec::new(),
-                        lent,
-                    });
+                    return self.suspend(Operation::of(issued, nanos, lent, era));
                 }
                 self.give_back(lent);
                 self.clients.wake_if_it_may_go_on(connection);
@@ -284,6 +380,7 @@ impl EventLoop {
                 self.cut(&mut lent);
                 self.give_back(lent);
             }
+            LentFor::Nobody => unreachable!("what is asked for by nobody is given back at once"),
         }
     }
 
@@ -296,17 +393,17 @@ impl EventLoop {
     ) -> bool {
         let hashing = self.node.hashing;
         let mut partitions = cells.iter_mut().map(|(_, held)| &*held.get());
-        if !partitions.any(|partition| partition.keyspace.has_snapshot() || partition.is_sealed()) {
+        if !partitions.any(|partition| partition.may_hold_back()) {
             return false;
         }
         let is_sealed = cells
             .iter_mut()
             .any(|(_, held)| self.node.is_sealed(held.get().seal));
         let client = &self.clients[number].client;
-        spanning_waits(client, request, hashing, is_sealed, |db, key| {
+        spanning_waits(client, request, hashing, is_sealed, |reached, key| {
             let shard = hashing.shard_of(key.slot);
             let held = cells.iter_mut().find(|(of, _)| *of == shard);
-            held.is_some_and(|(_, held)| held.get().waits_for_snapshot(db, key))
+            held.is_some_and(|(_, held)| held.get().holds_back(reached, key))
         })
     }
 
@@ -327,23 +424,29 @@ impl EventLoop {
             .as_ref()
             .is_some_and(|transaction| transaction.suspended.is_some());
         let partitions = || operation.lent.iter().flatten();
-        if is_begun
-            || !partitions().any(|partition| partition.keyspace.has_snapshot() || partition.is_sealed())
+        let is_begun = is_begun || client.script.is_under_way();
+        if is_begun || client.departure.is_some() || !partitions().any(|partition| partition.may_hold_back())
         {
             return false;
         }
         let is_sealed = partitions().any(|partition| self.node.is_sealed(partition.seal));
         let (hashing, request) = (self.node.hashing, (*command, request.arguments()));
         let lent = &mut operation.lent;
-        spanning_waits(client, request, hashing, is_sealed, |db, key| {
+        spanning_waits(client, request, hashing, is_sealed, |reached, key| {
             let partition = lent[hashing.shard_of(key.slot)].as_deref_mut();
-            partition.is_some_and(|partition| partition.waits_for_snapshot(db, key))
+            partition.is_some_and(|partition| partition.holds_back(reached, key))
         })
     }
 
     /// Begins operations again that wait for a snapshot.
     pub(super) fn resume_operations(&mut self) {
-        for operation in std::mem::take(&mut self.reach.operations_behind) {
+        let operations = std::mem::take(&mut self.reach.operations_behind);
+        self.begin_again(operations);
+    }
+
+    /// Has operations ask for their partitions again.
+    pub(super) fn begin_again(&mut self, operations: Vec<Operation>) {
+        for operation in operations {
             let number = self.reach.operations.insert(operation);
             self.ask_for_next(number);
         }
@@ -359,6 +462,8 @@ impl EventLoop {
             purpose: LentFor::Retry(retry),
             missing,
             lent: Lent::new(self.reach.mesh.len()),
+            returns: None,
+            era: self.reach.eras.present(),
         });
         self.ask_for_next(operation);
     }
@@ -379,7 +484,9 @@ impl EventLoop {
         }
         let now_ns = self.node.clock.elapsed_ns();
         let since_ns = *self.saving.taken_since_ns.get_or_insert(now_ns);
-        if now_ns - since_ns < BORROW_PATIENCE.as_nanos() as u64 {
+        if now_ns - since_ns < BORROW_PATIENCE.as_nanos() as u64
+            || self.node.scripts.long.hold_any(0..mesh.len())
+        {
             return;
         }
         self.saving.taken_since_ns = None;
@@ -389,6 +496,8 @@ impl EventLoop {
             purpose: LentFor::Cut,
             missing: (0..mesh.len()).rev().collect(),
             lent: Lent::new(mesh.len()),
+            returns: None,
+            era: self.reach.eras.present(),
         });
         self.ask_for_next(operation);
     }
@@ -415,7 +524,7 @@ impl EventLoop {
     }
 
     /// Puts partitions back into their cells. Owners that have looked for them meanwhile are told.
-    fn give_back(&mut self, mut partitions: Lent) {
+    pub(super) fn give_back(&mut self, mut partitions: Lent) {
         for partition in partitions.iter_mut().filter_map(Option::take) {
             let shard = partition.shard;
             if !self.reach.mesh.cell(shard).put_back(partition) {
@@ -431,7 +540,7 @@ impl EventLoop {
 }
 
 /// Holds the cells of all these shards; none if one of them stays taken for longer than a moment.
-fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
+pub(super) fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
     shards
         .iter()
         .map(|shard| Some((shard, mesh.cell(shard).borrow_within(BORROW_LIMIT)?)))
@@ -446,7 +555,8 @@ fn is_long(client: &Client, command: &Registered, args: Arguments<'_>) -> bool {
             transaction.queue.len() > SHORT_QUEUE_MAX
                 || transaction.queue.iter().any(|queued| {
                     let command = registry().row(queued.command.id);
-                    !command.row.runs.is_on_session() && command.is_long(queued.request.arguments())
+                    command.row.flags.contains(Flags::MIGRATES)
+                        || !command.row.runs.is_on_session() && command.is_long(queued.request.arguments())
                 })
         }
         _ => !command.row.runs.is_exec() && command.is_long(args),

@@ -72,6 +72,11 @@ impl EventLoop {
             command,
             args,
         );
+        self.hand_on_full_lines();
+    }
+
+    /// Sends the lines of the turn to all loops that have monitors, when there are many.
+    pub(super) fn hand_on_full_lines(&mut self) {
         if self.turn.lines.len() >= MONITOR_BATCH_BYTES {
             self.hand_on_lines();
         }

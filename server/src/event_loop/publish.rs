@@ -51,6 +51,8 @@ impl EventLoop {
         let node = Arc::clone(&self.node);
         let mailbox = node.pubsub.mailbox(self.index);
         let missed = mailbox.take(&mut self.published);
+        // Whoever published may have changed something before.
+        self.deliver_invalidations();
         let mut appended = 0;
         while appended < bytes_max
             && let Some(publication) = self.published.pop_front()
@@ -71,8 +73,9 @@ impl EventLoop {
         publication.message.len() * publication.subscribers.len()
     }
 
+    /// Appends a message to the output of one of its receivers.
     #[inline]
-    fn push(&mut self, subscriber: Subscriber, message: &[u8]) {
+    pub(super) fn push(&mut self, subscriber: Subscriber, message: &[u8]) {
         let number = subscriber.connection as usize;
         let Some(connection) = self.clients.connections.get_mut(number) else {
             return;
@@ -82,11 +85,18 @@ impl EventLoop {
             return;
         }
         let is_large = connection.output.push(message, client.resp);
+        self.note_push(number, is_large);
+    }
+
+    /// Notes that a connection has got a message. If its output has become large, its limits are checked at once; those of a small
+    /// output are checked when it is written.
+    #[inline]
+    pub(super) fn note_push(&mut self, number: usize, is_large: bool) {
+        let connection = &mut self.clients.connections[number];
         if !connection.is_pushed_to {
             connection.is_pushed_to = true;
             self.clients.pushed_to.push(number);
         }
-        // The limits of a small output are checked when it is written.
         if is_large {
             self.clients.mark_dirty(number);
             self.enforce_output_limit(number);

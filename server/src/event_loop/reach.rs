@@ -8,8 +8,11 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::EventLoop;
+use super::fences::{Awaited, Eras, OfNode};
 use super::gather::Gathering;
 use super::lend::Operation;
+use super::scripts::Aside;
+use crate::cluster::{SeenMap, SlotMap};
 use crate::config::Settings;
 use crate::dispatch::account;
 use crate::dispatch::behind_snapshot::Queue;
@@ -35,10 +38,18 @@ pub(super) struct Reach {
     pub(super) behind_snapshot: Vec<Box<Batch>>,
     /// Operations of this loop that wait for a snapshot.
     pub(super) operations_behind: Vec<Operation>,
+    /// Operations of this loop that wait until a script lets go of the interpreter.
+    pub(super) operations_behind_script: Vec<Operation>,
+    /// Keys of this shard, for which commands wait, are stuck until a snapshot has saved more.
+    pub(super) serves_behind: bool,
     /// The work that waits can go on: a turn had no time for it, and the partition is here unless it was lent since.
     pub(super) goes_on: bool,
     /// Commands over several shards that connections of this loop wait for.
     pub(super) operations: Slab<Operation>,
+    /// The script of this loop that is not at its end.
+    pub(super) script: Option<Aside>,
+    /// Number of changes among long scripts that the loop knows of.
+    pub(super) script_changes: u64,
     /// Commands over all shards or loops that connections of this loop wait for.
     pub(super) gatherings: Slab<Gathering>,
     /// Number of batches under way, by shard: while there are any, further commands are sent as batches as well, to
@@ -46,19 +57,33 @@ pub(super) struct Reach {
     pub(super) under_way: Vec<u32>,
     /// Results of serving tickets that have not been handled yet.
     pub(super) outbox: RefCell<Outbox>,
+    /// The map of slots, in a cluster.
+    pub(super) slots: Option<Arc<SlotMap>>,
+    /// The node may have been suspended, so that the map may be wrong.
+    pub(super) is_stale: bool,
     /// Records the effects of what this loop runs.
     pub(super) recorder: Recorder,
+    /// Records nothing.
+    silent: Recorder,
     /// Reads the node's files again.
     pub(super) reload: Option<Arc<dyn Reload>>,
-    /// Fences that wait until everything admitted before them has run, by loop and gathering.
-    pub(super) fences: Vec<(usize, usize)>,
+    /// Eras of the work under way.
+    pub(super) eras: Eras,
+    /// Fences that wait until everything admitted before them has run.
+    pub(super) fences: Vec<Awaited>,
+    /// The fence of the node that this loop is to pass next.
+    pub(super) fence_of_node: Option<OfNode>,
 }
 
 /// Work that needs this shard's partition.
 #[derive(Debug)]
 pub(super) enum Work {
     Run(Box<Batch>),
-    Lend { borrower: usize, operation: usize },
+    Lend {
+        borrower: usize,
+        operation: usize,
+        is_urgent: bool,
+    },
     Gather(Arc<Gather>),
     Walk(Box<Walking>),
     Withdraw(Arc<Ticket>),
@@ -73,26 +98,43 @@ impl Reach {
             waiting: VecDeque::new(),
             behind_snapshot: Vec::new(),
             operations_behind: Vec::new(),
+            operations_behind_script: Vec::new(),
+            serves_behind: false,
             goes_on: false,
             operations: Slab::new(),
+            script: None,
+            script_changes: 0,
             gatherings: Slab::new(),
             under_way: vec![0; mesh.len()],
             outbox: RefCell::default(),
+            slots: None,
+            is_stale: false,
             recorder,
+            silent: Recorder::default(),
             reload: None,
+            eras: Eras::default(),
             fences: Vec::new(),
+            fence_of_node: None,
             mesh,
         }
     }
 
-    /// Whether every batch that this loop has sent has come back.
-    pub(super) fn is_quiet(&self) -> bool {
-        let waits_here = |work: &Work| matches!(work, Work::Run(batch) if batch.origin == self.own);
-        self.operations.is_empty()
-            && self.under_way.iter().all(|&count| count == 0)
-            && !self.waiting.iter().any(waits_here)
-            && self.operations_behind.is_empty()
-            && !self.behind_snapshot.iter().any(|batch| batch.origin == self.own)
+    /// Sends a batch to the loop of its shard.
+    pub(super) fn send_batch(&mut self, batch: Box<Batch>) {
+        self.note_sent(&batch);
+        self.send(batch.target, Message::Run(batch));
+    }
+
+    /// Notes that a batch is under way on another shard.
+    pub(super) fn note_sent(&mut self, batch: &Batch) {
+        self.under_way[batch.target] += 1;
+        self.eras.note_sent(batch.era);
+    }
+
+    /// Notes that a batch is under way no more.
+    pub(super) fn note_back(&mut self, batch: &Batch) {
+        self.under_way[batch.target] -= 1;
+        self.eras.note_back(batch.era);
     }
 
     /// Sends a message to a loop.
@@ -115,6 +157,12 @@ impl Reach {
         }
     }
 
+    /// The map of slots as this turn sees it, in a cluster.
+    #[inline]
+    pub(super) fn seen_slots(&self) -> Option<SeenMap<'_>> {
+        Some(self.slots.as_ref()?.seen(self.is_stale))
+    }
+
     /// The environment of the commands that run on this loop now.
     #[inline]
     pub(super) fn environment<'a>(
@@ -128,7 +176,9 @@ impl Reach {
             stamp,
             settings,
             shards: node.shards,
+            of_loop: self.own,
             node,
+            slots: self.seen_slots(),
             looked_ns,
             clock: &node.clock,
             stats: &node.stats[self.own],
@@ -137,6 +187,7 @@ impl Reach {
             reload: self.reload.as_deref(),
             outbox: &self.outbox,
             recorder: &self.recorder,
+            silent: &self.silent,
             reply_bytes_max: settings.client_output_buffer_limit.reply_bytes_max(),
         }
     }
@@ -145,6 +196,12 @@ impl Reach {
 impl EventLoop {
     /// Does work that needs this shard's partition, or queues it until the partition is back or there is time for it.
     pub(super) fn work(&mut self, work: Work) {
+        if let Work::Lend { is_urgent: true, .. } = work {
+            if let Err(work) = self.try_work(work) {
+                self.reach.waiting.push_front(work);
+            }
+            return;
+        }
         if !self.reach.waiting.is_empty() {
             return self.reach.waiting.push_back(work);
         }
@@ -160,7 +217,7 @@ impl EventLoop {
     /// Does the queued work of this shard after its partition came back, until it is lent again.
     pub(super) fn returned(&mut self) {
         // The owner must look for its partition once, before other loops may borrow it again.
-        drop(self.reach.mesh.cell(self.index).own());
+        self.look_for_stuck_keys();
         self.do_waiting();
     }
 
@@ -202,9 +259,11 @@ impl EventLoop {
                     self.reach.goes_on = true;
                 }
             }
-            Work::Lend { borrower, operation } => match self.reach.mesh.cell(self.index).take() {
+            Work::Lend {
+                borrower, operation, ..
+            } => match self.reach.mesh.cell(self.index).take() {
                 Some(partition) => self.reach.send(borrower, Message::Lent { operation, partition }),
-                None => return Err(Work::Lend { borrower, operation }),
+                None => return Err(work),
             },
             Work::Withdraw(ticket) => {
                 if !self.withdraw(&ticket) {

@@ -1,22 +1,27 @@
 //! Serves connections: reads and parses their input, checks each request, and runs it, queues it, sends it to its
 //! shard or holds it.
 
-use shardis_protocol::{Arguments, Encoder, Limits, Requests};
+use shardis_protocol::{Arguments, Encoder, Limits, ProtocolError, Requests};
 use smallvec::SmallVec;
 
 use super::EventLoop;
 use super::evict::Room;
-use super::turn::Turn;
+use super::turn::{Sender, Turn};
+use crate::config::Settings;
 use crate::connection::input::{Parsed, Reading, Received};
 use crate::connection::{Connection, Gate};
+use crate::dispatch::account;
 use crate::dispatch::admission::{Admitted, Conditions, admit, admit_plainly, is_unrestricted, named};
 use crate::dispatch::plan::{Place, Routed, place, place_of_one_key};
+use crate::dispatch::redirect::is_plain;
+use crate::dispatch::rights::permits_plain;
 use crate::error::ReplyError;
 use crate::exec::client::Queued;
-use crate::exec::{Closing, OwnedRequest};
+use crate::exec::{Client, Closing, OwnedRequest, ReplyMode, Standing};
 use crate::limits::SERVE_NS;
 use crate::shard::inbox::{Location, Source};
 use crate::spec::Registered;
+use crate::state::{Node, PauseMode};
 
 impl EventLoop {
     /// Steps 2 and 3: serves the queued connections and runs their commands, until none of them can go on in this
@@ -85,6 +90,10 @@ impl EventLoop {
     }
 
     fn read(&mut self, number: usize) -> bool {
+        let handshake = self.clients[number].socket.handshake_bytes();
+        if handshake.is_some() && !self.handshakes.may_go_on(&self.settings) {
+            return true;
+        }
         let connection = &mut self.clients[number];
         let Turn {
             source, filled, pool, ..
@@ -95,16 +104,24 @@ impl EventLoop {
             filled,
             pool,
         };
-        match connection
+        let received = connection
             .input
-            .receive(&mut self.poll.link(&mut connection.socket, number), &mut reading)
+            .receive(&mut self.poll.link(&mut connection.socket, number), &mut reading);
+        if let Some(before) = handshake
+            && !self.continue_handshake(number, before)
         {
+            return false;
+        }
+        let connection = &mut self.clients[number];
+        match received {
             Received::Bytes { count, more } => {
-                let more = more || connection.ends;
+                let more = more || connection.ends || connection.socket.has_unread();
                 connection.readable = more;
                 connection.client.active_ms = self.now_us / 1000;
                 let stats = &self.node.stats[self.index];
-                stats.bytes_in.add(count as u64);
+                if !connection.client.is_primary {
+                    stats.bytes_in.add(count as u64);
+                }
                 connection.bytes_in += count as u64;
                 self.ledger.note_input(connection.input.bytes(), stats);
                 stats.reads.add(1);
@@ -115,8 +132,10 @@ impl EventLoop {
                 more
             }
             Received::Nothing => {
-                connection.readable = false;
-                false
+                // What came may have been a part of a record only, or of a handshake, with the end behind it.
+                let more = connection.ends && connection.socket.session().is_some();
+                connection.readable = more;
+                more
             }
             Received::Closed => {
                 connection.readable = false;
@@ -128,6 +147,8 @@ impl EventLoop {
 
     /// Takes complete requests from the input, as long as the connection may go on.
     fn take_requests(&mut self, number: usize) {
+        // What the client has sent may be what came of a change that it is to be told of first.
+        self.deliver_invalidations();
         let until_ns = self.looked_ns + SERVE_NS;
         // The requests are moved out so that they can be read while other parts of the loop change.
         let mut requests = std::mem::take(&mut self.turn.requests);
@@ -138,7 +159,7 @@ impl EventLoop {
         {
             let limits = Limits {
                 bulk_bytes_max: self.settings.proto_max_bulk_len as usize,
-                authenticated: connection.client.authenticated,
+                authenticated: connection.client.identity.standing() != Standing::Unauthenticated,
                 ..Limits::default()
             };
             match connection
@@ -156,6 +177,10 @@ impl EventLoop {
                     }
                 }
                 Ok(None) => break,
+                Err(ProtocolError::TlsHandshake) => {
+                    self.turn_away_handshake(number);
+                    break;
+                }
                 Err(error) => {
                     let mut line = b"ERR Protocol error: ".to_vec();
                     error.append_to(&mut line);
@@ -185,64 +210,124 @@ impl EventLoop {
         } else {
             source.add_buffers(buffers)
         };
-        let mut is_unrestricted = None;
-        // Neighbours are mostly alike.
-        let mut may_be_plain = true;
-        for index in 0..requests.len() {
-            let may_go_on = || self.clients.get(number).is_some_and(Connection::may_go_on);
-            if index > 0 && (self.looked_ns >= until_ns || !may_go_on()) {
-                return index;
-            }
+        let place = |index| {
             let (first, spans) = requests.spans_range(index);
-            let location = Location {
+            Location {
                 chunk: parsed.chunk,
                 first_span: first_span + first,
                 spans,
                 detached,
-            };
-            if detached > 0 {
-                if !self.request_with_buffers(number, source, location) {
-                    source.drop_buffers();
-                }
-                continue;
             }
-            let args = source.arguments_at(location, &[]);
+        };
+        if detached > 0 {
+            self.clients[number].client.begin_request();
+            if !self.request_with_buffers(number, source, place(0)) {
+                source.drop_buffers();
+            }
+            return 1;
+        }
+        let mut index = 0;
+        let mut is_unrestricted = None;
+        // Neighbours are mostly alike.
+        let mut may_be_plain = true;
+        while index < requests.len() {
+            let may_go_on = || self.clients.get(number).is_some_and(Connection::may_go_on);
+            if index > 0 && (self.looked_ns >= until_ns || !may_go_on()) {
+                break;
+            }
             // The client's state changes only with commands that run on no single shard.
-            let is_plain = may_be_plain
-                && *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number))
-                && self.push_plain(number, args, location);
-            if !is_plain {
-                may_be_plain = self.request(number, args, Some(location));
+            let pushed =
+                if may_be_plain && *is_unrestricted.get_or_insert_with(|| self.is_unrestricted(number)) {
+                    self.push_plain(number, source, (index..requests.len()).map(place))
+                } else {
+                    0
+                };
+            index += pushed;
+            if pushed == 0 {
+                self.clients[number].client.begin_request();
+                let location = place(index);
+                may_be_plain = self.request(number, source.arguments_at(location, &[]), Some(location));
                 is_unrestricted = None;
+                index += 1;
             }
         }
-        requests.len()
+        index
     }
 
-    /// Whether requests of a connection need no other checks than those of their rows. That holds until a command has run
-    /// that is not on a single shard.
-    fn is_unrestricted(&self, number: usize) -> bool {
+    /// Whether requests of a connection need no other checks than those of their rows and their user's rules. That holds until a
+    /// command has run that is not on a single shard.
+    fn is_unrestricted(&mut self, number: usize) -> bool {
+        if !self.follows_users(number) {
+            return false;
+        }
         let pause = self.node.pause.active(self.now_ms());
         let client = &self.clients[number].client;
-        let is_loading = self.node.loading.is_under_way();
-        is_unrestricted(client, pause.map(|(mode, _)| mode), is_loading)
+        if client.is_primary {
+            return client.transaction.is_none();
+        }
+        let following = &self.node.replication.following;
+        let is_waiting = self.node.loading.is_under_way() || following.is_stale() || following.is_changing();
+        is_unrestricted(client, pause.map(|(mode, _)| mode), is_waiting)
             && self.node.excess_bytes() == 0
             && self.node.denial(&self.settings).is_none()
+            && !self.node.scripts.long.any_busy()
     }
 
-    /// Makes a request of an unrestricted client a task for its shard. False when its command is not one on a single key.
-    #[inline]
-    fn push_plain(&mut self, number: usize, args: Arguments<'_>, location: Location) -> bool {
-        let client = &mut self.clients[number].client;
-        let Some(command) = admit_plainly(args, client.last_command, &self.node.renames) else {
-            return false;
-        };
-        let Some(target) = place_of_one_key(command, args, self.node.hashing) else {
-            return false;
-        };
-        client.last_command = Some(command.tag());
-        self.push_task(number, command, args, target, Some(location));
-        true
+    /// Makes requests of an unrestricted client tasks for their shards, up to the first one whose command is not one on a single key,
+    /// or for which the connection has no room. Returns the number of tasks. Nothing runs meanwhile, so that what the requests
+    /// have in common is looked up once.
+    fn push_plain(
+        &mut self,
+        number: usize,
+        source: &Source,
+        locations: impl Iterator<Item = Location>,
+    ) -> usize {
+        let node = &*self.node;
+        let connection = &mut self.clients[number];
+        let reads_only = node.replication.following.refuses_writes() && !connection.client.is_primary;
+        let is_restricted = connection.client.identity.standing() == Standing::Restricted;
+        let (is_shown, is_muted) = (
+            node.monitors.are_there(),
+            connection.client.reply_mode != ReplyMode::On,
+        );
+        // Those of a cluster that are to run elsewhere are looked at closely.
+        let slots = self.reach.seen_slots().filter(|_| !connection.client.is_primary);
+        let reads_replicas = connection.client.reads_replicas;
+        let mut sender = Sender::of(number, connection);
+        let room = connection.output.room();
+        let mut count = 0;
+        for location in locations.take(room) {
+            let args = source.arguments_at(location, &[]);
+            let last = connection.client.last_command;
+            let Some(command) = admit_plainly(args, last, &node.renames, reads_only) else {
+                break;
+            };
+            let Some(target) = place_of_one_key(command, args, node.hashing) else {
+                break;
+            };
+            if slots.is_some_and(|slots| !is_plain(slots, target.1.slot, command, reads_replicas)) {
+                break;
+            }
+            if is_restricted && !permits_plain(&connection.client, command, args) {
+                break;
+            }
+            connection.client.last_command = Some(command.tag());
+            if is_shown {
+                account::show(&mut self.turn.lines, node, &connection.client, command, args);
+            }
+            let sequence = connection.output.issue();
+            self.turn
+                .push_task((sender, sequence), command, args, target, location);
+            if is_muted {
+                connection.count_reply_mode();
+                sender = Sender::of(number, connection);
+            }
+            count += 1;
+        }
+        if is_shown {
+            self.hand_on_full_lines();
+        }
+        count
     }
 
     /// Handles a request that has arguments in buffers of their own; see [`request`](Self::request).
@@ -253,7 +338,10 @@ impl EventLoop {
     }
 
     /// Replies with an error, and ends the connection.
-    fn last_words(&mut self, number: usize, line: &[u8]) {
+    pub(super) fn last_words(&mut self, number: usize, line: &[u8]) {
+        if self.applying.is_by(number) {
+            return self.break_stream();
+        }
         let connection = &mut self.clients[number];
         let sequence = connection.output.issue();
         let out = connection.output.begin(sequence);
@@ -268,17 +356,16 @@ impl EventLoop {
     /// Checks a request, and runs it, queues it, sends it to its shard or holds it. True when it became a task that
     /// refers to the memory at `location`.
     pub(super) fn request(&mut self, number: usize, args: Arguments<'_>, location: Option<Location>) -> bool {
-        let now_ms = self.now_ms();
+        if !self.follows_users(number) {
+            return false;
+        }
         let out_of_memory = self.make_room() == Room::None;
+        let redirect = self.redirect(number, args);
         let connection = &mut self.clients[number];
+        let now = (&*self.settings, self.now_us / 1000);
         let conditions = Conditions {
-            renames: &self.node.renames,
-            out_of_memory,
-            denial: self.node.denial(&self.settings),
-            is_loading: self.node.loading.is_under_way(),
-            pause: self.node.pause.active(now_ms).map(|(mode, _)| mode),
-            debugging: self.settings.enable_debug_command,
-            modules: self.settings.enable_module_command,
+            redirect: redirect.as_ref(),
+            ..conditions(&self.node, now, &connection.client, out_of_memory)
         };
         let command = match admit(&connection.client, args, &conditions) {
             Ok(Admitted::Run(command)) => command,
@@ -300,8 +387,15 @@ impl EventLoop {
                 return false;
             }
         };
-        connection.client.last_command = Some(command.tag());
-        match place(command, args, self.node.hashing) {
+        note_admitted(&mut connection.client, command);
+        let place = place(command, args, self.node.hashing);
+        if let Ok(place) = &place
+            && (self.reach.script.is_some() || self.node.scripts.long.any_busy())
+            && self.waits_for_script(number, (command, args), place)
+        {
+            return false;
+        }
+        match place {
             Ok(Place::Session) => {
                 self.run_session(number, command, args);
                 false
@@ -332,21 +426,30 @@ impl EventLoop {
         location: Option<Location>,
     ) -> bool {
         self.show(number, command, args);
-        let connection = (number, &mut self.clients[number]);
-        self.turn.push(connection, command, args, target, location)
+        let connection = &mut self.clients[number];
+        let sender = (Sender::of(number, connection), connection.output.issue());
+        connection.count_reply_mode();
+        match location {
+            Some(location) => self.turn.push_task(sender, command, args, target, location),
+            None => self.turn.push_copy(sender, command, args, target),
+        }
+        location.is_some()
     }
 
     /// Replies with the error for a request that may not run, and marks the client's transaction as failed where that
     /// is the rule.
-    fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
+    pub(super) fn refuse(&mut self, number: usize, args: Arguments<'_>, error: ReplyError) {
         let client = &mut self.clients[number].client;
-        if matches!(error, ReplyError::ExecRefused(_)) {
+        let command = named(args, &self.node.renames);
+        let is_redirected_exec = matches!(error, ReplyError::Redirected(_))
+            && command.is_some_and(|command| command.row.runs.is_exec());
+        if is_redirected_exec || matches!(error, ReplyError::ExecRefused(_)) {
             client.transaction = None;
             client.watching = None;
         } else if let Some(transaction) = &mut client.transaction {
             transaction.failed = true;
         }
-        if matches!(error, ReplyError::UnknownCommand(_)) && is_http(args.at(0)) {
+        if matches!(error, ReplyError::UnknownCommand(_)) && !client.is_primary && is_http(args.at(0)) {
             self.node.log.warning(format_args!(
                 "Possible SECURITY ATTACK detected: the client at {} sent HTTP (POST or Host:), probably a browser that \
                  a hostile page makes send commands. Its connection was closed, and none of the commands was run.",
@@ -354,10 +457,21 @@ impl EventLoop {
             ));
             return self.clients.disconnect(number);
         }
-        let command = named(args, &self.node.renames);
+        if client.is_primary {
+            self.refuse_primary(args, &error);
+        }
+        let client = &mut self.clients[number].client;
         client.last_command = command.map(Registered::tag);
+        self.note_refusal(number, &error, args);
         self.node.stats[self.index].refused(command.map(|command| command.id), &error.line());
         self.clients.reply(number, |reply| reply.error(error.line()));
+    }
+
+    /// Notes that a command of the primary's stream cannot run.
+    #[cold]
+    fn refuse_primary(&self, args: Arguments<'_>, error: &ReplyError) {
+        let name = args.at(0).escape_ascii().to_string();
+        self.node.note_divergence(&error.line(), &name);
     }
 
     fn queue_in_transaction(&mut self, number: usize, command: &'static Registered, args: Arguments<'_>) {
@@ -408,7 +522,8 @@ impl EventLoop {
 
     /// Checks the requests of connections again whose pause is over.
     pub(super) fn resume_paused(&mut self) {
-        if self.clients.paused.is_empty() || self.node.pause.active(self.now_ms()).is_some() {
+        let is_paused = || self.node.pause.active(self.now_ms()).is_some();
+        if self.clients.paused.is_empty() || is_paused() || self.node.replication.following.is_changing() {
             return;
         }
         for number in std::mem::take(&mut self.clients.paused) {
@@ -447,6 +562,44 @@ impl EventLoop {
                 self.clients.enqueue(number);
             }
         }
+    }
+}
+
+/// Notes that a command of a client is about to run.
+fn note_admitted(client: &mut Client, command: &'static Registered) {
+    client.last_command = Some(command.tag());
+    if let Some(tracking) = &mut client.tracking
+        && command.full_name.starts_with("client|")
+    {
+        tracking.pass_over();
+    }
+}
+
+/// State of the node that the checks of a client's request depend on. What the primary has sent is not checked.
+fn conditions<'a>(
+    node: &'a Node,
+    (settings, now_ms): (&Settings, i64),
+    client: &Client,
+    out_of_memory: bool,
+) -> Conditions<'a> {
+    if client.is_primary {
+        return Conditions::of_primary(&node.renames);
+    }
+    let following = &node.replication.following;
+    let pause = node.pause.active(now_ms).map(|(mode, _)| mode);
+    Conditions {
+        renames: &node.renames,
+        redirect: None,
+        out_of_memory,
+        denial: node.denial(settings),
+        reads_only: following.refuses_writes(),
+        is_stale: following.is_stale(),
+        is_loading: node.loading.is_under_way(),
+        is_loading_beside: node.loading.is_beside(),
+        pause: pause.or(following.is_changing().then_some(PauseMode::Write)),
+        debugging: settings.enable_debug_command,
+        modules: settings.enable_module_command,
+        scripts: Some(node),
     }
 }
 

@@ -3,24 +3,29 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use shardis_protocol::Arguments;
+use shardis_protocol::{Arguments, Encoder};
 
 use super::EventLoop;
 use super::expire::tell_owner;
 use crate::commands::registry;
-use crate::connection::{Connection, Gate};
+use crate::connection::Gate;
 use crate::daemon::call_commands;
 use crate::dispatch::execution::{Access, Call, Caller, Execution};
 use crate::dispatch::plan::Routed;
-use crate::dispatch::room::publish_memory;
+use crate::dispatch::room::publish_all;
 use crate::dispatch::serve::serve_ready;
 use crate::dispatch::witness::Running;
 use crate::error::ReplyError;
+use crate::exec::client::ScriptStage;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Waiting, Wish};
-use crate::exec::{Modes, Origin, OwnedRequest, Part};
+use crate::exec::{CommandResult, OwnedRequest, Part};
 use crate::spec::{Flags, Registered};
-use crate::state::Node;
+
+/// Whether a command takes so little time that it shares a look at the clock with others.
+fn is_quick(command: &Registered) -> bool {
+    command.row.runs.is_on_session() && !command.row.flags.contains(Flags::ADMIN)
+}
 
 /// A command of a connection that has a place in the order of replies.
 #[derive(Clone, Copy, Debug)]
@@ -77,18 +82,27 @@ impl EventLoop {
 
     /// Runs a command on the partitions that it needs.
     ///
-    /// Returns the time that it has run so far, `before` included, if it is a transaction that is suspended.
+    /// Returns the time that it has run so far, `before` included, if it is a transaction that is suspended, or leaves its work to a
+    /// thread.
     pub(super) fn run_on_partitions(
         &mut self,
         issued: Issued<'_>,
         partitions: &mut Lent,
         before: u64,
     ) -> Option<u64> {
+        if self.redirect_lent(issued, partitions) {
+            return None;
+        }
         partitions.begin();
+        self.delete_doomed_in(partitions);
         let mut ran = self.run_quietly(issued, Access::Partitions(Held::Many(partitions)));
         ran.nanos += before;
-        let transaction = self.clients[issued.number].client.transaction.as_ref();
-        let is_suspended = transaction.is_some_and(|transaction| transaction.suspended.is_some());
+        let client = &self.clients[issued.number].client;
+        let transaction = client.transaction.as_ref();
+        let is_suspended = client.script != ScriptStage::None
+            || client.errand.is_some()
+            || client.departs()
+            || transaction.is_some_and(|transaction| transaction.suspended.is_some());
         match ran.wish {
             _ if is_suspended => {}
             Some(wish) => self.block(issued, wish, ran.nanos, partitions),
@@ -98,13 +112,52 @@ impl EventLoop {
                 serve_ready(Held::Many(partitions), &self.environment());
             }
         }
+        self.end_use(partitions);
+        is_suspended.then_some(ran.nanos)
+    }
+
+    /// Ends the use of partitions: books what was allocated for them, and hands their effects over.
+    fn end_use(&mut self, partitions: &mut Lent) {
         partitions.settle();
         self.environment().hand_over();
+        publish_all(partitions.iter_mut().filter_map(Option::as_deref_mut), &self.node);
         for partition in partitions.iter_mut().flatten() {
-            publish_memory(partition, &self.node);
             tell_owner(partition, &self.node, &self.reach.mesh);
         }
-        is_suspended.then_some(ran.nanos)
+    }
+
+    /// Replies to a command whose errand is done, and serves who waited for what it has brought.
+    pub(super) fn end_errand(
+        &mut self,
+        issued: Issued<'_>,
+        result: &CommandResult,
+        nanos: u64,
+        partitions: &mut Lent,
+    ) {
+        if matches!(result, Err(ReplyError::Internal)) {
+            self.report_panic(issued.command);
+        }
+        partitions.begin();
+        let connection = &mut self.clients[issued.number];
+        let resp = connection.client.resp;
+        let (out, start) = connection.output.begin_at(issued.sequence);
+        match result {
+            Ok(()) => Encoder::new(out, resp).ok(),
+            Err(error) => {
+                self.node.stats[self.index].failed(issued.command.id, &error.line());
+                Encoder::new(out, resp).error(error.line());
+            }
+        }
+        let ran = Ran {
+            start,
+            is_cut: false,
+            nanos,
+            wish: None,
+            is_fence: false,
+        };
+        self.answer_ran(issued, &ran);
+        serve_ready(Held::Many(partitions), &self.environment());
+        self.end_use(partitions);
     }
 
     /// Merges the parts of a command into one reply. The parts took `longest_ns`.
@@ -133,26 +186,26 @@ impl EventLoop {
 
     fn run_issued(&mut self, issued: Issued<'_>, access: Access<'_>) -> Ran {
         let may_fence = self.may_fence(issued);
-        let begin_ns = self.node.clock.elapsed_ns();
-        let looked = (self.stamp, self.looked_ns);
+        let users = self.node.acl.version();
+        let (begin_ns, looked) = (self.node.clock.elapsed_ns(), (self.stamp, self.looked_ns));
         let mut environment = self.reach.environment(&self.node, &self.settings, looked);
-        let is_quick =
-            issued.command.row.runs.is_on_session() && !issued.command.row.flags.contains(Flags::ADMIN);
-        if is_quick {
+        if is_quick(issued.command) {
             environment.keep_fresh(begin_ns);
         } else {
             environment.look(begin_ns);
         }
         let connection = &mut self.clients[issued.number];
         let wish = RefCell::new(None);
-        let modes = modes_of(connection, &self.node);
+        let modes = connection.modes();
         let call = Call {
             command: issued.command,
             args: issued.args,
             db: connection.client.db,
+            client: connection.client.seat.subscriber.client,
             modes,
+            wrote_to: connection.client.wrote_to,
             routed: Routed::default(),
-            origin: Origin::Client,
+            origin: modes.origin(),
             waiting: Waiting::Allowed(&wish),
         };
         let mut caller = Caller {
@@ -189,8 +242,13 @@ impl EventLoop {
             is_cut: length >= environment.reply_bytes_max,
             nanos,
             wish: wish.into_inner().filter(|_| went_well),
-            is_fence: may_fence && self.node.pause.active(self.stamp.now_ms).is_some(),
+            is_fence: may_fence && self.needs_fence(users),
         }
+    }
+
+    /// Whether a command that has run has to wait: it has begun a pause, or changed the users of this version.
+    fn needs_fence(&self, users: u64) -> bool {
+        self.node.pause.active(self.stamp.now_ms).is_some() || self.node.acl.version() != users
     }
 
     /// Whether a command may have to wait for commands of other loops that were admitted before it.
@@ -213,6 +271,7 @@ impl EventLoop {
             command,
             args,
         } = issued;
+        self.log_refusals(number);
         if ran.is_cut {
             self.close_for_output(number);
         }
@@ -225,11 +284,17 @@ impl EventLoop {
         if let Some(save) = connection.client.awaits_save.take() {
             let reply = connection.output.begin(sequence).split_off(ran.start);
             self.wait_for_save(save, (number, sequence), reply);
+        } else if let Some(decided) = connection.client.awaits_bus.take() {
+            let reply = connection.output.begin(sequence).split_off(ran.start);
+            self.wait_for_bus(decided, (number, sequence), reply);
         } else if ran.is_fence {
             let reply = connection.output.begin(sequence).split_off(ran.start);
             self.begin_fence(number, sequence, reply);
         } else if self.clients.conclude(number, sequence, ran.start) {
             self.enforce_output_limit(number);
+        }
+        if let Some(request) = self.clients[number].client.sync_request.take() {
+            self.begin_hand_over(number, request);
         }
         if command.row.flags.contains(Flags::ADMIN) || command.row.runs.is_exec() {
             // A changed directive applies to the commands after it, and to the accounting of this one.
@@ -237,11 +302,4 @@ impl EventLoop {
         }
         self.account_for(number, command, args, ran.nanos);
     }
-}
-
-/// Modes of the client for a command that may wait.
-fn modes_of(connection: &Connection, node: &Node) -> Modes {
-    let mut modes = connection.modes();
-    modes.set(Modes::SYNCED, node.journal.has_synced(connection.client.wrote_to));
-    modes
 }

@@ -2,7 +2,7 @@
 //! wait for the end of a save.
 //!
 //! Slices are taken at the end of turns. While there are commands to run, they take a share of the time; otherwise one follows the
-//! other. What they save goes to the thread that writes it, for which no loop ever waits: while too much is on its way, or it is
+//! other, and so they do while a command waits for a large value that is saved in slices. What they save goes to the thread that writes it, for which no loop ever waits: while too much is on its way, or it is
 //! another shard's turn to save a large value, the loop does not save.
 
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(super) struct Saving {
     rests_until_us: i64,
     /// The loop waits until its lane has room.
     is_full: bool,
+    /// Commands wait for a large value of the snapshot, as the snapshot was told.
+    is_awaited: bool,
     /// A job waits for its cut, which this loop makes.
     awaits_cut: bool,
     /// Time since which partitions were taken when a cut was to be made, on the node's stopwatch.
@@ -98,7 +100,8 @@ impl EventLoop {
             }
             self.saving.is_full = false;
         }
-        if self.now_us >= self.saving.rests_until_us {
+        // A snapshot that was given up is cleared away at once.
+        if self.now_us >= self.saving.rests_until_us || snapshot.is_given_up() {
             self.save_slice(&snapshot, others_wait);
         }
     }
@@ -114,6 +117,9 @@ impl EventLoop {
         }
         if !self.reach.operations_behind.is_empty() {
             self.resume_operations();
+        }
+        if self.reach.serves_behind {
+            self.serve_behind_snapshot();
         }
     }
 
@@ -144,6 +150,7 @@ impl EventLoop {
         !self.reach.behind_snapshot.is_empty()
             || !self.clients.behind_snapshot.is_empty()
             || !self.reach.operations_behind.is_empty()
+            || self.reach.serves_behind
     }
 
     /// Takes in news: another snapshot, jobs that have ended, or one that waits for its cut.
@@ -165,6 +172,7 @@ impl EventLoop {
             let current = self.node.persistence.current();
             saving.snapshot = current.filter(|snapshot| snapshot.number > last);
             saving.is_given_up = false;
+            saving.is_awaited = false;
             saving.rests_until_us = 0;
         }
     }
@@ -174,7 +182,7 @@ impl EventLoop {
         self.saving.awaits_cut = self.index == 0 && self.node.persistence.awaits_cut();
         if !self.saving.awaits_cut {
             self.saving.taken_since_ns = None;
-        } else if !self.saving.is_lending {
+        } else if !self.saving.is_lending && self.applying.is_settled() {
             self.begin_cut();
             self.saving.awaits_cut = self.node.persistence.awaits_cut();
         }
@@ -196,14 +204,15 @@ impl EventLoop {
             held.get().give_up_snapshot();
             self.saving.is_given_up = true;
         }
-        let budget_ns = if others_wait {
-            SAVE_SLICE_NS
-        } else {
-            SAVE_IDLE_SLICE_NS
-        };
+        let is_awaited = held.get().keyspace.is_snapshot_awaited();
+        if std::mem::replace(&mut self.saving.is_awaited, is_awaited) != is_awaited {
+            snapshot.note_awaited(is_awaited);
+        }
+        let shares = others_wait && !is_awaited;
+        let budget_ns = if shares { SAVE_SLICE_NS } else { SAVE_IDLE_SLICE_NS };
         let slice = self.save_for(held.get(), snapshot, budget_ns);
         drop(held);
-        self.account_save(&slice, others_wait);
+        self.account_save(&slice, shares);
         match slice.progress {
             Progress::Done => {
                 self.saving.snapshot = None;
@@ -237,12 +246,12 @@ impl EventLoop {
         }
     }
 
-    /// Rests after a slice, so that commands get their share of the time, and for as long as `rdb-key-save-delay` wants.
-    fn account_save(&mut self, slice: &Slice, others_wait: bool) {
+    /// Rests after a slice, so that commands get their share of the time if it `shares` that, and for as long as `rdb-key-save-delay` wants.
+    fn account_save(&mut self, slice: &Slice, shares: bool) {
         let share = SAVE_SHARE_PERCENT;
         // A slice of more time has been interrupted, which is no reason for a longer rest.
         let worked_ns = slice.elapsed_ns.min(4 * SAVE_IDLE_SLICE_NS);
-        let rest_ns = if others_wait {
+        let rest_ns = if shares {
             worked_ns * (100 - share) / share
         } else {
             0
@@ -276,7 +285,7 @@ impl EventLoop {
     /// Answers the clients whose jobs have ended.
     fn answer_saved(&mut self) {
         if self.node.shutdown.is_requested() {
-            // Who asked for that gets no reply but the end of the connection.
+            // The client that asked for the shutdown gets no reply but the end of the connection.
             return;
         }
         let persistence = &self.node.persistence;

@@ -5,6 +5,7 @@ use shardis_protocol::{Arguments, Requests};
 
 use crate::connection::Connection;
 use crate::dispatch::plan::Routed;
+use crate::exec::Modes;
 use crate::limits::OUTPUT_KEPT_BYTES;
 use crate::shard::chunk::ChunkPool;
 use crate::shard::inbox::{Batch, Location, Source, Task};
@@ -33,6 +34,32 @@ pub(super) struct Turn {
     batches: Vec<Box<Batch>>,
 }
 
+/// The client that tasks come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    /// Number of its connection on this loop.
+    connection: u32,
+    /// Low bits of its id.
+    client: u32,
+    /// Its database.
+    db: u16,
+    /// Its modes.
+    modes: Modes,
+}
+
+impl Sender {
+    /// The client of a connection, in its present state.
+    #[inline]
+    pub(super) fn of(number: usize, connection: &Connection) -> Self {
+        Self {
+            connection: number as u32,
+            client: connection.client.id as u32,
+            db: connection.client.db,
+            modes: connection.modes(),
+        }
+    }
+}
+
 /// Number of empty batches that are kept for reuse.
 const BATCHES_KEPT: usize = 32;
 
@@ -55,52 +82,59 @@ impl Turn {
         }
     }
 
-    /// Makes a command of a connection a task for a shard. True unless its arguments had to be copied, because they
-    /// are not in the memory of the turn.
+    /// Makes a command a task for a shard. It comes from the sender, under a sequence number.
     #[inline]
-    pub(super) fn push(
+    pub(super) fn push_task(
         &mut self,
-        (number, connection): (usize, &mut Connection),
+        (sender, sequence): (Sender, u32),
         command: &'static Registered,
         args: Arguments<'_>,
         (shard, key): (usize, Routed),
-        location: Option<Location>,
-    ) -> bool {
-        let is_in_turn = location.is_some();
-        let location = location.unwrap_or_else(|| self.source.copy(args));
-        let modes = connection.modes();
-        connection.count_reply_mode();
+        location: Location,
+    ) {
         self.long[shard] |= command.is_long(args);
         self.tasks[shard].push(Task {
             command,
             hash: key.hash,
-            connection: number as u32,
-            client: connection.client.id as u32,
-            sequence: connection.output.issue(),
+            connection: sender.connection,
+            client: sender.client,
+            sequence,
             first_span: location.first_span,
             spans: location.spans,
             detached: location.detached,
             chunk: location.chunk,
             slot: key.slot,
-            db: connection.client.db,
+            db: sender.db,
             key: key.index,
-            modes,
+            modes: sender.modes,
         });
-        is_in_turn
     }
 
-    /// Packs the commands for a shard into a batch that can be sent.
-    pub(super) fn pack(&mut self, origin: usize, shard: usize) -> Box<Batch> {
+    /// Like [`push_task`](Self::push_task), for arguments that are not in the memory of the turn: they are copied.
+    pub(super) fn push_copy(
+        &mut self,
+        sender: (Sender, u32),
+        command: &'static Registered,
+        args: Arguments<'_>,
+        target: (usize, Routed),
+    ) {
+        let location = self.source.copy(args);
+        self.push_task(sender, command, args, target, location);
+    }
+
+    /// Packs the commands for a shard into a batch that can be sent, of this era. The `route` leads from this loop to the shard.
+    pub(super) fn pack(&mut self, route: (usize, usize), era: u64) -> Box<Batch> {
         let mut batch = self.batches.pop().unwrap_or_default();
-        batch.pack(origin, shard, &mut self.tasks[shard], &mut self.source);
+        batch.pack(route, era, &mut self.tasks[route.1], &mut self.source);
         batch
     }
 
     /// Packs some of the commands for a shard, by index, into a batch of their own.
-    pub(super) fn pack_some(&mut self, origin: usize, shard: usize, indexes: &[usize]) -> Box<Batch> {
-        let mut some: Vec<Task> = indexes.iter().map(|&index| self.tasks[shard][index]).collect();
+    pub(super) fn pack_some(&mut self, route: (usize, usize), indexes: &[usize], era: u64) -> Box<Batch> {
+        let tasks = &self.tasks[route.1];
+        let mut some: Vec<Task> = indexes.iter().map(|&index| tasks[index]).collect();
         let mut batch = self.batches.pop().unwrap_or_default();
-        batch.pack(origin, shard, &mut some, &mut self.source);
+        batch.pack(route, era, &mut some, &mut self.source);
         batch
     }
 

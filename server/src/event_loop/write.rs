@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::connection::Connection;
 use crate::connection::output::Written;
+use crate::dispatch::script;
 use crate::exec::Closing;
 use crate::journal::{Journal, Position};
 use crate::limits::LARGE_OUTPUT_BYTES;
@@ -14,6 +15,7 @@ use crate::limits::LARGE_OUTPUT_BYTES;
 impl EventLoop {
     /// Step 4: writes every connection that has output, once.
     pub(super) fn write(&mut self) {
+        self.deliver_invalidations();
         let barrier = self.settle_journal();
         self.write_behind(barrier);
     }
@@ -138,6 +140,10 @@ impl EventLoop {
     /// Closes the connections that are to be closed.
     pub(super) fn close_connections(&mut self) {
         for number in std::mem::take(&mut self.clients.closing) {
+            if self.applying.is_by(number) {
+                self.refuse_stream(number);
+                continue;
+            }
             if self.clients.get(number).is_some_and(Connection::has_begun) {
                 // The command runs all the same, as it would on one shard; the connection is closed after that.
                 continue;
@@ -145,8 +151,9 @@ impl EventLoop {
             if let Some(mut connection) = self.clients.connections.try_remove(number) {
                 // The subscriptions end before the client can see that the connection is closed.
                 connection.client.leave_all(&self.node.pubsub);
+                connection.client.end_tracking(&self.node.tracking);
                 self.ledger.forget(&mut connection, &self.node.stats[self.index]);
-                self.poll.remove(&connection.socket, number);
+                self.poll.remove(&mut connection.socket, number);
                 if connection.client.monitor {
                     self.monitor_left(number);
                 }
@@ -165,6 +172,7 @@ impl EventLoop {
     /// Writes the remaining output, as far as sockets take it without waiting. Replies that wait for the append-only file leave if it
     /// can be synced now.
     pub(super) fn farewell(&mut self) {
+        script::abandon();
         if !self.node.has_failed() {
             let node = &self.node;
             node.reporting(&self.settings, |reporter| node.journal.pass_all(reporter));
@@ -178,5 +186,8 @@ impl EventLoop {
         self.write();
         // With io_uring, writes are submitted by the next wait.
         let _ = self.poll.wait(Duration::ZERO, |_| {});
+        for (number, connection) in &mut self.clients.connections {
+            self.poll.end(&mut connection.socket, number);
+        }
     }
 }

@@ -20,15 +20,18 @@ use shardis_storage::keyspace::{
 use shardis_storage::rdb::Decoded;
 use shardis_storage::value::{INT_TEXT_MAX, StringRef};
 
+use super::departure::Leaving;
 use super::effect::Effect;
 use super::event::EventSink;
 use super::origin::Origin;
+use super::own_volatile::OwnVolatile;
 use super::partition::{Figures, Partition};
 use super::view::Stamp;
 use super::waiter::Waiters;
 use super::watch::Watches;
 use crate::config::KeyspaceEvents;
 use crate::saving::Snapshot;
+use crate::tracking::Invalidations;
 
 /// Cause of a change of a key.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,11 @@ pub(crate) enum Cause<'a> {
     FieldExpired(StringRef<'a>),
     /// The last field of a hash expired, and the key was removed with it.
     LastFieldExpired,
+    /// The slot of the key has gone to another node.
+    Dropped {
+        /// Its value is unlinked (freed later) rather than deleted.
+        lazily: bool,
+    },
     /// The key was evicted to make room.
     Evicted {
         /// Its value is unlinked (freed later) rather than deleted.
@@ -86,6 +94,10 @@ pub(crate) struct Door {
     pub(crate) watches: Watches,
     /// The keys that commands wait for.
     pub(crate) waiters: Waiters,
+    /// The keys that trackers have read, and what they are to be told.
+    pub(crate) invalidations: Invalidations,
+    /// The keys that are leaving for another node.
+    pub(crate) leaving: Leaving,
     /// Counters of the partition.
     pub(crate) figures: Figures,
     /// Effects of expiry and eviction that are not in the journal yet.
@@ -101,9 +113,11 @@ impl Cause<'_> {
     fn origin(self) -> Origin {
         match self {
             Self::Command | Self::Group => Origin::Client,
-            Self::Expired { .. } | Self::FieldExpired(_) | Self::LastFieldExpired | Self::Evicted { .. } => {
-                Origin::Node
-            }
+            Self::Expired { .. }
+            | Self::FieldExpired(_)
+            | Self::LastFieldExpired
+            | Self::Dropped { .. }
+            | Self::Evicted { .. } => Origin::Node,
         }
     }
 }
@@ -114,6 +128,8 @@ impl Door {
         Self {
             watches: Watches::default(),
             waiters: Waiters::default(),
+            invalidations: Invalidations::default(),
+            leaving: Leaving::default(),
             figures: Figures::default(),
             removals: Vec::new(),
             is_recorded,
@@ -128,6 +144,9 @@ impl Door {
             Cause::Group => {}
             Cause::Expired { .. } => self.watches.expired(db, key),
             _ => self.watches.touch(db, key),
+        }
+        if self.invalidations.concern_somebody() {
+            self.invalidate(key, cause);
         }
         self.waiters.mark(db, key);
         if cause.origin().reports_effects() {
@@ -150,6 +169,11 @@ impl Door {
                 tell(self, KeyspaceEvents::EVICTED, "evicted");
                 self.repeat_removal(db, key, lazily);
             }
+            Cause::Dropped { lazily } => {
+                self.figures.changes += 1;
+                tell(self, KeyspaceEvents::GENERIC, "del");
+                self.repeat_removal(db, key, lazily);
+            }
             Cause::FieldExpired(field) => {
                 self.figures.expired_fields += 1;
                 tell(self, KeyspaceEvents::HASH, "hexpired");
@@ -161,6 +185,21 @@ impl Door {
             // Replicas execute an HDEL of that field, which removes the key there as well.
             Cause::LastFieldExpired => tell(self, KeyspaceEvents::GENERIC, "del"),
         }
+    }
+
+    /// Notes that trackers are to be told of a change. What is no change of the value is none for them.
+    fn invalidate(&mut self, key: &[u8], cause: Cause<'_>) {
+        let writer = match cause {
+            Cause::Group => return,
+            Cause::Command => self.invalidations.writer,
+            // Nobody knows of these before being told.
+            Cause::Expired { .. }
+            | Cause::FieldExpired(_)
+            | Cause::LastFieldExpired
+            | Cause::Dropped { .. }
+            | Cause::Evicted { .. } => 0,
+        };
+        self.invalidations.changed(key, writer);
     }
 
     /// Sends a keyspace event to those who listen. The caller has checked that its class is chosen.
@@ -242,12 +281,14 @@ impl Look {
 const RELEASE_AT_ONCE: usize = 1 << 16;
 
 impl Partition {
-    /// Announces that a command changed a key. Where nobody watches or waits, this costs a branch or two.
+    /// Announces that a command changed a key. Where nobody watches, waits or tracks, this costs a branch or three.
     #[inline]
     pub(super) fn changed(&mut self, db: u16, key: &[u8], cause: Cause<'_>) {
         let door = &mut self.door;
         if !door.watches.is_empty() || !door.waiters.is_empty() {
             door.changed(db, key, cause, KeyspaceEvents::default());
+        } else if door.invalidations.concern_somebody() {
+            door.invalidate(key, cause);
         }
     }
 
@@ -306,12 +347,14 @@ impl Partition {
         }
     }
 
-    /// Removes all keys of a database, and returns their number. Complexity: O(keys watched or waited for).
+    /// Removes all keys of a database, and returns their number. Complexity: O(keys watched, waited for or tracked).
     pub(crate) fn flush(&mut self, db: u16, now_ms: i64, lazily: bool) -> u64 {
         let Self { keyspace, door, .. } = self;
         door.watches
             .emptied(db, |key| State::of(keyspace, db, key, now_ms));
         door.waiters.mark_all(db);
+        door.invalidations.all_changed(door.invalidations.writer);
+        self.own_volatile.forget_all(db);
         let before = self.keyspace.pending_objects();
         let removed = self.open(db).flush();
         if lazily {
@@ -336,6 +379,8 @@ impl Partition {
         keyspace.0.swap(usize::from(first), usize::from(second));
         door.waiters.mark_all(first);
         door.waiters.mark_all(second);
+        door.invalidations.all_changed(door.invalidations.writer);
+        self.own_volatile.swap(first, second);
     }
 
     /// Stores a value out of a file under a key that does not exist yet; false, and nothing is stored, if it does. For
@@ -380,10 +425,13 @@ impl Partition {
     /// way, or it was given up. Complexity: O(keys watched or waited for).
     pub(crate) fn adopt(&mut self, loaded: Self, now_ms: i64) {
         self.tell_of(&loaded, now_ms);
+        self.door.leaving.clear();
+        self.forget_doomed();
         self.keyspace.0.give_up_snapshot();
         self.keyspace.0.adopt(loaded.keyspace.0);
         self.memory_bytes += loaded.memory_bytes;
         self.evictor = Evictor::new();
+        self.own_volatile = OwnVolatile::default();
     }
 
     /// Informs those who watch or wait that the data of a partition comes which nobody uses yet.
@@ -396,6 +444,7 @@ impl Partition {
             });
             door.waiters.mark_all(db);
         }
+        door.invalidations.all_changed(0);
     }
 
     /// Time at which the next key or field of a database expires, Unix milliseconds: in the past when it is overdue.
@@ -420,6 +469,31 @@ impl Partition {
         database.expire_cycle(now_ms, budget, |entry| {
             door.changed(db, entry.key(), cause, chosen);
         })
+    }
+
+    /// Looks at some keys that clients of a replica have written, and removes those that have expired.
+    pub(crate) fn expire_own(&mut self, count: usize, now_ms: i64, lazily: bool, chosen: KeyspaceEvents) {
+        for own in self.own_volatile.next(count) {
+            let (db, name) = (own.0, &own.1);
+            let Self { keyspace, door, .. } = self;
+            let key = keyspace.key(name);
+            let database = keyspace.0.database_mut(usize::from(db));
+            match database.peek(&key) {
+                Some(entry) if entry.expiry().is_some() => {
+                    if !entry.is_expired(now_ms) || database.is_held_by_snapshot(&key) {
+                        continue;
+                    }
+                    door.changed(db, name, Cause::Expired { lazily }, chosen);
+                    if lazily {
+                        database.unlink(&key);
+                    } else {
+                        database.remove(&key);
+                    }
+                }
+                _ => {}
+            }
+            self.own_volatile.forget(&own);
+        }
     }
 
     /// Removes expired fields of the hashes of a database, about `budget` of them.
@@ -454,7 +528,7 @@ impl Partition {
         };
         let Self { keyspace, door, .. } = self;
         let key = keyspace.key(victim.key);
-        if keyspace.0.database_mut(victim.database).waits_for_snapshot(&key) {
+        if keyspace.0.database_mut(victim.database).is_held_by_snapshot(&key) {
             // There is something to evict, later or with the next choice.
             return true;
         }
@@ -466,6 +540,26 @@ impl Partition {
         } else {
             database.remove(&key)
         }
+    }
+
+    /// Deletes keys of a slot of the first database, so many at most; returns how many.
+    pub(super) fn delete_in_slot(&mut self, slot: u16, max: usize, stamp: &Stamp) -> usize {
+        let Self { keyspace, door, .. } = self;
+        let database = keyspace.0.database_mut(0);
+        let mut names: Vec<Box<[u8]>> = Vec::with_capacity(database.slot_len(slot).min(max));
+        database.slot_keys(slot, max, |entry| names.push(entry.key().into()));
+        let lazily = stamp.lazy_server_del;
+        for name in &names {
+            door.changed(0, name, Cause::Dropped { lazily }, stamp.events);
+            let key = keyspace.0.key(name);
+            let database = keyspace.0.database_mut(0);
+            if lazily {
+                database.unlink(&key);
+            } else {
+                database.remove(&key);
+            }
+        }
+        names.len()
     }
 
     /// Begins its part of a snapshot. There is none under way.
@@ -481,9 +575,28 @@ impl Partition {
         debug_assert!(is_begun, "one snapshot at a time");
     }
 
-    /// Whether a change of a key has to wait for a snapshot, see [`Database::waits_for_snapshot`].
-    pub(crate) fn waits_for_snapshot(&mut self, db: u16, key: &Key<'_>) -> bool {
-        self.keyspace.has_snapshot() && self.open(db).waits_for_snapshot(key)
+    /// Whether a command that changes data may have to wait.
+    #[inline]
+    pub(crate) fn may_hold_back(&self) -> bool {
+        self.keyspace.has_snapshot() || self.is_sealed() || !self.door.leaving.is_empty()
+    }
+
+    /// Whether a command that changes a key has to wait: for a snapshot, or because the key is leaving for another node.
+    pub(crate) fn holds_back(&mut self, reached: Reached, key: &Key<'_>) -> bool {
+        self.door.leaving.contains(key.bytes) || self.waits_for_snapshot(reached, key)
+    }
+
+    /// Whether a command that changes a key has to wait for a snapshot, see [`Database::waits_for_snapshot`].
+    fn waits_for_snapshot(&mut self, reached: Reached, key: &Key<'_>) -> bool {
+        if !self.keyspace.has_snapshot() {
+            return false;
+        }
+        match reached {
+            Reached::One(db) => self.open(db).waits_for_snapshot(key),
+            Reached::All => {
+                (0..self.keyspace.databases() as u16).any(|db| self.open(db).waits_for_snapshot(key))
+            }
+        }
     }
 
     /// Goes on with its part of a snapshot, like [`Keyspace::save_some`].
@@ -509,6 +622,15 @@ impl Partition {
     pub(crate) fn release_all(&mut self) {
         while self.keyspace.0.release(RELEASE_AT_ONCE) > 0 {}
     }
+}
+
+/// Databases that a command may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// The database of its client.
+    One(u16),
+    /// Any: it names another one, or is a transaction in which the client chooses one.
+    All,
 }
 
 /// State of a key, as a watcher sees it.

@@ -1,19 +1,27 @@
 //! A client as commands see it: identity, selected database, transaction. Sockets and buffers are in `connection`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use shardis_protocol::Resp;
+use smallvec::SmallVec;
 
 use super::Part;
+use super::departure::Departure;
+use super::identity::{Identity, Refused};
+use super::origin::Origin;
+use super::reload::Errand;
 use super::request::OwnedRequest;
 use super::waiter::Ticket;
 use super::watch::WatchList;
 use crate::error::ReplyError;
 use crate::journal::{Position, Record};
 use crate::pubsub::{Hub, Name, Seat, Topic};
+use crate::replication::{Introduction, SyncRequest};
+use crate::tracking::{Tracking, TrackingModes, TrackingState};
 
 /// The state of one client.
 #[derive(Debug)]
@@ -34,8 +42,12 @@ pub(crate) struct Client {
     pub(crate) db: u16,
     /// The protocol it speaks.
     pub(crate) resp: Resp,
-    /// The client has given the password, or none was needed when it connected.
-    pub(crate) authenticated: bool,
+    /// The user that it acts as.
+    pub(crate) identity: Identity,
+    /// Common name of the certificate that it has shown, if it has shown one.
+    pub(crate) certificate_name: Option<Box<[u8]>>,
+    /// Requests that were refused and are not in the log yet.
+    pub(crate) refused: Vec<Refused>,
     /// Time of the connection, Unix milliseconds.
     pub(crate) created_ms: i64,
     /// Time of its last request, Unix milliseconds.
@@ -50,14 +62,34 @@ pub(crate) struct Client {
     pub(crate) no_touch: bool,
     /// Set by CLIENT CAPA redirect: the client can be redirected to another server.
     pub(crate) can_redirect: bool,
+    /// Whether ASKING applies to its command.
+    pub(crate) asking: Asking,
+    /// Set by READONLY: a replica may answer what only reads.
+    pub(crate) reads_replicas: bool,
+    /// The client is the primary of this node: its requests are the stream that the node follows.
+    pub(crate) is_primary: bool,
     /// Set by MONITOR: the client gets a line for every command.
     pub(crate) monitor: bool,
+    /// The client is a replica: its connection is a link.
+    pub(crate) is_replica: bool,
+    /// Statements by REPLCONF, if it has made any.
+    pub(crate) introduction: Option<Box<Introduction>>,
+    /// Request of its command to become a replica.
+    pub(crate) sync_request: Option<SyncRequest>,
     /// Unix time in microseconds of its transaction while that runs: all commands of a transaction have the same time.
     pub(crate) transaction_us: Option<i64>,
     /// Ticket of its command, if that waits for a key.
     pub(crate) waits: Option<Arc<Ticket>>,
     /// The end of a job that the reply to its command waits for.
     pub(crate) awaits_save: Option<AwaitedSave>,
+    /// Number of the decisions of its command that the bus is to carry out before the reply is sent.
+    pub(crate) awaits_bus: Option<u64>,
+    /// Work that its command leaves to a thread.
+    pub(crate) errand: Option<Errand>,
+    /// Its command, whose keys leave for another node.
+    pub(crate) departure: Option<Box<Departure>>,
+    /// State of its script, while that is not at its end.
+    pub(crate) script: ScriptStage,
     /// Its command is held back by CLIENT PAUSE.
     pub(crate) is_paused: bool,
     /// The reason for which its wait was ended; the client has not been told yet.
@@ -74,6 +106,31 @@ pub(crate) struct Client {
     pub(crate) seat: Seat,
     /// Its subscriptions; none when it is no subscriber.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// Its choices of client-side caching; none when it does not track.
+    pub(crate) tracking: Option<Box<TrackingState>>,
+}
+
+/// State of a client's script between two slices of its run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ScriptStage {
+    /// No script has begun that has not ended.
+    #[default]
+    None,
+    /// The script has used its slice, and goes on in the next turn.
+    Aside,
+    /// The script goes on when it has got the partitions of these shards as well.
+    Lacks(SmallVec<[usize; 8]>),
+    /// The script has met a shard that it did not have, and begins anew with all of them.
+    WantsAll,
+    /// The script cannot get the shards that it lacks, and ends with an error.
+    Failed,
+}
+
+impl ScriptStage {
+    /// Whether a script has begun and goes on later.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self, Self::Aside | Self::Lacks(_) | Self::Failed)
+    }
 }
 
 /// The end of a job that a client waits for.
@@ -154,6 +211,18 @@ impl Peer {
     }
 }
 
+/// Reach of ASKING, which lasts for one command; that may be MULTI, and then it lasts until the transaction ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// ASKING applies to nothing.
+    #[default]
+    Off,
+    /// ASKING applies to the next command.
+    Next,
+    /// ASKING applies to the current command.
+    Now,
+}
+
 /// Mode set by CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ReplyMode {
@@ -178,12 +247,28 @@ bitflags::bitflags! {
         const MUTE = 2;
         /// Its commands do not update access clocks.
         const NO_TOUCH = 4;
-        /// The writes of the client are on disk. Known only where its commands must not wait.
-        const SYNCED = 8;
+        /// The client is the primary of this node.
+        const PRIMARY = 8;
+        /// ASKING applies to the command.
+        const ASKING = 16;
+        /// A replica may answer what only reads.
+        const READS_REPLICAS = 32;
+        /// The keys that its commands read are remembered.
+        const TRACKS = 64;
     }
 }
 
 impl Modes {
+    /// On whose behalf the client's commands run.
+    #[inline]
+    pub(crate) fn origin(self) -> Origin {
+        if self.contains(Self::PRIMARY) {
+            Origin::Primary
+        } else {
+            Origin::Client
+        }
+    }
+
     /// The protocol of the reply.
     #[inline]
     pub(crate) fn resp(self) -> Resp {
@@ -202,6 +287,8 @@ pub(crate) enum Unblocked {
     TimedOut,
     /// CLIENT UNBLOCK ERROR ended the wait with an error.
     WithError,
+    /// The node has become a replica.
+    RoleChanged,
 }
 
 /// Request to close a connection.
@@ -355,7 +442,7 @@ impl Client {
     }
 
     /// A client that has just connected.
-    pub(crate) fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, authenticated: bool) -> Self {
+    pub(crate) fn new(id: u64, peer: Peer, fd: i32, now_ms: i64, identity: Identity) -> Self {
         Self {
             id,
             peer,
@@ -365,7 +452,9 @@ impl Client {
             library_version: None,
             db: 0,
             resp: Resp::V2,
-            authenticated,
+            identity,
+            certificate_name: None,
+            refused: Vec::new(),
             created_ms: now_ms,
             active_ms: now_ms,
             last_command: None,
@@ -373,10 +462,20 @@ impl Client {
             no_evict: false,
             no_touch: false,
             can_redirect: false,
+            asking: Asking::Off,
+            reads_replicas: false,
+            is_primary: false,
             monitor: false,
+            is_replica: false,
+            introduction: None,
+            sync_request: None,
             transaction_us: None,
             waits: None,
             awaits_save: None,
+            awaits_bus: None,
+            errand: None,
+            departure: None,
+            script: ScriptStage::None,
             is_paused: false,
             unblocked: None,
             wrote_to: Position::default(),
@@ -385,6 +484,7 @@ impl Client {
             watching: None,
             seat: Seat::default(),
             subscriptions: None,
+            tracking: None,
         }
     }
 
@@ -400,11 +500,11 @@ impl Client {
     }
 
     /// Resets the client to the state of a new connection (RESET). Identity and library information stay.
-    pub(crate) fn reset(&mut self, authenticated: bool) {
+    pub(crate) fn reset(&mut self, identity: Identity) {
         self.name = None;
         self.db = 0;
         self.resp = Resp::V2;
-        self.authenticated = authenticated;
+        self.identity = identity;
         // A client that asked for it does not get the reply to RESET either.
         if self.reply_mode != ReplyMode::Skip {
             self.reply_mode = ReplyMode::On;
@@ -412,6 +512,8 @@ impl Client {
         self.no_evict = false;
         self.no_touch = false;
         self.can_redirect = false;
+        self.asking = Asking::Off;
+        self.reads_replicas = false;
         self.monitor = false;
         self.transaction = None;
         self.watching = None;
@@ -422,10 +524,48 @@ impl Client {
         self.transaction_us.is_some()
     }
 
+    /// Whether its command has keys that are to be sent to another node now.
+    pub(crate) fn departs(&self) -> bool {
+        let departure = self.departure.as_ref();
+        departure.is_some_and(|departure| departure.cargo.is_some())
+    }
+
+    /// Notes that its next command begins: what applies to one command may apply to this one.
+    pub(crate) fn begin_request(&mut self) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.begin_request(self.transaction.is_some());
+        }
+        self.asking = match self.asking {
+            Asking::Next => Asking::Now,
+            Asking::Now if self.transaction.is_some() => Asking::Now,
+            Asking::Now | Asking::Off => Asking::Off,
+        };
+    }
+
+    /// Whether a request of the client is, or will be, part of a transaction.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some() || self.transaction_us.is_some()
+    }
+
     /// Whether the client has subscriptions.
     #[inline]
     pub(crate) fn is_subscriber(&self) -> bool {
         self.subscriptions.is_some()
+    }
+
+    /// Ends one of its subscriptions. Returns the number that a confirmation reports.
+    pub(crate) fn leave(&mut self, hub: &Hub, topic: Topic, name: &[u8]) -> usize {
+        let Some(subscriptions) = &mut self.subscriptions else {
+            return 0;
+        };
+        if subscriptions.remove(topic, name) {
+            hub.leave(topic, name, self.seat);
+        }
+        let left = subscriptions.counted_with(topic);
+        if subscriptions.is_empty() {
+            self.subscriptions = None;
+        }
+        left
     }
 
     /// Ends all its subscriptions. Complexity: O(subscriptions).
@@ -438,6 +578,28 @@ impl Client {
                 hub.leave(topic, name, self.seat);
             }
         }
+    }
+
+    /// Whether the keys that its current command reads are to be remembered.
+    #[inline]
+    pub(crate) fn notes_reads(&self) -> bool {
+        self.tracking
+            .as_ref()
+            .is_some_and(|tracking| tracking.notes_reads())
+    }
+
+    /// Ends its tracking.
+    pub(crate) fn end_tracking(&mut self, tracking: &Tracking) {
+        if self.tracking.take().is_some() {
+            tracking.leave(self.seat);
+        }
+    }
+
+    /// Whether it tracks in these modes.
+    fn tracks_in(&self, modes: TrackingModes) -> bool {
+        self.tracking
+            .as_ref()
+            .is_some_and(|tracking| tracking.modes.contains(modes))
     }
 
     /// Number of names of a kind that the client is subscribed to.
@@ -458,7 +620,8 @@ impl Client {
         let watched = self.watching.as_ref().map_or(0, |watching| watching.memory());
         let subscribed = self.subscriptions.as_ref().map_or(0, |known| known.memory());
         let waiting = self.waits.as_ref().map_or(0, |ticket| ticket.memory());
-        names + queue + watched + subscribed + waiting
+        let tracking = self.tracking.as_ref().map_or(0, |tracking| tracking.memory());
+        names + queue + watched + subscribed + waiting + tracking
     }
 
     /// Line of CLIENT LIST for the client, without the line feed. `argument_bytes` belong to the command that it is
@@ -479,7 +642,7 @@ impl Client {
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} \
              qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={} \
-             user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+             user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
             self.id,
             self.peer.remote(),
             self.peer.local(),
@@ -510,6 +673,8 @@ impl Client {
                 "r"
             },
             self.last_command.map_or("NULL", |command| command.name),
+            self.user_name(),
+            self.redirect(),
             if self.resp == Resp::V3 { 3 } else { 2 },
             text(&self.library_name),
             text(&self.library_version),
@@ -523,13 +688,38 @@ impl Client {
         line
     }
 
+    /// Id of the client that gets its messages about changes: 0 if it does itself, -1 if it does not track.
+    pub(crate) fn redirect(&self) -> i64 {
+        let tracking = self.tracking.as_ref();
+        tracking.map_or(-1, |tracking| tracking.redirect.unwrap_or(0) as i64)
+    }
+
+    /// Name of its user as CLIENT LIST shows it.
+    fn user_name(&self) -> Cow<'_, str> {
+        if self.is_primary {
+            Cow::Borrowed("(superuser)")
+        } else {
+            String::from_utf8_lossy(self.identity.user().name())
+        }
+    }
+
     fn flags(&self) -> String {
         let mut flags = String::new();
         for (set, flag) in [
             (self.monitor, 'O'),
+            (self.is_primary, 'M'),
+            (self.is_replica, 'S'),
             (self.is_subscriber(), 'P'),
             (self.transaction.is_some(), 'x'),
             (self.waits.is_some() || self.is_paused, 'b'),
+            (self.tracking.is_some(), 't'),
+            (
+                self.tracking
+                    .as_ref()
+                    .is_some_and(|tracking| tracking.is_broken()),
+                'R',
+            ),
+            (self.tracks_in(TrackingModes::BCAST), 'B'),
             (
                 self.watching
                     .as_ref()
@@ -538,6 +728,7 @@ impl Client {
             ),
             (self.closing == Closing::AfterReply, 'c'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
+            (self.reads_replicas, 'r'),
             (self.no_evict, 'e'),
             (self.no_touch, 'T'),
         ] {

@@ -10,6 +10,7 @@ use shardis_storage::value::Collection;
 use super::effect::Effects;
 use super::view::View;
 use super::waiter::{Waiting, Wish};
+use super::written::Written;
 use crate::config::KeyspaceEvents;
 use crate::config::Settings;
 use crate::error::ReplyError;
@@ -35,8 +36,8 @@ pub(crate) struct Context<'a> {
     pub(crate) adopted: Option<(usize, Buffer)>,
     /// Permission of the command to wait for its keys.
     pub(crate) waiting: Waiting<'a>,
-    /// The writes of the client are on disk. Known to commands that may wait, or would if they were not in a transaction.
-    pub(crate) is_synced: bool,
+    /// The writes of the client. Known to commands that may wait, or would if they were not in a transaction.
+    pub(crate) written: Written<'a>,
 }
 
 /// The bytes of a string about to be stored.

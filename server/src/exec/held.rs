@@ -9,6 +9,7 @@
 use std::ops::{Deref, DerefMut};
 
 use shardis_cluster::slot::shard_of;
+use shardis_storage::key::Key;
 use shardis_storage::memory::thread_balance;
 use smallvec::SmallVec;
 
@@ -132,6 +133,23 @@ impl Lent {
         let mut partition = self.partitions[shard].take()?;
         partition.memory_bytes += self.account.take(shard);
         Some(partition)
+    }
+
+    /// Calls `act` with the partition of one shard, which is used by itself meanwhile.
+    ///
+    /// # Panics
+    /// When the partition is not here.
+    #[inline]
+    pub(crate) fn alone<R>(&mut self, shard: usize, act: impl FnOnce(&mut Partition) -> R) -> R {
+        self.account.turn_to(None);
+        let partition = self.partitions[shard]
+            .as_deref_mut()
+            .expect("the partition that a command needs is here");
+        partition.begin_use();
+        let result = act(partition);
+        partition.book();
+        self.begin();
+        result
     }
 
     /// Turns to the partition of a shard: allocations are booked to it until the next turn.
@@ -261,6 +279,28 @@ impl Held<'_> {
                 account.turn_to(Some(shard));
                 Some((partitions[shard].as_deref_mut()?, Some(account)))
             }
+        }
+    }
+
+    /// Notes the number of the client whose command runs on the partitions from now on.
+    #[inline]
+    pub(crate) fn note_writer(&mut self, client: u32) {
+        match self {
+            Self::One(partition) => partition.door.invalidations.writer = client,
+            Self::Two(both, _) => both
+                .iter_mut()
+                .for_each(|partition| partition.door.invalidations.writer = client),
+            Self::Many(lent) => lent
+                .iter_mut()
+                .flatten()
+                .for_each(|partition| partition.door.invalidations.writer = client),
+        }
+    }
+
+    /// Notes that a tracker has read a key, if the partition of the key is held.
+    pub(crate) fn remember_read(&mut self, key: &Key<'_>, client: u32) {
+        if let Some(partition) = self.beside(key.slot) {
+            partition.door.invalidations.remember(key.bytes, client);
         }
     }
 

@@ -6,12 +6,17 @@ use std::sync::atomic::AtomicBool;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use shardis_cluster::{Slot, SlotSet};
+use shardis_storage::key::Key;
 use shardis_storage::keyspace::KeyspaceOptions;
 use shardis_storage::keyspace::eviction::Evictor;
 use shardis_storage::memory;
 
 use super::change::{Door, Guarded, State};
+use super::own_volatile::OwnVolatile;
+use super::view::Stamp;
 use super::watch::{WatchToken, WatchedKey};
+use crate::cluster::Doomed;
 use crate::journal::Recorder;
 use crate::saving::Content;
 
@@ -31,6 +36,8 @@ pub(crate) struct Partition {
     /// Bytes allocated for its values, keys and tables, as the allocator rounds them. While a thread uses the partition by
     /// itself, what it has allocated since the balance `booked_to` is still missing.
     pub(crate) memory_bytes: i64,
+    /// Slots that have gone to another node, and whose keys are still to be deleted.
+    doomed: Option<Box<SlotSet>>,
     /// Number of the job of the snapshot that it begins or began last.
     pub(crate) snapshot: u64,
     /// Balance of the thread that uses the partition by itself, up to which everything is booked, bytes.
@@ -39,6 +46,8 @@ pub(crate) struct Partition {
     pub(crate) seal: u64,
     /// Time of the next expiry that its loop knows of, Unix milliseconds.
     pub(crate) known_due_ms: i64,
+    /// Keys that clients of a replica have written, which expire here without its primary.
+    pub(crate) own_volatile: OwnVolatile,
 }
 
 /// Counters of a partition since the last CONFIG RESETSTAT.
@@ -74,7 +83,7 @@ impl Figures {
     }
 }
 
-/// Bytes that may stay allocated in a partition without keys.
+/// Bytes that may stay allocated in a partition without keys, beside the tables of slots.
 const EMPTY_BYTES_MAX: i64 = 16 << 10;
 
 impl Partition {
@@ -94,10 +103,12 @@ impl Partition {
             evictor: Evictor::new(),
             rng: SmallRng::seed_from_u64(seed ^ shard as u64),
             memory_bytes: memory::thread_balance() - before,
+            doomed: None,
             snapshot: 0,
             seal: 0,
             booked_to: 0,
             known_due_ms: i64::MAX,
+            own_volatile: OwnVolatile::default(),
         }
     }
 
@@ -123,15 +134,81 @@ impl Partition {
         let bytes = self.memory_bytes;
         debug_assert!(bytes >= 0, "a partition takes {bytes} bytes");
         debug_assert!(
-            bytes <= EMPTY_BYTES_MAX || !self.keyspace.is_empty() || self.keyspace.pending_release() > 0,
+            bytes <= EMPTY_BYTES_MAX
+                || !self.keyspace.is_empty()
+                || self.keyspace.pending_release() > 0
+                || self.own_volatile.len() > 0
+                || bytes <= EMPTY_BYTES_MAX + self.slot_table_bytes(),
             "an empty partition takes {bytes} bytes"
         );
         bytes.cast_unsigned()
     }
 
+    /// Bytes of the tables that a node of a cluster has for its slots, whether they have keys or not.
+    fn slot_table_bytes(&self) -> i64 {
+        let databases = 0..self.keyspace.databases();
+        let bytes = databases.map(|index| self.keyspace.database(index).table_stats().bytes);
+        bytes.sum::<usize>() as i64
+    }
+
     /// Whether its data may have been saved for the last time.
     pub(crate) fn is_sealed(&self) -> bool {
         self.seal != 0
+    }
+
+    /// Adds slots whose keys are to be deleted.
+    pub(crate) fn doom(&mut self, slots: Box<SlotSet>) {
+        match &mut self.doomed {
+            Some(known) => known.extend(slots.iter()),
+            none => *none = Some(slots),
+        }
+    }
+
+    /// Deletes nothing more: the data is not what it was, or another node decides about it.
+    pub(crate) fn forget_doomed(&mut self) {
+        self.doomed = None;
+    }
+
+    /// Whether keys of any slot are to be deleted.
+    #[inline]
+    pub(crate) fn has_doomed(&self) -> bool {
+        self.doomed.is_some()
+    }
+
+    /// Deletes keys of doomed slots, so many at most. False when none is left.
+    pub(crate) fn delete_doomed(&mut self, max: usize, stamp: &Stamp) -> bool {
+        let mut left = max;
+        while let Some(slots) = &mut self.doomed {
+            let Some(slot) = slots.iter().next() else {
+                self.doomed = None;
+                return false;
+            };
+            let deleted = self.delete_in_slot(slot.number(), left, stamp);
+            if deleted == left {
+                return true;
+            }
+            left -= deleted;
+            if let Some(slots) = &mut self.doomed {
+                slots.remove(slot);
+            }
+        }
+        false
+    }
+
+    /// Deletes all keys of a slot now if it is doomed: it has come back. `doomed` are those that this partition was not told of yet.
+    #[cold]
+    pub(crate) fn delete_if_doomed(&mut self, slot: u16, doomed: Option<&Doomed>, stamp: &Stamp) {
+        let Some(slot) = Slot::new(slot) else { return };
+        let is_new = doomed.is_some_and(|doomed| doomed.remove(slot));
+        let is_known = self.doomed.as_mut().is_some_and(|slots| slots.remove(slot));
+        if is_new || is_known {
+            self.delete_in_slot(slot.number(), usize::MAX, stamp);
+        }
+    }
+
+    /// Whether a key of the first database is stored, expired or not: the look changes nothing.
+    pub(crate) fn has(&self, key: &Key<'_>) -> bool {
+        self.keyspace.database(0).peek(key).is_some()
     }
 
     /// Adds what it has to the content of a snapshot.

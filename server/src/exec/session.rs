@@ -5,6 +5,7 @@ use shardis_protocol::{Arguments, Encoder};
 use super::CommandResult;
 use super::client::{BufferSizes, Client};
 use super::reload::Reload;
+use crate::acl::Users;
 use crate::journal::Recorder;
 use crate::state::Node;
 
@@ -63,6 +64,8 @@ pub(crate) struct Roster<'a> {
     pub(crate) args: Arguments<'a>,
     /// Id of the client that sent the command.
     pub(crate) asker: u64,
+    /// The users of the node.
+    pub(crate) users: &'a Users,
     /// The connections that this loop carries.
     pub(crate) clients: Box<dyn Iterator<Item = Carried<'a>> + 'a>,
     /// Unix time in milliseconds.

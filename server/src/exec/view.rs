@@ -38,6 +38,8 @@ pub(crate) struct Stamp {
     pub(crate) on_expired: OnExpired,
     /// Keyspace events that somebody listens to; none while no kind of channel is chosen.
     pub(crate) events: KeyspaceEvents,
+    /// Clients write to a replica: the keys that they write may have to expire here.
+    pub(crate) notes_own_keys: bool,
     /// `lazyfree-lazy-server-del`: values that are overwritten, or renamed over, are freed later.
     pub(crate) lazy_server_del: bool,
     /// `lazyfree-lazy-user-del`: DEL behaves like UNLINK.
@@ -47,13 +49,19 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a node at `now_ms`, from its settings and the state of CLIENT PAUSE.
+    /// The stamp of a node at `now_ms`, from its settings, its role and the state of CLIENT PAUSE.
     pub(crate) fn on(node: &Node, settings: &Settings, now_ms: i64) -> Self {
-        Self::new(settings, now_ms, node.pause.active(now_ms).is_some())
+        // The primary decides when a key of its replica is gone.
+        let is_replica = node.replication.following.is_replica();
+        let keeps_expired = node.pause.active(now_ms).is_some() || is_replica;
+        Self {
+            notes_own_keys: is_replica && !settings.replica_read_only,
+            ..Self::new(settings, now_ms, keeps_expired)
+        }
     }
 
-    /// The stamp at `now_ms`, from these settings.
-    pub(crate) fn new(settings: &Settings, now_ms: i64, writes_paused: bool) -> Self {
+    /// The stamp at `now_ms`, from these settings. Expired keys that a look-up finds are kept if `keeps_expired`.
+    pub(crate) fn new(settings: &Settings, now_ms: i64, keeps_expired: bool) -> Self {
         let policy = settings.maxmemory_policy.policy();
         Self {
             now_ms,
@@ -63,7 +71,7 @@ impl Stamp {
                 log_factor: settings.lfu_log_factor,
                 decay_minutes: settings.lfu_decay_time,
             }),
-            on_expired: match (writes_paused, settings.lazyfree_lazy_expire) {
+            on_expired: match (keeps_expired, settings.lazyfree_lazy_expire) {
                 (true, _) => OnExpired::Keep,
                 (false, true) => OnExpired::Unlink,
                 (false, false) => OnExpired::Remove,
@@ -73,6 +81,7 @@ impl Stamp {
             } else {
                 KeyspaceEvents::default()
             },
+            notes_own_keys: false,
             lazy_server_del: settings.lazyfree_lazy_server_del,
             lazy_user_del: settings.lazyfree_lazy_user_del,
             lazy_user_flush: settings.lazyfree_lazy_user_flush,
@@ -98,6 +107,22 @@ impl Stamp {
             events: KeyspaceEvents::default(),
             ..self
         }
+    }
+
+    /// The same rules for commands of the primary: whatever it did not remove has not expired.
+    pub(crate) fn of_primary(self) -> Self {
+        Self {
+            now_ms: 0,
+            on_expired: OnExpired::Keep,
+            notes_own_keys: false,
+            ..self
+        }
+    }
+
+    /// Whether the commands have run before, elsewhere: they are obeyed also where a client would be refused.
+    #[inline]
+    pub(crate) fn is_of_repetition(&self) -> bool {
+        self.now_ms != self.wall_ms
     }
 
     /// The access clock of an entry after a use.
@@ -373,6 +398,9 @@ impl<'a> View<'a> {
     pub(crate) fn pass(&mut self, key: &Key<'_>, cause: Cause<'_>) {
         let db = self.db;
         self.partition(key.slot).changed(db, key.bytes, cause);
+        if self.stamp.notes_own_keys {
+            self.with(key, |partition| partition.own_volatile.note(db, key.bytes));
+        }
     }
 
     /// Raises a keyspace event. Costs one check of the settings where nobody listens.

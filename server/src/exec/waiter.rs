@@ -19,12 +19,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use shardis_protocol::{Arguments, Encoder};
+use shardis_protocol::Arguments;
 use shardis_storage::value::Kind;
 
 use super::client::{CommandTag, Modes};
 use super::request::OwnedRequest;
+use super::written::Awaited;
 use crate::journal::Position;
+use crate::pubsub::Seat;
 pub(crate) use queues::{Found, Ready, Waiters};
 
 /// Permission of a command to wait, and the place for its wish.
@@ -54,32 +56,6 @@ impl Waiting<'_> {
     }
 }
 
-/// The reply to a command whose timeout ended before it got what it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimeoutReply {
-    /// A null array.
-    Null,
-    /// Number of replicas that have acknowledged the writes.
-    Replicas(i64),
-    /// Number of append-only files and of replicas that have acknowledged the writes: whether this node's own has.
-    Files(bool),
-}
-
-impl TimeoutReply {
-    /// Encodes the reply.
-    pub(crate) fn write(self, reply: &mut Encoder<'_>) {
-        match self {
-            Self::Null => reply.null_array(),
-            Self::Replicas(count) => reply.integer(count),
-            Self::Files(is_synced) => {
-                reply.array(2);
-                reply.integer(i64::from(is_synced));
-                reply.integer(0);
-            }
-        }
-    }
-}
-
 /// Description of what a command waits for.
 #[derive(Debug)]
 pub(crate) struct Wish {
@@ -91,12 +67,10 @@ pub(crate) struct Wish {
     pub(crate) minds_removal: bool,
     /// End of the timeout, Unix milliseconds; `None` for never.
     pub(crate) deadline_ms: Option<i64>,
-    /// The reply at the end of the timeout.
-    pub(crate) on_timeout: TimeoutReply,
     /// The request to run again, where that is not the one that the client sent.
     pub(crate) request: Option<OwnedRequest>,
-    /// The command waits until the client's writes are on disk.
-    pub(crate) awaits_sync: bool,
+    /// The condition on the client's writes that it waits for, if it waits for that.
+    pub(crate) awaited: Awaited,
 }
 
 /// A command that runs again because one of its keys is ready.
@@ -152,10 +126,8 @@ pub(crate) struct Ticket {
     pub(crate) minds_removal: bool,
     /// End of the timeout, Unix milliseconds; `None` for never.
     pub(crate) deadline_ms: Option<i64>,
-    /// The reply at the end of the timeout.
-    pub(crate) on_timeout: TimeoutReply,
-    /// The command waits until the client's writes are on disk.
-    pub(crate) awaits_sync: bool,
+    /// The condition on the client's writes that it waits for, if it waits for that.
+    pub(crate) awaited: Awaited,
     /// The end of the client's writes in the journal.
     pub(crate) wrote_to: Position,
     /// The client's database.
@@ -166,6 +138,8 @@ pub(crate) struct Ticket {
     pub(crate) origin: usize,
     /// Number of the connection on that loop.
     pub(crate) connection: usize,
+    /// Low bits of the client's id.
+    pub(crate) client: u32,
     /// Sequence number of its reply on the connection.
     pub(crate) sequence: u32,
     /// Time that the command ran before it waited, nanoseconds.
@@ -191,7 +165,7 @@ impl Ticket {
         other_shard: Option<usize>,
         (db, wrote_to): (u16, Position),
         modes: Modes,
-        (origin, connection): (usize, usize),
+        seat: Seat,
         sequence: u32,
         ran_ns: u64,
     ) -> Self {
@@ -205,13 +179,13 @@ impl Ticket {
             kind: wish.kind,
             minds_removal: wish.minds_removal,
             deadline_ms: wish.deadline_ms,
-            on_timeout: wish.on_timeout,
-            awaits_sync: wish.awaits_sync,
+            awaited: wish.awaited,
             wrote_to,
             db,
             modes,
-            origin,
-            connection,
+            origin: usize::from(seat.of_loop),
+            connection: seat.subscriber.connection as usize,
+            client: seat.subscriber.client,
             sequence,
             ran_ns,
             claimed: AtomicBool::new(false),
@@ -300,7 +274,7 @@ pub(crate) struct Outbox {
 
 /// An attempt to serve the stuck keys of a shard. It travels back and forth between the two shards until one of them,
 /// while it is held, finds the other free. The same two shards have at most one: keys that get stuck meanwhile wait
-/// for it.
+/// for it. One whose two shards are the same is for keys that wait for a snapshot; the loop of the shard keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retry {
     /// Shard whose keys are stuck.
@@ -353,9 +327,8 @@ mod tests {
             kind,
             minds_removal,
             deadline_ms: None,
-            on_timeout: TimeoutReply::Null,
             request: None,
-            awaits_sync: false,
+            awaited: Awaited::Nothing,
         };
         let command = CommandTag { id: 0, name: "blpop" };
         let args = Arguments::new(bytes.as_bytes(), &spans, &[]);
@@ -367,7 +340,7 @@ mod tests {
             None,
             (0, Position::default()),
             Modes::empty(),
-            (0, 0),
+            Seat::default(),
             0,
             0,
         ))

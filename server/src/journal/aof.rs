@@ -7,7 +7,8 @@
 //! | `always` | a thread | the thread, in groups | when all that was in the journal is synced |
 //!
 //! A process that is killed loses nothing that was written. While `everysec` syncs, writes are put off for up to two seconds, since the
-//! system may hold them up until the sync is over, and replies leave all the same.
+//! system may hold them up until the sync is over, and replies leave all the same. A file gets no byte before the one that it follows
+//! is on disk, however long that takes: a loss of power must not leave a gap between two files.
 //!
 //! A write that fails is cut off the file, kept, and tried again; meanwhile the node refuses writes. A *sync* that fails is never trusted
 //! again: the system may have dropped what it could not write, and would call the next sync a success. The node refuses writes until a
@@ -102,6 +103,17 @@ enum Urgency {
     Usual,
     /// Not at all.
     Now,
+}
+
+/// Result of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// Everything is written.
+    All,
+    /// Something is left: it was put off, or could not be written.
+    Some,
+    /// The rest is for the next file and can be put off no longer, but what was written before is not on disk.
+    UpToNextFile,
 }
 
 /// The parts of a node that writing reports to.
@@ -229,6 +241,20 @@ impl Aof {
         }
     }
 
+    /// Notes that something enters the file that has no place in the stream, whose end this is: the file is behind that again.
+    pub(super) fn note_beside(&self, end: Position) {
+        for reached in [&self.written, &self.synced, &self.passed] {
+            reached.fetch_min(end.0.saturating_sub(1), Ordering::SeqCst);
+        }
+    }
+
+    /// Notes that the stream goes on at another position. The file has all that was before.
+    pub(super) fn jump(&self, to: Position) {
+        for reached in [&self.written, &self.synced, &self.passed] {
+            reached.store(to.0, Ordering::SeqCst);
+        }
+    }
+
     /// Notes that not all effects of a unit enter the file.
     pub(super) fn note_torn(&self) {
         self.torn.fetch_add(1, Ordering::Relaxed);
@@ -269,7 +295,7 @@ impl Journal {
             Some(tap) => tap.switch(increment),
             None => {
                 stream.tap = Some(Tap::new(increment));
-                // What was before is not in this file, and nobody waits for it.
+                // The stream before this point is not in the file, and nobody waits for it.
                 for position in [&self.aof.written, &self.aof.synced, &self.aof.passed] {
                     position.store(end, Ordering::SeqCst);
                 }
@@ -286,7 +312,7 @@ impl Journal {
         let mut writer = aof.writer.lock();
         let mut stream = self.stream.lock();
         stream.tap = None;
-        self.is_read.store(stream.listener.is_some(), Ordering::Release);
+        self.is_read.store(stream.has_reader(), Ordering::Release);
         aof.mode.store(Mode::Off as u8, Ordering::Relaxed);
         aof.complete(false);
         *writer = Writer::default();
@@ -353,19 +379,36 @@ impl Journal {
 
     /// Writes what was appended, and what an earlier write has left. A failure is noted and tried again later. False when something
     /// is left for later.
+    ///
+    /// A write that has been put off for as long as it may be, because the file before is not on disk, is made after another sync,
+    /// here and now: that takes as long as the disk does, but a loss of power leaves no gap, and a killed process has told of nothing that
+    /// it alone knows.
     fn write(&self, urgency: Urgency, reporter: &Reporter<'_>) -> bool {
+        match self.try_to_write(urgency, reporter) {
+            Written::All => true,
+            Written::Some => false,
+            Written::UpToNextFile => {
+                reporter.log.notice(format_args!(
+                    "Asynchronous AOF fsync is taking too long (disk is busy?). The next AOF file is written when it is over."
+                ));
+                self.sync(reporter) && self.try_to_write(urgency, reporter) == Written::All
+            }
+        }
+    }
+
+    fn try_to_write(&self, urgency: Urgency, reporter: &Reporter<'_>) -> Written {
         let aof = &self.aof;
         let mut writer = aof.writer.lock();
         if urgency == Urgency::Usual && self.is_put_off(&mut writer, reporter) {
-            return false;
+            return Written::Some;
         }
         let end = self.fetch(&mut writer);
         if writer.queue.is_empty() {
             aof.written.store(end.0, Ordering::SeqCst);
-            return true;
+            return Written::All;
         }
         // `no` promises nothing for a loss of power, but that a killed process loses nothing it has told of.
-        let overtakes = urgency == Urgency::Usual && (aof.mode() == Mode::Never || self.has_waited(&writer));
+        let overtakes = urgency == Urgency::Usual && aof.mode() == Mode::Never;
         let begin_ns = self.clock.elapsed_ns();
         if let pause @ 1.. = aof.pause_us.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_micros(pause));
@@ -377,10 +420,11 @@ impl Journal {
         (reporter.note)(event::WRITE, us);
         (reporter.note)(self.company(), us);
         match outcome {
+            Ok(false) if urgency == Urgency::Usual && self.has_waited(&writer) => Written::UpToNextFile,
             Ok(false) => {
                 writer.postponed_since_ns.get_or_insert(begin_ns);
                 aof.call();
-                false
+                Written::Some
             }
             Ok(true) => {
                 writer.postponed_since_ns = None;
@@ -391,11 +435,11 @@ impl Journal {
                         "AOF write error looks solved, the server can write again."
                     ));
                 }
-                true
+                Written::All
             }
             Err(error) => {
                 aof.write_error.store(number(&error), Ordering::Relaxed);
-                false
+                Written::Some
             }
         }
     }
@@ -459,6 +503,12 @@ impl Journal {
         aof.is_complete.load(Ordering::SeqCst) && aof.synced.load(Ordering::SeqCst) >= position.0
     }
 
+    /// The offset up to which the stream is on disk; none while it goes to no file.
+    pub(crate) fn synced_to(&self) -> Option<u64> {
+        let synced = self.aof.synced.load(Ordering::SeqCst);
+        (self.aof.is_on() && self.aof.is_complete.load(Ordering::SeqCst)).then_some(synced)
+    }
+
     /// Whether something was written and not synced, or appended and not written.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.aof.synced.load(Ordering::SeqCst) < self.end().0
@@ -480,7 +530,8 @@ impl Journal {
             mode @ (Mode::Never | Mode::EverySecond) => {
                 self.write_rest(reporter);
                 let is_due = is_tick && mode == Mode::EverySecond && self.has_unsynced();
-                if may_sync && (is_due || self.must_sync()) {
+                // Between two files there is no choice: the next one waits for the sync.
+                if may_sync && is_due || self.must_sync() {
                     self.sync(reporter);
                     self.ring_awaiting(&ring);
                     self.write_rest(reporter);

@@ -53,6 +53,12 @@ impl Encoded {
         self.ends.extend(commands.ends.iter().map(|end| begin + end));
     }
 
+    /// Appends a command that is encoded already.
+    pub(crate) fn append_bytes(&mut self, command: &[u8]) {
+        self.bytes.extend_from_slice(command);
+        self.ends.push(self.bytes.len());
+    }
+
     /// Number of commands.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

@@ -210,6 +210,30 @@ impl Manifest {
         self.base.is_none() && self.increments.is_empty()
     }
 
+    /// The increment that comes next. Its name is no other file's, whatever names people have given to those.
+    pub(crate) fn next_increment(&self, prefix: &str) -> Part {
+        self.unnamed(self.last_increment() + 1, |sequence| {
+            Part::increment(prefix, sequence)
+        })
+    }
+
+    /// The base that comes next, whose name is no other file's either.
+    pub(crate) fn next_base(&self, prefix: &str, form: BaseForm) -> Part {
+        self.unnamed(self.base_sequence() + 1, |sequence| {
+            Part::base(prefix, sequence, form)
+        })
+    }
+
+    /// The first part, from number `first` on, that is not named yet.
+    fn unnamed(&self, first: u64, part: impl Fn(u64) -> Part) -> Part {
+        let named = || self.base.iter().chain(&self.history).chain(&self.increments);
+        let is_free = |part: &Part| named().all(|other| other.name != part.name);
+        let mut parts = (first..).map(part).filter(is_free);
+        parts
+            .next()
+            .expect("a manifest names fewer files than there are numbers")
+    }
+
     /// Number of the last increment; 0 without one.
     pub(crate) fn last_increment(&self) -> u64 {
         self.increments.last().map_or(0, |part| part.sequence)
@@ -228,10 +252,10 @@ impl Manifest {
     }
 }
 
-/// The number of a part: positive.
+/// The number of a part: positive, and as Redis reads it.
 fn number(text: &[u8]) -> Option<u64> {
-    let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (number > 0).then_some(number)
+    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    u64::try_from(number).ok().filter(|&number| number > 0)
 }
 
 /// A name as a word of a line: in quotes where it would not be read back otherwise.
@@ -378,6 +402,27 @@ mod tests {
                         file appendonly.aof.3.incr.aof seq 3 type h\n\
                         file appendonly.aof.4.incr.aof seq 4 type i\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_new_file_gets_a_name_that_no_other_file_has() {
+        let text = b"file a.1.incr.aof seq 3 type b\nfile a.4.base.rdb seq 1 type h\nfile a.2.incr.aof seq 1 type i\n";
+        let manifest = Manifest::parse(text).unwrap();
+        assert_eq!(manifest.next_increment("a"), Part::increment("a", 3));
+        assert_eq!(
+            manifest.next_base("a", BaseForm::Rdb),
+            Part::base("a", 5, BaseForm::Rdb)
+        );
+        assert_eq!(
+            manifest.next_base("a", BaseForm::Commands),
+            Part::base("a", 4, BaseForm::Commands)
+        );
+        let fresh = Manifest::default();
+        assert_eq!(fresh.next_increment("a"), Part::increment("a", 1));
+        assert_eq!(
+            fresh.next_base("a", BaseForm::Rdb),
+            Part::base("a", 1, BaseForm::Rdb)
+        );
     }
 
     proptest! {

@@ -25,12 +25,15 @@ pub(super) struct Scope {
 }
 
 /// The readers that an effect is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Audience {
     /// All.
+    #[default]
     All,
     /// Readers that follow the node as it goes on, but no file of its data.
     Replicas,
+    /// The file of the data, but no reader that follows the node.
+    File,
 }
 
 /// The end of a unit.
@@ -75,7 +78,11 @@ impl Scope {
 
     /// Whether these readers get the effect.
     fn is_for(self, readers: Audience) -> bool {
-        self.audience == Audience::All || readers == Audience::Replicas
+        match self.audience {
+            Audience::All => true,
+            Audience::Replicas => readers == Audience::Replicas,
+            Audience::File => readers == Audience::All,
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Recorder {
     recorded: Cell<u64>,
     /// The end of what was handed over last.
     position: Cell<Position>,
+    /// Readers of the effects that are recorded next.
+    audience: Cell<Audience>,
 }
 
 impl Recorder {
@@ -51,6 +53,19 @@ impl Recorder {
         self.journal
             .as_ref()
             .is_none_or(|journal| journal.has_reached(position))
+    }
+
+    /// Sets the readers of the effects that are recorded from here on: a script may choose them.
+    pub(crate) fn address(&self, audience: Audience) {
+        self.audience.set(audience);
+    }
+
+    /// The scope of an effect on a database.
+    fn scope(&self, db: u16) -> Scope {
+        Scope {
+            db,
+            audience: self.audience.get(),
+        }
     }
 
     /// Begins a unit; it ends when what this returns is dropped. A unit within another belongs to that one.
@@ -126,7 +141,7 @@ pub(crate) struct Unit<'a>(&'a Recorder);
 impl Unit<'_> {
     /// Records an effect.
     pub(crate) fn add<'w>(&self, db: u16, words: impl ExactSizeIterator<Item = &'w [u8]>) {
-        let scope = Scope::of(db);
+        let scope = self.0.scope(db);
         self.0
             .record
             .borrow_mut()
@@ -135,13 +150,16 @@ impl Unit<'_> {
 
     /// Records a request as its effect.
     pub(crate) fn repeat(&self, db: u16, request: Arguments<'_>) {
-        let scope = Scope::of(db);
+        let scope = self.0.scope(db);
         let mut record = self.0.record.borrow_mut();
         record.add(scope, |effects| effects.push_request(request));
     }
 
     /// Records a request as an effect on replicas, which is no change of the data.
     pub(crate) fn repeat_on_replicas(&self, db: u16, request: Arguments<'_>) {
+        if self.0.audience.get() == Audience::File {
+            return;
+        }
         let scope = Scope {
             db,
             audience: Audience::Replicas,
@@ -152,7 +170,7 @@ impl Unit<'_> {
 
     /// Records effects that are encoded already.
     pub(crate) fn append(&self, db: u16, commands: &Encoded) {
-        let scope = Scope::of(db);
+        let scope = self.0.scope(db);
         let mut record = self.0.record.borrow_mut();
         record.add(scope, |effects| effects.append(commands));
     }

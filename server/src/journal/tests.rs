@@ -185,3 +185,22 @@ fn end(journal: &Journal, thread: std::thread::JoinHandle<()>) {
     journal.stop_listening();
     thread.join().unwrap();
 }
+
+#[test]
+fn a_backlog_that_lacks_changes_is_known() {
+    let journal = Arc::new(Journal::new(Arc::new(Clock::manual(Duration::ZERO))));
+    let bounds = BacklogBounds::new(&crate::config::Settings::default());
+    journal.open_backlog(bounds);
+    let recorder = Recorder::new(Arc::clone(&journal));
+    add(&recorder, &["a"]);
+    recorder.hand_over();
+    assert!(!journal.has_broken_backlog());
+    let unit = recorder.unit();
+    unit.tear();
+    drop(unit);
+    recorder.hand_over();
+    assert!(journal.has_broken_backlog());
+    journal.close_backlog();
+    journal.open_backlog(bounds);
+    assert!(!journal.has_broken_backlog(), "what follows a new cut is whole");
+}

@@ -48,7 +48,7 @@ impl<'a> Builder<'a> {
             daemon::guard_thread();
         }
         let _entered = node.threads.enter();
-        let mut partition = Partition::new(self.shard, node.keyspace_options(), 0, Arc::default());
+        let mut partition = Partition::new(self.shard, node.keyspace_options(self.shard), 0, Arc::default());
         let balance = thread_balance();
         let mut has_more = self.arrival.next();
         while has_more {

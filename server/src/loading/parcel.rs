@@ -162,7 +162,7 @@ impl Arrival {
             parcel.bytes.clear();
             parcel.records.clear();
             (parcel.continued, parcel.goes_on) = (0, false);
-            // Who scans may have ended; there is room for all parcels.
+            // The scan may have ended; there is room for all parcels.
             let _ = self.used.send(parcel);
         }
         true

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Failure, LoadReason};
 use crate::limits::LOAD_REPORT_SECONDS;
+use crate::scripting::Means;
 use crate::state::Node;
 
 /// Progress of a load.
@@ -59,7 +60,7 @@ impl<'a> Progress<'a> {
             self.next_line_ns = now_ns + LOAD_REPORT_SECONDS * 1_000_000_000;
             self.report();
         }
-        if self.node.shutdown.is_requested() {
+        if self.node.shutdown.is_requested() || self.node.loading.is_given_up() {
             return Err(Failure::nowhere(LoadReason::Stopped));
         }
         Ok(())
@@ -125,12 +126,11 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Logs that there is a library of functions.
-    pub(super) fn function(&self, source: &[u8]) {
-        let line = source.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        self.node.log.warning(format_args!(
-            "The file holds a library of functions ({}). This version keeps and saves it, but cannot run it",
-            line.escape_ascii()
-        ));
+    /// Parts of the node that a library of functions may use.
+    pub(super) fn means(&self) -> Means<'_> {
+        Means {
+            clock: &self.node.clock,
+            log: &self.node.log,
+        }
     }
 }

@@ -80,8 +80,7 @@ impl Reloader {
 
 /// An error that does not end the process.
 fn describe(error: LoadError) -> String {
-    let text = error.to_string();
-    text.trim_end_matches(" Exiting.").to_owned()
+    error.describe()
 }
 
 /// Puts loaded data into the partitions that are held.
@@ -105,13 +104,13 @@ fn put(node: &Node, held: &mut Held<'_>, loaded: Loaded, how: Reloading) -> Resu
         }
     }
     node.persistence.give_up(|_| true);
-    let mut known = node.loading.libraries.lock();
     if how.keeps {
-        known.add_all(&libraries);
+        node.scripts
+            .change_functions(|functions| functions.add_all(&libraries))
+            .map_err(|error| error.to_string())?;
     } else {
-        *known = libraries;
+        node.scripts.set_functions(*libraries);
     }
-    drop(known);
     held.each(|partition| {
         let Some(loaded) = loaded[partition.shard].take() else {
             return;

@@ -10,14 +10,16 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shardis_protocol::Arguments;
 use shardis_storage::memory::thread_balance;
 
 use super::commands::{CommandFile, Fault};
 use super::progress::Progress;
-use super::{LoadError, LoadReason, Loaded, Policy, read_snapshot};
+use super::{LoadError, LoadReason, Loaded, Policy, Told, read_snapshot};
 use crate::commands::registry;
+use crate::config::PropagationError;
 use crate::dispatch::admission::find;
 use crate::dispatch::execution::{Access, Call, Environment, Execution};
 use crate::dispatch::plan::Routed;
@@ -26,13 +28,14 @@ use crate::exec::arguments::int;
 use crate::exec::view::{Held, Lent};
 use crate::exec::waiter::{Outbox, Waiting};
 use crate::exec::{Modes, Origin, OwnedRequest, Partition, Stamp};
-use crate::journal::Recorder;
 use crate::journal::directory::Directory;
 use crate::journal::manifest::{Manifest, Part};
+use crate::journal::{Position, Recorder};
 use crate::observe::stats::LoopStats;
+use crate::scripting::{self, Functions, Means};
 use crate::shard::Mesh;
 use crate::spec::{Flags, Runs};
-use crate::state::{Libraries, Node, Renames};
+use crate::state::{Node, Renames};
 
 /// A file of an append-only file that consists of several.
 #[derive(Clone, Debug)]
@@ -127,11 +130,12 @@ fn seconds_since(node: &Node, begun_ns: u64) -> f64 {
 
 /// No data.
 fn empty(node: &Node) -> Loaded {
-    let options = node.keyspace_options();
-    let partitions = (0..node.shards).map(|shard| Partition::new(shard, options, 0, Arc::default()));
+    let partitions =
+        (0..node.shards).map(|shard| Partition::new(shard, node.keyspace_options(shard), 0, Arc::default()));
     Loaded {
         partitions: partitions.collect(),
-        libraries: Libraries::default(),
+        libraries: Box::default(),
+        told: Told::default(),
     }
 }
 
@@ -177,13 +181,14 @@ impl OneFile<'_> {
             RefCell::new(Outbox::default()),
             Recorder::default(),
         );
-        let stamp = Stamp::new(&settings, node.clock.now_us() / 1000, false).of_loading();
         let environment = Environment {
             hashing: node.hashing,
-            stamp,
+            stamp: Stamp::new(&settings, node.clock.now_us() / 1000, false).of_loading(),
             settings: &settings,
             shards: node.shards,
+            of_loop: 0,
             node,
+            slots: None,
             looked_ns: 0,
             clock: &node.clock,
             stats: &stats,
@@ -192,6 +197,7 @@ impl OneFile<'_> {
             reload: None,
             outbox: &outbox,
             recorder: &recorder,
+            silent: &recorder,
             reply_bytes_max: usize::MAX,
         };
         let mut replay = Replay {
@@ -218,14 +224,13 @@ impl OneFile<'_> {
             Err(Stop::Fault(fault)) => Some(fault),
             Err(Stop::Reason(offset, reason)) => return Err(self.error(offset, reason)),
         };
-        let good = replay
-            .transaction
-            .as_ref()
-            .map_or(file.offset(), |begun| begun.offset);
+        let begun = replay.transaction.as_ref();
+        let good = begun.map_or(file.offset(), |begun| begun.offset);
         let torn = end.map(|fault| self.torn(fault, good, &mut file)).transpose()?;
         let loaded = Loaded {
             partitions: replay.stage.finish(),
             libraries: replay.libraries,
+            told: Told::default(),
         };
         Ok((loaded, torn))
     }
@@ -376,7 +381,7 @@ struct Transaction {
 struct Replay<'a> {
     environment: &'a Environment<'a>,
     stage: Stage,
-    libraries: Libraries,
+    libraries: Box<Functions>,
     /// Number of databases.
     databases: usize,
     /// The database that the file has selected. Every file begins with the first one.
@@ -418,8 +423,15 @@ impl Replay<'_> {
             // The file may come from a node that called its commands by other names.
             .or_else(|_| find(args, None, &Renames::default()))
             .map_err(|error| refused(args, &error))?;
-        // Whoever wrote the file has put effects there; a command that has none would have none now. PFCOUNT has one.
+        // A file holds effects; a command that had none when it ran would have none now. PFCOUNT has one.
         let (flags, runs) = (command.row.flags, command.row.runs);
+        if runs.script().is_some() {
+            return Err(LoadReason::Command {
+                name: command.full_name.clone(),
+                error: "the file records a script, not what that has changed, as versions before Redis 5 do"
+                    .to_owned(),
+            });
+        }
         let may_change =
             flags.contains(Flags::MAY_REPLICATE) && matches!(runs, Runs::OnKeys(_) | Runs::OnKeysLong(_));
         if !flags.contains(Flags::WRITE) && !may_change {
@@ -430,7 +442,9 @@ impl Replay<'_> {
             command,
             args,
             db: self.db,
+            client: 0,
             modes: Modes::empty(),
+            wrote_to: Position::default(),
             routed: Routed::default(),
             origin: Origin::Loading,
             waiting: Waiting::Denied,
@@ -440,13 +454,27 @@ impl Replay<'_> {
         if !execution.run_guarded(None, held, self.environment) {
             return Err(LoadReason::Panic);
         }
-        if let Some(error) = self.out.strip_prefix(b"-") {
-            node.log.warning(format_args!(
-                "== CRITICAL == This server is sending an error to its AOF-loading-client: '{}' after processing the \
-                 command '{}'",
-                error.trim_ascii().escape_ascii(),
-                command.full_name
-            ));
+        match self.out.strip_prefix(b"-") {
+            None => Ok(()),
+            Some(error) => self.note_divergence(error.trim_ascii(), &command.full_name),
+        }
+    }
+
+    /// Notes that a command fails which did not when it ran.
+    ///
+    /// # Errors
+    /// When `propagation-error-behavior` has it end the load.
+    fn note_divergence(&self, error: &[u8], command: &str) -> Result<(), LoadReason> {
+        let node = self.environment.node;
+        let error = error.escape_ascii().to_string();
+        node.replication.divergence.errors.fetch_add(1, Ordering::Relaxed);
+        node.log.warning(format_args!(
+            "== CRITICAL == This server is sending an error to its AOF-loading-client: '{error}' after processing the command \
+             '{command}'"
+        ));
+        if self.environment.settings.propagation_error_behavior == PropagationError::Panic {
+            let name = command.to_owned();
+            return Err(LoadReason::Command { name, error });
         }
         Ok(())
     }
@@ -468,16 +496,17 @@ impl Replay<'_> {
 }
 
 impl Replay<'_> {
-    /// Keeps a library of functions, or drops it. There is no such command for clients.
+    /// Adds a library of functions, or drops it.
     fn function(&mut self, args: Arguments<'_>) -> Result<(), LoadReason> {
-        let last = args.at(args.len() - 1);
-        match (args.get(1).map(<[u8]>::to_ascii_lowercase).as_deref(), args.len()) {
-            (Some(b"load"), 3 | 4) => self.libraries.add(last),
-            (Some(b"delete"), 3) => self.libraries.remove(last),
-            (Some(b"flush"), 2 | 3) => self.libraries = Libraries::default(),
-            _ => return Err(LoadReason::UnknownCommand(args.at(0).escape_ascii().to_string())),
-        }
-        Ok(())
+        let node = self.environment.node;
+        let means = Means {
+            clock: &node.clock,
+            log: &node.log,
+        };
+        scripting::repeat(&mut self.libraries, args, means).map_err(|error| LoadReason::Command {
+            name: "function".to_owned(),
+            error,
+        })
     }
 }
 

@@ -1,14 +1,13 @@
 //! [`Scan`]: splits a snapshot file into the records of each shard, and reads what stands beside them.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use shardis_storage::rdb::file::{FileError, FileScanner, Head, Item, Part};
 
 use super::parcel::{Dispatch, Gone};
 use super::progress::Progress;
 use super::{Failure, LoadReason, Rules};
-use crate::state::Libraries;
+use crate::scripting::{Functions, add_library};
 
 /// Scan of a file, which sends its records to the threads that build.
 pub(super) struct Scan<'a> {
@@ -18,7 +17,37 @@ pub(super) struct Scan<'a> {
     progress: Progress<'a>,
     /// Number of the present database.
     db: u16,
-    libraries: Libraries,
+    libraries: Functions,
+    told: Told,
+}
+
+/// Statements of a snapshot about the stream that it is a part of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The database that is selected in the stream behind it.
+    pub(crate) db: Option<u16>,
+    /// The id of the history.
+    pub(crate) id: Option<String>,
+    /// The offset in that.
+    pub(crate) offset: Option<u64>,
+}
+
+impl Told {
+    /// The place in a history at which the snapshot was made, and the database that is selected there, if all of that is known.
+    pub(crate) fn place(&self) -> Option<(&str, u64, u16)> {
+        Some((self.id.as_deref()?, self.offset?, self.db?))
+    }
+
+    /// Takes in a remark of the writer.
+    fn note(&mut self, name: &[u8], value: &[u8]) {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match name {
+            b"repl-stream-db" => self.db = text.parse().ok(),
+            b"repl-id" if text.len() == 40 => self.id = Some(text.to_owned()),
+            b"repl-offset" => self.offset = text.parse().ok(),
+            _ => {}
+        }
+    }
 }
 
 /// Result of a scan.
@@ -27,7 +56,9 @@ pub(super) struct Scanned {
     /// Number of keys that were left out because they had expired.
     pub(super) expired: u64,
     /// Function libraries.
-    pub(super) libraries: Libraries,
+    pub(super) libraries: Functions,
+    /// Statements about the stream.
+    pub(super) told: Told,
     /// Place of the end of the snapshot in the file.
     pub(super) end: u64,
 }
@@ -40,7 +71,8 @@ impl<'a> Scan<'a> {
             routes,
             progress: Progress::new(rules.node, passed),
             db: 0,
-            libraries: Libraries::default(),
+            libraries: Functions::default(),
+            told: Told::default(),
         }
     }
 
@@ -48,9 +80,9 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// When it cannot be read further. [`LoadReason::Stopped`] when a thread that builds has ended.
-    pub(super) fn run(mut self, file: &File) -> Result<Scanned, Failure> {
+    pub(super) fn run(mut self, source: impl Read) -> Result<Scanned, Failure> {
         let settings = self.rules.node.settings.load();
-        let mut scanner = FileScanner::open(file, settings.rdbchecksum)?;
+        let mut scanner = FileScanner::open(source, settings.rdbchecksum)?;
         while let Some(part) = scanner.next_part()? {
             match part {
                 Part::Key(head) => self.key(&mut scanner, head)?,
@@ -73,15 +105,18 @@ impl<'a> Scan<'a> {
         Ok(Scanned {
             expired: self.progress.expired,
             libraries: self.libraries,
+            told: self.told,
             end: scanner.offset(),
         })
     }
 
     /// Sends a key and its value to the thread of its shard.
-    fn key(&mut self, scanner: &mut FileScanner<&File>, head: Head) -> Result<(), Failure> {
+    fn key(&mut self, scanner: &mut FileScanner<impl Read>, head: Head) -> Result<(), Failure> {
         self.progress.delay();
         let stamp = &self.rules.stamp;
-        if self.rules.drops_expired && head.expiry.is_some_and(|at| at < stamp.now_ms) {
+        // Replicas that continue with the stream are told of their removal.
+        let drops_expired = self.rules.drops_expired && self.told.id.is_none();
+        if drops_expired && head.expiry.is_some_and(|at| at < stamp.now_ms) {
             self.progress.expired += 1;
             return Ok(scanner.copy_value(head, io::sink())?);
         }
@@ -106,10 +141,13 @@ impl<'a> Scan<'a> {
     /// Takes in what stands beside the keys.
     fn item(&mut self, item: Item) -> Result<(), LoadReason> {
         match item {
-            Item::Aux { name, value } => self.progress.aux(&name, &value),
+            Item::Aux { name, value } => {
+                self.progress.aux(&name, &value);
+                self.told.note(&name, &value);
+            }
             Item::Function(source) => {
-                self.progress.function(&source);
-                self.libraries.add(&source);
+                let means = self.progress.means();
+                add_library(&mut self.libraries, &source, means).map_err(LoadReason::Library)?;
             }
             Item::Database(found) => {
                 let databases = self.rules.databases;

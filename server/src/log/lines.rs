@@ -17,7 +17,7 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
-use super::{Syslog, TARGET};
+use super::{AUDIT_TARGET, Syslog, TARGET};
 use crate::clock::Clock;
 
 /// Destination of log lines.
@@ -85,7 +85,7 @@ impl Lines {
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.target() == TARGET {
+        if is_ours(metadata) {
             Interest::always()
         } else {
             Interest::never()
@@ -93,14 +93,22 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target() == TARGET
+        is_ours(metadata)
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
+        if event.metadata().target() == AUDIT_TARGET {
+            line.text.insert_str(0, "audit ");
+        }
         self.write(*event.metadata().level(), &line);
     }
+}
+
+/// Whether an event is one of a node, or of its audit log.
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    [TARGET, AUDIT_TARGET].contains(&metadata.target())
 }
 
 /// The character for a level in a line.

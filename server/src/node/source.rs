@@ -16,11 +16,12 @@ use super::upgrade::take_in_old_file;
 use super::{Initial, StartError};
 use crate::append_only::Origin;
 use crate::config::Settings;
+use crate::journal::backlog::BacklogBounds;
 use crate::journal::directory::Directory;
 use crate::journal::manifest::Manifest;
 use crate::loading::install::install;
 use crate::loading::replay::{self, AofFile, Torn};
-use crate::loading::{self, LoadError};
+use crate::loading::{self, LoadError, Told};
 use crate::shard::Mesh;
 use crate::state::Node;
 
@@ -70,17 +71,18 @@ impl Source {
         !matches!(self, Self::Nothing)
     }
 
-    /// Loads the data, and begins to append behind it, before any command can change it.
+    /// Loads the data, and begins to append behind it, before any command can change it. True when the data has a place in a history,
+    /// from which a primary may continue.
     ///
     /// # Errors
     /// When something is wrong with the files, or no others can be made.
-    pub(super) fn begin(&self, node: &Node, mesh: &Mesh, settings: &Settings) -> Result<(), StartError> {
+    pub(super) fn begin(&self, node: &Node, mesh: &Mesh, settings: &Settings) -> Result<bool, StartError> {
         let (loaded, origin) = match self {
             Self::Nothing => (None, Origin::Nothing),
             Self::Snapshot(path) => (Some(loading::snapshot(node, path)?), Origin::Dump(path)),
             Self::File(path) => {
                 install(node, mesh, loading::file(node, mesh, path)?);
-                return self.begin_anew(node, settings);
+                return self.begin_anew(node, settings).map(|()| false);
             }
             Self::AppendOnly(directory, manifest) => {
                 let replayed = replay::append_only(node, mesh, &AofFile::all(directory, manifest))?;
@@ -93,10 +95,10 @@ impl Source {
         if settings.appendonly {
             node.append_only.open(settings, origin, &node.log)?;
         }
-        if let Some(loaded) = loaded {
-            install(node, mesh, loaded);
-        }
-        Ok(())
+        let Some(loaded) = loaded else { return Ok(false) };
+        let is_placed = matches!(self, Self::Snapshot(_)) && resume(node, &loaded.told, settings);
+        install(node, mesh, loaded);
+        Ok(is_placed)
     }
 
     /// Begins an append-only file of data that no file of it holds.
@@ -108,6 +110,31 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Goes on in the history that a snapshot tells its place in. False if it tells none.
+fn resume(node: &Node, told: &Told, settings: &Settings) -> bool {
+    let Some((id, offset, db)) = told.place() else {
+        return false;
+    };
+    let mut history = node.replication.history.lock();
+    let follows = settings.replicaof.0.is_some();
+    if follows {
+        history.take_over(id.to_owned());
+    } else {
+        // Changes from here on are under an id of its own.
+        history.resume(id.to_owned(), offset);
+    }
+    drop(history);
+    if follows {
+        // Keys that expire before the link is there must not move the offset: the primary's stream goes on from it.
+        node.journal.follow(true);
+    }
+    let selected = follows.then_some(db);
+    node.journal.jump(offset, selected, BacklogBounds::new(settings));
+    node.replication.replicas.begin_at(None);
+    node.replication.following.note_stream_db(db);
+    true
 }
 
 /// Cuts the torn end of a file off.

@@ -107,7 +107,8 @@ pub(crate) fn words(args: Arguments<'_>, is_secret: impl Fn(usize) -> bool) -> W
     words
 }
 
-fn shortened(word: &[u8]) -> Box<[u8]> {
+/// A word cut to [`WORD_BYTES_MAX`] bytes.
+pub(crate) fn shortened(word: &[u8]) -> Box<[u8]> {
     match word.len().checked_sub(WORD_BYTES_MAX) {
         None | Some(0) => word.into(),
         Some(missing) => {

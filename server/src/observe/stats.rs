@@ -165,6 +165,8 @@ loop_stats! {
         inbox,
         /// Memory of its connections, bytes.
         client_bytes,
+        /// Memory of its interpreter of scripts, bytes.
+        interpreter_bytes,
         /// Connections that are subscribed to something.
         pubsub_clients,
         /// Connections that watch keys, none of which is known to have changed.
@@ -232,6 +234,14 @@ impl LoopStats {
     #[cold]
     pub(crate) fn failed(&self, command: u16, line: &[u8]) {
         self.answered_error(line);
+        if let Some(stats) = self.by_command.get(usize::from(command)) {
+            stats.failed.add(1);
+        }
+    }
+
+    /// Counts a command that failed with an error that has been counted already.
+    #[cold]
+    pub(crate) fn failed_as_counted(&self, command: u16) {
         if let Some(stats) = self.by_command.get(usize::from(command)) {
             stats.failed.add(1);
         }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use shardis_storage::rdb::Dialect;
+
+use super::payload::PayloadWriter;
 use crate::config::Settings;
 
 /// Purpose of a job.
@@ -22,6 +25,8 @@ pub(crate) enum Purpose {
     },
     /// The base of an append-only file.
     AofBase,
+    /// The data that replicas begin with.
+    Replicas,
 }
 
 impl Purpose {
@@ -30,10 +35,36 @@ impl Purpose {
         matches!(self, Self::Shutdown { .. })
     }
 
-    /// Whether a job of this purpose waits for the end of one that writes the base of an append-only file.
-    pub(super) fn waits_for_base(self) -> bool {
-        matches!(self, Self::Command | Self::Flush | Self::Shutdown { .. })
+    /// Whether it is a save of the data, to the file that the settings name.
+    pub(super) fn is_save(self) -> bool {
+        !matches!(self, Self::AofBase | Self::Replicas)
     }
+
+    /// Whether a job of this purpose waits for the end of one of the `other`.
+    pub(super) fn waits_for(self, other: Self) -> bool {
+        match other {
+            Self::AofBase => matches!(self, Self::Command | Self::Flush | Self::Shutdown { .. }),
+            Self::Replicas => matches!(self, Self::Flush | Self::Shutdown { .. }),
+            Self::Command | Self::Background | Self::Flush | Self::Shutdown { .. } => false,
+        }
+    }
+}
+
+/// Parts of the data that are saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// The keys.
+    pub(crate) keys: bool,
+    /// The libraries of functions.
+    pub(crate) functions: bool,
+}
+
+impl Selection {
+    /// All of it.
+    pub(crate) const ALL: Self = Self {
+        keys: true,
+        functions: true,
+    };
 }
 
 /// Form of the file.
@@ -54,10 +85,16 @@ pub(crate) struct Job {
     pub(crate) purpose: Purpose,
     /// Its form.
     pub(crate) form: Form,
+    /// Parts of the data that it gets.
+    pub(crate) selection: Selection,
+    /// Form of hashes with fields that expire; none for that of the settings.
+    pub(crate) dialect: Option<Dialect>,
     /// Its path.
     pub(crate) path: PathBuf,
     /// Its path while it is not complete.
     pub(crate) temporary: PathBuf,
+    /// The way to replicas, which takes the place of a file.
+    pub(crate) payload: Option<PayloadWriter>,
     /// Called at the cut, while all partitions are held.
     pub(crate) at_cut: Option<Box<dyn FnOnce() + Send>>,
     /// Called at the end.
@@ -118,10 +155,23 @@ impl Job {
         Self {
             purpose,
             form: Form::Rdb,
+            selection: Selection::ALL,
+            dialect: None,
             path: settings.dump_path(),
             temporary: directory.join(format!("temp-{}.rdb", std::process::id())),
+            payload: None,
             at_cut: None,
             at_end: None,
+        }
+    }
+
+    /// A snapshot for replicas.
+    pub(crate) fn for_replicas(settings: &Settings, selection: Selection, payload: PayloadWriter) -> Self {
+        Self {
+            selection,
+            payload: Some(payload),
+            temporary: payload_path(settings),
+            ..Self::dump(Purpose::Replicas, settings)
         }
     }
 
@@ -150,6 +200,14 @@ impl Job {
     }
 }
 
+/// A free name for a file that a snapshot for replicas needs.
+pub(crate) fn payload_path(settings: &Settings) -> PathBuf {
+    settings
+        .dir
+        .path()
+        .join(format!("temp-repl-{}.rdb", std::process::id()))
+}
+
 impl File {
     /// The directory of the file.
     pub(super) fn directory(&self) -> &Path {
@@ -169,6 +227,12 @@ impl File {
                 format!("Error moving temp DB file {temporary} on the final destination {path}: {error}")
             }
         }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
     }
 }
 

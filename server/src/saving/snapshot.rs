@@ -1,7 +1,7 @@
 //! [`Snapshot`]: the content of all partitions at one instant, on its way from the loops to the thread that writes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 use shardis_storage::commands::CommandWriter;
@@ -11,7 +11,7 @@ use shardis_storage::keyspace::{Baton, EntryWriter, Flow, Lane, Saved};
 use shardis_storage::rdb::file::{Header, RecordWriter, Usage};
 use shardis_storage::rdb::{Dialect, WriteOptions};
 
-use super::{Form, Purpose};
+use super::{Form, Purpose, Selection};
 use crate::config::{FieldExpiryFormat, Settings};
 use crate::limits::{COMPRESSED_BYTES_MAX, LARGE_ENTRY_BYTES, UNWRITTEN_BYTES_MAX};
 
@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     lanes: Vec<Lane>,
     pieces: Sender<Piece>,
     is_given_up: AtomicBool,
+    /// Number of shards on which commands wait for a large value.
+    awaiting: AtomicUsize,
 }
 
 /// A message to the thread that writes.
@@ -63,6 +65,33 @@ pub(crate) struct Content {
     pub(crate) libraries: Vec<Vec<u8>>,
     /// Unix time, milliseconds.
     pub(crate) now_ms: i64,
+    /// Place of the data in the stream that replicas follow, if there is one.
+    pub(crate) stream: Option<StreamPoint>,
+}
+
+/// A place in the stream that replicas follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamPoint {
+    /// The id of its history.
+    pub(crate) id: String,
+    /// The number of bytes before it.
+    pub(crate) offset: u64,
+    /// The database that is selected there.
+    pub(crate) db: u16,
+}
+
+impl Content {
+    /// Leaves only these parts.
+    pub(super) fn select(&mut self, selection: Selection) {
+        if !selection.keys {
+            // Then no shard has anything to save.
+            self.shards = 0;
+            self.databases.clear();
+        }
+        if !selection.functions {
+            self.libraries.clear();
+        }
+    }
 }
 
 /// The way in which a file is written, from the settings at the cut.
@@ -72,6 +101,8 @@ pub(crate) struct Plan {
     pub(super) header: Header,
     pub(super) is_summed: bool,
     pub(super) is_synced_early: bool,
+    /// Likewise, where the file is the base of an append-only file.
+    pub(super) is_base_synced_early: bool,
     /// A file of commands begins with the time.
     pub(super) is_timed: bool,
     usage: UsageRule,
@@ -111,6 +142,7 @@ impl Plan {
             },
             is_summed: settings.rdbchecksum,
             is_synced_early: settings.rdb_save_incremental_fsync,
+            is_base_synced_early: settings.aof_rewrite_incremental_fsync,
             is_timed: settings.aof_timestamp_enabled,
             usage: match settings.maxmemory_policy.policy() {
                 Policy::AllKeysLru | Policy::VolatileLru => UsageRule::Idle { now_ms },
@@ -126,6 +158,12 @@ impl Plan {
                 }
             },
         }
+    }
+
+    /// The same plan with hashes that have fields which expire in this form, if one is given.
+    pub(crate) fn in_dialect(mut self, dialect: Option<Dialect>) -> Self {
+        self.options.dialect = dialect.unwrap_or(self.options.dialect);
+        self
     }
 
     /// Writes entries in the form of the file.
@@ -215,6 +253,7 @@ impl Snapshot {
             lanes: (0..content.shards).map(lane).collect(),
             pieces: sender,
             is_given_up: AtomicBool::new(false),
+            awaiting: AtomicUsize::new(0),
         };
         (snapshot, receiver)
     }
@@ -250,6 +289,20 @@ impl Snapshot {
     /// Whether nothing more of it is wanted.
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// Notes that commands of one more shard wait for a large value, or of one less.
+    pub(crate) fn note_awaited(&self, is_awaited: bool) {
+        if is_awaited {
+            self.awaiting.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.awaiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether commands wait for a large value.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaiting.load(Ordering::Relaxed) > 0
     }
 
     /// Keys saved so far.

@@ -79,7 +79,7 @@ impl Spill {
 }
 
 /// Creates a file that nobody finds and that is gone when it is closed.
-fn create_nameless(path: &std::path::Path) -> io::Result<File> {
+pub(super) fn create_nameless(path: &std::path::Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

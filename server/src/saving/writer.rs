@@ -1,4 +1,4 @@
-//! [`Assignment`]: writes the file of a job, on a thread of its own.
+//! [`Assignment`]: writes the file of a job, or a snapshot for replicas, on a thread of its own.
 //!
 //! The file is written under a temporary name, brought to the disk, renamed, and its directory brought to the disk: at any moment
 //! there is the old file or the new one. If anything fails, the temporary file is removed, and the old one stays.
@@ -15,6 +15,7 @@ use shardis_storage::keyspace::{Part, Saved as SavedBytes};
 use shardis_storage::rdb::file::FileWriter;
 
 use super::job::{Attempt, File, FileError};
+use super::payload::PayloadWriter;
 use super::snapshot::Piece;
 use super::spill::Spill;
 use super::{AtEnd, Content, Form, Job, Persistence, Plan, Purpose, SaveError, Snapshot};
@@ -25,9 +26,14 @@ use crate::log::Log;
 /// Size of the buffer in front of the file, bytes.
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// Latency event: the removal of a file that was not completed. A name of Redis's.
+const UNLINK_EVENT: &str = "rdb-unlink-temp-file";
+
 /// The work of the thread that writes a file.
 pub(crate) struct Assignment {
     pub(super) file: File,
+    /// The way to replicas, in the place of the file.
+    pub(super) payload: Option<PayloadWriter>,
     pub(super) at_end: Option<AtEnd>,
     pub(super) plan: Plan,
     pub(super) content: Content,
@@ -37,13 +43,18 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
-    /// Writes the file.
-    pub(crate) fn run(mut self, log: &Log, clock: &Clock) {
-        if self.snapshot.purpose == Purpose::Background {
-            log.notice(format_args!(
+    /// Writes the file. `note` takes an event for the latency monitor, and its duration in microseconds.
+    pub(crate) fn run(mut self, log: &Log, clock: &Clock, note: &dyn Fn(&'static str, u64)) {
+        match self.snapshot.purpose {
+            Purpose::Background => log.notice(format_args!(
                 "Background saving started by pid {}",
                 std::process::id()
-            ));
+            )),
+            Purpose::Replicas => log.notice(format_args!(
+                "Background RDB transfer started by pid {}",
+                std::process::id()
+            )),
+            Purpose::Command | Purpose::Flush | Purpose::Shutdown { .. } | Purpose::AofBase => {}
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
             let error = io::Error::other("the thread that writes panicked. Please report this as a bug.");
@@ -52,7 +63,11 @@ impl Assignment {
         if outcome.is_err() {
             // Loops stop saving, and clear away what is left in the partitions.
             self.snapshot.give_up();
-            let _ = fs::remove_file(&self.file.temporary);
+            if self.snapshot.purpose != Purpose::Replicas {
+                let begin_ns = clock.elapsed_ns();
+                let _ = fs::remove_file(&self.file.temporary);
+                note(UNLINK_EVENT, (clock.elapsed_ns() - begin_ns) / 1000);
+            }
         }
         self.report(&outcome, log);
         if let Some(at_end) = self.at_end.take() {
@@ -64,6 +79,15 @@ impl Assignment {
 
     fn report(&self, outcome: &Result<(), SaveError>, log: &Log) {
         let purpose = self.snapshot.purpose;
+        if purpose == Purpose::Replicas {
+            return match outcome {
+                Ok(()) => log.notice(format_args!("Background RDB transfer terminated with success")),
+                Err(SaveError::GivenUp) => log.warning(format_args!("Background transfer was given up")),
+                Err(SaveError::File(failed)) => {
+                    log.warning(format_args!("Background transfer error: {failed}"));
+                }
+            };
+        }
         match outcome {
             Ok(()) if purpose == Purpose::AofBase => {}
             Ok(()) => log.notice(format_args!("DB saved on disk")),
@@ -96,13 +120,24 @@ impl Assignment {
     }
 
     fn write(&mut self) -> Result<(), SaveError> {
-        let mut target = Target::create(&self.file, self.plan, &self.content)?;
+        let payload = self.payload.take();
+        let out = match payload {
+            Some(payload) => Out::Payload(payload, Arc::clone(&self.snapshot)),
+            None => Out::create(&self.file)?,
+        };
+        let mut target = Target::begin(out, &self.file, self.plan, &self.content)?;
         self.write_pieces(&mut target)?;
-        target.finish().map_err(failed(Attempt::Write))?;
+        let out = target.finish().map_err(failed(Attempt::Write))?;
         if self.snapshot.is_given_up() {
             return Err(SaveError::GivenUp);
         }
-        self.file.put_in_place()
+        match out {
+            Out::File(_) => self.file.put_in_place(),
+            Out::Payload(payload, _) => {
+                payload.complete();
+                Ok(())
+            }
+        }
     }
 
     /// Writes what the shards save, until all have saved everything.
@@ -121,6 +156,8 @@ impl Assignment {
                 Ok(Piece::GivenUp) | Err(_) => return Err(SaveError::GivenUp),
             };
             let bytes = saved.bytes.len();
+            // A command that waits for a large value waits for room for its slices, which this thread makes.
+            target.puts_syncs_off = self.snapshot.is_awaited();
             let written = match (saved.part, sliced) {
                 (Part::Whole, Some(_)) => spill.push(saved),
                 (Part::Whole, None) => target.write(saved.db, &saved.bytes),
@@ -176,7 +213,7 @@ fn write_entries(
     content: &Content,
     save: impl FnOnce(&mut dyn FnMut(u16, &Entry)),
 ) -> Result<(), SaveError> {
-    let mut target = Target::create(file, plan, content)?;
+    let mut target = Target::begin(Out::create(file)?, file, plan, content)?;
     let (mut writer, mut bytes, mut outcome) = (plan.entry_writer(file.form), Vec::new(), Ok(()));
     save(&mut |db, entry| {
         bytes.clear();
@@ -209,9 +246,54 @@ fn failed(attempt: Attempt) -> impl Fn(io::Error) -> SaveError {
     move |error| SaveError::File(FileError { attempt, error })
 }
 
+/// The place that the bytes go to.
+enum Out {
+    /// A file.
+    File(fs::File),
+    /// Replicas, for as long as the snapshot is wanted.
+    Payload(PayloadWriter, Arc<Snapshot>),
+}
+
+impl Out {
+    /// The file of a job, under its temporary name.
+    fn create(of: &File) -> Result<Self, SaveError> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&of.temporary)
+            .map(Self::File)
+            .map_err(failed(Attempt::Create))
+    }
+
+    /// Brings what was written to the disk, if it is a file.
+    fn sync(&self, sync: impl Fn(&fs::File) -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Self::File(file) => sync(file),
+            Self::Payload(..) => Ok(()),
+        }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Payload(payload, snapshot) => {
+                payload.push(bytes, || !snapshot.is_given_up())?;
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The file, as far as it is written.
 struct Target {
-    file: BufWriter<fs::File>,
+    file: BufWriter<Out>,
     form: Form,
     rdb: FileWriter,
     is_aof_base: bool,
@@ -222,24 +304,20 @@ struct Target {
     /// Bytes written since the file was brought to the disk.
     unsynced: usize,
     is_synced_early: bool,
+    /// The early syncs are put off.
+    puts_syncs_off: bool,
     is_timed: bool,
 }
 
 impl Target {
     /// The file of a job, with all before its entries.
-    fn create(of: &File, plan: Plan, content: &Content) -> Result<Self, SaveError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&of.temporary)
-            .map_err(failed(Attempt::Create))?;
-        let mut target = Self::new(file, of, plan, content);
+    fn begin(out: Out, of: &File, plan: Plan, content: &Content) -> Result<Self, SaveError> {
+        let mut target = Self::new(out, of, plan, content);
         target.write_head(content).map_err(failed(Attempt::Write))?;
         Ok(target)
     }
 
-    fn new(file: fs::File, of: &File, plan: Plan, content: &Content) -> Self {
+    fn new(file: Out, of: &File, plan: Plan, content: &Content) -> Self {
         Self {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
             form: of.form,
@@ -248,7 +326,12 @@ impl Target {
             sizes: content.databases.iter().copied().map(Some).collect(),
             db: None,
             unsynced: 0,
-            is_synced_early: plan.is_synced_early,
+            is_synced_early: if of.is_aof_base {
+                plan.is_base_synced_early
+            } else {
+                plan.is_synced_early
+            },
+            puts_syncs_off: false,
             is_timed: plan.is_timed,
         }
     }
@@ -257,13 +340,7 @@ impl Target {
         let seconds = content.now_ms / 1000;
         match self.form {
             Form::Rdb => {
-                self.rdb.aux(b"redis-ver", content.version.as_bytes());
-                self.rdb.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
-                self.rdb.aux(b"ctime", seconds.to_string().as_bytes());
-                self.rdb
-                    .aux(b"used-mem", content.used_bytes.to_string().as_bytes());
-                self.rdb
-                    .aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
+                self.remark(content, seconds);
                 content
                     .libraries
                     .iter()
@@ -281,6 +358,22 @@ impl Target {
                 Ok(())
             }
         }
+    }
+
+    /// Adds the remarks.
+    fn remark(&mut self, content: &Content, seconds: i64) {
+        let rdb = &mut self.rdb;
+        rdb.aux(b"redis-ver", content.version.as_bytes());
+        rdb.aux(b"redis-bits", usize::BITS.to_string().as_bytes());
+        rdb.aux(b"ctime", seconds.to_string().as_bytes());
+        rdb.aux(b"used-mem", content.used_bytes.to_string().as_bytes());
+        // The base of an append-only file is followed by its own stream.
+        if let Some(stream) = content.stream.as_ref().filter(|_| !self.is_aof_base) {
+            rdb.aux(b"repl-stream-db", stream.db.to_string().as_bytes());
+            rdb.aux(b"repl-id", stream.id.as_bytes());
+            rdb.aux(b"repl-offset", stream.offset.to_string().as_bytes());
+        }
+        rdb.aux(b"aof-base", if self.is_aof_base { b"1" } else { b"0" });
     }
 
     /// Writes bytes of a database.
@@ -319,13 +412,14 @@ impl Target {
     }
 
     /// Ends the file, and brings it to the disk.
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<Out> {
         if self.form == Form::Rdb {
             self.rdb.end();
             self.put_collected()?;
         }
-        self.file.flush()?;
-        self.file.get_ref().sync_all()
+        let out = self.file.into_inner().map_err(|error| error.into_error())?;
+        out.sync(fs::File::sync_all)?;
+        Ok(out)
     }
 
     fn put_collected(&mut self) -> io::Result<()> {
@@ -336,10 +430,10 @@ impl Target {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.unsynced += bytes.len();
-        if self.is_synced_early && self.unsynced >= SYNCED_BYTES {
+        if self.is_synced_early && !self.puts_syncs_off && self.unsynced >= SYNCED_BYTES {
             self.unsynced = 0;
             self.file.flush()?;
-            self.file.get_ref().sync_data()?;
+            self.file.get_ref().sync(fs::File::sync_data)?;
         }
         Ok(())
     }

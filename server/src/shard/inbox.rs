@@ -8,6 +8,9 @@ use shardis_storage::memory::Buffer;
 use super::chunk::Chunk;
 use super::poll::Socket;
 use crate::error::ReplyError;
+use crate::exec::CommandResult;
+use crate::exec::departure::Landed;
+use crate::exec::view::Lent;
 use crate::exec::waiter::{Retry, Served, Ticket};
 use crate::exec::{Modes, OwnedRequest, Part, Partition, Peer, Walk};
 use crate::journal::Position;
@@ -28,13 +31,31 @@ pub(crate) enum Message {
         borrower: usize,
         /// Number of its operation.
         operation: usize,
+        /// The request comes before all that waits for the partition.
+        is_urgent: bool,
     },
+    /// Asks the loop to give up a shard that a script needs.
+    GiveWay(Box<GiveWay>),
     /// Brings the partition that an operation has asked for.
     Lent {
         /// Number of the operation.
         operation: usize,
         /// The partition.
         partition: Box<Partition>,
+    },
+    /// Brings the partitions of an operation back from a thread that did its errand.
+    Back {
+        /// Number of the operation.
+        operation: usize,
+        /// Partitions and reply.
+        back: Box<Back>,
+    },
+    /// Tells the loop what became of the keys that an operation has sent to another node.
+    Landed {
+        /// Number of the operation.
+        operation: usize,
+        /// The outcome.
+        landed: Landed,
     },
     /// Tells the loop that its shard's partition, which it found lent, is back in its cell.
     Returned,
@@ -73,6 +94,30 @@ pub(crate) enum Message {
         /// Address of the client.
         peer: Peer,
     },
+}
+
+/// Request of a script that has changed something and needs a further shard.
+#[derive(Clone, Debug)]
+pub(crate) struct GiveWay {
+    /// The shard.
+    pub(crate) shard: usize,
+    /// Shards that it has.
+    pub(crate) holds: Vec<usize>,
+    /// Time since which it waits, and its loop: the lesser one comes first.
+    pub(crate) rank: (u64, usize),
+    /// The wait has lasted for so long that it may be part of a larger circle.
+    pub(crate) is_impatient: bool,
+}
+
+/// End of an errand.
+#[derive(Debug)]
+pub(crate) struct Back {
+    /// The partitions that it was done on.
+    pub(crate) lent: Lent,
+    /// The reply: OK or an error.
+    pub(crate) result: CommandResult,
+    /// Time that it took, nanoseconds.
+    pub(crate) nanos: u64,
 }
 
 /// A command over all shards or loops, as each of them receives it.
@@ -292,6 +337,8 @@ pub(crate) struct Batch {
     pub(crate) origin: usize,
     /// Index of the shard that runs it.
     pub(crate) target: usize,
+    /// Era of the sending loop's work that it belongs to.
+    pub(crate) era: u64,
     /// The commands.
     pub(crate) tasks: Vec<Task>,
     /// Memory of their requests.
@@ -317,10 +364,16 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Takes over commands of a turn, with the memory of their requests.
-    pub(crate) fn pack(&mut self, origin: usize, target: usize, tasks: &mut Vec<Task>, source: &mut Source) {
-        self.origin = origin;
-        self.target = target;
+    /// Takes over commands of a turn, with the memory of their requests. The `route` leads from a loop to a shard.
+    pub(crate) fn pack(
+        &mut self,
+        route: (usize, usize),
+        era: u64,
+        tasks: &mut Vec<Task>,
+        source: &mut Source,
+    ) {
+        (self.origin, self.target) = route;
+        self.era = era;
         self.source.chunks.extend(source.chunks.iter().cloned());
         for mut task in tasks.drain(..) {
             let first = task.first_span as usize;
@@ -337,12 +390,16 @@ impl Batch {
         }
     }
 
+    fn route(&self) -> (usize, usize) {
+        (self.origin, self.target)
+    }
+
     /// Copies the commands that wait to a batch of their own; none when no command does.
     pub(crate) fn split_waiting(&mut self) -> Option<Box<Self>> {
         let mut waiting: Vec<Task> = self.waiting.iter().map(|&index| self.tasks[index]).collect();
         (!waiting.is_empty()).then(|| {
             let mut batch = Box::<Self>::default();
-            batch.pack(self.origin, self.target, &mut waiting, &mut self.source);
+            batch.pack(self.route(), self.era, &mut waiting, &mut self.source);
             batch
         })
     }
@@ -353,7 +410,7 @@ impl Batch {
         self.goes_on = !rest.is_empty();
         self.goes_on.then(|| {
             let mut batch = Box::<Self>::default();
-            batch.pack(self.origin, self.target, &mut rest, &mut self.source);
+            batch.pack(self.route(), self.era, &mut rest, &mut self.source);
             batch
         })
     }

@@ -13,21 +13,26 @@ mod no_ring;
     reason = "it shares memory with the kernel; the rules are in its header"
 )]
 mod ring;
+mod secured;
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::IoBackend;
 use crate::shard::outgoing::Outgoing;
+use crate::shard::session::Session;
 use epoll::Epoll;
 pub(crate) use epoll::Waker;
 #[cfg(not(target_os = "linux"))]
 use no_ring::Ring;
 #[cfg(target_os = "linux")]
 use ring::Ring;
+pub(crate) use secured::Secured;
 
 /// Event on a listener or a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +141,31 @@ impl Poll {
         }
     }
 
+    /// Tells a client that nothing more comes, where its connection has a way to say so.
+    pub(crate) fn end(&mut self, socket: &mut Socket, connection: usize) {
+        if let Socket::Tls(secured) = socket {
+            secured.end((self.ring.as_deref_mut(), connection));
+        }
+    }
+
     /// Removes a connection's socket, which is about to be dropped.
-    pub(crate) fn remove(&mut self, socket: &Socket, connection: usize) {
+    pub(crate) fn remove(&mut self, socket: &mut Socket, connection: usize) {
+        self.end(socket, connection);
         if let Some(ring) = &mut self.ring {
             socket.shut_down();
             ring.remove(connection);
+        }
+    }
+
+    /// Takes out a connection's socket, which is to be used elsewhere. Returns the bytes that were received and not read; none as long
+    /// as the system still works on the socket, so that this has to be called again after the next wait.
+    pub(crate) fn detach(&mut self, socket: &mut Socket, connection: usize) -> Option<Vec<u8>> {
+        match &mut self.ring {
+            None => {
+                self.epoll.remove(socket);
+                Some(Vec::new())
+            }
+            Some(ring) => ring.detach(connection),
         }
     }
 
@@ -213,6 +238,8 @@ impl Link<'_> {
     #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match (&mut self.ring, &mut *self.socket) {
+            (_, Socket::Primary(intake)) => intake.read(buffer),
+            (ring, Socket::Tls(secured)) => secured.read((ring.as_deref_mut(), self.connection), buffer),
             (Some(ring), _) => ring.read(self.connection, buffer),
             (None, Socket::Tcp(stream)) => stream.read(buffer),
             (None, Socket::Unix(stream)) => stream.read(buffer),
@@ -227,7 +254,8 @@ impl Link<'_> {
     #[inline]
     pub(crate) fn write(&mut self, outgoing: &mut Outgoing) -> io::Result<()> {
         match (&mut self.ring, &mut *self.socket) {
-            (Some(ring), socket) => {
+            (ring, Socket::Tls(secured)) => secured.write((ring.as_deref_mut(), self.connection), outgoing),
+            (Some(ring), socket) if !matches!(socket, Socket::Primary(_)) => {
                 // The ring sends one chunk at a time. If there are several, the socket first gets as many as it
                 // accepts.
                 if outgoing.has_closed()
@@ -238,14 +266,27 @@ impl Link<'_> {
                 }
                 ring.write(self.connection, outgoing)
             }
-            (None, socket) => write_now(socket, outgoing),
+            (_, socket) => write_now(socket, outgoing),
+        }
+    }
+
+    /// Sends what the connection has to send beside its output: records of its session. True when nothing is left.
+    ///
+    /// # Errors
+    /// The error of the system call.
+    #[inline]
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        match &mut *self.socket {
+            Socket::Tls(secured) => secured.flush((self.ring.as_deref_mut(), self.connection)),
+            _ => Ok(true),
         }
     }
 
     /// Writes bytes that are not in an output. Returns how many were accepted: they are in the socket's own buffer.
     ///
     /// # Errors
-    /// The error of the system call. It would block as well where something that was accepted before is still on its way.
+    /// The error of the system call. It would block as well where something that was accepted before is still on its way, and where
+    /// bytes must become records first.
     pub(crate) fn write_slices_now(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         if let Some(ring) = &mut self.ring
             && ring.is_sending(self.connection)
@@ -277,6 +318,8 @@ fn write_now(socket: &mut Socket, outgoing: &mut Outgoing) -> io::Result<()> {
 pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
+    /// TCP, for clients that begin with a handshake of TLS.
+    Tls(TcpListener),
     /// Unix.
     Unix(UnixListener),
 }
@@ -284,7 +327,7 @@ pub(crate) enum Listener {
 impl Listener {
     fn fd(&self) -> RawFd {
         match self {
-            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Tcp(listener) | Self::Tls(listener) => listener.as_raw_fd(),
             Self::Unix(listener) => listener.as_raw_fd(),
         }
     }
@@ -297,10 +340,102 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// None: the input of the connection is the stream of this node's primary, and its output goes nowhere.
+    Primary(Intake),
+    /// TCP, with a session of TLS.
+    Tls(Box<Secured>),
+}
+
+/// Bytes for a connection that has no socket.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    bytes: Arc<[u8]>,
+    /// Number of bytes that were read.
+    read: usize,
+}
+
+impl Intake {
+    /// Has the connection read these bytes next, without the first `skipped`. It has read all that it was given before.
+    pub(crate) fn give(&mut self, bytes: Arc<[u8]>, skipped: usize) {
+        debug_assert_eq!(
+            self.read,
+            self.bytes.len(),
+            "a connection is given more when it has read everything"
+        );
+        (self.bytes, self.read) = (bytes, skipped);
+    }
+
+    /// Reads like a socket that does not block.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = &self.bytes[self.read..];
+        let count = left.len().min(buffer.len());
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..count].copy_from_slice(&left[..count]);
+        self.read += count;
+        Ok(count)
+    }
 }
 
 impl Socket {
-    /// Writes what the socket accepts at once: an error for a client that is not admitted.
+    /// The session of TLS over the socket, if there is one.
+    #[inline]
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Tls(secured) => Some(secured.session()),
+            _ => None,
+        }
+    }
+
+    /// Number of bytes that have come of a handshake, which the client has to complete before it can send requests; none if there is
+    /// nothing to complete.
+    #[inline]
+    pub(crate) fn handshake_bytes(&self) -> Option<usize> {
+        let session = self.session().filter(|session| !session.is_open());
+        session.map(Session::handshake_bytes)
+    }
+
+    /// Whether there is something to read although the system has nothing more to report.
+    #[inline]
+    pub(crate) fn has_unread(&self) -> bool {
+        self.session().is_some_and(Session::has_unread)
+    }
+
+    /// Whether records wait to be sent.
+    #[inline]
+    pub(crate) fn has_sealed(&self) -> bool {
+        self.session().is_some_and(Session::has_sealed)
+    }
+
+    /// Number of bytes of records that wait to be sent.
+    pub(crate) fn sealed_bytes(&self) -> usize {
+        self.session().map_or(0, Session::sealed_bytes)
+    }
+
+    /// Bytes allocated for a session.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.session().map_or(0, Session::memory)
+    }
+
+    /// Frees memory while the connection is idle.
+    pub(crate) fn release(&mut self) {
+        if let Self::Tls(secured) = self {
+            secured.release();
+        }
+    }
+
+    /// Takes in bytes that the poll had received and nobody has read. Returns those that belong to requests.
+    pub(crate) fn take_in<'a>(&mut self, received: &'a [u8]) -> Cow<'a, [u8]> {
+        match self {
+            Self::Tls(secured) => secured.take_in(received).into(),
+            _ => received.into(),
+        }
+    }
+
+    /// Writes what the socket accepts at once: an error for a client that is not admitted. One that has to complete a handshake first
+    /// could not read it, and gets nothing.
     ///
     /// # Errors
     /// The error of the system call.
@@ -308,6 +443,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Primary(_) | Self::Tls(_) => Ok(bytes.len()),
         }
     }
 
@@ -315,6 +451,8 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.write_vectored(slices),
             Self::Unix(stream) => stream.write_vectored(slices),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Primary(_) => Ok(slices.iter().map(|slice| slice.len()).sum()),
         }
     }
 
@@ -323,6 +461,8 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(secured) => secured.fd(),
+            Self::Primary(_) => -1,
         }
     }
 
@@ -331,6 +471,8 @@ impl Socket {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
+            Self::Tls(secured) => secured.stream().shutdown(std::net::Shutdown::Both),
+            Self::Primary(_) => Ok(()),
         };
     }
 }

@@ -69,7 +69,6 @@ impl Category {
                 implied |= categories;
             }
         }
-        // The flag means reads of the keyspace; scripts have the category `@scripting` instead.
         if flags.contains(Flags::READONLY) {
             implied |= Self::READ;
         }

@@ -63,6 +63,12 @@ bitflags::bitflags! {
         const FENCES = 1 << 27;
         /// Fails like a write while data cannot be saved, so that whoever watches the node learns of it. Not shown to clients.
         const TELLS_HEALTH = 1 << 28;
+        /// Its keys may be in another database than its client's. Not shown to clients.
+        const ELSEWHERE = 1 << 29;
+        /// Moves keys to another node: works on those that are here while their slot moves. Not shown to clients.
+        const MIGRATES = 1 << 30;
+        /// Uses the interpreter of its loop: waits while a script has that. Not shown to clients.
+        const INTERPRETS = 1 << 31;
     }
 }
 
@@ -113,7 +119,10 @@ mod tests {
             | Flags::ORDERED
             | Flags::MODULES
             | Flags::FENCES
-            | Flags::TELLS_HEALTH;
+            | Flags::TELLS_HEALTH
+            | Flags::ELSEWHERE
+            | Flags::MIGRATES
+            | Flags::INTERPRETS;
         for flag in Flags::all().difference(hidden).iter() {
             assert_eq!(flag.names().count(), 1, "{flag:?}");
         }

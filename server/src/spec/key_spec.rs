@@ -3,6 +3,8 @@
 
 use shardis_protocol::Arguments;
 
+use crate::error::ReplyError;
+
 bitflags::bitflags! {
     /// Use of the keys that a specification finds.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +91,17 @@ pub(crate) enum FindKeys {
     },
     /// At most one key, at the position that this function finds in the request.
     Told(fn(Arguments<'_>) -> Option<usize>),
-    /// No key in the request: the names of keys are made from stored values. The function tells whether this request
-    /// has such keys, which may be on any shard.
-    Derived(fn(Arguments<'_>) -> bool),
+    /// No key in the request: the names of keys are made from stored values, so that they may be on any shard.
+    Derived(Derivation),
+}
+
+/// Functions about keys whose names are made from stored values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Derivation {
+    /// Tells whether a request has such keys.
+    pub(crate) exists: fn(Arguments<'_>) -> bool,
+    /// Checks a request of a user who may not read all keys.
+    pub(crate) check: fn(Arguments<'_>) -> Result<(), ReplyError>,
 }
 
 /// One key specification.
@@ -105,7 +115,7 @@ pub(crate) struct KeySpec {
     pub(crate) find: FindKeys,
     /// A remark in COMMAND INFO.
     pub(crate) notes: Option<&'static str>,
-    /// Finds the key where the general rule would mistake another word for it; then replaces `begin` and `find`.
+    /// Finds the first key where the general rule would mistake another word for it; then replaces `begin`.
     pub(crate) locate: Option<fn(Arguments<'_>) -> Option<usize>>,
     /// Determines the use of the keys if it depends on the request; then replaces `flags`.
     pub(crate) decide: Option<fn(Arguments<'_>) -> KeyFlags>,
@@ -164,9 +174,9 @@ impl KeySpec {
         Self::unknown(FindKeys::Told(find))
     }
 
-    /// Keys whose names are made from stored values, if `exist` says that the request has any.
-    pub(crate) const fn derived(exist: fn(Arguments<'_>) -> bool) -> Self {
-        Self::unknown(FindKeys::Derived(exist))
+    /// Keys whose names are made from stored values.
+    pub(crate) const fn derived(derivation: Derivation) -> Self {
+        Self::unknown(FindKeys::Derived(derivation))
     }
 
     const fn unknown(find: FindKeys) -> Self {
@@ -190,6 +200,11 @@ impl KeySpec {
     /// Reads and changes the value.
     pub(crate) const fn read_write(self) -> Self {
         self.with(KeyFlags::RW)
+    }
+
+    /// Whether its keys are only read, in every request.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.flags.contains(KeyFlags::RO) && self.decide.is_none()
     }
 
     /// Only reads.
@@ -243,7 +258,7 @@ impl KeySpec {
         self.with(KeyFlags::VARIABLE_FLAGS)
     }
 
-    /// Sets the function that finds the exact position of the key, if there is one.
+    /// Sets the function that finds the exact position of the first key, if there is one.
     pub(crate) const fn located(mut self, locate: fn(Arguments<'_>) -> Option<usize>) -> Self {
         self.locate = Some(locate);
         self
@@ -281,7 +296,8 @@ impl KeySpec {
     }
 
     /// Use of the keys in this request.
-    fn flags_in(&self, args: Arguments<'_>) -> KeyFlags {
+    #[inline]
+    pub(crate) fn flags_in(&self, args: Arguments<'_>) -> KeyFlags {
         match self.decide {
             // The fixed part of the declaration only says that it varies.
             Some(decide) => decide(args),
@@ -294,10 +310,11 @@ impl KeySpec {
     /// # Errors
     /// When the number of keys is missing, no integer, or larger than the request.
     pub(crate) fn positions(&self, args: Arguments<'_>) -> Result<Positions, BadKeyCount> {
-        if let Some(locate) = self.locate {
-            return Ok(locate(args).map_or(Positions::NONE, Positions::one));
-        }
-        let Some(start) = self.start(args) else {
+        let start = match self.locate {
+            Some(locate) => locate(args),
+            None => self.start(args),
+        };
+        let Some(start) = start else {
             return Ok(Positions::NONE);
         };
         match self.find {
@@ -310,9 +327,15 @@ impl KeySpec {
 
     /// Whether a request has keys that it does not contain.
     pub(crate) fn derives_keys(&self, args: Arguments<'_>) -> bool {
+        self.derivation()
+            .is_some_and(|derivation| (derivation.exists)(args))
+    }
+
+    /// Functions about keys that a request does not contain; none where there are no such keys.
+    pub(crate) fn derivation(&self) -> Option<Derivation> {
         match self.find {
-            FindKeys::Derived(exist) => exist(args),
-            _ => false,
+            FindKeys::Derived(derivation) => Some(derivation),
+            _ => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The ids of a run and of the history of its data: forty hexadecimal digits each, which clients can read.
+//! The ids of a run and of the histories of its data: forty hexadecimal digits each, which clients can read.
 //!
 //! They come from the same seed as the hashes of keys, by a generator that cannot be inverted: with the seed, an
 //! attacker could choose keys that collide.
@@ -7,17 +7,11 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The ids of a node.
+/// The id of a run, and the source of those of histories.
 #[derive(Debug)]
 pub(crate) struct Ids {
     run: String,
-    changing: Mutex<Changing>,
-}
-
-#[derive(Debug)]
-struct Changing {
-    replication: String,
-    chance: StdRng,
+    chance: Mutex<StdRng>,
 }
 
 impl Ids {
@@ -26,10 +20,7 @@ impl Ids {
         let mut chance = StdRng::seed_from_u64(seed ^ (started_us as u64).rotate_left(20));
         Self {
             run: digits(&mut chance),
-            changing: Mutex::new(Changing {
-                replication: digits(&mut chance),
-                chance,
-            }),
+            chance: Mutex::new(chance),
         }
     }
 
@@ -38,15 +29,9 @@ impl Ids {
         &self.run
     }
 
-    /// The id of the data's history.
-    pub(crate) fn replication(&self) -> String {
-        self.changing.lock().replication.clone()
-    }
-
-    /// Replaces the id of the data's history.
-    pub(crate) fn change_replication(&self) {
-        let mut changing = self.changing.lock();
-        changing.replication = digits(&mut changing.chance);
+    /// An id that no history has had.
+    pub(crate) fn fresh(&self) -> String {
+        digits(&mut self.chance.lock())
     }
 }
 
@@ -65,12 +50,10 @@ mod tests {
     #[test]
     fn names_are_forty_digits_and_differ() {
         let (ids, later) = (Ids::new(7, 1), Ids::new(7, 2));
-        let first = ids.replication();
-        ids.change_replication();
         let names = [
             ids.run().to_owned(),
-            first,
-            ids.replication(),
+            ids.fresh(),
+            ids.fresh(),
             later.run().to_owned(),
         ];
         for (index, name) in names.iter().enumerate() {

@@ -2,22 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
-use super::Libraries;
-
 /// State of the load of data.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
     is_under_way: AtomicBool,
+    /// Data is being loaded beside that of the node, which is served meanwhile.
+    is_beside: AtomicBool,
+    /// The load is to end without a result.
+    is_given_up: AtomicBool,
     started_s: AtomicI64,
     bytes_total: AtomicU64,
     bytes_loaded: AtomicU64,
     used_memory: AtomicU64,
     keys_loaded: AtomicU64,
     keys_expired: AtomicU64,
-    /// Function libraries that files have brought.
-    pub(crate) libraries: Mutex<Libraries>,
 }
 
 /// Progress of a load.
@@ -36,22 +34,54 @@ pub(crate) struct Progress {
 impl Loading {
     /// Begins a load: from here on, commands that need the data are refused.
     pub(crate) fn begin(&self, now_s: i64) {
+        self.start_figures(now_s);
+        self.is_under_way.store(true, Ordering::Release);
+    }
+
+    /// Begins a load beside the data of the node: only what cannot be done meanwhile is refused.
+    pub(crate) fn begin_beside(&self, now_s: i64) {
+        self.start_figures(now_s);
+        self.is_beside.store(true, Ordering::Release);
+    }
+
+    fn start_figures(&self, now_s: i64) {
         self.started_s.store(now_s, Ordering::Relaxed);
         for figure in [&self.bytes_total, &self.bytes_loaded, &self.used_memory] {
             figure.store(0, Ordering::Relaxed);
         }
-        self.is_under_way.store(true, Ordering::Release);
     }
 
     /// Ends a load.
     pub(crate) fn end(&self) {
         self.is_under_way.store(false, Ordering::Release);
+        self.is_beside.store(false, Ordering::Release);
+    }
+
+    /// Has the load end without a result.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
+
+    /// Allows loads again.
+    pub(crate) fn go_on(&self) {
+        self.is_given_up.store(false, Ordering::Release);
+    }
+
+    /// Whether the load is to end without a result.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
     }
 
     /// Whether data is being loaded.
     #[inline]
     pub(crate) fn is_under_way(&self) -> bool {
         self.is_under_way.load(Ordering::Acquire)
+    }
+
+    /// Whether data is being loaded beside that of the node.
+    #[inline]
+    pub(crate) fn is_beside(&self) -> bool {
+        self.is_beside.load(Ordering::Acquire)
     }
 
     /// Adds to the number of bytes that are to be loaded.
@@ -87,7 +117,7 @@ impl Loading {
 
     /// Progress of the load; none without one.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        self.is_under_way().then(|| Progress {
+        (self.is_under_way() || self.is_beside()).then(|| Progress {
             started_s: self.started_s.load(Ordering::Relaxed),
             bytes_total: self.bytes_total.load(Ordering::Relaxed),
             bytes_loaded: self.bytes_loaded.load(Ordering::Relaxed),
@@ -132,6 +162,11 @@ mod tests {
         loading.note_bytes(999);
         let progress = loading.progress().unwrap();
         assert_eq!((progress.percent(), progress.seconds_left(110)), (24.975, 30));
+        loading.end();
+        assert!(loading.progress().is_none());
+        loading.begin_beside(150);
+        assert!(loading.is_beside() && !loading.is_under_way());
+        assert_eq!(loading.progress().unwrap().started_s, 150);
         loading.end();
         assert!(loading.progress().is_none());
         loading.begin(200);

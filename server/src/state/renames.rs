@@ -16,8 +16,6 @@ pub(crate) struct Renames {
 pub(crate) enum Meaning {
     /// The row with this number.
     Row(u16),
-    /// The command of a later version with this number.
-    Later(u16),
     /// None: the name was taken away.
     Nothing,
 }

@@ -59,12 +59,16 @@ impl Node {
         let used = process.map_or(known.cast_unsigned(), |process| {
             process.allocator.allocated as u64
         });
-        if process.is_some() {
-            // What waits to be written to the append-only file causes no eviction.
-            let excluded = self.journal.write_figures().buffered as i64;
-            self.other_bytes
-                .store(used.cast_signed() - known - excluded, Ordering::Relaxed);
-        }
+        let (backlog, for_links) = self.journal.backlog_memory();
+        let other = match process {
+            // Bytes that wait to be written to the append-only file cause no eviction, nor do those that only slow links need.
+            Some(_) => {
+                let excluded = self.journal.write_figures().buffered as u64 + for_links;
+                used.cast_signed() - known - excluded.cast_signed()
+            }
+            None => backlog.cast_signed(),
+        };
+        self.other_bytes.store(other, Ordering::Relaxed);
         self.memory_peak.fetch_max(used, Ordering::Relaxed);
         Usage { used, process }
     }

@@ -123,7 +123,7 @@ impl MemberTable {
         self.find_mut(member).map(Occupied::remove)
     }
 
-    /// A random element, each with nearly the same probability. Expected O(1).
+    /// A random element, each with the same probability. Expected O(1).
     #[inline]
     pub(crate) fn random(&self, rng: &mut SmallRng) -> Option<Element<'_>> {
         // SAFETY: alive, and borrowed with the table.

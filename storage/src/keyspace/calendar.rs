@@ -472,7 +472,7 @@ impl<P: Keyed> Calendar<P> {
             .chain(windows)
     }
 
-    /// A random pointer, each with nearly the same probability.
+    /// A random pointer, each with the same probability.
     pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<P> {
         self.random_table(rng)?.sample(rng)
     }
@@ -492,12 +492,13 @@ impl<P: Keyed> Calendar<P> {
         })
     }
 
-    /// Visits `count` random pointers, perhaps one twice; none if there are none. Those of sparse buckets are likelier. Each is
+    /// Visits about `count` random pointers, perhaps one twice, and one if there is any: each with the same probability. Each is
     /// drawn from a window of its own: the pointers of one window have much in common.
     pub(crate) fn sample_several(&self, count: usize, rng: &mut SmallRng, mut visit: impl FnMut(P)) {
-        /// Pointers whose buckets, and then the entries themselves, are fetched from memory together.
+        /// Buckets, and then the entries in them, that are fetched from memory together.
         const AT_ONCE: usize = 8;
 
+        let mut found = false;
         let mut left = count;
         while left > 0 {
             let some = left.min(AT_ONCE);
@@ -508,12 +509,18 @@ impl<P: Keyed> Calendar<P> {
                     Some((table, table.random_bucket(rng)))
                 })
                 .collect();
-            let drawn: SmallVec<[P; AT_ONCE]> = buckets
-                .into_iter()
-                .filter_map(|(table, bucket)| table.sample_from(bucket, rng))
-                .inspect(|pointer| prefetch(pointer.as_ptr().as_ptr()))
-                .collect();
+            let mut drawn = SmallVec::<[P; 2 * AT_ONCE]>::new();
+            for (table, bucket) in buckets {
+                table.sample_from(bucket, rng, |pointer| {
+                    prefetch(pointer.as_ptr().as_ptr());
+                    drawn.push(pointer);
+                });
+            }
+            found |= !drawn.is_empty();
             drawn.into_iter().for_each(&mut visit);
+        }
+        if !found && let Some(pointer) = self.sample(rng) {
+            visit(pointer);
         }
     }
 
@@ -891,10 +898,13 @@ mod tests {
                 *hits.entry(number_of(pointer)).or_default() += 1;
             });
         }
-        assert_eq!(drawn, rounds * count);
         if !cfg!(miri) {
+            assert!(
+                drawn * 20 > rounds * count * 19 && drawn * 20 < rounds * count * 21,
+                "{drawn}"
+            );
             assert_eq!(hits.len(), 300);
-            assert!(hits.values().all(|hits| (20..2000).contains(hits)), "{hits:?}");
+            assert!(hits.values().all(|hits| (130..280).contains(hits)), "{hits:?}");
         }
         Pair::new()
             .calendar

@@ -347,7 +347,7 @@ impl Database {
         self.store.scan(cursor, buckets, visit)
     }
 
-    /// A random key, each with nearly the same probability, expired or not.
+    /// A random key, each with the same probability, expired or not.
     pub fn random(&self, rng: &mut SmallRng) -> Option<&Entry> {
         self.store.random(rng)
     }
@@ -491,10 +491,11 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
+    use crate::keyspace::OwnSlots;
     use crate::memory::thread_balance;
     use crate::value::{Encoding, INT_TEXT_MAX};
 
-    const LAYOUTS: [Layout; 2] = [Layout::Single, Layout::PerSlot];
+    const LAYOUTS: [Layout; 2] = [Layout::Single, Layout::PerSlot(OwnSlots::ALL)];
 
     /// Eleven slots, so that tables by slot are of some size.
     fn slot_of(key: &[u8]) -> u16 {

@@ -358,7 +358,7 @@ fn is_present(keyspace: &Keyspace, candidate: &Candidate, volatile: bool) -> boo
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
+    use rand::{RngExt as _, SeedableRng};
 
     use super::*;
     use crate::key::KeyHasher;
@@ -394,17 +394,21 @@ mod tests {
         keyspace
     }
 
-    fn evict_half(policy: Policy) -> Vec<i64> {
-        let mut keyspace = keyspace(policy);
-        let (mut evictor, mut rng) = (Evictor::new(), SmallRng::seed_from_u64(4));
-        let options = EvictionOptions {
+    fn options(policy: Policy) -> EvictionOptions {
+        EvictionOptions {
             policy,
             samples: 5,
             lfu: LfuOptions {
                 log_factor: 10,
                 decay_minutes: 0,
             },
-        };
+        }
+    }
+
+    fn evict_half(policy: Policy) -> Vec<i64> {
+        let mut keyspace = keyspace(policy);
+        let (mut evictor, mut rng) = (Evictor::new(), SmallRng::seed_from_u64(4));
+        let options = options(policy);
         let mut gone = Vec::new();
         for _ in 0..KEYS / 2 {
             let Some(victim) = evictor.pick(&keyspace, options, KEYS * 1000, &mut rng) else {
@@ -436,6 +440,61 @@ mod tests {
                 KEYS / 2
             );
         }
+    }
+
+    /// Keys stay as long as others of their age do, by and large: a key that outlives its turn by half is one that was hardly
+    /// ever sampled.
+    #[test]
+    #[cfg_attr(miri, ignore = "it counts what happens to many keys")]
+    fn hardly_any_key_outlives_its_turn() {
+        // Keys with an expiry are drawn at random, from all windows of time, and chance leaves some out.
+        for (policy, late_percent) in [(Policy::AllKeysLru, 0.1), (Policy::VolatileLru, 4.0)] {
+            for capacity in [3300, 4500] {
+                let (late, all) = outlive_their_turn(policy, capacity);
+                let percent = late as f64 * 100.0 / all as f64;
+                assert!(percent < late_percent, "{policy}, {capacity} keys: {percent} %");
+            }
+        }
+    }
+
+    /// Stores keys, one a second, and evicts as many beyond a capacity. Counts keys that are there when one and a half times as
+    /// many others have been stored behind them, and all that have come so far.
+    fn outlive_their_turn(policy: Policy, capacity: usize) -> (usize, usize) {
+        let mut keyspace = Keyspace::new(KeyspaceOptions {
+            databases: 1,
+            layout: Layout::Single,
+            hasher: KeyHasher::new(9),
+            slot_of: |_| 0,
+        });
+        let (mut evictor, mut rng) = (Evictor::new(), SmallRng::seed_from_u64(4));
+        let options = options(policy);
+        let (mut late, mut all) = (0, 0);
+        for n in 0..20 * capacity {
+            let now_ms = n as i64 * 1000;
+            let name = n.to_string();
+            let key = keyspace.key(name.as_bytes());
+            let expiry = Expiry::At(1 << 40 | i64::from(rng.random::<u32>()));
+            keyspace
+                .database_mut(0)
+                .set_string(&key, b"v", expiry, lru::clock(now_ms));
+            if n >= capacity {
+                let victim = evictor.pick(&keyspace, options, now_ms, &mut rng).unwrap();
+                let victim = victim.key.to_vec();
+                let key = keyspace.key(&victim);
+                assert!(keyspace.database_mut(0).remove(&key), "a victim is there");
+            }
+            if let Some(old) = n.checked_sub(capacity * 3 / 2) {
+                all += 1;
+                let name = old.to_string();
+                late += usize::from(
+                    keyspace
+                        .database(0)
+                        .peek(&keyspace.key(name.as_bytes()))
+                        .is_some(),
+                );
+            }
+        }
+        (late, all)
     }
 
     #[test]

@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::key::KeyHasher;
-    use crate::keyspace::Layout;
+    use crate::keyspace::{Layout, OwnSlots};
 
     fn database(layout: Layout) -> Database {
         Database::new(layout, KeyHasher::new(3), |key| u16::from(key[key.len() - 1]))
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn cycles_remove_every_expired_key_and_no_other() {
-        for layout in [Layout::Single, Layout::PerSlot] {
+        for layout in [Layout::Single, Layout::PerSlot(OwnSlots::ALL)] {
             let mut database = database(layout);
             let keys = if cfg!(miri) { 100 } else { 10_000 };
             fill(&mut database, 0..keys, |n| if n % 2 == 0 { 50 } else { 1000 });

@@ -97,7 +97,7 @@ impl Database {
 mod tests {
     use super::*;
     use crate::key::KeyHasher;
-    use crate::keyspace::{Expiry, Layout};
+    use crate::keyspace::{Expiry, Layout, OwnSlots};
     use crate::memory::thread_balance;
     use crate::value::hash::{FieldExpiry, HashLimits};
 
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn expired_fields_go_and_with_the_last_the_key() {
-        for layout in [Layout::Single, Layout::PerSlot] {
+        for layout in [Layout::Single, Layout::PerSlot(OwnSlots::ALL)] {
             let start = thread_balance();
             let mut database = Database::new(layout, HASHER, |key| u16::from(key[key.len() - 1]));
             for n in 0..100 {

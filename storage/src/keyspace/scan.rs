@@ -1,17 +1,18 @@
 //! Cursors of SCAN: stateless numbers, and their meaning in each layout.
 //!
 //! A table's own cursor is a reverse-binary counter over the low bits of the hash and has at most 32 bits (see
-//! [`crate::table`]). With one table it is the cursor. With a table for each slot, the slot is in the low 14 bits and
-//! the table's cursor above: at most 46 bits. 0 is both the beginning and the end.
+//! [`crate::table`]). With one table it is the cursor. With a table for each slot, the number of the table is in the low 14 bits
+//! and the table's cursor above: at most 46 bits. 0 is both the beginning and the end.
 
 use crate::key::SLOTS;
 
-/// Bits of a slot number.
+/// Bits of the number of a table.
 const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
-/// A place in a database of one table for each slot.
+/// A place in a database of one table for each slot of its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotCursor {
+    /// Number of the slot among those of the owner.
     pub(crate) slot: usize,
     /// The cursor within the slot's table.
     pub(crate) inner: u32,

@@ -101,15 +101,24 @@ impl Flow {
 
 /// The right to save a large entry in slices, which one keyspace has at a time.
 #[derive(Debug, Default)]
-pub struct Baton(AtomicBool);
+pub struct Baton {
+    is_taken: AtomicBool,
+    /// A command waits for an entry of another keyspace than the one that has it.
+    is_awaited: AtomicBool,
+}
 
 impl Baton {
     fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::Acquire)
+        !self.is_taken.swap(true, Ordering::Acquire)
     }
 
     fn give_back(&self) {
-        self.0.store(false, Ordering::Release);
+        self.is_awaited.store(false, Ordering::Relaxed);
+        self.is_taken.store(false, Ordering::Release);
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
     }
 }
 
@@ -160,6 +169,8 @@ pub(crate) struct Cut {
     slicing: Option<Slicing>,
     /// Large entries that a change waits for.
     urgent: VecDeque<Box<[u8]>>,
+    /// A command is among those changes: see [`Keyspace::is_snapshot_awaited`].
+    is_awaited: bool,
     /// The snapshot was given up: the walk goes on only to turn marks over.
     is_given_up: bool,
 }
@@ -187,6 +198,7 @@ impl Cut {
             saved: Vec::new(),
             slicing: None,
             urgent: VecDeque::new(),
+            is_awaited: false,
             is_given_up: false,
         }
     }
@@ -294,9 +306,19 @@ impl Cut {
         self.urgent.pop_front_if(|_| self.slicing.is_none())
     }
 
-    /// Notes again that a change waits for an entry, ahead of others.
+    /// Notes again that a change waits for an entry, ahead of others. It is another keyspace's turn.
     pub(super) fn hurry_again(&mut self, key: Box<[u8]>) {
         self.urgent.push_front(key);
+        if self.is_awaited {
+            self.lane.baton.is_awaited.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a command waits for a large entry that is being saved, or is to be saved next, here or elsewhere.
+    fn is_awaited(&self) -> bool {
+        let is_slicing = self.is_slicing();
+        self.is_awaited && (is_slicing || !self.urgent.is_empty())
+            || is_slicing && self.lane.baton.is_awaited()
     }
 
     /// Hands over what was saved.
@@ -325,6 +347,8 @@ impl Cut {
     fn end_slices(&mut self) {
         if self.slicing.take().is_some() {
             self.lane.baton.give_back();
+            // A command that waits for another one asks again.
+            self.is_awaited = false;
         }
     }
 
@@ -379,6 +403,16 @@ impl Keyspace {
         self.is_saved
     }
 
+    /// Whether a command waits for a large entry, which is saved in slices: it should not take longer than necessary. O(databases).
+    #[must_use]
+    pub fn is_snapshot_awaited(&self) -> bool {
+        let cuts = self
+            .databases
+            .iter()
+            .filter_map(|database| database.store.current_cut());
+        self.is_saved && cuts.into_iter().any(Cut::is_awaited)
+    }
+
     /// Saves some entries, about `budget` bytes of them or buckets without any, and hands over what was saved since the last
     /// step.
     pub fn save_some(&mut self, budget: usize, mut take: impl FnMut(Saved)) -> Progress {
@@ -416,10 +450,21 @@ impl Keyspace {
 }
 
 impl Database {
-    /// Whether a change of a key has to be put off until more of a snapshot is saved. Asking has the entry saved soon. With
+    /// Whether a command that changes a key has to wait until more of a snapshot is saved. Asking has the entry saved soon. With
     /// no snapshot under way this costs a branch.
     #[inline]
     pub fn waits_for_snapshot(&mut self, key: &Key<'_>) -> bool {
+        let waits = self.is_held_by_snapshot(key);
+        if waits && let Some(cut) = self.store.cut() {
+            cut.is_awaited = true;
+        }
+        waits
+    }
+
+    /// Whether a change of a key that nobody waits for has to be put off until more of a snapshot is saved. Asking has the entry
+    /// saved ahead of others.
+    #[inline]
+    pub fn is_held_by_snapshot(&mut self, key: &Key<'_>) -> bool {
         self.store.cut().is_some() && self.store.waits_for_snapshot(key)
     }
 
@@ -443,7 +488,7 @@ impl Database {
                     self.garbage.push_store(store);
                 }
                 progress => {
-                    // What changes meanwhile is handed over with the rest.
+                    // Entries that change meanwhile are handed over with the rest.
                     self.hand_over(take);
                     return progress;
                 }
@@ -483,7 +528,7 @@ mod tests {
 
     use super::*;
     use crate::key::KeyHasher;
-    use crate::keyspace::{Expiry, KeyspaceOptions, Layout, Lookup, OnExpired};
+    use crate::keyspace::{Expiry, KeyspaceOptions, Layout, Lookup, OnExpired, OwnSlots};
     use crate::memory::thread_balance;
     use crate::value::INT_TEXT_MAX;
     use crate::value::hash::{FieldExpiry, Hash, HashLimits};
@@ -846,7 +891,7 @@ mod tests {
                 Step::GiveUp => {
                     self.keyspace.give_up_snapshot();
                     (self.expected, self.saved, self.slices) = (None, Lines::new(), None);
-                    // Whoever gives up begins with another flow.
+                    // After a snapshot was given up, the next one begins with another flow.
                     self.lane.flow = Arc::new(Flow::new(BOUND));
                     self.unwritten = 0;
                 }
@@ -873,6 +918,75 @@ mod tests {
         }
     }
 
+    /// A command that waits for a large entry has it saved in a hurry, until it is saved; one that nobody waits for is not.
+    #[test]
+    fn a_large_entry_is_awaited_by_commands_only_and_until_it_is_saved() {
+        let mut keyspace = keyspace(Layout::Single);
+        let (large, other) = (b"large".as_slice(), b"other".as_slice());
+        for name in [large, other] {
+            let key = keyspace.key(name);
+            let value = vec![b'v'; 4 * LARGE];
+            keyspace
+                .database_mut(1)
+                .set_string(&key, &value, Expiry::Clear, 0);
+        }
+        let lane = Lane {
+            flow: Arc::new(Flow::new(1 << 20)),
+            baton: Arc::default(),
+            large: LARGE,
+        };
+        assert!(keyspace.begin_snapshot(&lane, &LineWriter::default()));
+        let (large, other) = (keyspace.key(large), keyspace.key(other));
+        assert!(keyspace.database_mut(1).is_held_by_snapshot(&other));
+        assert!(
+            !keyspace.is_snapshot_awaited(),
+            "only its expiry or eviction is put off"
+        );
+        assert!(keyspace.database_mut(1).waits_for_snapshot(&large));
+        assert!(keyspace.is_snapshot_awaited());
+        let mut slices = 0;
+        while keyspace.database_mut(1).waits_for_snapshot(&large) {
+            assert!(keyspace.is_snapshot_awaited(), "after {slices} slices");
+            keyspace.save_some(LARGE, |_| {});
+            slices += 1;
+        }
+        assert!(slices > 4, "{slices}");
+        assert!(!keyspace.is_snapshot_awaited());
+        while keyspace.save_some(LARGE, |_| {}) != Progress::Done {
+            assert!(!keyspace.is_snapshot_awaited());
+        }
+    }
+
+    /// The keyspace that has the baton hurries when another one waits for it, for a command.
+    #[test]
+    fn whoever_has_the_baton_hurries_for_others() {
+        let lane = Lane {
+            flow: Arc::new(Flow::new(1 << 20)),
+            baton: Arc::default(),
+            large: LARGE,
+        };
+        let [mut one, mut other] = [(); 2].map(|()| {
+            let mut keyspace = keyspace(Layout::Single);
+            let key = keyspace.key(b"large");
+            let value = vec![b'v'; 4 * LARGE];
+            keyspace
+                .database_mut(0)
+                .set_string(&key, &value, Expiry::Clear, 0);
+            assert!(keyspace.begin_snapshot(&lane, &LineWriter::default()));
+            keyspace
+        });
+        one.save_some(LARGE, |_| {});
+        assert!(!one.is_snapshot_awaited());
+        let key = other.key(b"large");
+        assert!(other.database_mut(0).waits_for_snapshot(&key));
+        other.save_some(LARGE, |_| {});
+        assert!(one.is_snapshot_awaited() && other.is_snapshot_awaited());
+        while one.save_some(LARGE, |_| {}) != Progress::Done {}
+        assert!(other.is_snapshot_awaited());
+        while other.save_some(LARGE, |_| {}) != Progress::Done {}
+        assert!(!other.is_snapshot_awaited());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         /// A snapshot has each key once, as it was at the cut, whatever happens between its slices.
@@ -881,7 +995,7 @@ mod tests {
             steps in prop::collection::vec((any::<u32>(), 0..DATABASES, step()), 0..if cfg!(miri) { 60 } else { 500 }),
             keys in prop_oneof![Just(3_u32), Just(40), Just(400)],
         ) {
-            for layout in [Layout::Single, Layout::PerSlot] {
+            for layout in [Layout::Single, Layout::PerSlot(OwnSlots::ALL)] {
                 let start = thread_balance();
                 {
                     let mut trial = Trial::new(layout);

@@ -20,10 +20,10 @@ use smallvec::SmallVec;
 use super::calendar::Calendar;
 use super::expiry::Expired;
 use super::scan::SlotCursor;
-use super::slots::SlotTables;
+use super::slots::{OwnSlots, SlotTables};
 use super::snapshot::{BUCKET_COST, Cut, Progress};
 use crate::entry::{Entry, EntryBox, EntryPtr, NewValue};
-use crate::key::{Key, KeyHasher, SLOTS};
+use crate::key::{Key, KeyHasher};
 use crate::table::raw::{Position, RawTable, prefetch};
 use crate::table::{Ahead, Keyed, TableStats};
 use crate::value::Detached;
@@ -35,13 +35,14 @@ pub enum Layout {
     /// One table. Slots are not separated: counting or enumerating one visits all entries.
     Single,
     /// One small table for each hash slot (cluster mode): counting, enumerating or flushing a slot costs that slot.
-    PerSlot,
+    /// Keys of other slots than those of the owner must not be asked for.
+    PerSlot(OwnSlots),
 }
 
 enum Tables {
     Single(RawTable<EntryPtr>),
     /// The tables, once there is an entry.
-    PerSlot(Option<Box<SlotTables>>),
+    PerSlot(OwnSlots, Option<Box<SlotTables>>),
 }
 
 /// Buckets that a snapshot visits at a time.
@@ -73,7 +74,7 @@ impl Store {
     pub(crate) const fn new(layout: Layout, hasher: KeyHasher) -> Self {
         let tables = match layout {
             Layout::Single => Tables::Single(RawTable::new()),
-            Layout::PerSlot => Tables::PerSlot(None),
+            Layout::PerSlot(own) => Tables::PerSlot(own, None),
         };
         Self {
             tables,
@@ -89,7 +90,7 @@ impl Store {
     pub(crate) fn new_alike(&self) -> Self {
         let layout = match self.tables {
             Tables::Single(_) => Layout::Single,
-            Tables::PerSlot(_) => Layout::PerSlot,
+            Tables::PerSlot(own, _) => Layout::PerSlot(own),
         };
         Self::new(layout, self.hasher)
     }
@@ -98,7 +99,7 @@ impl Store {
     pub(crate) fn len(&self) -> usize {
         match &self.tables {
             Tables::Single(table) => table.len(),
-            Tables::PerSlot(slots) => slots.as_ref().map_or(0, |slots| slots.len()),
+            Tables::PerSlot(_, slots) => slots.as_ref().map_or(0, |slots| slots.len()),
         }
     }
 
@@ -111,7 +112,7 @@ impl Store {
     fn table(&self, slot: u16) -> Option<&RawTable<EntryPtr>> {
         match &self.tables {
             Tables::Single(table) => Some(table),
-            Tables::PerSlot(slots) => slots.as_ref().map(|slots| slots.table(usize::from(slot) % SLOTS)),
+            Tables::PerSlot(own, slots) => slots.as_ref().map(|slots| slots.table(own.index(slot))),
         }
     }
 
@@ -119,9 +120,9 @@ impl Store {
     fn table_mut(&mut self, slot: u16) -> &mut RawTable<EntryPtr> {
         match &mut self.tables {
             Tables::Single(table) => table,
-            Tables::PerSlot(slots) => slots
-                .get_or_insert_with(|| Box::new(SlotTables::new()))
-                .table_mut(usize::from(slot) % SLOTS),
+            Tables::PerSlot(own, slots) => slots
+                .get_or_insert_with(|| Box::new(SlotTables::new(*own)))
+                .table_mut(own.index(slot)),
         }
     }
 
@@ -176,8 +177,8 @@ impl Store {
         // would not be found again, but no pointer would be lost or dangle: the volatile index gets the same hash,
         // and `unlist` stops the program if a removal does not find the entry there.
         unsafe { self.table_mut(key.slot).insert(key.hash, ptr, &hasher) };
-        if let Tables::PerSlot(Some(slots)) = &mut self.tables {
-            slots.added(usize::from(key.slot) % SLOTS);
+        if let Tables::PerSlot(own, Some(slots)) = &mut self.tables {
+            slots.added(own.index(key.slot));
         }
         if let Some(at) = expiry {
             // SAFETY: as above.
@@ -259,8 +260,8 @@ impl Store {
                 }
                 u64::from(cursor)
             }
-            Tables::PerSlot(None) => 0,
-            Tables::PerSlot(Some(slots)) => {
+            Tables::PerSlot(_, None) => 0,
+            Tables::PerSlot(_, Some(slots)) => {
                 let mut at = SlotCursor::unpack(cursor);
                 for _ in 0..buckets.max(1) {
                     let Some(slot) = slots.next_used(at.slot) else {
@@ -274,7 +275,7 @@ impl Store {
                     if at.inner == 0 {
                         at.slot += 1;
                     }
-                    if at.slot == SLOTS {
+                    if at.slot == slots.tables() {
                         return 0;
                     }
                 }
@@ -300,6 +301,12 @@ impl Store {
     /// Ends the snapshot, which has visited all.
     pub(crate) fn end_cut(&mut self) {
         self.cut = None;
+    }
+
+    /// The snapshot that these entries are a part of, to be read.
+    #[inline]
+    pub(crate) fn current_cut(&self) -> Option<&Cut> {
+        self.cut.as_deref()
     }
 
     /// Saves what is left in some buckets. `left` is what may still be saved at once, bytes.
@@ -394,7 +401,8 @@ impl Store {
         }
     }
 
-    /// Whether a change of a key has to be put off until a snapshot has saved more.
+    /// Whether a change of a key has to be put off until a snapshot has saved more, see
+    /// [`Database::is_held_by_snapshot`](super::Database::is_held_by_snapshot).
     #[cold]
     pub(crate) fn waits_for_snapshot(&mut self, key: &Key<'_>) -> bool {
         let is_unsaved = |entry: &&Entry| entry.mark() != self.mark;
@@ -426,8 +434,8 @@ impl Store {
         let mut visit = |entry: EntryPtr| visit(unsafe { entry.as_ref() });
         match &self.tables {
             Tables::Single(table) => table.for_each(visit),
-            Tables::PerSlot(None) => {}
-            Tables::PerSlot(Some(slots)) => {
+            Tables::PerSlot(_, None) => {}
+            Tables::PerSlot(_, Some(slots)) => {
                 let mut slot = 0;
                 while let Some(used) = slots.next_used(slot) {
                     slots.table(used).for_each(&mut visit);
@@ -441,13 +449,17 @@ impl Store {
     pub(crate) fn slot_len(&self, slot: u16) -> Option<usize> {
         match &self.tables {
             Tables::Single(_) => None,
-            Tables::PerSlot(_) => Some(self.table(slot).map_or(0, RawTable::len)),
+            Tables::PerSlot(own, _) if !own.contains(slot) => Some(0),
+            Tables::PerSlot(..) => Some(self.table(slot).map_or(0, RawTable::len)),
         }
     }
 
     /// Calls `visit` for the entries of the table that `slot` is in, until it returns false or `max` are visited. With a
-    /// single table these are all entries.
+    /// single table these are all entries; there are none of another owner's slots.
     pub(crate) fn visit_slot(&self, slot: u16, mut visit: impl FnMut(&Entry) -> bool) {
+        if self.slot_len(slot) == Some(0) {
+            return;
+        }
         let Some(table) = self.table(slot) else { return };
         let (mut cursor, mut more) = (0, true);
         loop {
@@ -465,10 +477,13 @@ impl Store {
     /// each of the others). Only in a layout by slot; nothing otherwise.
     pub(crate) fn split_off_slot(&mut self, slot: u16) -> Option<Self> {
         let mut detached = Self::new(Layout::Single, self.hasher);
-        let index = usize::from(slot) % SLOTS;
-        let Tables::PerSlot(Some(slots)) = &mut self.tables else {
+        if self.slot_len(slot)? == 0 {
+            return None;
+        }
+        let Tables::PerSlot(own, Some(slots)) = &mut self.tables else {
             return None;
         };
+        let index = own.index(slot);
         if let Some(ptr) = self.cut.as_ref().and_then(|cut| cut.sliced()) {
             // SAFETY: the entry has not left the store, or all of it would be saved.
             let key = unsafe { ptr.as_ref() }.key();
@@ -477,7 +492,7 @@ impl Store {
                 self.save_before_change(ptr);
             }
         }
-        let Tables::PerSlot(Some(slots)) = &mut self.tables else {
+        let Tables::PerSlot(_, Some(slots)) = &mut self.tables else {
             return None;
         };
         let table = std::mem::replace(slots.table_mut(index), RawTable::new());
@@ -496,16 +511,16 @@ impl Store {
         Some(detached)
     }
 
-    /// A random entry, each with nearly the same probability.
+    /// A random entry, each with the same probability.
     pub(crate) fn random(&self, rng: &mut SmallRng) -> Option<&Entry> {
         let entry = match &self.tables {
             Tables::Single(table) => table.sample(rng),
-            Tables::PerSlot(None) => None,
-            Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
-                let slot = slots.slot_of(rng.random_range(0..slots.len()));
+            Tables::PerSlot(_, None) => None,
+            Tables::PerSlot(_, Some(slots)) if slots.len() > 0 => {
+                let slot = slots.index_of(rng.random_range(0..slots.len()));
                 slots.table(slot).sample(rng)
             }
-            Tables::PerSlot(Some(_)) => None,
+            Tables::PerSlot(_, Some(_)) => None,
         };
         // SAFETY: entries in the tables are alive, and the store is borrowed.
         entry.map(|entry| unsafe { entry.as_ref() })
@@ -525,15 +540,15 @@ impl Store {
         match &self.tables {
             _ if volatile => self.volatile.sample_several(count, rng, each),
             Tables::Single(table) => table.sample_run(count, ahead, rng, each),
-            Tables::PerSlot(None) => {}
-            Tables::PerSlot(Some(slots)) if slots.len() > 0 => {
+            Tables::PerSlot(_, None) => {}
+            Tables::PerSlot(_, Some(slots)) if slots.len() > 0 => {
                 // The table of a slot may hold fewer entries than the sample asks for.
                 for _ in 0..count {
-                    let slot = slots.slot_of(rng.random_range(0..slots.len()));
+                    let slot = slots.index_of(rng.random_range(0..slots.len()));
                     slots.table(slot).sample(rng).into_iter().for_each(&mut each);
                 }
             }
-            Tables::PerSlot(Some(_)) => {}
+            Tables::PerSlot(_, Some(_)) => {}
         }
     }
 
@@ -623,7 +638,7 @@ impl Store {
     pub(crate) fn stats(&self) -> TableStats {
         match &self.tables {
             Tables::Single(table) => table.stats(),
-            Tables::PerSlot(slots) => slots
+            Tables::PerSlot(_, slots) => slots
                 .as_ref()
                 .map_or_else(TableStats::default, |slots| slots.stats()),
         }
@@ -645,21 +660,23 @@ impl Store {
         let mut each = |entry: EntryPtr| each(unsafe { EntryBox::from_ptr(entry) });
         match &mut self.tables {
             Tables::Single(table) => table.drain_bucket(&mut each),
-            Tables::PerSlot(None) => return false,
-            Tables::PerSlot(Some(slots)) => {
-                let Some(slot) = slots.next_used(0) else {
-                    self.tables = Tables::PerSlot(None);
-                    return true;
-                };
-                let mut count = 0;
-                slots.table_mut(slot).drain_bucket(|entry| {
-                    count += 1;
-                    each(entry);
-                });
-                slots.removed(slot, count);
+            Tables::PerSlot(_, None) => return false,
+            Tables::PerSlot(own, Some(slots)) => {
+                if let Some(slot) = slots.next_used(0) {
+                    let mut count = 0;
+                    slots.table_mut(slot).drain_bucket(|entry| {
+                        count += 1;
+                        each(entry);
+                    });
+                    slots.removed(slot, count);
+                }
+                // The tables go with the last entry: nobody looks at a store without entries again.
+                if slots.len() == 0 {
+                    self.tables = Tables::PerSlot(*own, None);
+                }
             }
         }
-        self.len() > 0 || matches!(self.tables, Tables::PerSlot(Some(_)))
+        self.len() > 0
     }
 }
 
@@ -719,7 +736,7 @@ impl<'a> Occupied<'a> {
         unsafe { self.entry.as_ref() }
     }
 
-    /// Whether a change has to be put off, see [`Database::waits_for_snapshot`](super::Database::waits_for_snapshot).
+    /// Whether a change has to be put off, see [`Database::is_held_by_snapshot`](super::Database::is_held_by_snapshot).
     #[inline]
     pub(crate) fn waits_for_snapshot(&mut self) -> bool {
         if self.store.cut.is_none() {
@@ -901,8 +918,8 @@ impl<'a> Occupied<'a> {
         self.store.unlist(self.hash, self.entry);
         // SAFETY: the position was found in this table, which has not changed since.
         unsafe { self.store.table_mut(self.slot).remove(self.position) };
-        if let Tables::PerSlot(Some(slots)) = &mut self.store.tables {
-            slots.removed(usize::from(self.slot) % SLOTS, 1);
+        if let Tables::PerSlot(own, Some(slots)) = &mut self.store.tables {
+            slots.removed(own.index(self.slot), 1);
         }
         // SAFETY: no table has the entry any more.
         unsafe { EntryBox::from_ptr(self.entry) }

@@ -5,6 +5,8 @@
 
 mod old;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use super::opcode::{kind, node};
 use super::reader::{Error, Reader, Source};

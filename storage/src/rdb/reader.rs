@@ -265,6 +265,15 @@ mod tests {
         }
     }
 
+    /// A compressed text announces a length that its bytes cannot make.
+    #[test]
+    fn no_memory_is_taken_for_a_length_out_of_reach() {
+        let bytes = b"\xc3\x05\x80\x04\x00\x00\x00\x00a\xe0\x00\x00";
+        let mut reader = Reader::new(&bytes[..]);
+        assert!(reader.text().is_err());
+        assert!(reader.plain.capacity() < 1 << 20, "{}", reader.plain.capacity());
+    }
+
     #[test]
     fn texts_are_plain_numbers_or_compressed() {
         assert_eq!(text(b"\x03abc"), Ok(b"abc".to_vec()));

@@ -163,3 +163,38 @@ impl<'a> Sink<'a> {
 pub(super) fn id_bytes(id: StreamId) -> [u8; 16] {
     (u128::from(id.ms) << 64 | u128::from(id.seq)).to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &[u8], compress_max: usize) -> Vec<u8> {
+        let (mut out, mut packed) = (Vec::new(), Vec::new());
+        Sink::new(Window::whole(&mut out), compress_max, &mut packed).text_of(text);
+        out
+    }
+
+    /// Texts of up to 20 bytes, and those that compression would make less than 4 bytes shorter, are written as they are.
+    #[test]
+    fn texts_are_compressed_where_that_helps() {
+        let is_compressed = |text: &[u8]| written(text, usize::MAX)[0] == special::MARK | special::LZF;
+        assert!(!is_compressed(&[b'a'; 20]));
+        assert!(is_compressed(&[b'a'; 21]));
+        // Nothing comes twice in the first 24 bytes: they take one more, and a copy of up to 8 bytes takes 2.
+        let alphabet = b"abcdefghijklmnopqrstuvwx";
+        for (repeated, helps) in [(0, false), (6, false), (7, true), (8, true)] {
+            let text = [alphabet, &alphabet[..repeated]].concat();
+            assert_eq!(is_compressed(&text), helps, "{repeated} bytes are repeated");
+            let plain = [&[text.len() as u8], &text[..]].concat();
+            let here = written(&text, usize::MAX);
+            assert!(here.len() <= plain.len(), "{repeated} bytes are repeated");
+            assert_eq!(here == plain, !helps, "{repeated} bytes are repeated");
+        }
+        assert_eq!(
+            written(&[b'a'; 63], 62)[0],
+            63,
+            "it is longer than what is compressed"
+        );
+        assert_eq!(written(&[b'a'; 63], 0)[0], 63, "nothing is compressed");
+    }
+}

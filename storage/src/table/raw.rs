@@ -707,14 +707,15 @@ impl<P: Keyed> RawTable<P> {
         index + 1
     }
 
-    /// A random entry, each with nearly the same probability. Expected O(1).
+    /// A random entry, each with the same probability. Expected O(1).
     pub(crate) fn sample(&self, rng: &mut SmallRng) -> Option<P> {
         /// Tables up to this size are counted through, which is exact and cheap.
         const SMALL: usize = 32;
-        /// Longer chains than this are so rare that their entries' lesser chance does not matter.
-        const CHAIN_MAX: usize = 16;
-        /// With 5.5 entries a bucket a third of the tries hits; no table that has shrunk as it should needs so many.
-        const TRIES: usize = 100;
+        /// No chain is longer: a bucket that is the next to be split has 11 entries on average, and one in ten millions of such
+        /// buckets more than this.
+        const CHAIN_MAX: usize = 32;
+        /// With 5.5 entries a bucket one try in six hits; no table that has shrunk as it should needs so many.
+        const TRIES: usize = 400;
         /// Number of buckets that are fetched from memory together, as the first one often has no entry at the chosen
         /// index.
         const TRIES_AT_ONCE: usize = 4;
@@ -726,27 +727,31 @@ impl<P: Keyed> RawTable<P> {
             return self.nth(rng.random_range(0..self.len));
         }
         for _ in 0..TRIES / TRIES_AT_ONCE {
-            // A bucket and one of as many places as a long chain has: an entry is as likely as any other.
+            // A bucket and one of as many places as the longest chain has: an entry is as likely as any other.
             let tries: [(u32, usize); TRIES_AT_ONCE] = std::array::from_fn(|_| {
                 let index = rng.random_range(0..self.buckets);
                 prefetch(self.bucket(index).as_ptr().cast());
                 (index, rng.random_range(0..CHAIN_MAX))
             });
             for (index, place) in tries {
-                let mut seen = 0;
-                let mut chosen = None;
-                self.visit_bucket(index, |entry| {
-                    if seen % CHAIN_MAX == place && (seen < CHAIN_MAX || rng.random_range(0..2) == 0) {
-                        chosen = Some(entry);
-                    }
-                    seen += 1;
-                });
-                if chosen.is_some() {
-                    return chosen;
+                if let Some(entry) = self.entry_at(index, place) {
+                    return Some(entry);
                 }
             }
         }
-        self.nth(rng.random_range(0..SMALL))
+        self.nth(rng.random_range(0..self.len))
+    }
+
+    /// The entry at a place of a bucket's chain, if the chain is that long.
+    fn entry_at(&self, index: u32, place: usize) -> Option<P> {
+        let (mut seen, mut found) = (0, None);
+        self.visit_bucket(index, |entry| {
+            if seen == place {
+                found = Some(entry);
+            }
+            seen += 1;
+        });
+        found
     }
 
     /// A random bucket of a table that has entries, which is asked for.
@@ -756,35 +761,26 @@ impl<P: Keyed> RawTable<P> {
         index
     }
 
-    /// A random entry of a bucket, or of the first one behind it that has any. An entry is the likelier, the fewer are beside it:
-    /// good enough for a choice among several, and a fraction of the cost of [`sample`](Self::sample).
-    pub(crate) fn sample_from(&self, bucket: u32, rng: &mut SmallRng) -> Option<P> {
-        /// Buckets that are looked at: more than these are empty only in a table that is about to shrink.
-        const BUCKETS_MAX: u32 = 64;
-
-        for step in 0..self.buckets.min(BUCKETS_MAX) {
-            let index = (bucket + step) % self.buckets;
-            let mut count = 0;
-            self.visit_bucket(index, |_| count += 1);
-            if count == 0 {
-                continue;
+    /// Visits some entries of a bucket, one on average over all buckets: each entry of the table with the same probability.
+    pub(crate) fn sample_from(&self, bucket: u32, rng: &mut SmallRng, mut visit: impl FnMut(P)) {
+        // Every so many-th one, as a bucket has entries on average, from a random one on. Both are multiplied by the number of
+        // buckets, which makes them whole.
+        let (step, width) = (self.len as u64, u64::from(self.buckets));
+        let mut next = rng.random_range(0..step);
+        let mut end = 0;
+        self.visit_bucket(bucket, |entry| {
+            end += width;
+            while next < end {
+                next += step;
+                visit(entry);
             }
-            let (mut left, mut chosen) = (rng.random_range(0..count), None);
-            self.visit_bucket(index, |entry| {
-                if left == 0 && chosen.is_none() {
-                    chosen = Some(entry);
-                } else if chosen.is_none() {
-                    left -= 1;
-                }
-            });
-            return chosen;
-        }
-        self.sample(rng)
+        });
     }
 
-    /// Visits `count` entries, if there are so many, that stand together from a random place on: each entry with
-    /// nearly the same probability. What they are is chance, as their hashes are, and it costs a fraction of as many
-    /// samples: neighbours share their buckets' cache lines, and their own are fetched all at once.
+    /// Visits the entries of some buckets that stand together, which are about `count`, and one if there is any: each entry
+    /// of the table with the same probability, as buckets are visited as a whole, the full ones as often as the sparse ones. What
+    /// stands together is chance, as hashes are, and costs a fraction of as many samples: neighbours share their buckets'
+    /// cache lines, and their own are fetched all at once.
     ///
     /// The places of the samples to come are asked for ahead of time, in two steps, so that none waits for memory.
     pub(crate) fn sample_run(
@@ -797,44 +793,36 @@ impl<P: Keyed> RawTable<P> {
         if self.len == 0 {
             return;
         }
-        let first = ahead.first.take().unwrap_or_else(|| self.random_bucket(rng)) % self.buckets;
-        let second = ahead.second.take().unwrap_or_else(|| self.random_bucket(rng)) % self.buckets;
-        self.prefetch_run(second, count);
-        (ahead.first, ahead.second) = (Some(second), Some(self.random_bucket(rng)));
-        let (passed, seen) = self.prefetch_run(first, count);
-        let mut skipped = rng.random_range(0..=seen.saturating_sub(count));
-        let mut left = count;
-        for step in 0..passed {
-            self.visit_bucket((first + step) % self.buckets, |entry| {
-                if skipped > 0 {
-                    skipped -= 1;
-                } else if left > 0 {
-                    left -= 1;
-                    visit(entry);
-                }
+        let run = self.buckets_of(count);
+        for index in self.run(ahead.bucket(2, self.buckets), run) {
+            prefetch(self.bucket(index).as_ptr().cast());
+        }
+        for index in self.run(ahead.bucket(1, self.buckets), run) {
+            self.visit_bucket(index, |entry| prefetch(entry.as_ptr().as_ptr()));
+        }
+        let mut found = false;
+        for index in self.run(ahead.bucket(0, self.buckets), run) {
+            self.visit_bucket(index, |entry| {
+                found = true;
+                visit(entry);
             });
         }
-        if seen == 0
-            && let Some(entry) = self.sample(rng)
-        {
+        ahead.advance();
+        if !found && let Some(entry) = self.sample(rng) {
             visit(entry);
         }
     }
 
-    /// Asks for at least `count` entries from a bucket on. Returns the number of buckets and of entries that these are.
-    fn prefetch_run(&self, first: u32, count: usize) -> (u32, usize) {
-        /// Buckets that are looked at: more than these are empty only in a table that is about to shrink.
-        const BUCKETS_MAX: u32 = 64;
+    /// Number of buckets that have `count` entries or somewhat more on average; not more than there are.
+    fn buckets_of(&self, count: usize) -> u32 {
+        let buckets = u64::from(self.buckets);
+        (count as u64 * buckets).div_ceil(self.len as u64).min(buckets) as u32
+    }
 
-        let (mut passed, mut seen) = (0, 0);
-        while seen < count && passed < self.buckets.min(BUCKETS_MAX) {
-            self.visit_bucket((first + passed) % self.buckets, |entry| {
-                prefetch(entry.as_ptr().as_ptr());
-                seen += 1;
-            });
-            passed += 1;
-        }
-        (passed, seen)
+    /// The indexes of so many buckets from one on, in a ring.
+    fn run(&self, first: u32, count: u32) -> impl Iterator<Item = u32> + use<P> {
+        let buckets = self.buckets;
+        (first..first + count).map(move |index| if index < buckets { index } else { index - buckets })
     }
 
     /// The entry of that number in the table's order.
@@ -1034,6 +1022,7 @@ mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
 
     use super::*;
     use crate::entry::{EntryBox, EntryPtr, NewValue};
@@ -1145,6 +1134,161 @@ mod tests {
             prop_assert_eq!(left, 0);
             drop(table);
             prop_assert_eq!(thread_balance(), start);
+        }
+    }
+
+    /// A table of the keys that have a number.
+    struct Numbered {
+        table: RawTable<EntryPtr>,
+        entries: HashMap<EntryAddress, u32>,
+    }
+
+    type EntryAddress = usize;
+
+    fn address(entry: EntryPtr) -> EntryAddress {
+        entry.as_ptr().addr().get()
+    }
+
+    impl Numbered {
+        fn with(count: u32) -> Self {
+            let mut numbered = Self {
+                table: RawTable::new(),
+                entries: HashMap::new(),
+            };
+            numbered.grow(count);
+            numbered
+        }
+
+        /// Adds keys until there are so many.
+        fn grow(&mut self, count: u32) {
+            for n in self.entries.len() as u32..count {
+                let entry = put(&mut self.table, n);
+                self.entries.insert(address(entry), n);
+            }
+        }
+
+        /// Takes those with the highest numbers out, until so many are left.
+        fn shrink(&mut self, count: u32) {
+            let mut going: Vec<(u32, EntryPtr)> = Vec::new();
+            self.table.for_each(|entry| {
+                let n = self.entries[&address(entry)];
+                if n >= count {
+                    going.push((n, entry));
+                }
+            });
+            for (n, entry) in going {
+                take(&mut self.table, n, entry);
+                self.entries.remove(&address(entry));
+            }
+        }
+    }
+
+    impl Drop for Numbered {
+        fn drop(&mut self) {
+            self.shrink(0);
+        }
+    }
+
+    /// Asserts that all numbers were drawn about equally often.
+    fn assert_alike(hits: &[u32], tolerance_percent: u32, what: &str) {
+        let mean = hits.iter().sum::<u32>() / hits.len() as u32;
+        let (least, most) = (hits.iter().min().unwrap(), hits.iter().max().unwrap());
+        assert!(
+            *least >= mean * (100 - tolerance_percent) / 100
+                && *most <= mean * (100 + tolerance_percent) / 100,
+            "{what}: {least} to {most} times, {mean} on average"
+        );
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it counts what is drawn very often")]
+    fn runs_draw_every_entry_equally_often_at_any_fill() {
+        for size in [1, 5, 12, 70, 850, 1000, 1100, 1300, 1600] {
+            for count in [1, 5, 10, 64] {
+                let mut numbered = Numbered::with(size * 2);
+                numbered.shrink(size);
+                let (mut ahead, mut rng) = (Ahead::default(), SmallRng::seed_from_u64(1));
+                let mut hits = vec![0; size as usize];
+                for _ in 0..300 * numbered.table.buckets {
+                    numbered.table.sample_run(count, &mut ahead, &mut rng, |entry| {
+                        hits[numbered.entries[&address(entry)] as usize] += 1;
+                    });
+                }
+                assert_alike(&hits, 10, &format!("{size} entries, {count} at a time"));
+            }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it counts what is drawn very often")]
+    fn runs_draw_every_entry_equally_often_while_the_table_grows_and_shrinks() {
+        const SIZE: u32 = 1000;
+        let mut numbered = Numbered::with(SIZE);
+        let (mut ahead, mut rng) = (Ahead::default(), SmallRng::seed_from_u64(1));
+        let mut hits = vec![0; SIZE as usize];
+        let mut draw = |numbered: &Numbered| {
+            for _ in 0..30 {
+                numbered.table.sample_run(5, &mut ahead, &mut rng, |entry| {
+                    let n = numbered.entries[&address(entry)] as usize;
+                    hits.get_mut(n).into_iter().for_each(|hits| *hits += 1);
+                });
+            }
+        };
+        for size in SIZE..3 * SIZE {
+            numbered.grow(size);
+            draw(&numbered);
+        }
+        for size in (SIZE..3 * SIZE).rev() {
+            numbered.shrink(size);
+            draw(&numbered);
+        }
+        assert_alike(&hits, 20, "in the midst of changes");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it counts what is drawn very often")]
+    fn buckets_of_any_fill_give_up_each_entry_equally_often() {
+        for size in [1, 5, 12, 70, 1000, 1300] {
+            let numbered = Numbered::with(size);
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut hits = vec![0; size as usize];
+            for _ in 0..2000 {
+                for bucket in 0..numbered.table.buckets {
+                    numbered.table.sample_from(bucket, &mut rng, |entry| {
+                        hits[numbered.entries[&address(entry)] as usize] += 1;
+                    });
+                }
+            }
+            assert_alike(&hits, 30, &format!("{size} entries"));
+        }
+    }
+
+    /// Samples are drawn evenly, as the chi-square test sees it, also where some buckets are about to be split and have twice as many
+    /// entries as others, some of them long chains.
+    #[test]
+    #[cfg_attr(miri, ignore = "it counts what is drawn very often")]
+    fn single_samples_are_even() {
+        const DRAWS: u32 = 400;
+        for size in [20, 33, 100, 700, 1000, 1200, 1340, 1400] {
+            let numbered = Numbered::with(size);
+            let mut rng = SmallRng::seed_from_u64(7);
+            let mut hits = vec![0_u32; size as usize];
+            for _ in 0..size * DRAWS {
+                let entry = numbered.table.sample(&mut rng).unwrap();
+                hits[numbered.entries[&address(entry)] as usize] += 1;
+            }
+            let mean = f64::from(DRAWS);
+            let chi_square: f64 = hits
+                .iter()
+                .map(|&hits| (f64::from(hits) - mean).powi(2) / mean)
+                .sum();
+            let freedom = f64::from(size - 1);
+            // The statistic has this mean and twice that variance; four deviations are one seed in thirty thousand.
+            let deviations = (chi_square - freedom) / (2.0 * freedom).sqrt();
+            assert!(
+                deviations.abs() < 4.0,
+                "{size} entries: {deviations:.1} standard deviations"
+            );
         }
     }
 

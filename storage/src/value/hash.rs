@@ -327,7 +327,7 @@ impl Hash {
         }
     }
 
-    /// A random field that is not hidden, each with nearly the same probability. Expected O(1) in a table that has few
+    /// A random field that is not hidden, each with the same probability. Expected O(1) in a table that has few
     /// hidden fields, O(fields) in a pack.
     #[must_use]
     pub fn random(&self, rng: &mut SmallRng, now_ms: i64) -> Option<Field<'_>> {

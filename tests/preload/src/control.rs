@@ -89,6 +89,12 @@ impl Control {
         verdict
     }
 
+    /// Seconds that the wall clock is off: those of the file for that, if there is one.
+    pub(crate) fn clock_shift(&self) -> Option<i64> {
+        let text = fs::read_to_string(self.file.with_extension("clock"));
+        Some(text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+    }
+
     /// Appends a line to one of the files beside the control file.
     pub(crate) fn note(&self, kind: &str, line: &str) {
         let mut path = self.file.clone().into_os_string();

@@ -1,5 +1,6 @@
 //! UNSAFE. File operations of a program under test, in place of the C library's: started with this library in `LD_PRELOAD`, a
-//! program's writes, syncs, renames… below a directory fail, wait, or kill it, as a control file says (`rule.rs`).
+//! program's writes, syncs, renames… below a directory fail, wait, or kill it, as a control file says (`rule.rs`), and its wall
+//! clock jumps (`clock.rs`).
 //!
 //! `SHARDIS_FAULTS` names the control file, which a test may replace at any time, and `SHARDIS_FAULTS_DIRECTORY` the directory.
 //! The functions have the names of the C library's, so that the dynamic linker finds them first; what they do themselves is a
@@ -11,6 +12,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the functions here are those of Linux");
 
+mod clock;
 mod control;
 pub mod rule;
 
@@ -163,7 +165,7 @@ fn sync(fd: c_int, call: impl FnOnce() -> c_long) -> c_long {
         let paths = || path_of(fd, libc::S_IFDIR).into_iter().collect();
         return carry_out(judge(Operation::SyncDirectory, paths, 0), |_| call());
     }
-    // What is written while it runs may not be safe.
+    // Bytes that are written while it runs may not be safe.
     let safe = inside(|| {
         let path = path_of(fd, libc::S_IFREG)?;
         let metadata = fs::metadata(&path).ok()?;

@@ -15,7 +15,9 @@ use load::options::{Options, Peer, Section};
 use load::placement::{Cores, Placement};
 use load::report::Report;
 use load::server::Program;
-use load::{compare, eviction, expiry, hit_ratio, log, memory, pauses, saves, waits};
+use load::{
+    cluster, compare, eviction, expiry, hit_ratio, log, memory, pauses, replication, saves, tls, users, waits,
+};
 
 fn main() -> ExitCode {
     let mut errors = Report::new(io::stderr());
@@ -73,6 +75,10 @@ fn run(options: &Options) -> Result<bool> {
             Section::Waits => waits::waits(options, &cores, &pair[0], shardis, &mut report)?,
             Section::Saves => saves::saves(options, &cores, &pair[0], shardis, &mut report)?,
             Section::Log => log::log(options, &cores, &pair, &mut report)?,
+            Section::Replication => replication::replication(options, &cores, &pair, &mut report)?,
+            Section::Cluster => cluster::cluster(options, &cores, &pair, &mut report)?,
+            Section::Tls => tls::tls(options, &cores, &pair, &mut report)?,
+            Section::Users => users::users(options, &cores, &pair[1], &mut report)?,
         }
         if let Some(warning) = bystanders.warning()? {
             report.say(&warning)?;

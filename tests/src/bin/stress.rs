@@ -22,6 +22,9 @@ struct Options {
     /// Longest wait of a loop beyond that of an idle server on the same machine, in milliseconds. A busy machine needs more.
     #[arg(long, default_value_t = 20)]
     deaf_ms: u64,
+    /// Longest rest of a client between two pipelines, in milliseconds: a long run then leaves the machine time for other work.
+    #[arg(long, default_value_t = 0)]
+    rest_ms: u64,
     /// Shards of the servers.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     shards: Vec<usize>,
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
             time: Duration::from_secs(options.seconds),
             seed,
             deaf_max: Duration::from_millis(options.deaf_ms),
+            rest_max: Duration::from_millis(options.rest_ms),
         };
         let text = match run(plan) {
             Ok(outcome) => format!("{shards} shards, seed {seed}: {outcome:?}"),

@@ -157,12 +157,13 @@ fn start_all(programs: &[Program], placement: Placement, (fills, audience): Prep
     let mut sides = starts.collect::<Result<Vec<_>>>()?;
     if let Some(audience) = audience {
         for side in &mut sides {
-            let command = Template::random(audience.command, 1)
-                .map_err(Error::other)?
-                .next(1)
-                .to_vec();
+            let mut requests = Vec::new();
+            for command in audience.commands {
+                let mut template = Template::random(command, 1).map_err(Error::other)?;
+                requests.extend_from_slice(template.next(1));
+            }
             side.generator
-                .add_listeners(side.server.address(), audience.listeners, &command)?;
+                .add_listeners(side.server.address(), audience.listeners, &requests)?;
         }
     }
     Ok(sides)

@@ -55,6 +55,14 @@ pub(crate) fn memory(
             |program| bytes_of(program, placement, kind.fill).map(|bytes| bytes / kind.elements as f64),
         )?;
     }
+    row(
+        options,
+        report,
+        "1 M keys tracked by 100, bytes",
+        Target::Times(1.0),
+        pair,
+        |program| bytes_per_tracked_key(program, placement),
+    )?;
     connection_rows(options, report, pair, placement, &IDLE)?;
     connection_rows(options, report, pair, placement, &BLOCKED)?;
     row(
@@ -137,10 +145,54 @@ fn connection_rows(
 
 /// Memory that each of `count` keys of 16 bytes with values of 32 adds to a new server, bytes.
 fn bytes_per_key(program: &Program, placement: Placement, count: u64) -> Result<f64> {
-    let server = program.start(placement, &[])?;
-    let bytes = fill_and_weigh(&server, &format!("SET key:{{rand:{count}}} {{value:32}}"), count)?;
-    check_key_count(&server, count)?;
+    bytes_per_key_of(&program.start(placement, &[])?, count)
+}
+
+/// Memory that each of `count` keys adds to this server, which is new.
+pub(crate) fn bytes_per_key_of(server: &Server, count: u64) -> Result<f64> {
+    let bytes = fill_and_weigh(server, &format!("SET key:{{rand:{count}}} {{value:32}}"), count)?;
+    check_key_count(server, count)?;
     Ok(bytes / count as f64)
+}
+
+/// Trackers, each of which reads keys of its own.
+const TRACKERS: u64 = 100;
+
+/// Keys that each of them reads.
+const READ_BY_EACH: u64 = 10_000;
+
+/// Memory that each key takes which a client has read that tracks, bytes. The keys do not exist.
+fn bytes_per_tracked_key(program: &Program, placement: Placement) -> Result<f64> {
+    let server = program.start(placement, &[])?;
+    let mut clients = (0..TRACKERS)
+        .map(|_| server.client())
+        .collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.call("CLIENT TRACKING ON")?;
+        read_keys(client, 0)?;
+    }
+    server.client()?.call("FLUSHALL")?;
+    let before = settled_bytes(&server)?;
+    for (client, number) in clients.iter_mut().zip(0..) {
+        read_keys(client, number * READ_BY_EACH)?;
+    }
+    let bytes = settled_bytes(&server)?.saturating_sub(before);
+    Ok(bytes as f64 / (TRACKERS * READ_BY_EACH) as f64)
+}
+
+/// Reads keys whose numbers count from `first`.
+fn read_keys(client: &mut Client, first: u64) -> Result<()> {
+    for start in (first..first + READ_BY_EACH).step_by(FILL_PIPELINE) {
+        let numbers = start..start + FILL_PIPELINE as u64;
+        let lines: String = numbers
+            .map(|number| format!("GET key:{number:012}\r\n"))
+            .collect();
+        client.send_lines(&lines)?;
+        for _ in 0..FILL_PIPELINE {
+            client.receive()?;
+        }
+    }
+    Ok(())
 }
 
 /// Memory that a fill adds to a new server, bytes.

@@ -24,6 +24,10 @@ pub(crate) enum Section {
     Waits,
     Saves,
     Log,
+    Replication,
+    Cluster,
+    Tls,
+    Users,
 }
 
 /// The parsed options.
@@ -86,7 +90,7 @@ impl Options {
     }
 }
 
-const ALL: [Section; 9] = [
+const ALL: [Section; 13] = [
     Section::Cpu,
     Section::Shards,
     Section::Memory,
@@ -96,6 +100,10 @@ const ALL: [Section; 9] = [
     Section::Waits,
     Section::Saves,
     Section::Log,
+    Section::Replication,
+    Section::Cluster,
+    Section::Tls,
+    Section::Users,
 ];
 
 fn command() -> Command {
@@ -113,7 +121,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .action(ArgAction::Append)
                 .value_parser(read_section)
-                .help("cpu, shards, memory, pauses, eviction, expiry, waits, saves, log or all; may be repeated [default: all]"),
+                .help("cpu, shards, memory, pauses, eviction, expiry, waits, saves, log, replication, cluster, tls, users or all; may be repeated [default: all]"),
         )
         .arg(
             Arg::new("rows")
@@ -165,8 +173,15 @@ fn read_section(name: &str) -> Result<Vec<Section>, String> {
         "waits" => Ok(vec![Section::Waits]),
         "saves" => Ok(vec![Section::Saves]),
         "log" => Ok(vec![Section::Log]),
+        "replication" => Ok(vec![Section::Replication]),
+        "cluster" => Ok(vec![Section::Cluster]),
+        "tls" => Ok(vec![Section::Tls]),
+        "users" => Ok(vec![Section::Users]),
         "all" => Ok(ALL.to_vec()),
-        _ => Err("it is cpu, shards, memory, pauses, eviction, expiry, waits, saves, log or all".to_owned()),
+        _ => Err(
+            "it is cpu, shards, memory, pauses, eviction, expiry, waits, saves, log, replication, cluster, tls, users or all"
+                .to_owned(),
+        ),
     }
 }
 
@@ -204,7 +219,7 @@ mod tests {
     #[test]
     fn defaults_and_quick() {
         let options = parse("").unwrap();
-        assert_eq!((options.sections.len(), options.rounds), (9, 5));
+        assert_eq!((options.sections.len(), options.rounds), (13, 5));
         let quick = parse("--quick --seconds 2").unwrap();
         assert_eq!((quick.rounds, quick.time), (3, Duration::from_secs(2)));
     }

@@ -86,6 +86,14 @@ impl<W: Write> Report<W> {
         self.columns(&[name, &first, &figure(second), &ratio, &wanted, verdict, note])
     }
 
+    /// A row without remarks, or that its figures could not be measured.
+    pub(crate) fn pair(&mut self, name: &str, target: Target, figures: Result<[f64; 2]>) -> Result<()> {
+        match figures {
+            Ok([first, second]) => self.line(name, Some(first), second, target, ""),
+            Err(error) => self.failure(name, &error),
+        }
+    }
+
     /// Begins a section whose rows have user and system time of each server.
     pub(crate) fn contest_heading(&mut self, title: &str, servers: &[&str]) -> Result<()> {
         writeln!(self.out, "\n{title}")?;

@@ -29,8 +29,8 @@ pub(crate) struct Refill {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Audience {
     pub(crate) listeners: usize,
-    /// First request of each.
-    pub(crate) command: &'static str,
+    /// First requests of each.
+    pub(crate) commands: &'static [&'static str],
 }
 
 /// One command at one depth of pipeline.
@@ -80,6 +80,20 @@ const TWO_SETS: &[Fill] = &[
     fill(5_000, "SADD set:2 other:{rand:5000}"),
 ];
 
+/// A script that is called by its digest, `bfef…` below. Words of a template have no spaces in them.
+const SCRIPT_GET: &[Fill] = &[
+    fill(1_000_000, "SET {key} {value:64}"),
+    fill(1, "SCRIPT LOAD return(redis.call('GET',KEYS[1]))"),
+];
+const EVALSHA_GET: &str = "EVALSHA bfef805d9dcd9d3857da9372933ef22c17736f58 1 {key}";
+
+/// A token bucket, `7f3d…` below: takes so many tokens out of what is left.
+const TOKEN_BUCKET: &[Fill] = &[fill(
+    1,
+    "SCRIPT LOAD return((function(left)if(left<tonumber(ARGV[1]))then(error)('empty')end;redis.call('SET',KEYS[1],left-ARGV[1],'PX',600000);return(left-ARGV[1])end)(tonumber(redis.call('GET',KEYS[1])or(1000000000))))",
+)];
+const EVALSHA_BUCKET: &str = "EVALSHA 7f3d5b872e811d232ca376d1ef9375feb0814263 1 bucket:{rand:100000} 1";
+
 /// Places in one degree by one: a circle of a kilometre has some 36 of them.
 const PLACES: &[Fill] = &[fill(
     100_000,
@@ -98,7 +112,17 @@ const TO_DRAW: Refill = Refill {
 
 const SUBSCRIBERS: Audience = Audience {
     listeners: 50,
-    command: "SUBSCRIBE news",
+    commands: &["SUBSCRIBE news"],
+};
+
+/// Clients that are told of changes of keys, of which there are none, or of those that are written.
+const TRACKERS_OF_OTHERS: Audience = Audience {
+    listeners: 50,
+    commands: &["CLIENT TRACKING ON BCAST PREFIX other:", "HELLO 3"],
+};
+const TRACKERS: Audience = Audience {
+    listeners: 50,
+    commands: &["CLIENT TRACKING ON BCAST PREFIX key:", "HELLO 3"],
 };
 
 const GET: &str = "GET {key}";
@@ -154,8 +178,14 @@ pub(crate) const CPU: &[Row] = &[
     beside_peer(0.36, row("XADD -P 16", "XADD stream * field {value:3}", 16, NEW, 0.60)),
     row("XREAD of 100 in 1 M -P 16", "XREAD COUNT 100 STREAMS log {rand:999900}", 16, LONG_STREAM, 0.70),
     row("SINTER of 2 x 10,000 -P 1", "SINTER set:1 set:2", 1, TWO_SETS, 0.70),
+    row("EVALSHA with a GET -P 1", EVALSHA_GET, 1, SCRIPT_GET, 0.95),
+    row("EVALSHA with a GET -P 16", EVALSHA_GET, 16, SCRIPT_GET, 0.80),
+    row("token bucket -P 1", EVALSHA_BUCKET, 1, TOKEN_BUCKET, 0.90),
+    row("token bucket -P 16", EVALSHA_BUCKET, 16, TOKEN_BUCKET, 0.90),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 1", "PUBLISH news {value:64}", 1, NEW, 0.80)),
     heard_by(SUBSCRIBERS, row("PUBLISH to 50 subscribers -P 16", "PUBLISH news {value:64}", 16, NEW, 0.80)),
+    heard_by(TRACKERS_OF_OTHERS, row("SET -P 16, 50 track others", SET, 16, STRINGS, 0.37)),
+    heard_by(TRACKERS, row("SET -P 16, 50 track these", SET, 16, STRINGS, 0.80)),
 ];
 
 /// Two shards against one.
@@ -164,6 +194,13 @@ pub(crate) const SHARDS: &[Row] = &[
     row("SET -P 1, 2 shards", SET, 1, STRINGS, 1.20),
     row("GET -P 16, 2 shards", GET, 16, STRINGS, 1.15),
     row("SET -P 16, 2 shards", SET, 16, STRINGS, 1.15),
+    row(
+        "token bucket -P 1, 2 shards",
+        EVALSHA_BUCKET,
+        1,
+        TOKEN_BUCKET,
+        1.30,
+    ),
 ];
 
 /// One hot key and several shards.
@@ -296,7 +333,9 @@ mod tests {
                 assert!(Template::counting(fill.command, 1).is_ok(), "{row:?}");
             }
             if let Some(audience) = row.audience {
-                assert!(Template::random(audience.command, 1).is_ok(), "{row:?}");
+                for command in audience.commands {
+                    assert!(Template::random(command, 1).is_ok(), "{row:?}");
+                }
             }
             assert!(
                 row.at_most > 0.0 && row.user_at_most.is_none_or(|most| most > 0.0),

@@ -37,6 +37,11 @@ pub(crate) enum Program {
     Before(PathBuf, usize),
 }
 
+/// The figures of both programs of a pair.
+pub(crate) fn both<T>(pair: &[Program; 2], mut measure: impl FnMut(&Program) -> Result<T>) -> Result<[T; 2]> {
+    Ok([measure(&pair[0])?, measure(&pair[1])?])
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,

@@ -85,6 +85,7 @@ fn converse(shared: &Shared, mut next: impl FnMut(&mut Client) -> Vec<Request>) 
             continue;
         };
         while !shared.is_over() {
+            shared.rest();
             let requests = next(&mut client);
             match answered(&mut client, &requests) {
                 Ok(None) => shared.pipelines.fetch_add(1, Ordering::Relaxed),

@@ -98,6 +98,8 @@ pub(super) fn compare_with_others(server: Process, directory: &Path) {
         client.call(&[b"PERSIST".as_slice(), key.bytes()]);
     }
     let (ours, our_values) = (digest(&mut client), values(&mut client));
+    // A write may be put off while a sync is under way.
+    client.line("WAITAOF 1 0 0");
     kill(server);
     check(directory);
     for other in [launch(3, directory, "everysec"), launch_real(directory)] {

@@ -112,7 +112,7 @@ fn a_failed_sync_is_made_up_for_by_a_rewrite() {
     wait_until("the sync has failed", || !faults.fired().is_empty());
     wait_until("it was rewritten", || figure(&mut client, "aof_rewrites") > 0);
     wait_until("writes are taken", || !client.line("RPUSH list last").is_error());
-    assert_eq!(client.line("WAITAOF 1 0 5000").items()[0].integer(), Some(1));
+    assert_eq!(client.line("WAITAOF 1 0 15000").items()[0].integer(), Some(1));
     let log = server.log();
     for line in [
         "Fail to fsync the AOF file: Input/output error",

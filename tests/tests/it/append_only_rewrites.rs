@@ -7,9 +7,15 @@ use shardis_tests::client::{Client, words};
 use shardis_tests::info::{field, figure};
 use shardis_tests::process::Process;
 use shardis_tests::wait::wait_until;
+use tempfile::TempDir;
 
 use super::append_only::{compare_with_others, directory, kill, launch, launch_real};
 use super::dump_restore::fill;
+
+/// A server of two shards with these options, which appends to files in a directory.
+fn serve(place: &TempDir, options: &[&str]) -> Process {
+    launch(2, place.path(), "everysec").with(options).serve()
+}
 
 fn await_rewrite(client: &mut Client) {
     wait_until("the rewrite has ended", || {
@@ -163,7 +169,7 @@ fn files_go_from_a_real_server_and_back() {
     await_rewrite(&mut client);
     client.line("SET later v");
     kill(real);
-    let server = launch(2, place.path(), "everysec").serve();
+    let server = serve(&place, &[]);
     let mut client = server.connect();
     assert_eq!(client.line("GET later").text(), "v");
     client.line("SELECT 3");
@@ -174,14 +180,15 @@ fn files_go_from_a_real_server_and_back() {
 #[test]
 fn growth_causes_a_rewrite() {
     let place = directory();
-    let server = launch(2, place.path(), "everysec")
-        .with(&[
+    let server = serve(
+        &place,
+        &[
             "--auto-aof-rewrite-min-size",
             "100kb",
             "--auto-aof-rewrite-percentage",
             "100",
-        ])
-        .serve();
+        ],
+    );
     let mut client = server.connect();
     let same: Vec<_> = (0..10_000)
         .map(|_| words(&["SET", "key", "a value of some length"]))
@@ -196,9 +203,7 @@ fn growth_causes_a_rewrite() {
 #[test]
 fn a_snapshot_file_becomes_the_first_base() {
     let place = directory();
-    let server: Process = launch(2, place.path(), "everysec")
-        .with(&["--appendonly", "no"])
-        .serve();
+    let server = serve(&place, &["--appendonly", "no"]);
     let mut client = server.connect();
     fill(&mut client);
     assert_eq!(client.line("SAVE").text(), "OK");
@@ -220,9 +225,7 @@ fn a_snapshot_file_becomes_the_first_base() {
 #[test]
 fn rewrites_are_refused_or_scheduled_as_by_redis() {
     let place = directory();
-    let server = launch(2, place.path(), "everysec")
-        .with(&["--rdb-key-save-delay", "2000"])
-        .serve();
+    let server = serve(&place, &["--rdb-key-save-delay", "5000"]);
     let mut client = server.connect();
     let filler: Vec<_> = (0..500)
         .map(|number| words(&["SET", &format!("key:{number}"), "v"]))
@@ -250,9 +253,7 @@ fn rewrites_are_refused_or_scheduled_as_by_redis() {
 #[test]
 fn writes_during_a_rewrite_survive_a_kill() {
     let place = directory();
-    let server = launch(2, place.path(), "everysec")
-        .with(&["--rdb-key-save-delay", "100000"])
-        .serve();
+    let server = serve(&place, &["--rdb-key-save-delay", "100000"]);
     let mut client = server.connect();
     let filler: Vec<_> = (0..500)
         .map(|number| words(&["SET", &format!("key:{number}"), "v"]))
@@ -275,9 +276,7 @@ fn writes_during_a_rewrite_survive_a_kill() {
 #[test]
 fn a_crash_at_any_step_of_a_rewrite_leaves_files_that_load() {
     let place = directory();
-    let server = launch(2, place.path(), "everysec")
-        .with(&["--aof-disable-auto-gc", "yes"])
-        .serve();
+    let server = serve(&place, &["--aof-disable-auto-gc", "yes"]);
     let mut client = server.connect();
     fill(&mut client);
     rewrite(&mut client);
@@ -296,9 +295,7 @@ fn a_crash_at_any_step_of_a_rewrite_leaves_files_that_load() {
         fs::write(dir.join("temp-appendonly.aof.manifest"), "half of").expect("a file");
         fs::write(dir.join("appendonly.aof.9.base.rdb"), "half of").expect("a file");
         fs::write(dir.join("appendonly.aof.manifest"), &text).expect("a manifest");
-        let server = launch(2, place.path(), "everysec")
-            .with(&["--aof-disable-auto-gc", "yes"])
-            .serve();
+        let server = serve(&place, &["--aof-disable-auto-gc", "yes"]);
         assert_eq!(server.connect().line("GET after").text(), "v");
         compare_with_others(server, place.path());
     }
@@ -307,9 +304,7 @@ fn a_crash_at_any_step_of_a_rewrite_leaves_files_that_load() {
 #[test]
 fn replaced_files_stay_where_that_is_asked_for() {
     let place = directory();
-    let server = launch(2, place.path(), "everysec")
-        .with(&["--aof-disable-auto-gc", "yes"])
-        .serve();
+    let server = serve(&place, &["--aof-disable-auto-gc", "yes"]);
     let mut client = server.connect();
     client.line("SET a 1");
     rewrite(&mut client);

@@ -237,6 +237,19 @@ fn the_largest_clients_go_first() {
     }
 }
 
+/// A limit that is too low for anybody to raise it is taken for one that is not.
+#[test]
+fn under_the_lowest_limit_clients_can_talk() {
+    for server in servers(&["--maxmemory-clients", "1"]) {
+        let mut client = named(&server, "small");
+        assert_eq!(client.line("CONFIG GET maxmemory-clients").items()[1].text(), "1");
+        let _ = client.write(&begun(2 * MB, MB));
+        assert_closed(client);
+        let mut control = control(&server);
+        assert_eq!(control.line("CONFIG SET maxmemory-clients 0").text(), "OK");
+    }
+}
+
 /// A limit in percent follows `maxmemory`.
 #[test]
 fn the_limit_may_be_a_part_of_maxmemory() {

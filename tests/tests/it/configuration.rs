@@ -26,10 +26,14 @@ fn set(client: &mut Client, name: &str, value: &str) -> String {
 const NOT_SHOWN: [&str; 1] = ["aof-disable-auto-gc"];
 
 /// Names that only shardis shows, the first one of them like Redis 8.
-const OWN: [&str; 4] = [
+const OWN: [&str; 8] = [
     "aof-load-corrupt-tail-max-size",
+    "audit-events",
+    "audit-log",
+    "audit-strict",
     "io-backend",
     "rdb-field-expiry-format",
+    "replica-refuse-empty-primary",
     "shards",
 ];
 

@@ -53,7 +53,7 @@ fn it_tells_of_a_batch() {
     client.call(&["SET", "a", &"ab".repeat(4000)]);
     client.call(&["SET", "b", &"bca".repeat(2500)]);
     // One would be over before the signal comes.
-    for _ in 0..300 {
+    for _ in 0..3000 {
         client.send(&["LCS", "a", "b", "LEN"]).expect("a connection");
     }
     let thread = loop_thread(&server);

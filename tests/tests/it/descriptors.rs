@@ -87,6 +87,22 @@ fn maxclients_is_lowered_to_what_the_limit_allows() {
     });
 }
 
+/// The kernel's table of open files has room for all clients from the start: where it grows while they come, loops wait for
+/// the kernel.
+#[test]
+fn the_table_of_open_files_need_not_grow() {
+    let server = start("100:4000", &["--maxclients", "2000"]);
+    assert!(table_size(&server) >= 2032, "{}", table_size(&server));
+    assert_eq!(server.connect().line("CONFIG SET maxclients 3000").text(), "OK");
+    assert!(table_size(&server) >= 3032, "{}", table_size(&server));
+}
+
+fn table_size(server: &Process) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
+    let size = text.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    size.and_then(|size| size.trim().parse().ok()).expect("a line")
+}
+
 /// Without descriptors clients wait: the server does not burn its processor, and lets them in when there are some again.
 #[test]
 fn clients_wait_for_descriptors() {

@@ -30,7 +30,7 @@ dialogues! {
     keyspace_events after_7_2
     option_pairs
     watch_stale blocking_again stream_references hash_field_options
-    lone_node dump_restore
+    lone_node dump_restore replication acl tracking scripts functions
 }
 
 /// Directory of the files.

@@ -4,14 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-
 use shardis_tests::client::Client;
-use shardis_tests::history::{Event, Moments, Operation, is_linearizable};
+use shardis_tests::history::{self, Event, Operation, is_linearizable};
 use shardis_tests::process::Process;
 use shardis_tests::reply::Reply;
 use shardis_tests::slot::one_key_per_shard;
+use shardis_tests::wait::EndOnDrop;
 use shardis_tests::{node, redis};
 
 const SHARDS: usize = 4;
@@ -22,66 +20,12 @@ const CLIENTS: usize = 8;
 /// Operations of each client.
 const OPERATIONS: usize = 300;
 
-/// A number in a reply, if there is one.
-fn number(reply: &Reply) -> Option<i64> {
-    reply.integer().or_else(|| reply.text().parse().ok())
-}
-
-/// Does one random operation on `key` and returns its outcome.
-fn operate(client: &mut Client, rng: &mut StdRng, key: &str, value: i64) -> Operation {
-    let text = value.to_string();
-    match rng.random_range(0..10) {
-        0..=3 => Operation::Get(number(&client.call(&["GET", key]))),
-        4..=5 => {
-            assert_eq!(client.call(&["SET", key, &text]).text(), "OK");
-            Operation::Set(value)
-        }
-        6 => Operation::Increment(number(&client.call(&["INCR", key])).expect("INCR gives a number")),
-        7 => Operation::Exchange(value, number(&client.call(&["GETSET", key, &text]))),
-        8 => Operation::SetIfMissing(value, !client.call(&["SET", key, &text, "NX"]).is_null()),
-        _ => Operation::Take(number(&client.call(&["GETDEL", key]))),
-    }
-}
-
 /// The events of each key, as `CLIENTS` clients saw them.
 fn record(server: &Process, keys: &[String]) -> Vec<Vec<Event>> {
-    let moments = Moments::default();
-    let one_client = |id: usize| {
-        let (mut client, mut rng) = (server.connect(), StdRng::seed_from_u64(id as u64));
-        let mut events = Vec::with_capacity(OPERATIONS);
-        for step in 0..OPERATIONS {
-            let key = rng.random_range(0..keys.len());
-            let value = i64::try_from(id * OPERATIONS + step).expect("small") * 1000;
-            let asked = moments.next();
-            let operation = operate(&mut client, &mut rng, &keys[key], value);
-            events.push((
-                key,
-                Event {
-                    client: id,
-                    asked,
-                    answered: moments.next(),
-                    operation,
-                },
-            ));
-        }
-        events
-    };
-    let all: Vec<(usize, Event)> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|id| scope.spawn(move || one_client(id)))
-            .collect();
-        clients
-            .into_iter()
-            .flat_map(|client| client.join().expect("a client that ends well"))
-            .collect()
-    });
-    let of_key = |key| {
-        all.iter()
-            .filter(|(of, _)| *of == key)
-            .map(|(_, event)| *event)
-            .collect()
-    };
-    (0..keys.len()).map(of_key).collect()
+    history::record(CLIENTS, OPERATIONS, keys, || {
+        let mut client = server.connect();
+        move |_key: &str, words: &[&str]| client.call(words)
+    })
 }
 
 #[test]
@@ -140,15 +84,6 @@ fn watch_while(
             .map(|reader| reader.join().expect("no reader saw anything half done"))
             .sum()
     })
-}
-
-/// Readers must come to an end even when the writer panics.
-struct EndOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Writes of each writer below.

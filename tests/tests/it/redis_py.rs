@@ -15,7 +15,7 @@ use shardis_tests::process::repository_root;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The folder of the library.
-fn library() -> &'static PathBuf {
+pub(super) fn library() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let script = Command::new(repository_root().join("scripts/redis-py"))
@@ -81,4 +81,9 @@ fn iterators() {
 #[test]
 fn streams() {
     run("streams");
+}
+
+#[test]
+fn users() {
+    run("users");
 }

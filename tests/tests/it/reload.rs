@@ -1,9 +1,13 @@
 //! DEBUG RELOAD: the data goes to its file and comes back, as it was.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use shardis_tests::client::Client;
+use shardis_tests::info::figure;
+use shardis_tests::node;
 use shardis_tests::redis::{self, Reference};
+use shardis_tests::wait::wait_until;
 
 use super::dump_restore::{description, fill, start, start_reference};
 
@@ -37,7 +41,7 @@ fn data_of_every_type_survives_a_reload() {
         let digest = client.line("DEBUG DIGEST").text();
         client.line("DEBUG SET-ACTIVE-EXPIRE 0");
         client.line("SET gone v PX 1");
-        std::thread::sleep(std::time::Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(3));
         for line in [
             "DEBUG RELOAD",
             "DEBUG RELOAD NOSAVE",
@@ -55,7 +59,7 @@ fn data_of_every_type_survives_a_reload() {
             assert_eq!(client.line("EXISTS gone").integer(), Some(0));
         }
         assert!(server.log().contains("DB reloaded by DEBUG RELOAD"));
-        // What it has saved is a file like any other.
+        // The saved file is one like any other.
         let file = server.directory().join("dump.rdb");
         let reference = start_reference(Reference::Redis);
         fs::copy(&file, reference.directory().join("dump.rdb")).expect("a copy");
@@ -174,5 +178,58 @@ fn watchers_and_waiters_are_told_of_a_reload() {
         watcher.line("MULTI");
         assert!(watcher.line("EXEC").is_null());
         assert_eq!(client.line("EXISTS list").integer(), Some(0));
+    }
+}
+
+/// Clients of the same loop get answers while files are read: an error where the data is needed.
+#[test]
+fn a_reload_deafens_nobody() {
+    for shards in [1, 3] {
+        for line in ["DEBUG RELOAD", "DEBUG LOADAOF"] {
+            let server = node::launch(shards)
+                .with(&["--enable-debug-command", "yes", "--appendonly", "yes"])
+                .serve();
+            let (mut client, mut others) = (server.connect(), [(); 6].map(|()| server.connect()));
+            client.line("DEBUG POPULATE 3000 key 10");
+            client.line("BGREWRITEAOF");
+            wait_until("the base is written", || {
+                figure(&mut client, "aof_rewrite_in_progress") == 0
+            });
+            client.line("CONFIG SET key-load-delay 1000");
+            let before = server.log().matches("Loading RDB produced by").count();
+            client.send(&line.split(' ').collect::<Vec<_>>()).expect("sent");
+            let begin = Instant::now();
+            // A command for the data that comes earlier waits, as for any long command.
+            let loads = || server.log().matches("Loading RDB produced by").count();
+            wait_until("data is loaded", || loads() > before);
+            for other in &mut others {
+                assert!(other.line("CLIENT ID").integer().is_some());
+                let reply = other.line("SET key:1 v").text();
+                assert!(
+                    reply.starts_with("LOADING"),
+                    "{line}, {shards} shards: {reply}, {}",
+                    server.log()
+                );
+            }
+            assert!(
+                begin.elapsed() < Duration::from_millis(2900),
+                "{line}, {shards} shards"
+            );
+            let reply = client.read_within(Duration::from_secs(20)).expect("an answer");
+            assert_eq!(reply.text(), "OK", "{line}: {}", server.log());
+            assert!(
+                begin.elapsed() > Duration::from_millis(2900),
+                "it has not been slow"
+            );
+            assert_eq!(others[1].line("SET key:1 v").text(), "OK");
+            assert_eq!(client.line("DBSIZE").integer(), Some(3000));
+            // In a transaction the next command finds the data.
+            client.line("CONFIG SET key-load-delay 0");
+            client.line("MULTI");
+            client.line(line);
+            client.line("DBSIZE");
+            let replies = client.line("EXEC");
+            assert_eq!(replies.items()[1].integer(), Some(3000), "{replies:?}");
+        }
     }
 }

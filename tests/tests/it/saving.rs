@@ -200,7 +200,7 @@ fn one_save_at_a_time() {
     assert_eq!(field(&mut client, "rdb_last_bgsave_status"), "ok");
     assert!(client.line("BGSAVE CANCEL").is_error());
     client.line("CONFIG SET rdb-key-save-delay 0");
-    // What the first one has left in the partitions does not harm the next one.
+    // Marks that the first one has left in the partitions do not harm the next one.
     assert_eq!(client.line("BGSAVE").text(), "Background saving started");
     wait_until_saved(&mut client);
     assert_eq!(

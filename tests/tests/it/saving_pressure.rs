@@ -22,7 +22,8 @@ const MOMENT: Duration = Duration::from_millis(300);
 
 const KEYS: usize = 60_000;
 
-fn start(shards: usize) -> Process {
+/// Starts a server whose saves wait for nothing but their file.
+pub(super) fn start(shards: usize) -> Process {
     node::launch(shards)
         .with(&[
             "--enable-debug-command",
@@ -138,7 +139,7 @@ fn only_those_wait_who_change_what_is_not_saved() {
             !waiting.is_empty() && waiting.len() < 60,
             "{waiting:?} of 60 wait"
         );
-        // Who waits holds nobody up, but the later commands of its connection.
+        // A command that waits holds nobody up, but the later commands of its connection.
         let first = waiting[0];
         writers[first]
             .send(&["STRLEN", &format!("key:{first}")])
@@ -304,7 +305,7 @@ fn eviction_goes_on_while_a_save_does_not() {
     wait_until_stalled(&mut client);
     client.line("CONFIG SET maxmemory-policy allkeys-random");
     client.line(&format!("CONFIG SET maxmemory {used}"));
-    // What is saved can go; what is not stays until it is, and nobody is refused.
+    // Keys that are saved can go; the others stay until they are, and nobody is refused.
     for n in 0..2000 {
         assert_eq!(
             client

@@ -14,6 +14,7 @@ use shardis_storage::value::{CollectionRef, INT_TEXT_MAX, Kind, StringRef};
 
 use crate::commands::sorted_sets::walk::precise;
 use crate::exec::View;
+use crate::exec::view::Held;
 
 /// Mixed in for a key that has an expiry.
 const VOLATILE: &[u8] = b"!!expire!!";
@@ -133,6 +134,25 @@ pub(super) fn of_value(entry: &Entry, now_ms: i64) -> Digest {
     let mut digest = Digest::default();
     digest.mix_value(entry, now_ms);
     digest
+}
+
+/// A digest of all that replicas have in common with their primary: all databases, with times of expiry. Complexity: O(bytes of all data).
+pub(super) fn of_replicated(held: &mut Held<'_>) -> Digest {
+    let mut all = Digest::default();
+    held.each(|partition| {
+        for db in 0..partition.keyspace.databases() {
+            partition.keyspace.database(db).for_each(|entry| {
+                let mut digest = Digest::default();
+                digest.mix(&(db as u32).to_be_bytes());
+                digest.mix(entry.key());
+                // At the beginning of time nothing has expired.
+                digest.mix_value(entry, 0);
+                digest.mix(&entry.expiry().unwrap_or(-1).to_be_bytes());
+                all.add(&digest.0);
+            });
+        }
+    });
+    all
 }
 
 /// The digest of all databases. Complexity: O(bytes of all data).

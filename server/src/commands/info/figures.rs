@@ -22,10 +22,11 @@ pub(in crate::commands) enum Figure {
     KeysAwaitedGone,
     Stale,
     WatchedKeys,
+    OwnVolatile,
 }
 
 /// Number of figures of a shard.
-const FIGURES: usize = Figure::WatchedKeys as usize + 1;
+const FIGURES: usize = Figure::OwnVolatile as usize + 1;
 
 /// Number of figures of a database: keys, volatile keys, average time to live, table bytes, bytes of the table of
 /// volatile keys.
@@ -56,6 +57,7 @@ pub(in crate::commands) fn figures_of_shard(ctx: &mut Context<'_>) -> Result<u64
             awaited_gone,
             stale.sum::<usize>() as u64,
             partition.door.watches.watched_keys(),
+            partition.own_volatile.len() as u64,
         ];
         numbers.extend(shard);
         for index in 0..keyspace.databases() {

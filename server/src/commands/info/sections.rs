@@ -1,13 +1,16 @@
 //! The sections of INFO, without those about single commands and errors.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardis_storage::memory;
 
 use super::figures::{Figure, Gathered};
 use super::line;
+use crate::acl::RefusalReason;
 use crate::append_only::Phase;
+use crate::audit::Audit;
+use crate::cluster::Cluster;
 use crate::exec::Session;
 use crate::machine;
 use crate::observe::process;
@@ -15,7 +18,7 @@ use crate::observe::stats::{Counter, LoopStats};
 use crate::observe::threads::CpuTime;
 use crate::pubsub::Topic;
 use crate::saving::Purpose;
-use crate::state::{Node, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
+use crate::state::{Node, PauseCauses, PauseMode, ProcessMemory, REDIS_VERSION, SHARDIS_VERSION, Usage};
 
 /// The sum of a counter over all loops.
 fn sum(session: &Session<'_>, pick: fn(&LoopStats) -> &Counter) -> u64 {
@@ -87,13 +90,14 @@ pub(super) fn server(text: &mut String, session: &Session<'_>, _: &Gathered) {
 fn listeners(text: &mut String, node: &Node) {
     let addresses = node.addresses.load();
     let mut number = 0;
-    if !addresses.tcp.is_empty() {
+    for (name, bound) in [("tcp", &addresses.tcp), ("tls", &addresses.tls)] {
+        let Some(first) = bound.first() else { continue };
         let mut binds = String::new();
-        for address in &addresses.tcp {
+        for address in bound {
             // Writing to a String cannot fail.
             let _ = write!(binds, ",bind={}", address.ip());
         }
-        line!(text, "listener{number}:name=tcp{binds},port={}", node.port());
+        line!(text, "listener{number}:name={name}{binds},port={}", first.port());
         number += 1;
     }
     if let Some(path) = &addresses.unix {
@@ -103,7 +107,9 @@ fn listeners(text: &mut String, node: &Node) {
 
 pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let node = session.node;
-    line!(text, "connected_clients:{}", node.clients.load(Ordering::Relaxed));
+    let replicas = node.replication.replicas.count();
+    let clients = node.clients.load(Ordering::Relaxed);
+    line!(text, "connected_clients:{}", clients - replicas.min(clients));
     line!(text, "cluster_connections:0");
     line!(text, "maxclients:{}", node.settings.load().maxclients);
     line!(
@@ -117,7 +123,7 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
         largest(session, |stats| &stats.output_max)
     );
     line!(text, "blocked_clients:{}", sum(session, |stats| &stats.blocked));
-    line!(text, "tracking_clients:0");
+    line!(text, "tracking_clients:{}", node.tracking.figures().clients);
     line!(
         text,
         "pubsub_clients:{}",
@@ -145,10 +151,18 @@ pub(super) fn clients(text: &mut String, session: &Session<'_>, gathered: &Gathe
 
 /// Writes the state of CLIENT PAUSE.
 fn pause(text: &mut String, session: &Session<'_>) {
-    let (reason, actions, left_ms) = match session.node.pause.active(session.now_ms) {
-        None => ("none", "none", 0),
-        Some((PauseMode::Write, until_ms)) => ("client_pause", "write", until_ms - session.now_ms),
-        Some((PauseMode::All, until_ms)) => ("client_pause", "all", until_ms - session.now_ms),
+    let active = session.node.pause.active(session.now_ms);
+    let (actions, left_ms) = match active {
+        None => ("none", 0),
+        Some((PauseMode::Write, until_ms)) => ("write", until_ms - session.now_ms),
+        Some((PauseMode::All, until_ms)) => ("all", until_ms - session.now_ms),
+    };
+    let causes = session.node.pause.causes();
+    let reason = match active {
+        None => "none",
+        Some(_) if causes.contains(PauseCauses::SHUTDOWN) => "shutdown_in_progress",
+        Some(_) if causes.contains(PauseCauses::FAILOVER) => "failover_in_progress",
+        Some(_) => "client_pause",
     };
     line!(text, "paused_reason:{reason}");
     line!(text, "paused_actions:{actions}");
@@ -251,26 +265,39 @@ pub(super) fn memory(text: &mut String, session: &Session<'_>, gathered: &Gather
     }
     line!(text, "total_system_memory:{machine}");
     line!(text, "total_system_memory_human:{}", human(machine));
-    scripts_memory(text);
+    scripts_memory(text, session.node);
     limits_of_memory(text, session, &figures);
     line!(text, "lazyfree_pending_objects:{}", gathered.sum(Figure::Garbage));
     line!(text, "lazyfreed_objects:{}", gathered.sum(Figure::Freed));
 }
 
-/// Writes the memory of scripts, which do not exist yet: zeros.
-fn scripts_memory(text: &mut String) {
-    for name in ["lua", "vm_eval", "scripts_eval"] {
-        line!(text, "used_memory_{name}:0");
-    }
-    line!(text, "used_memory_lua_human:0B");
-    for name in ["cached_scripts", "functions", "libraries"] {
-        line!(text, "number_of_{name}:0");
-    }
-    for name in ["vm_functions", "vm_total", "functions", "scripts"] {
-        line!(text, "used_memory_{name}:0");
-    }
-    line!(text, "used_memory_vm_total_human:0B");
-    line!(text, "used_memory_scripts_human:0B");
+/// Writes the memory of scripts. Each loop has one interpreter, for scripts and functions, which counts as one for scripts.
+fn scripts_memory(text: &mut String, node: &Node) {
+    let interpreters = node.stats.iter().map(|stats| stats.interpreter_bytes.get());
+    let interpreters: u64 = interpreters.sum();
+    let (scripts, libraries) = node.scripts.source_bytes();
+    line!(text, "used_memory_lua:{interpreters}");
+    line!(text, "used_memory_vm_eval:{interpreters}");
+    line!(text, "used_memory_lua_human:{}", human(interpreters));
+    line!(text, "used_memory_scripts_eval:{scripts}");
+    line!(
+        text,
+        "number_of_cached_scripts:{}",
+        node.scripts.cache_stats().scripts
+    );
+    let functions = node.scripts.functions().functions.stats();
+    line!(text, "number_of_functions:{}", functions.functions);
+    line!(text, "number_of_libraries:{}", functions.libraries);
+    line!(text, "used_memory_vm_functions:0");
+    line!(text, "used_memory_vm_total:{interpreters}");
+    line!(text, "used_memory_vm_total_human:{}", human(interpreters));
+    line!(text, "used_memory_functions:{libraries}");
+    line!(text, "used_memory_scripts:{}", scripts + libraries);
+    line!(
+        text,
+        "used_memory_scripts_human:{}",
+        human((scripts + libraries) as u64)
+    );
 }
 
 /// Writes limits, fragmentation ratios, and the memory of other consumers.
@@ -282,15 +309,18 @@ fn limits_of_memory(text: &mut String, session: &Session<'_>, figures: &MemoryFi
     if let Some(process) = figures.process() {
         excesses(text, &process);
     }
-    let aof_buffer = session.node.journal.write_figures().buffered;
-    // Buffers of replicas would not be counted either, but there are none yet.
-    line!(text, "mem_not_counted_for_evict:{aof_buffer}");
-    line!(text, "mem_replication_backlog:0");
-    line!(text, "mem_total_replication_buffers:0");
+    let aof_buffer = session.node.journal.write_figures().buffered as u64;
+    let (backlog, for_links) = session.node.journal.backlog_memory();
+    line!(text, "mem_not_counted_for_evict:{}", aof_buffer + for_links);
+    line!(text, "mem_replication_backlog:{backlog}");
+    line!(text, "mem_total_replication_buffers:{}", backlog + for_links);
     line!(text, "mem_replicas_repl_buffer:0");
-    line!(text, "mem_clients_slaves:0");
+    // Links share the memory of the backlog: this is what it keeps for them alone.
+    line!(text, "mem_clients_slaves:{for_links}");
     line!(text, "mem_clients_normal:{}", figures.clients);
-    for name in ["links", "slot_import", "slot_export"] {
+    let bus = session.node.cluster.as_ref().map_or(0, Cluster::link_bytes);
+    line!(text, "mem_cluster_links:{bus}");
+    for name in ["slot_import", "slot_export"] {
         line!(text, "mem_cluster_{name}:0");
     }
     line!(text, "mem_aof_buffer:{aof_buffer}");
@@ -338,12 +368,8 @@ fn human(bytes: u64) -> String {
 pub(super) fn persistence(text: &mut String, session: &Session<'_>, gathered: &Gathered) {
     let loading = &session.node.loading;
     line!(text, "loading:{}", u8::from(loading.is_under_way()));
-    for name in [
-        "async_loading",
-        "current_cow_peak",
-        "current_cow_size",
-        "current_cow_size_age",
-    ] {
+    line!(text, "async_loading:{}", u8::from(loading.is_beside()));
+    for name in ["current_cow_peak", "current_cow_size", "current_cow_size_age"] {
         line!(text, "{name}:0");
     }
     line!(text, "current_fork_perc:0.00");
@@ -448,20 +474,29 @@ pub(super) fn stats(text: &mut String, session: &Session<'_>, gathered: &Gathere
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",
-        "slave_expires_tracked_keys",
         "active_defrag_hits",
         "active_defrag_misses",
         "active_defrag_key_hits",
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
-        "unexpected_error_replies",
     ] {
         line!(text, "{name}:0");
     }
+    let tracking = session.node.tracking.figures();
+    line!(text, "tracking_total_keys:{}", tracking.keys);
+    line!(text, "tracking_total_items:{}", tracking.items);
+    line!(text, "tracking_total_prefixes:{}", tracking.prefixes);
+    line!(
+        text,
+        "slave_expires_tracked_keys:{}",
+        gathered.sum(Figure::OwnVolatile)
+    );
+    line!(
+        text,
+        "unexpected_error_replies:{}",
+        session.node.replication.divergence.errors.load(Ordering::Relaxed)
+    );
     line!(
         text,
         "total_error_replies:{}",
@@ -486,10 +521,20 @@ fn traffic(text: &mut String, session: &Session<'_>) {
         "instantaneous_ops_per_sec:{}",
         sum(|stats| &stats.commands_per_second)
     );
-    line!(text, "total_net_input_bytes:{}", sum(|stats| &stats.bytes_in));
-    line!(text, "total_net_output_bytes:{}", sum(|stats| &stats.bytes_out));
-    line!(text, "total_net_repl_input_bytes:0");
-    line!(text, "total_net_repl_output_bytes:0");
+    let synced = &session.node.replication.replicas.figures;
+    let count = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    line!(
+        text,
+        "total_net_input_bytes:{}",
+        sum(|stats| &stats.bytes_in) + count(&synced.bytes_in)
+    );
+    line!(
+        text,
+        "total_net_output_bytes:{}",
+        sum(|stats| &stats.bytes_out) + count(&synced.bytes_out)
+    );
+    line!(text, "total_net_repl_input_bytes:{}", count(&synced.bytes_in));
+    line!(text, "total_net_repl_output_bytes:{}", count(&synced.bytes_out));
     line!(text, "total_net_cluster_slot_import_bytes:0");
     line!(text, "total_net_cluster_slot_export_bytes:0");
     line!(
@@ -502,12 +547,20 @@ fn traffic(text: &mut String, session: &Session<'_>) {
         "instantaneous_output_kbps:{:.2}",
         kbps(sum(|stats| &stats.bytes_out_per_second))
     );
-    line!(text, "instantaneous_input_repl_kbps:0.00");
-    line!(text, "instantaneous_output_repl_kbps:0.00");
+    line!(
+        text,
+        "instantaneous_input_repl_kbps:{:.2}",
+        kbps(count(&synced.bytes_in_per_second))
+    );
+    line!(
+        text,
+        "instantaneous_output_repl_kbps:{:.2}",
+        kbps(count(&synced.bytes_out_per_second))
+    );
     line!(text, "rejected_connections:{}", sum(|stats| &stats.rejected));
-    line!(text, "sync_full:0");
-    line!(text, "sync_partial_ok:0");
-    line!(text, "sync_partial_err:0");
+    line!(text, "sync_full:{}", count(&synced.full));
+    line!(text, "sync_partial_ok:{}", count(&synced.partial));
+    line!(text, "sync_partial_err:{}", count(&synced.partial_refused));
 }
 
 /// Writes the counters about keys.
@@ -577,6 +630,13 @@ fn work(text: &mut String, session: &Session<'_>) {
         text,
         "client_output_buffer_limit_disconnections:{}",
         sum(|stats| &stats.output_limit_closes)
+            + session
+                .node
+                .replication
+                .replicas
+                .figures
+                .too_slow
+                .load(Ordering::Relaxed)
     );
     line!(
         text,
@@ -605,33 +665,34 @@ fn work(text: &mut String, session: &Session<'_>) {
         "instantaneous_eventloop_duration_usec:{}",
         sum(|stats| &stats.turn_average_us) / node.shards.max(1) as u64
     );
-    line!(
-        text,
-        "acl_access_denied_auth:{}",
-        node.denied_logins.load(Ordering::Relaxed)
-    );
-    for what in ["cmd", "key", "channel", "tls_cert", "db"] {
-        line!(text, "acl_access_denied_{what}:0");
+    for (what, reason) in [
+        ("auth", RefusalReason::Auth),
+        ("cmd", RefusalReason::Command),
+        ("key", RefusalReason::Key),
+        ("channel", RefusalReason::Channel),
+        ("tls_cert", RefusalReason::TlsCertificate),
+    ] {
+        line!(text, "acl_access_denied_{what}:{}", node.acl.refused(reason));
     }
+    // No rule is about databases.
+    line!(text, "acl_access_denied_db:0");
+    audit(text, &node.audit);
 }
 
-pub(super) fn replication(text: &mut String, session: &Session<'_>, _: &Gathered) {
-    line!(text, "role:master");
-    line!(text, "connected_slaves:0");
-    line!(text, "replicas_waiting_psync:0");
-    line!(text, "master_failover_state:no-failover");
-    line!(text, "master_replid:{}", session.node.ids.replication());
-    line!(text, "master_replid2:{}", "0".repeat(40));
-    line!(text, "master_repl_offset:0");
-    line!(text, "second_repl_offset:-1");
-    line!(text, "repl_backlog_active:0");
-    line!(
-        text,
-        "repl_backlog_size:{}",
-        session.node.settings.load().repl_backlog_size
-    );
-    line!(text, "repl_backlog_first_byte_offset:0");
-    line!(text, "repl_backlog_histlen:0");
+/// Writes the counters of the audit log.
+fn audit(text: &mut String, audit: &Audit) {
+    let figures = audit.figures();
+    for (name, figure) in [
+        ("lines_written", &figures.written),
+        ("events_dropped", &figures.dropped),
+        ("commands_refused", &figures.refused),
+        ("write_errors", &figures.errors),
+    ] {
+        line!(text, "audit_{name}:{}", figure.load(Ordering::Relaxed));
+    }
+    line!(text, "audit_lines_waiting:{}", audit.waiting());
+    let status = if audit.is_failing() { "err" } else { "ok" };
+    line!(text, "audit_last_write_status:{status}");
 }
 
 pub(super) fn cpu(text: &mut String, session: &Session<'_>, _: &Gathered) {

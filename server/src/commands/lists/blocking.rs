@@ -12,8 +12,8 @@ use shardis_storage::value::list::{End, List};
 use super::super::pop::PopRequest;
 use super::{bulk, end, limits, move_element, notify_popped, pop_from};
 use crate::exec::arguments::deadline;
-use crate::exec::waiter::{TimeoutReply, Wish};
-use crate::exec::{CommandResult, Context};
+use crate::exec::waiter::Wish;
+use crate::exec::{Awaited, CommandResult, Context};
 use crate::spec::argument::Deprecated;
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
@@ -146,9 +146,8 @@ fn wait(ctx: &Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) -> bool
         kind: Kind::List,
         minds_removal: false,
         deadline_ms,
-        on_timeout: TimeoutReply::Null,
         request: None,
-        awaits_sync: false,
+        awaited: Awaited::Nothing,
     })
 }
 

@@ -11,8 +11,8 @@ use shardis_storage::value::sorted_set::{Order, SortedSet};
 use super::super::pop::PopRequest;
 use super::pop::{order_of, pop, pop_reported};
 use crate::exec::arguments::deadline;
-use crate::exec::waiter::{TimeoutReply, Wish};
-use crate::exec::{CommandResult, Context};
+use crate::exec::waiter::Wish;
+use crate::exec::{Awaited, CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 const FRACTIONS: (&str, &str) = ("6.0.0", "The timeout may be a fraction of a second.");
@@ -130,9 +130,8 @@ fn wait(ctx: &mut Context<'_>, keys: Range<usize>, deadline_ms: Option<i64>) {
         kind: Kind::SortedSet,
         minds_removal: false,
         deadline_ms,
-        on_timeout: TimeoutReply::Null,
         request: None,
-        awaits_sync: false,
+        awaited: Awaited::Nothing,
     });
     if !may_wait {
         ctx.reply.null_array();

@@ -19,8 +19,8 @@ use crate::error::ReplyError;
 use crate::exec::arguments::{int, is};
 use crate::exec::effect::Effects;
 use crate::exec::request::OwnedRequest;
-use crate::exec::waiter::{TimeoutReply, Wish};
-use crate::exec::{CommandResult, Context};
+use crate::exec::waiter::Wish;
+use crate::exec::{Awaited, CommandResult, Context};
 use crate::spec::{Arg, Arity, Category, Command, Doc, Flags, Group, KeySpec, Runs};
 
 const STREAMS: Arg = Arg::block(
@@ -186,9 +186,8 @@ impl<'a> ReadRequest<'a> {
             keys: self.keys.clone(),
             kind: Kind::Stream,
             minds_removal: self.group.is_some(),
-            awaits_sync: false,
+            awaited: Awaited::Nothing,
             deadline_ms: (block_ms > 0).then(|| ctx.wall_ms().saturating_add(block_ms)),
-            on_timeout: TimeoutReply::Null,
             request,
         })
     }

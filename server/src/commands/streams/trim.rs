@@ -167,8 +167,16 @@ impl<'a> Parser<'a> {
         self.next
     }
 
-    /// The parsed request; none without a threshold.
-    pub(super) fn finish(self, settings: &Settings) -> Result<Option<TrimRequest>, ReplyError> {
+    /// The parsed request; none without a threshold. `is_repeated` is a request that ran elsewhere, where `~` became `=` and a limit
+    /// may have stayed behind: the threshold alone has the same result.
+    pub(super) fn finish(
+        mut self,
+        settings: &Settings,
+        is_repeated: bool,
+    ) -> Result<Option<TrimRequest>, ReplyError> {
+        if is_repeated && self.to.is_some() {
+            self.limit = self.limit.map(|(_, at)| (0, at));
+        }
         let Some((to, approximate, threshold_at)) = self.to else {
             return match self.limit {
                 Some((1.., _)) => Err(ReplyError::Fixed(
@@ -178,7 +186,7 @@ impl<'a> Parser<'a> {
                 None => Ok(None),
             };
         };
-        if self.limit.is_some() && !approximate {
+        if self.limit.is_some() && !approximate && !is_repeated {
             return Err(LIMIT_OF_EXACT);
         }
         let limit = match self.limit {
@@ -244,7 +252,7 @@ fn xtrim(ctx: &mut Context<'_>) -> CommandResult {
             "ERR syntax error, XTRIM must be called with a trimming strategy",
         ));
     }
-    let request = parser.finish(ctx.settings)?;
+    let request = parser.finish(ctx.settings, ctx.keyspace.stamp.is_of_repetition())?;
     let key = ctx.key(1);
     let (Some(stream), Some(request)) = (ctx.keyspace.write_as::<Stream>(&key)?, request) else {
         ctx.reply.integer(0);

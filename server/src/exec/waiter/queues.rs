@@ -51,8 +51,8 @@ pub(crate) struct Waiters {
     queues: HashMap<u16, HashMap<Box<[u8]>, Queue>>,
     /// Keys that were changed and not tried since, in that order.
     ready: VecDeque<Ready>,
-    /// Ready keys that wait for another shard, by that shard. One retry is under way for each entry: the entry is
-    /// removed when the retry arrives, and no other is sent meanwhile.
+    /// Ready keys that wait for another shard, by that shard, or for a snapshot, under their own. One retry is under way for
+    /// each entry: the entry is removed when the retry arrives, and no other is sent meanwhile.
     stuck: HashMap<usize, StuckKeys>,
 }
 

@@ -113,7 +113,7 @@ fn the_next_file_is_not_written_before_the_one_before_it_is_on_disk() {
     assert_eq!(scene.text("2"), "");
     scene.keep(false).unwrap();
     assert_eq!(scene.text("2"), "*2 $6 SELECT $1 0 *1 $1 b ");
-    // A disk that takes too long is not waited for.
+    // A write that can be put off no longer is made after a sync, on whatever thread.
     let third = scene.file("3");
     scene.journal.fill(third, AppendFsync::EverySecond);
     scene.add(0, "c");
@@ -122,6 +122,26 @@ fn the_next_file_is_not_written_before_the_one_before_it_is_on_disk() {
     scene.clock.advance(Duration::from_secs(3));
     scene.settle();
     assert_eq!(scene.text("3"), "*2 $6 SELECT $1 0 *1 $1 c ");
+    let writer = scene.journal.aof.writer.lock();
+    assert!(
+        writer.unsynced.len() == 1 && !writer.has_unsynced_before(&scene.journal.increment().unwrap()),
+        "the second file is on disk"
+    );
+}
+
+#[test]
+fn a_switch_of_files_syncs_the_old_one_even_while_nothing_is_to_be_synced() {
+    let scene = Scene::new(AppendFsync::EverySecond);
+    scene.add(0, "a");
+    scene.settle();
+    let second = scene.file("2");
+    scene.journal.fill(second, AppendFsync::EverySecond);
+    scene.add(0, "b");
+    scene.settle();
+    // As with `no-appendfsync-on-rewrite`.
+    scene.journal.keep(true, false, &scene.reporter(), || {}).unwrap();
+    assert_eq!(scene.text("2"), "*2 $6 SELECT $1 0 *1 $1 b ");
+    assert!(!scene.journal.has_synced(scene.recorder.position()));
 }
 
 #[test]
@@ -213,7 +233,7 @@ fn what_cannot_be_written_is_kept_and_the_error_known() {
     scene.add(0, "b");
     scene.keep(true).unwrap();
     assert!(scene.journal.write_figures().buffered > before);
-    // Who switches it off and on has no error any more.
+    // Switching it off ends the error.
     scene.journal.stop_filling();
     assert!(scene.journal.aof.error().is_none());
     assert!(!scene.recorder.is_on());

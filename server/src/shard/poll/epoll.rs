@@ -83,7 +83,23 @@ impl Epoll {
         match socket {
             Socket::Tcp(stream) => self.poll.registry().register(stream, Token(connection), interest),
             Socket::Unix(stream) => self.poll.registry().register(stream, Token(connection), interest),
+            Socket::Tls(secured) => {
+                let stream = secured.stream_mut();
+                self.poll.registry().register(stream, Token(connection), interest)
+            }
+            // It has no socket.
+            Socket::Primary(_) => Ok(()),
         }
+    }
+
+    pub(super) fn remove(&self, socket: &mut Socket) {
+        // Fails only if the socket was not added.
+        let _ = match socket {
+            Socket::Tcp(stream) => self.poll.registry().deregister(stream),
+            Socket::Unix(stream) => self.poll.registry().deregister(stream),
+            Socket::Tls(secured) => self.poll.registry().deregister(secured.stream_mut()),
+            Socket::Primary(_) => Ok(()),
+        };
     }
 
     pub(super) fn add_listener(&self, listener: RawFd, number: usize) -> io::Result<()> {

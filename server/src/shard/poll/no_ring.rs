@@ -23,6 +23,10 @@ impl Ring {
         match self.0 {}
     }
 
+    pub(super) fn detach(&mut self, _connection: usize) -> Option<Vec<u8>> {
+        match self.0 {}
+    }
+
     pub(super) fn remove(&mut self, _connection: usize) {
         match self.0 {}
     }

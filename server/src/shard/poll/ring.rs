@@ -77,6 +77,8 @@ struct SocketState {
     receiving: bool,
     /// The receive request is being cancelled.
     cancelling: bool,
+    /// The socket leaves the ring: no further receive request is made.
+    leaving: bool,
     /// Bytes being sent, and the number of them that were sent.
     sending: Vec<u8>,
     sent: usize,
@@ -199,6 +201,7 @@ impl Ring {
             ended: None,
             receiving: false,
             cancelling: false,
+            leaving: false,
             sending: Vec::new(),
             sent: 0,
             in_flight: false,
@@ -229,12 +232,30 @@ impl Ring {
         }
     }
 
+    /// Takes a connection's socket out. Returns the bytes that were received and not read; none while requests are under way.
+    pub(super) fn detach(&mut self, connection: usize) -> Option<Vec<u8>> {
+        self.stop_receiving(connection);
+        let place = self.sockets.get_mut(connection)?;
+        let socket = place.as_deref_mut()?;
+        socket.leaving = true;
+        if socket.receiving || socket.in_flight {
+            return None;
+        }
+        let mut socket = place.take()?;
+        let mut unread = socket.kept.split_off(socket.kept_from);
+        for (buffer, from, end) in socket.received.drain(..) {
+            unread.extend_from_slice(&self.buffers.bytes(buffer)[from..end]);
+            self.buffers.give_back(buffer);
+        }
+        Some(unread)
+    }
+
     /// Queues a receive request.
     fn receive(&mut self, connection: usize) {
         let Some(socket) = self.sockets.get_mut(connection).and_then(Option::as_deref_mut) else {
             return;
         };
-        if socket.receiving || socket.ended.is_some() {
+        if socket.receiving || socket.ended.is_some() || socket.leaving {
             return;
         }
         socket.receiving = true;

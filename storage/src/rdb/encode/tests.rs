@@ -291,7 +291,7 @@ proptest! {
         let before = thread_balance();
         for version in [10, 12, 80] {
             if let Ok(value) = read(&sealed(&body, version)) {
-                // What is accepted is a value: it can be written, and is accepted again.
+                // Accepted bytes are a value: it can be written, and is accepted again.
                 let again = payload::write(value.entry(), options);
                 let back = read(&again).expect("an accepted value");
                 prop_assert_eq!(contents(back.entry()).len(), contents(value.entry()).len());

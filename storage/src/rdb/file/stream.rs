@@ -127,7 +127,7 @@ impl<R: Read, W: Write> Source for Tee<'_, R, W> {
             return self.stream.take(len, scratch);
         }
         self.flush()?;
-        // What does not lie in the window is collected in `scratch`.
+        // Bytes that do not lie in the window are collected in `scratch`.
         self.stream.take(len, scratch)?;
         self.from = self.stream.at;
         self.out.write_all(scratch).map_err(Error::Io)?;

@@ -318,6 +318,12 @@ fn records_of_all_servers_are_read() {
             b"\xfc\xe8\x03\0\0\0\0\0\0\xf8\x40\x64\x00\xc0\x05\xc0\x06",
             &["5 6 Some(1000) Some(Idle(100))"],
         ),
+        // Numbers of keys that nobody can have, which nothing is made room for.
+        (
+            b"REDIS0010",
+            b"\xfb\x81\x7f\xff\xff\xff\xff\xff\xff\xff\x81\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x01k\x01v",
+            &["sizes 9223372036854775807 9223372036854775807", "k v None None"],
+        ),
         // Sizes of slots, data of modules beside keys and about a key, a module's value.
         (
             b"REDIS0012",
