@@ -35,7 +35,8 @@ impl Digest {
     /// The digest that a client names, in upper or lower case. Whatever is no digest names no script.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Digest> {
-        let digits: [u8; Self::DIGITS] = text.to_ascii_lowercase().try_into().ok()?;
+        let mut digits: [u8; Self::DIGITS] = text.try_into().ok()?;
+        digits.make_ascii_lowercase();
         digits.iter().all(u8::is_ascii_hexdigit).then_some(Digest(digits))
     }
 

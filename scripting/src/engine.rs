@@ -24,7 +24,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use bstr::BStr;
-use mlua::{ChunkMode, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use mlua::{
+    ChunkMode, Either, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState,
+};
 use shardis_protocol::Encoder;
 
 use crate::cache::{Digest, Script};
@@ -132,9 +134,8 @@ pub struct Engine {
     scripts: Slots,
     functions: Slots,
     script_globals: Table,
-    /// `xpcall` and the handler of errors.
-    guard: Function,
-    handler: Function,
+    /// Functions of the prelude that run what they are given and catch its errors.
+    run_script: Function,
     run_function: Function,
     load_library: Function,
     compiled: HashMap<Digest, usize>,
@@ -223,8 +224,7 @@ impl Engine {
             scripts: Slots::new(world.raw_get("scripts")?),
             functions: Slots::new(world.raw_get("functions")?),
             script_globals: world.raw_get("script_globals")?,
-            guard: world.raw_get("xpcall")?,
-            handler: world.raw_get("handler")?,
+            run_script: world.raw_get("run_script")?,
             run_function: world.raw_get("run_function")?,
             load_library: world.raw_get("load_library")?,
             compiled: HashMap::new(),
@@ -470,13 +470,11 @@ impl Engine {
         arguments: Table,
         is_large: bool,
     ) -> mlua::Result<(bool, Value)> {
-        let names = self.state.names(&self.lua)?;
-        self.script_globals.raw_set(&names.keys, keys)?;
-        self.script_globals.raw_set(&names.arguments, arguments)?;
         self.limit_memory(true);
-        let ended = self.guard.call((script, &self.handler));
+        let ended = self.run_script.call((script, keys, arguments));
         self.limit_memory(false);
         if is_large {
+            let names = self.state.names(&self.lua)?;
             self.script_globals.raw_set(&names.keys, Value::Nil)?;
             self.script_globals.raw_set(&names.arguments, Value::Nil)?;
         }
@@ -554,7 +552,12 @@ impl Engine {
         let mut bytes = 0;
         let words = words.map(|word| {
             bytes += WORD_BYTES + word.len();
-            BStr::new(word)
+            // A `str` goes straight into the table; other bytes become a string first that Rust refers to.
+            let text = (word.len() <= CHECKED_WORD_BYTES).then(|| std::str::from_utf8(word));
+            match text {
+                Some(Ok(text)) => Either::Left(text),
+                _ => Either::Right(BStr::new(word)),
+            }
         });
         let table = self.lua.create_sequence_from(words)?;
         Ok(Words { table, bytes })
@@ -578,6 +581,9 @@ struct Words {
 
 /// Memory of a word beside its bytes, roughly.
 const WORD_BYTES: usize = 40;
+
+/// Size up to which it is worth its while to see whether a word is UTF-8.
+const CHECKED_WORD_BYTES: usize = 256;
 
 /// Size up to which the words of a script stay in memory until the next one.
 const KEPT_WORDS_BYTES: usize = 16 << 10;

@@ -73,8 +73,11 @@ pub(crate) fn command(state: &State, lua: &Lua, values: &MultiValue) -> Result<A
 
 /// Calls `f` with the words that the values are. `None` if one is neither a string nor a number.
 pub(crate) fn with_words<T>(values: &MultiValue, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
-    let words: Option<SmallVec<[Word<'_>; USUAL_WORDS]>> = values.iter().map(word).collect();
-    let words = words?;
+    // Collecting into an `Option` would move all the words once more, with each command.
+    let mut words = SmallVec::<[Word<'_>; USUAL_WORDS]>::new();
+    for value in values {
+        words.push(word(value)?);
+    }
     let slices: SmallVec<[&[u8]; USUAL_WORDS]> = words.iter().map(|word| &**word).collect();
     Some(f(&slices))
 }

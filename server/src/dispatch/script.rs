@@ -145,9 +145,13 @@ pub(crate) fn run(
         return Err(give_up(environment));
     }
     let aside = if stage.is_under_way() { ASIDE.take() } else { None };
-    let mut run = match aside {
-        Some(run) => run,
-        None => begin(kind, call, caller, environment)?,
+    let (mut run, slice_began_ns) = match aside {
+        Some(run) => (run, environment.clock.elapsed_ns()),
+        None => {
+            let run = begin(kind, call, caller, environment)?;
+            let began_ns = run.began_ns;
+            (run, began_ns)
+        }
     };
     let environment = &Environment {
         stamp: environment.stamp.at(run.now_us / 1000, environment.settings),
@@ -158,7 +162,8 @@ pub(crate) fn run(
         let record = std::mem::take(&mut run.record);
         environment.recorder.resume(record)
     });
-    let left = run.go_on(call, caller, partitions, environment);
+    let until_ns = slice_began_ns + SCRIPT_SLICE_NS;
+    let left = run.go_on(until_ns, call, caller, partitions, environment);
     match left {
         Left::Ended(ended) => {
             drop(unit);
@@ -195,8 +200,7 @@ fn find(kind: ScriptKind, args: Arguments<'_>, node: &Node) -> Result<Called, Re
         ScriptKind::Source => with_local(|local| local.add(scripts, args.at(1), Origin::Evaluated))
             .map(Called::Script)
             .map_err(|error| ReplyError::Text(error.to_string())),
-        ScriptKind::Digest => Digest::parse(args.at(1))
-            .and_then(|digest| with_local(|local| local.find(scripts, &digest)))
+        ScriptKind::Digest => with_local(|local| local.find_named(scripts, args.at(1)))
             .map(Called::Script)
             .ok_or(ReplyError::NoScript),
         ScriptKind::Function => with_local(|local| local.find_function(scripts, args.at(1)))
@@ -215,15 +219,15 @@ pub(crate) fn declared_flags(kind: ScriptKind, args: Arguments<'_>, node: &Node)
 /// The script of a request, if it is known already.
 fn find_known(kind: ScriptKind, args: Arguments<'_>, node: &Node) -> Option<Called> {
     let scripts = &node.scripts;
-    let find = |digest: &Digest| with_local(|local| local.find(scripts, digest)).map(Called::Script);
-    match kind {
+    let word = args.get(1)?;
+    with_local(|local| match kind {
         ScriptKind::Source => {
-            let source = args.get(1)?;
-            find(&with_local(|local| local.digest_of(source)))
+            let digest = local.digest_of(word);
+            local.find(scripts, &digest).map(Called::Script)
         }
-        ScriptKind::Digest => find(&Digest::parse(args.get(1)?)?),
-        ScriptKind::Function => with_local(|local| local.find_function(scripts, args.get(1)?)),
-    }
+        ScriptKind::Digest => local.find_named(scripts, word).map(Called::Script),
+        ScriptKind::Function => local.find_function(scripts, word),
+    })
 }
 
 /// The number of keys of a request, which has so many words behind it.
@@ -309,15 +313,15 @@ fn show(call: &Call<'_>, caller: &mut Caller<'_>, environment: &Environment<'_>)
 }
 
 impl Run {
-    /// Lets the script run until it leaves its loop, and answers its questions.
+    /// Lets the script run until it leaves its loop, and answers its questions. Its slice ends at `until_ns`.
     fn go_on(
         &mut self,
+        until_ns: u64,
         call: &Call<'_>,
         caller: &mut Caller<'_>,
         partitions: &mut Lent,
         environment: &Environment<'_>,
     ) -> Left {
-        let until_ns = environment.clock.elapsed_ns() + SCRIPT_SLICE_NS;
         let mut pauses = 0;
         let mut step = match self.unanswered.take() {
             Some(ask) => Step::Asks(ask),

@@ -541,10 +541,12 @@ impl EventLoop {
 
 /// Holds the cells of all these shards; none if one of them stays taken for longer than a moment.
 pub(super) fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
-    shards
-        .iter()
-        .map(|shard| Some((shard, mesh.cell(shard).borrow_within(BORROW_LIMIT)?)))
-        .collect()
+    // Collecting into an `Option` would move all the cells once more, with each command.
+    let mut cells = Cells::new();
+    for shard in shards.iter() {
+        cells.push((shard, mesh.cell(shard).borrow_within(BORROW_LIMIT)?));
+    }
+    Some(cells)
 }
 
 /// Whether a command takes long. EXEC does if a queued command does, if the queue is long, or if it needs parts of
