@@ -134,8 +134,9 @@ pub struct Engine {
     scripts: Slots,
     functions: Slots,
     script_globals: Table,
-    /// Functions of the prelude that run what they are given and catch its errors.
-    run_script: Function,
+    /// `xpcall` and the handler of errors.
+    guard: Function,
+    handler: Function,
     run_function: Function,
     load_library: Function,
     compiled: HashMap<Digest, usize>,
@@ -224,7 +225,8 @@ impl Engine {
             scripts: Slots::new(world.raw_get("scripts")?),
             functions: Slots::new(world.raw_get("functions")?),
             script_globals: world.raw_get("script_globals")?,
-            run_script: world.raw_get("run_script")?,
+            guard: world.raw_get("xpcall")?,
+            handler: world.raw_get("handler")?,
             run_function: world.raw_get("run_function")?,
             load_library: world.raw_get("load_library")?,
             compiled: HashMap::new(),
@@ -470,11 +472,13 @@ impl Engine {
         arguments: Table,
         is_large: bool,
     ) -> mlua::Result<(bool, Value)> {
+        let names = self.state.names(&self.lua)?;
+        self.script_globals.raw_set(&names.keys, keys)?;
+        self.script_globals.raw_set(&names.arguments, arguments)?;
         self.limit_memory(true);
-        let ended = self.run_script.call((script, keys, arguments));
+        let ended = self.guard.call((script, &self.handler));
         self.limit_memory(false);
         if is_large {
-            let names = self.state.names(&self.lua)?;
             self.script_globals.raw_set(&names.keys, Value::Nil)?;
             self.script_globals.raw_set(&names.arguments, Value::Nil)?;
         }

@@ -437,14 +437,6 @@ function_globals.redis, function_globals.server = function_api_face, function_ap
 local scripts, functions = {}, {}
 local handler = native.handler
 
--- The fields are there from the beginning, so that a script begins without memory for them; no metatable sees them set.
-script_globals.KEYS, script_globals.ARGV = false, false
-
-local function run_script(script, keys, arguments)
-  script_globals.KEYS, script_globals.ARGV = keys, arguments
-  return xpcall(script, handler)
-end
-
 local callee, first, second
 
 local function invoke()
@@ -474,7 +466,8 @@ return {
   script_globals = script_globals,
   scripts = scripts,
   functions = functions,
-  run_script = run_script,
+  xpcall = xpcall,
+  handler = handler,
   run_function = run_function,
   load_library = load_library,
 }
