@@ -158,7 +158,9 @@ fn judge(scenarios: &[Scenario]) -> ExitCode {
     say(&lines.join("\n"));
     let mut outcome = ExitCode::SUCCESS;
     for scenario in scenarios.iter().filter(|scenario| scenario.is_worse_than_redis()) {
-        say(&format!("{scenario}: shardis lost more acknowledged writes than Redis"));
+        say(&format!(
+            "{scenario}: shardis lost more acknowledged writes than Redis"
+        ));
         outcome = ExitCode::FAILURE;
     }
     outcome
