@@ -5,6 +5,7 @@ pub(crate) mod handover;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod node_stream;
+pub(crate) mod outgoing;
 pub(crate) mod output;
 mod parked;
 pub(crate) mod session_stream;

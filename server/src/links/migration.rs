@@ -6,15 +6,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 
 use crate::connection::node_stream::NodeStream;
+use crate::connection::outgoing::connect_to_any;
 use crate::error::ReplyError;
 use crate::exec::departure::{Cargo, Landed, Target};
 use crate::journal::encoded::Encoded;
@@ -169,11 +169,16 @@ impl Socket {
             may_retry: false,
             confirmed: Vec::new(),
         };
+        let settings = node.settings.load_full();
         let addresses = within(cargo.patience, lookup_host((host.as_str(), *port))).await;
-        let addresses: Vec<SocketAddr> = addresses.map_err(|_| unreachable())?.collect();
-        let opened = within(cargo.patience, TcpStream::connect(&*addresses)).await;
+        let addresses = addresses.map_err(|_| unreachable())?;
+        let opened = within(
+            cargo.patience,
+            connect_to_any(addresses, &settings.bind_source_addr),
+        )
+        .await;
         let opened = opened.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        let is_secure = node.settings.load().tls_cluster;
+        let is_secure = settings.tls_cluster;
         let stream = opened.map_err(|cause| match cause.kind() {
             io::ErrorKind::TimedOut => unreachable(),
             _ if is_secure => unreachable(),

@@ -154,7 +154,7 @@ impl Schedule {
             Fault::KillAll => {
                 (0..cluster.len()).for_each(|index| cluster.member_mut(index).kill());
                 (0..cluster.len()).for_each(|index| cluster.member_mut(index).start_again());
-                cluster.await_agreement(&others);
+                cluster.await_agreement(&cluster.running());
                 return None;
             }
         }

@@ -42,12 +42,15 @@ fn keys_move_over_tls() {
         from.call(&["SET".as_bytes(), b"long", &vec![b'x'; 20_000_000]]);
         assert_eq!(migrate(&mut from, target.tls_port, "long 0 60000"), "OK");
         assert_eq!(to.line("STRLEN long").integer(), Some(20_000_000));
-        let mut keys = String::from("\"\" 0 60000 KEYS");
+        let port = target.tls_port.to_string();
+        let mut words = ["MIGRATE", "127.0.0.1", &port, "", "0", "60000", "KEYS"]
+            .map(str::to_owned)
+            .to_vec();
         for key in 0..5000 {
             from.line(&format!("SET key:{key} {key}"));
-            keys.push_str(&format!(" key:{key}"));
+            words.push(format!("key:{key}"));
         }
-        assert_eq!(migrate(&mut from, target.tls_port, &keys), "OK");
+        assert_eq!(from.call(&words).text(), "OK");
         assert_eq!(
             (from.line("DBSIZE").integer(), to.line("DBSIZE").integer()),
             (Some(0), Some(5002))

@@ -118,7 +118,7 @@ fn a_primary_that_is_not_trusted_gives_no_data() {
         follow(&mut client, primary.tls_port);
         wait_until("a line about the certificate", || {
             let log = replica.process.log();
-            log.contains("Error condition on socket for SYNC: invalid peer certificate: UnknownIssuer")
+            log.contains("Error condition on socket for SYNC: invalid peer certificate")
         });
         assert_eq!(field(&mut client, "master_link_status"), "down");
         assert_eq!(client.line("EXISTS ours theirs").integer(), Some(1));
@@ -159,11 +159,12 @@ fn a_replica_that_is_not_trusted_gets_no_data() {
     let mut client = replica.connect();
     client.line("SET ours 1");
     follow(&mut client, primary.tls_port);
-    wait_until("a refusal in the log of the primary", || {
-        primary
-            .process
-            .log()
-            .contains("Error accepting a client connection")
+    wait_until("a certificate that the primary refuses", || {
+        let log = primary.process.log();
+        let refused = |line: &str| {
+            line.contains("Error accepting a client connection") && line.contains("invalid peer certificate")
+        };
+        log.lines().any(refused)
     });
     assert_eq!(field(&mut client, "master_link_status"), "down");
     assert_eq!(client.line("EXISTS ours theirs").integer(), Some(1));
