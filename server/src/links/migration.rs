@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
+use crate::connection::outgoing::connect_to_any;
 use crate::error::ReplyError;
 use crate::exec::departure::{Cargo, Landed, Target};
 use crate::journal::encoded::Encoded;
@@ -24,9 +24,10 @@ use crate::limits::{
 use crate::shard::Mesh;
 use crate::shard::departures::{Departures, Shipment};
 use crate::shard::inbox::Message;
+use crate::state::Node;
 
 /// Carries keys away, for as long as the node runs.
-pub(super) async fn serve(mesh: Arc<Mesh>, departures: Arc<Departures>) {
+pub(super) async fn serve(node: Arc<Node>, mesh: Arc<Mesh>, departures: Arc<Departures>) {
     let Some(mut shipments) = departures.take_receiver() else {
         return;
     };
@@ -38,8 +39,9 @@ pub(super) async fn serve(mesh: Arc<Mesh>, departures: Arc<Departures>) {
     }) = shipments.recv().await
     {
         let (mesh, kept) = (Arc::clone(&mesh), Rc::clone(&kept));
+        let settings = node.settings.load_full();
         tokio::task::spawn_local(async move {
-            let landed = carry(&cargo, &kept).await;
+            let landed = carry(&cargo, &settings.bind_source_addr, &kept).await;
             mesh.send(origin, Message::Landed { operation, landed });
             sleep(MIGRATION_SOCKET_IDLE).await;
             kept.borrow_mut().age(&cargo.target);
@@ -120,10 +122,10 @@ impl Failure {
 }
 
 /// Sends keys, and reads what became of them.
-async fn carry(cargo: &Cargo, kept: &RefCell<Kept>) -> Landed {
+async fn carry(cargo: &Cargo, source: &str, kept: &RefCell<Kept>) -> Landed {
     let mut may_retry = true;
     let landed = loop {
-        match attempt(cargo, kept).await {
+        match attempt(cargo, source, kept).await {
             Ok(landed) => break landed,
             Err(failure) if failure.may_retry && may_retry => may_retry = false,
             Err(failure) => {
@@ -138,11 +140,11 @@ async fn carry(cargo: &Cargo, kept: &RefCell<Kept>) -> Landed {
     landed
 }
 
-async fn attempt(cargo: &Cargo, kept: &RefCell<Kept>) -> Result<Landed, Failure> {
+async fn attempt(cargo: &Cargo, source: &str, kept: &RefCell<Kept>) -> Result<Landed, Failure> {
     let before = kept.borrow_mut().take(&cargo.target);
     let mut socket = match before {
         Some(socket) => socket,
-        None => Socket::open(cargo).await?,
+        None => Socket::open(cargo, source).await?,
     };
     let landed = socket.exchange(cargo).await?;
     kept.borrow_mut().keep(&cargo.target, socket);
@@ -158,7 +160,7 @@ async fn within<T>(patience: Duration, wait: impl Future<Output = io::Result<T>>
 
 impl Socket {
     /// Opens a connection. That it is refused shows in Redis when the socket is written to.
-    async fn open(cargo: &Cargo) -> Result<Self, Failure> {
+    async fn open(cargo: &Cargo, source: &str) -> Result<Self, Failure> {
         let Target { host, port } = &cargo.target;
         let unreachable = || Failure {
             error: ReplyError::Fixed(CONNECTING),
@@ -166,8 +168,8 @@ impl Socket {
             confirmed: Vec::new(),
         };
         let addresses = within(cargo.patience, lookup_host((host.as_str(), *port))).await;
-        let addresses: Vec<SocketAddr> = addresses.map_err(|_| unreachable())?.collect();
-        let opened = within(cargo.patience, TcpStream::connect(&*addresses)).await;
+        let addresses = addresses.map_err(|_| unreachable())?;
+        let opened = within(cargo.patience, connect_to_any(addresses, source)).await;
         let opened = opened.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         let stream = opened.map_err(|cause| match cause.kind() {
             io::ErrorKind::TimedOut => unreachable(),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Primary;
+use crate::connection::outgoing::connect;
 use crate::journal::encoded::Encoded;
 use crate::limits::{LINK_LINE_BYTES_MAX, LINK_READ_BYTES};
 use crate::state::Node;
@@ -57,26 +58,6 @@ impl From<io::Error> for Lost {
     }
 }
 
-/// Connects to a primary, from the address `source` if one is given and that is possible.
-async fn connect(primary: &Primary, source: &str) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((primary.host.as_str(), primary.port)).await? {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Ok(source) = source.parse() {
-            // As in Redis, a link from another address is better than none.
-            let _ = socket.bind(SocketAddr::new(source, 0));
-        }
-        match socket.connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
 /// The socket of a link.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -92,7 +73,7 @@ impl Wire {
     /// Opens the link.
     pub(super) async fn open(node: &Arc<Node>, primary: &Primary) -> Result<Self, Lost> {
         let settings = node.settings.load_full();
-        let connecting = connect(primary, &settings.bind_source_addr);
+        let connecting = connect(&primary.host, primary.port, &settings.bind_source_addr);
         let stream = timeout(Duration::from_secs(u64::from(settings.repl_timeout)), connecting)
             .await
             .map_err(|_| Lost::Silent("Timeout connecting to the MASTER..."))?
