@@ -31,6 +31,9 @@ struct Options {
     /// Seed of everything random; a random one by default.
     #[arg(long)]
     seed: Option<u64>,
+    /// Scenarios that are run: those whose names begin so, as the table has them. All by default.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// Faults that a cluster may meet, with the number of primaries that are struck and of those that there are.
@@ -123,6 +126,11 @@ fn main() -> ExitCode {
     let mut rng = StdRng::seed_from_u64(seed);
     let (start, time) = (Instant::now(), Duration::from_secs(options.seconds));
     let mut scenarios = Scenario::all();
+    scenarios.retain(|scenario| scenario.to_string().starts_with(&options.only));
+    if scenarios.is_empty() {
+        say(&format!("no scenario begins with {}", options.only));
+        return ExitCode::FAILURE;
+    }
     for round in 0.. {
         // Where time is short it is not always the same ones that are left out.
         scenarios.shuffle(&mut rng);
