@@ -349,7 +349,7 @@ fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
     [(
         settings.cluster_enabled && settings.tls_cluster,
         "tls-cluster",
-        "links between nodes do not use TLS in this version yet",
+        "the cluster bus does not use TLS in this version yet",
     )]
     .into_iter()
     .find_map(|(set, directive, why)| set.then_some((directive, why)))

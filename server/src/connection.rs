@@ -4,6 +4,8 @@ pub(crate) mod binding;
 pub(crate) mod handover;
 pub(crate) mod input;
 pub(crate) mod listener;
+pub(crate) mod node_stream;
+pub(crate) mod outgoing;
 pub(crate) mod output;
 mod parked;
 pub(crate) mod session_stream;

@@ -20,7 +20,7 @@ pub(crate) async fn serve(
     bus: Option<Bus>,
 ) {
     tokio::join!(
-        migration::serve(Arc::clone(&mesh), departures),
+        migration::serve(Arc::clone(&node), Arc::clone(&mesh), departures),
         primary::serve(Arc::clone(&node), Arc::clone(&mesh)),
         replica::serve(Arc::clone(&node), clients),
         bus::serve(node, mesh, bus)

@@ -719,6 +719,15 @@ impl Node {
         let first = addresses.tcp.first().or(addresses.tls.first());
         first.map_or(0, |address| address.port())
     }
+
+    /// The port that this node tells its primary as that for replicas of its own: the one for TLS, if its links use that.
+    pub(crate) fn replication_port(&self) -> u16 {
+        let addresses = self.addresses.load();
+        match addresses.tls.first() {
+            Some(address) if self.settings.load().tls_replication => address.port(),
+            _ => self.port(),
+        }
+    }
 }
 
 /// Names for a run of a node, which the log tells from now on.

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
@@ -103,7 +104,6 @@ impl std::error::Error for TlsError {}
 
 /// Everything that a node's connections need of its configuration.
 #[derive(Debug)]
-#[allow(dead_code, reason = "links between nodes do not use TLS yet")]
 pub(crate) struct Contexts {
     /// For clients.
     server: Arc<ServerConfig>,
@@ -113,7 +113,6 @@ pub(crate) struct Contexts {
     client: Option<Arc<ClientConfig>>,
 }
 
-#[allow(dead_code, reason = "links between nodes do not use TLS yet")]
 impl Contexts {
     /// The contexts of a configuration; none if nothing in it uses TLS.
     ///
@@ -148,6 +147,7 @@ impl Contexts {
     ///
     /// # Errors
     /// Without authorities.
+    #[allow(dead_code, reason = "the cluster bus does not use TLS yet")]
     pub(crate) fn bus_acceptor(&self) -> io::Result<TlsAcceptor> {
         self.bus.clone().map(TlsAcceptor::from).ok_or_else(no_authorities)
     }
@@ -165,13 +165,11 @@ impl Contexts {
     }
 }
 
-#[allow(dead_code, reason = "links between nodes do not use TLS yet")]
 fn no_authorities() -> io::Error {
     io::Error::other("connections to other nodes over TLS need tls-ca-cert-file or tls-ca-cert-dir")
 }
 
 /// The name that a connection to this host announces. An address is not announced, and neither is a name that is not one of DNS.
-#[allow(dead_code, reason = "links between nodes do not use TLS yet")]
 pub(crate) fn announced_name(host: &str) -> ServerName<'static> {
     ServerName::try_from(host.to_owned())
         .unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()))
@@ -263,12 +261,14 @@ impl Material {
             return Ok(None);
         };
         let verifier = verifiers::Chain::new(Arc::clone(authorities), &self.provider);
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.choice.versions)
             .map_err(unusable)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&self.as_client))));
+        // Links last long, and each time a node is connected to, it shows its certificate.
+        config.resumption = Resumption::disabled();
         Ok(Some(config))
     }
 }

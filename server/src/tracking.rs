@@ -427,6 +427,16 @@ impl Tracking {
         }
     }
 
+    /// Takes one key off the number of all, if that exceeds its bound: the caller drops one. Partitions that drop keys at the same
+    /// time drop no more than exceed the bound.
+    fn claim_excess_key(&self) -> bool {
+        let keys_max = self.keys_max.load(Ordering::Relaxed);
+        let less = |keys: usize| (keys_max > 0 && keys > keys_max).then(|| keys - 1);
+        self.keys
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+
     /// Figures for INFO, without a lock: reports of crashes show them, too.
     pub(crate) fn figures(&self) -> Figures {
         Figures {

@@ -114,7 +114,9 @@ mod it {
     mod tls_certificates;
     mod tls_clients;
     mod tls_dialogues;
+    mod tls_migrate;
     mod tls_readme;
+    mod tls_replication;
     mod tls_tools;
     mod tls_users;
     mod tracking;

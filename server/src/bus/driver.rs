@@ -24,6 +24,7 @@ use super::link::{Encoded, Link, Malformed};
 use super::listener::set_up;
 use super::saver::Saver;
 use crate::cluster::{Batch, Cluster};
+use crate::connection::outgoing::connect;
 use crate::limits::{BUS_BATCHES_TOGETHER, BUS_NEWS, BUS_NEWS_TOGETHER, BUS_STRANGERS_MAX, BUS_UNSENT_BYTES};
 use crate::log::Level;
 use crate::shard::Mesh;
@@ -238,10 +239,13 @@ impl Driver {
     /// Opens a connection.
     fn open(&mut self, number: u64, ip: Host, bus_port: u16) {
         let news = self.sender.clone();
-        let patience = Duration::from_millis(self.node.settings.load().cluster_node_timeout.max(TICK_MS));
+        let settings = self.node.settings.load_full();
         let task = spawn_local(async move {
-            let connected = timeout(patience, TcpStream::connect((ip.as_str(), bus_port))).await;
-            let outcome = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let patience = Duration::from_millis(settings.cluster_node_timeout.max(TICK_MS));
+            let connecting = connect(ip.as_str(), bus_port, &settings.bind_source_addr);
+            let outcome = timeout(patience, connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let _ = news.send(News::Connected(number, outcome)).await;
         });
         self.opening.insert(number, task.abort_handle());

@@ -620,13 +620,22 @@ mod tests {
     }
 
     #[test]
-    fn an_approximate_trim_around_references_is_repeated_to_the_same_end() {
+    fn an_approximate_trim_is_repeated_to_the_same_end() {
         for (trim, effect) in [
             ("XTRIM s MAXLEN ~ 9 ACKED LIMIT 100", "XTRIM s MAXLEN = 14 ACKED"),
             ("XTRIM s ACKED MINID ~ 9", "XTRIM s ACKED MINID = 4-1"),
             (
                 "XADD s MINID ~ 17 ACKED 30-0 f v",
                 "XADD s MINID = 13-1 ACKED 30-0 f v",
+            ),
+            (
+                "XTRIM s MINID ~ 21",
+                "XTRIM s MINID = 18446744073709551615-18446744073709551615",
+            ),
+            ("XTRIM s MAXLEN ~ 0", "XTRIM s MAXLEN = 0"),
+            (
+                "XADD s MINID ~ 40 30-0 f v",
+                "XADD s MINID = 18446744073709551615-18446744073709551615 30-0 f v",
             ),
         ] {
             let mut shell = partly_acknowledged(3);

@@ -424,8 +424,8 @@ directives! {
     tls_ca_cert_dir: String = none(), Row::new("tls-ca-cert-dir").reread();
     /// Whether clients must show a certificate.
     tls_auth_clients: TlsClientAuth = TlsClientAuth::Yes, Row::new("tls-auth-clients");
-    /// Whether links to replicas and to the primary use TLS.
-    tls_replication: bool = false, Row::new("tls-replication").accepted(NOT_YET);
+    /// Whether the link to the primary uses TLS.
+    tls_replication: bool = false, Row::new("tls-replication");
     /// Whether the cluster bus uses TLS.
     tls_cluster: bool = false, Row::new("tls-cluster");
     /// Allowed versions of TLS, as in `TLSv1.2 TLSv1.3`.

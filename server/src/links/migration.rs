@@ -6,15 +6,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 
+use crate::connection::node_stream::NodeStream;
+use crate::connection::outgoing::connect_to_any;
 use crate::error::ReplyError;
 use crate::exec::departure::{Cargo, Landed, Target};
 use crate::journal::encoded::Encoded;
@@ -24,9 +24,10 @@ use crate::limits::{
 use crate::shard::Mesh;
 use crate::shard::departures::{Departures, Shipment};
 use crate::shard::inbox::Message;
+use crate::state::Node;
 
 /// Carries keys away, for as long as the node runs.
-pub(super) async fn serve(mesh: Arc<Mesh>, departures: Arc<Departures>) {
+pub(super) async fn serve(node: Arc<Node>, mesh: Arc<Mesh>, departures: Arc<Departures>) {
     let Some(mut shipments) = departures.take_receiver() else {
         return;
     };
@@ -37,9 +38,11 @@ pub(super) async fn serve(mesh: Arc<Mesh>, departures: Arc<Departures>) {
         cargo,
     }) = shipments.recv().await
     {
-        let (mesh, kept) = (Arc::clone(&mesh), Rc::clone(&kept));
+        let (node, mesh, kept) = (Arc::clone(&node), Arc::clone(&mesh), Rc::clone(&kept));
         tokio::task::spawn_local(async move {
-            let landed = carry(&cargo, &kept).await;
+            let landed = carry(&node, &cargo, &kept).await;
+            // A node that ends does not wait until connections are idle.
+            drop(node);
             mesh.send(origin, Message::Landed { operation, landed });
             sleep(MIGRATION_SOCKET_IDLE).await;
             kept.borrow_mut().age(&cargo.target);
@@ -50,7 +53,7 @@ pub(super) async fn serve(mesh: Arc<Mesh>, departures: Arc<Departures>) {
 /// A connection to another node.
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
+    stream: NodeStream,
     /// Bytes that have come and were not used.
     received: Vec<u8>,
     /// The database that is selected, if that is known.
@@ -120,10 +123,10 @@ impl Failure {
 }
 
 /// Sends keys, and reads what became of them.
-async fn carry(cargo: &Cargo, kept: &RefCell<Kept>) -> Landed {
+async fn carry(node: &Node, cargo: &Cargo, kept: &RefCell<Kept>) -> Landed {
     let mut may_retry = true;
     let landed = loop {
-        match attempt(cargo, kept).await {
+        match attempt(node, cargo, kept).await {
             Ok(landed) => break landed,
             Err(failure) if failure.may_retry && may_retry => may_retry = false,
             Err(failure) => {
@@ -138,11 +141,11 @@ async fn carry(cargo: &Cargo, kept: &RefCell<Kept>) -> Landed {
     landed
 }
 
-async fn attempt(cargo: &Cargo, kept: &RefCell<Kept>) -> Result<Landed, Failure> {
+async fn attempt(node: &Node, cargo: &Cargo, kept: &RefCell<Kept>) -> Result<Landed, Failure> {
     let before = kept.borrow_mut().take(&cargo.target);
     let mut socket = match before {
         Some(socket) => socket,
-        None => Socket::open(cargo).await?,
+        None => Socket::open(node, cargo).await?,
     };
     let landed = socket.exchange(cargo).await?;
     kept.borrow_mut().keep(&cargo.target, socket);
@@ -157,22 +160,43 @@ async fn within<T>(patience: Duration, wait: impl Future<Output = io::Result<T>>
 }
 
 impl Socket {
-    /// Opens a connection. That it is refused shows in Redis when the socket is written to.
-    async fn open(cargo: &Cargo) -> Result<Self, Failure> {
+    /// Opens a connection, over TLS if `tls-cluster` says so. That it is refused shows in Redis when the socket is written to, but
+    /// with TLS at once.
+    async fn open(node: &Node, cargo: &Cargo) -> Result<Self, Failure> {
         let Target { host, port } = &cargo.target;
         let unreachable = || Failure {
             error: ReplyError::Fixed(CONNECTING),
             may_retry: false,
             confirmed: Vec::new(),
         };
+        let settings = node.settings.load_full();
         let addresses = within(cargo.patience, lookup_host((host.as_str(), *port))).await;
-        let addresses: Vec<SocketAddr> = addresses.map_err(|_| unreachable())?.collect();
-        let opened = within(cargo.patience, TcpStream::connect(&*addresses)).await;
+        let addresses = addresses.map_err(|_| unreachable())?;
+        let opened = within(
+            cargo.patience,
+            connect_to_any(addresses, &settings.bind_source_addr),
+        )
+        .await;
         let opened = opened.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let is_secure = settings.tls_cluster;
         let stream = opened.map_err(|cause| match cause.kind() {
             io::ErrorKind::TimedOut => unreachable(),
+            _ if is_secure => unreachable(),
             _ => Failure::new(WRITING, &cause),
         })?;
+        let stream = match is_secure {
+            false => NodeStream::plain(stream),
+            true => {
+                let contexts = node.tls.contexts();
+                let securing = NodeStream::secure(stream, contexts.as_deref(), host);
+                within(cargo.patience, securing).await.map_err(|cause| {
+                    node.log.warning(format_args!(
+                        "No TLS session with {host}:{port} for MIGRATE: {cause}"
+                    ));
+                    unreachable()
+                })?
+            }
+        };
         Ok(Self {
             stream,
             received: Vec::new(),

@@ -96,12 +96,13 @@ impl Invalidations {
 
     /// Drops keys while those of all partitions exceed their bound, some at a time. Their readers are told as of a change.
     pub(crate) fn drop_excess(&mut self) {
-        let excess = self.shared.excess_keys().min(TRACKED_KEYS_DROPPED_AT_ONCE);
-        for _ in 0..excess {
-            let Some(taken) = self.table.take_any() else {
+        for _ in 0..TRACKED_KEYS_DROPPED_AT_ONCE {
+            if self.table.is_empty() || !self.shared.claim_excess_key() {
                 return;
-            };
-            self.raise(taken, 0);
+            }
+            if let Some(taken) = self.table.take_any() {
+                self.raise(taken, 0);
+            }
         }
     }
 
@@ -109,6 +110,7 @@ impl Invalidations {
     #[inline(never)]
     pub(crate) fn changed(&mut self, key: &[u8], writer: u32) {
         if let Some(taken) = self.table.take(key) {
+            self.shared.keys.fetch_sub(1, Ordering::Relaxed);
             self.raise(taken, writer);
         }
         if self.shared.prefixes_version() != 0 {
@@ -116,8 +118,8 @@ impl Invalidations {
         }
     }
 
+    /// Notes a key for its readers that is no longer in the table, nor counted.
     fn raise(&mut self, (key, readers): (Box<[u8]>, Readers), writer: u32) {
-        self.shared.keys.fetch_sub(1, Ordering::Relaxed);
         self.shared.items.fetch_sub(readers.len(), Ordering::Relaxed);
         let order = self.shared.order.fetch_add(1, Ordering::Relaxed);
         self.keys.push(ReadKey {

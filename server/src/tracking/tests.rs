@@ -167,6 +167,34 @@ fn the_table_is_bounded() {
 }
 
 #[test]
+fn partitions_that_drop_keys_together_drop_only_the_excess() {
+    for _ in 0..200 {
+        let tracking = Arc::new(Tracking::new(LOOPS));
+        join(&tracking, 1, TrackingModes::default());
+        let mut partitions: Vec<_> = (0..LOOPS)
+            .map(|_| Invalidations::new(Arc::clone(&tracking)))
+            .collect();
+        for partition in &mut partitions {
+            for number in 0..100_u8 {
+                partition.remember(&[number], 1);
+            }
+        }
+        tracking.bound_keys(7);
+        let start = std::sync::Barrier::new(LOOPS);
+        std::thread::scope(|scope| {
+            for partition in &mut partitions {
+                scope.spawn(|| {
+                    start.wait();
+                    partition.drop_excess();
+                    partition.hand_out();
+                });
+            }
+        });
+        assert_eq!((tracking.figures().keys, mail(&tracking).len()), (7, 293));
+    }
+}
+
+#[test]
 fn a_mailbox_is_bounded() {
     let tracking = Arc::new(Tracking::new(LOOPS));
     let mut partition = Invalidations::new(Arc::clone(&tracking));

@@ -1,17 +1,18 @@
-//! `scripts/soak`'s part about clusters: faults at random, of shardis and of real Redis in turn, under the same schedules, and what of
-//! their writes each has lost. See `shardis_tests::cluster`.
+//! `scripts/soak`'s part about clusters: faults of shardis and of real Redis in turn, under the same schedules, and what of their writes
+//! each has lost. See `shardis_tests::cluster`.
 //!
-//! Prints a line for each schedule and the sums at the end. The exit code is not 0 if a write was doubled or invented, if one was lost
-//! that a replica had acknowledged, or if shardis lost more than Redis did.
+//! Prints a line for each schedule and a table at the end, with a line for each scenario. The exit code is not 0 if a write was doubled
+//! or invented, if shardis lost one that a replica had acknowledged, or if it lost more in a scenario than Redis did. Both may lose what
+//! no replica had, so that this says little of a scenario that was run once.
 
-use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use shardis_tests::cluster::audit::Audit;
 use shardis_tests::cluster::schedule::{Fault, Schedule};
@@ -21,19 +22,98 @@ use shardis_tests::replication::member::Kind;
 #[derive(Debug, Parser)]
 #[command(name = "clusters")]
 struct Options {
-    /// Time after which no further schedule begins.
-    #[arg(long, default_value_t = 60)]
+    /// Time after which no further scenario begins.
+    #[arg(long, default_value_t = 60, conflicts_with = "rounds")]
     seconds: u64,
+    /// Times that every scenario is run, instead of a time.
+    #[arg(long)]
+    rounds: Option<u64>,
     /// Seed of everything random; a random one by default.
     #[arg(long)]
     seed: Option<u64>,
+    /// Scenarios that are run: those whose names begin so, as the table has them. All by default.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
-/// Faults that a cluster may meet.
-const FAULTS: [Fault; 5] = [Fault::Kill, Fault::Stop, Fault::Cut, Fault::KillAll, Fault::Wipe];
+/// Faults that a cluster may meet, with the number of primaries that are struck and of those that there are.
+const FAULTS: [(Fault, usize, usize); 7] = [
+    (Fault::Kill, 1, 3),
+    (Fault::Kill, 2, 5),
+    (Fault::Stop, 1, 3),
+    (Fault::Cut, 1, 3),
+    (Fault::KillAll, 3, 3),
+    (Fault::Wipe, 1, 3),
+    (Fault::Wipe, 2, 5),
+];
 
-/// Sums over all schedules of a fault, with WAIT or without.
-type Sums = BTreeMap<(String, i64), [Audit; 2]>;
+/// A fault under writers that wait for a replica, or do not, and the sums of what was found after it.
+struct Scenario {
+    fault: Fault,
+    victims: usize,
+    primaries: usize,
+    wait: i64,
+    runs: u64,
+    shardis: Audit,
+    redis: Audit,
+}
+
+impl Display for Scenario {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Scenario {
+            fault,
+            victims,
+            primaries,
+            wait,
+            ..
+        } = self;
+        write!(f, "{fault:?} {victims} of {primaries}, WAIT {wait}")
+    }
+}
+
+impl Scenario {
+    fn all() -> Vec<Scenario> {
+        let with_wait = |wait| {
+            FAULTS.map(|(fault, victims, primaries)| Scenario {
+                fault,
+                victims,
+                primaries,
+                wait,
+                runs: 0,
+                shardis: Audit::default(),
+                redis: Audit::default(),
+            })
+        };
+        [0, 1].into_iter().flat_map(with_wait).collect()
+    }
+
+    /// Lets it happen to shardis, with so many shards a node, and to Redis.
+    fn run(&mut self, shards: usize) {
+        let schedule = |kind| {
+            let schedule = Schedule::of(kind, self.fault).victims(self.victims, self.primaries);
+            let outcome = schedule.wait(self.wait).run();
+            say(&format!("{self}, {kind:?}: {outcome}"));
+            outcome.audit
+        };
+        let (shardis, redis) = (schedule(Kind::Shardis(shards)), schedule(Kind::Redis));
+        if self.wait > 0 {
+            shardis.assert_complete();
+        }
+        self.runs += 1;
+        add(&mut self.shardis, shardis);
+        add(&mut self.redis, redis);
+    }
+
+    fn is_worse_than_redis(&self) -> bool {
+        self.shardis.lost > self.redis.lost
+    }
+}
+
+fn add(sum: &mut Audit, found: Audit) {
+    sum.acknowledged += found.acknowledged;
+    sum.lost += found.lost;
+    sum.unknown += found.unknown;
+}
 
 #[expect(
     clippy::disallowed_methods,
@@ -42,51 +122,56 @@ type Sums = BTreeMap<(String, i64), [Audit; 2]>;
 fn main() -> ExitCode {
     let options = Options::parse();
     let seed = options.seed.unwrap_or_else(rand::random);
+    say(&format!("seed {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
-    let start = Instant::now();
-    let mut sums = Sums::new();
-    while start.elapsed() < Duration::from_secs(options.seconds) {
-        let fault = *FAULTS.choose(&mut rng).unwrap_or(&FAULTS[0]);
-        let wait = rng.random_range(0..2);
-        let (victims, primaries) = if rng.random_ratio(1, 4) { (2, 5) } else { (1, 3) };
-        let kinds = [Kind::Shardis(rng.random_range(1..5)), Kind::Redis];
-        for (at, kind) in kinds.into_iter().enumerate() {
-            let schedule = Schedule::of(kind, fault).victims(victims, primaries).wait(wait);
-            let outcome = schedule.run();
-            say(&format!(
-                "seed {seed}: {fault:?} of {victims} of {primaries}, WAIT {wait}, {kind:?}: {outcome}"
-            ));
-            if wait > 0 {
-                outcome.audit.assert_complete();
-            }
-            let sum = &mut sums.entry((format!("{fault:?}"), wait)).or_default()[at];
-            sum.acknowledged += outcome.audit.acknowledged;
-            sum.lost += outcome.audit.lost;
-            sum.unknown += outcome.audit.unknown;
-        }
-    }
-    judge(&sums)
-}
-
-/// Prints the sums, and compares the losses.
-fn judge(sums: &Sums) -> ExitCode {
-    let mut lost = [0, 0];
-    for ((fault, wait), [shardis, redis]) in sums {
-        say(&format!(
-            "{fault}, WAIT {wait}: shardis {shardis}\n{fault}, WAIT {wait}: Redis   {redis}"
-        ));
-        lost[0] += shardis.lost;
-        lost[1] += redis.lost;
-    }
-    let [shardis, redis] = lost;
-    if shardis > redis {
-        say(&format!(
-            "shardis lost {shardis} acknowledged writes, Redis {redis}"
-        ));
+    let (start, time) = (Instant::now(), Duration::from_secs(options.seconds));
+    let mut scenarios = Scenario::all();
+    scenarios.retain(|scenario| scenario.to_string().starts_with(&options.only));
+    if scenarios.is_empty() {
+        say(&format!("no scenario begins with {}", options.only));
         return ExitCode::FAILURE;
     }
-    say("no fault was found");
+    for round in 0.. {
+        // Where time is short it is not always the same ones that are left out.
+        scenarios.shuffle(&mut rng);
+        for scenario in &mut scenarios {
+            let is_over = match options.rounds {
+                Some(rounds) => round >= rounds,
+                None => start.elapsed() >= time,
+            };
+            if is_over {
+                return judge(&scenarios);
+            }
+            scenario.run(rng.random_range(1..5));
+        }
+    }
     ExitCode::SUCCESS
+}
+
+/// Prints the table, and compares the losses in each scenario.
+fn judge(scenarios: &[Scenario]) -> ExitCode {
+    say("scenario | runs | shardis: acknowledged, lost | Redis: acknowledged, lost");
+    let mut lines: Vec<String> = scenarios
+        .iter()
+        .filter(|scenario| scenario.runs > 0)
+        .map(|scenario| {
+            let (runs, shardis, redis) = (scenario.runs, scenario.shardis, scenario.redis);
+            format!(
+                "{scenario} | {runs} | {}, {} | {}, {}",
+                shardis.acknowledged, shardis.lost, redis.acknowledged, redis.lost
+            )
+        })
+        .collect();
+    lines.sort_unstable();
+    say(&lines.join("\n"));
+    let mut outcome = ExitCode::SUCCESS;
+    for scenario in scenarios.iter().filter(|scenario| scenario.is_worse_than_redis()) {
+        say(&format!(
+            "{scenario}: shardis lost more acknowledged writes than Redis"
+        ));
+        outcome = ExitCode::FAILURE;
+    }
+    outcome
 }
 
 fn say(text: &str) {

@@ -154,7 +154,7 @@ impl Schedule {
             Fault::KillAll => {
                 (0..cluster.len()).for_each(|index| cluster.member_mut(index).kill());
                 (0..cluster.len()).for_each(|index| cluster.member_mut(index).start_again());
-                cluster.await_agreement(&others);
+                cluster.await_agreement(&cluster.running());
                 return None;
             }
         }
@@ -164,13 +164,16 @@ impl Schedule {
 
     /// Ends the fault.
     fn relent(&self, cluster: &mut Cluster, victims: &[usize]) {
-        for &victim in victims {
-            match self.fault {
-                Fault::Kill => cluster.member_mut(victim).start_again(),
-                Fault::Stop => cluster.member(victim).thaw(),
-                Fault::Cut => cluster.bus().heal(),
-                Fault::KillAll => {}
-                Fault::Wipe => replace(cluster, victim),
+        match self.fault {
+            Fault::Kill => victims
+                .iter()
+                .for_each(|&victim| cluster.member_mut(victim).start_again()),
+            Fault::Stop => victims.iter().for_each(|&victim| cluster.member(victim).thaw()),
+            Fault::Cut => cluster.bus().heal(),
+            Fault::KillAll => {}
+            Fault::Wipe => {
+                forget(cluster, victims);
+                victims.iter().for_each(|&victim| replace(cluster, victim));
             }
         }
     }
@@ -192,25 +195,29 @@ pub fn await_takeover(cluster: &Cluster, victims: &[usize], others: &[usize]) {
     });
 }
 
+/// Has all nodes that are left forget those that are gone. All of them at once and first of all: newcomers never hear of a node that
+/// is dead already, so that they could not be told to forget it.
+fn forget(cluster: &Cluster, gone: &[usize]) {
+    let running = cluster.running();
+    let view = cluster.await_agreement(&running);
+    for &victim in gone {
+        let port = cluster.member(victim).port();
+        let old = view.lines.iter().find(|line| line.port == port);
+        let old = &old.expect("the cluster knows it").id;
+        for &index in &running {
+            let reply = cluster.member(index).client().call(&["CLUSTER", "FORGET", old]);
+            assert_eq!(reply.text(), "OK", "CLUSTER FORGET at node {index}");
+        }
+    }
+}
+
 /// Starts a node again without any of its files; it joins as the replica that its old self would now be.
 fn replace(cluster: &mut Cluster, victim: usize) {
     let running = cluster.running();
-    let view = cluster.await_agreement(&running);
-    let port = cluster.member(victim).port();
-    let old = view
-        .lines
-        .iter()
-        .find(|line| line.port == port)
-        .expect("the cluster knows it")
-        .id
-        .clone();
+    cluster.await_agreement(&running);
     let heir = cluster.primary_without_replica(running[0]);
     cluster.member(victim).forget_everything();
     cluster.member_mut(victim).start_again();
-    for index in running {
-        let reply = cluster.member(index).client().call(&["CLUSTER", "FORGET", &old]);
-        assert_eq!(reply.text(), "OK", "CLUSTER FORGET at node {index}");
-    }
     cluster.introduce(victim);
     let (new, known) = (cluster.address(victim), cluster.address(heir));
     let id = cluster.id(heir);

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use shardis_tests::client::{Client, PATIENCE};
 use shardis_tests::node;
 use shardis_tests::process::{Launch, Process};
-use shardis_tests::wait::{retry, wait_until};
+use shardis_tests::wait::{accept, retry, wait_until};
 
 /// Node timeout of these clusters.
 const TIMEOUT_MS: u64 = 2_000;
@@ -409,6 +409,22 @@ fn takeover_and_force_need_less() {
     wait_until("with a majority of two of three, it is elected", || {
         is_primary(&nodes[1])
     });
+}
+
+/// A link comes from the address that the configuration gives, if this machine has it, and from another one otherwise.
+#[test]
+fn a_link_comes_from_the_address_of_the_configuration() {
+    for (given, seen) in [("127.0.0.2", "127.0.0.2"), ("192.0.2.7", "127.0.0.1")] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let node = launch(1).with(&["--bind-source-addr", given]).serve();
+        ok(
+            &mut node.connect(),
+            &format!("CLUSTER MEET 127.0.0.1 {port} {port}"),
+        );
+        let peer = accept(&listener).peer_addr().expect("it is connected");
+        assert_eq!(peer.ip().to_string(), seen, "with {given}");
+    }
 }
 
 #[test]

@@ -115,6 +115,32 @@ fn slots_of_keys_are_taken_when_nobody_owns_them() {
     }
 }
 
+/// Keys in slots of another node are kept as in Redis: a tool decides what becomes of them.
+#[test]
+fn slots_of_keys_that_another_node_owns_are_imported_and_nothing_is_deleted() {
+    let other = "a".repeat(40);
+    for kind in [SHARDIS, Kind::Redis] {
+        let directives = [&NODE[..], &["appendonly yes"]].concat();
+        let mut member = Member::start_with_bus(kind, &directives);
+        assert_eq!(line(&member, "CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
+        wait_until("it serves", || line(&member, "SET {3560} x") == "+OK");
+        wait_until("it is on the disk", || {
+            member.figure("aof_pending_bio_fsync") == 0
+        });
+        member.shut_down(&["NOSAVE"]);
+        let file = member.data().join("nodes.conf");
+        let old = fs::read_to_string(&file).unwrap();
+        let new = old.replace(" 0-16383", " 1-16383");
+        let owner = format!("{other} 127.0.0.1:1@10001 master - 0 0 2 disconnected 0\n");
+        fs::write(&file, owner + &new).unwrap();
+        member.start_again();
+        let nodes = line(&member, "CLUSTER NODES");
+        let mark = format!("[0-<-{other}]");
+        assert!(nodes.contains(&mark), "{kind:?}: {nodes}");
+        assert_eq!(line(&member, "CLUSTER COUNTKEYSINSLOT 0"), ":1", "{kind:?}");
+    }
+}
+
 /// After a restart such a node would break its word.
 #[test]
 fn a_node_that_cannot_save_its_file_stops() {

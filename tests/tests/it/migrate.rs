@@ -311,3 +311,25 @@ fn a_target_that_hangs_up_in_the_middle_is_tried_once_more() {
     assert!(reply.contains("IOERR error or timeout"), "{reply}");
     assert_eq!(client.line("GET k").text(), "v");
 }
+
+/// Redis's MIGRATE does not look at the directive, which is about outgoing connections of all kinds.
+#[test]
+fn keys_come_from_the_address_of_the_configuration() {
+    for (given, seen) in [("127.0.0.2", "127.0.0.2"), ("192.0.2.7", HOST)] {
+        let server = node::launch(2).with(&["--bind-source-addr", given]).serve();
+        let mut client = server.connect();
+        client.line("SET k v");
+        let mut target = Slow::listen();
+        let line = format!("MIGRATE {} k 0 10000", target.address());
+        client.send(&words(&line)).expect("it is written");
+        target.take();
+        let peer = target.stream.as_ref().expect("the key has come").peer_addr();
+        assert_eq!(
+            peer.expect("it is connected").ip().to_string(),
+            seen,
+            "with {given}"
+        );
+        target.confirm();
+        assert_eq!(client.read().expect("a reply").text(), "OK");
+    }
+}

@@ -136,7 +136,8 @@ fn whatever_leads_to_a_large_value_waits() {
         for way in &WAYS {
             (0..OF_A_KIND).for_each(|n| (way.store)(&mut client, n));
         }
-        client.line("DEBUG POPULATE 30000 key 300");
+        // Most of the data: of the values of each kind, hardly ever all are among the megabytes that are saved before the hold-up.
+        client.line("DEBUG POPULATE 120000 key 300");
         let numbers = || WAYS.iter().flat_map(|way| (0..OF_A_KIND).map(move |n| (way, n)));
         let mut changers: Vec<Client> = numbers()
             .map(|(way, n)| {

@@ -233,6 +233,8 @@ pub(super) fn reported(
             let next = trimmed.last.next().unwrap_or(StreamId::MAX);
             next.to_string().into_bytes()
         }
+        // Everything has gone: no entry of a replica is to stay, either.
+        TrimTo::From(_) if log.is_empty() => StreamId::MAX.to_string().into_bytes(),
         TrimTo::From(_) => log.first_id().to_string().into_bytes(),
     };
     words[request.threshold_at - 1] = b"=".to_vec();

@@ -56,7 +56,7 @@ impl Keeper {
             }
         }
         let port = match settings.replica_announce_port {
-            0 => self.node.port(),
+            0 => self.node.replication_port(),
             port => port,
         };
         wire.command(&[b"REPLCONF", b"listening-port", port.to_string().as_bytes()])?;

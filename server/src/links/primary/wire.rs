@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::config::Primary;
+use crate::connection::node_stream::NodeStream;
+use crate::connection::outgoing::connect;
 use crate::journal::encoded::Encoded;
 use crate::limits::{LINK_LINE_BYTES_MAX, LINK_READ_BYTES};
 use crate::state::Node;
@@ -57,31 +58,11 @@ impl From<io::Error> for Lost {
     }
 }
 
-/// Connects to a primary, from the address `source` if one is given and that is possible.
-async fn connect(primary: &Primary, source: &str) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((primary.host.as_str(), primary.port)).await? {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Ok(source) = source.parse() {
-            // As in Redis, a link from another address is better than none.
-            let _ = socket.bind(SocketAddr::new(source, 0));
-        }
-        match socket.connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
 /// The socket of a link.
 #[derive(Debug)]
 pub(super) struct Wire {
     node: Arc<Node>,
-    stream: TcpStream,
+    stream: NodeStream,
     /// Bytes that have come and were not used.
     pub(super) received: Vec<u8>,
     /// Bytes that the socket has not taken.
@@ -89,16 +70,24 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Opens the link.
+    /// Opens the link, over TLS if `tls-replication` says so now.
     pub(super) async fn open(node: &Arc<Node>, primary: &Primary) -> Result<Self, Lost> {
         let settings = node.settings.load_full();
-        let connecting = connect(primary, &settings.bind_source_addr);
+        let connecting = async {
+            let stream = connect(&primary.host, primary.port, &settings.bind_source_addr).await?;
+            // Small messages to the primary, which should not wait.
+            stream.set_nodelay(true)?;
+            if settings.tls_replication {
+                let contexts = node.tls.contexts();
+                NodeStream::secure(stream, contexts.as_deref(), &primary.host).await
+            } else {
+                Ok(NodeStream::plain(stream))
+            }
+        };
         let stream = timeout(Duration::from_secs(u64::from(settings.repl_timeout)), connecting)
             .await
             .map_err(|_| Lost::Silent("Timeout connecting to the MASTER..."))?
             .map_err(Lost::Connect)?;
-        // Small messages to the primary, which should not wait.
-        stream.set_nodelay(true)?;
         let wire = Self {
             node: Arc::clone(node),
             stream,
@@ -139,11 +128,12 @@ impl Wire {
 
     /// Whether everything has been sent.
     pub(super) fn has_sent(&self) -> bool {
-        self.unsent.is_empty()
+        self.unsent.is_empty() && !self.stream.has_sealed()
     }
 
     /// Sends what the socket takes now.
     pub(super) fn flush(&mut self) -> Result<(), Lost> {
+        self.stream.flush()?;
         while !self.unsent.is_empty() {
             match self.stream.try_write(&self.unsent) {
                 Ok(count) => {
