@@ -82,6 +82,10 @@ fn check(shards: usize, lines: &[&'static str]) {
         }
     }
     last.join().expect("no panic");
+    // They are in the channel before the reply leaves.
+    while let Ok(effect) = effects.try_recv() {
+        told += &String::from_utf8(effect.words.join(&b' ')).expect("text");
+    }
     assert!(told.contains("DEL {"), "{told}");
 }
 

@@ -104,6 +104,7 @@ mod it {
     mod script_clients;
     mod script_conditions;
     mod scripts;
+    mod scripts_in_cluster;
     mod server_replies;
     mod stock_files;
     mod stock_modes;

@@ -150,7 +150,7 @@ fn actor_of(client: &Client) -> Actor {
         id: client.id,
         address: client.peer.remote(),
         name: client.name.clone(),
-        certificate: None,
+        certificate: client.certificate_name.clone(),
         context: context_of(client),
     }
 }

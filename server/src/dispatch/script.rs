@@ -80,7 +80,7 @@ struct Run {
     targets: Targets,
     /// Slots of its declared keys.
     declared: SmallVec<[u16; 8]>,
-    /// Slot of its keys, in a cluster, if they must be in one.
+    /// Slot of its keys, in a cluster, if they must be in one: of those that are declared, else of the first one touched.
     slot: Option<u16>,
     /// Its last command, whose name the next one is compared with.
     last: Option<CommandTag>,
@@ -277,6 +277,9 @@ fn begin(
     let tracks = environment.shards > 1 && !called.habits().has_strayed();
     let declared = given.words.iter().take(if tracks { keys } else { 0 });
     let declared = declared.map(|key| environment.hashing.slot(key)).collect();
+    let is_in_cluster = environment.slots.is_some();
+    let first = given.words.iter().take(keys).next().filter(|_| is_in_cluster);
+    let slot = first.map(|key| environment.hashing.slot(key));
     let transaction_us = caller.client.transaction_us;
     if transaction_us.is_none() {
         // What is set aside with a script is nothing but its own.
@@ -290,7 +293,7 @@ fn begin(
         now_us: transaction_us.unwrap_or_else(|| environment.clock.now_us()),
         targets: Targets::all(),
         declared,
-        slot: None,
+        slot,
         last: None,
         random,
         lines_at,

@@ -16,7 +16,7 @@ const OTHER: &str = "0202020202020202020202020202020202020202";
 const THIRD: &str = "0303030303030303030303030303030303030303";
 
 /// A primary with slots 0 to 8191, among two others. The last slots are nobody's.
-fn primary() -> String {
+pub(super) fn primary() -> String {
     format!(
         "{ME} 127.0.0.1:1@10001 myself,master - 0 0 3 connected 0-8191\n\
          {OTHER} 127.0.0.1:2@10002 master - 0 0 2 connected 8192-12000\n\
@@ -49,7 +49,7 @@ fn cluster_node(launch: Launch, folder: &TempDir, text: &str, directives: &[&str
 }
 
 /// Servers of each kind that begin with one file: redis-server, then shardis of one and of four shards.
-fn servers(text: &str, directives: &[&str]) -> (Vec<Process>, Vec<TempDir>) {
+pub(super) fn servers(text: &str, directives: &[&str]) -> (Vec<Process>, Vec<TempDir>) {
     let launches = [redis::launch(), node::launch(1), node::launch(4)];
     let start = |launch| {
         let folder = TempDir::new().expect("a folder");
@@ -58,7 +58,7 @@ fn servers(text: &str, directives: &[&str]) -> (Vec<Process>, Vec<TempDir>) {
     launches.map(start).into_iter().unzip()
 }
 
-fn await_state(server: &Process, state: &str) {
+pub(super) fn await_state(server: &Process, state: &str) {
     let mut client = server.connect();
     wait_until("the state of the cluster", || {
         client
@@ -91,11 +91,17 @@ fn filled(line: &str) -> String {
 }
 
 /// Asserts that all servers give the same replies to each line.
-fn agree(servers: &[Process], lines: &[&str]) {
+pub(super) fn agree(servers: &[Process], lines: &[&str]) {
+    agree_on(servers, lines, " ");
+}
+
+/// Asserts that all servers give the same replies to each line, whose words are separated by `separator`.
+pub(super) fn agree_on(servers: &[Process], lines: &[&str], separator: &str) {
     let mut clients: Vec<Client> = servers.iter().map(Process::connect).collect();
     for line in lines {
         let line = filled(line);
-        let mut replies = clients.iter_mut().map(|client| client.line(&line).to_string());
+        let words: Vec<&str> = line.split(separator).collect();
+        let mut replies = clients.iter_mut().map(|client| client.call(&words).to_string());
         let expected = replies.next();
         for (index, reply) in replies.enumerate() {
             assert_eq!(Some(reply), expected, "{line}, server {index}");

@@ -171,3 +171,25 @@ fn a_name_is_compared_to_its_end() {
         assert_eq!(whoami(&mut server.connect(Some(name))), "default", "{name}");
     }
 }
+
+#[test]
+fn the_audit_log_names_the_certificate() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let file = folder.path().join("audit.log");
+    let server = start("off", &["--audit-log", &file.display().to_string()]);
+    let mut client = server.connect(Some("billing"));
+    client.line("AUTH nobody x");
+    let mut plain = server.process.connect();
+    plain.line("AUTH nobody x");
+    shardis_tests::wait::wait_until("everything is written", || {
+        info::figure(&mut plain, "audit_lines_waiting") == 0
+    });
+    let text = std::fs::read_to_string(&file).expect("the audit log");
+    let certificates: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|line| line["reason"] == "auth")
+        .map(|line| line["certificate"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(certificates, [Some("billing".to_owned()), None], "{text}");
+}
