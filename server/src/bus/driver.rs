@@ -191,6 +191,13 @@ impl Driver {
     /// Carries out what was decided together. True when loops have to look.
     async fn carry_out(&mut self, mut batch: Batch) -> Result<bool, Fatal> {
         let (is_awaited, mut rings) = (batch.awaited.is_some(), false);
+        if batch
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::Promote))
+        {
+            self.node.replication.following.await_promotion();
+        }
         for action in std::mem::take(&mut batch.actions) {
             match action {
                 Action::Save { is_durable } => self.save(is_durable, is_awaited).await?,

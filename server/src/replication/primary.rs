@@ -146,6 +146,18 @@ impl Following {
         self.is_changing.load(Ordering::SeqCst)
     }
 
+    /// Has the writes of clients wait, instead of being refused, until a node that takes over has become a primary: others hear of that
+    /// first, and send their clients here.
+    pub(crate) fn await_promotion(&self) {
+        let state = self.state.lock();
+        if self.is_replica() {
+            // In this order: who finds that writes are not refused finds that they wait.
+            self.is_changing.store(true, Ordering::SeqCst);
+            self.refuses_writes.store(false, Ordering::SeqCst);
+        }
+        drop(state);
+    }
+
     /// Has the node follow this primary, or none; `resumes` tells whether a node that was no replica may continue a history. The caller
     /// applies the rules, and rings all loops.
     pub(crate) fn want(&self, primary: Option<Primary>, now_us: i64, resumes: bool) {

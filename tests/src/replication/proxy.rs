@@ -190,23 +190,33 @@ impl Way {
     fn carry(mut self, mut from: TcpStream, mut to: TcpStream) {
         let _ = from.set_read_timeout(Some(LOOK));
         let _ = to.set_nodelay(true);
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; 2 * PIECE];
+        // Bytes at its beginning that may be the first ones of what is to be replaced.
+        let mut kept = 0;
         while self.is_open() {
             if self.is_silent() {
                 sleep(LOOK);
                 continue;
             }
             let most = self.piece_max();
-            match from.read(&mut piece[..most]) {
+            match from.read(&mut piece[kept..kept + most]) {
                 Ok(0) => break,
                 Ok(length) => {
-                    let length = self.before_cut(length);
+                    let length = self.before_cut(kept + length);
                     self.replace(&mut piece[..length]);
-                    if to.write_all(&piece[..length]).is_err() || self.note(length) {
+                    kept = self.begun(&piece[..length]);
+                    let ready = length - kept;
+                    if to.write_all(&piece[..ready]).is_err() || self.note(ready) {
                         break;
                     }
+                    piece.copy_within(ready..length, 0);
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if to.write_all(&piece[..kept]).is_err() || self.note(kept) {
+                        break;
+                    }
+                    kept = 0;
+                }
                 Err(_) => break,
             }
         }
@@ -255,6 +265,18 @@ impl Way {
         let is_due =
             |(direction, bytes): (Direction, u64)| direction == self.direction && self.passed >= bytes;
         rules.cut.take_if(|cut| is_due(*cut)).is_some()
+    }
+
+    /// Length of the end of a piece that may be the beginning of bytes to be replaced.
+    fn begun(&self, piece: &[u8]) -> usize {
+        let rules = self.shared.rules();
+        let due = rules
+            .replace
+            .as_ref()
+            .filter(|_| self.direction == Direction::FromServer);
+        let longest = due.map_or(0, |(old, _)| piece.len().min(old.len() - 1));
+        let fits = |length: &usize| due.is_some_and(|(old, _)| piece.ends_with(&old[..*length]));
+        (1..=longest).rev().find(fits).unwrap_or(0)
     }
 
     /// Replaces the bytes that the rules name, where they lie within a piece.

@@ -94,7 +94,14 @@ fn is_fit(reference: Reference, command: &Command) -> bool {
         b"pfdebug",
     ];
     let name = command.words[0].to_ascii_lowercase();
-    command.is_orderly()
+    // Where nothing but the length of the string has changed, the others tell nobody.
+    let may_only_grow = name == b"bitfield"
+        && command
+            .words
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(b"fail"));
+    !may_only_grow
+        && command.is_orderly()
         && !command.lets_expire()
         && !OTHERS.contains(&&*name)
         && !novelty::is_unfit(reference, &command.words, false)
