@@ -93,7 +93,8 @@ impl Builder {
     /// \"\"")`. Lines apply in order: some directives may have several (`save`, `rename-command`, `include`), a later
     /// line of the others replaces an earlier one. A value of several words is several arguments, unless it is
     /// quoted; an empty value is an empty argument. Directives that act on the whole process (`logfile`, `daemonize`,
-    /// `pidfile`…) and values that this version cannot honour (`appendonly yes`…) are refused by [`Builder::start`].
+    /// `pidfile`…) and values that this server cannot honour (`appendonly yes` without `dir`…) are refused by
+    /// [`Builder::start`].
     #[must_use]
     pub fn directive(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.directives.push((name.into(), value.into()));
@@ -168,8 +169,8 @@ impl Builder {
     }
 
     /// Makes the server begin with the data of a snapshot file or of an append-only file of Redis, Valkey or shardis. The file
-    /// stays as it is, and a torn end of commands is passed over. Without this, a server whose directive `dir` was set begins with the file `dbfilename` there, if it exists, and any other one
-    /// without data.
+    /// stays as it is, and a torn end of commands is passed over. Without this, a server whose directive `dir` was set begins with
+    /// the file `dbfilename` there, if it exists, and any other one without data.
     #[must_use]
     pub fn load(mut self, file: impl Into<PathBuf>) -> Self {
         self.initial = Some(file.into());

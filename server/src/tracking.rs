@@ -415,23 +415,23 @@ impl Tracking {
             .collect()
     }
 
-    /// Number by which the keys in all tables exceed their bound.
+    /// Whether the keys in all tables exceed their bound.
     #[inline]
-    pub(crate) fn excess_keys(&self) -> usize {
+    pub(crate) fn has_excess_keys(&self) -> bool {
+        self.exceeds_bound(self.keys.load(Ordering::Relaxed))
+    }
+
+    /// Whether so many keys are more than there may be. A bound of 0 is none.
+    #[inline]
+    fn exceeds_bound(&self, keys: usize) -> bool {
         let keys_max = self.keys_max.load(Ordering::Relaxed);
-        let keys = self.keys.load(Ordering::Relaxed);
-        if keys_max > 0 && keys > keys_max {
-            keys - keys_max
-        } else {
-            0
-        }
+        keys_max > 0 && keys > keys_max
     }
 
     /// Takes one key off the number of all, if that exceeds its bound: the caller drops one. Partitions that drop keys at the same
     /// time drop no more than exceed the bound.
     fn claim_excess_key(&self) -> bool {
-        let keys_max = self.keys_max.load(Ordering::Relaxed);
-        let less = |keys: usize| (keys_max > 0 && keys > keys_max).then(|| keys - 1);
+        let less = |keys: usize| self.exceeds_bound(keys).then(|| keys - 1);
         self.keys
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok()

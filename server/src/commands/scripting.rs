@@ -281,19 +281,19 @@ fn exists(session: &mut Session<'_>) -> CommandResult {
 
 /// SCRIPT FLUSH [ASYNC | SYNC]
 fn flush(session: &mut Session<'_>) -> CommandResult {
-    let is_known = |word: &[u8]| is(word, "ASYNC") || is(word, "SYNC");
-    match (session.args.len(), session.args.get(2)) {
-        (2, _) => {}
-        (3, Some(word)) if is_known(word) => {}
-        _ => {
-            return Err(ReplyError::Fixed(
-                "ERR SCRIPT FLUSH only support SYNC|ASYNC option",
-            ));
-        }
-    }
+    check_flush_mode(session, "ERR SCRIPT FLUSH only support SYNC|ASYNC option")?;
     session.node.scripts.forget_all();
     session.reply.ok();
     Ok(())
+}
+
+/// Checks that a flush has no argument but one of its two modes, which differ in nothing here: otherwise `error`.
+fn check_flush_mode(session: &Session<'_>, error: &'static str) -> CommandResult {
+    match (session.args.len(), session.args.get(2)) {
+        (2, _) => Ok(()),
+        (3, Some(word)) if is(word, "ASYNC") || is(word, "SYNC") => Ok(()),
+        _ => Err(ReplyError::Fixed(error)),
+    }
 }
 
 /// SCRIPT KILL

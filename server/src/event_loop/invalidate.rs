@@ -50,7 +50,7 @@ impl EventLoop {
 
     /// Drops keys of this shard that trackers have read, while there are too many in all.
     pub(super) fn drop_tracked_keys(&mut self) {
-        if self.node.tracking.excess_keys() == 0 {
+        if !self.node.tracking.has_excess_keys() {
             return;
         }
         let mesh = Arc::clone(&self.reach.mesh);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use shardis_protocol::Encoder;
 use shardis_storage::glob;
 
-use super::{DOC, SUB};
+use super::{DOC, SUB, check_flush_mode};
 use crate::error::ReplyError;
 use crate::exec::arguments::{bad_subcommand, is};
 use crate::exec::{CommandResult, Session, View};
@@ -240,16 +240,7 @@ fn delete(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
 
 /// FUNCTION FLUSH [ASYNC | SYNC]
 fn flush(session: &mut Session<'_>, keyspace: &mut View<'_>) -> CommandResult {
-    let is_known = |word: &[u8]| is(word, "ASYNC") || is(word, "SYNC");
-    match (session.args.len(), session.args.get(2)) {
-        (2, _) => {}
-        (3, Some(word)) if is_known(word) => {}
-        _ => {
-            return Err(ReplyError::Fixed(
-                "ERR FUNCTION FLUSH only supports SYNC|ASYNC option",
-            ));
-        }
-    }
+    check_flush_mode(session, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option")?;
     session.node.scripts.set_functions(Functions::default());
     changed(session, keyspace);
     session.reply.ok();
