@@ -144,6 +144,16 @@ pub struct Address {
     pub bus_port: u16,
 }
 
+impl Address {
+    /// Port for a client with or without TLS: the one of its kind, or the only one there is.
+    #[must_use]
+    pub fn client_port(&self, is_tls: bool) -> u16 {
+        match (is_tls, self.tcp_port, self.tls_port) {
+            (false, 0, port) | (true, port, 0) | (false, port, _) | (true, _, port) => port,
+        }
+    }
+}
+
 bitflags::bitflags! {
     /// Flags of a node, with the bits they have on the bus.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

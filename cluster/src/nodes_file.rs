@@ -78,7 +78,8 @@ struct Line<'a> {
     slots: Vec<&'a str>,
 }
 
-/// Reads the file. `None` if it is empty, as it is on a node's first start.
+/// Reads the file. `None` if it is empty, as it is on a node's first start. `is_tls` says which port stands in the address of a file
+/// that does not tell, as those of Redis 7.0.
 ///
 /// # Errors
 /// If the file is not what [`print`] or a Redis server writes.
@@ -164,25 +165,32 @@ fn parse_address(node: &mut Node, text: &str, is_tls: bool) -> Result<(), &'stat
         .split_once('@')
         .ok_or("an address without a port of the bus")?;
     let (ip, port) = client.rsplit_once(':').ok_or("an address without a port")?;
-    let port = port.parse().map_err(|_| "malformed port")?;
+    let port: u16 = port.parse().map_err(|_| "malformed port")?;
     node.address.ip = host(ip).ok_or("malformed address")?;
     node.address.bus_port = bus.parse().map_err(|_| "malformed port of the bus")?;
-    *if is_tls {
-        &mut node.address.tls_port
-    } else {
-        &mut node.address.tcp_port
-    } = port;
     let hostname = parts.next().unwrap_or_default();
     if !is_hostname(hostname) {
         return Err("malformed host name");
     }
     node.hostname = Box::from(hostname);
+    let mut is_tls_first = is_tls;
     for field in parts {
         let (name, value) = field
             .split_once('=')
             .ok_or("an auxiliary field without a value")?;
         parse_field(node, name, value)?;
+        // The field tells which port is not in the address, whatever the directives were when the file was written.
+        is_tls_first = match name {
+            "tcp-port" => true,
+            "tls-port" => false,
+            _ => is_tls_first,
+        };
     }
+    *if is_tls_first {
+        &mut node.address.tls_port
+    } else {
+        &mut node.address.tcp_port
+    } = port;
     Ok(())
 }
 
@@ -342,11 +350,23 @@ vars currentEpoch 2 lastVoteEpoch 0
             print(&read(STOCK_7_2), NOW, false)
                 .contains(" ::1:30001@31001,,tls-port=30101,nodename=first,shard-id=")
         );
-        let tls = parse(STOCK_7_2, NOW, true, 1).unwrap().unwrap();
-        assert_eq!(
-            (tls.me().address.tcp_port, tls.me().address.tls_port),
-            (0, 30_101)
-        );
+    }
+
+    #[test]
+    fn the_file_itself_tells_which_port_is_which() {
+        let ports = |text: &str, is_tls| {
+            let view = parse(text, NOW, is_tls, 1).unwrap().unwrap();
+            (view.me().address.tcp_port, view.me().address.tls_port)
+        };
+        let of_tls = print(&read(STOCK_7_2), NOW, true);
+        assert!(of_tls.contains(" ::1:30101@31001,,tcp-port=30001,"), "{of_tls}");
+        for is_tls in [false, true] {
+            // `tls-cluster` may have changed since the file was written.
+            assert_eq!(ports(STOCK_7_2, is_tls), (30_001, 30_101));
+            assert_eq!(ports(&of_tls, is_tls), (30_001, 30_101));
+        }
+        assert_eq!(ports(STOCK_7_0, false), (21_310, 0));
+        assert_eq!(ports(STOCK_7_0, true), (0, 21_310));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Builder {
     events: Option<Sender<KeyspaceEvent>>,
     initial: Option<PathBuf>,
     is_secure: bool,
+    /// The authority of the certificate; a new one if there is none.
+    authority: Option<TlsAuthority>,
 }
 
 impl Default for Builder {
@@ -70,6 +72,7 @@ impl Default for Builder {
             events: None,
             initial: None,
             is_secure: false,
+            authority: None,
         }
     }
 }
@@ -108,6 +111,14 @@ impl Builder {
     pub fn tls_self_signed(mut self) -> Self {
         self.is_secure = true;
         self
+    }
+
+    /// As [`tls_self_signed`](Self::tls_self_signed), with an authority that others use, too.
+    fn secured_by(self, authority: TlsAuthority) -> Self {
+        Self {
+            authority: Some(authority),
+            ..self.tls_self_signed()
+        }
     }
 
     /// Adds a user, by the rules of ACL SETUSER: `user("orders", "on >pw ~orders:* +@all")`. The user `default` is everybody who has not
@@ -182,9 +193,10 @@ impl Builder {
     /// # Errors
     /// When a directive is unknown, wrong or refused, the port cannot be listened on, or the data cannot be loaded.
     pub fn start(self) -> Result<Server, BuildError> {
-        let authority = match self.is_secure {
-            true => Some(TlsAuthority::new().map_err(StartError::Io)?),
-            false => None,
+        let authority = match (&self.authority, self.is_secure) {
+            (Some(authority), _) => Some(authority.clone()),
+            (None, true) => Some(TlsAuthority::new().map_err(StartError::Io)?),
+            (None, false) => None,
         };
         let config = self.config(authority.as_ref())?;
         let clock = Arc::new(self.clock.map_or_else(Clock::real, Clock::manual));

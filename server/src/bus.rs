@@ -6,6 +6,7 @@
 //! | [`actions`] | decisions that change what this node is for its clients; facts about it |
 //! | [`link`] | a connection: frames in, a bounded queue out |
 //! | [`listener`] | connections that other nodes open |
+//! | [`failures`] | what the log tells of connections that fail |
 //! | [`file`], [`saver`] | nodes.conf, locked and replaced as a whole |
 //!
 //! The file is read and the port opened when the node starts, before anything else can happen; the task begins when the data is
@@ -13,6 +14,7 @@
 
 mod actions;
 mod driver;
+mod failures;
 mod file;
 mod link;
 mod listener;
@@ -21,17 +23,20 @@ mod saver;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use shardis_cluster::Machine;
-use shardis_cluster::node::NodeId;
+use shardis_cluster::node::{Address, NodeId};
 use shardis_cluster::nodes_file;
 use tokio::task::spawn_local;
 
 use self::driver::Driver;
+use self::failures::Failures;
 use self::file::{NodesFile, NodesFileError};
+use self::listener::Reception;
 use self::saver::Saver;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Ports, now, options};
@@ -101,8 +106,7 @@ impl Bus {
     ) -> Result<(Self, Cluster), BusError> {
         let port = match settings.cluster_port {
             0 if any_port => 0,
-            0 => settings
-                .port
+            0 => first_port(settings)
                 .checked_add(BUS_PORT_DISTANCE)
                 .ok_or(BusError::PortTooHigh)?,
             port => port,
@@ -133,6 +137,16 @@ impl Bus {
             cluster,
         ))
     }
+}
+
+/// The port of clients from which others derive that of the bus: the one of the kind that the bus uses, or the only one there is.
+fn first_port(settings: &Settings) -> u16 {
+    let address = Address {
+        tcp_port: settings.port,
+        tls_port: settings.tls_port,
+        ..Address::default()
+    };
+    address.client_port(settings.tls_cluster)
 }
 
 /// The machine of a node: it goes on from the file, or begins.
@@ -166,15 +180,15 @@ fn machine(
     })
 }
 
-/// The primary that a node follows from its start, as its file says.
-pub(crate) fn primary_at_start(cluster: &Cluster) -> Option<Primary> {
+/// The primary that a node follows from its start, as its file says, with the port of the kind that its links use.
+pub(crate) fn primary_at_start(cluster: &Cluster, is_tls: bool) -> Option<Primary> {
     cluster.read(|machine, _| {
         let view = machine.view();
         let primary = view.me().primary.filter(|_| view.me().is_replica())?;
         let address = view[primary].address;
         (!address.ip.is_empty()).then(|| Primary {
             host: address.ip.to_string(),
-            port: address.tcp_port,
+            port: address.client_port(is_tls),
         })
     })
 }
@@ -185,13 +199,15 @@ pub(crate) async fn serve(node: Arc<Node>, mesh: Arc<Mesh>, bus: Option<Bus>) {
         return;
     };
     cluster.begun().await;
-    let Some(mut driver) = Driver::new(Arc::clone(&node), mesh, Saver::new(bus.file)) else {
+    let failures = Rc::new(Failures::new(Arc::clone(&node)));
+    let Some(mut driver) = Driver::new((Arc::clone(&node), mesh), Saver::new(bus.file), &failures) else {
         return;
     };
+    let reception = Rc::new(Reception::new(Arc::clone(&node), driver.sender(), failures));
     for listener in bus.listeners {
-        let (node, news) = (Arc::clone(&node), driver.sender());
+        let (node, reception) = (Arc::clone(&node), Rc::clone(&reception));
         spawn_local(async move {
-            if let Err(error) = listener::accept(listener, news).await {
+            if let Err(error) = reception.accept(listener).await {
                 node.log
                     .warning(format_args!("The cluster bus does not listen any more: {error}"));
             }
@@ -199,4 +215,29 @@ pub(crate) async fn serve(node: Arc<Node>, mesh: Arc<Mesh>, bus: Option<Bus>) {
     }
     // The node has been told to stop where the bus cannot go on.
     let _ = driver.run().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_the_bus_follows_that_of_the_kind_that_it_uses() {
+        for (port, tls_port, tls_cluster, first) in [
+            (1, 0, false, 1),
+            (1, 2, false, 1),
+            (1, 2, true, 2),
+            (0, 2, true, 2),
+            (0, 2, false, 2),
+            (1, 0, true, 1),
+        ] {
+            let settings = Settings {
+                port,
+                tls_port,
+                tls_cluster,
+                ..Settings::default()
+            };
+            assert_eq!(first_port(&settings), first, "{port} {tls_port} {tls_cluster}");
+        }
+    }
 }

@@ -250,9 +250,6 @@ impl Config {
                 return Err(SetError::failed(*name, CANNOT_CHANGE));
             }
         }
-        if let Some((name, why)) = broken_promise(&settings) {
-            return Err(SetError::failed(name, why));
-        }
         let changed = chosen.iter().map(|(directive, ..)| *directive);
         let changed = changed.filter(|directive| {
             directive.is(DirectiveFlags::REREAD)
@@ -318,11 +315,6 @@ impl Config {
         Ok(())
     }
 
-    /// A directive that this version cannot honour, and the reason: a node must not start as if it could.
-    pub fn broken_promise(&self) -> Option<(&'static str, &'static str)> {
-        broken_promise(&self.settings)
-    }
-
     /// The name of a directive that acts on the whole process, if one is set.
     pub fn of_process(&self) -> Option<&'static str> {
         let defaults = Settings::default();
@@ -344,16 +336,6 @@ impl Config {
 }
 
 const CANNOT_CHANGE: &str = "can't set immutable config";
-
-fn broken_promise(settings: &Settings) -> Option<(&'static str, &'static str)> {
-    [(
-        settings.cluster_enabled && settings.tls_cluster,
-        "tls-cluster",
-        "the cluster bus does not use TLS in this version yet",
-    )]
-    .into_iter()
-    .find_map(|(set, directive, why)| set.then_some((directive, why)))
-}
 
 /// The log line for a directive that has no meaning here; `None` if the directive has one.
 pub fn notice(directive: &Directive) -> Option<String> {

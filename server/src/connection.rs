@@ -2,6 +2,7 @@
 
 pub(crate) mod binding;
 pub(crate) mod handover;
+mod handshake;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod node_stream;
@@ -143,6 +144,7 @@ impl Connection {
         modes.set(Modes::ASKING, self.client.asking == Asking::Now);
         modes.set(Modes::READS_REPLICAS, self.client.reads_replicas);
         modes.set(Modes::TRACKS, self.client.notes_reads());
+        modes.set(Modes::TLS, self.client.is_tls);
         modes
     }
 

@@ -379,6 +379,12 @@ pub(crate) const BUS_PUBLISHED_BYTES: usize = 4 << 20;
 /// Decisions about the cluster that are carried out before news of other nodes are looked at.
 pub(crate) const BUS_BATCHES_TOGETHER: usize = 64;
 
+/// Handshakes of TLS that nodes have begun on the cluster bus; the oldest makes room for a new one.
+pub(crate) const BUS_HANDSHAKES_MAX: usize = 1024;
+
+/// Time after which the log tells again why connections of the cluster bus fail, milliseconds.
+pub(crate) const BUS_FAILURE_REPEATED_MS: u64 = 60_000;
+
 /// Wait before another try to accept a connection of the cluster bus.
 pub(crate) const BUS_ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

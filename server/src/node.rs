@@ -66,13 +66,6 @@ pub enum StartError {
     Config(ConfigError),
     /// The users cannot be taken, for the reason in this text.
     Users(String),
-    /// The configuration asks for something that this version cannot do.
-    Unsupported {
-        /// The directive.
-        directive: &'static str,
-        /// The reason.
-        why: &'static str,
-    },
     /// The configuration leaves nothing to listen on.
     NoAddress,
     /// The certificates, or something else that TLS needs, cannot be used, for the reason in this text.
@@ -96,12 +89,6 @@ impl fmt::Display for StartError {
                 write!(f, "Failed listening on {address}, aborting. {error}")
             }
             Self::Config(error) => error.fmt(f),
-            Self::Unsupported { directive, why } => {
-                write!(
-                    f,
-                    "The configuration cannot be honoured, exiting: '{directive}': {why}."
-                )
-            }
             Self::NoAddress => {
                 write!(
                     f,
@@ -243,9 +230,6 @@ impl Running {
             initial,
             daemon,
         } = parts;
-        if let Some((directive, why)) = config.broken_promise() {
-            return Err(StartError::Unsupported { directive, why });
-        }
         let settings = config.settings();
         let shards = settings.shard_count();
         let renames = renames(&config)?;
@@ -254,7 +238,7 @@ impl Running {
         ports.enter(&mut config, (any_port, any_tls_port))?;
         let contexts = Contexts::from_settings(&config.settings(), &clock);
         let contexts = contexts.map_err(|error| StartError::Tls(error.to_string()))?;
-        let (bus, cluster) = open_bus(&mut config, any_port, seed, &clock, &log)?;
+        let (bus, cluster) = open_bus(&mut config, any_port || any_tls_port, seed, &clock, &log)?;
         let settings = config.settings();
         let mut state = Node::new((config, acl, clock, log), (shards, registry().rows(), seed));
         state.renames = renames;
@@ -561,7 +545,7 @@ fn open_bus(
     if any_port {
         assign("cluster-port", bus.port.to_string())?;
     }
-    if let Some(Primary { host, port }) = bus::primary_at_start(&cluster) {
+    if let Some(Primary { host, port }) = bus::primary_at_start(&cluster, settings.tls_replication) {
         assign("replicaof", format!("{host} {port}"))?;
     }
     Ok((Some(bus), Some(cluster)))

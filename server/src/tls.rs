@@ -30,7 +30,6 @@ use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub(crate) use self::names::name_in_certificate;
 use self::sessions::Sessions;
@@ -143,25 +142,21 @@ impl Contexts {
         Arc::clone(&self.server)
     }
 
-    /// Accepts connections of other nodes to the bus, which must show a certificate whatever `tls-auth-clients` says.
+    /// The context of another node that connects to the bus now, which must show a certificate whatever `tls-auth-clients` says.
     ///
     /// # Errors
     /// Without authorities.
-    #[allow(dead_code, reason = "the cluster bus does not use TLS yet")]
-    pub(crate) fn bus_acceptor(&self) -> io::Result<TlsAcceptor> {
-        self.bus.clone().map(TlsAcceptor::from).ok_or_else(no_authorities)
+    pub(crate) fn for_bus(&self) -> io::Result<Arc<ServerConfig>> {
+        self.bus.clone().ok_or_else(no_authorities)
     }
 
-    /// Opens connections to other nodes. The peer's certificate must come from one of the authorities; as in Redis, its names are
-    /// not compared with anything.
+    /// The context of a connection that is opened to another node now. The peer's certificate must come from one of the authorities;
+    /// as in Redis, its names are not compared with anything.
     ///
     /// # Errors
     /// Without authorities.
-    pub(crate) fn connector(&self) -> io::Result<TlsConnector> {
-        self.client
-            .clone()
-            .map(TlsConnector::from)
-            .ok_or_else(no_authorities)
+    pub(crate) fn for_nodes(&self) -> io::Result<Arc<ClientConfig>> {
+        self.client.clone().ok_or_else(no_authorities)
     }
 }
 

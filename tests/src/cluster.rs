@@ -17,14 +17,17 @@ pub mod schedule;
 pub mod view;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::bus::Bus;
 use self::client::ClusterClient;
 use self::view::{NodeLine, View};
-use crate::process::{BUS_OFFSET, Finished, Launch};
+use crate::client::Client;
+use crate::process::{BUS_OFFSET, Finished, Launch, cluster_port};
 use crate::redis;
 use crate::replication::member::{Kind, Member, PATIENCE};
+use crate::tls::Authority;
 use crate::wait::retry;
 
 /// Longest time for a run of redis-cli: a debug build on a busy machine needs some.
@@ -44,6 +47,7 @@ pub struct Plan {
     timeout_ms: u64,
     directives: Vec<String>,
     has_bus: bool,
+    authority: Option<Arc<Authority>>,
 }
 
 impl Plan {
@@ -56,6 +60,7 @@ impl Plan {
             timeout_ms: CALM_TIMEOUT_MS,
             directives: Vec::new(),
             has_bus: false,
+            authority: None,
         }
     }
 
@@ -88,6 +93,14 @@ impl Plan {
         self
     }
 
+    /// Has the bus and replication use TLS, with certificates of one authority. Nodes serve a port for TLS, which redis-cli is given,
+    /// beside the plain one.
+    #[must_use]
+    pub fn secured(mut self) -> Plan {
+        self.authority = Some(Arc::new(Authority::new()));
+        self
+    }
+
     /// Starts the nodes, each for itself.
     ///
     /// # Panics
@@ -98,6 +111,7 @@ impl Plan {
             bus: self.has_bus.then(Bus::default),
             plan: self,
             members: Vec::new(),
+            tls_ports: Vec::new(),
         };
         for kind in cluster.plan.kinds.clone() {
             cluster.add(kind);
@@ -112,7 +126,7 @@ impl Plan {
     #[must_use]
     pub fn create(self) -> Cluster {
         let cluster = self.start();
-        let addresses: Vec<String> = cluster.members.iter().map(address).collect();
+        let addresses: Vec<String> = (0..cluster.len()).map(|index| cluster.address(index)).collect();
         let replicas = cluster.plan.replicas.to_string();
         let output = cluster.cli(
             ["create", "--cluster-yes", "--cluster-replicas", &replicas]
@@ -129,12 +143,20 @@ impl Plan {
 pub struct Cluster {
     plan: Plan,
     members: Vec<Member>,
+    /// Ports for TLS of the nodes of a plan that is [`secured`](Plan::secured).
+    tls_ports: Vec<u16>,
     bus: Option<Bus>,
 }
 
-/// The address of a node, as redis-cli wants it.
-fn address(member: &Member) -> String {
-    member.address().to_string()
+/// Lines of the configuration of a node whose bus and links use TLS.
+fn lines_for_tls(authority: &Authority, tls_port: u16) -> Vec<String> {
+    let options = authority.options(tls_port);
+    let lines = options
+        .chunks(2)
+        .map(|pair| format!("{} {}", pair[0].trim_start_matches('-'), pair[1]));
+    lines
+        .chain(["tls-cluster yes".to_owned(), "tls-replication yes".to_owned()])
+        .collect()
 }
 
 impl Cluster {
@@ -152,6 +174,11 @@ impl Cluster {
             "repl-timeout 10".to_owned(),
         ];
         directives.extend(door.map(|port| format!("cluster-announce-bus-port {port}")));
+        if let Some(authority) = &self.plan.authority {
+            let tls_port = cluster_port();
+            directives.extend(lines_for_tls(authority, tls_port));
+            self.tls_ports.push(tls_port);
+        }
         directives.extend(self.plan.directives.iter().cloned());
         let directives: Vec<&str> = directives.iter().map(String::as_str).collect();
         let member = Member::start_with_bus(kind, &directives);
@@ -221,10 +248,43 @@ impl Cluster {
         self.member(index).client().line("CLUSTER MYID").text()
     }
 
-    /// Address of a node, as redis-cli wants it.
+    /// Address of a node, as redis-cli is given it.
     #[must_use]
     pub fn address(&self, index: usize) -> String {
-        address(self.member(index))
+        match self.tls_ports.get(index) {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => self.member(index).address().to_string(),
+        }
+    }
+
+    /// Port for TLS of a node.
+    ///
+    /// # Panics
+    /// When the plan was not [`secured`](Plan::secured).
+    #[must_use]
+    pub fn tls_port(&self, index: usize) -> u16 {
+        self.tls_ports[index]
+    }
+
+    /// The authority of all nodes.
+    ///
+    /// # Panics
+    /// When the plan was not [`secured`](Plan::secured).
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        self.plan.authority.as_deref().expect("a cluster over TLS")
+    }
+
+    /// A client of a node over TLS.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    #[must_use]
+    pub fn tls_client(&self, index: usize) -> Client {
+        let address = ([127, 0, 0, 1], self.tls_port(index)).into();
+        let config = self.authority().client(Some("server"));
+        Client::connect_tls(address, &config)
+            .unwrap_or_else(|error| panic!("connect to {address}: {error}\n{}", self.logs()))
     }
 
     /// A client that knows all nodes.
@@ -236,7 +296,10 @@ impl Cluster {
     /// Runs `redis-cli --cluster` to its end. What it asks is answered by yes: `--cluster-yes` is not enough for all questions.
     pub fn try_cli<'a>(&self, options: impl IntoIterator<Item = &'a str>) -> Finished {
         let options: Vec<&str> = options.into_iter().collect();
+        let authority = self.plan.authority.as_ref();
+        let secured = authority.map_or_else(Vec::new, |authority| authority.tool_options("server"));
         Launch::new(&redis::tool("redis-cli"))
+            .with(&secured)
             .with(&["--cluster"])
             .with(&options)
             .input(&"yes\n".repeat(QUESTIONS_MAX))

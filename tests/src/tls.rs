@@ -1,5 +1,6 @@
 //! Certificates, made for one test each, and servers and clients that use them.
 
+use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,14 @@ impl<'a> Subject<'a> {
             uris: &[],
             is_expired: false,
         }
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("directory", &self.directory.path())
+            .finish_non_exhaustive()
     }
 }
 

@@ -114,8 +114,11 @@ mod it {
     mod tls_abuse;
     mod tls_certificates;
     mod tls_clients;
+    mod tls_cluster;
+    mod tls_cluster_trust;
     mod tls_dialogues;
     mod tls_migrate;
+    mod tls_names;
     mod tls_readme;
     mod tls_replication;
     mod tls_tools;

@@ -290,15 +290,8 @@ pub(crate) fn unix_ms(now: Now, moment_ms: u64) -> u64 {
 /// Address of a node as texts have it.
 pub(crate) fn address(node: &Node, is_tls: bool) -> impl fmt::Display {
     let address = node.address;
-    let port = client_port(node, is_tls);
+    let port = address.client_port(is_tls);
     fmt::from_fn(move |f| write!(f, "{}:{port}@{}", address.ip, address.bus_port))
-}
-
-/// Port for a client: the one of its kind, or the only one there is.
-fn client_port(node: &Node, is_tls: bool) -> u16 {
-    match (is_tls, node.address.tcp_port, node.address.tls_port) {
-        (false, 0, port) | (true, port, 0) | (false, port, _) | (true, _, port) => port,
-    }
 }
 
 /// Writing to a string cannot fail.
@@ -326,7 +319,7 @@ impl<'a> ClientView<'a> {
                 EndpointKind::Hostname => &node.hostname,
                 EndpointKind::Unknown => "",
             },
-            port: client_port(node, self.is_tls),
+            port: node.address.client_port(self.is_tls),
         }
     }
 }

@@ -22,7 +22,7 @@ use shardis_cluster::{SLOTS, Slot, slot_of};
 use tempfile::TempDir;
 
 pub use self::node::ClusterNode;
-use super::{BuildError, Builder, Server};
+use super::{BuildError, Builder, Server, TlsAuthority};
 
 /// Node timeout unless another is chosen: long enough for a busy machine, short enough for a test.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,6 +52,7 @@ pub struct ClusterBuilder {
     clock: Option<Duration>,
     seed: Option<u64>,
     log: bool,
+    is_secure: bool,
 }
 
 impl Default for ClusterBuilder {
@@ -65,6 +66,7 @@ impl Default for ClusterBuilder {
             clock: None,
             seed: None,
             log: false,
+            is_secure: false,
         }
     }
 }
@@ -105,6 +107,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// Makes everything of the cluster use TLS: clients, the bus, replicas and MIGRATE. All certificates come from one throw-away
+    /// authority, [`Cluster::tls_authority`], which also makes those of clients; they are asked for if the directive `tls-auth-clients`
+    /// is added.
+    ///
+    /// ```
+    /// let cluster = shardis::Cluster::builder().primaries(1).tls_self_signed().start()?;
+    /// let authority = cluster.tls_authority().expect("the authority of a secured cluster");
+    /// assert!(cluster.urls()[0].starts_with("rediss://") && authority.certificate_file().exists());
+    /// # Ok::<(), shardis::ClusterError>(())
+    /// ```
+    #[must_use]
+    pub fn tls_self_signed(mut self) -> Self {
+        self.is_secure = true;
+        self
+    }
+
     /// Makes the time of all nodes stand still, once the cluster has come to be whole, until [`Cluster::advance`] moves it. It begins
     /// at `start` after the Unix epoch, and has moved by some seconds when [`start`](Self::start) returns: nodes cannot find each other
     /// while no time passes.
@@ -140,11 +158,16 @@ impl ClusterBuilder {
             ));
         }
         let folder = TempDir::new().map_err(ClusterError::Folder)?;
+        let authority = match self.is_secure {
+            true => Some(TlsAuthority::new().map_err(ClusterError::Authority)?),
+            false => None,
+        };
         let count = self.primaries * (1 + self.replicas);
         let cluster = Cluster {
             nodes: Vec::with_capacity(count),
             common: Arc::new(Common {
                 time: self.clock.map(Mutex::new),
+                authority,
                 builder: self,
             }),
             folder,
@@ -165,6 +188,11 @@ impl ClusterBuilder {
             .directive("appendfsync", "no")
             .directive("repl-diskless-sync-delay", "0")
             .directive("repl-ping-replica-period", "1");
+        if self.is_secure {
+            builder = builder
+                .directive("tls-cluster", "yes")
+                .directive("tls-replication", "yes");
+        }
         for (name, value) in &self.directives {
             builder = builder.directive(name.clone(), value.clone());
         }
@@ -189,12 +217,17 @@ struct Common {
     builder: ClusterBuilder,
     /// The time of all nodes, if it stands still.
     time: Option<Mutex<Duration>>,
+    /// The authority of all certificates, if the cluster uses TLS.
+    authority: Option<TlsAuthority>,
 }
 
 impl Common {
     /// The builder of a node, which begins with the time that it is for the others.
     fn node(&self, index: usize, folder: &str) -> Builder {
-        let builder = self.builder.node(index, folder);
+        let mut builder = self.builder.node(index, folder);
+        if let Some(authority) = &self.authority {
+            builder = builder.secured_by(authority.clone());
+        }
         match &self.time {
             Some(time) => builder.manual_clock(*time.lock()),
             None => builder,
@@ -221,6 +254,11 @@ impl Cluster {
     /// The nodes: primaries first, as they were at the start, then their replicas, the first of each before the second of any.
     pub fn nodes(&self) -> &[ClusterNode] {
         &self.nodes
+    }
+
+    /// The authority of the certificates of all nodes, if the cluster uses TLS: see [`ClusterBuilder::tls_self_signed`].
+    pub fn tls_authority(&self) -> Option<&TlsAuthority> {
+        self.common.authority.as_ref()
     }
 
     /// URLs of all nodes, for client libraries.
@@ -419,6 +457,8 @@ pub enum ClusterError {
     Node(BuildError),
     /// The folder for the data of the nodes cannot be made.
     Folder(io::Error),
+    /// The authority of the certificates cannot be made.
+    Authority(io::Error),
     /// The nodes run, and do not come to be a whole cluster.
     NotWhole(String),
 }
@@ -428,6 +468,7 @@ impl fmt::Display for ClusterError {
         match self {
             Self::Node(error) => error.fmt(f),
             Self::Folder(error) => write!(f, "no folder for the nodes of a cluster: {error}"),
+            Self::Authority(error) => write!(f, "no certificates for the nodes of a cluster: {error}"),
             Self::NotWhole(reason) => write!(f, "the cluster is not whole: {reason}"),
         }
     }

@@ -70,7 +70,7 @@ impl Driver {
         let node = &self.node;
         let primary = Primary {
             host: address.ip.to_string(),
-            port: address.tcp_port,
+            port: address.client_port(self.uses_tls),
         };
         if address.ip.is_empty() || node.replication.following.link().primary.as_ref() == Some(&primary) {
             return;
@@ -82,9 +82,11 @@ impl Driver {
         node.follow(Some(primary), true);
     }
 
-    /// Has a replica follow its primary as soon as the address of that is known.
+    /// Has a replica follow its primary as soon as the address of that is known, and anew at its other port when `tls-replication` has
+    /// changed.
     pub(super) fn see_to_role(&mut self) {
-        if self.node.replication.following.is_replica() {
+        let former = std::mem::replace(&mut self.uses_tls, self.node.settings.load().tls_replication);
+        if self.node.replication.following.is_replica() && former == self.uses_tls {
             return;
         }
         let address = self.cluster().read(|machine, _| {

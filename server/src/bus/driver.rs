@@ -13,17 +13,18 @@ use std::time::Duration;
 
 use shardis_cluster::event::{Action, Event, TICK_MS};
 use shardis_cluster::node::{Host, LinkId};
-use shardis_cluster::wire::{Body, FrameError, Packet};
-use tokio::net::TcpStream;
+use shardis_cluster::wire::{Body, Packet};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::actions::Role;
-use super::link::{Encoded, Link, Malformed};
+use super::failures::Failures;
+use super::link::{Encoded, Fault, Link, Malformed};
 use super::listener::set_up;
 use super::saver::Saver;
 use crate::cluster::{Batch, Cluster};
+use crate::connection::node_stream::NodeStream;
 use crate::connection::outgoing::connect;
 use crate::limits::{BUS_BATCHES_TOGETHER, BUS_NEWS, BUS_NEWS_TOGETHER, BUS_STRANGERS_MAX, BUS_UNSENT_BYTES};
 use crate::log::Level;
@@ -34,9 +35,9 @@ use crate::state::Node;
 #[derive(Debug)]
 pub(super) enum News {
     /// Another node has opened a connection.
-    Accepted(TcpStream),
+    Accepted(NodeStream),
     /// A connection that the machine has asked for is established, or cannot be.
-    Connected(u64, io::Result<TcpStream>),
+    Connected(u64, io::Result<NodeStream>),
     /// A packet has come.
     Packet(LinkId, shardis_cluster::event::Peer, Box<Packet>),
     /// A packet has come whose form is wrong.
@@ -44,7 +45,7 @@ pub(super) enum News {
     /// A part of a packet has come.
     Data(LinkId),
     /// A connection has ended, because of this fault if there is one.
-    Ended(LinkId, Option<FrameError>),
+    Ended(LinkId, Option<Fault>),
     /// No write is under way, as a pause has asked for.
     WritesPaused,
 }
@@ -55,6 +56,9 @@ pub(super) struct Driver {
     pub(super) mesh: Arc<Mesh>,
     pub(super) saver: Saver,
     pub(super) role: Role,
+    /// The link of a replica uses TLS.
+    pub(super) uses_tls: bool,
+    failures: Rc<Failures>,
     batches: UnboundedReceiver<Batch>,
     pub(super) sender: Sender<News>,
     news: Receiver<News>,
@@ -73,11 +77,17 @@ pub(super) struct Fatal;
 
 impl Driver {
     /// The task of a node that is part of a cluster; none if it runs already.
-    pub(super) fn new(node: Arc<Node>, mesh: Arc<Mesh>, saver: Saver) -> Option<Self> {
+    pub(super) fn new(
+        (node, mesh): (Arc<Node>, Arc<Mesh>),
+        saver: Saver,
+        failures: &Rc<Failures>,
+    ) -> Option<Self> {
         let batches = node.cluster.as_ref()?.batches()?;
         let (sender, news) = channel(BUS_NEWS);
         Some(Self {
             role: Role::default(),
+            uses_tls: node.settings.load().tls_replication,
+            failures: Rc::clone(failures),
             ticked_us: node.clock.now_us(),
             node,
             mesh,
@@ -243,13 +253,31 @@ impl Driver {
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, over TLS if `tls-cluster` says so now.
     fn open(&mut self, number: u64, ip: Host, bus_port: u16) {
-        let news = self.sender.clone();
+        let (node, news, failures) = (
+            Arc::clone(&self.node),
+            self.sender.clone(),
+            Rc::clone(&self.failures),
+        );
         let settings = self.node.settings.load_full();
         let task = spawn_local(async move {
             let patience = Duration::from_millis(settings.cluster_node_timeout.max(TICK_MS));
-            let connecting = connect(ip.as_str(), bus_port, &settings.bind_source_addr);
+            let connecting = async {
+                let stream = connect(ip.as_str(), bus_port, &settings.bind_source_addr).await?;
+                // A connection without these properties works, too.
+                let _ = set_up(&stream, settings.cluster_node_timeout);
+                if !settings.tls_cluster {
+                    return Ok(NodeStream::plain(stream));
+                }
+                let contexts = node.tls.contexts();
+                let secured = NodeStream::secure(stream, contexts.as_deref(), ip.as_str()).await;
+                secured.inspect_err(|error| {
+                    failures.tell(format!(
+                        "No TLS session with the node of the cluster at {ip}:{bus_port}: {error}"
+                    ));
+                })
+            };
             let outcome = timeout(patience, connecting)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -258,7 +286,7 @@ impl Driver {
         self.opening.insert(number, task.abort_handle());
     }
 
-    fn opened(&mut self, number: u64, outcome: io::Result<TcpStream>) -> Option<Event> {
+    fn opened(&mut self, number: u64, outcome: io::Result<NodeStream>) -> Option<Event> {
         // One that was closed meanwhile is not wanted any more.
         self.opening.remove(&number)?;
         let link = LinkId::Outbound(number);
@@ -279,9 +307,7 @@ impl Driver {
     }
 
     /// Makes a link of a connection. False if that is lost already.
-    fn adopt(&mut self, id: LinkId, stream: TcpStream) -> bool {
-        // A connection without these properties works, too.
-        let _ = set_up(&stream, self.node.settings.load().cluster_node_timeout);
+    fn adopt(&mut self, id: LinkId, stream: NodeStream) -> bool {
         let figures = self.cluster().add_link(id);
         let Ok(link) = Link::new(id, stream, figures) else {
             self.cluster().remove_link(id);
@@ -308,14 +334,16 @@ impl Driver {
         }
     }
 
-    fn ended(&mut self, id: LinkId, fault: Option<FrameError>) -> Option<Event> {
+    fn ended(&mut self, id: LinkId, fault: Option<Fault>) -> Option<Event> {
         if let Some(fault) = fault {
             self.cluster()
                 .figures()
                 .broken_links
                 .fetch_add(1, Ordering::Relaxed);
-            let log = &self.node.log;
-            log.warning(format_args!("A link of the cluster bus is closed: {fault}"));
+            let link = self.links.get(&id);
+            let with = link.map_or_else(String::new, |link| format!(" with {}", link.remote_ip()));
+            self.failures
+                .tell(format!("A link of the cluster bus{with} is closed: {fault}"));
         }
         self.links.remove(&id)?;
         self.cluster().remove_link(id);

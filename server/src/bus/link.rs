@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use std::sync::atomic::Ordering;
 use shardis_cluster::event::Peer;
 use shardis_cluster::node::{Host, LinkId, host};
 use shardis_cluster::wire::{FrameError, PREFIX_BYTES, Packet, PacketError, frame_len};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
 use super::driver::News;
 use crate::cluster::LinkFigures;
+use crate::connection::node_stream::NodeStream;
 use crate::limits::{BUS_READ_BYTES, BUS_STRANGER_FRAME_BYTES};
 
 /// Bytes of a packet, which several links may share.
@@ -30,7 +31,7 @@ pub(super) type Encoded = Rc<[u8]>;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
-    stream: TcpStream,
+    stream: NodeStream,
     peer: Peer,
     unsent: RefCell<Unsent>,
     /// Rung when there is something to write, or the link is closed.
@@ -72,15 +73,37 @@ enum End {
     Closed,
     /// The connection is lost.
     Lost,
-    /// Something has come that is no frame of the bus.
-    Frame(FrameError),
+    /// The peer does not keep to a protocol.
+    Fault(Fault),
     /// The driver has ended.
     Over,
 }
 
 impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::Lost
+    fn from(error: io::Error) -> Self {
+        // As sessions tell that what has come is wrong, or that the peer does not trust this node.
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Fault(Fault::Session(error)),
+            _ => Self::Lost,
+        }
+    }
+}
+
+/// Fault of a peer that ends a link.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Something has come that is no frame of the bus.
+    Frame(FrameError),
+    /// The TLS session has failed.
+    Session(io::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(fault) => fault.fmt(f),
+            Self::Session(error) => write!(f, "the TLS session has failed: {error}"),
+        }
     }
 }
 
@@ -89,7 +112,7 @@ impl Link {
     ///
     /// # Errors
     /// When the connection is lost already.
-    pub(super) fn new(id: LinkId, stream: TcpStream, figures: Arc<LinkFigures>) -> io::Result<Self> {
+    pub(super) fn new(id: LinkId, stream: NodeStream, figures: Arc<LinkFigures>) -> io::Result<Self> {
         let peer = Peer {
             remote_ip: ip_text(stream.peer_addr()?),
             local_ip: ip_text(stream.local_addr()?),
@@ -104,6 +127,11 @@ impl Link {
             frame_bytes_max: Cell::new(BUS_STRANGER_FRAME_BYTES),
             figures,
         })
+    }
+
+    /// The peer's address.
+    pub(super) fn remote_ip(&self) -> Host {
+        self.peer.remote_ip
     }
 
     /// Reads longer messages from here on: the peer is known.
@@ -128,10 +156,15 @@ impl Link {
         }
         // An error shows when the link is read.
         let _ = self.write(&mut unsent);
-        if unsent.bytes > 0 {
+        if self.has_to_write(&unsent) {
             self.bell.notify_one();
         }
         unsent.bytes
+    }
+
+    /// Whether the socket is to be written to when it takes more. A session may hold bytes that count as sent.
+    fn has_to_write(&self, unsent: &Unsent) -> bool {
+        unsent.bytes > 0 || self.stream.has_sealed()
     }
 
     /// Writes what the socket takes now.
@@ -159,7 +192,7 @@ impl Link {
                 unsent.held_bytes -= packet.len();
             }
         }
-        Ok(())
+        self.stream.flush().map(drop)
     }
 
     /// Ends the link, with nothing more to be heard of it.
@@ -177,7 +210,7 @@ impl Link {
         let fault = match end {
             End::Closed | End::Over => return,
             End::Lost => None,
-            End::Frame(fault) => Some(fault),
+            End::Fault(fault) => Some(fault),
         };
         let _ = news.send(News::Ended(self.id, fault)).await;
     }
@@ -185,7 +218,7 @@ impl Link {
     async fn serve(&self, news: &Sender<News>) -> Result<(), End> {
         let mut input = Vec::new();
         while !self.is_closed.get() {
-            let has_unsent = self.unsent.borrow().bytes > 0;
+            let has_unsent = self.has_to_write(&self.unsent.borrow());
             tokio::select! {
                 readable = self.stream.readable() => {
                     readable?;
@@ -217,7 +250,10 @@ impl Link {
     /// Passes on the packets that are whole. A part of one counts as a sign of life.
     async fn pass_packets(&self, input: &mut Vec<u8>, news: &Sender<News>) -> Result<(), End> {
         let mut used = 0;
-        while let Some(frame) = self.next_frame(&input[used..]).map_err(End::Frame)? {
+        while let Some(frame) = self
+            .next_frame(&input[used..])
+            .map_err(|fault| End::Fault(Fault::Frame(fault)))?
+        {
             let message = match Packet::decode(frame) {
                 Ok(packet) => News::Packet(self.id, self.peer, Box::new(packet)),
                 Err(fault) => News::Malformed(self.id, fault),

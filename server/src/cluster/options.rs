@@ -16,7 +16,11 @@ pub(crate) struct Ports {
 
 /// Whether a change of this directive concerns the machine.
 pub(crate) fn concerns_machine(directive: &str) -> bool {
-    directive.starts_with("cluster-") || matches!(directive, "port" | "repl-ping-replica-period")
+    let is_of_others = matches!(
+        directive,
+        "port" | "tls-port" | "tls-cluster" | "repl-ping-replica-period"
+    );
+    is_of_others || directive.starts_with("cluster-")
 }
 
 /// The options of the machine under these directives.
@@ -41,8 +45,7 @@ pub(crate) fn options(settings: &Settings, ports: Ports) -> Options {
             EndpointType::Hostname => EndpointKind::Hostname,
             EndpointType::UnknownEndpoint => EndpointKind::Unknown,
         },
-        // TLS does not exist in this version yet.
-        is_tls: false,
+        is_tls: settings.tls_cluster,
         announced: Address {
             // The directive takes nothing that is no host.
             ip: host(&settings.cluster_announce_ip).unwrap_or_default(),
@@ -80,5 +83,27 @@ mod tests {
             (announced.ip.as_str(), announced.tcp_port, announced.bus_port),
             ("10.0.0.1", 1, 2)
         );
+    }
+
+    #[test]
+    fn the_ports_for_tls_are_the_machines_concern() {
+        let ports = Ports {
+            client: 0,
+            bus: 17_001,
+        };
+        let mut settings = Settings {
+            tls_port: 7_001,
+            tls_cluster: true,
+            ..Settings::default()
+        };
+        let told = options(&settings, ports);
+        assert!(told.is_tls);
+        assert_eq!((told.announced.tcp_port, told.announced.tls_port), (0, 7_001));
+        settings.cluster_announce_tls_port = 3;
+        assert_eq!(options(&settings, ports).announced.tls_port, 3);
+        for directive in ["tls-port", "tls-cluster", "port", "cluster-announce-tls-port"] {
+            assert!(concerns_machine(directive), "{directive}");
+        }
+        assert!(!concerns_machine("tls-replication"), "the links follow it");
     }
 }

@@ -17,18 +17,21 @@ const ME: Place = Place::MAX - 1;
 /// Stands for no node.
 const NOBODY: Place = Place::MAX;
 
-/// An endpoint with a host of its own.
+/// An endpoint with a host of its own, for clients of both kinds.
 #[derive(Debug, PartialEq, Eq)]
 struct OwnedEndpoint {
     host: Box<str>,
-    port: u16,
+    /// Port that clients without TLS are told.
+    plain_port: u16,
+    /// Port that clients with TLS are told.
+    tls_port: u16,
 }
 
 impl OwnedEndpoint {
-    fn borrowed(&self) -> Endpoint<'_> {
+    fn borrowed(&self, is_tls: bool) -> Endpoint<'_> {
         Endpoint {
             host: &self.host,
-            port: self.port,
+            port: if is_tls { self.tls_port } else { self.plain_port },
         }
     }
 }
@@ -109,7 +112,11 @@ impl SlotMap {
     /// The map as it is at a moment at which the node may be stale.
     #[inline]
     pub(crate) fn seen(&self, is_stale: bool) -> SeenMap<'_> {
-        SeenMap { map: self, is_stale }
+        SeenMap {
+            map: self,
+            is_stale,
+            is_tls: false,
+        }
     }
 
     /// Whether this node holds a slot: it owns it, its primary does, or it is about to get it.
@@ -156,10 +163,11 @@ impl<'a> Places<'a> {
             ..
         } = self;
         *known.entry(key).or_insert_with(|| {
-            let Endpoint { host, port } = machine.for_client(false).endpoint(key);
+            let [plain, tls] = [false, true].map(|is_tls| machine.for_client(is_tls).endpoint(key));
             endpoints.push(OwnedEndpoint {
-                host: host.into(),
-                port,
+                host: plain.host.into(),
+                plain_port: plain.port,
+                tls_port: tls.port,
             });
             (endpoints.len() - 1) as Place
         })
@@ -171,6 +179,8 @@ impl<'a> Places<'a> {
 pub(crate) struct SeenMap<'a> {
     map: &'a SlotMap,
     is_stale: bool,
+    /// The client that is told of endpoints is connected over TLS.
+    is_tls: bool,
 }
 
 impl<'a> SeenMap<'a> {
@@ -188,6 +198,11 @@ impl<'a> SeenMap<'a> {
         SeenMap { map, ..self }
     }
 
+    /// The same, with the endpoints that a client with or without TLS can use.
+    pub(crate) fn told_to(self, is_tls: bool) -> Self {
+        SeenMap { is_tls, ..self }
+    }
+
     /// Whether every command on a slot runs here.
     #[inline]
     pub(crate) fn is_settled(self, slot: u16) -> bool {
@@ -203,7 +218,7 @@ impl<'a> SeenMap<'a> {
 
 impl SlotView for SeenMap<'_> {
     fn slot(&self, slot: Slot) -> SlotState<'_> {
-        let endpoint = |place: Place| self.map.endpoints[usize::from(place)].borrowed();
+        let endpoint = |place: Place| self.map.endpoints[usize::from(place)].borrowed(self.is_tls);
         let owner = match self.map.owners[slot.index()] {
             NOBODY => Owner::Nobody,
             ME => Owner::Me,
@@ -243,11 +258,15 @@ mod tests {
 
     const ME_LINE: &str = "1111111111111111111111111111111111111111 127.0.0.1:7000@17000 myself,";
     const OTHER: &str = "2222222222222222222222222222222222222222";
-    const OTHER_LINE: &str =
-        "2222222222222222222222222222222222222222 127.0.0.2:7001@17001 master - 0 0 2 connected 100-300";
+    const OTHER_LINE: &str = "2222222222222222222222222222222222222222 127.0.0.2:7001@17001,,tls-port=7101 master - 0 0 2 connected 100-300";
     const ELSEWHERE: Endpoint<'_> = Endpoint {
         host: "127.0.0.2",
         port: 7001,
+    };
+    /// The same for clients with TLS.
+    const SECURED: Endpoint<'_> = Endpoint {
+        port: 7101,
+        ..ELSEWHERE
     };
 
     /// The map of a node with this file, some time after its start: then its cluster works.
@@ -291,6 +310,19 @@ mod tests {
             assert_eq!(seen.is_settled(number), is_settled, "slot {number}");
             assert_eq!(map.is_home_of(slot(number)), is_home, "slot {number}");
         }
+    }
+
+    #[test]
+    fn a_client_is_told_of_the_port_of_its_kind() {
+        let me = format!("{ME_LINE}master - 0 0 1 connected 0-99 [5->-{OTHER}]");
+        let map = map(&[&me, OTHER_LINE]);
+        let seen = map.seen(false).told_to(true);
+        assert_eq!(seen.slot(slot(150)).owner, Owner::Other(SECURED));
+        assert_eq!(seen.slot(slot(5)).transfer, Transfer::Migrating(SECURED));
+        let plain_only = OTHER_LINE.replace(",,tls-port=7101", "");
+        let map = self::map(&[&me, &plain_only]);
+        let told = map.seen(false).told_to(true).slot(slot(150)).owner;
+        assert_eq!(told, Owner::Other(ELSEWHERE), "the only port there is");
     }
 
     #[test]

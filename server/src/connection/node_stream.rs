@@ -9,9 +9,10 @@ use std::io::{self, BufRead as _, IoSlice, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use rustls::Connection;
+use rustls::{ClientConnection, Connection, ServerConnection};
 use tokio::net::TcpStream;
 
+use super::handshake::complete;
 use crate::limits::{TLS_RECEIVE_BYTES, TLS_SEAL_BYTES};
 use crate::tls::{Contexts, announced_name};
 
@@ -55,23 +56,34 @@ impl NodeStream {
         contexts: Option<&Contexts>,
         host: &str,
     ) -> io::Result<Self> {
-        let connector = contexts.ok_or_else(no_contexts)?.connector()?;
-        let secured = connector.connect(announced_name(host), stream).await?;
-        let (stream, connection) = secured.into_inner();
-        Ok(Self::with_session(stream, connection.into()))
+        let context = contexts.ok_or_else(no_contexts)?.for_nodes()?;
+        let connection = ClientConnection::new(context, announced_name(host)).map_err(io::Error::other)?;
+        Self::with_session(stream, connection.into()).await
     }
 
-    fn with_session(stream: TcpStream, connection: Connection) -> Self {
+    /// Accepts the session of a node that has connected to the bus.
+    ///
+    /// # Errors
+    /// When the peer does not speak TLS, is not trusted, or has gone.
+    pub(crate) async fn accept(stream: TcpStream, contexts: Option<&Contexts>) -> io::Result<Self> {
+        let context = contexts.ok_or_else(no_contexts)?.for_bus()?;
+        let connection = ServerConnection::new(context).map_err(io::Error::other)?;
+        Self::with_session(stream, connection.into()).await
+    }
+
+    /// A connection with a session, once its handshake is complete.
+    async fn with_session(stream: TcpStream, mut connection: Connection) -> io::Result<Self> {
+        complete(&stream, &mut connection).await?;
         let session = NodeSession {
             connection,
             // Bytes may have come together with the end of the handshake.
             is_pending: true,
             failure: None,
         };
-        Self {
+        Ok(Self {
             stream,
             session: Some(Box::new(RefCell::new(session))),
-        }
+        })
     }
 
     /// Its own address.
@@ -306,8 +318,8 @@ enum Progress {
     Closed,
 }
 
-/// A socket as sessions write to it: it does not wait.
-struct Unready<'a>(&'a TcpStream);
+/// A socket as sessions use it: it does not wait.
+pub(super) struct Unready<'a>(pub(super) &'a TcpStream);
 
 impl Write for Unready<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -113,7 +113,8 @@ pub(crate) fn check(
     hashing: Hashing,
     keys_here: impl FnOnce(Slot) -> KeysHere,
 ) -> Result<(), ReplyError> {
-    decide_on(asked, modes, &slots, hashing, keys_here)
+    let told = slots.told_to(modes.contains(Modes::TLS));
+    decide_on(asked, modes, &told, hashing, keys_here)
         .map_err(|redirect| ReplyError::Redirected(redirect.to_string()))
 }
 
@@ -177,7 +178,8 @@ pub(crate) fn of_waiting(
     modes: Modes,
     slots: SeenMap<'_>,
 ) -> Option<ReplyError> {
-    let SlotState { owner, transfer } = slots.slot(slot);
+    let told = slots.told_to(modes.contains(Modes::TLS));
+    let SlotState { owner, transfer } = told.slot(slot);
     let only_reads = modes.contains(Modes::READS_REPLICAS) && !command.row.flags.contains(Flags::WRITE);
     let redirect = match owner {
         _ if !slots.is_healthy() => Redirect::Down,

@@ -152,6 +152,7 @@ impl EventLoop {
             self.now_us / 1000,
             Identity::of_new_client(&self.node.acl.users()),
         );
+        client.is_tls = socket.session().is_some();
         let number = entry.key();
         client.seat = Seat::new(self.index, number, client.id);
         entry.insert(Connection::new(client, socket));

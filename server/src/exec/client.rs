@@ -30,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) id: u64,
     /// Address of its connection.
     pub(crate) peer: Peer,
+    /// Its connection is over TLS, so that it is told of the ports for TLS.
+    pub(crate) is_tls: bool,
     /// File descriptor of its socket, as CLIENT LIST shows it.
     pub(crate) fd: i32,
     /// Name set by CLIENT SETNAME.
@@ -255,6 +257,8 @@ bitflags::bitflags! {
         const READS_REPLICAS = 32;
         /// The keys that its commands read are remembered.
         const TRACKS = 64;
+        /// The client's connection is over TLS.
+        const TLS = 128;
     }
 }
 
@@ -446,6 +450,7 @@ impl Client {
         Self {
             id,
             peer,
+            is_tls: false,
             fd,
             name: None,
             library_name: None,

@@ -16,10 +16,10 @@ use shardis_tests::slot;
 const KINDS: [Kind; 3] = [Kind::Shardis(1), Kind::Shardis(2), Kind::Shardis(4)];
 
 /// Keys of a filled cluster.
-const KEYS: usize = 600;
+pub(super) const KEYS: usize = 600;
 
 /// Writes keys through a client that follows redirects.
-fn fill(cluster: &Cluster) {
+pub(super) fn fill(cluster: &Cluster) {
     let mut client = cluster.client();
     for number in 0..KEYS {
         let key = format!("key:{number}");
@@ -28,7 +28,7 @@ fn fill(cluster: &Cluster) {
 }
 
 /// All keys are there, once.
-fn check_keys(cluster: &Cluster) {
+pub(super) fn check_keys(cluster: &Cluster) {
     let mut client = cluster.client();
     for number in 0..KEYS {
         let key = format!("key:{number}");

@@ -69,7 +69,13 @@ impl ClusterNode {
     pub fn url(&self) -> String {
         match &*self.state.lock() {
             State::Up(server) | State::Paused(server) => server.url(),
-            State::Down => format!("redis://{}/", self.address),
+            State::Down => {
+                let scheme = match self.common.authority {
+                    Some(_) => "rediss",
+                    None => "redis",
+                };
+                format!("{scheme}://{}/", self.address)
+            }
         }
     }
 

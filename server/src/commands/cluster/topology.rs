@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use shardis_cluster::Machine;
 use shardis_cluster::event::EndpointKind;
 use shardis_cluster::machine::PacketCounts;
 use shardis_cluster::node::{LinkId, Node, NodeKey};
 use shardis_cluster::view::{ShardNode, View};
+use shardis_cluster::{Endpoint, Machine};
 use shardis_protocol::Encoder;
 
 use super::{known, place};
@@ -43,14 +43,15 @@ pub(super) fn myshardid(session: &mut Session<'_>) -> CommandResult {
 }
 
 pub(super) fn nodes(session: &mut Session<'_>) -> CommandResult {
-    let text = place(session)?.read(|machine, now| machine.view().nodes_text(now, false));
+    let is_tls = session.client.is_tls;
+    let text = place(session)?.read(|machine, now| machine.view().nodes_text(now, is_tls));
     session.reply.verbatim(*b"txt", text.as_bytes());
     Ok(())
 }
 
 /// CLUSTER REPLICAS node-id, and its old name
 pub(super) fn replicas(session: &mut Session<'_>) -> CommandResult {
-    let (cluster, name) = (place(session)?, session.args.at(2));
+    let (cluster, name, is_tls) = (place(session)?, session.args.at(2), session.client.is_tls);
     let lines = cluster.read(|machine, now| {
         let view = machine.view();
         let primary = known(view, name)?;
@@ -58,7 +59,7 @@ pub(super) fn replicas(session: &mut Session<'_>) -> CommandResult {
             return Err(ReplyError::Fixed("ERR The specified node is not a master"));
         }
         let replicas = view.replicas(primary);
-        let lines = replicas.map(|(key, _)| view.node_text(key, now, false));
+        let lines = replicas.map(|(key, _)| view.node_text(key, now, is_tls));
         Ok(lines.collect::<Vec<_>>())
     })?;
     session.reply.array(lines.len());
@@ -69,8 +70,9 @@ pub(super) fn replicas(session: &mut Session<'_>) -> CommandResult {
 }
 
 pub(super) fn slots(session: &mut Session<'_>) -> CommandResult {
-    let (cluster, reply) = (place(session)?, &mut session.reply);
+    let (cluster, is_tls, reply) = (place(session)?, session.client.is_tls, &mut session.reply);
     cluster.read(|machine, _| {
+        let told = machine.for_client(is_tls);
         let ranges = machine.view().slot_ranges();
         reply.array(ranges.len());
         for range in ranges {
@@ -78,7 +80,7 @@ pub(super) fn slots(session: &mut Session<'_>) -> CommandResult {
             reply.integer(i64::from(range.start.number()));
             reply.integer(i64::from(range.end.number()));
             for key in std::iter::once(range.primary).chain(range.replicas) {
-                write_slot_node(reply, machine, key);
+                write_slot_node(reply, machine, (key, told.endpoint(key)));
             }
         }
     });
@@ -86,11 +88,14 @@ pub(super) fn slots(session: &mut Session<'_>) -> CommandResult {
 }
 
 /// Writes a node of CLUSTER SLOTS: how it is reached, its name, and how else it could be called.
-fn write_slot_node(reply: &mut Encoder<'_>, machine: &Machine, key: NodeKey) {
+fn write_slot_node(reply: &mut Encoder<'_>, machine: &Machine, (key, endpoint): (NodeKey, Endpoint<'_>)) {
     let (node, preferred) = (&machine.view()[key], machine.options().preferred_endpoint);
-    let endpoint = machine.for_client(false).endpoint(key);
     reply.array(4);
-    write_endpoint(reply, machine, key);
+    // Null means the name that clients use already.
+    match preferred {
+        EndpointKind::Unknown => reply.null(),
+        _ => reply.bulk(endpoint.host.as_bytes()),
+    }
     reply.integer(i64::from(endpoint.port));
     reply.bulk(&node.id.to_text());
     let ip = (preferred != EndpointKind::Ip).then_some(("ip", node.address.ip.as_str()));
@@ -102,14 +107,6 @@ fn write_slot_node(reply: &mut Encoder<'_>, machine: &Machine, key: NodeKey) {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
-}
-
-/// Writes the name by which clients are to call a node; null means the one that they use already.
-fn write_endpoint(reply: &mut Encoder<'_>, machine: &Machine, key: NodeKey) {
-    if machine.options().preferred_endpoint == EndpointKind::Unknown {
-        return reply.null();
-    }
-    reply.bulk(machine.for_client(false).endpoint(key).host.as_bytes());
 }
 
 pub(super) fn shards(session: &mut Session<'_>) -> CommandResult {
@@ -151,6 +148,7 @@ fn write_shard_node(reply: &mut Encoder<'_>, machine: &Machine, shard_node: &Sha
     }
     write_text(reply, "ip", &node.address.ip);
     reply.bulk(b"endpoint");
+    // The host is the same for clients of all kinds, and all ports are told.
     reply.bulk(machine.for_client(false).endpoint(shard_node.key).host.as_bytes());
     if has_hostname {
         write_text(reply, "hostname", &node.hostname);
