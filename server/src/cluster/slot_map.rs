@@ -321,8 +321,9 @@ mod tests {
         assert_eq!(seen.slot(slot(5)).transfer, Transfer::Migrating(SECURED));
         let plain_only = OTHER_LINE.replace(",,tls-port=7101", "");
         let map = self::map(&[&me, &plain_only]);
-        let told = map.seen(false).told_to(true).slot(slot(150)).owner;
-        assert_eq!(told, Owner::Other(ELSEWHERE), "the only port there is");
+        let seen = map.seen(false).told_to(true);
+        let owner = seen.slot(slot(150)).owner;
+        assert_eq!(owner, Owner::Other(ELSEWHERE), "the only port there is");
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Names on connections that a node opens to others over TLS: which one it announces (SNI), and that none is compared with the
-//! certificate. Real Redis does the same.
+//! certificate, as in Redis.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use rustls::server::Acceptor;
 use shardis_tests::info::field;
-use shardis_tests::process::Launch;
 use shardis_tests::tls::Secured;
 use shardis_tests::wait::{accept, wait_until};
 use shardis_tests::{node, redis};
@@ -36,29 +35,24 @@ fn listen(host: &str) -> (TcpListener, String) {
     (listener, port.to_string())
 }
 
-fn kinds() -> [Launch; 2] {
-    [redis::launch(), node::launch(2)]
-}
-
+/// Redis 7.0 announces no name. It is of use where one address serves several names, and no harm elsewhere.
 #[test]
 fn another_node_is_addressed_by_its_name_and_not_by_an_address() {
-    for launch in kinds() {
-        let options = ["--tls-replication", "yes", "--tls-cluster", "yes"];
-        let server = Secured::start(launch, &options);
-        let mut client = server.process.connect();
-        client.line("SET k v");
-        for (host, name) in [("localhost", Some("localhost")), ("127.0.0.1", None)] {
-            let (listener, port) = listen(host);
-            client
-                .send(&["MIGRATE", host, &port, "k", "0", "500"])
-                .expect("it reads");
-            assert_eq!(announced(&listener).as_deref(), name, "MIGRATE {host}");
-            assert!(client.read().expect("a reply").is_error());
-            let (listener, port) = listen(host);
-            client.line(&format!("REPLICAOF {host} {port}"));
-            assert_eq!(announced(&listener).as_deref(), name, "REPLICAOF {host}");
-            client.line("REPLICAOF NO ONE");
-        }
+    let options = ["--tls-replication", "yes", "--tls-cluster", "yes"];
+    let server = Secured::start(node::launch(2), &options);
+    let mut client = server.process.connect();
+    client.line("SET k v");
+    for (host, name) in [("localhost", Some("localhost")), ("127.0.0.1", None)] {
+        let (listener, port) = listen(host);
+        client
+            .send(&["MIGRATE", host, &port, "k", "0", "500"])
+            .expect("it reads");
+        assert_eq!(announced(&listener).as_deref(), name, "MIGRATE {host}");
+        assert!(client.read().expect("a reply").is_error());
+        let (listener, port) = listen(host);
+        client.line(&format!("REPLICAOF {host} {port}"));
+        assert_eq!(announced(&listener).as_deref(), name, "REPLICAOF {host}");
+        client.line("REPLICAOF NO ONE");
     }
 }
 
@@ -72,7 +66,8 @@ fn names_in_the_certificate_of_another_node_are_not_compared() {
         let primary = Secured::start(primary, &options);
         // The certificate is for 127.0.0.1 and localhost.
         let mut above = primary.process.connect();
-        assert_eq!(above.line("CONFIG SET bind \"127.0.0.1 127.0.0.2\"").text(), "OK");
+        let bound = above.call(&["CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2"]);
+        assert_eq!(bound.text(), "OK");
         above.line("SET k v");
         let mut options = options.to_vec();
         let files = primary.authority.options(0);
