@@ -119,7 +119,7 @@ impl Driver {
         loop {
             tokio::select! {
                 biased;
-                () = next_tick(&node, &mut ticks, self.ticked_us) => self.tick(),
+                () = next_tick(&node, &mut ticks, self.ticked_us) => self.tick().await?,
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.carry_out_some(batch).await?,
                     None => return Ok(()),
@@ -132,12 +132,12 @@ impl Driver {
         }
     }
 
-    fn tick(&mut self) {
+    async fn tick(&mut self) -> Result<(), Fatal> {
         self.ticked_us = self.node.clock.now_us();
         self.see_to_role();
         let facts = Event::Facts(self.facts());
         self.cluster().handle_all([facts, Event::Tick]);
-        self.save_what_can_wait();
+        self.save_what_can_wait().await
     }
 
     /// Takes in what there is, up to a bound, as events that are handled together.

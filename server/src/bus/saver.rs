@@ -76,16 +76,19 @@ impl Driver {
     }
 
     /// Saves, beside other work, what needs not be saved at once.
-    pub(super) fn save_what_can_wait(&mut self) {
+    pub(super) async fn save_what_can_wait(&mut self) -> Result<(), Fatal> {
         let is_over = self.saver.saving.as_ref().is_none_or(JoinHandle::is_finished);
         self.saver.ticks += 1;
-        if !is_over || !(self.saver.is_dirty || self.saver.is_unsynced) {
-            return;
+        if !is_over {
+            return Ok(());
         }
-        let syncs = self.saver.ticks >= TICKS_PER_SYNC;
-        if self.saver.is_dirty || syncs {
-            self.begin_saving(syncs);
+        // Nothing is waited for: the thread has ended, and gives the file back.
+        self.end_saving().await?;
+        let is_sync_due = self.saver.ticks >= TICKS_PER_SYNC;
+        if self.saver.is_dirty || self.saver.is_unsynced && is_sync_due {
+            self.begin_saving(is_sync_due);
         }
+        Ok(())
     }
 
     /// Begins to save the view as it is now, if the file is here.

@@ -116,18 +116,11 @@ mod tests {
         let config = Arc::new(config);
         let happened: Rc<RefCell<Vec<&str>>> = Rc::default();
         LocalSet::new().block_on(&runtime, async {
-            let mut handshakes = Vec::new();
+            let mut connections = Vec::new();
             for _ in 0..20 {
-                let (stream, peer) = broken().await;
-                let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap().into();
-                let happened = Rc::clone(&happened);
-                handshakes.push(spawn_local(async move {
-                    let outcome = complete(&stream, &mut connection).await;
-                    assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
-                    happened.borrow_mut().push("step");
-                    drop(peer);
-                }));
+                connections.push(broken().await);
             }
+            // From here on all of them are ready at once.
             let other = spawn_local({
                 let happened = Rc::clone(&happened);
                 async move {
@@ -137,6 +130,17 @@ mod tests {
                     }
                 }
             });
+            let begin = |(stream, peer)| {
+                let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap().into();
+                let happened = Rc::clone(&happened);
+                spawn_local(async move {
+                    let outcome = complete(&stream, &mut connection).await;
+                    assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
+                    happened.borrow_mut().push("step");
+                    drop(peer);
+                })
+            };
+            let handshakes: Vec<_> = connections.into_iter().map(begin).collect();
             for handshake in handshakes {
                 handshake.await.unwrap();
             }

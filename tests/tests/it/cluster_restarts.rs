@@ -254,3 +254,19 @@ fn a_new_address_is_told_to_all() {
         "{file}"
     );
 }
+
+/// A change that nobody waits for gets into the file, and so does the next one.
+#[test]
+fn changes_that_can_wait_are_saved_one_after_another() {
+    let cluster = Plan::of(&[Kind::Shardis(1)]).start();
+    let member = cluster.member(0);
+    let mut client = member.client();
+    for name in ["first.example", "second.example", "third.example"] {
+        let reply = client.line(&format!("CONFIG SET cluster-announce-hostname {name}"));
+        assert_eq!(reply.text(), "OK");
+        wait_until("the file has the name", || {
+            let file = fs::read_to_string(member.data().join("nodes.conf"));
+            file.is_ok_and(|file| file.contains(name))
+        });
+    }
+}

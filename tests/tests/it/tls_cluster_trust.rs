@@ -246,6 +246,14 @@ fn the_bus_changes_to_tls_at_run_time() {
         cluster.member_mut(index).start_again();
         cluster.await_whole();
         assert!(is_over_tls(bus(&cluster, index), cluster.authority()));
+        // The port of its bus has changed with that of its clients. The others have to know it when they start, too.
+        let place = format!("@{},", bus(&cluster, index).port());
+        for other in 0..3 {
+            let file = cluster.member(other).data().join("nodes.conf");
+            wait_until("its address is in all files", || {
+                std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&place))
+            });
+        }
     }
     check_keys(&cluster);
 }
