@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `prelude.lua` | the globals of scripts, written in Lua |
 //! | `state.rs` | what the functions of an engine share |
-//! | `command.rs` | `redis.call`: words out, replies in |
+//! | `stack.rs` | keys and arguments in, words of commands out, replies both ways |
+//! | `command.rs` | errors and unusual replies of `redis.call` |
 //! | `api.rs` | the rest of `redis.*` |
 //! | `reply.rs` | the reply that a returned value stands for |
 //! | `errors.rs` | errors that a script catches or ends with |
@@ -17,17 +18,16 @@ mod api;
 mod command;
 mod errors;
 mod reply;
+#[expect(unsafe_code, reason = "values on Lua's own stack; the rules are in its header")]
+mod stack;
 pub(crate) mod state;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
-use bstr::BStr;
-use mlua::{
-    ChunkMode, Either, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState,
-};
-use shardis_protocol::Encoder;
+use mlua::{ChunkMode, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use shardis_protocol::{Encoder, Resp};
 
 use crate::cache::{Digest, Script};
 use crate::error::{LoadError, located};
@@ -133,15 +133,12 @@ pub struct Engine {
     function_environment: Table,
     scripts: Slots,
     functions: Slots,
-    script_globals: Table,
-    /// `xpcall` and the handler of errors.
-    guard: Function,
-    handler: Function,
-    run_function: Function,
+    /// Runs a compiled script or a function.
+    launcher: Function,
     load_library: Function,
     compiled: HashMap<Digest, usize>,
-    /// The script that ran last, which often runs next.
-    last: Option<(Digest, Function)>,
+    /// The script that ran last, which often runs next, and its place.
+    last: Option<(Digest, usize)>,
     /// Digests of compiled scripts, the oldest first.
     compiled_order: VecDeque<Digest>,
     /// Places of the functions of loaded libraries.
@@ -219,15 +216,14 @@ impl Engine {
         state.set_environments(environment.clone(), world.raw_get("function_environment")?);
         lua.set_globals(environment)?;
         watch(&lua, &state)?;
+        let (scripts, functions): (Table, Table) = (world.raw_get("scripts")?, world.raw_get("functions")?);
+        let tables = (&scripts, &functions, &world.raw_get("script_globals")?);
         Ok(Engine {
             script_environment: world.raw_get("script_environment")?,
             function_environment: world.raw_get("function_environment")?,
-            scripts: Slots::new(world.raw_get("scripts")?),
-            functions: Slots::new(world.raw_get("functions")?),
-            script_globals: world.raw_get("script_globals")?,
-            guard: world.raw_get("xpcall")?,
-            handler: world.raw_get("handler")?,
-            run_function: world.raw_get("run_function")?,
+            launcher: stack::launcher(&lua, &state, &world.raw_get("handler")?, tables)?,
+            scripts: Slots::new(scripts),
+            functions: Slots::new(functions),
             load_library: world.raw_get("load_library")?,
             compiled: HashMap::new(),
             last: None,
@@ -322,7 +318,7 @@ impl Engine {
             .begin_registration(&self.lua, host.clock_us())
             .map_err(registering)?;
         self.limit_memory(true);
-        let ended = HOST.set(host, || self.load_library.call::<(bool, Value)>(chunk));
+        let ended = HOST.set(&mut *host, || self.load_library.call::<(bool, Value)>(chunk));
         self.limit_memory(false);
         let registration = self.state.registration.borrow_mut().take();
         if self.state.stopped().is_some() {
@@ -393,21 +389,19 @@ impl Engine {
         Ok(self.run_callee(Callee::Function(slot), keys, arguments, host, reply, label))
     }
 
-    /// The function that a script was compiled to.
-    fn compiled(&mut self, script: &Script) -> Result<Function, LoadError> {
-        if let Some((digest, function)) = &self.last
-            && *digest == script.digest
+    /// The place of the function that a script is compiled to.
+    fn compiled(&mut self, script: &Script) -> Result<usize, LoadError> {
+        if let Some((digest, place)) = self.last
+            && digest == script.digest
         {
-            return Ok(function.clone());
+            return Ok(place);
         }
-        let index = match self.compiled.get(&script.digest) {
-            Some(&index) => index,
+        let place = match self.compiled.get(&script.digest) {
+            Some(&place) => place,
             None => self.newly_compiled(script)?,
         };
-        let function: mlua::Result<Function> = self.scripts.table.raw_get(index);
-        let function = function.map_err(|error| LoadError::Script(errors::message(&error)))?;
-        self.last = Some((script.digest, function.clone()));
-        Ok(function)
+        self.last = Some((script.digest, place));
+        Ok(place)
     }
 
     /// Compiles a script and returns its place.
@@ -417,6 +411,7 @@ impl Engine {
         }
         let failed = |error: mlua::Error| LoadError::Script(errors::message(&error));
         let environment = self.script_environment.clone();
+        self.make_room();
         self.limit_memory(true);
         let chunk = self.chunk(&script.source[script.header.bytes..], SCRIPT_NAME, environment);
         self.limit_memory(false);
@@ -444,52 +439,37 @@ impl Engine {
         reply: &mut Encoder<'_>,
         label: Label<'_>,
     ) -> Outcome {
-        self.begin(label.is_function);
-        let words = self
-            .words(keys)
-            .and_then(|keys| Ok((keys, self.words(arguments)?)));
-        let kind = HOST.set(host, || {
-            let (keys, arguments) = words?;
-            let is_large = keys.bytes + arguments.bytes > KEPT_WORDS_BYTES;
-            let (is_ok, value) = match callee {
-                Callee::Script(script) => self.run_script(script, keys.table, arguments.table, is_large)?,
-                Callee::Function(slot) => self.run_function(slot, keys.table, arguments.table)?,
-            };
-            if is_ok {
-                return reply::encode(&self.state, &self.lua, value, reply).map(Ok);
+        self.begin(label.is_function, reply.resp());
+        self.take_input(keys, arguments);
+        self.limit_memory(true);
+        let ended = HOST.set(&mut *host, || self.launcher.call::<(bool, bool, Value)>(callee.place_and_kind()));
+        self.limit_memory(false);
+        let kind = match ended {
+            Ok((true, true, _)) => {
+                reply.raw(&self.state.result.borrow());
+                Ok(Ok(reply::Kind::Value))
             }
-            Ok(Err(value))
-        });
+            Ok((true, false, value)) => HOST.set(&mut *host, || reply::encode(&self.state, &self.lua, value, reply)).map(Ok),
+            Ok((false, _, error)) => Ok(Err(error)),
+            Err(error) => Err(error),
+        };
         let outcome = self.outcome(kind, reply, label);
         self.end();
+        if let Some(panic) = self.state.panic.take() {
+            std::panic::resume_unwind(panic);
+        }
         outcome
     }
 
-    fn run_script(
+    /// Keeps the keys and arguments of a script where it finds them.
+    fn take_input<'a>(
         &self,
-        script: Function,
-        keys: Table,
-        arguments: Table,
-        is_large: bool,
-    ) -> mlua::Result<(bool, Value)> {
-        let names = self.state.names(&self.lua)?;
-        self.script_globals.raw_set(&names.keys, keys)?;
-        self.script_globals.raw_set(&names.arguments, arguments)?;
-        self.limit_memory(true);
-        let ended = self.guard.call((script, &self.handler));
-        self.limit_memory(false);
-        if is_large {
-            self.script_globals.raw_set(&names.keys, Value::Nil)?;
-            self.script_globals.raw_set(&names.arguments, Value::Nil)?;
-        }
-        ended
-    }
-
-    fn run_function(&self, slot: usize, keys: Table, arguments: Table) -> mlua::Result<(bool, Value)> {
-        self.limit_memory(true);
-        let ended = self.run_function.call((slot, keys, arguments));
-        self.limit_memory(false);
-        ended
+        keys: impl ExactSizeIterator<Item = &'a [u8]>,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) {
+        let mut input = self.state.input.borrow_mut();
+        input.keys = keys.len();
+        input.words.fill(keys.chain(arguments));
     }
 
     /// Writes the error of a script that failed.
@@ -519,8 +499,14 @@ impl Engine {
         }
     }
 
-    fn begin(&mut self, is_function: bool) {
+    fn begin(&mut self, is_function: bool, resp: Resp) {
         self.state.begin(is_function);
+        self.state.reply_resp.set(resp);
+        self.make_room();
+    }
+
+    /// Collects garbage if there is much: what earlier scripts have left behind must not make a later one fail.
+    fn make_room(&self) {
         if self.lua.used_memory() > self.memory_bytes / COLLECT_ABOVE_PARTS {
             self.collect();
         }
@@ -532,6 +518,7 @@ impl Engine {
             self.lua.gc_set_pause(COLLECTOR_PERCENT);
             self.lua.gc_set_step_multiplier(COLLECTOR_PERCENT);
         }
+        self.state.give_back();
         self.runs += 1;
         if self.runs >= RUNS_PER_COLLECTION {
             self.runs = 0;
@@ -551,46 +538,26 @@ impl Engine {
         let limit = if is_limited { self.memory_bytes } else { 0 };
         set_memory_limit(&self.lua, limit);
     }
-
-    fn words<'a>(&self, words: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Words> {
-        let mut bytes = 0;
-        let words = words.map(|word| {
-            bytes += WORD_BYTES + word.len();
-            // A `str` goes straight into the table; other bytes become a string first that Rust refers to.
-            let text = (word.len() <= CHECKED_WORD_BYTES).then(|| std::str::from_utf8(word));
-            match text {
-                Some(Ok(text)) => Either::Left(text),
-                _ => Either::Right(BStr::new(word)),
-            }
-        });
-        let table = self.lua.create_sequence_from(words)?;
-        Ok(Words { table, bytes })
-    }
 }
 
-/// Code that is called.
+/// Code that is called, by its place.
+#[derive(Clone, Copy)]
 enum Callee {
     /// A compiled script.
-    Script(Function),
-    /// The function of a library at this place.
+    Script(usize),
+    /// The function of a library.
     Function(usize),
 }
 
-/// Keys or arguments of a script.
-struct Words {
-    table: Table,
-    /// Their memory, roughly.
-    bytes: usize,
+impl Callee {
+    /// What the launcher is told of it.
+    fn place_and_kind(self) -> (usize, bool) {
+        match self {
+            Self::Script(place) => (place, false),
+            Self::Function(place) => (place, true),
+        }
+    }
 }
-
-/// Memory of a word beside its bytes, roughly.
-const WORD_BYTES: usize = 40;
-
-/// Size up to which it is worth its while to see whether a word is UTF-8.
-const CHECKED_WORD_BYTES: usize = 256;
-
-/// Size up to which the words of a script stay in memory until the next one.
-const KEPT_WORDS_BYTES: usize = 16 << 10;
 
 /// Sets the limit of the allocator; 0 is none.
 pub(crate) fn set_memory_limit(lua: &Lua, limit: usize) {

@@ -122,7 +122,9 @@ impl EventLoop {
         self.environment().hand_over();
         publish_all(partitions.iter_mut().filter_map(Option::as_deref_mut), &self.node);
         for partition in partitions.iter_mut().flatten() {
-            tell_owner(partition, &self.node, &self.reach.mesh);
+            if partition.shard != self.index {
+                tell_owner(partition, &self.node, &self.reach.mesh);
+            }
         }
     }
 
