@@ -40,9 +40,11 @@ use crate::limits::{
     SHIFT_MAX, SOURCE_BYTES_MAX, UNCOUNTED_MAX, UNPACKED_MAX,
 };
 use crate::shebang;
+use crate::words::Words;
 
 pub(crate) use errors::PRELUDE_NAME;
 pub use state::FunctionRow;
+use stack::{Ended, Launcher};
 use state::{HOST, State};
 
 /// Name of the code of EVAL scripts in errors.
@@ -134,7 +136,7 @@ pub struct Engine {
     scripts: Slots,
     functions: Slots,
     /// Runs a compiled script or a function.
-    launcher: Function,
+    launcher: Launcher,
     load_library: Function,
     compiled: HashMap<Digest, usize>,
     /// The script that ran last, which often runs next, and its place.
@@ -221,7 +223,7 @@ impl Engine {
         Ok(Engine {
             script_environment: world.raw_get("script_environment")?,
             function_environment: world.raw_get("function_environment")?,
-            launcher: stack::launcher(&lua, &state, &world.raw_get("handler")?, tables)?,
+            launcher: Launcher::new(&lua, &state, &world.raw_get("handler")?, tables)?,
             scripts: Slots::new(scripts),
             functions: Slots::new(functions),
             load_library: world.raw_get("load_library")?,
@@ -292,12 +294,26 @@ impl Engine {
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
     ) -> Result<Outcome, LoadError> {
+        self.fill_words(keys, arguments);
+        self.run_taken(script, host, reply)
+    }
+
+    /// Runs a script with the words that were taken, and writes its reply.
+    ///
+    /// # Errors
+    /// If the script is not compiled and cannot be.
+    pub fn run_taken(
+        &mut self,
+        script: &Script,
+        host: &mut dyn Host,
+        reply: &mut Encoder<'_>,
+    ) -> Result<Outcome, LoadError> {
         let callee = Callee::Script(self.compiled(script)?);
         let label = Label {
             name: script.digest.as_bytes(),
             is_function: false,
         };
-        Ok(self.run_callee(callee, keys, arguments, host, reply, label))
+        Ok(self.run_callee(callee, host, reply, label))
     }
 
     /// Loads a library: runs its code, which registers functions. If the library is then not added to the node's, this
@@ -365,9 +381,23 @@ impl Engine {
     /// If the library cannot be loaded.
     pub fn call<'a>(
         &mut self,
-        (library, function): (&Library, usize),
+        callee: (&Library, usize),
         keys: impl ExactSizeIterator<Item = &'a [u8]>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+        host: &mut dyn Host,
+        reply: &mut Encoder<'_>,
+    ) -> Result<Outcome, LoadError> {
+        self.fill_words(keys, arguments);
+        self.call_taken(callee, host, reply)
+    }
+
+    /// Runs a function like [`Engine::call`], with the words that were taken.
+    ///
+    /// # Errors
+    /// If the library cannot be loaded.
+    pub fn call_taken(
+        &mut self,
+        (library, function): (&Library, usize),
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
     ) -> Result<Outcome, LoadError> {
@@ -386,7 +416,7 @@ impl Engine {
             name: &row.name,
             is_function: true,
         };
-        Ok(self.run_callee(Callee::Function(slot), keys, arguments, host, reply, label))
+        Ok(self.run_callee(Callee::Function(slot), host, reply, label))
     }
 
     /// The place of the function that a script is compiled to.
@@ -430,27 +460,27 @@ impl Engine {
         compile(&self.lua, code, name, Some(environment))
     }
 
-    fn run_callee<'a>(
+    fn run_callee(
         &mut self,
         callee: Callee,
-        keys: impl ExactSizeIterator<Item = &'a [u8]>,
-        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
         label: Label<'_>,
     ) -> Outcome {
         self.begin(label.is_function, reply.resp());
-        self.take_input(keys, arguments);
+        let (place, is_function) = callee.place_and_kind();
         self.limit_memory(true);
-        let ended = HOST.set(&mut *host, || self.launcher.call::<(bool, bool, Value)>(callee.place_and_kind()));
+        let ended = HOST.set(&mut *host, || self.launcher.start(&self.lua, place, is_function));
         self.limit_memory(false);
         let kind = match ended {
-            Ok((true, true, _)) => {
+            Ok(Ended::Replied) => {
                 reply.raw(&self.state.result.borrow());
                 Ok(Ok(reply::Kind::Value))
             }
-            Ok((true, false, value)) => HOST.set(&mut *host, || reply::encode(&self.state, &self.lua, value, reply)).map(Ok),
-            Ok((false, _, error)) => Ok(Err(error)),
+            Ok(Ended::Returned(value)) => {
+                HOST.set(host, || reply::encode(&self.state, &self.lua, value, reply)).map(Ok)
+            }
+            Ok(Ended::Failed(error)) => Ok(Err(error)),
             Err(error) => Err(error),
         };
         let outcome = self.outcome(kind, reply, label);
@@ -461,15 +491,23 @@ impl Engine {
         outcome
     }
 
-    /// Keeps the keys and arguments of a script where it finds them.
-    fn take_input<'a>(
+    /// Takes the keys and arguments of the next script or function: so many keys, and the arguments behind them. The words are
+    /// exchanged for others, which have no meaning.
+    pub fn take_words(&mut self, words: &mut Words, keys: usize) {
+        let mut input = self.state.input.borrow_mut();
+        input.keys = keys.min(words.arguments().len());
+        std::mem::swap(&mut input.words, words);
+    }
+
+    fn fill_words<'a>(
         &self,
         keys: impl ExactSizeIterator<Item = &'a [u8]>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
     ) {
         let mut input = self.state.input.borrow_mut();
-        input.keys = keys.len();
+        let count = keys.len();
         input.words.fill(keys.chain(arguments));
+        input.keys = count.min(input.words.arguments().len());
     }
 
     /// Writes the error of a script that failed.
@@ -522,6 +560,7 @@ impl Engine {
         self.runs += 1;
         if self.runs >= RUNS_PER_COLLECTION {
             self.runs = 0;
+            self.state.give_tables_up();
             let step = self.lua.gc_step();
             debug_assert!(step.is_ok(), "no finalizer of ours fails");
         }

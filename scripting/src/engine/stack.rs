@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::slice;
 
 use mlua::ffi::{self, lua_State};
-use mlua::{Function, IntoLuaMulti, Lua, Result};
+use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use crate::engine::state::State;
 
@@ -40,21 +40,77 @@ pub(crate) fn call_function(
     unsafe { closure(lua, call::call, state, (refuse, finish)) }
 }
 
-/// The function that runs a compiled script or a function at a place. Its keys and arguments are in the state. It returns whether that
-/// went well, whether the reply is in the state, and else the value or error.
-pub(crate) fn launcher(
-    lua: &Lua,
-    state: &Rc<State>,
-    handler: &Function,
-    (scripts, functions, globals): (&mlua::Table, &mlua::Table, &mlua::Table),
-) -> Result<Function> {
-    let [err, ok, double, map, set, big_number, verbatim] = launch::FIELD_NAMES;
-    let fields = (err, ok, double, map, set, big_number, verbatim);
-    let upvalues = (handler, scripts, functions, globals, "KEYS", "ARGV");
-    let mut upvalues = upvalues.into_lua_multi(lua)?;
-    upvalues.extend(fields.into_lua_multi(lua)?);
-    // SAFETY: these are the upvalues that `launch` uses, in its order.
-    unsafe { closure(lua, launch::launch, state, upvalues) }
+/// End of a script or function that was started.
+pub(crate) enum Ended {
+    /// Its reply is in the state, encoded.
+    Replied,
+    /// It has returned a value that is no plain one.
+    Returned(Value),
+    /// It has ended with an error, which the handler has made.
+    Failed(Value),
+}
+
+/// Starts scripts and functions.
+pub(crate) struct Launcher {
+    /// Place in the registry of the function that Lua calls.
+    reference: c_int,
+    /// A table whose first element is the value or error of a script.
+    out: Table,
+}
+
+impl Launcher {
+    /// A launcher of the functions in these tables, with the globals of scripts and the handler of errors.
+    pub(crate) fn new(
+        lua: &Lua,
+        state: &Rc<State>,
+        handler: &Function,
+        (scripts, functions, globals): (&Table, &Table, &Table),
+    ) -> Result<Launcher> {
+        let [err, ok, double, map, set, big_number, verbatim] = launch::FIELD_NAMES;
+        let fields = (err, ok, double, map, set, big_number, verbatim);
+        let out = lua.create_sequence_from([false])?;
+        let upvalues = (handler, scripts, functions, globals, "KEYS", "ARGV", &out);
+        let mut upvalues = upvalues.into_lua_multi(lua)?;
+        upvalues.extend(fields.into_lua_multi(lua)?);
+        // SAFETY: these are the upvalues that `launch` uses, in its order.
+        let function = unsafe { closure(lua, launch::launch, state, upvalues)? };
+        // SAFETY: within a protected call, which `exec_raw` makes, the function is the whole stack; it is taken from there.
+        let reference = unsafe {
+            lua.exec_raw(function, |stack| {
+                let reference = ffi::luaL_ref(stack, ffi::LUA_REGISTRYINDEX);
+                ffi::lua_pushinteger(stack, reference.into());
+            })?
+        };
+        Ok(Launcher { reference, out })
+    }
+
+    /// Starts the script or function at a place. Its keys and arguments are in the state.
+    ///
+    /// # Errors
+    /// If there is not enough memory for the keys and arguments.
+    pub(crate) fn start(&self, lua: &Lua, place: usize, is_function: bool) -> Result<Ended> {
+        let stack = lua.exec_raw_lua(|lua| lua.state());
+        // SAFETY: no function of Lua is under way on this stack, which has room for `LUA_MINSTACK` values then. The protected call
+        // leaves two results or a message, which are removed. Whatever jumps does so within it.
+        let (is_ok, is_encoded) = unsafe {
+            ffi::lua_rawgeti_(stack, ffi::LUA_REGISTRYINDEX, self.reference);
+            ffi::lua_pushnumber(stack, place as f64);
+            ffi::lua_pushboolean(stack, c_int::from(is_function));
+            if ffi::lua_pcall(stack, 2, 2, 0) != ffi::LUA_OK {
+                ffi::lua_settop(stack, -2);
+                return Err(mlua::Error::MemoryError("not enough memory".to_owned()));
+            }
+            let flags = (ffi::lua_toboolean(stack, -2) != 0, ffi::lua_toboolean(stack, -1) != 0);
+            ffi::lua_settop(stack, -3);
+            flags
+        };
+        if is_encoded {
+            return Ok(Ended::Replied);
+        }
+        let value: Value = self.out.raw_get(1)?;
+        self.out.raw_set(1, false)?;
+        Ok(if is_ok { Ended::Returned(value) } else { Ended::Failed(value) })
+    }
 }
 
 /// A function of these files, with the state and these values.

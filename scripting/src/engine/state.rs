@@ -121,6 +121,9 @@ pub(crate) struct State {
     pub(crate) json: Rc<Settings>,
     /// Keys and arguments of the script.
     pub(crate) input: RefCell<Input>,
+    /// Number of keys for which the table of the last script serves the next one, and of arguments.
+    pub(crate) kept_keys: Cell<Option<usize>>,
+    pub(crate) kept_arguments: Cell<Option<usize>>,
     /// Words of the last command.
     pub(crate) words: RefCell<Words>,
     /// Bytes of the last reply of a command. The buffer is kept for the next one.
@@ -159,6 +162,8 @@ impl State {
             random: Random::new(random),
             json: Rc::default(),
             input: RefCell::default(),
+            kept_keys: Cell::default(),
+            kept_arguments: Cell::default(),
             words: RefCell::default(),
             reply: RefCell::default(),
             end: Cell::default(),
@@ -186,6 +191,12 @@ impl State {
         self.resp.set(Resp::V2);
         self.stopped.set(None);
         self.json.reset();
+    }
+
+    /// Has the next script get new tables.
+    pub(crate) fn give_tables_up(&self) {
+        self.kept_keys.set(None);
+        self.kept_arguments.set(None);
     }
 
     /// Gives memory back that a script has needed much of.

@@ -125,7 +125,7 @@ impl EventLoop {
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Script(kind) => {
-                let shards = shards_of_script(kind, args, &self.environment());
+                let shards = shards_of_script(kind, args, (&self.node, self.index));
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Session | Place::Shard { .. } => {
@@ -218,7 +218,7 @@ impl EventLoop {
     /// Whether a command takes long. A script does unless it is known not to.
     fn is_long(&self, number: usize, command: &'static Registered, args: Arguments<'_>) -> bool {
         match command.row.runs.script() {
-            Some(kind) => !is_short(kind, args, &self.environment()),
+            Some(kind) => !is_short(kind, args, &self.node),
             None => is_long(&self.clients[number].client, command, args),
         }
     }

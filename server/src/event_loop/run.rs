@@ -109,11 +109,19 @@ impl EventLoop {
             None => {
                 // Commands that are served next already run under settings that this command changed.
                 self.answer_ran(issued, &ran);
-                serve_ready(Held::Many(partitions), &self.environment());
+                self.serve_in(partitions);
             }
         }
         self.end_use(partitions);
         is_suspended.then_some(ran.nanos)
+    }
+
+    /// Serves the tickets whose keys a command has made ready, if there are any.
+    fn serve_in(&self, partitions: &mut Lent) {
+        let mut held = partitions.iter().flatten();
+        if held.any(|partition| partition.door.waiters.has_ready()) {
+            serve_ready(Held::Many(partitions), &self.environment());
+        }
     }
 
     /// Ends the use of partitions: books what was allocated for them, and hands their effects over.
@@ -158,7 +166,7 @@ impl EventLoop {
             is_fence: false,
         };
         self.answer_ran(issued, &ran);
-        serve_ready(Held::Many(partitions), &self.environment());
+        self.serve_in(partitions);
         self.end_use(partitions);
     }
 

@@ -162,7 +162,7 @@ impl ScriptRun {
         let keys = given.keys;
         let shared = Rc::clone(&exchange);
         let body = move |yielder: &Yielder<Answer, Ask>, _: Answer| {
-            let (input, mut out) = (shared.input.borrow(), shared.out.borrow_mut());
+            let mut out = shared.out.borrow_mut();
             out.clear();
             out.shrink_to(KEPT_BYTES);
             let mut host = Remote {
@@ -170,13 +170,13 @@ impl ScriptRun {
                 exchange: &shared,
                 clock: &clock,
             };
-            let (words, mut reply) = (input.arguments(), Encoder::new(&mut out, resp).cut_at(cut_at));
-            let (keys, arguments) = (words.iter().take(keys), words.tail(keys).iter());
+            let mut reply = Encoder::new(&mut out, resp).cut_at(cut_at);
             let mut engine = engine.borrow_mut();
+            engine.take_words(&mut shared.input.borrow_mut(), keys);
             match called {
-                Called::Script(cached) => engine.run(&cached.script, keys, arguments, &mut host, &mut reply),
+                Called::Script(cached) => engine.run_taken(&cached.script, &mut host, &mut reply),
                 Called::Function { library, index, .. } => {
-                    engine.call((&library, index), keys, arguments, &mut host, &mut reply)
+                    engine.call_taken((&library, index), &mut host, &mut reply)
                 }
             }
         };

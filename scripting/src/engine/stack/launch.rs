@@ -1,9 +1,10 @@
 //! The start of a script or function: its keys and arguments in, its reply out. The rules are those of the parent.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
-use shardis_protocol::{Encoder, Resp};
+use shardis_protocol::{Arguments, Encoder, Resp};
 
 use super::{push_bytes, state_of, text};
 use crate::engine::state::State;
@@ -21,8 +22,14 @@ const GLOBALS: c_int = ffi::lua_upvalueindex(5);
 const KEYS: c_int = ffi::lua_upvalueindex(6);
 const ARGUMENTS: c_int = ffi::lua_upvalueindex(7);
 
+/// Upvalue: the table that takes what a script returns or ends with, unless its reply is encoded here.
+const OUT: c_int = ffi::lua_upvalueindex(8);
+
 /// Number of the upvalue that is the first of [`FIELD_NAMES`].
-const FIELDS: usize = 8;
+const FIELDS: usize = 9;
+
+/// Keys, or arguments, up to which their table serves the next script as well.
+const KEPT_ELEMENTS_MAX: usize = 8;
 
 /// Names of the fields that make a table stand for something else than a sequence.
 pub(super) const FIELD_NAMES: [&str; 7] = [
@@ -46,55 +53,130 @@ pub(super) unsafe extern "C-unwind" fn launch(stack: *mut lua_State) -> c_int {
         ffi::lua_settop(stack, 0);
         ffi::lua_pushvalue(stack, HANDLER);
         ffi::lua_rawgeti_(stack, if is_function { FUNCTIONS } else { SCRIPTS }, place);
-        let is_large = push_input(stack, state, is_function);
+        let input = &*state.input.as_ptr();
+        let words = input.words.arguments();
+        let (keys, arguments, is_large) = (input.keys, words.len() - input.keys, input.is_large());
+        if is_function {
+            push_table(stack, words, 0, keys);
+            push_table(stack, words, keys, arguments);
+        } else {
+            set_global(stack, KEYS, (words, 0, keys), &state.kept_keys);
+            set_global(stack, ARGUMENTS, (words, keys, arguments), &state.kept_arguments);
+        }
         let passed = if is_function { 2 } else { 0 };
         let is_ok = ffi::lua_pcall(stack, passed, 1, 1) == ffi::LUA_OK;
-        if is_large && !is_function {
-            // Names that are there need no memory.
-            for name in [KEYS, ARGUMENTS] {
-                ffi::lua_pushvalue(stack, name);
-                ffi::lua_pushnil(stack);
-                ffi::lua_rawset(stack, GLOBALS);
-            }
-        }
         let is_encoded = is_ok && encode(stack, state);
         ffi::lua_settop(stack, 2);
-        if is_encoded {
-            ffi::lua_pushnil(stack);
-            ffi::lua_replace(stack, 2);
+        if !is_encoded {
+            // The table has this element, so that no memory is needed.
+            ffi::lua_rawseti_(stack, OUT, 1);
+        }
+        if !is_function {
+            state.kept_keys.set(kept(stack, KEYS, keys, is_large));
+            state.kept_arguments.set(kept(stack, ARGUMENTS, arguments, is_large));
         }
         ffi::lua_pushboolean(stack, c_int::from(is_ok));
-        ffi::lua_replace(stack, 1);
         ffi::lua_pushboolean(stack, c_int::from(is_encoded));
-        ffi::lua_insert(stack, 2);
-        3
+        2
     }
 }
 
-/// Passes keys and arguments to a function, or makes them globals of scripts. True if they take much memory.
+/// Pushes a table of so many words.
 ///
 /// # Safety
-/// `stack` is that of [`launch`] and has room; no frame up to the next protected call has anything to drop.
-unsafe fn push_input(stack: *mut lua_State, state: &State, is_function: bool) -> bool {
-    // SAFETY: as the caller has promised; nothing changes the input meanwhile.
+/// `stack` has room; no frame up to the next protected call has anything to drop.
+unsafe fn push_table(stack: *mut lua_State, words: Arguments<'_>, first: usize, count: usize) {
+    // SAFETY: as the caller has promised. No request has as many words as an int can count.
     unsafe {
-        let input = &*state.input.as_ptr();
-        let words = input.words.arguments();
-        for (name, first, count) in [(KEYS, 0, input.keys), (ARGUMENTS, input.keys, words.len() - input.keys)] {
-            if !is_function {
-                ffi::lua_pushvalue(stack, name);
-            }
-            // No request has as many words as an int can count.
-            ffi::lua_createtable(stack, count as c_int, 0);
-            for index in 0..count {
-                push_bytes(stack, words.at(first + index));
-                ffi::lua_rawseti_(stack, -2, index as c_int + 1);
-            }
-            if !is_function {
-                ffi::lua_rawset(stack, GLOBALS);
-            }
+        ffi::lua_createtable(stack, count as c_int, 0);
+        fill(stack, words, first, count);
+    }
+}
+
+/// Fills the table on top of the stack with so many words.
+///
+/// # Safety
+/// As for [`push_table`].
+unsafe fn fill(stack: *mut lua_State, words: Arguments<'_>, first: usize, count: usize) {
+    for index in 0..count {
+        // SAFETY: as the caller has promised.
+        unsafe {
+            push_bytes(stack, words.at(first + index));
+            ffi::lua_rawseti_(stack, -2, index as c_int + 1);
         }
-        input.is_large()
+    }
+}
+
+/// Makes words a global of scripts. `kept` says for how many of them the table of the last script will do.
+///
+/// # Safety
+/// As for [`push_table`], in [`launch`].
+unsafe fn set_global(
+    stack: *mut lua_State,
+    name: c_int,
+    (words, first, count): (Arguments<'_>, usize, usize),
+    kept: &Cell<Option<usize>>,
+) {
+    // SAFETY: as the caller has promised.
+    unsafe {
+        ffi::lua_pushvalue(stack, name);
+        if kept.take() == Some(count) {
+            ffi::lua_rawget_(stack, GLOBALS);
+            fill(stack, words, first, count);
+            ffi::lua_settop(stack, -2);
+        } else {
+            push_table(stack, words, first, count);
+            ffi::lua_rawset(stack, GLOBALS);
+        }
+    }
+}
+
+/// The number of words for which the table of this name serves the next script as well: it has the elements that it was given, or
+/// others in their places, and nothing else. A table that does not, or takes much memory, is given up.
+///
+/// Nothing of a script outlives its run, so that nobody else refers to the table.
+///
+/// # Safety
+/// `stack` is that of [`launch`] and has room.
+unsafe fn kept(stack: *mut lua_State, name: c_int, count: usize, is_large: bool) -> Option<usize> {
+    // SAFETY: only functions are called that never jump: the keys that `lua_next` goes on from come from itself, and the global is
+    // there.
+    unsafe {
+        ffi::lua_pushvalue(stack, name);
+        ffi::lua_rawget_(stack, GLOBALS);
+        let is_intact = count <= KEPT_ELEMENTS_MAX && !is_large && has_elements(stack, count);
+        if !is_intact {
+            ffi::lua_pushvalue(stack, name);
+            ffi::lua_pushnil(stack);
+            ffi::lua_rawset(stack, GLOBALS);
+        }
+        is_intact.then_some(count)
+    }
+}
+
+/// Whether the value under the results on the stack is a table with so many elements and nothing else.
+///
+/// # Safety
+/// `stack` is valid and has room.
+unsafe fn has_elements(stack: *mut lua_State, count: usize) -> bool {
+    // SAFETY: as in `kept`.
+    unsafe {
+        if ffi::lua_type(stack, -1) != ffi::LUA_TTABLE
+            || ffi::lua_getmetatable(stack, -1) != 0
+            || ffi::lua_objlen(stack, -1) != count
+        {
+            return false;
+        }
+        let mut left = count;
+        ffi::lua_pushnil(stack);
+        while ffi::lua_next(stack, -2) != 0 {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            ffi::lua_settop(stack, -2);
+        }
+        left == 0
     }
 }
 
