@@ -18,7 +18,10 @@ mod api;
 mod command;
 mod errors;
 mod reply;
-#[expect(unsafe_code, reason = "values on Lua's own stack; the rules are in its header")]
+#[expect(
+    unsafe_code,
+    reason = "values on Lua's own stack; the rules are in its header"
+)]
 mod stack;
 pub(crate) mod state;
 
@@ -43,8 +46,8 @@ use crate::shebang;
 use crate::words::Words;
 
 pub(crate) use errors::PRELUDE_NAME;
-pub use state::FunctionRow;
 use stack::{Ended, Launcher};
+pub use state::FunctionRow;
 use state::{HOST, State};
 
 /// Name of the code of EVAL scripts in errors.
@@ -477,9 +480,9 @@ impl Engine {
                 reply.raw(&self.state.result.borrow());
                 Ok(Ok(reply::Kind::Value))
             }
-            Ok(Ended::Returned(value)) => {
-                HOST.set(host, || reply::encode(&self.state, &self.lua, value, reply)).map(Ok)
-            }
+            Ok(Ended::Returned(value)) => HOST
+                .set(host, || reply::encode(&self.state, &self.lua, value, reply))
+                .map(Ok),
             Ok(Ended::Failed(error)) => Ok(Err(error)),
             Err(error) => Err(error),
         };
@@ -589,7 +592,7 @@ enum Callee {
 }
 
 impl Callee {
-    /// What the launcher is told of it.
+    /// Its place and kind, as the launcher takes them.
     fn place_and_kind(self) -> (usize, bool) {
         match self {
             Self::Script(place) => (place, false),

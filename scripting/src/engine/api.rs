@@ -6,9 +6,7 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 use shardis_protocol::Resp;
 
 use crate::engine::Version;
-use crate::engine::command::{
-    Answer, answer, error_table, failure, refusal, with_arguments, with_words,
-};
+use crate::engine::command::{Answer, answer, error_table, failure, refusal, with_arguments, with_words};
 use crate::engine::stack;
 use crate::engine::state::{FunctionRow, HOST, State};
 use crate::error::{INVALID_NAME, raised};

@@ -1,4 +1,4 @@
-//! What `redis.call` and `redis.pcall` leave to the binding: errors, and replies that `stack.rs` does not decode.
+//! Errors and unusual replies of `redis.call` and `redis.pcall`, by way of the binding.
 //!
 //! | reply | RESP2 | RESP3 |
 //! |---|---|---|

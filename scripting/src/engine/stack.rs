@@ -54,8 +54,8 @@ pub(crate) enum Ended {
 pub(crate) struct Launcher {
     /// Place in the registry of the function that Lua calls.
     reference: c_int,
-    /// A table whose first element is the value or error of a script.
-    out: Table,
+    /// A table with what a script returns or ends with.
+    slots: Table,
 }
 
 impl Launcher {
@@ -68,8 +68,8 @@ impl Launcher {
     ) -> Result<Launcher> {
         let [err, ok, double, map, set, big_number, verbatim] = launch::FIELD_NAMES;
         let fields = (err, ok, double, map, set, big_number, verbatim);
-        let out = lua.create_sequence_from([false])?;
-        let upvalues = (handler, scripts, functions, globals, "KEYS", "ARGV", &out);
+        let slots = lua.create_sequence_from([false, false, false])?;
+        let upvalues = (handler, scripts, functions, globals, "KEYS", "ARGV", &slots);
         let mut upvalues = upvalues.into_lua_multi(lua)?;
         upvalues.extend(fields.into_lua_multi(lua)?);
         // SAFETY: these are the upvalues that `launch` uses, in its order.
@@ -81,7 +81,7 @@ impl Launcher {
                 ffi::lua_pushinteger(stack, reference.into());
             })?
         };
-        Ok(Launcher { reference, out })
+        Ok(Launcher { reference, slots })
     }
 
     /// Starts the script or function at a place. Its keys and arguments are in the state.
@@ -100,16 +100,23 @@ impl Launcher {
                 ffi::lua_settop(stack, -2);
                 return Err(mlua::Error::MemoryError("not enough memory".to_owned()));
             }
-            let flags = (ffi::lua_toboolean(stack, -2) != 0, ffi::lua_toboolean(stack, -1) != 0);
+            let flags = (
+                ffi::lua_toboolean(stack, -2) != 0,
+                ffi::lua_toboolean(stack, -1) != 0,
+            );
             ffi::lua_settop(stack, -3);
             flags
         };
         if is_encoded {
             return Ok(Ended::Replied);
         }
-        let value: Value = self.out.raw_get(1)?;
-        self.out.raw_set(1, false)?;
-        Ok(if is_ok { Ended::Returned(value) } else { Ended::Failed(value) })
+        let value: Value = self.slots.raw_get(launch::OUT)?;
+        self.slots.raw_set(launch::OUT, false)?;
+        Ok(if is_ok {
+            Ended::Returned(value)
+        } else {
+            Ended::Failed(value)
+        })
     }
 }
 

@@ -55,9 +55,17 @@ fn a_panic_of_the_host_passes_the_script_and_leaves_the_engine_well() {
         world.notes.panics = true;
         let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.eval(script)));
         let panic = run.expect_err(script);
-        assert_eq!(panic.downcast_ref::<&str>(), Some(&"a host that panics"), "{script}");
+        assert_eq!(
+            panic.downcast_ref::<&str>(),
+            Some(&"a host that panics"),
+            "{script}"
+        );
         world.notes.panics = false;
-        assert_eq!(world.eval("return redis.call('x')"), "+OK\\r\\n", "after {script}");
+        assert_eq!(
+            world.eval("return redis.call('x')"),
+            "+OK\\r\\n",
+            "after {script}"
+        );
     }
 }
 
@@ -75,9 +83,16 @@ fn a_reply_beyond_the_memory_of_the_engine_is_an_error() {
     ] {
         world.notes.reply.clone_from(&reply);
         let answer = world.eval(script);
-        assert!(answer.starts_with('-') && answer.contains("not enough memory"), "{script}: {answer}");
+        assert!(
+            answer.starts_with('-') && answer.contains("not enough memory"),
+            "{script}: {answer}"
+        );
         world.notes.reply.clear();
-        assert_eq!(world.eval("return redis.call('x')"), "+OK\\r\\n", "after {script}");
+        assert_eq!(
+            world.eval("return redis.call('x')"),
+            "+OK\\r\\n",
+            "after {script}"
+        );
     }
 }
 

@@ -64,11 +64,7 @@ fn nested_replies_keep_their_shape() {
 fn plain_replies_of_any_size_and_depth_come_back_as_they_were() {
     let mut replies = vec![
         [b"$100000\r\n".to_vec(), vec![b'x'; 100_000], b"\r\n".to_vec()].concat(),
-        [
-            b"*20000\r\n".to_vec(),
-            b"$3\r\nabc\r\n:-7\r\n".repeat(10_000),
-        ]
-        .concat(),
+        [b"*20000\r\n".to_vec(), b"$3\r\nabc\r\n:-7\r\n".repeat(10_000)].concat(),
         b"*3\r\n*0\r\n*1\r\n*0\r\n$0\r\n\r\n".to_vec(),
         b"*2\r\n+a status\r\n$-1\r\n".to_vec(),
     ];

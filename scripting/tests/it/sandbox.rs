@@ -281,13 +281,9 @@ fn whatever_a_script_does_to_its_words_the_next_one_gets_its_own() {
         let mut out = Vec::new();
         let mut reply = Encoder::new(&mut out, Resp::V2);
         let keys = [&key[..]].into_iter();
-        let call = world.engine.call(
-            (&library, 0),
-            keys,
-            [].into_iter(),
-            &mut world.notes,
-            &mut reply,
-        );
+        let call = world
+            .engine
+            .call((&library, 0), keys, [].into_iter(), &mut world.notes, &mut reply);
         assert_eq!(call, Ok(Outcome::Replied));
         assert_eq!(out, b"*1\r\n$1\r\na\r\n");
     }

@@ -10,7 +10,7 @@
 mod calls;
 mod checks;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use shardis_protocol::Arguments;
@@ -41,6 +41,9 @@ const KEY_COUNT: usize = 2;
 thread_local! {
     /// The script of this loop that is set aside.
     static ASIDE: RefCell<Option<Box<Run>>> = const { RefCell::new(None) };
+
+    /// The command that a script of this loop called last. The next script often begins with the same.
+    static LAST_CALLED: Cell<Option<CommandTag>> = const { Cell::new(None) };
 }
 
 bitflags::bitflags! {
@@ -147,7 +150,7 @@ pub(crate) fn run(
         return Err(give_up(environment));
     }
     let aside = if stage.is_under_way() { ASIDE.take() } else { None };
-    let (mut run, slice_began_ns) = match aside {
+    let (run, slice_began_ns) = match aside {
         Some(run) => (run, environment.clock.elapsed_ns()),
         None => {
             let run = begin(kind, call, caller, environment)?;
@@ -155,16 +158,26 @@ pub(crate) fn run(
             (run, began_ns)
         }
     };
-    let at_its_time;
-    let environment = if environment.stamp.is_at(run.now_ms) {
-        environment
-    } else {
-        at_its_time = Environment {
-            stamp: environment.stamp.at(run.now_ms, environment.settings),
-            ..*environment
-        };
-        &at_its_time
+    if environment.stamp.is_at(run.now_ms) {
+        return go_on(run, slice_began_ns, call, caller, partitions, out, environment);
+    }
+    let environment = &Environment {
+        stamp: environment.stamp.at(run.now_ms, environment.settings),
+        ..*environment
     };
+    go_on(run, slice_began_ns, call, caller, partitions, out, environment)
+}
+
+/// Lets a script run for a slice, at its time, which is that of the environment.
+fn go_on(
+    mut run: Box<Run>,
+    slice_began_ns: u64,
+    call: &Call<'_>,
+    caller: &mut Caller<'_>,
+    partitions: &mut Lent,
+    out: &mut Vec<u8>,
+    environment: &Environment<'_>,
+) -> CommandResult {
     caller.now_ms = run.now_ms;
     let records = environment.recorder.is_on() && !run.state.contains(State::IN_TRANSACTION);
     let unit = records.then(|| {
@@ -280,10 +293,9 @@ fn begin(
         keys,
     };
     let reply = (caller.client.resp, environment.reply_bytes_max);
-    let (script, random, last) = with_local(|local| {
+    let (script, random) = with_local(|local| {
         let random = local.random();
-        let script = local.begin(called.clone(), given, reply, &node.clock);
-        (script, random, local.last_command)
+        (local.begin(called.clone(), given, reply, &node.clock), random)
     });
     let tracks = environment.shards > 1 && !called.habits().has_strayed();
     let declared = given.words.iter().take(if tracks { keys } else { 0 });
@@ -306,7 +318,7 @@ fn begin(
         targets: Targets::all(),
         declared,
         slot,
-        last,
+        last: LAST_CALLED.get(),
         random,
         lines_at,
         began_ns: environment.clock.elapsed_ns(),
@@ -488,10 +500,8 @@ impl Run {
             count_failure(command, &reply, is_counted, environment);
         }
         drop(reply);
-        with_local(|local| {
-            local.last_command = self.last;
-            local.end(self.script);
-        });
+        LAST_CALLED.set(self.last);
+        with_local(|local| local.end(self.script));
         debug_assert!(caller.client.script == ScriptStage::None);
         ended
             .map(drop)
@@ -520,8 +530,7 @@ pub(crate) fn shards_of_script(
     if shards == 1 {
         return ShardSet::all(1);
     }
-    let is_trusted =
-        find_known(kind, args, node).is_some_and(|called| called.habits().is_trusted());
+    let is_trusted = find_known(kind, args, node).is_some_and(|called| called.habits().is_trusted());
     let Some(keys) = key_count(kind, args).ok().filter(|_| is_trusted) else {
         return ShardSet::all(shards);
     };

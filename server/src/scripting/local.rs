@@ -16,7 +16,6 @@ use shardis_scripting::{
 use super::run::{Exchange, Given, ScriptRun, Stage};
 use super::{Called, FunctionTable, Habits, Means, Scripts};
 use crate::clock::Clock;
-use crate::exec::client::CommandTag;
 use crate::limits::{SCRIPT_SOURCE_KEPT_BYTES, SCRIPT_STACK_BYTES, SCRIPTS_SEEN_KEPT};
 
 thread_local! {
@@ -44,8 +43,6 @@ pub(crate) struct Local {
     stack: Option<DefaultStack>,
     /// The script that was looked up last, which often is next.
     last: Option<Arc<Cached<Habits>>>,
-    /// The command that a script called last. The next script often begins with the same.
-    pub(crate) last_command: Option<CommandTag>,
     /// The source whose digest was taken last, and that digest.
     digested: Option<(Vec<u8>, Digest)>,
     /// Scripts that were looked up.
@@ -87,7 +84,6 @@ impl Local {
             exchange: Rc::default(),
             stack: None,
             last: None,
-            last_command: None,
             digested: None,
             seen: HashMap::new(),
             drop_at: SCRIPTS_SEEN_KEPT,

@@ -333,15 +333,17 @@ fn named_files(header: &str) -> BTreeSet<String> {
 fn unsafe_code_is_where_the_header_of_its_crate_says() {
     for root in ["storage/src/", "scripting/src/"] {
         let header = repository_file(&format!("{root}lib.rs")).expect("the crate has a root");
-        let found = rust_files(root.trim_end_matches('/')).into_iter().filter(|(_, text)| {
-            text.lines().any(|line| {
-                let code = line.trim_start();
-                !code.starts_with("//")
-                    && ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
-                        .iter()
-                        .any(|begin| code.contains(begin))
-            })
-        });
+        let found = rust_files(root.trim_end_matches('/'))
+            .into_iter()
+            .filter(|(_, text)| {
+                text.lines().any(|line| {
+                    let code = line.trim_start();
+                    !code.starts_with("//")
+                        && ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                            .iter()
+                            .any(|begin| code.contains(begin))
+                })
+            });
         let found: BTreeSet<String> = found
             .map(|(path, _)| path.trim_start_matches(root).to_owned())
             .collect();

@@ -14,16 +14,22 @@ use crate::library::arguments::c_long;
 const ELEMENTS_MAX: c_int = 250;
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
-/// Upvalues: the handler of errors, the tables of functions, the globals of scripts, the names of two of these.
+/// Upvalues: the handler of errors, the tables of functions, the globals of scripts.
 const HANDLER: c_int = ffi::lua_upvalueindex(2);
 const SCRIPTS: c_int = ffi::lua_upvalueindex(3);
 const FUNCTIONS: c_int = ffi::lua_upvalueindex(4);
 const GLOBALS: c_int = ffi::lua_upvalueindex(5);
-const KEYS: c_int = ffi::lua_upvalueindex(6);
-const ARGUMENTS: c_int = ffi::lua_upvalueindex(7);
 
-/// Upvalue: the table that takes what a script returns or ends with, unless its reply is encoded here.
-const OUT: c_int = ffi::lua_upvalueindex(8);
+/// Upvalue: a table with the value that a script returns or ends with, unless its reply is encoded here, and the tables of its keys
+/// and arguments.
+const SLOTS: c_int = ffi::lua_upvalueindex(8);
+
+/// The place of the value in that table.
+pub(super) const OUT: c_int = 1;
+
+/// Globals of scripts: the upvalue that is the name of one, and the place of its table.
+const KEYS: (c_int, c_int) = (ffi::lua_upvalueindex(6), 2);
+const ARGUMENTS: (c_int, c_int) = (ffi::lua_upvalueindex(7), 3);
 
 /// Number of the upvalue that is the first of [`FIELD_NAMES`].
 const FIELDS: usize = 9;
@@ -69,11 +75,13 @@ pub(super) unsafe extern "C-unwind" fn launch(stack: *mut lua_State) -> c_int {
         ffi::lua_settop(stack, 2);
         if !is_encoded {
             // The table has this element, so that no memory is needed.
-            ffi::lua_rawseti_(stack, OUT, 1);
+            ffi::lua_rawseti_(stack, SLOTS, OUT);
         }
         if !is_function {
             state.kept_keys.set(kept(stack, KEYS, keys, is_large));
-            state.kept_arguments.set(kept(stack, ARGUMENTS, arguments, is_large));
+            state
+                .kept_arguments
+                .set(kept(stack, ARGUMENTS, arguments, is_large));
         }
         ffi::lua_pushboolean(stack, c_int::from(is_ok));
         ffi::lua_pushboolean(stack, c_int::from(is_encoded));
@@ -113,39 +121,47 @@ unsafe fn fill(stack: *mut lua_State, words: Arguments<'_>, first: usize, count:
 /// As for [`push_table`], in [`launch`].
 unsafe fn set_global(
     stack: *mut lua_State,
-    name: c_int,
+    (name, place): (c_int, c_int),
     (words, first, count): (Arguments<'_>, usize, usize),
     kept: &Cell<Option<usize>>,
 ) {
     // SAFETY: as the caller has promised.
     unsafe {
-        ffi::lua_pushvalue(stack, name);
         if kept.take() == Some(count) {
-            ffi::lua_rawget_(stack, GLOBALS);
+            ffi::lua_rawgeti_(stack, SLOTS, place);
             fill(stack, words, first, count);
             ffi::lua_settop(stack, -2);
         } else {
+            ffi::lua_pushvalue(stack, name);
             push_table(stack, words, first, count);
+            ffi::lua_pushvalue(stack, -1);
+            ffi::lua_rawseti_(stack, SLOTS, place);
             ffi::lua_rawset(stack, GLOBALS);
         }
     }
 }
 
-/// The number of words for which the table of this name serves the next script as well: it has the elements that it was given, or
+/// The number of words for which the table of a global serves the next script as well: it has the elements that it was given, or
 /// others in their places, and nothing else. A table that does not, or takes much memory, is given up.
 ///
 /// Nothing of a script outlives its run, so that nobody else refers to the table.
 ///
 /// # Safety
 /// `stack` is that of [`launch`] and has room.
-unsafe fn kept(stack: *mut lua_State, name: c_int, count: usize, is_large: bool) -> Option<usize> {
-    // SAFETY: only functions are called that never jump: the keys that `lua_next` goes on from come from itself, and the global is
-    // there.
+unsafe fn kept(
+    stack: *mut lua_State,
+    (name, place): (c_int, c_int),
+    count: usize,
+    is_large: bool,
+) -> Option<usize> {
+    // SAFETY: only functions are called that never jump: the keys that `lua_next` goes on from come from itself, and the places that
+    // are set are there.
     unsafe {
-        ffi::lua_pushvalue(stack, name);
-        ffi::lua_rawget_(stack, GLOBALS);
+        ffi::lua_rawgeti_(stack, SLOTS, place);
         let is_intact = count <= KEPT_ELEMENTS_MAX && !is_large && has_elements(stack, count);
         if !is_intact {
+            ffi::lua_pushboolean(stack, 0);
+            ffi::lua_rawseti_(stack, SLOTS, place);
             ffi::lua_pushvalue(stack, name);
             ffi::lua_pushnil(stack);
             ffi::lua_rawset(stack, GLOBALS);
@@ -154,7 +170,7 @@ unsafe fn kept(stack: *mut lua_State, name: c_int, count: usize, is_large: bool)
     }
 }
 
-/// Whether the value under the results on the stack is a table with so many elements and nothing else.
+/// Whether the value on top of the stack is a table with so many elements and nothing else. Leaves more values there.
 ///
 /// # Safety
 /// `stack` is valid and has room.
