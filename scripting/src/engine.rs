@@ -2,7 +2,7 @@
 //!
 //! An engine belongs to one thread. It holds compiled scripts and loaded libraries, and nothing of a script outlives
 //! its run: what scripts share cannot be changed (`engine/prelude.lua`), and settings of libraries are put back. To run
-//! a script that is compiled allocates its `KEYS` and `ARGV` and nothing else.
+//! a script that is compiled allocates the tables `KEYS` and `ARGV`, unless those of the last one will do, and nothing else.
 //!
 //! | file | subject |
 //! |---|---|

@@ -42,11 +42,11 @@ pub(crate) fn call_function(
 
 /// End of a script or function that was started.
 pub(crate) enum Ended {
-    /// Its reply is in the state, encoded.
+    /// The reply is in the state, encoded.
     Replied,
-    /// It has returned a value that is no plain one.
+    /// A value was returned that is no plain one.
     Returned(Value),
-    /// It has ended with an error, which the handler has made.
+    /// An error was raised; the handler has made this of it.
     Failed(Value),
 }
 
