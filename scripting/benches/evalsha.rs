@@ -7,14 +7,14 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use shardis_protocol::{Arguments, Encoder, Resp};
-use shardis_scripting::{Engine, Host, LogLevel, Options, Release, Script, Targets, Verdict, Version};
+use shardis_scripting::{Engine, Host, LogLevel, Options, Release, Script, Targets, Verdict, Version, Words};
 
 /// A host that answers each command with the same string.
 struct Trivial;
 
 impl Host for Trivial {
-    fn call(&mut self, arguments: Arguments<'_>, _: Resp, reply: &mut Vec<u8>) -> Verdict {
-        black_box(arguments);
+    fn call(&mut self, words: &mut Words, _: Resp, reply: &mut Vec<u8>) -> Verdict {
+        black_box(words.arguments());
         reply.extend_from_slice(b"$5\r\nvalue\r\n");
         Verdict::Continue
     }

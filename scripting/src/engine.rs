@@ -2,13 +2,14 @@
 //!
 //! An engine belongs to one thread. It holds compiled scripts and loaded libraries, and nothing of a script outlives
 //! its run: what scripts share cannot be changed (`engine/prelude.lua`), and settings of libraries are put back. To run
-//! a script that is compiled allocates its `KEYS` and `ARGV` and nothing else.
+//! a script that is compiled allocates the tables `KEYS` and `ARGV`, unless those of the last one will do, and nothing else.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `prelude.lua` | the globals of scripts, written in Lua |
 //! | `state.rs` | what the functions of an engine share |
-//! | `command.rs` | `redis.call`: words out, replies in |
+//! | `stack.rs` | keys and arguments in, words of commands out, replies both ways |
+//! | `command.rs` | errors and unusual replies of `redis.call` |
 //! | `api.rs` | the rest of `redis.*` |
 //! | `reply.rs` | the reply that a returned value stands for |
 //! | `errors.rs` | errors that a script catches or ends with |
@@ -17,17 +18,19 @@ mod api;
 mod command;
 mod errors;
 mod reply;
+#[expect(
+    unsafe_code,
+    reason = "values on Lua's own stack; the rules are in its header"
+)]
+mod stack;
 pub(crate) mod state;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
-use bstr::BStr;
-use mlua::{
-    ChunkMode, Either, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState,
-};
-use shardis_protocol::Encoder;
+use mlua::{ChunkMode, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use shardis_protocol::{Encoder, Resp};
 
 use crate::cache::{Digest, Script};
 use crate::error::{LoadError, located};
@@ -40,8 +43,10 @@ use crate::limits::{
     SHIFT_MAX, SOURCE_BYTES_MAX, UNCOUNTED_MAX, UNPACKED_MAX,
 };
 use crate::shebang;
+use crate::words::Words;
 
 pub(crate) use errors::PRELUDE_NAME;
+use stack::{Ended, Launcher};
 pub use state::FunctionRow;
 use state::{HOST, State};
 
@@ -133,15 +138,12 @@ pub struct Engine {
     function_environment: Table,
     scripts: Slots,
     functions: Slots,
-    script_globals: Table,
-    /// `xpcall` and the handler of errors.
-    guard: Function,
-    handler: Function,
-    run_function: Function,
+    /// Runs a compiled script or a function.
+    launcher: Launcher,
     load_library: Function,
     compiled: HashMap<Digest, usize>,
-    /// The script that ran last, which often runs next.
-    last: Option<(Digest, Function)>,
+    /// The script that ran last, which often runs next, and its place.
+    last: Option<(Digest, usize)>,
     /// Digests of compiled scripts, the oldest first.
     compiled_order: VecDeque<Digest>,
     /// Places of the functions of loaded libraries.
@@ -219,15 +221,14 @@ impl Engine {
         state.set_environments(environment.clone(), world.raw_get("function_environment")?);
         lua.set_globals(environment)?;
         watch(&lua, &state)?;
+        let (scripts, functions): (Table, Table) = (world.raw_get("scripts")?, world.raw_get("functions")?);
+        let tables = (&scripts, &functions, &world.raw_get("script_globals")?);
         Ok(Engine {
             script_environment: world.raw_get("script_environment")?,
             function_environment: world.raw_get("function_environment")?,
-            scripts: Slots::new(world.raw_get("scripts")?),
-            functions: Slots::new(world.raw_get("functions")?),
-            script_globals: world.raw_get("script_globals")?,
-            guard: world.raw_get("xpcall")?,
-            handler: world.raw_get("handler")?,
-            run_function: world.raw_get("run_function")?,
+            launcher: Launcher::new(&lua, &state, &world.raw_get("handler")?, tables)?,
+            scripts: Slots::new(scripts),
+            functions: Slots::new(functions),
             load_library: world.raw_get("load_library")?,
             compiled: HashMap::new(),
             last: None,
@@ -296,12 +297,26 @@ impl Engine {
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
     ) -> Result<Outcome, LoadError> {
+        self.fill_words(keys, arguments);
+        self.run_taken(script, host, reply)
+    }
+
+    /// Runs a script with the words that were taken, and writes its reply.
+    ///
+    /// # Errors
+    /// If the script is not compiled and cannot be.
+    pub fn run_taken(
+        &mut self,
+        script: &Script,
+        host: &mut dyn Host,
+        reply: &mut Encoder<'_>,
+    ) -> Result<Outcome, LoadError> {
         let callee = Callee::Script(self.compiled(script)?);
         let label = Label {
             name: script.digest.as_bytes(),
             is_function: false,
         };
-        Ok(self.run_callee(callee, keys, arguments, host, reply, label))
+        Ok(self.run_callee(callee, host, reply, label))
     }
 
     /// Loads a library: runs its code, which registers functions. If the library is then not added to the node's, this
@@ -322,7 +337,7 @@ impl Engine {
             .begin_registration(&self.lua, host.clock_us())
             .map_err(registering)?;
         self.limit_memory(true);
-        let ended = HOST.set(host, || self.load_library.call::<(bool, Value)>(chunk));
+        let ended = HOST.set(&mut *host, || self.load_library.call::<(bool, Value)>(chunk));
         self.limit_memory(false);
         let registration = self.state.registration.borrow_mut().take();
         if self.state.stopped().is_some() {
@@ -369,9 +384,23 @@ impl Engine {
     /// If the library cannot be loaded.
     pub fn call<'a>(
         &mut self,
-        (library, function): (&Library, usize),
+        callee: (&Library, usize),
         keys: impl ExactSizeIterator<Item = &'a [u8]>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+        host: &mut dyn Host,
+        reply: &mut Encoder<'_>,
+    ) -> Result<Outcome, LoadError> {
+        self.fill_words(keys, arguments);
+        self.call_taken(callee, host, reply)
+    }
+
+    /// Runs a function like [`Engine::call`], with the words that were taken.
+    ///
+    /// # Errors
+    /// If the library cannot be loaded.
+    pub fn call_taken(
+        &mut self,
+        (library, function): (&Library, usize),
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
     ) -> Result<Outcome, LoadError> {
@@ -390,24 +419,22 @@ impl Engine {
             name: &row.name,
             is_function: true,
         };
-        Ok(self.run_callee(Callee::Function(slot), keys, arguments, host, reply, label))
+        Ok(self.run_callee(Callee::Function(slot), host, reply, label))
     }
 
-    /// The function that a script was compiled to.
-    fn compiled(&mut self, script: &Script) -> Result<Function, LoadError> {
-        if let Some((digest, function)) = &self.last
-            && *digest == script.digest
+    /// The place of the function that a script is compiled to.
+    fn compiled(&mut self, script: &Script) -> Result<usize, LoadError> {
+        if let Some((digest, place)) = self.last
+            && digest == script.digest
         {
-            return Ok(function.clone());
+            return Ok(place);
         }
-        let index = match self.compiled.get(&script.digest) {
-            Some(&index) => index,
+        let place = match self.compiled.get(&script.digest) {
+            Some(&place) => place,
             None => self.newly_compiled(script)?,
         };
-        let function: mlua::Result<Function> = self.scripts.table.raw_get(index);
-        let function = function.map_err(|error| LoadError::Script(errors::message(&error)))?;
-        self.last = Some((script.digest, function.clone()));
-        Ok(function)
+        self.last = Some((script.digest, place));
+        Ok(place)
     }
 
     /// Compiles a script and returns its place.
@@ -417,6 +444,7 @@ impl Engine {
         }
         let failed = |error: mlua::Error| LoadError::Script(errors::message(&error));
         let environment = self.script_environment.clone();
+        self.make_room();
         self.limit_memory(true);
         let chunk = self.chunk(&script.source[script.header.bytes..], SCRIPT_NAME, environment);
         self.limit_memory(false);
@@ -435,61 +463,54 @@ impl Engine {
         compile(&self.lua, code, name, Some(environment))
     }
 
-    fn run_callee<'a>(
+    fn run_callee(
         &mut self,
         callee: Callee,
-        keys: impl ExactSizeIterator<Item = &'a [u8]>,
-        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
         host: &mut dyn Host,
         reply: &mut Encoder<'_>,
         label: Label<'_>,
     ) -> Outcome {
-        self.begin(label.is_function);
-        let words = self
-            .words(keys)
-            .and_then(|keys| Ok((keys, self.words(arguments)?)));
-        let kind = HOST.set(host, || {
-            let (keys, arguments) = words?;
-            let is_large = keys.bytes + arguments.bytes > KEPT_WORDS_BYTES;
-            let (is_ok, value) = match callee {
-                Callee::Script(script) => self.run_script(script, keys.table, arguments.table, is_large)?,
-                Callee::Function(slot) => self.run_function(slot, keys.table, arguments.table)?,
-            };
-            if is_ok {
-                return reply::encode(&self.state, &self.lua, value, reply).map(Ok);
+        self.begin(label.is_function, reply.resp());
+        let (place, is_function) = callee.place_and_kind();
+        self.limit_memory(true);
+        let ended = HOST.set(&mut *host, || self.launcher.start(&self.lua, place, is_function));
+        self.limit_memory(false);
+        let kind = match ended {
+            Ok(Ended::Replied) => {
+                reply.raw(&self.state.result.borrow());
+                Ok(Ok(reply::Kind::Value))
             }
-            Ok(Err(value))
-        });
+            Ok(Ended::Returned(value)) => HOST
+                .set(host, || reply::encode(&self.state, &self.lua, value, reply))
+                .map(Ok),
+            Ok(Ended::Failed(error)) => Ok(Err(error)),
+            Err(error) => Err(error),
+        };
         let outcome = self.outcome(kind, reply, label);
         self.end();
+        if let Some(panic) = self.state.panic.take() {
+            std::panic::resume_unwind(panic);
+        }
         outcome
     }
 
-    fn run_script(
-        &self,
-        script: Function,
-        keys: Table,
-        arguments: Table,
-        is_large: bool,
-    ) -> mlua::Result<(bool, Value)> {
-        let names = self.state.names(&self.lua)?;
-        self.script_globals.raw_set(&names.keys, keys)?;
-        self.script_globals.raw_set(&names.arguments, arguments)?;
-        self.limit_memory(true);
-        let ended = self.guard.call((script, &self.handler));
-        self.limit_memory(false);
-        if is_large {
-            self.script_globals.raw_set(&names.keys, Value::Nil)?;
-            self.script_globals.raw_set(&names.arguments, Value::Nil)?;
-        }
-        ended
+    /// Takes the keys and arguments of the next script or function: so many keys, and the arguments behind them. The words are
+    /// exchanged for others, which have no meaning.
+    pub fn take_words(&mut self, words: &mut Words, keys: usize) {
+        let mut input = self.state.input.borrow_mut();
+        input.keys = keys.min(words.arguments().len());
+        std::mem::swap(&mut input.words, words);
     }
 
-    fn run_function(&self, slot: usize, keys: Table, arguments: Table) -> mlua::Result<(bool, Value)> {
-        self.limit_memory(true);
-        let ended = self.run_function.call((slot, keys, arguments));
-        self.limit_memory(false);
-        ended
+    fn fill_words<'a>(
+        &self,
+        keys: impl ExactSizeIterator<Item = &'a [u8]>,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) {
+        let mut input = self.state.input.borrow_mut();
+        let count = keys.len();
+        input.words.fill(keys.chain(arguments));
+        input.keys = count.min(input.words.arguments().len());
     }
 
     /// Writes the error of a script that failed.
@@ -519,8 +540,14 @@ impl Engine {
         }
     }
 
-    fn begin(&mut self, is_function: bool) {
+    fn begin(&mut self, is_function: bool, resp: Resp) {
         self.state.begin(is_function);
+        self.state.reply_resp.set(resp);
+        self.make_room();
+    }
+
+    /// Collects garbage if there is much: what earlier scripts have left behind must not make a later one fail.
+    fn make_room(&self) {
         if self.lua.used_memory() > self.memory_bytes / COLLECT_ABOVE_PARTS {
             self.collect();
         }
@@ -532,9 +559,11 @@ impl Engine {
             self.lua.gc_set_pause(COLLECTOR_PERCENT);
             self.lua.gc_set_step_multiplier(COLLECTOR_PERCENT);
         }
+        self.state.give_back();
         self.runs += 1;
         if self.runs >= RUNS_PER_COLLECTION {
             self.runs = 0;
+            self.state.give_tables_up();
             let step = self.lua.gc_step();
             debug_assert!(step.is_ok(), "no finalizer of ours fails");
         }
@@ -551,46 +580,26 @@ impl Engine {
         let limit = if is_limited { self.memory_bytes } else { 0 };
         set_memory_limit(&self.lua, limit);
     }
-
-    fn words<'a>(&self, words: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Words> {
-        let mut bytes = 0;
-        let words = words.map(|word| {
-            bytes += WORD_BYTES + word.len();
-            // A `str` goes straight into the table; other bytes become a string first that Rust refers to.
-            let text = (word.len() <= CHECKED_WORD_BYTES).then(|| std::str::from_utf8(word));
-            match text {
-                Some(Ok(text)) => Either::Left(text),
-                _ => Either::Right(BStr::new(word)),
-            }
-        });
-        let table = self.lua.create_sequence_from(words)?;
-        Ok(Words { table, bytes })
-    }
 }
 
-/// Code that is called.
+/// Code that is called, by its place.
+#[derive(Clone, Copy)]
 enum Callee {
     /// A compiled script.
-    Script(Function),
-    /// The function of a library at this place.
+    Script(usize),
+    /// The function of a library.
     Function(usize),
 }
 
-/// Keys or arguments of a script.
-struct Words {
-    table: Table,
-    /// Their memory, roughly.
-    bytes: usize,
+impl Callee {
+    /// Its place and kind, as the launcher takes them.
+    fn place_and_kind(self) -> (usize, bool) {
+        match self {
+            Self::Script(place) => (place, false),
+            Self::Function(place) => (place, true),
+        }
+    }
 }
-
-/// Memory of a word beside its bytes, roughly.
-const WORD_BYTES: usize = 40;
-
-/// Size up to which it is worth its while to see whether a word is UTF-8.
-const CHECKED_WORD_BYTES: usize = 256;
-
-/// Size up to which the words of a script stay in memory until the next one.
-const KEPT_WORDS_BYTES: usize = 16 << 10;
 
 /// Sets the limit of the allocator; 0 is none.
 pub(crate) fn set_memory_limit(lua: &Lua, limit: usize) {

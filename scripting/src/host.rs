@@ -3,12 +3,14 @@
 use bitflags::bitflags;
 use shardis_protocol::{Arguments, Resp};
 
+use crate::words::Words;
+
 /// The server on whose behalf a script runs. An engine calls it while the script runs, and keeps nothing of it.
 pub trait Host {
     /// Runs a command as the caller of the script, and appends its reply to `reply`, encoded in the version `resp`. An
-    /// error is a reply as well. Returns whether the script goes on: a host that needs what the script has not been
-    /// given can stop it.
-    fn call(&mut self, arguments: Arguments<'_>, resp: Resp, reply: &mut Vec<u8>) -> Verdict;
+    /// error is a reply as well. Both buffers belong to the engine, but a host may exchange them for others. Returns whether the script
+    /// goes on: a host that needs what the script has not been given can stop it.
+    fn call(&mut self, words: &mut Words, resp: Resp, reply: &mut Vec<u8>) -> Verdict;
 
     /// Whether the caller's user may run this command. `None` if there is no such command, or not with so many
     /// arguments.

@@ -8,6 +8,7 @@
 //! | [`functions`] | the function libraries of a node, and their form in DUMP and snapshots |
 //! | [`shebang`] | the first line of a script or library |
 //! | [`error`] | error texts |
+//! | [`words`] | words of a command in memory that is used again |
 //! | [`limits`] | every bound of the above, named |
 //!
 //! The crate does no I/O, reads no clock and starts no thread. It knows no keys, shards or connections: whatever a
@@ -26,7 +27,11 @@
 //! - an error of `next`, `pairs`, `rawset`, `setmetatable`, `unpack`, `table.concat`, `table.insert` or `table.sort`, raised
 //!   in the call by which a function returns (`return unpack(t)`), does not name the line: that function is gone by then.
 
-#![forbid(unsafe_code)]
+//!
+//! `unsafe` code is in `engine/stack.rs`, whose header has its rules, `engine/stack/call.rs` and `engine/stack/launch.rs`, and nowhere
+//! else.
+
+#![deny(unsafe_code)]
 
 pub mod cache;
 pub mod engine;
@@ -37,6 +42,7 @@ mod library;
 pub mod limits;
 mod number;
 pub mod shebang;
+pub mod words;
 
 pub use cache::{CacheStats, Cached, Digest, Origin, Script, ScriptCache};
 pub use engine::{Engine, FunctionRow, Options, Outcome, Release, Version};
@@ -44,3 +50,4 @@ pub use error::{HeaderError, LoadError};
 pub use functions::{Functions, FunctionsError, FunctionsStats, Library, RestorePolicy};
 pub use host::{Host, LogLevel, Stop, Targets, Verdict};
 pub use shebang::{FLAG_NAMES, Flags};
+pub use words::Words;

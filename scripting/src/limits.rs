@@ -3,6 +3,12 @@
 /// Instructions of the interpreter between two calls of [`crate::Host::pause`]: a fraction of a millisecond.
 pub const PAUSE_INSTRUCTIONS: u32 = 10_000;
 
+/// Size from which memory that serves one script after the other is given back.
+pub const KEPT_BYTES: usize = 64 << 10;
+
+/// Size up to which the keys and arguments of a script stay in the interpreter until the next one.
+pub const KEPT_INPUT_BYTES: usize = 16 << 10;
+
 /// Steps of the library's own loops (patterns, repetition) between two calls of [`crate::Host::pause`].
 pub const PAUSE_STEPS: u32 = 1_000_000;
 

@@ -23,7 +23,7 @@ pub(crate) fn general(value: f64, digits: usize) -> NumberText {
     }
     // Most numbers of scripts are small integers.
     if value == value.trunc() && value.abs() < 1e14 && (value != 0.0 || value.is_sign_positive()) {
-        return NumberText::from_slice(format!("{}", value as i64).as_bytes());
+        return integer(value as i64);
     }
     let scientific = format!("{:.*e}", digits - 1, value);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -36,6 +36,25 @@ pub(crate) fn general(value: f64, digits: usize) -> NumberText {
     let decimals = digits as i32 - 1 - exponent;
     let fixed = format!("{:.*}", usize::try_from(decimals).unwrap_or_default(), value);
     NumberText::from_slice(trimmed(&fixed).as_bytes())
+}
+
+/// The digits of an integer.
+fn integer(value: i64) -> NumberText {
+    const DIGITS: usize = 20;
+    let (mut digits, mut at, mut rest) = ([0; DIGITS], DIGITS, value.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    NumberText::from_slice(&digits[at..])
 }
 
 /// A number without the zeros at the end of its fraction.
@@ -55,6 +74,8 @@ mod tests {
     fn numbers_are_printed_as_in_c() {
         for (value, digits, text) in [
             (3.0, 14, "3"),
+            (-17.0, 14, "-17"),
+            (1_700_000_000_123.0, 17, "1700000000123"),
             (-0.0, 14, "-0"),
             (0.0, 14, "0"),
             (0.1, 14, "0.1"),

@@ -6,7 +6,8 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 use shardis_protocol::Resp;
 
 use crate::engine::Version;
-use crate::engine::command::{Answer, command, error_table, failure, with_arguments, with_words};
+use crate::engine::command::{Answer, answer, error_table, failure, refusal, with_arguments, with_words};
+use crate::engine::stack;
 use crate::engine::state::{FunctionRow, HOST, State};
 use crate::error::{INVALID_NAME, raised};
 use crate::host::{LogLevel, Targets};
@@ -34,8 +35,7 @@ pub(crate) fn register(lua: &Lua, native: &Table, state: &Rc<State>, version: &V
     // server of Redis that no debugger is attached to.
     api.raw_set("breakpoint", lua.create_function(|_, _: MultiValue| Ok(false))?)?;
     api.raw_set("debug", lua.create_function(|_, _: MultiValue| Ok(()))?)?;
-    let functions: [(&str, Function); 6] = [
-        ("call", |state, lua, values| command(state, lua, &values)),
+    let functions: [(&str, Function); 5] = [
         ("sha1hex", sha1_hex),
         ("setresp", set_resp),
         ("set_repl", set_replication),
@@ -48,17 +48,29 @@ pub(crate) fn register(lua: &Lua, native: &Table, state: &Rc<State>, version: &V
             .create_function(move |lua, values: MultiValue| function(&state, lua, values)?.map_err(raised))?;
         api.raw_set(name, callback)?;
     }
-    let shared = Rc::clone(state);
-    let pcall = lua.create_function(move |lua, values: MultiValue| {
-        Ok(command(&shared, lua, &values)?.unwrap_or_else(Value::Table))
-    })?;
-    api.raw_set("pcall", pcall)?;
+    api.raw_set("call", calling(lua, state, |answer| answer.map_err(raised))?)?;
+    let returned = |answer: Answer| Ok(answer.unwrap_or_else(Value::Table));
+    api.raw_set("pcall", calling(lua, state, returned)?)?;
     native.raw_set("api", api)?;
     let shared = Rc::clone(state);
     let register = lua.create_function(move |lua, values: MultiValue| {
         register_function(&shared, lua, &values)?.map_err(raised)
     })?;
     native.raw_set("register_function", register)
+}
+
+/// The function that runs a command. `settle` makes of its answer what the script gets, where that is not plain.
+fn calling(
+    lua: &Lua,
+    state: &Rc<State>,
+    settle: impl Fn(Answer) -> Result<Value> + Copy + 'static,
+) -> Result<mlua::Function> {
+    let shared = Rc::clone(state);
+    let refuse =
+        lua.create_function(move |lua, values: MultiValue| settle(refusal(&shared, lua, &values)?))?;
+    let shared = Rc::clone(state);
+    let finish = lua.create_function(move |lua, ()| settle(answer(&shared, lua)?))?;
+    stack::call_function(lua, state, refuse, finish)
 }
 
 fn constants(lua: &Lua, version: &Version) -> Result<Table> {

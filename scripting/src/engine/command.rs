@@ -1,4 +1,4 @@
-//! `redis.call` and `redis.pcall`: words from Lua, the reply back into Lua.
+//! Errors and unusual replies of `redis.call` and `redis.pcall`, by way of the binding.
 //!
 //! | reply | RESP2 | RESP3 |
 //! |---|---|---|
@@ -15,8 +15,7 @@ use mlua::{BorrowedBytes, Lua, MultiValue, Result, String as Text, Table, Value}
 use shardis_protocol::{Arguments, Span};
 use smallvec::SmallVec;
 
-use crate::engine::state::{HOST, Names, State};
-use crate::host::Verdict;
+use crate::engine::state::{Names, State};
 use crate::library::arguments::as_number;
 use crate::library::build::{Builder, Form};
 use crate::limits::COMMAND_REPLY_DEPTH_MAX;
@@ -24,14 +23,6 @@ use crate::number::{EXACT_DIGITS, NumberText, general};
 
 /// Words that commands usually have at most.
 const USUAL_WORDS: usize = 8;
-
-/// Size from which the buffer of replies is given back.
-const KEPT_REPLY_BYTES: usize = 64 << 10;
-
-/// Size up to which a reply is decoded without the bound of the engine's memory, because the interpreter then needs no
-/// protection against its errors, which costs more than the reply itself. The script meets the bound with its next
-/// value.
-const UNLIMITED_REPLY_BYTES: usize = 16 << 10;
 
 /// A reply, or the table that describes an error.
 pub(crate) type Answer = std::result::Result<Value, Table>;
@@ -53,8 +44,8 @@ impl Deref for Word<'_> {
     }
 }
 
-/// Runs a command whose words are arguments.
-pub(crate) fn command(state: &State, lua: &Lua, values: &MultiValue) -> Result<Answer> {
+/// The error for arguments with which no command can be called, or not now.
+pub(crate) fn refusal(state: &State, lua: &Lua, values: &MultiValue) -> Result<Answer> {
     if values.is_empty() {
         return failure(
             state,
@@ -62,13 +53,25 @@ pub(crate) fn command(state: &State, lua: &Lua, values: &MultiValue) -> Result<A
             b"Please specify at least one argument for this redis lib call",
         );
     }
-    with_words(values, |words| run(state, lua, words)).unwrap_or_else(|| {
-        failure(
+    match with_words(values, |words| words.iter().map(|word| word.len()).sum::<usize>()) {
+        None => failure(
             state,
             lua,
             b"Lua redis lib command arguments must be strings or integers",
-        )
-    })
+        ),
+        Some(bytes) => {
+            state.check_buffer(bytes)?;
+            failure(state, lua, b"redis.call can only be called while a script runs")
+        }
+    }
+}
+
+/// The reply to the last command, which is in the state, or the end of the script that came instead.
+pub(crate) fn answer(state: &State, lua: &Lua) -> Result<Answer> {
+    match state.end.take() {
+        Some(stop) => Err(state.stop(stop)),
+        None => decoded(state, lua, &state.reply.borrow()),
+    }
 }
 
 /// Calls `f` with the words that the values are. `None` if one is neither a string nor a number.
@@ -98,30 +101,6 @@ fn number_word(value: &Value) -> NumberText {
 pub(crate) fn with_arguments<T>(words: &[&[u8]], f: impl FnOnce(Arguments<'_>) -> T) -> T {
     let spans: SmallVec<[Span; USUAL_WORDS]> = (0..words.len() as u32).map(Span::detached).collect();
     f(Arguments::new(&[], &spans, words))
-}
-
-fn run(state: &State, lua: &Lua, words: &[&[u8]]) -> Result<Answer> {
-    if !HOST.is_set() {
-        return failure(state, lua, b"redis.call can only be called while a script runs");
-    }
-    let mut reply = std::mem::take(&mut *state.reply.borrow_mut());
-    reply.clear();
-    let resp = state.resp.get();
-    let verdict = with_arguments(words, |arguments| {
-        HOST.with(|host| host.call(arguments, resp, &mut reply))
-    });
-    if let Verdict::Stop(stop) = verdict {
-        return Err(state.stop(stop));
-    }
-    let answer = if reply.len() <= UNLIMITED_REPLY_BYTES {
-        state.without_limit(lua, || decoded(state, lua, &reply))
-    } else {
-        decoded(state, lua, &reply)
-    };
-    if reply.capacity() <= KEPT_REPLY_BYTES {
-        *state.reply.borrow_mut() = reply;
-    }
-    answer
 }
 
 /// An error that the engine itself has found.

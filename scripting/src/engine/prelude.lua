@@ -437,17 +437,6 @@ function_globals.redis, function_globals.server = function_api_face, function_ap
 local scripts, functions = {}, {}
 local handler = native.handler
 
-local callee, first, second
-
-local function invoke()
-  return callee(first, second)
-end
-
-local function run_function(index, keys, arguments)
-  callee, first, second = functions[index], keys, arguments
-  return xpcall(invoke, handler)
-end
-
 local function loaded(...)
   function_metatable.__index = function_globals
   behind[function_environment] = function_globals
@@ -466,8 +455,6 @@ return {
   script_globals = script_globals,
   scripts = scripts,
   functions = functions,
-  xpcall = xpcall,
   handler = handler,
-  run_function = run_function,
   load_library = load_library,
 }

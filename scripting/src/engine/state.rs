@@ -1,5 +1,6 @@
 //! [`State`]: what the functions of an engine share while a script runs.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
@@ -7,13 +8,13 @@ use mlua::{Function, Lua, Result, String as Text, Table, Value};
 use scoped_tls_hkt::scoped_thread_local;
 use shardis_protocol::Resp;
 
-use crate::engine::set_memory_limit;
 use crate::error::Stopped;
 use crate::host::{Host, Stop, Verdict};
 use crate::library::json_encode::{Progress, Settings};
 use crate::library::random::Random;
-use crate::limits::{LIBRARY_LOAD_MS, PAUSE_STEPS};
+use crate::limits::{KEPT_BYTES, KEPT_INPUT_BYTES, LIBRARY_LOAD_MS, PAUSE_STEPS};
 use crate::shebang::Flags;
+use crate::words::Words;
 
 scoped_thread_local!(
     /// The host of the script that runs on this thread.
@@ -35,8 +36,6 @@ pub(crate) struct Names {
     pub(crate) source: Text,
     pub(crate) line: Text,
     pub(crate) is_counted: Text,
-    pub(crate) keys: Text,
-    pub(crate) arguments: Text,
 }
 
 impl Names {
@@ -55,8 +54,6 @@ impl Names {
             source: name("source")?,
             line: name("line")?,
             is_counted: name("ignore_error_stats_update")?,
-            keys: name("KEYS")?,
-            arguments: name("ARGV")?,
         })
     }
 }
@@ -97,6 +94,24 @@ pub(crate) struct Registration {
     deadline_us: u64,
 }
 
+/// Keys and arguments of a script.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    /// The keys, and behind them the arguments.
+    pub(crate) words: Words,
+    /// Number of keys.
+    pub(crate) keys: usize,
+}
+
+impl Input {
+    /// Whether they take so much memory that it is given back when the script has ended.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        const WORD_BYTES: usize = 40;
+        self.words.bytes() + WORD_BYTES * self.words.arguments().len() > KEPT_INPUT_BYTES
+    }
+}
+
 /// Data that the functions of an engine share.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -104,8 +119,23 @@ pub(crate) struct State {
     pub(crate) resp: Cell<Resp>,
     pub(crate) random: Random,
     pub(crate) json: Rc<Settings>,
+    /// Keys and arguments of the script.
+    pub(crate) input: RefCell<Input>,
+    /// Number of keys for which the table of the last script serves the next one, and of arguments.
+    pub(crate) kept_keys: Cell<Option<usize>>,
+    pub(crate) kept_arguments: Cell<Option<usize>>,
+    /// Words of the last command.
+    pub(crate) words: RefCell<Words>,
     /// Bytes of the last reply of a command. The buffer is kept for the next one.
     pub(crate) reply: RefCell<Vec<u8>>,
+    /// Reason for which the host ends the script with its last command.
+    pub(crate) end: Cell<Option<Stop>>,
+    /// Panic of the host, which goes on when the script has ended.
+    pub(crate) panic: RefCell<Option<Box<dyn Any + Send>>>,
+    /// Encoded reply of the script, if it is a plain one.
+    pub(crate) result: RefCell<Vec<u8>>,
+    /// Version in which the caller of the script gets its reply.
+    pub(crate) reply_resp: Cell<Resp>,
     pub(crate) registration: RefCell<Option<Registration>>,
     /// Whether a script has changed the settings of the collector.
     pub(crate) has_changed_collector: Cell<bool>,
@@ -131,7 +161,15 @@ impl State {
             resp: Cell::new(Resp::V2),
             random: Random::new(random),
             json: Rc::default(),
+            input: RefCell::default(),
+            kept_keys: Cell::default(),
+            kept_arguments: Cell::default(),
+            words: RefCell::default(),
             reply: RefCell::default(),
+            end: Cell::default(),
+            panic: RefCell::default(),
+            result: RefCell::default(),
+            reply_resp: Cell::new(Resp::V2),
             registration: RefCell::new(None),
             has_changed_collector: Cell::new(false),
             stopped: Cell::new(None),
@@ -153,6 +191,25 @@ impl State {
         self.resp.set(Resp::V2);
         self.stopped.set(None);
         self.json.reset();
+    }
+
+    /// Has the next script get new tables.
+    pub(crate) fn give_tables_up(&self) {
+        self.kept_keys.set(None);
+        self.kept_arguments.set(None);
+    }
+
+    /// Gives memory back that a script has needed much of.
+    pub(crate) fn give_back(&self) {
+        self.input.borrow_mut().words.clear();
+        self.words.borrow_mut().clear();
+        for buffer in [&self.reply, &self.result] {
+            let mut buffer = buffer.borrow_mut();
+            if buffer.capacity() > KEPT_BYTES {
+                buffer.clear();
+                buffer.shrink_to(KEPT_BYTES);
+            }
+        }
     }
 
     /// Names of fields.
@@ -248,14 +305,6 @@ impl State {
             return Err(mlua::Error::MemoryError("not enough memory".to_owned()));
         }
         Ok(())
-    }
-
-    /// Calls `f` without the bound of the engine's memory.
-    pub(crate) fn without_limit<T>(&self, lua: &Lua, f: impl FnOnce() -> T) -> T {
-        set_memory_limit(lua, 0);
-        let result = f();
-        set_memory_limit(lua, self.memory_bytes);
-        result
     }
 
     /// Notes a face and the table behind it.

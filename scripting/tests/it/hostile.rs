@@ -44,6 +44,69 @@ fn is_stopped(script: &str) {
 }
 
 #[test]
+fn a_panic_of_the_host_passes_the_script_and_leaves_the_engine_well() {
+    let mut world = small_world();
+    for script in [
+        "return redis.call('x')",
+        "return redis.pcall('x')",
+        "return pcall(redis.call, 'x')",
+        "return coroutine.wrap(function() return redis.call('x') end)()",
+    ] {
+        world.notes.panics = true;
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.eval(script)));
+        let panic = run.expect_err(script);
+        assert_eq!(
+            panic.downcast_ref::<&str>(),
+            Some(&"a host that panics"),
+            "{script}"
+        );
+        world.notes.panics = false;
+        assert_eq!(
+            world.eval("return redis.call('x')"),
+            "+OK\\r\\n",
+            "after {script}"
+        );
+    }
+}
+
+#[test]
+fn a_reply_beyond_the_memory_of_the_engine_is_an_error() {
+    let mut world = small_world();
+    let element = b"$10\r\n0123456789\r\n";
+    let element_of = |number: usize| [b"$10\r\n", format!("{number:010}").as_bytes(), b"\r\n"].concat();
+    let elements: Vec<u8> = (0..200_000).flat_map(element_of).collect();
+    let reply = [b"*200001\r\n".to_vec(), elements, element.to_vec()].concat();
+    for script in [
+        "return #redis.call('x')",
+        "return #redis.pcall('x')",
+        "local function f() return #redis.call('x') end local ok, e = pcall(f) error(e)",
+    ] {
+        world.notes.reply.clone_from(&reply);
+        let answer = world.eval(script);
+        assert!(
+            answer.starts_with('-') && answer.contains("not enough memory"),
+            "{script}: {answer}"
+        );
+        world.notes.reply.clear();
+        assert_eq!(
+            world.eval("return redis.call('x')"),
+            "+OK\\r\\n",
+            "after {script}"
+        );
+    }
+}
+
+#[test]
+fn words_beyond_the_memory_of_the_engine_are_an_error() {
+    let mut world = small_world();
+    let script = "local s = string.rep('x', 1000000) return redis.call('x', s, s, s, s, s, s, s, s, s)";
+    fails(&mut world, script, "not enough memory");
+    assert_eq!(world.notes.commands.len(), 0);
+    let script = "local s = string.rep('x', 1000000) redis.call('x', s, s, s, s) return 1";
+    assert_eq!(world.eval(script), ":1\\r\\n");
+}
+
+#[test]
 fn a_stop_cannot_be_caught() {
     for script in [
         "while true do end",

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use shardis_protocol::{Arguments, Resp};
-use shardis_scripting::{Host, LogLevel, Targets, Verdict};
+use shardis_scripting::{Host, LogLevel, Targets, Verdict, Words};
 
 /// A server that ends with this value.
 pub(super) struct Redis {
@@ -133,8 +133,8 @@ impl Bridge {
 }
 
 impl Host for Bridge {
-    fn call(&mut self, arguments: Arguments<'_>, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
-        let words: Vec<&[u8]> = arguments.iter().collect();
+    fn call(&mut self, words: &mut Words, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
+        let words: Vec<&[u8]> = words.arguments().iter().collect();
         let connection = match resp {
             Resp::V2 => &mut self.v2,
             Resp::V3 => &mut self.v3,

@@ -61,6 +61,40 @@ fn nested_replies_keep_their_shape() {
 }
 
 #[test]
+fn plain_replies_of_any_size_and_depth_come_back_as_they_were() {
+    let mut replies = vec![
+        [b"$100000\r\n".to_vec(), vec![b'x'; 100_000], b"\r\n".to_vec()].concat(),
+        [b"*20000\r\n".to_vec(), b"$3\r\nabc\r\n:-7\r\n".repeat(10_000)].concat(),
+        b"*3\r\n*0\r\n*1\r\n*0\r\n$0\r\n\r\n".to_vec(),
+        b"*2\r\n+a status\r\n$-1\r\n".to_vec(),
+    ];
+    for depth in 1..20 {
+        let inner = b"*3\r\n:1\r\n$2\r\n\xff\0\r\n".repeat(depth);
+        replies.push([inner, b"$-1\r\n".to_vec()].concat());
+    }
+    for elements in 249..253 {
+        let header = format!("*{elements}\r\n").into_bytes();
+        replies.push([header, b"$1\r\na\r\n".repeat(elements)].concat());
+    }
+    for bytes in 4095..4098 {
+        let header = format!("*2\r\n:1\r\n${bytes}\r\n").into_bytes();
+        replies.push([header, vec![b'x'; bytes], b"\r\n".to_vec()].concat());
+    }
+    let mut world = World::new();
+    for reply in replies {
+        world.notes.reply.clone_from(&reply);
+        let shown = reply.escape_ascii().to_string();
+        for script in ["return redis.call('x')", "return redis.pcall('x', 1)"] {
+            assert!(
+                world.eval(script) == shown,
+                "{}...",
+                &shown[..shown.len().min(100)]
+            );
+        }
+    }
+}
+
+#[test]
 fn deep_and_huge_replies_of_commands_are_errors() {
     let mut world = World::new();
     world.notes.reply = [b"*1\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();

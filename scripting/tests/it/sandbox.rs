@@ -1,6 +1,7 @@
 //! Ways out of the sandbox, each of which must be closed, and what one script can leave for another: nothing.
 
-use shardis_protocol::Resp;
+use shardis_protocol::{Encoder, Resp};
+use shardis_scripting::Outcome;
 
 use super::world::World;
 
@@ -231,6 +232,61 @@ fn keys_and_arguments_end_with_the_script() {
         world.eval("return {#KEYS, KEYS[1] == nil, KEYS.x == nil, ARGV[7] == nil}"),
         "*4\\r\\n:0\\r\\n:1\\r\\n:1\\r\\n:1\\r\\n"
     );
+}
+
+/// A script that tells all about its keys and arguments.
+const SHOW_WORDS: &str = "
+    local lines = {}
+    for _, words in ipairs { KEYS, ARGV } do
+        lines[#lines + 1] = #words .. ' ' .. tostring(getmetatable(words)) .. ' ' .. tostring(words.planted)
+        for key, value in pairs(words) do lines[#lines + 1] = tostring(key) .. '=' .. tostring(value) end
+    end
+    return table.concat(lines, ' ')";
+
+#[test]
+fn whatever_a_script_does_to_its_words_the_next_one_gets_its_own() {
+    let mut world = World::new();
+    let show = |world: &mut World, keys: &[&[u8]], arguments: &[&[u8]]| {
+        world.eval_with(SHOW_WORDS, Resp::V2, keys, arguments)
+    };
+    let shown = "$31\\r\\n2 nil nil 1=a 2=b 1 nil nil 1=c\\r\\n";
+    assert_eq!(show(&mut world, &[b"a", b"b"], &[b"c"]), shown);
+    for script in [
+        "return 1",
+        "KEYS[1] = 'x' ARGV[1] = {}",
+        "KEYS[2] = nil ARGV[1] = nil",
+        "KEYS[1] = nil",
+        "KEYS[1] = nil KEYS.planted = 1",
+        "KEYS[3] = 'x' ARGV[2] = 'y' ARGV[100] = 'z'",
+        "for i = 1, 100 do KEYS[i] = i end for i = 3, 100 do KEYS[i] = nil end",
+        "KEYS.planted = 1 ARGV[0] = 'x' ARGV[-1] = 'x' ARGV[1.5] = 'x'",
+        "setmetatable(KEYS, {__index = function() return 'x' end}) setmetatable(ARGV, {__newindex = error})",
+        "table.insert(KEYS, 'x') table.remove(ARGV)",
+        "table.sort(KEYS, function(a, b) return a > b end)",
+        "KEYS.planted = true error('on purpose')",
+    ] {
+        let reply = world.eval_with(script, Resp::V2, &[b"1", b"2"], &[b"3"]);
+        assert!(!reply.contains("planted"), "{script}: {reply}");
+        assert_eq!(show(&mut world, &[b"a", b"b"], &[b"c"]), shown, "after {script}");
+    }
+    let reply = show(&mut world, &[], &[]);
+    assert_eq!(reply, "$19\\r\\n0 nil nil 0 nil nil\\r\\n");
+    // A function may keep what it is given.
+    let library = "#!lua name=keeper
+        local kept
+        redis.register_function('keep', function(keys) kept = kept or keys return kept end)";
+    let library = world.engine.load_library(library.as_bytes(), &mut world.notes);
+    let library = library.expect("a valid library");
+    for key in [b"a", b"b"] {
+        let mut out = Vec::new();
+        let mut reply = Encoder::new(&mut out, Resp::V2);
+        let keys = [&key[..]].into_iter();
+        let call = world
+            .engine
+            .call((&library, 0), keys, [].into_iter(), &mut world.notes, &mut reply);
+        assert_eq!(call, Ok(Outcome::Replied));
+        assert_eq!(out, b"*1\r\n$1\r\na\r\n");
+    }
 }
 
 #[test]

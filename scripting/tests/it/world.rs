@@ -2,7 +2,7 @@
 
 use shardis_protocol::{Arguments, Encoder, Resp};
 use shardis_scripting::{
-    Engine, Host, LogLevel, Options, Outcome, Release, Script, Stop, Targets, Verdict, Version,
+    Engine, Host, LogLevel, Options, Outcome, Release, Script, Stop, Targets, Verdict, Version, Words,
 };
 
 /// Versions as redis-server 7.0.15 tells them.
@@ -37,6 +37,8 @@ pub(super) struct Notes {
     pub(super) pauses: u32,
     /// Pause at which the script is stopped.
     pub(super) stop_at: Option<(u32, Stop)>,
+    /// Panics at the first command.
+    pub(super) panics: bool,
     /// Stops the script at its first command.
     pub(super) stops_commands: bool,
     pub(super) now_us: u64,
@@ -45,10 +47,12 @@ pub(super) struct Notes {
 }
 
 impl Host for Notes {
-    fn call(&mut self, arguments: Arguments<'_>, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
+    fn call(&mut self, words: &mut Words, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
+        assert!(!self.panics, "a host that panics");
         if self.stops_commands {
             return Verdict::Stop(Stop::Host);
         }
+        let arguments = words.arguments();
         let words: Vec<_> = (0..arguments.len())
             .map(|index| String::from_utf8_lossy(arguments.at(index)).into_owned())
             .collect();

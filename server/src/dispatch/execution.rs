@@ -47,8 +47,6 @@ pub(crate) struct Environment<'a> {
     pub(crate) settings: &'a Settings,
     /// Number of shards of the node.
     pub(crate) shards: usize,
-    /// Index of the loop that runs the commands.
-    pub(crate) of_loop: usize,
     /// The node.
     pub(crate) node: &'a Node,
     /// The map of slots, in a cluster.

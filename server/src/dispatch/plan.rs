@@ -256,9 +256,12 @@ impl ShardSet {
     /// Its shards, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.words.iter().enumerate().flat_map(|(index, &word)| {
-            (0..64)
-                .filter(move |bit| word >> bit & 1 == 1)
-                .map(move |bit| index * 64 + bit)
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let lowest = (left != 0).then(|| index * 64 + left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                Some(lowest)
+            })
         })
     }
 }

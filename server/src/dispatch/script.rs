@@ -10,7 +10,7 @@
 mod calls;
 mod checks;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use shardis_protocol::Arguments;
@@ -41,6 +41,9 @@ const KEY_COUNT: usize = 2;
 thread_local! {
     /// The script of this loop that is set aside.
     static ASIDE: RefCell<Option<Box<Run>>> = const { RefCell::new(None) };
+
+    /// The command that a script of this loop called last. The next script often begins with the same.
+    static LAST_CALLED: Cell<Option<CommandTag>> = const { Cell::new(None) };
 }
 
 bitflags::bitflags! {
@@ -74,15 +77,17 @@ struct Run {
     state: State,
     /// Database that it has selected.
     db: u16,
-    /// Unix time of all its commands, microseconds.
-    now_us: i64,
+    /// Unix time of all its commands, milliseconds.
+    now_ms: i64,
+    /// The same in microseconds, once a command has asked for it or the script has used a slice.
+    now_us: Option<i64>,
     /// Receivers of the effects of its next commands.
     targets: Targets,
     /// Slots of its declared keys.
     declared: SmallVec<[u16; 8]>,
     /// Slot of its keys, in a cluster, if they must be in one: of those that are declared, else of the first one touched.
     slot: Option<u16>,
-    /// Its last command, whose name the next one is compared with.
+    /// Its last command, or that of the script before it, whose name the next one is compared with.
     last: Option<CommandTag>,
     /// State of the generator of random numbers before it began.
     random: u64,
@@ -145,7 +150,7 @@ pub(crate) fn run(
         return Err(give_up(environment));
     }
     let aside = if stage.is_under_way() { ASIDE.take() } else { None };
-    let (mut run, slice_began_ns) = match aside {
+    let (run, slice_began_ns) = match aside {
         Some(run) => (run, environment.clock.elapsed_ns()),
         None => {
             let run = begin(kind, call, caller, environment)?;
@@ -153,12 +158,29 @@ pub(crate) fn run(
             (run, began_ns)
         }
     };
+    if environment.stamp.is_at(run.now_ms) {
+        return go_on(run, slice_began_ns, call, caller, partitions, out, environment);
+    }
     let environment = &Environment {
-        stamp: environment.stamp.at(run.now_us / 1000, environment.settings),
+        stamp: environment.stamp.at(run.now_ms, environment.settings),
         ..*environment
     };
-    caller.now_ms = run.now_us / 1000;
-    let unit = (!run.state.contains(State::IN_TRANSACTION)).then(|| {
+    go_on(run, slice_began_ns, call, caller, partitions, out, environment)
+}
+
+/// Lets a script run for a slice, at its time, which is that of the environment.
+fn go_on(
+    mut run: Box<Run>,
+    slice_began_ns: u64,
+    call: &Call<'_>,
+    caller: &mut Caller<'_>,
+    partitions: &mut Lent,
+    out: &mut Vec<u8>,
+    environment: &Environment<'_>,
+) -> CommandResult {
+    caller.now_ms = run.now_ms;
+    let records = environment.recorder.is_on() && !run.state.contains(State::IN_TRANSACTION);
+    let unit = records.then(|| {
         let record = std::mem::take(&mut run.record);
         environment.recorder.resume(record)
     });
@@ -170,6 +192,7 @@ pub(crate) fn run(
             run.end(ended, call.command, caller, out, environment)
         }
         Left::AfterSlice => {
+            run.time_us(environment);
             run.note_long(call, caller, partitions, environment);
             caller.client.script = ScriptStage::Aside;
             run.set_aside(unit);
@@ -290,11 +313,12 @@ fn begin(
         state: checks::state(called.flags(), reads_only, transaction_us.is_some(), environment),
         called,
         db: caller.client.db,
-        now_us: transaction_us.unwrap_or_else(|| environment.clock.now_us()),
+        now_ms: transaction_us.map_or(environment.stamp.wall_ms, |us| us / 1000),
+        now_us: transaction_us,
         targets: Targets::all(),
         declared,
         slot,
-        last: None,
+        last: LAST_CALLED.get(),
         random,
         lines_at,
         began_ns: environment.clock.elapsed_ns(),
@@ -372,6 +396,14 @@ impl Run {
             };
             step = self.script.resume(self.answer);
         }
+    }
+
+    /// Time of all its commands. It is looked at when the first one asks for it, as few do, but not much later than the script began.
+    fn time_us(&mut self, environment: &Environment<'_>) -> i64 {
+        let least_us = self.now_ms * 1000;
+        *self
+            .now_us
+            .get_or_insert_with(|| environment.clock.now_us().max(least_us))
     }
 
     /// Whether the script is to end: a client wants that, or the node stops.
@@ -468,6 +500,7 @@ impl Run {
             count_failure(command, &reply, is_counted, environment);
         }
         drop(reply);
+        LAST_CALLED.set(self.last);
         with_local(|local| local.end(self.script));
         debug_assert!(caller.client.script == ScriptStage::None);
         ended
@@ -491,31 +524,29 @@ fn count_failure(command: &Registered, reply: &[u8], is_counted: bool, environme
 pub(crate) fn shards_of_script(
     kind: ScriptKind,
     args: Arguments<'_>,
-    environment: &Environment<'_>,
+    (node, of_loop): (&Node, usize),
 ) -> ShardSet {
-    let shards = environment.shards;
+    let (shards, hashing) = (node.shards, node.hashing);
     if shards == 1 {
         return ShardSet::all(1);
     }
-    let is_trusted =
-        find_known(kind, args, environment.node).is_some_and(|called| called.habits().is_trusted());
+    let is_trusted = find_known(kind, args, node).is_some_and(|called| called.habits().is_trusted());
     let Some(keys) = key_count(kind, args).ok().filter(|_| is_trusted) else {
         return ShardSet::all(shards);
     };
     let mut set = ShardSet::none(shards);
     for key in args.tail(KEY_COUNT + 1).iter().take(keys) {
-        set.insert(environment.hashing.shard_of(environment.hashing.slot(key)));
+        set.insert(hashing.shard_of(hashing.slot(key)));
     }
     if set.len() == 0 {
-        set.insert(environment.of_loop);
+        set.insert(of_loop);
     }
     set
 }
 
 /// Whether a script is known to take little time: it may hold the cells of its shards.
-pub(crate) fn is_short(kind: ScriptKind, args: Arguments<'_>, environment: &Environment<'_>) -> bool {
-    environment.shards == 1
-        || find_known(kind, args, environment.node).is_some_and(|called| !called.habits().is_slow())
+pub(crate) fn is_short(kind: ScriptKind, args: Arguments<'_>, node: &Node) -> bool {
+    node.shards == 1 || find_known(kind, args, node).is_some_and(|called| !called.habits().is_slow())
 }
 
 /// Ends a script that is set aside and cannot go on. Its changes so far stay, as those of a script that fails.

@@ -125,7 +125,7 @@ impl EventLoop {
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Script(kind) => {
-                let shards = shards_of_script(kind, args, &self.environment());
+                let shards = shards_of_script(kind, args, (&self.node, self.index));
                 self.begin_operation(number, command, args, &shards);
             }
             Place::Session | Place::Shard { .. } => {
@@ -143,20 +143,16 @@ impl EventLoop {
         shards: &ShardSet,
     ) {
         let mesh = Arc::clone(&self.reach.mesh);
-        let mut cells = self
-            .reach
-            .waiting
-            .is_empty()
-            .then(|| hold_all(&mesh, shards))
-            .flatten();
-        if let Some(cells) = &mut cells
-            && self.waits_in_cells(number, (command, args), cells)
-        {
+        // The cells are filled in place: there is room for many, and to move them would cost more than to take one.
+        let mut cells = Cells::new();
+        if !self.reach.waiting.is_empty() || !hold_into(&mut cells, &mesh, shards) {
+            drop(cells);
+            return self.try_later_or_ask(number, (command, args), shards);
+        }
+        if self.waits_in_cells(number, (command, args), &mut cells) {
+            drop(cells);
             return self.clients.put_behind_snapshot(number, args);
         }
-        let Some(cells) = cells else {
-            return self.try_later_or_ask(number, (command, args), shards);
-        };
         let is_long = self.is_long(number, command, args);
         let connection = &mut self.clients[number];
         connection.busy_since_ns = None;
@@ -169,7 +165,7 @@ impl EventLoop {
         if is_long {
             self.run_taken_away(issued, cells);
         } else {
-            self.run_in_cells(issued, cells, shards);
+            self.run_in_cells(issued, &mut cells, shards);
         }
     }
 
@@ -218,15 +214,15 @@ impl EventLoop {
     /// Whether a command takes long. A script does unless it is known not to.
     fn is_long(&self, number: usize, command: &'static Registered, args: Arguments<'_>) -> bool {
         match command.row.runs.script() {
-            Some(kind) => !is_short(kind, args, &self.environment()),
+            Some(kind) => !is_short(kind, args, &self.node),
             None => is_long(&self.clients[number].client, command, args),
         }
     }
 
     /// Runs a short command while its cells are held.
-    fn run_in_cells(&mut self, issued: Issued<'_>, mut cells: Cells<'_>, shards: &ShardSet) {
+    fn run_in_cells(&mut self, issued: Issued<'_>, cells: &mut Cells<'_>, shards: &ShardSet) {
         let (mut suspended, mut kept) = (None, None);
-        self.with_cells(&mut cells, |event_loop, partitions| {
+        self.with_cells(cells, |event_loop, partitions| {
             suspended = event_loop.run_on_partitions(issued, partitions, 0);
             if event_loop.clients[issued.number].client.script != ScriptStage::None {
                 // A script that is not at its end keeps its partitions: the cells stay empty, as if they had been taken away.
@@ -234,7 +230,7 @@ impl EventLoop {
                 kept = Some(std::mem::replace(partitions, empty));
             }
         });
-        drop(cells);
+        cells.clear();
         match (suspended, kept) {
             (None, _) => {}
             (Some(nanos), Some(lent)) => {
@@ -541,12 +537,19 @@ impl EventLoop {
 
 /// Holds the cells of all these shards; none if one of them stays taken for longer than a moment.
 pub(super) fn hold_all<'m>(mesh: &'m Mesh, shards: &ShardSet) -> Option<Cells<'m>> {
-    // Collecting into an `Option` would move all the cells once more, with each command.
     let mut cells = Cells::new();
+    hold_into(&mut cells, mesh, shards).then_some(cells)
+}
+
+/// Holds the cells of all these shards like [`hold_all`], in a place for them. False if one of them stays taken: some may be held then.
+fn hold_into<'m>(cells: &mut Cells<'m>, mesh: &'m Mesh, shards: &ShardSet) -> bool {
     for shard in shards.iter() {
-        cells.push((shard, mesh.cell(shard).borrow_within(BORROW_LIMIT)?));
+        let Some(held) = mesh.cell(shard).borrow_within(BORROW_LIMIT) else {
+            return false;
+        };
+        cells.push((shard, held));
     }
-    Some(cells)
+    true
 }
 
 /// Whether a command takes long. EXEC does if a queued command does, if the queue is long, or if it needs parts of

@@ -176,7 +176,6 @@ impl Reach {
             stamp,
             settings,
             shards: node.shards,
-            of_loop: self.own,
             node,
             slots: self.seen_slots(),
             looked_ns,

@@ -107,8 +107,8 @@ impl EventLoop {
 
     /// The redirect for a command that has got the partitions of its keys. A transaction that has run in part goes on.
     fn redirect_with(&self, issued: Issued<'_>, partitions: &Lent) -> Option<ReplyError> {
-        let environment = self.environment();
-        let (newer, slots) = (environment.newer_slots(), environment.slots?);
+        let slots = self.reach.seen_slots()?;
+        let newer = self.environment().newer_slots();
         let slots = newer.as_deref().map_or(slots, |newer| slots.with(newer));
         let connection = &self.clients[issued.number];
         let client = &connection.client;

@@ -109,11 +109,19 @@ impl EventLoop {
             None => {
                 // Commands that are served next already run under settings that this command changed.
                 self.answer_ran(issued, &ran);
-                serve_ready(Held::Many(partitions), &self.environment());
+                self.serve_in(partitions);
             }
         }
         self.end_use(partitions);
         is_suspended.then_some(ran.nanos)
+    }
+
+    /// Serves the tickets whose keys a command has made ready, if there are any.
+    fn serve_in(&self, partitions: &mut Lent) {
+        let mut held = partitions.iter().flatten();
+        if held.any(|partition| partition.door.waiters.has_ready()) {
+            serve_ready(Held::Many(partitions), &self.environment());
+        }
     }
 
     /// Ends the use of partitions: books what was allocated for them, and hands their effects over.
@@ -122,7 +130,9 @@ impl EventLoop {
         self.environment().hand_over();
         publish_all(partitions.iter_mut().filter_map(Option::as_deref_mut), &self.node);
         for partition in partitions.iter_mut().flatten() {
-            tell_owner(partition, &self.node, &self.reach.mesh);
+            if partition.shard != self.index {
+                tell_owner(partition, &self.node, &self.reach.mesh);
+            }
         }
     }
 
@@ -156,7 +166,7 @@ impl EventLoop {
             is_fence: false,
         };
         self.answer_ran(issued, &ran);
-        serve_ready(Held::Many(partitions), &self.environment());
+        self.serve_in(partitions);
         self.end_use(partitions);
     }
 

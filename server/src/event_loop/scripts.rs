@@ -303,7 +303,7 @@ impl EventLoop {
             Place::Shard { shard, .. } => return long.find_busy(|script| script.holds(*shard)),
             Place::Lend(set) | Place::LendToSession(set) => set.clone(),
             Place::Exec => shards_of_transaction(client, self.node.hashing),
-            Place::Script(kind) => shards_of_script(*kind, args, &self.environment()),
+            Place::Script(kind) => shards_of_script(*kind, args, (&self.node, self.index)),
             Place::EveryShard | Place::From(_) => ShardSet::all(shards),
         };
         long.find_busy(|script| needed.iter().any(|shard| script.holds(shard)))

@@ -88,6 +88,11 @@ impl Stamp {
         }
     }
 
+    /// Whether this is the stamp of commands that run at a time, in Unix milliseconds.
+    pub(crate) fn is_at(&self, now_ms: i64) -> bool {
+        self.now_ms == now_ms && self.wall_ms == now_ms
+    }
+
     /// The same rules at another time.
     pub(crate) fn at(&self, now_ms: i64, settings: &Settings) -> Self {
         let clock = settings.maxmemory_policy.policy().new_clock(now_ms);

@@ -186,7 +186,6 @@ impl OneFile<'_> {
             stamp: Stamp::new(&settings, node.clock.now_us() / 1000, false).of_loading(),
             settings: &settings,
             shards: node.shards,
-            of_loop: 0,
             node,
             slots: None,
             looked_ns: 0,

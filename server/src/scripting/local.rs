@@ -10,7 +10,7 @@ use corosensei::stack::DefaultStack;
 use shardis_protocol::{Arguments, Resp};
 use shardis_scripting::{
     Cached, Digest, Engine, Host, Library, LoadError, LogLevel, Options, Origin, Release, Script, Targets,
-    Verdict, Version,
+    Verdict, Version, Words,
 };
 
 use super::run::{Exchange, Given, ScriptRun, Stage};
@@ -266,7 +266,7 @@ impl Local {
 struct Loader<'a>(Means<'a>);
 
 impl Host for Loader<'_> {
-    fn call(&mut self, _: Arguments<'_>, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
+    fn call(&mut self, _: &mut Words, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
         let mut reply = shardis_protocol::Encoder::new(reply, resp);
         reply.error("ERR redis.call can only be called inside a script invocation");
         Verdict::Continue

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use shardis_protocol::{Arguments, Encoder, Resp, Span};
-use shardis_scripting::{Engine, Host, LoadError, LogLevel, Outcome, Stop, Targets, Verdict};
+use shardis_protocol::{Arguments, Encoder, Resp};
+use shardis_scripting::{Engine, Host, LoadError, LogLevel, Outcome, Stop, Targets, Verdict, Words};
 
 use super::Called;
 use crate::clock::Clock;
@@ -52,43 +52,16 @@ pub(crate) enum Step {
     Ended(Result<Outcome, LoadError>),
 }
 
-/// Words in memory of their own, which is used again.
-#[derive(Debug, Default)]
-pub(crate) struct Packed {
-    bytes: Vec<u8>,
-    spans: Vec<Span>,
-}
-
 /// Size from which memory of an exchange is given back.
 const KEPT_BYTES: usize = 64 << 10;
-
-impl Packed {
-    fn fill<'w>(&mut self, words: impl Iterator<Item = &'w [u8]>) {
-        self.bytes.clear();
-        self.bytes.shrink_to(KEPT_BYTES);
-        self.spans.clear();
-        self.spans.shrink_to(KEPT_BYTES);
-        for word in words {
-            let span = Span::new(self.bytes.len(), word.len());
-            self.spans
-                .push(span.expect("the memory of an interpreter keeps its words within the reach of spans"));
-            self.bytes.extend_from_slice(word);
-        }
-    }
-
-    /// The words.
-    pub(crate) fn arguments(&self) -> Arguments<'_> {
-        Arguments::new(&self.bytes, &self.spans, &[])
-    }
-}
 
 /// Bytes that a script and its loop hand to each other. The memory serves one script after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
     /// Keys and arguments of the script.
-    input: RefCell<Packed>,
+    input: RefCell<Words>,
     /// Words of a question.
-    pub(crate) words: RefCell<Packed>,
+    pub(crate) words: RefCell<Words>,
     /// Reply to a command.
     pub(crate) reply: RefCell<Vec<u8>>,
     /// Reply of the script.
@@ -112,9 +85,10 @@ impl Remote<'_> {
 }
 
 impl Host for Remote<'_> {
-    fn call(&mut self, arguments: Arguments<'_>, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
-        self.exchange.words.borrow_mut().fill(arguments.iter());
+    fn call(&mut self, words: &mut Words, resp: Resp, reply: &mut Vec<u8>) -> Verdict {
+        std::mem::swap(words, &mut self.exchange.words.borrow_mut());
         let verdict = self.ask(Ask::Call(resp));
+        std::mem::swap(words, &mut self.exchange.words.borrow_mut());
         std::mem::swap(reply, &mut self.exchange.reply.borrow_mut());
         verdict
     }
@@ -188,7 +162,7 @@ impl ScriptRun {
         let keys = given.keys;
         let shared = Rc::clone(&exchange);
         let body = move |yielder: &Yielder<Answer, Ask>, _: Answer| {
-            let (input, mut out) = (shared.input.borrow(), shared.out.borrow_mut());
+            let mut out = shared.out.borrow_mut();
             out.clear();
             out.shrink_to(KEPT_BYTES);
             let mut host = Remote {
@@ -196,13 +170,13 @@ impl ScriptRun {
                 exchange: &shared,
                 clock: &clock,
             };
-            let (words, mut reply) = (input.arguments(), Encoder::new(&mut out, resp).cut_at(cut_at));
-            let (keys, arguments) = (words.iter().take(keys), words.tail(keys).iter());
+            let mut reply = Encoder::new(&mut out, resp).cut_at(cut_at);
             let mut engine = engine.borrow_mut();
+            engine.take_words(&mut shared.input.borrow_mut(), keys);
             match called {
-                Called::Script(cached) => engine.run(&cached.script, keys, arguments, &mut host, &mut reply),
+                Called::Script(cached) => engine.run_taken(&cached.script, &mut host, &mut reply),
                 Called::Function { library, index, .. } => {
-                    engine.call((&library, index), keys, arguments, &mut host, &mut reply)
+                    engine.call_taken((&library, index), &mut host, &mut reply)
                 }
             }
         };

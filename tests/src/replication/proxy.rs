@@ -6,13 +6,17 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{sleep, spawn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes that are passed on at once.
 const PIECE: usize = 16 << 10;
 
 /// Time after which a thread that waits looks whether the rules have changed.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Silence after which bytes that may be the first ones of what is to be replaced are passed on: a sender under load may have written
+/// no more than them yet.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Direction of bytes through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +40,12 @@ pub struct Rules {
     pub is_silent: bool,
     /// Nothing is passed on for the connections from this number on, of which 0 is the first.
     pub silent_from: Option<u64>,
-    /// Bytes from the server that are replaced by others of that length, once.
-    pub replace: Option<(Vec<u8>, Vec<u8>)>,
+    /// Bytes from the server that are replaced by others of that length: the first ones that come by, then none.
+    pub replace: Vec<Replacement>,
 }
+
+/// Bytes, and others of that length in their place.
+pub type Replacement = (&'static [u8], &'static [u8]);
 
 /// A proxy; it ends, with all its connections, when it is dropped.
 pub struct Proxy {
@@ -117,7 +124,7 @@ impl Proxy {
     /// Whether bytes to be replaced have not come by yet.
     #[must_use]
     pub fn is_replacement_due(&self) -> bool {
-        self.shared.rules().replace.is_some()
+        !self.shared.rules().replace.is_empty()
     }
 
     /// Whether a cut that was asked for is still to come.
@@ -193,6 +200,7 @@ impl Way {
         let mut piece = vec![0; 2 * PIECE];
         // Bytes at its beginning that may be the first ones of what is to be replaced.
         let mut kept = 0;
+        let mut heard = Instant::now();
         while self.is_open() {
             if self.is_silent() {
                 sleep(LOOK);
@@ -202,6 +210,7 @@ impl Way {
             match from.read(&mut piece[kept..kept + most]) {
                 Ok(0) => break,
                 Ok(length) => {
+                    heard = Instant::now();
                     let length = self.before_cut(kept + length);
                     self.replace(&mut piece[..length]);
                     kept = self.begun(&piece[..length]);
@@ -212,6 +221,9 @@ impl Way {
                     piece.copy_within(ready..length, 0);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if heard.elapsed() < SILENCE {
+                        continue;
+                    }
                     if to.write_all(&piece[..kept]).is_err() || self.note(kept) {
                         break;
                     }
@@ -270,13 +282,17 @@ impl Way {
     /// Length of the end of a piece that may be the beginning of bytes to be replaced.
     fn begun(&self, piece: &[u8]) -> usize {
         let rules = self.shared.rules();
-        let due = rules
-            .replace
-            .as_ref()
-            .filter(|_| self.direction == Direction::FromServer);
-        let longest = due.map_or(0, |(old, _)| piece.len().min(old.len() - 1));
-        let fits = |length: &usize| due.is_some_and(|(old, _)| piece.ends_with(&old[..*length]));
-        (1..=longest).rev().find(fits).unwrap_or(0)
+        if self.direction != Direction::FromServer {
+            return 0;
+        }
+        let begun = |old: &[u8]| {
+            let longest = piece.len().min(old.len() - 1);
+            (1..=longest)
+                .rev()
+                .find(|length| piece.ends_with(&old[..*length]))
+        };
+        let lengths = rules.replace.iter().filter_map(|(old, _)| begun(old));
+        lengths.max().unwrap_or(0)
     }
 
     /// Replaces the bytes that the rules name, where they lie within a piece.
@@ -285,10 +301,13 @@ impl Way {
             return;
         }
         let mut rules = self.shared.rules();
-        let Some((old, new)) = &rules.replace else { return };
-        if let Some(at) = piece.windows(old.len()).position(|bytes| bytes == old) {
+        let found = rules.replace.iter().find_map(|(old, new)| {
+            let at = piece.windows(old.len()).position(|bytes| bytes == *old)?;
+            Some((at, *new))
+        });
+        if let Some((at, new)) = found {
             piece[at..at + new.len()].copy_from_slice(new);
-            rules.replace = None;
+            rules.replace.clear();
         }
     }
 }

@@ -330,24 +330,29 @@ fn named_files(header: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn unsafe_code_is_where_the_header_of_storage_says() {
-    let root = "storage/src/";
-    let header = repository_file(&format!("{root}lib.rs")).expect("the crate has a root");
-    let found = rust_files("storage/src").into_iter().filter(|(_, text)| {
-        text.lines().any(|line| {
-            let code = line.trim_start();
-            !code.starts_with("//")
-                && (code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl"))
-        })
-    });
-    let found: BTreeSet<String> = found
-        .map(|(path, _)| path.trim_start_matches(root).to_owned())
-        .collect();
-    assert_eq!(
-        found,
-        named_files(&header),
-        "files with `unsafe`, and those that lib.rs names"
-    );
+fn unsafe_code_is_where_the_header_of_its_crate_says() {
+    for root in ["storage/src/", "scripting/src/"] {
+        let header = repository_file(&format!("{root}lib.rs")).expect("the crate has a root");
+        let found = rust_files(root.trim_end_matches('/'))
+            .into_iter()
+            .filter(|(_, text)| {
+                text.lines().any(|line| {
+                    let code = line.trim_start();
+                    !code.starts_with("//")
+                        && ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                            .iter()
+                            .any(|begin| code.contains(begin))
+                })
+            });
+        let found: BTreeSet<String> = found
+            .map(|(path, _)| path.trim_start_matches(root).to_owned())
+            .collect();
+        assert_eq!(
+            found,
+            named_files(&header),
+            "files with `unsafe`, and those that {root}lib.rs names"
+        );
+    }
 }
 
 /// The name of the function that a line begins, if it begins one with a body.

@@ -139,10 +139,11 @@ impl Run {
         reply: &mut Vec<u8>,
         environment: &Environment<'_>,
     ) -> bool {
+        let now_us = self.time_us(environment);
         let client = &mut *caller.client;
         let before = (client.db, client.resp, client.transaction_us);
         (client.db, client.resp) = (self.db, inner.modes.resp());
-        client.transaction_us = Some(self.now_us);
+        client.transaction_us = Some(now_us);
         let access = match place {
             Place::Session => Access::Nothing,
             _ => Access::Partitions(Held::Many(partitions)),
