@@ -67,6 +67,8 @@ pub struct View {
     migrating: BTreeMap<Slot, NodeKey>,
     importing: BTreeMap<Slot, NodeKey>,
     me: NodeKey,
+    /// Number of the primaries with slots: reports and votes are held against it for each entry of each ping.
+    voter_count: usize,
     claims: Claims,
     version: u64,
     /// The greatest epoch that this node has heard of.
@@ -113,6 +115,7 @@ impl View {
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
             me: key,
+            voter_count: 0,
             claims: Claims {
                 of: key,
                 version: 0,
@@ -256,10 +259,10 @@ impl View {
             return before;
         }
         if let Some(before) = before {
-            self[before].slots -= 1;
+            self.alter(before, |node| node.slots -= 1);
         }
         if let Some(owner) = owner {
-            self[owner].slots += 1;
+            self.alter(owner, |node| node.slots += 1);
         }
         self.owners[slot.index()] = owner.map_or(NOBODY, |key| key.0);
         if before == Some(self.me) {
@@ -267,6 +270,16 @@ impl View {
         }
         self.version += 1;
         before
+    }
+
+    /// Changes the slots or the role of a node, which may make it a voter or end that.
+    fn alter(&mut self, key: NodeKey, change: impl FnOnce(&mut Node)) {
+        let node = &mut self[key];
+        let was_voter = node.is_voter();
+        change(node);
+        let is_voter = node.is_voter();
+        self.voter_count += usize::from(is_voter);
+        self.voter_count -= usize::from(was_voter);
     }
 
     /// Takes all slots from a node.
@@ -409,12 +422,16 @@ impl View {
             return false;
         }
         let was_replica_of_one = self[key].primary.is_some();
+        // An old file may have it in another shard than its primary: it takes the place of that one, in its shard.
+        let shard = self[key].primary.and_then(|primary| self[primary].shard);
+        self[key].shard = shard.or(self[key].shard);
         self.set_primary(key, None);
-        let me = self.me;
-        let flags = &mut self[key].flags;
-        flags.remove(Flags::REPLICA);
-        flags.insert(Flags::PRIMARY);
-        flags.set(Flags::MIGRATE_TO, was_replica_of_one && key != me);
+        let had_primary = was_replica_of_one && key != self.me;
+        self.alter(key, |node| {
+            node.flags.remove(Flags::REPLICA);
+            node.flags.insert(Flags::PRIMARY);
+            node.flags.set(Flags::MIGRATE_TO, had_primary);
+        });
         self.version += 1;
         true
     }
@@ -423,9 +440,10 @@ impl View {
     pub(crate) fn make_replica(&mut self, key: NodeKey, primary: Option<NodeKey>) {
         if !self[key].is_replica() {
             self.disown_all(key);
-            let flags = &mut self[key].flags;
-            flags.remove(Flags::PRIMARY | Flags::MIGRATE_TO);
-            flags.insert(Flags::REPLICA);
+            self.alter(key, |node| {
+                node.flags.remove(Flags::PRIMARY | Flags::MIGRATE_TO);
+                node.flags.insert(Flags::REPLICA);
+            });
             self.version += 1;
         }
         self.set_primary(key, primary);
@@ -442,10 +460,17 @@ impl View {
         self.nodes().filter(|(_, node)| node.is_voter())
     }
 
-    /// Number of voters that are a majority. O(number of nodes).
+    /// Number of voters that are a majority. O(1).
     #[must_use]
     pub fn majority(&self) -> usize {
-        self.voters().count() / 2 + 1
+        self.voter_count / 2 + 1
+    }
+
+    /// Number of slots whose owner has not failed. O(number of nodes).
+    #[must_use]
+    pub fn served_slots(&self) -> usize {
+        let working = self.nodes().filter(|(_, node)| !node.is_failed());
+        working.map(|(_, node)| usize::from(node.slots)).sum()
     }
 
     /// The epoch of a node's claim: for a replica its primary's.
@@ -507,6 +532,14 @@ mod tests {
         assert_eq!(view.version(), version, "nothing changed");
         view.make_replica(b, Some(a));
         assert_eq!((view[b].slots, view.owner(slot(70))), (0, None));
+        assert_eq!(
+            (view.voters().count(), view.majority()),
+            (1, 1),
+            "a replica does not vote"
+        );
+        assert_eq!(view.served_slots(), 60);
+        view[a].flags.insert(Flags::FAIL);
+        assert_eq!(view.served_slots(), 0, "those of a failed node are not served");
         assert!(view[a].flags.contains(Flags::MIGRATE_TO));
         assert_eq!(view.replicas(a).count(), 1);
     }

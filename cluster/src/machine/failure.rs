@@ -82,8 +82,14 @@ impl Machine {
         if !node.flags.contains(Flags::PFAIL) || node.is_failed() {
             return;
         }
-        let reports = self.count_reports(key) + usize::from(self.view.me().is_voter());
-        if reports < self.view.majority() && !self.options.is_broken(BrokenRule::MajorityFails) {
+        let mine = usize::from(self.view.me().is_voter());
+        let needed = match self.options.is_broken(BrokenRule::MajorityFails) {
+            true => 0,
+            false => self.view.majority(),
+        };
+        // When half of a large cluster dies each ping tells of all of them: reports whose time is over are looked for only
+        // when there would be enough with them.
+        if node.reports.len() + mine < needed || self.count_reports(key) + mine < needed {
             return;
         }
         actions.notice(format!(

@@ -6,8 +6,8 @@
 
 use super::Machine;
 use crate::event::{Action, Actions, Now};
-use crate::node::{Flags, NodeKey};
-use crate::slot::Slot;
+use crate::node::Flags;
+use crate::slot::SLOTS;
 
 /// Time for which a restarted primary takes no writes.
 const WRITABLE_DELAY_MS: u64 = 2_000;
@@ -49,10 +49,9 @@ impl Machine {
         actions.push(Action::StateChanged { is_ok });
     }
 
-    /// Whether all slots are served, or need not be. O(slots) only while full coverage is required.
+    /// Whether all slots are served, or need not be.
     fn is_covered(&self) -> bool {
-        let is_served = |owner: Option<NodeKey>| owner.is_some_and(|owner| !self.view[owner].is_failed());
-        !self.options.require_full_coverage || Slot::all().all(|slot| is_served(self.view.owner(slot)))
+        !self.options.require_full_coverage || self.view.served_slots() == SLOTS
     }
 
     fn reaches_majority(&mut self) -> bool {

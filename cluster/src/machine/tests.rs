@@ -540,6 +540,52 @@ fn reports_grow_old() {
     );
 }
 
+/// Nobody has to ask for the count before an old report stops to matter.
+#[test]
+fn an_old_report_fails_nobody() {
+    let mut bench = bench();
+    let about_3 = || ping_about(vec![gossip(3, Flags::PRIMARY | Flags::PFAIL)]);
+    bench.receive(bench.header(2), about_3());
+    bench.answer_all();
+    bench.pass(30_100);
+    let key = bench.key(3);
+    bench.machine.suspect(key, &mut Actions::new());
+    assert!(!bench.node(3).is_failed(), "one of three suspects it now");
+    bench.receive(bench.header(2), about_3());
+    assert!(bench.node(3).is_failed());
+}
+
+/// Shards that differ between a replica and its primary, on the wire or in an old file, must not stay so: clients would see a
+/// primary without replicas, and messages of sharded channels would not reach them.
+#[test]
+fn a_replica_is_of_its_primarys_shard_whatever_it_says() {
+    let mut bench = bench();
+    let says = |shard| Body::Ping {
+        kind: PingKind::Ping,
+        gossip: Vec::new(),
+        extensions: Extensions {
+            shard: Some(id(shard)),
+            ..Extensions::default()
+        },
+    };
+    bench.receive(bench.header(2), says(0xaa));
+    bench.receive(bench.header(4), says(0xbb));
+    let shard = |bench: &Bench, number| bench.view().shard_of(bench.key(number));
+    assert_eq!([2, 4].map(|number| shard(&bench, number)), [id(0xaa); 2]);
+    let file = nodes_file::print(bench.view(), bench.now, false);
+    assert!(!file.contains(&id(0xbb).to_string()), "{file}");
+    let old = file.replacen(&id(0xaa).to_string(), &id(0xcc).to_string(), 1);
+    let bench = bench_with(&old, Options::default());
+    assert_eq!(shard(&bench, 2), shard(&bench, 4), "{old}");
+    // A replica that is promoted keeps the shard of the others.
+    let mut bench = bench;
+    let shard_before = shard(&bench, 2);
+    let mut promoted = bench.header(4);
+    (promoted.primary, promoted.config_epoch, promoted.current_epoch) = (None, 4, 4);
+    bench.receive(promoted, ping());
+    assert_eq!(shard(&bench, 4), shard_before);
+}
+
 #[test]
 fn a_primary_that_is_back_is_believed_after_a_while() {
     let mut bench = bench();

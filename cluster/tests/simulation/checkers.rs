@@ -125,6 +125,15 @@ impl Checkers {
         if !me.is_voter() || self.versions.insert(index, state) == Some(state) {
             return;
         }
+        let majority = view.voters().count() / 2 + 1;
+        if view.majority() != majority {
+            let text = format!(
+                "{} takes {} for a majority, not {majority}",
+                me.id,
+                view.majority()
+            );
+            self.violate(now_ms, text);
+        }
         let slots = view.slots_of(view.my_key());
         let in_epoch = self.claims.entry(me.config_epoch).or_default();
         let other = in_epoch

@@ -1,6 +1,6 @@
 //! Clusters to test, and what is done to them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use shardis_cluster::event::{Command, FailoverMode, Options};
 use shardis_cluster::node::NodeId;
@@ -88,10 +88,14 @@ pub(crate) fn all_know_all(world: &World) -> bool {
 /// Owners of slots, and nodes with their primaries.
 type Belief = (Vec<Option<NodeId>>, Vec<(NodeId, Option<NodeId>)>);
 
+/// Names of the nodes that run.
+fn running_names(world: &World) -> HashSet<NodeId> {
+    world.running().map(|index| world.id(index)).collect()
+}
+
 /// Belief of a node about slots and about the roles of the nodes that run, by names. Of a node that will never come
 /// back a newcomer does not learn more than its name.
-fn belief(world: &World, index: usize) -> Belief {
-    let running: HashSet<NodeId> = world.running().map(|index| world.id(index)).collect();
+fn belief(world: &World, running: &HashSet<NodeId>, index: usize) -> Belief {
     let view = world.machine(index).view();
     let name = |key| view[key].id;
     // A slot that its owner gave up is nobody's, though clients are still sent there.
@@ -151,16 +155,18 @@ pub(crate) fn close_slots(world: &mut World) {
 pub(crate) fn believe_the_same(world: &World) -> bool {
     let mut running = world.running();
     let Some(first) = running.next() else { return true };
-    let belief_of_first = belief(world, first);
-    running.all(|index| belief(world, index) == belief_of_first)
+    let names = running_names(world);
+    let belief_of_first = belief(world, &names, first);
+    running.all(|index| belief(world, &names, index) == belief_of_first)
 }
 
 /// The first difference between two nodes, for a message.
 pub(crate) fn disagreement(world: &World) -> String {
     let first = world.running().next().expect("a node runs");
-    let (owners, roles) = belief(world, first);
+    let names = running_names(world);
+    let (owners, roles) = belief(world, &names, first);
     for index in world.running() {
-        let (their_owners, their_roles) = belief(world, index);
+        let (their_owners, their_roles) = belief(world, &names, index);
         if let Some(slot) = (0..SLOTS).find(|&slot| owners[slot] != their_owners[slot]) {
             let (a, b) = (owners[slot], their_owners[slot]);
             let text = world.machine(index).view().nodes_text(world.now(index), false);
@@ -182,20 +188,23 @@ pub(crate) fn disagreement(world: &World) -> String {
 
 /// Whether each of these nodes believes that every slot has an owner that runs and thinks so too.
 pub(crate) fn serves_all(world: &World, observers: &[usize]) -> bool {
-    let awake = world.running().filter(|&index| !world.is_paused(index));
-    let running: HashMap<NodeId, usize> = awake.map(|index| (world.id(index), index)).collect();
+    // Nodes by slot that serve it. During a failover there may be two for a moment.
+    let mut servers = vec![Vec::new(); SLOTS];
+    for index in world.running().filter(|&index| !world.is_paused(index)) {
+        let view = world.machine(index).view();
+        if view.is_ok {
+            let mine = view.slots_of(view.my_key());
+            mine.iter()
+                .for_each(|slot| servers[slot.index()].push(view.me().id));
+        }
+    }
     observers.iter().all(|&observer| {
         let view = world.machine(observer).view();
-        view.is_ok
-            && Slot::all().all(|slot| {
-                let Some(owner) = view.owner(slot).map(|key| view[key].id) else {
-                    return false;
-                };
-                running.get(&owner).is_some_and(|&index| {
-                    let theirs = world.machine(index).view();
-                    theirs.is_ok && theirs.owner(slot) == Some(theirs.my_key())
-                })
-            })
+        let is_served = |slot: Slot| {
+            let owner = view.owner(slot).map(|key| view[key].id);
+            owner.is_some_and(|owner| servers[slot.index()].contains(&owner))
+        };
+        view.is_ok && Slot::all().all(is_served)
     })
 }
 
