@@ -654,6 +654,8 @@ impl Generator {
             "equals" => self.pick(EQUALS).to_owned(),
             "any" => self.any_key(),
             "member" => self.pick(MEMBERS).to_owned(),
+            // A count that Redis adds to: a greater one becomes negative, and its replicas refuse to take it.
+            "read" => self.rng.random_range(-1..20).to_string(),
             "number" => self.rng.random_range(-20..20).to_string(),
             "content" => match self.rng.random_range(0..4) {
                 0 => return self.value(),

@@ -649,6 +649,14 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_no_command_takes_is_unknown_to_replicas() {
+        let mut shell = partly_acknowledged(3);
+        shell.run("XGROUP SETID s g 18-0 ENTRIESREAD 9223372036854775807");
+        let read = shell.run("XREADGROUP GROUP g c COUNT 1 NOACK STREAMS s >");
+        assert_eq!(read.effects, ["XGROUP SETID s g 19-0 ENTRIESREAD -1"]);
+    }
+
+    #[test]
     fn the_clock_gives_ids_that_never_go_back() {
         let mut shell = Shell::new();
         let id = |ms: i64, seq: u64| format!("\"{}-{seq}\"", START_MS + ms);

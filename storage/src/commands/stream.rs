@@ -83,7 +83,8 @@ fn figures(key: &[u8], stream: &Stream, lines: &mut Lines<'_>) {
     lines.words(&[b"XSETID", key]);
     lines.display(log.last_id());
     lines.word(b"ENTRIESADDED");
-    lines.display(log.entries_added());
+    // A command takes no more.
+    lines.display(log.entries_added().min(i64::MAX as u64));
     lines.word(b"MAXDELETEDID");
     lines.display(log.max_deleted_id());
 }
@@ -93,11 +94,7 @@ fn make_group(group: &Group, key: &[u8], lines: &mut Lines<'_>) {
     lines.words(&[b"XGROUP", b"CREATE", key, group.name()]);
     lines.display(group.last_id);
     lines.word(b"ENTRIESREAD");
-    match group.entries_read {
-        Some(read) => lines.display(read),
-        // Not known.
-        None => lines.word(b"-1"),
-    }
+    lines.display(group.entries_read_in_command());
     for (_, consumer) in group.consumers() {
         lines.begin(5);
         lines.words(&[b"XGROUP", b"CREATECONSUMER", key, group.name(), consumer.name()]);

@@ -192,6 +192,23 @@ fn streams_have_their_figures_and_groups() {
 }
 
 #[test]
+fn figures_of_streams_fit_into_commands() {
+    let mut stream = Stream::default();
+    stream
+        .log_mut()
+        .set_last_id(StreamId::new(3, 0), Some(u64::MAX), None);
+    stream.add_group(b"g", StreamId::new(3, 0), Some(1 << 63));
+    assert_eq!(
+        commands(&collection(stream)),
+        [
+            "XADD  MAXLEN 0 0-1 x y",
+            "XSETID  3-0 ENTRIESADDED 9223372036854775807 MAXDELETEDID 0-0",
+            "XGROUP CREATE  g 3-0 ENTRIESREAD -1",
+        ]
+    );
+}
+
+#[test]
 fn a_stream_without_entries_exists() {
     assert_eq!(
         commands(&collection(Stream::default())),

@@ -41,9 +41,9 @@ pub(super) const TEMPLATES: &[Template] = &[
     (
         8,
         Same,
-        "XGROUP CREATE stream group entry|0|$|x |MKSTREAM |ENTRIESREAD~small",
+        "XGROUP CREATE stream group entry|0|$|x |MKSTREAM |ENTRIESREAD~read",
     ),
-    (2, Same, "XGROUP SETID stream group entry|0|$ |ENTRIESREAD~small"),
+    (2, Same, "XGROUP SETID stream group entry|0|$ |ENTRIESREAD~read"),
     (1, Same, "XGROUP DESTROY stream group"),
     (2, Random, "XGROUP CREATECONSUMER stream group consumer"),
     (1, Same, "XGROUP DELCONSUMER stream group consumer"),
@@ -113,12 +113,12 @@ pub(super) const TEMPLATES: &[Template] = &[
     (
         3,
         Same,
-        "XGROUP CREATE stream group entry|0|$|- *MKSTREAM|ENTRIESREAD~small|ENTRIESREAD",
+        "XGROUP CREATE stream group entry|0|$|- *MKSTREAM|ENTRIESREAD~read|ENTRIESREAD",
     ),
     (
         2,
         Same,
-        "XGROUP SETID stream group entry|0|$|x *ENTRIESREAD~small|MKSTREAM",
+        "XGROUP SETID stream group entry|0|$|x *ENTRIESREAD~read|MKSTREAM",
     ),
     (
         4,

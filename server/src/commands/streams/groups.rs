@@ -168,9 +168,6 @@ pub(super) fn report_last_id(effects: &mut Effects, key: &[u8], group: &Consumer
     if !effects.is_recording() {
         return;
     }
-    let read = group
-        .entries_read
-        .map_or_else(|| "-1".to_owned(), |read| read.to_string());
     effects.replace(&[
         b"XGROUP",
         b"SETID",
@@ -178,7 +175,7 @@ pub(super) fn report_last_id(effects: &mut Effects, key: &[u8], group: &Consumer
         group.name(),
         group.last_id.format(&mut [0; ID_TEXT_MAX]),
         b"ENTRIESREAD",
-        read.as_bytes(),
+        group.entries_read_in_command().to_string().as_bytes(),
     ]);
 }
 

@@ -93,6 +93,14 @@ impl Group {
         }
     }
 
+    /// The number of entries read as a word of a command has it: -1 if it is unknown, or above what commands take.
+    #[must_use]
+    pub fn entries_read_in_command(&self) -> i64 {
+        self.entries_read
+            .and_then(|read| i64::try_from(read).ok())
+            .unwrap_or(-1)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &[u8] {
