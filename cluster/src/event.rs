@@ -311,6 +311,8 @@ pub enum Action {
         primary: NodeId,
         /// Its addresses.
         address: Address,
+        /// Whether it is of another shard than this node was: what this node has is not its data.
+        is_foreign: bool,
     },
     /// Stop replicating: this node is a primary now.
     Promote,

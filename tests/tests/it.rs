@@ -31,9 +31,11 @@ mod it {
     mod cluster_faults;
     mod cluster_harness;
     mod cluster_histories;
+    mod cluster_links;
     mod cluster_mixed;
     mod cluster_moves;
     mod cluster_redirects;
+    mod cluster_replicas;
     mod cluster_restarts;
     mod cluster_script;
     mod cluster_slots;

@@ -79,6 +79,7 @@ impl Machine {
         let me = self.view.my_key();
         debug_assert_ne!(primary, me);
         let shard = self.view.shard_of(primary);
+        let is_foreign = self.view.shard_of(me) != shard;
         self.view.make_replica(me, Some(primary));
         self.view.close_slots();
         self.view.me_mut().shard = Some(shard);
@@ -86,17 +87,18 @@ impl Machine {
         self.due.health = true;
         self.due.tell_all = true;
         actions.save(true);
-        self.follow(primary, actions);
+        self.follow(primary, is_foreign, actions);
         // Only a node that is a replica already goes on with the writes that it has held back: it redirects them.
         self.end_manual(actions);
     }
 
-    /// Tells the server where to replicate from.
-    pub(super) fn follow(&self, primary: NodeKey, actions: &mut Actions) {
+    /// Tells the server where to replicate from, and whether the data there are of another shard.
+    pub(super) fn follow(&self, primary: NodeKey, is_foreign: bool, actions: &mut Actions) {
         let node = &self.view[primary];
         actions.push(Action::Replicate {
             primary: node.id,
             address: node.address,
+            is_foreign,
         });
     }
 

@@ -219,7 +219,7 @@ impl Machine {
         self.drop_link(key, actions);
         self.view[key].reconnect_ms = 0;
         if self.view.me().primary == Some(key) {
-            self.follow(key, actions);
+            self.follow(key, false, actions);
         }
         actions.save(false);
     }

@@ -586,6 +586,45 @@ fn a_replica_is_of_its_primarys_shard_whatever_it_says() {
     assert_eq!(shard(&bench, 4), shard_before);
 }
 
+/// Data of one shard are no data of another one, whatever their offset.
+#[test]
+fn whoever_changes_the_shard_is_told_so() {
+    let mut bench = replica();
+    let foreign = |bench: &Bench| {
+        bench.actions.iter().rev().find_map(|action| match action {
+            Action::Replicate { is_foreign, .. } => Some(*is_foreign),
+            _ => None,
+        })
+    };
+    let order = |primary| Command::Replicate {
+        primary,
+        has_keys: true,
+    };
+    assert_eq!(bench.command(order(id(3))), Reply::Ok);
+    assert_eq!(foreign(&bench), Some(true));
+    // A sibling that takes the primary's place goes on with its data.
+    let file = PRIMARY
+        .replace("myself,", "")
+        .replace(" slave 02", " myself,slave 02")
+        .replace(&format!(" slave {}", id(1)), &format!(" slave {}", id(2)));
+    let mut bench = bench_with(&file, Options::default());
+    let in_shard = Body::Ping {
+        kind: PingKind::Ping,
+        gossip: Vec::new(),
+        extensions: Extensions {
+            shard: Some(bench.view().shard_of(bench.key(2))),
+            ..Extensions::default()
+        },
+    };
+    bench.receive(bench.header(5), in_shard.clone());
+    bench.fail(2);
+    let mut promoted = bench.header(5);
+    (promoted.primary, promoted.config_epoch, promoted.current_epoch) = (None, 4, 4);
+    bench.receive(promoted, in_shard);
+    assert_eq!(bench.view().me().primary, Some(bench.key(5)));
+    assert_eq!(foreign(&bench), Some(false));
+}
+
 #[test]
 fn a_primary_that_is_back_is_believed_after_a_while() {
     let mut bench = bench();

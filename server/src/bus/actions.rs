@@ -28,6 +28,8 @@ pub(super) struct Role {
     heard_us: i64,
     /// The same by the machine's clock; none before the link has been in order.
     as_of_ms: Option<u64>,
+    /// Whether the data are of another shard than the primary's: its stream has not been followed since the node left that shard.
+    is_foreign: bool,
 }
 
 impl Driver {
@@ -35,7 +37,12 @@ impl Driver {
     pub(super) async fn act(&mut self, action: Action) {
         let node = &self.node;
         match action {
-            Action::Replicate { address, .. } => self.follow(address),
+            Action::Replicate {
+                address, is_foreign, ..
+            } => {
+                self.role.is_foreign |= is_foreign;
+                self.follow(address);
+            }
             Action::Promote if node.replication.following.is_replica() => {
                 node.audit_topology("takes the place of its primary in the cluster");
                 node.follow(None, false);
@@ -133,18 +140,20 @@ impl Driver {
         if version != self.role.version {
             self.role = Role {
                 version,
+                is_foreign: self.role.is_foreign,
                 ..Role::default()
             };
         }
+        self.role.is_foreign &= !link.has_followed;
         let has_heard = link.stage == LinkStage::Connected && heard_us != self.role.heard_us;
         // A link that was in order between two looks only has brought the data all the same.
         if has_heard || link.has_followed && self.role.as_of_ms.is_none() {
             self.role.heard_us = heard_us;
             self.role.as_of_ms = Some(now(&node.clock).monotonic_ms);
         }
-        let has_data = link.is_resumable && link.stage != LinkStage::Transfer;
+        let has_data = link.is_resumable && link.stage != LinkStage::Transfer && !self.role.is_foreign;
         Facts {
-            // Without the primary's data it must lose every election.
+            // Without the primary's data it must lose every election. The offset of another history may be greater than any of this one.
             replication_offset: if has_data { end } else { 0 },
             data_as_of_ms: self.role.as_of_ms,
         }

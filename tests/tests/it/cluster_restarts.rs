@@ -115,6 +115,26 @@ fn slots_of_keys_are_taken_when_nobody_owns_them() {
     }
 }
 
+/// A node knows from its file alone which slots it serves: without its data it serves them empty, in Redis as well.
+#[test]
+fn a_node_without_its_data_keeps_its_slots() {
+    for kind in [SHARDIS, Kind::Redis] {
+        let directives = [&NODE[..], &["appendonly yes"]].concat();
+        let mut member = Member::start_with_bus(kind, &directives);
+        assert_eq!(line(&member, "CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
+        wait_until("it serves", || line(&member, "SET {3560} x") == "+OK");
+        let name = line(&member, "CLUSTER MYID");
+        member.kill();
+        member.forget();
+        member.start_again();
+        assert_eq!(line(&member, "CLUSTER MYID"), name, "{kind:?}");
+        let nodes = line(&member, "CLUSTER NODES");
+        assert!(nodes.contains("connected 0-16383"), "{kind:?}: {nodes}");
+        wait_until("it serves again", || line(&member, "SET other x") == "+OK");
+        assert_eq!(line(&member, "DBSIZE"), ":1", "{kind:?}: its key is gone");
+    }
+}
+
 /// Keys in slots of another node are kept as in Redis: a tool decides what becomes of them.
 #[test]
 fn slots_of_keys_that_another_node_owns_are_imported_and_nothing_is_deleted() {
