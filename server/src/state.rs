@@ -704,7 +704,7 @@ impl Node {
 
     /// Whether keys of doomed slots may be deleted: not while writes are paused, nor on a replica, whose primary decides.
     pub(crate) fn may_delete_doomed(&self, now_ms: i64) -> bool {
-        self.pause.active(now_ms).is_none() && !self.replication.following.is_replica()
+        self.pause.active(now_ms).is_none() && !self.replication.following.leaves_removals()
     }
 
     /// Whether the node is part of a cluster.

@@ -65,8 +65,9 @@ impl EventLoop {
 
     #[cold]
     fn evict(&mut self) -> Room {
-        if self.node.pause.active(self.now_ms()).is_some() {
-            // A client that pauses writes wants the data to stay as it is.
+        if self.node.pause.active(self.now_ms()).is_some() || self.node.replication.following.is_changing() {
+            // A client that pauses writes wants the data to stay as it is. While the node becomes a primary, a removal would be in
+            // nobody's stream.
             return Room::Enough;
         }
         if self.settings.replica_ignore_maxmemory && self.node.replication.following.is_replica() {

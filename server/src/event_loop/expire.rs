@@ -129,7 +129,7 @@ impl EventLoop {
         debug.lazy_expiry_only.load(Ordering::Relaxed)
             || debug.cron_paused.load(Ordering::Relaxed)
             || self.node.pause.active(self.now_ms()).is_some()
-            || self.node.replication.following.is_replica()
+            || self.node.replication.following.leaves_removals()
     }
 
     /// Removes keys that clients of this replica have given a time to live, and that have expired.

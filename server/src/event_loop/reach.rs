@@ -173,7 +173,7 @@ impl Reach {
     ) -> Environment<'a> {
         Environment {
             hashing: node.hashing,
-            stamp,
+            stamp: stamp.renewed(node, settings),
             settings,
             shards: node.shards,
             node,

@@ -52,11 +52,23 @@ impl Stamp {
     /// The stamp of a node at `now_ms`, from its settings, its role and the state of CLIENT PAUSE.
     pub(crate) fn on(node: &Node, settings: &Settings, now_ms: i64) -> Self {
         // The primary decides when a key of its replica is gone.
-        let is_replica = node.replication.following.is_replica();
-        let keeps_expired = node.pause.active(now_ms).is_some() || is_replica;
+        let following = &node.replication.following;
+        let keeps_expired = following.leaves_removals() || node.pause.active(now_ms).is_some();
         Self {
-            notes_own_keys: is_replica && !settings.replica_read_only,
+            notes_own_keys: following.is_replica() && !settings.replica_read_only,
             ..Self::new(settings, now_ms, keeps_expired)
+        }
+    }
+
+    /// The stamp of commands that begin now, in a turn that began with this one. Where expired keys were kept, the node may have become
+    /// a primary since, or a pause may have ended: a write that was admitted after that has to remove the expired key that it finds, or
+    /// its replicas would apply the write to what they still have of that key.
+    #[inline]
+    pub(crate) fn renewed(self, node: &Node, settings: &Settings) -> Self {
+        if self.on_expired == OnExpired::Keep && !self.is_of_repetition() {
+            Self::on(node, settings, self.now_ms)
+        } else {
+            self
         }
     }
 

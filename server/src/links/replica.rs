@@ -44,6 +44,8 @@ struct Link {
     acknowledged: Notify,
     /// Number of its cursor in the backlog, if it has one.
     cursor: Cell<Option<u64>>,
+    /// Number of changes of the stream's history when it began.
+    history: u64,
     /// Time at which it last got on with sending, Unix microseconds.
     sent_us: Cell<i64>,
     /// Reason for which the hub ends it.

@@ -146,6 +146,14 @@ impl Following {
         self.is_changing.load(Ordering::SeqCst)
     }
 
+    /// Whether keys that expire are left to a primary: the node is a replica, or it becomes a primary and the journal does not know yet
+    /// of that role, so that replicas would not hear of a removal.
+    #[inline]
+    pub(crate) fn leaves_removals(&self) -> bool {
+        // In this order: `want` sets them in the other one.
+        self.is_replica.load(Ordering::SeqCst) || self.is_changing()
+    }
+
     /// Has the writes of clients wait, instead of being refused, until a node that takes over has become a primary: others hear of that
     /// first, and send their clients here.
     pub(crate) fn await_promotion(&self) {
@@ -162,9 +170,15 @@ impl Following {
     /// applies the rules, and rings all loops.
     pub(crate) fn want(&self, primary: Option<Primary>, now_us: i64, resumes: bool) {
         let mut state = self.state.lock();
-        let was_replica = self.is_replica.swap(primary.is_some(), Ordering::SeqCst);
-        self.is_changing
-            .store(was_replica && primary.is_none(), Ordering::SeqCst);
+        let was_replica = self.is_replica();
+        if was_replica && primary.is_none() {
+            // In this order: who finds that the node is no replica finds that it is not a primary yet.
+            self.is_changing.store(true, Ordering::SeqCst);
+            self.is_replica.store(false, Ordering::SeqCst);
+        } else {
+            self.is_replica.store(primary.is_some(), Ordering::SeqCst);
+            self.is_changing.store(false, Ordering::SeqCst);
+        }
         *state = Link {
             primary,
             down_since_us: now_us,

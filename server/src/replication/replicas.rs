@@ -15,8 +15,8 @@ pub(crate) struct Replicas {
     healthy: AtomicU32,
     /// A client waits for acknowledgements: replicas are to be asked for them.
     is_asked_for: AtomicBool,
-    /// The links are to end.
-    is_ended: AtomicBool,
+    /// Number of changes of the stream's history.
+    histories: AtomicU64,
     /// The largest offset that a replica has acknowledged since the node is a primary; -1 while that is not known.
     acknowledged: AtomicI64,
     /// Figures for INFO, reset by CONFIG RESETSTAT.
@@ -269,14 +269,15 @@ impl Replicas {
         self.acknowledged.store(offset, Ordering::Relaxed);
     }
 
-    /// Has all links end: the replicas must learn that the history is another one. The caller rings the control thread.
+    /// Has all links end: the replicas must learn that the history is another one, of which their links pass nothing on. The caller rings
+    /// the control thread.
     pub(crate) fn end_all(&self) {
-        self.is_ended.store(true, Ordering::Release);
+        self.histories.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the links are to end, once.
-    pub(crate) fn take_ended(&self) -> bool {
-        self.is_ended.swap(false, Ordering::AcqRel)
+    /// Number of changes of the stream's history: a link that began when there were less is to end.
+    pub(crate) fn histories(&self) -> u64 {
+        self.histories.load(Ordering::SeqCst)
     }
 
     /// Whether the replicas are to be asked what they have, once.

@@ -39,6 +39,8 @@ pub(super) struct Hub {
     alone_since_us: Cell<i64>,
     /// Bytes of links when the last second ended: sent, and received.
     counted: Cell<(u64, u64)>,
+    /// Number of changes of the stream's history that the links were told of.
+    histories: Cell<u64>,
 }
 
 impl Hub {
@@ -54,6 +56,7 @@ impl Hub {
             ticks: Cell::new(0),
             alone_since_us: Cell::new(now_us),
             counted: Cell::new((0, 0)),
+            histories: Cell::new(0),
         }
     }
 
@@ -70,6 +73,7 @@ impl Hub {
             tick: Notify::new(),
             acknowledged: Notify::new(),
             cursor: Cell::new(None),
+            history: self.node.replication.replicas.histories(),
             sent_us: Cell::new(now_us),
             reason: Cell::new(None),
         });
@@ -179,11 +183,11 @@ impl Hub {
     /// Does what there is to do.
     pub(super) fn look(&self) {
         let now_us = self.node.clock.now_us();
-        if self.node.replication.replicas.take_ended() {
-            self.links
-                .borrow()
-                .iter()
-                .for_each(|link| self.end(link, "replica of an old history"));
+        let histories = self.node.replication.replicas.histories();
+        if self.histories.replace(histories) != histories {
+            let links = self.links.borrow();
+            let old = links.iter().filter(|link| link.history != histories);
+            old.for_each(|link| self.end(link, "replica of an old history"));
         }
         if self.node.journal.has_broken_backlog() && !self.node.replication.following.is_replica() {
             self.begin_history();

@@ -1,5 +1,6 @@
 //! The way to a replica: what it lacks, or a snapshot, and then the stream for as long as the link lasts.
 
+use std::future::pending;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -79,6 +80,11 @@ impl<W: AsyncWrite + Unpin> Output<'_, W> {
         let mut sent = 0;
         loop {
             let piece = cursor.next(sent).await?;
+            if self.hub.node.replication.replicas.histories() != self.link.history {
+                // What was appended since then is of a history that the replica does not know: with a part of it, it could not go on
+                // where the old one ended. The hub ends the link.
+                return pending().await;
+            }
             self.send(piece.bytes()).await?;
             sent = piece.bytes().len();
         }
