@@ -332,14 +332,21 @@ pub fn free_port() -> u16 {
         .expect("one of a thousand random ports is free")
 }
 
-/// A port of 127.0.0.1 that nobody listens on, nor on the one that a node of a cluster takes for its bus.
+/// First of the ports that Linux gives to sockets that connect, unless it is told otherwise.
+const EPHEMERAL_FIRST: u16 = 32_768;
+
+/// A port of 127.0.0.1 that nobody listens on, nor on the one that a node of a cluster takes for its bus. No connection gets that one
+/// by chance: a node that starts again, or that changes the port of its bus, finds it free.
 ///
 /// # Panics
 /// When a thousand random ports are all taken.
 #[must_use]
 pub fn cluster_port() -> u16 {
     let mut ports = (0..1000).map(|_| free_port());
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port + BUS_OFFSET)).is_ok();
+    let is_free = |port: &u16| {
+        let bus = port + BUS_OFFSET;
+        bus < EPHEMERAL_FIRST && TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok()
+    };
     ports
         .find(is_free)
         .expect("one of a thousand random ports has a free one for its bus")
