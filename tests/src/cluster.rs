@@ -201,6 +201,16 @@ impl Cluster {
         }
     }
 
+    /// Has a new node join as a replica of a primary, by way of the node `known`.
+    ///
+    /// # Panics
+    /// When redis-cli fails.
+    pub fn join_as_replica(&self, new: usize, known: usize, primary: usize) {
+        let (new, known, id) = (self.address(new), self.address(known), self.id(primary));
+        let place = ["--cluster-slave", "--cluster-master-id", &id];
+        self.cli(["add-node", &new, &known].into_iter().chain(place));
+    }
+
     /// Number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -219,14 +219,5 @@ fn replace(cluster: &mut Cluster, victim: usize) {
     cluster.member(victim).forget_everything();
     cluster.member_mut(victim).start_again();
     cluster.introduce(victim);
-    let (new, known) = (cluster.address(victim), cluster.address(heir));
-    let id = cluster.id(heir);
-    cluster.cli([
-        "add-node",
-        &new,
-        &known,
-        "--cluster-slave",
-        "--cluster-master-id",
-        &id,
-    ]);
+    cluster.join_as_replica(victim, heir, heir);
 }

@@ -23,7 +23,7 @@ const TAKEOVER: Duration = Duration::from_secs(2);
 /// Lets a schedule happen, and checks that the takeover came in time.
 fn judge(schedule: &Schedule) -> Outcome {
     let outcome = schedule.run();
-    // Whoever is cut off or stopped has just answered, and its connections stand: the ping that it fails to answer is sent up to half
+    // A node that is cut off or stopped has just answered, and its connections stand: the ping that it fails to answer is sent up to half
     // a node timeout later.
     let until_ping = if matches!(schedule.fault, Fault::Cut | Fault::Stop) {
         TIMEOUT / 2

@@ -24,15 +24,7 @@ fn cluster(timeout_ms: u64) -> Cluster {
     let mut cluster = Plan::of(&PRIMARIES).timeout_ms(timeout_ms).create();
     for (primary, kind) in REPLICAS.into_iter().enumerate() {
         let replica = cluster.add(kind);
-        let (new, known, id) = (cluster.address(replica), cluster.address(0), cluster.id(primary));
-        cluster.cli([
-            "add-node",
-            &new,
-            &known,
-            "--cluster-slave",
-            "--cluster-master-id",
-            &id,
-        ]);
+        cluster.join_as_replica(replica, 0, primary);
         cluster.await_whole();
     }
     assert_eq!(

@@ -177,9 +177,7 @@ fn nodes_are_added_and_slots_are_balanced() {
     cluster.await_whole();
     let id = cluster.id(primary);
     let replica = cluster.add(Kind::Shardis(1));
-    let options = ["--cluster-slave", "--cluster-master-id", &id];
-    let follower = cluster.address(replica);
-    cluster.cli(["add-node", &follower, &first].into_iter().chain(options));
+    cluster.join_as_replica(replica, 0, primary);
     cluster.await_whole();
     assert_eq!(cluster.replicas_of(primary), [replica]);
 

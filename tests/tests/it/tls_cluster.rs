@@ -167,15 +167,7 @@ fn nodes_and_real_ones_take_over_from_each_other() {
     let mut cluster = Plan::of(&primaries).timeout_ms(5_000).secured().create();
     for (primary, kind) in [Shardis(4), Redis].into_iter().enumerate() {
         let replica = cluster.add(kind);
-        let (new, known, id) = (cluster.address(replica), cluster.address(0), cluster.id(primary));
-        cluster.cli([
-            "add-node",
-            &new,
-            &known,
-            "--cluster-slave",
-            "--cluster-master-id",
-            &id,
-        ]);
+        cluster.join_as_replica(replica, 0, primary);
         cluster.await_whole();
     }
     fill(&cluster);

@@ -81,8 +81,8 @@ impl<W: AsyncWrite + Unpin> Output<'_, W> {
         loop {
             let piece = cursor.next(sent).await?;
             if self.hub.node.replication.replicas.histories() != self.link.history {
-                // What was appended since then is of a history that the replica does not know: with a part of it, it could not go on
-                // where the old one ended. The hub ends the link.
+                // The bytes since then are of a history that the replica does not know: with a part of them, it could not go on where
+                // the old one ended. The hub ends the link.
                 return pending().await;
             }
             self.send(piece.bytes()).await?;
